@@ -1,0 +1,110 @@
+"""Names, addresses and paths of the lab. Nothing here touches the machine.
+
+Three places, joined by two veth pairs, none with a way out:
+
+    operator (the machine itself) -- 10.213.0.0/30 -- server -- 10.213.1.0/24 -- internet
+
+The internet's address towards the server is RFC 1918 on purpose: Tailscale's client insists on HTTPS for any other
+control server. The public addresses are the documentation ranges (RFC 5737, RFC 3849), so nothing real is shadowed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVER_NAMESPACE = "immich-lab-server"
+INTERNET_NAMESPACE = "immich-lab-internet"
+
+OPERATOR_LINK = "immich-lab"  # in the host's namespace; at most 15 characters (IFNAMSIZ)
+MANAGEMENT_LINK = "mgmt0"  # its other end, in the server
+WAN_LINK = "wan0"  # server end of the link to the internet
+UPLINK = "lan0"  # internet end of it
+
+OPERATOR_ADDRESS = "10.213.0.1"
+SERVER_ADDRESS = "10.213.0.2"
+SERVER_WAN_ADDRESS = "10.213.1.2"
+INTERNET_ADDRESS = "10.213.1.1"
+
+INGRESS_V4 = "203.0.113.1"
+INGRESS_V6 = "2001:db8::1"
+INGRESS_PORT = 443
+VISITORS_V4 = "203.0.113.0/24"
+VISITORS_V6 = "2001:db8::/32"
+DEFAULT_VISITOR = "203.0.113.7"
+
+WINDOW_HOST = "127.0.0.1"
+WINDOW_PORT = 24443
+
+SSH_USER = "admin"
+SSH_PORT = 22
+MACHINE = "immich"
+DOMAIN = "immich.lab-tailnet.ts.net"
+
+OWNER_FILE = Path("/run/immich-lab.json")
+NETNS_FOLDER = Path("/run/netns")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one clone of the project keeps its lab. Every path is absolute."""
+
+    project: Path
+
+    @classmethod
+    def of_this_clone(cls) -> "Places":
+        """The places of the clone that this very file belongs to."""
+        return cls(Path(__file__).resolve().parents[1])
+
+    @property
+    def sources(self) -> Path:
+        """The lab's tracked files."""
+        return self.project / "lab"
+
+    @property
+    def state(self) -> Path:
+        """Everything the lab makes; git-ignored."""
+        return self.project / ".lab"
+
+    @property
+    def disk(self) -> Path:
+        """Mount point of the tmpfs that holds the overlay's layers: unmounting it throws the server away."""
+        return self.state / "server"
+
+    @property
+    def upper(self) -> Path:
+        """The overlay's writable layer."""
+        return self.disk / "upper"
+
+    @property
+    def root(self) -> Path:
+        """The server's root file system as the host sees it."""
+        return self.disk / "root"
+
+    @property
+    def internet(self) -> Path:
+        """State folder of lab-internet."""
+        return self.state / "internet"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the supervisor, the server's console and lab-internet."""
+        return self.state / "log"
+
+    @property
+    def operator_key(self) -> Path:
+        """The operator's SSH key (ed25519, OpenSSH format, 0600)."""
+        return self.state / "operator_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        """An OpenSSH known_hosts file that pins the server."""
+        return self.state / "known_hosts"
+
+    @property
+    def roots(self) -> Path:
+        """PEM of the roots that the lab's ACME server issues under: what a visitor trusts."""
+        return self.state / "roots.pem"
+
+    @property
+    def stub_requests(self) -> Path:
+        """JSON lines, one per request that reached the Immich stub."""
+        return self.root / "var/lib/immich-stub/requests.jsonl"

@@ -1,0 +1,123 @@
+"""Finding and ending the lab's own processes, and no others.
+
+No pid files: they go stale and miss what a kill orphaned. A process is the lab's when it carries the lab's mark in the
+environment it was started with (the supervisor and what it started), or when it lives in one of the lab's network
+namespaces (all of the server, lab-internet, visitors).
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.places import NETNS_FOLDER
+
+PROJECT_MARK = "IMMICH_LAB_PROJECT"
+ROLE_MARK = "IMMICH_LAB_ROLE"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, told apart from a later one with the same pid by its start time (clock ticks since boot)."""
+
+    pid: int
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        return find(self.pid) == self
+
+
+def find(pid: int) -> Process | None:
+    """The running process with this pid; None when there is none or only a zombie is left of it."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # proc(5): the name before it may hold spaces and brackets
+    return None if fields[0] in "ZX" else Process(pid, int(fields[19]))
+
+
+def marks(project: Path, role: str) -> dict[str, str]:
+    """Environment that marks a process as started by the lab of ``project``."""
+    return {PROJECT_MARK: str(project), ROLE_MARK: role}
+
+
+def marked(project: Path, role: str | None = None) -> list[Process]:
+    """The processes that the lab of ``project`` started outside its namespaces, by role or all."""
+    wanted = {f"{key}={value}".encode() for key, value in marks(project, role or "").items() if value}
+    return [process for process in _running() if wanted <= set(_environment(process.pid))]
+
+
+def in_namespace(namespace: str) -> list[Process]:
+    """All processes inside a named network namespace; none when it does not exist."""
+    try:
+        wanted = (NETNS_FOLDER / namespace).stat()
+    except FileNotFoundError:
+        return []
+    return [process for process in _running() if _network(process.pid) == (wanted.st_dev, wanted.st_ino)]
+
+
+def kill(processes: Iterable[Process], within: float = 10.0) -> list[Process]:
+    """SIGKILL to all and wait; returns those still there after ``within`` seconds."""
+    left = [process for process in processes if process.pid != os.getpid()]
+    for process in left:
+        _signal(process, signal.SIGKILL)
+    deadline = time.monotonic() + within
+    while (left := [process for process in left if process.alive]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def is_first_of_container(process: Process) -> bool:
+    """Whether it is PID 1 of a pid namespace other than ours: the kernel ends that whole namespace with it."""
+    for line in _lines(process.pid, "status"):
+        if line.startswith("NSpid:"):
+            numbers = line.split()[1:]
+            return len(numbers) > 1 and numbers[-1] == "1"
+    return False
+
+
+def _running() -> Iterator[Process]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (process := find(int(entry))):
+            yield process
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _network(pid: int) -> tuple[int, int] | None:
+    try:
+        status = os.stat(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _lines(pid: int, name: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if process.alive:  # the handle keeps the pid from being given away between this look and the signal
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,230 @@
+"""The server's root file system: the host's own, read through an overlay, dressed as a NixOS box.
+
+The writable layer lies on a tmpfs of its own, so that unmounting throws every change away and an overlay root (a
+container) does not matter. What the host has enabled, installed beside its packages or keeps private is hidden by
+opaque directories and whiteouts (kernel documentation, filesystems/overlayfs.rst).
+"""
+
+import os
+import shutil
+import stat
+import uuid
+from pathlib import Path
+
+from lab import commands, keys
+from lab.errors import LabError
+from lab.places import MACHINE, SSH_USER, Places
+
+# Of the host's top level only these are looked through to; all else (the project's folder too) is whited out.
+KEPT_TOP = {"bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}
+
+# Empty in the server whatever the host has there; value: mode.
+EMPTY_FOLDERS = {
+    "boot": 0o755,
+    "etc/default": 0o755,
+    "etc/fail2ban/jail.d": 0o755,
+    "etc/nix": 0o755,
+    "etc/nixos": 0o755,
+    "etc/ssh": 0o755,
+    "etc/sudoers.d": 0o750,
+    "etc/sysusers.d": 0o755,
+    "etc/systemd/system": 0o755,
+    "etc/tmpfiles.d": 0o755,
+    "home": 0o755,
+    "media": 0o755,
+    "mnt": 0o755,
+    "nix": 0o755,
+    "opt": 0o755,
+    "root": 0o700,
+    "srv": 0o755,
+    "usr/local": 0o755,
+    "var/cache": 0o755,
+    "var/lib/fail2ban": 0o755,
+    "var/lib/private": 0o700,
+    "var/lib/systemd": 0o755,
+    "var/lib/tailscale": 0o700,
+    "var/log": 0o755,
+    "var/spool": 0o755,
+    "var/tmp": 0o1777,
+}
+
+# What a Debian has and a NixOS has not, or what a host may keep for itself; those that exist are whited out.
+ABSENT = (
+    *("apt", "caddy", "cron.d", "cron.daily", "cron.hourly", "cron.monthly", "cron.weekly", "crontab"),
+    *("debian_version", "dpkg", "environment", "init.d", "issue.net", "ld.so.preload", "lsb-release", "motd"),
+    *("netns", "rc0.d", "rc1.d", "rc2.d", "rc3.d", "rc4.d", "rc5.d", "rc6.d", "rcS.d", "update-motd.d"),
+)
+ABSENT_DATA = ("apt", "containerd", "docker", "dpkg", "postgresql")
+
+# Programs that a NixOS server does not have unless asked for: a script that leans on one must fail here as it would there.
+ABSENT_PROGRAMS = (
+    *("apt", "apt-cache", "apt-get", "dpkg", "dpkg-query", "gcc", "git", "jq", "lsb_release", "make", "openssl"),
+    *("perl", "wget"),
+)
+
+# Programs bound at /opt/lab that stand on everybody's PATH.
+LINKED_PROGRAMS = ("tailscale", "tailscaled")
+
+SYSTEM_UIDS = 1000  # login.defs: people start here
+OVERFLOW_UID = 65534
+
+
+def build(places: Places) -> None:
+    """Mount the overlay and lay out the server in it.
+
+    Raises LabError when a mount is refused; ``remove`` tidies up whatever was made.
+    """
+    places.disk.mkdir(parents=True)
+    commands.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "immich-lab", str(places.disk)])
+    for folder in (places.upper, places.disk / "work", places.root):
+        folder.mkdir(mode=0o755)
+    _hide_host(places.upper)
+    # Relative, because commas and colons in the project's path would have to be escaped twice.
+    options = "lowerdir=/,upperdir=upper,workdir=work"
+    commands.run(["mount", "-t", "overlay", "-o", options, "immich-lab", "root"], cwd=places.disk)
+    _dress(places)
+
+
+def remove(places: Places) -> None:
+    """Unmount all that lies at or below the lab's disk and delete the mount point. Raises LabError when it stays busy."""
+    for point in reversed(mounts_under(places.disk)):
+        commands.run(["umount", str(point)])
+    if places.disk.exists():
+        places.disk.rmdir()
+
+
+def mounts_under(folder: Path) -> list[Path]:
+    """Mount points at or below ``folder``, in the order they were mounted; the same point twice when stacked."""
+    points = (Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [point for point in points if point == folder or folder in point.parents]
+
+
+def _unescape(text: str) -> str:
+    """Undo mountinfo's octal escapes (proc(5)): a blank in the path reads ``\\040``."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
+
+
+def _hide_host(upper: Path) -> None:
+    for name, mode in EMPTY_FOLDERS.items():
+        folder = _make_parents(upper, name)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+        os.setxattr(folder, "trusted.overlay.opaque", b"y")
+    tops = {name.split("/")[0] for name in EMPTY_FOLDERS} | KEPT_TOP
+    for name in sorted(set(os.listdir("/")) - tops):
+        _white_out(upper, name)
+    for name in ABSENT:
+        _white_out(upper, f"etc/{name}")
+    for name in ABSENT_DATA:
+        _white_out(upper, f"var/lib/{name}")
+    for program in ABSENT_PROGRAMS:
+        _white_out(upper, f"usr/bin/{program}")
+
+
+def _make_parents(upper: Path, name: str) -> Path:
+    """The place of ``name`` in the layer, its parents made with the mode and owner they have on the host."""
+    for parent in reversed(Path(name).parents[:-1]):
+        folder = upper / parent
+        if not folder.exists():
+            folder.mkdir()
+            original = Path("/") / parent
+            if original.is_dir():
+                status = original.stat()
+                os.chown(folder, status.st_uid, status.st_gid)
+                folder.chmod(stat.S_IMODE(status.st_mode))
+    return upper / name
+
+
+def _white_out(upper: Path, name: str) -> None:
+    if os.path.lexists(Path("/") / name):
+        os.mknod(_make_parents(upper, name), stat.S_IFCHR, os.makedev(0, 0))
+
+
+def _dress(places: Places) -> None:
+    root = places.root
+    _lay_tree(places.sources / "server/root", root)
+    (root / "etc/sudoers").chmod(0o440)
+    _people(root, keys.operator_public_text(places.operator_key))
+    host_key = keys.host_key()
+    keys.write_private(root / "etc/ssh/ssh_host_ed25519_key", keys.private_text(host_key))
+    _replace(root / "etc/ssh/ssh_host_ed25519_key.pub", keys.public_text(host_key) + "\n")
+    _replace(root / "etc/machine-id", uuid.uuid4().hex + "\n")
+    _replace(root / "etc/hostname", MACHINE + "\n")
+    _replace(root / "etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {MACHINE}\n")
+    _replace(root / "etc/resolv.conf", "nameserver 10.213.1.1\noptions timeout:1 attempts:1\n")
+    for name in ("usr/local/bin", "usr/local/sbin", "opt/lab", "opt/lab-nixos", "opt/lab-stub", "var/log/journal"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for program in LINKED_PROGRAMS:
+        (root / "usr/local/bin" / program).symlink_to(f"/opt/lab/{program}")
+
+
+def _lay_tree(source: Path, target: Path) -> None:
+    """Copy files and links of a tree; modes 0644, or 0755 where the executable bit is set (all that git keeps)."""
+    for folder, folders, files in os.walk(source):
+        place = target / Path(folder).relative_to(source)
+        place.mkdir(exist_ok=True)
+        for name in (*files, *(name for name in folders if (Path(folder) / name).is_symlink())):
+            original, copy = Path(folder) / name, place / name
+            if os.path.lexists(copy):
+                copy.unlink()
+            shutil.copyfile(original, copy, follow_symlinks=False)
+            if not copy.is_symlink():
+                copy.chmod(0o755 if original.stat().st_mode & 0o100 else 0o644)
+
+
+def _people(root: Path, operator_key: str) -> None:
+    """Drop the host's people and add the operator's: a host user with uid 1000 would win the name look-up."""
+    gone = _keep_system_entries(root / "etc/passwd", id_field=2)
+    _keep_system_entries(root / "etc/group", id_field=2)
+    for name in ("etc/shadow", "etc/gshadow"):
+        if (root / name).exists():
+            _drop_named(root / name, gone)
+    _append(root / "etc/passwd", f"{SSH_USER}:x:1000:1000::/home/{SSH_USER}:/bin/bash")
+    _append(root / "etc/group", f"{SSH_USER}:x:1000:")
+    _append(root / "etc/shadow", f"{SSH_USER}:*:19000::::::")
+    home = root / "home" / SSH_USER
+    home.mkdir(mode=0o700)
+    os.chown(home, 1000, 1000)
+    (root / "etc/ssh/authorized_keys.d").mkdir()
+    _replace(root / "etc/ssh/authorized_keys.d" / SSH_USER, operator_key + "\n")
+
+
+def _keep_system_entries(path: Path, *, id_field: int) -> set[str]:
+    """Drop the entries of people; returns their names. Host daemons that a test installs itself are dropped too."""
+    kept, gone = [], set()
+    for line in path.read_text().splitlines():
+        fields = line.split(":")
+        number = int(fields[id_field])
+        if SYSTEM_UIDS <= number < OVERFLOW_UID or fields[0] in (SSH_USER, "caddy", "immich"):
+            gone.add(fields[0])
+        else:
+            kept.append(line)
+    _replace(path, "\n".join(kept) + "\n")
+    return gone
+
+
+def _drop_named(path: Path, names: set[str]) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    kept = [line for line in path.read_text().splitlines() if line.split(":")[0] not in names]
+    _replace(path, "\n".join(kept) + "\n", mode)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def _replace(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file of the server anew, never through a link of the host."""
+    if path.is_symlink():
+        path.unlink()
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def require_nothing_mounted(places: Places) -> None:
+    """Raise LabError when an earlier run left mounts behind."""
+    if left := mounts_under(places.disk):
+        raise LabError(f"{left[0]} is still mounted from an earlier run; run `python -m lab down` first.")
