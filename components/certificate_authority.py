@@ -1,0 +1,122 @@
+"""Step 2: the private certificate authority that vouches for the owner's devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+
+from pki import AuthorityProfile, Keystore
+
+
+@dataclass(frozen=True)
+class KeystoreLocation:
+    """Where the keys lie on the operator's machine and the secret that encrypts them."""
+
+    path: str
+    passphrase: pulumi.Output[str]
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        outputs = _adopt_or_create(props)
+        _revoke_strays(props)
+        return CreateResult(outputs["fingerprint"], outputs)
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_adopt_or_create(_news))
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        if _props["purgeKeystore"]:
+            Keystore(Path(_props["keystore"]), passphrase="").purge()
+
+
+def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
+    store = Keystore(Path(props["keystore"]), passphrase=props["passphrase"])
+    authority = store.adopt_or_create_authority(
+        AuthorityProfile(
+            common_name=props["commonName"],
+            organization=props["organization"],
+            country=props["country"],
+            validity_days=int(props["validityDays"]),
+            key_type=props["keyType"],
+        )
+    )
+    return {
+        **props,
+        "certificatePem": authority.certificate_pem,
+        "fingerprint": authority.fingerprint,
+        "notAfter": authority.not_after.isoformat(),
+    }
+
+
+def _revoke_strays(props: dict[str, Any]) -> None:
+    """Revoke what the keystore still holds for devices that left the config while nothing was exposed.
+
+    Otherwise a lost phone's certificate would be adopted when a new phone later gets the same name.
+    """
+    Keystore(Path(props["keystore"]), passphrase=props["passphrase"]).revoke_all_but(props["devices"])
+
+
+class AuthorityInKeystore(Resource, module="immich", name="CertificateAuthority"):
+    """The authority's key pair in the keystore; its state holds the certificate and no key."""
+
+    certificatePem: pulumi.Output[str]  # noqa: N815 - property names are the engine's
+    fingerprint: pulumi.Output[str]
+    notAfter: pulumi.Output[str]  # noqa: N815
+
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        outputs = {"certificatePem": None, "fingerprint": None, "notAfter": None}
+        super().__init__(_Provider(), name, {**props, **outputs}, opts)
+
+
+class CertificateAuthority(pulumi.ComponentResource):
+    """A private CA kept in the keystore: adopted when it is there, made when it is not, never overwritten."""
+
+    certificate_pem: pulumi.Output[str]
+    """The CA certificate (PEM): all that the server ever gets of the authority."""
+    fingerprint: pulumi.Output[str]
+    """SHA-256 of the certificate's DER form, lower-case hexadecimal."""
+    not_after: pulumi.Output[str]
+    """The end of its validity, ISO 8601 in UTC."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        keystore: KeystoreLocation,
+        profile: AuthorityProfile,
+        devices: Sequence[str],
+        purge_keystore: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:CertificateAuthority", name, {}, opts)
+        self.key_pair = AuthorityInKeystore(
+            f"{name}-key-pair",
+            {
+                "keystore": keystore.path,
+                "passphrase": keystore.passphrase,
+                "commonName": profile.common_name,
+                "organization": profile.organization,
+                "country": profile.country,
+                "validityDays": profile.validity_days,
+                "keyType": profile.key_type,
+                "purgeKeystore": purge_keystore,
+                "devices": list(devices),
+            },
+            # The list matters at creation alone; afterwards each device is its own resource, so that adding
+            # or removing one shows as just that.
+            pulumi.ResourceOptions(
+                parent=self, depends_on=opts and opts.depends_on, ignore_changes=["devices"]
+            ),
+        )
+        self.certificate_pem = self.key_pair.certificatePem
+        self.fingerprint = self.key_pair.fingerprint
+        self.not_after = self.key_pair.notAfter
+        self.register_outputs({"fingerprint": self.fingerprint, "notAfter": self.not_after})

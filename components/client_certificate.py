@@ -1,0 +1,111 @@
+"""Steps 3 and 4: one client certificate per device, and what its owner installs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+
+from components.certificate_authority import CertificateAuthority, KeystoreLocation
+from pki import DeviceProfile, Keystore
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        outputs = _adopt_or_issue(props)
+        return CreateResult(outputs["fingerprint"], outputs)
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_adopt_or_issue(_news))
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Revoke. The engine calls this only for a device that left the config, see ``deleted_with`` below."""
+        store = Keystore(Path(_props["keystore"]), passphrase="")
+        store.revoke_device(_props["device"], _props["fingerprint"])
+
+
+def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
+    store = Keystore(Path(props["keystore"]), passphrase=props["passphrase"])
+    credential = store.adopt_or_issue_device(
+        props["device"],
+        DeviceProfile(
+            common_name=props["commonName"],
+            organization=props["organization"],
+            platform=props["platform"],
+            validity_days=int(props["validityDays"]),
+            key_type=props["keyType"],
+        ),
+    )
+    return {
+        **props,
+        "fingerprint": credential.fingerprint,
+        "notAfter": credential.not_after.isoformat(),
+        "bundlePath": str(credential.bundle_path),
+        "bundlePassword": credential.bundle_password,
+    }
+
+
+class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate"):
+    fingerprint: pulumi.Output[str]
+    notAfter: pulumi.Output[str]  # noqa: N815 - property names are the engine's
+    bundlePath: pulumi.Output[str]  # noqa: N815
+    bundlePassword: pulumi.Output[str]  # noqa: N815
+
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        outputs = {"fingerprint": None, "notAfter": None, "bundlePath": None, "bundlePassword": None}
+        super().__init__(_Provider(), name, {**props, **outputs}, opts)
+
+
+class ClientCertificate(pulumi.ComponentResource):
+    """A device's key, certificate and PKCS#12 bundle in the keystore."""
+
+    fingerprint: pulumi.Output[str]
+    """SHA-256 of the certificate's DER form, lower-case hexadecimal: the device's name on the server."""
+    not_after: pulumi.Output[str]
+    """The end of its validity, ISO 8601 in UTC."""
+    bundle_path: pulumi.Output[str]
+    """The PKCS#12 file to install on the device."""
+    bundle_password: pulumi.Output[str]
+    """The bundle's import password; a secret."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        keystore: KeystoreLocation,
+        authority: CertificateAuthority,
+        device: str,
+        profile: DeviceProfile,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:ClientCertificate", name, {}, opts)
+        credential = _CredentialInKeystore(
+            f"{name}-credential",
+            {
+                "keystore": keystore.path,
+                "passphrase": keystore.passphrase,
+                "authority": authority.fingerprint,
+                "device": device,
+                "commonName": profile.common_name,
+                "organization": profile.organization,
+                "platform": profile.platform,
+                "validityDays": profile.validity_days,
+                "keyType": profile.key_type,
+            },
+            # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
+            # closes the funnel but must not cost anybody a re-installation: then delete is not called.
+            pulumi.ResourceOptions(
+                parent=self,
+                deleted_with=authority.key_pair,
+                additional_secret_outputs=["bundlePassword"],
+            ),
+        )
+        self.fingerprint = credential.fingerprint
+        self.not_after = credential.notAfter
+        self.bundle_path = credential.bundlePath
+        self.bundle_password = pulumi.Output.secret(credential.bundlePassword)
+        self.register_outputs({"fingerprint": self.fingerprint, "notAfter": self.not_after})

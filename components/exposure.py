@@ -1,0 +1,202 @@
+"""The whole chapter: one component that exposes a home Immich, and takes it back."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.certificate_authority import CertificateAuthority, KeystoreLocation
+from components.client_certificate import ClientCertificate
+from components.config import ExposureConfig, settings_json
+from components.device_enrolment import DeviceEnrolment
+from components.exposure_check import ExposureCheck
+from components.funnel import Funnel
+from components.nixos_configuration import NixosConfiguration
+from components.preflight import Preflight
+from components.remote_script import Server
+from components.server_certificate import ServerCertificate
+from components.server_state import ServerState
+from components.surface import what_becomes_public
+from pki import AuthorityProfile, DeviceProfile
+
+
+class ImmichExposure(pulumi.ComponentResource):
+    """A home Immich on the internet: shared links for everybody, all of it for the owner's devices.
+
+    Read it from top to bottom: this is the order of ``pulumi up``. ``pulumi destroy`` goes from bottom to
+    top, so the funnel closes before anything else is touched.
+    """
+
+    url: pulumi.Output[str]
+    """Where Immich can be reached, for example ``https://immich.tail1234.ts.net``."""
+    devices: pulumi.Output[list[dict[str, str]]]
+    """One entry per device: name, platform, fingerprint, expiry, bundle path."""
+    bundle_passwords: pulumi.Output[dict[str, str]]
+    """The import password of each device's bundle; a secret."""
+    public: list[str]
+    """What a stranger can reach, in words."""
+
+    def __init__(self, name: str, config: ExposureConfig, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("immich-exposure:index:ImmichExposure", name, {}, opts)
+        self._prefix = name
+        self._config = config
+        self._server = Server(
+            host=config.host,
+            port=config.ssh_port,
+            user=config.ssh_user,
+            host_key=config.host_key,
+            private_key_file=config.ssh_private_key_file,
+        )
+        self._keystore = KeystoreLocation(config.keystore, config.keystore_passphrase)
+
+        preflight = self._look_before_changing_anything()
+        authority = self._certificate_authority(preflight)
+        certificates = self._client_certificates(authority)
+        state = self._folder_on_the_server(list(certificates.values()))
+        server_certificate = self._server_certificate(state)
+        nixos = self._nixos_configuration(authority, server_certificate)
+        enrolments = self._enrolments(certificates, nixos)
+        funnel = self._funnel(nixos, enrolments)
+        check = self._check_from_outside(server_certificate, nixos, authority, funnel)
+
+        self.url = server_certificate.domain.apply(self._url)
+        self.checked = check.results
+        self.public = what_becomes_public(config)
+        self.devices = self._device_list(certificates)
+        self.bundle_passwords = pulumi.Output.all(
+            **{device: certificate.bundle_password for device, certificate in certificates.items()}
+        )
+        self.register_outputs({"url": self.url, "public": self.public, "devices": self.devices})
+
+    def _look_before_changing_anything(self) -> Preflight:
+        return Preflight(
+            f"{self._prefix}-preflight",
+            server=self._server,
+            config_dir=self._config.config_dir,
+            immich_port=self._config.immich_port,
+            proxy_port=self._config.proxy_port,
+            funnel_port=self._config.funnel_port,
+            opts=self._after(),
+        )
+
+    def _certificate_authority(self, preflight: Preflight) -> CertificateAuthority:
+        return CertificateAuthority(
+            f"{self._prefix}-ca",
+            keystore=self._keystore,
+            profile=AuthorityProfile(
+                common_name=self._config.ca.common_name,
+                organization=self._config.ca.organization,
+                country=self._config.ca.country,
+                validity_days=self._config.ca.validity_days,
+                key_type=self._config.key_type,
+            ),
+            devices=[device.name for device in self._config.devices],
+            purge_keystore=self._config.purge_keystore,
+            opts=self._after(preflight),
+        )
+
+    def _client_certificates(self, authority: CertificateAuthority) -> dict[str, ClientCertificate]:
+        return {
+            device.name: ClientCertificate(
+                f"{self._prefix}-device-{device.name}",
+                keystore=self._keystore,
+                authority=authority,
+                device=device.name,
+                profile=DeviceProfile(
+                    common_name=device.common_name,
+                    organization=device.organization,
+                    platform=device.platform,
+                    validity_days=self._config.client_validity_days,
+                    key_type=self._config.key_type,
+                ),
+                opts=self._after(),
+            )
+            for device in self._config.devices
+        }
+
+    def _folder_on_the_server(self, certificates: list[ClientCertificate]) -> ServerState:
+        # Nothing is written to the server before every key and certificate is known to be sound.
+        return ServerState(f"{self._prefix}-state", server=self._server, opts=self._after(*certificates))
+
+    def _server_certificate(self, state: ServerState) -> ServerCertificate:
+        return ServerCertificate(
+            f"{self._prefix}-server-certificate",
+            server=self._server,
+            config_dir=self._config.config_dir,
+            opts=self._after(state),
+        )
+
+    def _nixos_configuration(
+        self, authority: CertificateAuthority, server_certificate: ServerCertificate
+    ) -> NixosConfiguration:
+        return NixosConfiguration(
+            f"{self._prefix}-nixos",
+            server=self._server,
+            config_dir=self._config.config_dir,
+            settings=settings_json(self._config),
+            proxy_port=self._config.proxy_port,
+            immich_port=self._config.immich_port,
+            authority=authority,
+            opts=self._after(server_certificate),
+        )
+
+    def _enrolments(
+        self, certificates: dict[str, ClientCertificate], nixos: NixosConfiguration
+    ) -> list[DeviceEnrolment]:
+        return [
+            DeviceEnrolment(
+                f"{self._prefix}-enrolment-{device}",
+                server=self._server,
+                device=device,
+                certificate=certificate,
+                opts=self._after(nixos),
+            )
+            for device, certificate in certificates.items()
+        ]
+
+    def _funnel(self, nixos: NixosConfiguration, enrolments: list[DeviceEnrolment]) -> Funnel:
+        return Funnel(
+            f"{self._prefix}-funnel",
+            server=self._server,
+            funnel_port=self._config.funnel_port,
+            proxy_port=self._config.proxy_port,
+            opts=self._after(nixos, *enrolments),
+        )
+
+    def _check_from_outside(
+        self,
+        server_certificate: ServerCertificate,
+        nixos: NixosConfiguration,
+        authority: CertificateAuthority,
+        funnel: Funnel,
+    ) -> ExposureCheck:
+        return ExposureCheck(
+            f"{self._prefix}-check",
+            server=self._server,
+            domain=server_certificate.domain,
+            config=self._config,
+            edge=nixos.digest,
+            authority=authority,
+            funnel=funnel,
+            opts=self._after(funnel),
+        )
+
+    def _url(self, domain: str) -> str:
+        port = self._config.funnel_port
+        return f"https://{domain}" if port == 443 else f"https://{domain}:{port}"
+
+    def _device_list(self, certificates: dict[str, ClientCertificate]) -> pulumi.Output[list[dict[str, str]]]:
+        return pulumi.Output.all(
+            *(
+                {
+                    "name": device.name,
+                    "platform": device.platform,
+                    "fingerprint": certificates[device.name].fingerprint,
+                    "notAfter": certificates[device.name].not_after,
+                    "bundle": certificates[device.name].bundle_path,
+                }
+                for device in self._config.devices
+            )
+        )
+
+    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=list(resources))

@@ -1,0 +1,230 @@
+"""Step 7: prove from outside that strangers get a 403 and devices get in; only then stay open."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+
+from components.certificate_authority import CertificateAuthority
+from components.config import ExposureConfig
+from components.funnel import LEASE_SECONDS, Funnel
+from components.outside_probe import Answer, Credential, NotReachableError, OutsideProbe, WrongAnswerError
+from components.preflight import server_of, server_props
+from components.remote_script import Server, script_text, sudo_line
+from components.ssh import SshError, run_script
+from pki import Keystore
+
+WAIT_FOR_DNS_SECONDS = 480
+"""Below the lease, so that the verdict comes before the server closes the funnel by itself."""
+
+WAIT_FOR_INGRESS_SECONDS = 30
+"""With a given address there is no DNS to wait for."""
+
+RETRY_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One question from outside: what is asked, which status must come back, and why it matters."""
+
+    path: str
+    status: int
+    meaning: str
+
+
+ANONYMOUS = (
+    Expectation("/", 403, "a stranger sees no login page"),
+    Expectation("/api/users/me", 403, "a stranger reaches no private API"),
+    Expectation("/api/shared-links/me?key=", 403, "an empty share key opens nothing"),
+    Expectation("/api/server/config", 200, "visitors of shared links reach Immich"),
+)
+
+DEVICE = Expectation("/api/server/ping", 200, "an enrolled device gets in")
+
+
+def prove(probe: OutsideProbe, credentials: list[Credential], *, wait_seconds: float) -> list[str]:
+    """Ask everything from outside and return one line per proof.
+
+    Raises ``NotReachableError`` when nobody answers within ``wait_seconds`` and ``WrongAnswerError`` at the
+    first answer that is not as it must be: that one is never waited for.
+    """
+    _wait_until_reachable(probe, wait_seconds)
+    lines = [_judge(expectation, probe.get(expectation.path)) for expectation in ANONYMOUS]
+    if credentials:
+        lines.append(_some_device_gets_in(probe, credentials))
+    return lines
+
+
+def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> None:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            probe.get("/")
+            return
+        except NotReachableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
+def _judge(expected: Expectation, answer: Answer) -> str:
+    if answer.status != expected.status:
+        raise WrongAnswerError(
+            f"GET {expected.path} from outside answered {answer.status} instead of {expected.status}, "
+            f"but it must hold that {expected.meaning}."
+        )
+    if expected.status == 403 and not _is_refusal(answer.body):
+        raise WrongAnswerError(f"GET {expected.path} from outside answered 403 without our JSON refusal.")
+    if "alt-svc" in answer.headers:
+        raise WrongAnswerError("The edge offers HTTP/3, which no funnel can carry; update the configuration.")
+    return f"GET {expected.path} {answer.status}: {expected.meaning}"
+
+
+def _is_refusal(body: bytes) -> bool:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and answer.get("status") == 403
+
+
+def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential]) -> str:
+    """One is enough: the keystore may hold devices that are not enrolled, and those must see a 403."""
+    seen = [probe.get(DEVICE.path, credential).status for credential in credentials]
+    wrong = [status for status in seen if status not in (DEVICE.status, 403)]
+    if DEVICE.status in seen and not wrong:
+        return f"GET {DEVICE.path} {DEVICE.status}: {DEVICE.meaning}"
+    raise WrongAnswerError(
+        f"GET {DEVICE.path} with the device certificates answered {seen}; at least one 200 is expected: "
+        "look at Caddy's journal on the server."
+    )
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult("outside-check", check_or_close(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(check_or_close(_news))
+
+
+def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
+    """Renew the short lease, prove, confirm, and return the outputs; if anything fails, close the funnel.
+
+    The lease is renewed because an earlier failed check may have closed the funnel behind the back of the
+    resource that opened it. The confirmation belongs in here, not in a resource of its own: one that failed
+    alone would leave a proven exposure to run out, and the next run would find nothing to do.
+    """
+    server = server_of(props)
+    ports = (int(props["funnelPort"]), int(props["proxyPort"]))
+    script = script_text("funnel")
+    try:
+        run_script(server, sudo_line("open", *ports, LEASE_SECONDS), script)
+        lines = prove(_probe(props), _credentials(props), wait_seconds=_patience(props))
+        run_script(server, sudo_line("confirm", *ports, props["until"]), script)
+    except BaseException as error:
+        _close(server, ports, error)
+        raise
+    return {**props, "results": lines}
+
+
+def _close(server: Server, ports: tuple[int, int], reason: BaseException) -> None:
+    try:
+        run_script(server, sudo_line("close", *ports), script_text("funnel"))
+    except SshError as unreachable:
+        reason.add_note(f"The funnel could not be closed from here, its lease will: {unreachable}")
+
+
+def _probe(props: dict[str, Any]) -> OutsideProbe:
+    host, _, port = (props.get("connectTo") or "").rpartition(":")
+    roots = props.get("rootsFile")
+    return OutsideProbe(
+        domain=props["domain"],
+        port=int(props["funnelPort"]),
+        connect_to=(host.strip("[]"), int(port)) if host else None,
+        roots_file=Path(roots) if roots else None,
+    )
+
+
+def _patience(props: dict[str, Any]) -> float:
+    return WAIT_FOR_INGRESS_SECONDS if props.get("connectTo") else WAIT_FOR_DNS_SECONDS
+
+
+def _credentials(props: dict[str, Any]) -> list[Credential]:
+    if not props["expectDevice"]:
+        return []
+    store = Keystore(Path(props["keystore"]), passphrase=props["passphrase"])
+    return [
+        Credential(found.certificate_path, found.key_path, props["passphrase"])
+        for found in store.probe_credentials()
+    ]
+
+
+class _OutsideCheck(Resource, module="immich", name="ExposureCheck"):
+    results: pulumi.Output[list[str]]
+
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_Provider(), name, {**props, "results": None}, opts)
+
+
+def open_until(config: ExposureConfig) -> str:
+    """Return how long a proven exposure stays open: ``always``, ``+SECONDS`` or seconds since 1970."""
+    if config.expose_until is not None:
+        return str(int(config.expose_until.timestamp()))
+    if config.lease_hours is not None:
+        return f"+{config.lease_hours * 3600}"
+    return "always"
+
+
+class ExposureCheck(pulumi.ComponentResource):
+    """The proof from outside, and the confirmation that lets the funnel stay open.
+
+    It runs again whenever the door was opened anew or what stands behind it changed. If it fails, the funnel
+    is closed; if the operator's machine dies meanwhile, the lease ends and the server closes it by itself.
+    """
+
+    results: pulumi.Output[list[str]]
+    """What was proven, one line each."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        domain: pulumi.Output[str],
+        config: ExposureConfig,
+        edge: str,
+        authority: CertificateAuthority,
+        funnel: Funnel,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:ExposureCheck", name, {}, opts)
+        self.check = _OutsideCheck(
+            f"{name}-outside",
+            {
+                **server_props(server),
+                "domain": domain,
+                "funnelPort": config.funnel_port,
+                "proxyPort": config.proxy_port,
+                "connectTo": config.check.connect_to,
+                "rootsFile": config.check.roots_file,
+                "keystore": config.keystore,
+                "passphrase": config.keystore_passphrase,
+                "expectDevice": bool(config.devices),
+                "edge": edge,
+                "authority": authority.fingerprint,
+                "opening": funnel.opening,
+                "until": open_until(config),
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=[funnel]),
+        )
+        self.results = self.check.results
+        self.register_outputs({"results": self.results})

@@ -1,0 +1,52 @@
+"""Step 6: the door. It opens last, for a few minutes only, and closes first."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.remote_script import Server, remote_script, sudo_line
+
+LEASE_SECONDS = 600
+"""How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""
+
+
+class Funnel(pulumi.ComponentResource):
+    """A raw TCP funnel with PROXY protocol to the edge.
+
+    Raw, because a funnel that ends TLS itself would leave no room for client certificates.
+    """
+
+    opening: pulumi.Output[str]
+    """What the server said when the funnel opened: one line of JSON, another one at every opening."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        funnel_port: int,
+        proxy_port: int,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:Funnel", name, {}, opts)
+        close = sudo_line("close", funnel_port, proxy_port)
+        # A command whose create fails is not in state, so nothing would ever run its delete. The guard is
+        # in state before the funnel opens, and its delete closes whatever a failed opening left behind.
+        self.guard = remote_script(
+            f"{name}-guard",
+            server,
+            script="funnel",
+            create=sudo_line("status", funnel_port, proxy_port),
+            delete=close,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on),
+        )
+        self.door = remote_script(
+            f"{name}-door",
+            server,
+            script="funnel",
+            create=sudo_line("open", funnel_port, proxy_port, LEASE_SECONDS),
+            delete=close,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.guard]),
+        )
+        self.opening = self.door.stdout
+        self.register_outputs({"opening": self.opening})

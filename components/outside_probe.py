@@ -1,0 +1,102 @@
+"""Requests to the exposed name the way a stranger's browser sends them: public DNS, TLS, HTTP/1.1."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.exception
+import dns.resolver
+
+PUBLIC_RESOLVERS = ("1.1.1.1", "9.9.9.9", "8.8.8.8")
+"""Asked instead of the system's resolver: on a tailnet MagicDNS answers with the node's inner address, and
+a probe that stays inside the tailnet proves nothing about the outside."""
+
+TIMEOUT_SECONDS = 10
+
+
+class NotReachableError(RuntimeError):
+    """Nobody answers at the public name (yet): no DNS record, no connection, no TLS."""
+
+
+class WrongAnswerError(RuntimeError):
+    """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A device's certificate and its encrypted key; OpenSSL reads both from the keystore's files."""
+
+    certificate: Path
+    key: Path
+    passphrase: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class OutsideProbe:
+    """Asks ``domain`` on ``port`` from outside.
+
+    ``connect_to`` (host, port) replaces the look-up in public DNS, ``roots_file`` (PEM) the system's roots.
+    """
+
+    domain: str
+    port: int
+    connect_to: tuple[str, int] | None
+    roots_file: Path | None
+
+    def get(self, path: str, credential: Credential | None = None) -> Answer:
+        """Send one GET and return the answer; raises ``NotReachableError`` when there is none."""
+        connection = http.client.HTTPSConnection(self.domain, self.port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.sock = self._tls_socket(credential)
+            connection.request("GET", path, headers={"User-Agent": "immich-exposure-check"})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, headers, response.read(1 << 20))
+        except (OSError, http.client.HTTPException) as error:
+            raise NotReachableError(
+                f"https://{self.domain}:{self.port}{path} does not answer from outside "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        finally:
+            connection.close()
+
+    def _tls_socket(self, credential: Credential | None) -> ssl.SSLSocket:
+        roots = None if self.roots_file is None else str(self.roots_file)
+        context = ssl.create_default_context(cafile=roots)
+        if credential is not None:
+            context.load_cert_chain(credential.certificate, credential.key, credential.passphrase)
+        plain = socket.create_connection(self._address(), timeout=TIMEOUT_SECONDS)
+        try:
+            return context.wrap_socket(plain, server_hostname=self.domain)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _address(self) -> tuple[str, int]:
+        if self.connect_to is not None:
+            return self.connect_to
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers = list(PUBLIC_RESOLVERS)
+        try:
+            addresses = [record.to_text() for record in resolver.resolve(self.domain, "A", lifetime=10)]
+        except dns.exception.DNSException as error:
+            raise OSError(f"public DNS has no address for {self.domain} yet: {error}") from error
+        public = [address for address in addresses if ipaddress.ip_address(address).is_global]
+        if not public:
+            raise OSError(f"public DNS gives {', '.join(addresses)} for {self.domain}, none of them public")
+        return public[0], self.port

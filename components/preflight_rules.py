@@ -1,0 +1,165 @@
+"""What must hold before anything is changed, judged from facts that a read-only script has gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LOWEST_TAILSCALE = (1, 98, 9)
+"""Older versions lack the PROXY protocol or have known faults; 1.98.9 is the first one that serves us."""
+
+REFUSED_TAILSCALE = frozenset({(1, 102, 0), (1, 102, 1)})
+"""These reject every funnel connection (tailscale/tailscale#20739)."""
+
+NEEDED_DISK_KIB = 1024 * 1024
+"""One GiB in the Nix store: a Caddy build and one more system generation."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The configured values that the facts are held against."""
+
+    config_dir: str
+    immich_port: int
+    proxy_port: int
+    funnel_port: int
+
+
+def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Return every problem as a full sentence with its remedy; an empty list means: go on."""
+    if not facts.get("nixos"):
+        # all else would be noise: nothing of the recipe exists outside NixOS
+        return ["The server is not NixOS; this package changes /etc/nixos and needs nixos-rebuild."]
+    return [
+        *_missing_commands(facts),
+        *_configuration(facts, wanted),
+        *_tailscale_version(facts),
+        *_tailnet(facts, wanted),
+        *_port(facts, wanted),
+        *_immich(facts, wanted),
+        *_disk(facts),
+    ]
+
+
+def _missing_commands(facts: Mapping[str, Any]) -> list[str]:
+    missing = sorted(facts.get("commands", []))
+    if not missing:
+        return []
+    return [f"The server lacks the commands {', '.join(missing)}; add them to environment.systemPackages."]
+
+
+def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    configuration = facts.get("configuration", {})
+    path = f"{wanted.config_dir}/configuration.nix"
+    if not configuration.get("exists"):
+        return [f"There is no {path} on the server; set configDir to the folder that holds it."]
+    imports = (configuration.get("lanImport"), configuration.get("exposeImport"))
+    if "active" not in imports:
+        return [
+            f"The imports of {path} name neither ./lan-immich.nix nor ./expose-immich.nix; "
+            "add ./lan-immich.nix (the module that runs Immich on the LAN) to the imports list."
+        ]
+    return []
+
+
+def parse_version(text: str) -> tuple[int, int, int] | None:
+    """Return ``(major, minor, patch)`` of a version such as ``1.98.9-t0a1b``, or ``None``."""
+    numbers = text.split("-", 1)[0].split("+", 1)[0].split(".")
+    if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
+        return None
+    major, minor, patch = (int(number) for number in numbers)
+    return major, minor, patch
+
+
+def _tailscale_version(facts: Mapping[str, Any]) -> list[str]:
+    text = facts.get("tailscaleVersion")
+    if not text:
+        return ["Tailscale is not installed on the server; set services.tailscale.enable = true and log in."]
+    version = parse_version(str(text))
+    if version is None:
+        return [f"The server's Tailscale version {text!r} cannot be read; install a released version."]
+    if version in REFUSED_TAILSCALE:
+        return [
+            f"Tailscale {text} rejects every funnel connection; use 1.102.2 or newer, or 1.98.9 to 1.101."
+        ]
+    if version < LOWEST_TAILSCALE:
+        return [f"Tailscale {text} is too old; set services.tailscale.package to version 1.98.9 or newer."]
+    return []
+
+
+def _tailnet(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    status = facts.get("tailscale")
+    if not isinstance(status, Mapping):
+        if not facts.get("tailscaleVersion"):
+            return []
+        return ["Tailscale does not answer on the server; start it with systemctl start tailscaled."]
+    if status.get("BackendState") != "Running":
+        state = status.get("BackendState", "unknown")
+        return [f"Tailscale is not connected (its state is {state}); run sudo tailscale up on the server."]
+    self_status = status.get("Self")
+    capabilities = (self_status.get("CapMap") if isinstance(self_status, Mapping) else None) or {}
+    found = []
+    if "https" not in capabilities or not status.get("CertDomains"):
+        found.append(
+            "HTTPS certificates are not enabled in the tailnet; enable MagicDNS and HTTPS on the DNS page of "
+            "the Tailscale admin console."
+        )
+    if "funnel" not in capabilities:
+        found.append(
+            "This node may not use Funnel; add the node attribute 'funnel' for it to the tailnet policy "
+            "file (nodeAttrs), see https://tailscale.com/s/no-funnel."
+        )
+    elif not funnel_port_allowed(capabilities, wanted.funnel_port):
+        found.append(
+            f"Funnel may not use port {wanted.funnel_port} on this node; set funnelPort to one of the "
+            "ports that the tailnet allows (443, 8443 or 10000)."
+        )
+    return found
+
+
+def funnel_port_allowed(capabilities: Mapping[str, Any], port: int) -> bool:
+    """Return whether the node's capability map allows a funnel on ``port``.
+
+    The ports stand in the query of a capability's name, as single ports and ranges
+    (``https://tailscale.com/cap/funnel-ports?ports=443,8443,10000-10010``).
+    """
+    for name in capabilities:
+        if not name.startswith("https://tailscale.com/cap/funnel-ports?ports="):
+            continue
+        for part in name.partition("=")[2].split(","):
+            first, _, last = part.partition("-")
+            if first.isdigit() and int(first) <= port <= int(last if last.isdigit() else first):
+                return True
+    return False
+
+
+def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    owner = facts.get("proxyPortOwner")
+    if not owner:
+        return []
+    return [f"Port {wanted.proxy_port} is taken on the server ({owner}); set proxyPort to a free port."]
+
+
+def _immich(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    immich = facts.get("immich", {})
+    if not immich.get("ping"):
+        return [
+            f"Immich does not answer on port {wanted.immich_port} of the server; start it or set immichPort."
+        ]
+    if immich.get("initialized") is not True:
+        return [
+            "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on "
+            "the LAN and create the administrator account first."
+        ]
+    return []
+
+
+def _disk(facts: Mapping[str, Any]) -> list[str]:
+    free = facts.get("diskFreeKiB", {})
+    return [
+        f"Only {int(kib) // 1024} MiB are free on {path}; at least {NEEDED_DISK_KIB // 1024} MiB are needed: "
+        "run sudo nix-collect-garbage --delete-older-than 30d on the server."
+        for path, kib in sorted(free.items())
+        if path == "/nix" and int(kib) < NEEDED_DISK_KIB
+    ]

@@ -1,0 +1,129 @@
+"""The scripts of ``server/scripts``, run on the server with their text on standard input.
+
+Each script travels inside the resource that runs it. So ``pulumi destroy`` still knows how to close what
+an older version opened, and ``pulumi preview --diff`` shows a reviewer the very text that will run as root.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+from pulumi_command import remote
+
+SERVER_FILES = Path(__file__).resolve().parent.parent / "server"
+"""The folder that holds, as plain files, all that may land on the server."""
+
+HEREDOC_END = "IMMICH_EXPOSURE_END"
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """One text file carried by a script: where it goes, its mode in octal, and its text."""
+
+    path: str
+    text: str
+    mode: str = "0644"
+
+
+def sudo_line(verb: str, *arguments: str | int) -> str:
+    """Return the command line that runs a script given on standard input as root.
+
+    ``-n`` makes sudo fail at once instead of waiting for a password that nobody can type.
+    """
+    words = (verb, *(str(argument) for argument in arguments))
+    return "sudo -n sh -s -- " + " ".join(shlex.quote(word) for word in words)
+
+
+def script_text(script: str, payload: tuple[PayloadFile, ...] = ()) -> str:
+    """Return ``lib.sh``, the payload and ``<script>.sh`` as one text for ``sh -s``.
+
+    Raises ``ValueError`` when a payload file cannot be carried without changing a byte of it.
+    """
+    library = (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
+    body = (SERVER_FILES / "scripts" / f"{script}.sh").read_text(encoding="utf-8")
+    return "\n".join(part for part in (library, _payload_function(payload), body) if part)
+
+
+def _payload_function(payload: tuple[PayloadFile, ...]) -> str:
+    if not payload:
+        return ""
+    return "payload() {\n" + "".join(_put(file) for file in payload) + "}\n"
+
+
+def _put(file: PayloadFile) -> str:
+    if file.text and not file.text.endswith("\n"):
+        raise ValueError(f"The file {file.path} must end with a line break to be sent as a here-document.")
+    if HEREDOC_END in file.text.splitlines():
+        raise ValueError(
+            f"The file {file.path} holds the line {HEREDOC_END}, which marks its end on the way."
+        )
+    return f"put {file.mode} {shlex.quote(file.path)} <<'{HEREDOC_END}'\n{file.text}{HEREDOC_END}\n"
+
+
+@dataclass(frozen=True)
+class Server:
+    """How the operator reaches the server: an address, a pinned host key, and a key file or an agent.
+
+    ``private_key_file`` is the path as configured (relative ones start at the project), ``None`` means the
+    SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``.
+    """
+
+    host: str
+    port: int
+    user: str
+    host_key: str
+    private_key_file: str | None
+
+    def connection(self) -> remote.ConnectionArgs:
+        """Return the connection of a ``remote.Command``; built in this one place, always as one secret.
+
+        The private key itself is read here because the command provider takes no path. Two failed dials
+        are enough on a home network; the default of ten hides a wrong key behind minutes of waiting.
+        """
+        return remote.ConnectionArgs(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            host_key=self.host_key,
+            private_key=None if self.private_key_file is None else pulumi.Output.secret(self._private_key()),
+            dial_error_limit=2,
+            per_dial_timeout=10,
+        )
+
+    def _private_key(self) -> str:
+        assert self.private_key_file is not None
+        return Path(self.private_key_file).expanduser().read_text(encoding="utf-8")
+
+
+def remote_script(
+    name: str,
+    server: Server,
+    *,
+    script: str,
+    create: pulumi.Input[str],
+    delete: pulumi.Input[str] | None = None,
+    payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
+    opts: pulumi.ResourceOptions,
+) -> remote.Command:
+    """Return the command resource that runs ``server/scripts/<script>.sh`` over SSH.
+
+    ``update`` is always the same as ``create``: the scripts are idempotent, and a command without
+    ``update`` would be replaced, which runs the new ``create`` and then the old ``delete``: the opposite
+    of what an exposure needs. For the same reason nothing here ever sets ``triggers``.
+    Standard error carries the progress lines, standard output the result.
+    """
+    text = pulumi.Output.from_input(payload).apply(lambda files: script_text(script, files))
+    return remote.Command(
+        name,
+        connection=server.connection(),
+        create=create,
+        update=create,
+        delete=delete,
+        stdin=text,
+        logging=remote.Logging.STDERR,
+        add_previous_output_in_env=False,
+        opts=opts,
+    )

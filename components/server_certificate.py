@@ -1,0 +1,47 @@
+"""Step 1: the certificate that the edge shows to browsers, from ``tailscale cert``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pulumi
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from components.remote_script import Server, remote_script, sudo_line
+
+
+class ServerCertificate(pulumi.ComponentResource):
+    """The public certificate of the node's name, kept on the server, which alone holds its key.
+
+    Pulumi fetches it once; from then on a timer on the server renews it, whether anybody runs Pulumi or not.
+    """
+
+    domain: pulumi.Output[str]
+    """The node's public name, for example ``immich.tail1234.ts.net``."""
+    fingerprint: pulumi.Output[str]
+    """SHA-256 of the certificate that was fetched, lower-case hexadecimal."""
+
+    def __init__(
+        self, name: str, *, server: Server, config_dir: str, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("immich-exposure:index:ServerCertificate", name, {}, opts)
+        self.command = remote_script(
+            f"{name}-files",
+            server,
+            script="certificate",
+            create=sudo_line("issue", config_dir),
+            delete=sudo_line("remove", config_dir),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on),
+        )
+        answer = self.command.stdout.apply(json.loads)
+        self.domain = answer.apply(lambda value: str(value["domain"]))
+        self.fingerprint = answer.apply(lambda value: leaf_fingerprint(value["certificatePem"]))
+        self.register_outputs({"domain": self.domain, "fingerprint": self.fingerprint})
+
+
+def leaf_fingerprint(chain_pem: str) -> str:
+    """Return the SHA-256 of the first certificate of a PEM chain, lower-case hexadecimal."""
+    leaf = x509.load_pem_x509_certificates(chain_pem.encode())[0]
+    return hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()

@@ -1,0 +1,125 @@
+"""One script over the system's ``ssh``, for resources that run on the operator's machine.
+
+``remote.Command`` can change a server, but it cannot judge one: its errors are the SSH library's, and it
+retries a wrong host key. So what looks at the server (preflight, outside check) comes through here and
+says in a sentence what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from components.remote_script import Server
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+class SshError(RuntimeError):
+    """The server could not be reached or refused; the message is a full sentence with the remedy."""
+
+
+def run_script(server: Server, command: str, text: str, *, timeout_seconds: int = 300) -> str:
+    """Run ``command`` on the server with ``text`` as standard input and return its standard output.
+
+    Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
+    use sudo, and for a script that fails (its own last sentence is the message).
+    """
+    _refuse_dead_agent()
+    with tempfile.TemporaryDirectory(prefix="immich-exposure-") as folder:
+        known_hosts = Path(folder) / "known_hosts"
+        known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
+        argv = ssh_argv(server, known_hosts) + [command]
+        try:
+            done = subprocess.run(
+                argv, input=text, capture_output=True, text=True, timeout=timeout_seconds, check=False
+            )
+        except FileNotFoundError as error:
+            raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
+        except subprocess.TimeoutExpired as error:
+            raise SshError(
+                f"The server {server.host} did not finish within {timeout_seconds} seconds; "
+                "look at its load and its network, then run the same command again."
+            ) from error
+    if done.returncode == 0:
+        return done.stdout
+    raise SshError(explain(server, done.returncode, done.stderr))
+
+
+def known_hosts_name(server: Server) -> str:
+    """Return the server's name as a known_hosts file spells it: the port is named unless it is 22."""
+    return server.host if server.port == 22 else f"[{server.host}]:{server.port}"
+
+
+def ssh_argv(server: Server, known_hosts: Path) -> list[str]:
+    """Return the argument list of ``ssh`` up to, not including, the remote command.
+
+    ``-F none``: the command provider reads no ssh_config either, and both must reach the same host.
+    """
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(CONNECT_TIMEOUT_SECONDS),
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": os.devnull,
+        "ServerAliveInterval": "15",
+        "LogLevel": "ERROR",
+    }
+    argv = ["ssh", "-F", "none", "-T", "-p", str(server.port), "-l", server.user]
+    if server.private_key_file is not None:
+        argv += ["-i", str(Path(server.private_key_file).expanduser()), "-o", "IdentitiesOnly=yes"]
+    for key, value in options.items():
+        argv += ["-o", f"{key}={value}"]
+    return [*argv, "--", server.host]
+
+
+def explain(server: Server, returncode: int, stderr: str) -> str:
+    """Return one full sentence with the remedy for a failed call.
+
+    255 is ssh's own failure; 1 with sudo's words is a user who may not become root without a password;
+    all else is the script's own error, whose sentence stands on the last line.
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
+    if returncode == 255:
+        return _explain_ssh(server, stderr, last)
+    if any(line.startswith("sudo:") for line in lines):
+        return (
+            f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); "
+            "set security.sudo.wheelNeedsPassword = false for this user's group or add a NOPASSWD rule."
+        )
+    return last
+
+
+def _explain_ssh(server: Server, stderr: str, last: str) -> str:
+    if "Host key verification failed" in stderr or "HOST IDENTIFICATION HAS CHANGED" in stderr:
+        return (
+            f"The server {server.host} shows another host key than the configured hostKey; compare it on "
+            "the server itself (cat /etc/ssh/ssh_host_ed25519_key.pub) and only then change hostKey."
+        )
+    if "Permission denied" in stderr:
+        return (
+            f"The server {server.host} refuses the SSH key for the user {server.user}; add the public key "
+            "to users.users.<name>.openssh.authorizedKeys.keys or name the right sshPrivateKeyFile."
+        )
+    return (
+        f"The server {server.host} cannot be reached by SSH on port {server.port} ({last}); "
+        "check host, sshPort, and that the machine is on."
+    )
+
+
+def _refuse_dead_agent() -> None:
+    """Refuse an agent socket that nobody listens on: it would make every command of the run fail."""
+    path = os.environ.get("SSH_AUTH_SOCK")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            raise SshError(
+                "SSH_AUTH_SOCK names an agent that does not answer; start the agent or unset the variable."
+            ) from error

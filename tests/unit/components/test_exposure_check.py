@@ -1,0 +1,100 @@
+"""The verdict from outside: what proves an exposure, what condemns it, and that the funnel then closes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from components import exposure_check
+from components.exposure_check import check_or_close, prove
+from components.outside_probe import Answer, Credential, NotReachableError, OutsideProbe, WrongAnswerError
+
+REFUSAL = Answer(403, {}, b'{"status":403,"message":"Forbidden"}')
+CREDENTIAL = Credential(Path("phone.crt"), Path("phone.key"), "secret")
+SOUND: dict[tuple[str, bool], Answer] = {
+    ("/", False): REFUSAL,
+    ("/api/users/me", False): REFUSAL,
+    ("/api/shared-links/me?key=", False): REFUSAL,
+    ("/api/server/config", False): Answer(200, {}, b"{}"),
+    ("/api/server/ping", True): Answer(200, {}, b"{}"),
+}
+
+
+def probe_with(mocker: MockerFixture, answers: dict[tuple[str, bool], Answer]) -> OutsideProbe:
+    """Return a probe that answers from a table of (path, with certificate)."""
+    mocker.patch.object(
+        OutsideProbe, "get", lambda _self, path, credential=None: answers[path, credential is not None]
+    )
+    return OutsideProbe("immich.example.ts.net", 443, None, None)
+
+
+def test_a_sound_exposure_is_proven_line_by_line(mocker: MockerFixture) -> None:
+    lines = prove(probe_with(mocker, SOUND), [CREDENTIAL], wait_seconds=0)
+    assert len(lines) == 5
+    assert any("a stranger sees no login page" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "words"),
+    [
+        (("/", False), Answer(200, {}, b"<html>"), "answered 200 instead of 403"),
+        (("/", False), Answer(403, {}, b"<html>nginx</html>"), "without our JSON refusal"),
+        (("/api/users/me", False), Answer(200, {}, b"{}"), "no private API"),
+        (("/api/users/me", False), Answer(401, {}, b"{}"), "answered 401"),
+        (("/api/server/config", False), Answer(502, {}, b""), "answered 502"),
+        (("/api/server/config", False), Answer(200, {"alt-svc": 'h3=":443"'}, b"{}"), "HTTP/3"),
+        (("/api/server/ping", True), REFUSAL, "at least one 200"),
+    ],
+)
+def test_any_other_answer_condemns_it(
+    mocker: MockerFixture, question: tuple[str, bool], answer: Answer, words: str
+) -> None:
+    with pytest.raises(WrongAnswerError, match=words):
+        prove(probe_with(mocker, {**SOUND, question: answer}), [CREDENTIAL], wait_seconds=0)
+
+
+def test_nobody_answering_is_waited_for_and_then_told(mocker: MockerFixture) -> None:
+    sleep = mocker.patch("time.sleep")
+    mocker.patch("time.monotonic", side_effect=[0, 1, 2, 100])
+    mocker.patch.object(OutsideProbe, "get", side_effect=NotReachableError("no address yet."))
+    with pytest.raises(NotReachableError, match="no address yet"):
+        prove(OutsideProbe("immich.example.ts.net", 443, None, None), [], wait_seconds=30)
+    assert sleep.call_count == 2
+
+
+PROPS: dict[str, Any] = {
+    "host": "pi",
+    "port": 22.0,
+    "user": "admin",
+    "hostKey": "ssh-ed25519 AAAA",
+    "domain": "immich.example.ts.net",
+    "funnelPort": 443.0,
+    "proxyPort": 8443.0,
+    "expectDevice": False,
+    "until": "always",
+}
+
+
+def verbs_of(run: Any) -> list[str]:
+    """Return the verbs of the funnel script in the order in which they were sent."""
+    return [call.args[1].split(" -- ")[1].split()[0] for call in run.call_args_list]
+
+
+def test_a_proven_exposure_is_confirmed(mocker: MockerFixture) -> None:
+    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    assert check_or_close(PROPS)["results"] == ["fine"]
+    assert verbs_of(run) == ["open", "confirm"]
+
+
+@pytest.mark.parametrize("error", [WrongAnswerError("open to all."), OSError("gone"), KeyboardInterrupt()])
+def test_whatever_goes_wrong_the_funnel_closes(mocker: MockerFixture, error: BaseException) -> None:
+    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    mocker.patch.object(exposure_check, "prove", side_effect=error)
+    with pytest.raises(type(error)):
+        check_or_close(PROPS)
+    assert verbs_of(run) == ["open", "close"]

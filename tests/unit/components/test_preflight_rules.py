@@ -1,0 +1,108 @@
+"""Every reason not to expose a server is named with its remedy; a sound server passes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from components.preflight_rules import Wanted, funnel_port_allowed, parse_version, problems
+
+WANTED = Wanted(config_dir="/etc/nixos", immich_port=2283, proxy_port=8443, funnel_port=443)
+
+SOUND: dict[str, Any] = {
+    "nixos": True,
+    "root": True,
+    "tailscaleVersion": "1.102.5",
+    "tailscale": {
+        "BackendState": "Running",
+        "CertDomains": ["immich.example.ts.net"],
+        "Self": {
+            "CapMap": {
+                "https": None,
+                "funnel": None,
+                "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000": None,
+            }
+        },
+    },
+    "proxyPortOwner": "",
+    "immich": {"ping": True, "initialized": True},
+    "configuration": {"exists": True, "lanImport": "active", "exposeImport": "commented"},
+    "diskFreeKiB": {"/nix": 40_000_000, "/var": 40_000_000},
+    "commands": [],
+}
+
+
+def facts_with(path: str, value: Any) -> dict[str, Any]:
+    """Return the sound facts with the value at a slash-separated path replaced."""
+    facts = copy.deepcopy(SOUND)
+    *parents, last = path.split(".")
+    target = facts
+    for key in parents:
+        target = target[key]
+    target[last] = value
+    return facts
+
+
+def test_a_sound_server_has_no_problems() -> None:
+    assert problems(SOUND, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("nixos", False, "not NixOS"),
+        ("commands", ["curl", "flock"], "lacks the commands curl, flock"),
+        ("configuration.exists", False, "no /etc/nixos/configuration.nix"),
+        ("configuration.lanImport", "commented", "./lan-immich.nix"),
+        ("tailscaleVersion", None, "not installed"),
+        ("tailscaleVersion", "1.98.8", "1.98.8 is too old"),
+        ("tailscaleVersion", "1.102.0", "rejects every funnel connection"),
+        ("tailscaleVersion", "1.102.1-t123", "rejects every funnel connection"),
+        ("tailscaleVersion", "head", "cannot be read"),
+        ("tailscale", None, "does not answer"),
+        ("tailscale.BackendState", "NeedsLogin", "its state is NeedsLogin"),
+        ("tailscale.BackendState", "Stopped", "tailscale up"),
+        ("tailscale.CertDomains", None, "HTTPS certificates are not enabled"),
+        ("tailscale.Self.CapMap", {"https": None}, "node attribute 'funnel'"),
+        ("tailscale.Self.CapMap", {"https": None, "funnel": None}, "may not use port 443"),
+        ("proxyPortOwner", "nginx pid 12", "Port 8443 is taken on the server (nginx pid 12)"),
+        ("immich.ping", False, "does not answer on port 2283"),
+        ("immich.initialized", False, "no administrator"),
+        ("immich.initialized", None, "no administrator"),
+        ("diskFreeKiB", {"/nix": 1000}, "are free on /nix"),
+    ],
+)
+def test_each_fault_is_named_with_a_remedy(path: str, value: Any, words: str) -> None:
+    found = problems(facts_with(path, value), WANTED)
+    assert len(found) == 1
+    assert words in found[0]
+    assert found[0].endswith(".")
+
+
+def test_all_faults_are_told_at_once() -> None:
+    facts = facts_with("tailscaleVersion", "1.90.0")
+    facts["immich"]["ping"] = False
+    facts["proxyPortOwner"] = "nginx"
+    assert len(problems(facts, WANTED)) == 3
+
+
+def test_a_configuration_already_swapped_is_fine() -> None:
+    facts = facts_with("configuration.lanImport", "absent")
+    facts["configuration"]["exposeImport"] = "active"
+    assert problems(facts, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("1.98.9", (1, 98, 9)), ("1.102.5-lab", (1, 102, 5)), ("1.102", None), ("", None), ("1.x.2", None)],
+)
+def test_versions_are_read_or_refused(text: str, version: tuple[int, int, int] | None) -> None:
+    assert parse_version(text) == version
+
+
+def test_funnel_ports_may_be_ranges() -> None:
+    capabilities = {"https://tailscale.com/cap/funnel-ports?ports=443,10000-10010": None}
+    assert funnel_port_allowed(capabilities, 10005)
+    assert not funnel_port_allowed(capabilities, 8443)
