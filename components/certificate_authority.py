@@ -67,9 +67,9 @@ def _revoke_strays(props: dict[str, Any]) -> None:
 class AuthorityInKeystore(Resource, module="immich", name="CertificateAuthority"):
     """The authority's key pair in the keystore; its state holds the certificate and no key."""
 
-    certificatePem: pulumi.Output[str]  # noqa: N815 - property names are the engine's
+    certificatePem: pulumi.Output[str]
     fingerprint: pulumi.Output[str]
-    notAfter: pulumi.Output[str]  # noqa: N815
+    notAfter: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         outputs = {"certificatePem": None, "fingerprint": None, "notAfter": None}

@@ -23,7 +23,7 @@ class _Provider(ResourceProvider):
         return UpdateResult(_adopt_or_issue(_news))
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Revoke. The engine calls this only for a device that left the config, see ``deleted_with`` below."""
+        """Revoke. The engine calls this only for a device that left the config: see ``deleted_with``."""
         store = Keystore(Path(_props["keystore"]), passphrase="")
         store.revoke_device(_props["device"], _props["fingerprint"])
 
@@ -51,9 +51,9 @@ def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
 
 class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate"):
     fingerprint: pulumi.Output[str]
-    notAfter: pulumi.Output[str]  # noqa: N815 - property names are the engine's
-    bundlePath: pulumi.Output[str]  # noqa: N815
-    bundlePassword: pulumi.Output[str]  # noqa: N815
+    notAfter: pulumi.Output[str]
+    bundlePath: pulumi.Output[str]
+    bundlePassword: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         outputs = {"fingerprint": None, "notAfter": None, "bundlePath": None, "bundlePassword": None}

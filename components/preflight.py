@@ -90,7 +90,7 @@ def server_of(props: dict[str, Any]) -> Server:
 
 class _Preflight(Resource, module="immich", name="Preflight"):
     domain: pulumi.Output[str]
-    tailscaleVersion: pulumi.Output[str]  # noqa: N815 - property names are the engine's
+    tailscaleVersion: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, {**props, "domain": None, "tailscaleVersion": None}, opts)

@@ -11,11 +11,11 @@ def what_becomes_public(config: ExposureConfig) -> list[str]:
     return [
         f"Anyone on the internet can reach port {config.funnel_port} of the node's public name; "
         "the name itself becomes public through certificate transparency logs.",
-        "Anyone who has a shared link can see and download what that link shares; everything else answers 403.",
+        "Anyone who has a shared link can see and download what it shares; everything else answers 403.",
         _uploads(config),
         _devices(config),
-        f"Without a certificate, one address may send {limits.requests} requests in {limits.window_seconds} s "
-        f"and try {limits.password_attempts} link passwords in {limits.password_window_seconds} s; "
+        f"Without a certificate, one address may send {limits.requests} requests in {limits.window_seconds} "
+        f"seconds and try {limits.password_attempts} link passwords in {limits.password_window_seconds}; "
         f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}.",
         _duration(config),
     ]
