@@ -1,0 +1,297 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"tailscale.com/tailcfg"
+	"tailscale.com/tstest/integration/testcontrol"
+	"tailscale.com/types/key"
+)
+
+// What the control server answers when the CLI asks how to enable a feature that the node lacks.
+const (
+	featureText  = "text"  // "visit this URL": the CLI exits 0 with nothing configured
+	featureWait  = "wait"  // the CLI waits until the node gets the attribute
+	featureError = "error" // the query fails: the CLI exits 1
+)
+
+// innerPaths are the paths that testcontrol knows. It panics the process on any other one.
+var innerPaths = []string{
+	"/key", "/ts2021", "/generate_204", "/c2n/",
+	"/machine/map", "/machine/register", "/machine/set-dns", "/machine/update-health", "/machine/webclient/",
+}
+
+// grants are the node attributes that an administrator gives or takes in Tailscale's console.
+type grants struct {
+	HTTPS  bool `json:"https"`
+	Funnel bool `json:"funnel"`
+}
+
+// capMap is how control tells a node about its grants.
+func (g grants) capMap() tailcfg.NodeCapMap {
+	m := tailcfg.NodeCapMap{}
+	if g.HTTPS {
+		m[tailcfg.CapabilityHTTPS] = nil
+	}
+	if g.Funnel {
+		m[tailcfg.NodeAttrFunnel] = nil
+		m[tailcfg.CapabilityFunnelPorts+"?ports=443,8443,10000"] = nil
+	}
+	return m
+}
+
+// control is Tailscale's coordination server with the switches of the lab's administrator.
+type control struct {
+	server *testcontrol.Server
+	zone   *zone
+	domain string
+
+	mu         sync.Mutex
+	grants     grants
+	feature    string // one of the feature constants
+	failSetDNS bool
+	lastPoll   map[key.NodePublic]time.Time
+}
+
+// startControl serves the control server on the address and port of s. derpMap must not be nil: testcontrol
+// would take Tailscale's production relays instead.
+func startControl(s *settings, derpMap *tailcfg.DERPMap, parts *parts) (*control, error) {
+	if derpMap == nil {
+		return nil, errors.New("the control server has no relays of its own: refusing to fall back to Tailscale's")
+	}
+	controlLog, err := logFile(s.state, "control.log")
+	if err != nil {
+		return nil, err
+	}
+	noCaps := tailcfg.NodeCapMap{}
+	c := &control{
+		domain:   s.domain,
+		grants:   grants{HTTPS: true, Funnel: true},
+		feature:  featureText,
+		lastPoll: map[key.NodePublic]time.Time{},
+	}
+	c.server = &testcontrol.Server{
+		Logf:             controlLog.Printf,
+		DERPMap:          derpMap,
+		ExplicitBaseURL:  "http://" + net.JoinHostPort(s.addr, strconv.Itoa(s.controlPort)),
+		MagicDNSDomain:   s.domain,
+		DNSConfig:        &tailcfg.DNSConfig{Proxied: true}, // without it no node gets CertDomains
+		AllNodesSameUser: true,
+		AllOnline:        true,
+		// What stands here could never be taken away again; see noteMapRequest.
+		DefaultNodeCapabilities: &noCaps,
+		HoldMapRequest:          c.noteMapRequest,
+		OnSetDNS:                c.setDNS,
+	}
+	if c.zone, err = newZone(s.ingressV4, s.ingressV6, s.domain, c.hasPublicName); err != nil {
+		return nil, err
+	}
+	if err := c.guardPaths(); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(s.addr, strconv.Itoa(s.controlPort)))
+	if err != nil {
+		return nil, fmt.Errorf("the control server cannot listen: %w", err)
+	}
+	parts.serveHTTP("the control server", listener, c.server)
+	return c, nil
+}
+
+// guardPaths puts a mux of our own before testcontrol's: known paths go through, the feature query is answered
+// here, anything else is 404. The mux is private and a node's encrypted requests reach it without passing
+// ServeHTTP, so there is no other place to put it.
+func (c *control) guardPaths() error {
+	// The mux is made at the first request.
+	c.server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/generate_204", nil))
+	field := reflect.ValueOf(c.server).Elem().FieldByName("mux")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[*http.ServeMux]() {
+		return errors.New("testcontrol.Server has no field mux of type *http.ServeMux: guardPaths has to follow the new version of tailscale.com")
+	}
+	slot := (**http.ServeMux)(unsafe.Pointer(field.UnsafeAddr()))
+	inner, guarded := *slot, http.NewServeMux()
+	for _, path := range innerPaths {
+		guarded.Handle(path, inner)
+	}
+	guarded.HandleFunc("/machine/feature/query", c.answerFeatureQuery)
+	guarded.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		log.Printf("control: %s %s is not part of the lab", r.Method, r.URL.Path)
+		http.NotFound(w, r)
+	})
+	*slot = guarded
+	return nil
+}
+
+// answerFeatureQuery answers a node that lacks an attribute (tailcfg.QueryFeatureRequest).
+func (c *control) answerFeatureQuery(w http.ResponseWriter, r *http.Request) {
+	var query tailcfg.QueryFeatureRequest
+	if err := json.NewDecoder(r.Body).Decode(&query); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c.mu.Lock()
+	mode := c.feature
+	c.mu.Unlock()
+	log.Printf("control: asked for feature %q, answer %s", query.Feature, mode)
+	if mode == featureError {
+		http.Error(w, "feature queries are switched off", http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, http.StatusOK, tailcfg.QueryFeatureResponse{
+		Text:       "To enable " + query.Feature + ", visit:",
+		URL:        "https://login." + c.domain + "/f/" + query.Feature,
+		ShouldWait: mode == featureWait,
+	})
+}
+
+// noteMapRequest grants a node its attributes when it is first heard of and remembers when it last asked.
+func (c *control) noteMapRequest(req *tailcfg.MapRequest) func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.lastPoll[req.NodeKey]; !known {
+		c.server.SetNodeCapMap(req.NodeKey, c.grants.capMap())
+	}
+	c.lastPoll[req.NodeKey] = time.Now()
+	return nil
+}
+
+// setDNS publishes the TXT record that a node asks for; testcontrol has checked that the name is the node's.
+func (c *control) setDNS(req *tailcfg.SetDNSRequest) error {
+	c.mu.Lock()
+	refuse := c.failSetDNS
+	c.mu.Unlock()
+	if refuse {
+		return errors.New("the lab's administrator has switched set-dns off")
+	}
+	c.zone.addText(req.Name, req.Value)
+	return nil
+}
+
+// setGrants gives or takes attributes; every connected node hears of it at once.
+func (c *control) setGrants(g grants) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.grants = g
+	for nodeKey := range c.lastPoll {
+		c.server.SetNodeCapMap(nodeKey, g.capMap())
+	}
+}
+
+// setExpired ends (or gives back) the node key of every node of that DNS name, as the console's "expire key" does.
+func (c *control) setExpired(name string, expired bool) (changed int) {
+	for _, node := range c.server.AllNodes() {
+		if strings.TrimSuffix(node.Name, ".") != name {
+			continue
+		}
+		node.KeyExpiry = time.Time{}
+		if expired {
+			node.KeyExpiry = time.Now().Add(-time.Minute)
+		}
+		c.server.UpdateNode(node)
+		changed++
+	}
+	return changed
+}
+
+// node is what the lab knows of a member of the tailnet.
+type node struct {
+	Name           string       `json:"name"` // full DNS name without the last dot
+	Addresses      []netip.Addr `json:"addresses"`
+	PeerAPI        string       `json:"peerAPI"` // host:port, empty until the node has told it
+	IngressEnabled bool         `json:"ingressEnabled"`
+	WireIngress    bool         `json:"wireIngress"`
+	Expired        bool         `json:"expired"`
+	LastPoll       time.Time    `json:"lastPoll"`
+}
+
+// announced is whether the node asks for public DNS and ingress; see tailcfg.Hostinfo.WireIngress.
+func (n node) announced() bool { return n.IngressEnabled || n.WireIngress }
+
+// nodes lists the tailnet.
+func (c *control) nodes() []node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []node
+	for _, n := range c.server.AllNodes() {
+		view := describe(n)
+		view.LastPoll = c.lastPoll[n.Key]
+		list = append(list, view)
+	}
+	return list
+}
+
+// describe takes out of a control server's record what the lab needs.
+func describe(n *tailcfg.Node) node {
+	view := node{
+		Name:    strings.TrimSuffix(n.Name, "."),
+		Expired: !n.KeyExpiry.IsZero() && n.KeyExpiry.Before(time.Now()),
+	}
+	for _, prefix := range n.Addresses {
+		view.Addresses = append(view.Addresses, prefix.Addr())
+	}
+	if !n.Hostinfo.Valid() {
+		return view
+	}
+	view.IngressEnabled, view.WireIngress = n.Hostinfo.IngressEnabled(), n.Hostinfo.WireIngress()
+	for _, service := range n.Hostinfo.Services().All() {
+		if service.Proto == tailcfg.PeerAPI4 && len(view.Addresses) > 0 {
+			view.PeerAPI = netip.AddrPortFrom(view.Addresses[0], service.Port).String()
+		}
+	}
+	return view
+}
+
+// latest finds the node of a DNS name. After a new login a name can stand for several records: the one that
+// was heard of last is the living one.
+func latest(nodes []node, name string) (found node, ok bool) {
+	for _, n := range nodes {
+		if strings.EqualFold(n.Name, name) && (!ok || n.LastPoll.After(found.LastPoll)) {
+			found, ok = n, true
+		}
+	}
+	return found, ok
+}
+
+// hasPublicName is whether public DNS knows the name: Tailscale makes records for nodes that want ingress.
+func (c *control) hasPublicName(name string) bool {
+	n, ok := latest(c.nodes(), name)
+	return ok && n.announced()
+}
+
+// routeIngress is the peer API (host:port) that serves the name, or an error that says why the ingress has to refuse.
+func (c *control) routeIngress(name string) (peerAPI string, err error) {
+	c.mu.Lock()
+	granted := c.grants.Funnel
+	c.mu.Unlock()
+	return route(c.nodes(), name, granted)
+}
+
+// route is the decision of routeIngress.
+func route(nodes []node, name string, granted bool) (peerAPI string, err error) {
+	n, ok := latest(nodes, name)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("no node is called %q", name)
+	case !granted:
+		return "", fmt.Errorf("%s has lost the funnel attribute", name)
+	case n.Expired:
+		return "", fmt.Errorf("the key of %s has expired", name)
+	case !n.announced():
+		return "", fmt.Errorf("%s has no funnel open", name)
+	case n.PeerAPI == "":
+		return "", fmt.Errorf("%s has not told its peer API yet", name)
+	}
+	return n.PeerAPI, nil
+}
