@@ -1,0 +1,32 @@
+"""Certificates for the owner's own devices, and the keystore that they live in.
+
+A `Keystore` is a folder on the operator's machine. It holds one `Authority` (the client CA) and one
+`DeviceCredential` for each device: certificate, encrypted key and the PKCS#12 bundle that a phone imports.
+Nothing here knows Pulumi, and nothing here goes over a network.
+
+    store = Keystore(Path("stacks/keystore/home"), passphrase, stack="home")
+    authority = store.adopt_or_create_authority(AuthorityProfile())
+    phone = store.adopt_or_issue_device("phone", DeviceProfile("phone"))
+"""
+
+from pki.authority import Authority
+from pki.bundle import Platform
+from pki.device_name import device_name
+from pki.device_store import DeviceCredential
+from pki.errors import KeystoreError
+from pki.key import KeyType
+from pki.keystore import Keystore, ProbeCredential
+from pki.profile import AuthorityProfile, DeviceProfile
+
+__all__ = [
+    "Authority",
+    "AuthorityProfile",
+    "DeviceCredential",
+    "DeviceProfile",
+    "KeyType",
+    "Keystore",
+    "KeystoreError",
+    "Platform",
+    "ProbeCredential",
+    "device_name",
+]

@@ -1,0 +1,74 @@
+"""The four files of one device, and the orders in which they are written and removed.
+
+The certificate is the commit point: it is written last and removed last, so a device exists when, and only
+when, its certificate is there. Every order below is chosen so that a run killed between two steps leaves a
+state that the next run completes or discards without asking.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.certificate import pem
+from pki.files import move_file, remove_file, write_file
+
+
+@dataclass(frozen=True)
+class DeviceFiles:
+    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt}`."""
+
+    folder: Path
+    stem: str
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate, PEM."""
+        return self.folder / f"{self.stem}.crt"
+
+    @property
+    def key(self) -> Path:
+        """The key, PKCS#8 PEM encrypted with the keystore's passphrase."""
+        return self.folder / f"{self.stem}.key"
+
+    @property
+    def bundle(self) -> Path:
+        """The PKCS#12 bundle, encrypted with the bundle password."""
+        return self.folder / f"{self.stem}.p12"
+
+    @property
+    def password(self) -> Path:
+        """The bundle password, sealed with the keystore's passphrase."""
+        return self.folder / f"{self.stem}.password"
+
+    def write_new(self, *, key: bytes, password: bytes, bundle: bytes, certificate: bytes) -> None:
+        """Write a device that was just issued. The bundle before the certificate: it can restore it."""
+        self.discard()
+        write_file(self.key, key)
+        write_file(self.password, password)
+        write_file(self.bundle, bundle)
+        write_file(self.certificate, certificate)
+
+    def write_bundle(self, *, password: bytes | None, bundle: bytes) -> None:
+        """Replace the bundle, with its password when that is a new one.
+
+        The old bundle goes before a new password comes, so that no bundle ever lies beside a password that
+        does not open it.
+        """
+        if password is not None:
+            remove_file(self.bundle)
+            write_file(self.password, password)
+        write_file(self.bundle, bundle)
+
+    def discard(self) -> None:
+        """Remove the files. The bundle goes first, because it could bring the certificate back."""
+        for path in (self.bundle, self.certificate, self.password, self.key):
+            remove_file(path)
+
+    def move_to(self, target: "DeviceFiles", certificate: x509.Certificate) -> None:
+        """Move all files. A copy of the certificate at the target is the promise to finish the move."""
+        write_file(target.certificate, pem(certificate))
+        move_file(self.bundle, target.bundle)
+        move_file(self.password, target.password)
+        move_file(self.key, target.key)
+        remove_file(self.certificate)

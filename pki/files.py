@@ -1,0 +1,176 @@
+"""Files that hold secrets: written whole or not at all, readable by their owner alone."""
+
+import errno
+import fcntl
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pki.errors import KeystoreError
+
+_log = logging.getLogger(__name__)
+
+_TEMPORARY_PREFIX = ".tmp-"
+_LOCK_NAME = ".lock"
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 so that at every moment either the old or the new content is there.
+
+    A process that is killed on the way leaves only a temporary file, which `sweep` removes.
+
+    Raises:
+        OSError: the disk is full or read-only, for example. The old content is untouched.
+    """
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{path.name}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def read_file(path: Path) -> bytes | None:
+    """Read a file, or None when there is none. A mode that lets others read is repaired with a warning."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    _close_to_others(path, 0o600)
+    return content
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there, for good."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Move a file, if it is there, within one file system."""
+    try:
+        os.replace(source, target)
+    except FileNotFoundError:
+        return
+    sync_folder(target.parent)
+    sync_folder(source.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of mode 0700, or repair the mode of the one that is there."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkdir(path, 0o700)
+        sync_folder(path.parent)
+    _close_to_others(path, 0o700)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed run left."""
+    for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        remove_file(leftover)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and removals in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_lock_file(folder: Path) -> None:
+    """Remove the lock file; whoever waits for it notices and starts again."""
+    remove_file(folder / _LOCK_NAME)
+
+
+@contextmanager
+def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
+    """Hold the folder's lock, which two runs (or two threads of one run) never share.
+
+    Raises:
+        KeystoreError: another run held the lock for all of `wait_seconds`.
+        OSError: the lock file cannot be made.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while (descriptor := _try_lock(folder / _LOCK_NAME)) is None:
+        if time.monotonic() >= deadline:
+            raise KeystoreError(
+                f"Another run has been using the keystore {folder} for {wait_seconds:.0f} seconds. "
+                "Wait until it has ended, then run again."
+            )
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the lock, or None when somebody else does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # `purge` may have removed the file between our open and our lock: such a lock guards nothing
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _close_to_others(path: Path, mode: int) -> None:
+    found = stat.S_IMODE(path.stat().st_mode)
+    if found & 0o077:
+        _log.warning(
+            "%s had mode %04o; it is %04o now, because it belongs to the keystore.", path, found, mode
+        )
+        path.chmod(mode)
+
+
+def explain(error: OSError, folder: Path) -> KeystoreError:
+    """Say in a sentence what the operating system refused, and what helps."""
+    where = f"The keystore {folder}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return KeystoreError(
+            f"{where} cannot be written because the disk is full. Free some space and run again; "
+            "what was in the keystore is still there."
+        )
+    if error.errno == errno.EROFS:
+        return KeystoreError(
+            f"{where} is on a read-only disk. Mount the disk for writing, or set `keystore` to another folder."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return KeystoreError(
+            f"{where} may not be read or written by this user ({error.filename or folder}: {error.strerror}). "
+            "Run as the user who owns it, or change its owner."
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+        return KeystoreError(
+            f"{where} has something in the way at {error.filename or folder} ({error.strerror}). "
+            "Move that away, or set `keystore` to another folder."
+        )
+    return KeystoreError(
+        f"{where} could not be read or written ({error.filename or folder}: {error.strerror}). "
+        "Check the disk and run again; what was in the keystore is still there."
+    )

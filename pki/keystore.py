@@ -1,0 +1,177 @@
+"""The folder on the operator's machine that holds the authority and the devices' credentials.
+
+    ca.crt ca.key                             the authority; the key is PKCS#8, encrypted with the passphrase
+    devices/<name>.{crt,key,p12,password}     one device; key encrypted, bundle password sealed
+    revoked/<name>-<fingerprint>.*            what was revoked; 16 digits of the fingerprint
+    keystore.json                             the stack that it belongs to, and a check of the passphrase
+
+Folders have mode 0700 and files 0600. What is there, valid and fitting is adopted; anything else is refused
+with a `KeystoreError` and left as it is. A CA key is never overwritten.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.authority import Authority
+from pki.authority_store import AuthorityStore
+from pki.device_files import DeviceFiles
+from pki.device_name import device_name
+from pki.device_store import DeviceCredential, DeviceStore
+from pki.errors import KeystoreError
+from pki.files import explain, locked, make_folder, remove_file, remove_lock_file, sweep
+from pki.key import KDF_ROUNDS
+from pki.marker import Marker
+from pki.profile import AuthorityProfile, DeviceProfile
+from pki.vault import Vault
+
+
+@dataclass(frozen=True)
+class ProbeCredential:
+    """A device's certificate and key file, for a TLS client that looks at the server as that device.
+
+    The key is encrypted with the keystore's passphrase.
+    """
+
+    name: str
+    certificate_path: Path
+    key_path: Path
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Keystore:
+    """Certificates and keys of one stack, on disk. Safe to use from several threads and processes.
+
+    Args:
+        folder: the keystore's folder; made on first use.
+        passphrase: encrypts every key, at least 12 characters. Needed by everything that makes or opens a
+            credential; not by `revoke_device`, `probe_credentials` and `purge`.
+        stack: name of the stack that the keystore belongs to. A keystore of another stack is refused; without
+            a name that is not looked at.
+        clock: tells the time, with a time zone.
+        kdf_rounds: work factor of what is written; only tests lower it.
+        lock_wait_seconds: how long to wait for another run that uses the same keystore.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        passphrase: str | None = None,
+        *,
+        stack: str | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+        kdf_rounds: int = KDF_ROUNDS,
+        lock_wait_seconds: float = 60.0,
+    ) -> None:
+        self.folder = folder
+        self._lock_wait_seconds = lock_wait_seconds
+        self._vault = Vault(folder, passphrase, stack, clock, kdf_rounds)
+        self._authority = AuthorityStore(self._vault)
+        self._devices = DeviceStore(self._vault, self._authority)
+
+    def adopt_or_create_authority(self, profile: AuthorityProfile) -> Authority:
+        """Return the authority that is there, or make one.
+
+        Adopted is one whose key opens with the passphrase, matches its certificate, and has the profile's
+        subject and kind of key. A different `validity_days` only matters for a new one.
+
+        Raises:
+            KeystoreError: wrong passphrase, damaged or missing file, other profile, expired, other stack's.
+        """
+        with self._transaction():
+            if not self._authority.certificate_path.exists():
+                self._refuse_devices_without_authority()
+                return self._authority.create(profile)
+            authority = self._authority.adopt(profile)
+            if Marker.read(self.folder) is None:
+                self._vault.write_marker()
+            return authority
+
+    def adopt_or_issue_device(self, name: str, profile: DeviceProfile) -> DeviceCredential:
+        """Return the device's credential that is there, or issue one.
+
+        Adopted is one that this authority signed, whose key opens and matches, and that has the profile's
+        subject and kind of key. When only the platform is another, the bundle is written again, with the same
+        password and the same certificate.
+
+        Raises:
+            KeystoreError: bad name, no authority yet, wrong passphrase, damaged or missing file, other
+                profile, expired, not signed by this authority, name clash, other stack's.
+        """
+        name = device_name(name)
+        with self._transaction():
+            return self._devices.adopt_or_issue(name, profile)
+
+    def revoke_device(self, name: str, fingerprint: str) -> None:
+        """Move the device's files to `revoked/` when its certificate is the one with this fingerprint.
+
+        Anything else (already revoked, issued anew since, no keystore) is left alone, so this can be repeated.
+
+        Raises:
+            KeystoreError: the certificate is damaged, or the keystore is another stack's.
+        """
+        name = device_name(name)
+        if not self.folder.is_dir():
+            return
+        with self._transaction():
+            self._devices.revoke(name, fingerprint)
+
+    def probe_credentials(self) -> list[ProbeCredential]:
+        """List certificate and key file of every device that is valid now. Opens no key, changes nothing."""
+        try:
+            authority = x509.load_pem_x509_certificate(self._authority.certificate_path.read_bytes())
+            valid = self._devices.valid(authority)
+        except (FileNotFoundError, ValueError):
+            return []
+        except OSError as error:
+            raise explain(error, self.folder) from error
+        return [ProbeCredential(files.stem, files.certificate, files.key) for files in valid]
+
+    def purge(self) -> None:
+        """Remove everything that this package put into the folder, and the folder when nothing else is in it.
+
+        Raises:
+            KeystoreError: the keystore is another stack's, or cannot be written.
+        """
+        if not self.folder.is_dir():
+            return
+        with self._transaction():
+            for folder in (self._devices.current, self._devices.revoked):
+                for stem in sorted({path.stem for path in folder.iterdir()}):
+                    DeviceFiles(folder, stem).discard()
+            self._authority.remove()
+            remove_file(self.folder / Marker.FILE_NAME)
+            remove_lock_file(self.folder)
+            for folder in (self._devices.current, self._devices.revoked, self.folder):
+                with suppress(OSError):  # something else is in it: not ours to remove
+                    folder.rmdir()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Hold the lock, with the folders made and leftovers swept; explain what the system refuses."""
+        try:
+            make_folder(self.folder)
+            with locked(self.folder, self._lock_wait_seconds):
+                self._vault.refuse_other_stack()
+                for folder in (self.folder, self._devices.current, self._devices.revoked):
+                    make_folder(folder)
+                    sweep(folder)
+                yield
+        except OSError as error:
+            raise explain(error, self.folder) from error
+
+    def _refuse_devices_without_authority(self) -> None:
+        names = self._devices.names()
+        if names:
+            raise KeystoreError(
+                f"{self._authority.certificate_path} is missing, but there are certificates of devices "
+                f"({', '.join(names)}). Restore ca.crt and ca.key from a backup, or move the folder "
+                f"{self.folder} away to start anew."
+            )

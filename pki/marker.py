@@ -1,0 +1,64 @@
+"""`keystore.json`: the stack that a keystore belongs to, and a check of its passphrase."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pki.errors import KeystoreError
+from pki.files import read_file, write_file
+from pki.sealed import BrokenSealError, DamagedSealError, seal, unseal
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What `keystore.json` says.
+
+    `stack` is None for a keystore that was made without naming one. `check` is a sealed text that opens with
+    the right passphrase: it tells a wrong passphrase from a damaged key file.
+    """
+
+    FILE_NAME: ClassVar[str] = "keystore.json"
+    _FORMAT: ClassVar[int] = 1
+    _CHECK: ClassVar[str] = "immich-exposure keystore"
+
+    stack: str | None
+    check: str
+
+    @classmethod
+    def new(cls, stack: str | None, passphrase: str, rounds: int) -> "Marker":
+        """Make the marker of a new keystore."""
+        return cls(stack, seal(cls._CHECK, passphrase, context=cls._CHECK, rounds=rounds).decode())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Marker | None":
+        """Read the marker of a keystore; None when it has none.
+
+        Raises:
+            KeystoreError: the file is damaged.
+        """
+        path = folder / cls.FILE_NAME
+        content = read_file(path)
+        if content is None:
+            return None
+        try:
+            document = json.loads(content)
+            if document["format"] != cls._FORMAT:
+                raise ValueError(f"unknown format {document['format']!r}")
+            return cls(document["stack"], document["check"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise KeystoreError(
+                f"{path} is damaged. Restore it from a backup, or delete it: the next run writes it anew."
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Write the marker into the keystore."""
+        document = {"format": self._FORMAT, "stack": self.stack, "check": self.check}
+        write_file(folder / self.FILE_NAME, json.dumps(document, indent=2).encode() + b"\n")
+
+    def knows(self, passphrase: str) -> bool:
+        """Tell whether this is the keystore's passphrase."""
+        try:
+            return unseal(self.check.encode(), passphrase, context=self._CHECK) == self._CHECK
+        except (BrokenSealError, DamagedSealError):
+            return False

@@ -1,0 +1,62 @@
+"""Short secrets at rest: sealed with the keystore's passphrase."""
+
+import json
+import os
+from base64 import b64decode, b64encode
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from pki.key import KDF_ROUNDS, derive
+
+_FORMAT = "immich-exposure sealed text 1"
+# A damaged or hostile file must not make the machine count for hours.
+_ROUNDS_LIMIT = 10_000_000
+
+
+class DamagedSealError(ValueError):
+    """The text is not something that `seal` wrote."""
+
+
+class BrokenSealError(ValueError):
+    """The passphrase is wrong, the context is another one, or the text was changed."""
+
+
+def seal(secret: str, passphrase: str, *, context: str, rounds: int = KDF_ROUNDS) -> bytes:
+    """Encrypt a short text with AES-256-GCM under a key from PBKDF2 (HMAC-SHA-256, `rounds`).
+
+    `context` says what the text is for; a seal opens only with the same context, so that two sealed files
+    cannot be swapped.
+    """
+    salt, nonce = os.urandom(16), os.urandom(12)
+    sealed = AESGCM(derive(passphrase, salt, rounds)).encrypt(nonce, secret.encode(), context.encode())
+    fields = {"salt": salt, "nonce": nonce, "sealed": sealed}
+    document = {"format": _FORMAT, "rounds": rounds} | {
+        name: b64encode(value).decode() for name, value in fields.items()
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def unseal(content: bytes, passphrase: str, *, context: str) -> str:
+    """Read back what `seal` wrote.
+
+    Raises:
+        DamagedSealError: the content has not the form of a seal.
+        BrokenSealError: it does not open.
+    """
+    try:
+        document = json.loads(content)
+        if document["format"] != _FORMAT or not 1 <= int(document["rounds"]) <= _ROUNDS_LIMIT:
+            raise DamagedSealError("unknown format")
+        rounds = int(document["rounds"])
+        salt, nonce, sealed = (
+            b64decode(document[name], validate=True) for name in ("salt", "nonce", "sealed")
+        )
+        plain = AESGCM(derive(passphrase, salt, rounds)).decrypt(nonce, sealed, context.encode())
+        return plain.decode()
+    except InvalidTag as error:
+        raise BrokenSealError("the seal does not open") from error
+    except DamagedSealError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedSealError(str(error)) from error
