@@ -14,6 +14,13 @@ PYTEST := $(VENV)/python -m pytest
 export GOTOOLCHAIN := local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The lab's stack keeps its state beside the lab and has a public passphrase: it protects nothing. Every other
+# stack uses the backend that you are logged in to and the passphrase that you have set.
+ifeq ($(STACK),lab)
+export PULUMI_BACKEND_URL := file://$(CURDIR)/.lab-state
+export PULUMI_CONFIG_PASSPHRASE_FILE := $(CURDIR)/stacks/lab.passphrase
+endif
+
 .PHONY: help setup demo test lint unit server lab-test up preview destroy bench clean
 
 help: ## list the commands
@@ -45,16 +52,28 @@ lab-test: setup ## the tests on the whole lab
 	@$(PYTEST) tests/lab
 
 lint: setup ## types, style, shell, Go, Caddyfile, Nix
-	@$(VENV)/python -m tests.lint
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check --quiet .
+	@$(VENV)/mypy --no-error-summary .
+	@for script in server/scripts/*.sh; do \
+	  case $$script in */lib.sh) shellcheck --shell=sh $$script ;; \
+	  *) cat server/scripts/lib.sh $$script | shellcheck --shell=sh --exclude=SC2317 - ;; esac; done
+	@unformatted=$$(gofmt -l lab server toolchain); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	@.toolchain/bin/caddy fmt --diff server/Caddyfile >/dev/null || { echo "caddy fmt: server/Caddyfile"; exit 1; }
+	@find lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
+	@echo "lint: clean"
 
 up: setup ## expose: pulumi up on STACK (default lab)
-	@$(VENV)/python -m toolchain run $(STACK) up
+	@$(PULUMI) up
 
 preview: setup ## show what `make up` would change, and what becomes public
-	@$(VENV)/python -m toolchain run $(STACK) preview --diff
+	@$(PULUMI) preview --diff
 
 destroy: setup ## close the funnel and take everything of ours off the server
-	@$(VENV)/python -m toolchain run $(STACK) destroy
+	@$(PULUMI) destroy
+
+env: ## print what makes plain `pulumi` work: eval "$$(make -s env)"
+	@$(PULUMI_ENV)
 
 clean: ## remove what was built and the lab's leftovers
 	@rm -rf .toolchain .venv .mypy_cache .ruff_cache .pytest_cache

@@ -129,7 +129,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     try:
         run_script(server, sudo_line("open", *ports, LEASE_SECONDS), script)
         lines = prove(_probe(props), _credentials(props), wait_seconds=_patience(props))
-        run_script(server, sudo_line("confirm", *ports, props["until"]), script)
+        run_script(server, sudo_line("confirm", *_lease_end(props["until"])), script)
     except BaseException as error:
         _close(server, ports, error)
         raise
@@ -141,6 +141,13 @@ def _close(server: Server, ports: tuple[int, int], reason: BaseException) -> Non
         run_script(server, sudo_line("close", *ports), script_text("funnel"))
     except SshError as unreachable:
         reason.add_note(f"The funnel could not be closed from here, its lease will: {unreachable}")
+
+
+def _lease_end(until: str) -> tuple[int, ...]:
+    """Return the end of the lease in seconds since 1970 as arguments: none when it has no end."""
+    if until == "always":
+        return ()
+    return (int(time.time()) + int(until[1:]),) if until.startswith("+") else (int(until),)
 
 
 def _probe(props: dict[str, Any]) -> OutsideProbe:

@@ -1,0 +1,181 @@
+"""The operator of the lab: runs the real Pulumi CLI on this project against the lab's server.
+
+Each operator has a folder of its own with backend, stack file and keystore, so that tests share nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import toolchain
+
+PROJECT = Path(__file__).resolve().parents[2]
+PASSPHRASE = "correct horse battery staple"
+"""The keystore's passphrase in the tests; they search state, logs and command lines for it."""
+
+STATE_PASSPHRASE = "the stack's own passphrase"
+UP_TIMEOUT_SECONDS = 300
+
+
+class PulumiFailedError(RuntimeError):
+    """``pulumi`` ended with an error; the message is all it printed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of a preview: what would be done to which resource."""
+
+    op: str
+    urn: str
+
+    @property
+    def name(self) -> str:
+        """The resource's logical name."""
+        return self.urn.rsplit("::", 1)[1]
+
+
+class Operator:
+    """One person with one stack. ``info`` is what ``python -m lab info --json`` prints."""
+
+    def __init__(self, folder: Path, info: Mapping[str, Any], *, stack: str = "lab-test") -> None:
+        self.folder = folder
+        self.stack = stack
+        self.keystore = folder / "keystore"
+        self._stack_file = folder / f"Pulumi.{stack}.yaml"
+        self.settings: dict[str, Any] = {
+            "host": info["ssh"]["host"],
+            "hostKey": info["ssh"]["host_key"],
+            "sshPort": info["ssh"]["port"],
+            "sshUser": info["ssh"]["user"],
+            "sshPrivateKeyFile": info["ssh"]["private_key_file"],
+            "keystore": str(self.keystore),
+            "check": {
+                "connectTo": f"{info['window']['host']}:{info['window']['port']}",
+                "rootsFile": info["roots_file"],
+            },
+            "devices": [{"name": "phone", "platform": "ios"}, {"name": "laptop", "platform": "linux"}],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "backend").mkdir(exist_ok=True)
+        passphrase_file = folder / "state-passphrase"
+        passphrase_file.write_text(STATE_PASSPHRASE, encoding="utf-8")
+        self.environment = {
+            **os.environ,
+            **toolchain.pulumi_environment(),
+            "PULUMI_BACKEND_URL": f"file://{folder / 'backend'}",
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase_file),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_HOME": str(folder / "home"),
+            "NO_COLOR": "1",
+        }
+        self.environment.pop("SSH_AUTH_SOCK", None)
+        self._passphrase = PASSPHRASE
+        self.log: list[str] = []
+
+    # -- the stack's file ---------------------------------------------------------------------------
+
+    def set(self, **changes: Any) -> None:
+        """Change settings of the stack; ``None`` takes a key out. Takes effect at the next command."""
+        for key, value in changes.items():
+            if value is None:
+                self.settings.pop(key, None)
+            else:
+                self.settings[key] = value
+
+    def set_passphrase(self, passphrase: str) -> None:
+        """Use another keystore passphrase from now on."""
+        self._passphrase = passphrase
+        self._write_secret()
+
+    def devices(self, *names: str) -> None:
+        """Configure exactly these devices."""
+        self.set(devices=[{"name": name, "platform": "linux"} for name in names])
+
+    def init(self) -> None:
+        """Create the stack, and its keystore passphrase as an encrypted setting."""
+        self._stack_file.write_text("config: {}\n", encoding="utf-8")
+        self.pulumi("stack", "init", self.stack)
+        self._write_secret()
+
+    def _write_secret(self) -> None:
+        self.pulumi(
+            "config", "set", "--secret", "keystorePassphrase", *self._config_file(), stdin=self._passphrase
+        )
+
+    def _write_settings(self) -> None:
+        """Put the settings into the stack's file, beside the salt and the secret that the CLI keeps there."""
+        content = yaml.safe_load(self._stack_file.read_text(encoding="utf-8"))
+        secret = content["config"]["immich-exposure:keystorePassphrase"]
+        plain = {f"immich-exposure:{key}": value for key, value in self.settings.items()}
+        content["config"] = {"immich-exposure:keystorePassphrase": secret, **plain}
+        self._stack_file.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    def _config_file(self) -> tuple[str, ...]:
+        return ("--stack", self.stack, "--config-file", str(self._stack_file))
+
+    # -- commands -----------------------------------------------------------------------------------
+
+    def up(self, *extra: str) -> str:
+        """Run ``pulumi up`` and return what it printed; raises ``PulumiFailedError``."""
+        self._write_settings()
+        return self.pulumi("up", "--yes", "--skip-preview", *self._config_file(), *extra).stdout
+
+    def destroy(self) -> str:
+        """Run ``pulumi destroy`` and return what it printed."""
+        self._write_settings()
+        return self.pulumi("destroy", "--yes", "--skip-preview", *self._config_file()).stdout
+
+    def preview(self, *extra: str) -> str:
+        """Run ``pulumi preview`` and return what it printed."""
+        self._write_settings()
+        return self.pulumi("preview", *self._config_file(), *extra).stdout
+
+    def planned(self) -> list[Step]:
+        """Return what ``pulumi up`` would do, without what would stay the same."""
+        steps = json.loads(self.preview("--json"))["steps"]
+        return [Step(step["op"], step["urn"]) for step in steps if step["op"] != "same"]
+
+    def changes(self) -> dict[str, int]:
+        """Return the counts of the last run, for example ``{"same": 23}``."""
+        history = json.loads(self.pulumi("stack", "history", "--json", "--stack", self.stack).stdout)
+        counts: dict[str, int] = history[0]["resourceChanges"]
+        return counts
+
+    def outputs(self, *, show_secrets: bool = False) -> dict[str, Any]:
+        """Return the stack's outputs."""
+        flags = ("--show-secrets",) if show_secrets else ()
+        result = self.pulumi("stack", "output", "--json", "--stack", self.stack, *flags)
+        outputs: dict[str, Any] = json.loads(result.stdout)
+        return outputs
+
+    def export(self) -> str:
+        """Return the exported state, secrets encrypted, as text."""
+        return self.pulumi("stack", "export", "--stack", self.stack).stdout
+
+    def pulumi(
+        self, *arguments: str, stdin: str = "", ok: Sequence[int] = (0,)
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the CLI in the project; all that it prints is kept in ``log`` for the search for secrets."""
+        command = [str(toolchain.program("pulumi")), *arguments, "--non-interactive"]
+        done = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=UP_TIMEOUT_SECONDS,
+            check=False,
+        )
+        self.log.append(done.stdout + done.stderr)
+        if done.returncode not in ok:
+            raise PulumiFailedError(f"pulumi {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
+        return done
