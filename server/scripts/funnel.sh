@@ -1,0 +1,170 @@
+# shellcheck shell=sh
+# Runs after lib.sh. The funnel: raw TCP from the internet to the proxy, with PROXY protocol 1, never longer than its lease.
+#
+#   open FUNNEL_PORT PROXY_PORT LEASE_SECONDS   open it for LEASE_SECONDS; prints {"openedAt":EPOCH,"url":URL}
+#   confirm [UNTIL_EPOCH]                       keep it open, for ever or until then; prints {"lease":"confirmed"|"until EPOCH"}
+#   close FUNNEL_PORT PROXY_PORT                close it and see it closed
+#   enforce FUNNEL_PORT PROXY_PORT              close it unless a lease allows it (each minute, by a timer of the NixOS module)
+#   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|shut,"shared":BOOL,"url":URL,"lease":LEASE}
+#
+# The lease stands in STATE/lease before the funnel opens: `until EPOCH` or `confirmed`. No lease, or one that makes no
+# sense, means shut.
+
+now() { date +%s; }
+
+# none, confirmed, or the moment until which the funnel may stay open.
+lease_word() {
+  lease_line=none
+  [ ! -r "$LEASE" ] || read -r lease_line <"$LEASE" || :
+  case $lease_line in
+    confirmed) echo confirmed ;;
+    until\ *[!0-9]* | until\ | until\ ???????????*) echo none ;;
+    until\ *) echo "${lease_line#until }" ;;
+    *) echo none ;;
+  esac
+}
+
+lease_holds() {
+  lease_until=$(lease_word)
+  case $lease_until in
+    none) return 1 ;;
+    confirmed) return 0 ;;
+    *) [ "$lease_until" -gt "$(now)" ] ;;
+  esac
+}
+
+url() {
+  if [ "$DOMAIN" = - ]; then return 0; fi
+  if [ "$1" = 443 ]; then echo "https://$DOMAIN/"; else echo "https://$DOMAIN:$1/"; fi
+}
+
+# Closing waits for nobody for long: it is safe at any moment, and must work while a rebuild holds the lock.
+lock_briefly() {
+  mkdir -p "${LOCK%/*}"
+  exec 9>"$LOCK"
+  flock -w 15 9 || say "Another run holds $LOCK; closing without waiting for it"
+}
+
+need_free_port() {
+  need_tailscale "$1"
+  [ "$FUNNEL_GRANTED" = true ] ||
+    die "This node has no funnel attribute; add {\"target\": [\"*\"], \"attr\": [\"funnel\"]} to nodeAttrs in the tailnet's" \
+      "policy file (https://tailscale.com/s/no-funnel) and run this again."
+  [ "$PORT_GRANTED" = true ] ||
+    die "Tailscale does not allow a funnel on port $1; set funnelPort to 443, 8443 or 10000."
+  active immich-exposure-lease.timer ||
+    die "The timer immich-exposure-lease.timer does not run here, so nothing would end the funnel's lease; apply the NixOS" \
+      "configuration first."
+}
+
+arm_lease_timer() {
+  stop_lease_timer
+  systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active="$1" --timer-property=AccuracySec=100ms \
+    systemctl start immich-exposure-lease.service >"$WORK/timer.log" 2>&1 </dev/null ||
+    die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
+}
+
+shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT"; }
+
+open_funnel() {
+  FUNNEL_PORT=$1 PROXY_PORT=$2
+  need_free_port "$1"
+  # A funnel that stands on other ports since an earlier run is ours to close, before it is forgotten.
+  # shellcheck disable=SC2046
+  [ "$(recorded_ports)" = "$1 $2" ] || [ ! -s "$FUNNEL_RECORD" ] || close_funnel $(recorded_ports)
+  read_funnel "$1" "$2"
+  [ "$FUNNEL" != foreign ] ||
+    die "Port $1 of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
+      "funnelPort to another of 443, 8443 and 10000."
+  UNDO=shut_again
+  opened_at=$(now)
+  echo "until $((opened_at + $3))" | write_file 0644 "$LEASE"
+  echo "$1 $2" | write_file 0644 "$FUNNEL_RECORD"
+  arm_lease_timer "$3"
+  if [ "$FUNNEL" = open ]; then
+    say "The funnel on port $1 is open already; its lease starts anew"
+  else
+    say "Opening the funnel on port $1 for at most $3 seconds"
+    # It can wait for ever for a web page to be visited, and can exit 0 with nothing done.
+    timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$1" "tcp://localhost:$2" \
+      >"$WORK/tailscale.log" 2>&1 </dev/null || :
+    read_funnel "$1" "$2"
+    [ "$FUNNEL" = open ] ||
+      die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/tailscale.log")); mend that and run this again."
+  fi
+  printf '{"openedAt":%s,"url":%s}\n' "$opened_at" "$(json_string "$(url "$1")")"
+}
+
+# Only a funnel that is open as wanted, and still within its lease, can be kept.
+confirm_funnel() {
+  # shellcheck disable=SC2046
+  set -- "$1" $(recorded_ports)
+  read_funnel "$2" "$3"
+  { [ "$FUNNEL" = open ] && lease_holds; } ||
+    die "The funnel is not open any more ($FUNNEL, lease $(lease_word)), so it cannot be confirmed; open it again."
+  [ "$1" = confirmed ] || [ "${1#until }" -gt "$(now)" ] ||
+    die "The funnel cannot stay open until a moment that has passed; set exposeUntil to a later one."
+  echo "$1" | write_file 0644 "$LEASE"
+  stop_lease_timer
+  [ "$1" = confirmed ] || arm_lease_timer "$((${1#until } - $(now)))"
+  read_funnel "$2" "$3"
+  [ "$FUNNEL" = open ] || die "The funnel was closed in this very moment; open it again."
+  printf '{"lease":"%s"}\n' "$1"
+}
+
+enforce_lease() {
+  if lease_holds; then return 0; fi
+  lock_briefly
+  if lease_holds; then return 0; fi
+  # While tailscaled is down nothing comes in, and this runs again in a minute.
+  if ! timeout 20 tailscale funnel status --json >"$WORK/tailscale.log" 2>&1 </dev/null; then
+    say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")), so nothing is open now"
+    return 0
+  fi
+  close_funnel "$1" "$2"
+}
+
+print_status() {
+  read_funnel "$1" "$2"
+  case $FUNNEL_SHARED in yes) shared=true ;; *) shared=false ;; esac
+  printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$1")")" \
+    "$(lease_word)"
+}
+
+need_root
+verb=${1:-}
+[ $# = 0 ] || shift
+case $verb in
+  open)
+    port funnelPort "${1:-}"
+    port proxyPort "${2:-}"
+    number "The lease in seconds" "${3:-}" 1 604800
+    lock
+    make_state
+    open_funnel "$1" "$2" "$3"
+    ;;
+  confirm)
+    lease=confirmed
+    if [ -n "${1:-}" ]; then
+      number "The end of the lease" "$1" 1 9999999999
+      lease="until $1"
+    fi
+    lock
+    confirm_funnel "$lease"
+    ;;
+  close | enforce | status)
+    port funnelPort "${1:-}"
+    port proxyPort "${2:-}"
+    case $verb in
+      close)
+        lock_briefly
+        # shellcheck disable=SC2046
+        [ "$(recorded_ports)" = "$1 $2" ] || [ ! -s "$FUNNEL_RECORD" ] || close_funnel $(recorded_ports)
+        close_funnel "$1" "$2"
+        ;;
+      enforce) enforce_lease "$1" "$2" ;;
+      *) print_status "$1" "$2" ;;
+    esac
+    ;;
+  *) die "funnel.sh knows the verbs open, confirm, close, enforce and status, not \"$verb\"; use one of them." ;;
+esac

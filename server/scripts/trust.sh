@@ -1,0 +1,43 @@
+# shellcheck shell=sh
+# Runs after lib.sh and, for install, after a function payload() that calls `put MODE device-ca.crt <<'END'`.
+# The trust pool: the certificates of the authorities whose devices Caddy lets try. Only certificates ever come here.
+#
+#   install   the pool is the payload's; Caddy reloads when it changed
+#   remove    there is no pool
+
+POOL=$STATE/device-ca.crt
+
+put() {
+  [ "$2" = device-ca.crt ] || die "The payload may only hold device-ca.crt, not \"$2\"; remove the other file from it."
+  cat >"$WORK/device-ca.crt"
+  POOL_MODE=$1
+}
+
+put_back() {
+  if [ -f "$WORK/before" ]; then cp -p "$WORK/before" "$POOL"; else rm -f "$POOL"; fi
+}
+
+install_pool() {
+  payload
+  [ -s "$WORK/device-ca.crt" ] || die "The payload holds no device-ca.crt; send the certificate of the authority."
+  ! grep -q "PRIVATE KEY" "$WORK/device-ca.crt" ||
+    die "The payload holds a private key, which must never leave the operator's machine; send the certificate alone."
+  grep -q "^-----BEGIN CERTIFICATE-----" "$WORK/device-ca.crt" ||
+    die "The payload is not a certificate in PEM form; send the authority's ca.crt."
+  make_state
+  [ ! -f "$POOL" ] || cp -p "$POOL" "$WORK/before"
+  UNDO=put_back
+  write_file "$POOL_MODE" "$POOL" <"$WORK/device-ca.crt"
+  if [ "$CHANGED" = yes ]; then
+    say "The trust pool changed"
+    reload_caddy
+  fi
+}
+
+need_root
+lock
+case ${1:-} in
+  install) install_pool ;;
+  remove) rm -f "$POOL" ;;
+  *) die "trust.sh knows the verbs install and remove, not \"${1:-}\"; use one of them." ;;
+esac
