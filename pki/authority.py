@@ -31,8 +31,8 @@ def authority_subject(profile: AuthorityProfile) -> x509.Name:
 def create_authority(profile: AuthorityProfile, key: PrivateKey, now: datetime) -> Authority:
     """Sign a new CA certificate with its own key.
 
-    basicConstraints and keyUsage are critical, as RFC 5280 4.2.1.9 and 4.2.1.3 ask; the path length of 0 keeps
-    a leaked device key from ever signing, and no sub-CAs are wanted.
+    basicConstraints and keyUsage are critical, as RFC 5280 4.2.1.9 and 4.2.1.3 ask. The path length of 0 says
+    that it signs devices and no further authority.
     """
     subject = authority_subject(profile)
     now = whole_second(now)

@@ -76,8 +76,8 @@ class AuthorityStore:
         certificate = self._vault.read_certificate(path, content)
         if not may_sign(certificate) or not is_signed_by(certificate, certificate):
             raise KeystoreError(
-                f"{path} is not the certificate of an authority that signed itself, or it is damaged. Restore it "
-                "from a backup."
+                f"{path} is not the certificate of an authority that signed itself, or it is damaged. "
+                "Restore it from a backup."
             )
         self._vault.refuse_out_of_date(path, certificate, self._start_anew)
         return certificate
@@ -90,16 +90,16 @@ class AuthorityStore:
     @property
     def _start_anew(self) -> str:
         return (
-            f"move the folder {self._vault.folder} away to start with a new authority (every device then needs a "
-            "new certificate)"
+            f"move the folder {self._vault.folder} away to start with a new authority (every device then "
+            "needs a new certificate)"
         )
 
     def _open_key(self) -> PrivateKey:
         content = read_file(self.key_path)
         if content is None:
             raise KeystoreError(
-                f"{self.key_path} is missing, but its certificate is there. Restore the key from a backup, or "
-                f"{self._start_anew}."
+                f"{self.key_path} is missing, but its certificate is there. Restore the key from a backup, "
+                f"or {self._start_anew}."
             )
         return self._vault.open_key(self.key_path, content)
 

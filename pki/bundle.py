@@ -27,8 +27,8 @@ class BundleFormat(StrEnum):
     MODERN = "aes256-sha256"
 
 
-# Android before 14, older iOS and macOS, and Windows Server 2016 take AES-256 bundles for "wrong password". On
-# Linux (NSS, OpenSSL, GnuTLS) AES-256 works everywhere, while strict crypto policies may turn SHA-1 away.
+# Android before 14, older iOS and macOS, and Windows Server 2016 say "wrong password" to AES-256 bundles. On
+# Linux (NSS, OpenSSL, GnuTLS) AES-256 works, while strict crypto policies may turn SHA-1 away.
 _FORMATS = {Platform.LINUX: BundleFormat.MODERN}
 
 # No 0, 1, i, l, o, u: a person types this on a phone. 20 characters of 30 are 98 bits, so the few rounds that
@@ -78,7 +78,7 @@ def open_bundle(content: bytes, password: str) -> pkcs12.PKCS12KeyAndCertificate
 
 
 def format_of(content: bytes) -> BundleFormat | None:
-    """Tell how a bundle is encrypted by the identifiers in its clear outer layer; None when neither is there."""
+    """Tell how a bundle is encrypted by the identifiers in its clear outer layer; None: neither."""
     if _TRIPLE_DES_IDENTIFIER in content:
         return BundleFormat.COMPATIBLE
     if _PBES2_IDENTIFIER in content:

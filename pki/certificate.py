@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
@@ -26,7 +26,26 @@ class Certified:
         return pem(self.certificate).decode()
 
     @property
-    def fingerprint(self) -> str:
+    def parse_certificate(content: bytes) -> x509.Certificate:
+    """Read a PEM certificate and look into all that is used later, which the library does only on demand.
+
+    Raises:
+        ValueError: this is not a certificate, or one with parts that cannot be read.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+        _ = (certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer)
+    except (
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        UnsupportedAlgorithm,
+    ) as error:
+        raise ValueError(str(error)) from error
+    return certificate
+
+
+def fingerprint(self) -> str:
         """SHA-256 of the certificate's DER form, 64 lower-case hex digits."""
         return fingerprint(self.certificate)
 
@@ -49,6 +68,25 @@ class Certified:
 def pem(certificate: x509.Certificate) -> bytes:
     """The certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def parse_certificate(content: bytes) -> x509.Certificate:
+    """Read a PEM certificate and look into all that is used later, which the library does only on demand.
+
+    Raises:
+        ValueError: this is not a certificate, or one with parts that cannot be read.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+        _ = (certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer)
+    except (
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        UnsupportedAlgorithm,
+    ) as error:
+        raise ValueError(str(error)) from error
+    return certificate
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -122,7 +160,7 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     """Tell whether `issuer` signed `certificate`: names match and the signature is right."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

@@ -26,6 +26,7 @@ def device_name(text: str) -> str:
     name = unicodedata.normalize("NFKC", text)
     if not _NAME.fullmatch(name):
         raise KeystoreError(
-            f"The device name {text!r} cannot be used as a file name. Use {NAME_RULE}, for example 'phone-anna'."
+            f"The device name {text!r} cannot be used as a file name. Use {NAME_RULE}, for example "
+            "'phone-anna'."
         )
     return name

@@ -8,7 +8,7 @@ from cryptography import x509
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.bundle import Platform, format_for, format_of, make_bundle, new_password, open_bundle
-from pki.certificate import Certified, fingerprint, is_signed_by, pem, same_key
+from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem, same_key
 from pki.client_certificate import device_subject, issue_certificate
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
@@ -82,7 +82,7 @@ class DeviceStore:
             files.move_to(self._revoked_files(name, certificate), certificate)
 
     def valid(self, authority: x509.Certificate) -> list[DeviceFiles]:
-        """List the devices whose certificate this authority signed, is valid now and has its key beside it."""
+        """List the devices with a key and a certificate of this authority that is valid now."""
         files = [DeviceFiles(self.current, name) for name in self.names()]
         return [each for each in files if self._is_valid(each, authority)]
 
@@ -90,7 +90,7 @@ class DeviceStore:
 
     def _is_valid(self, files: DeviceFiles, authority: x509.Certificate) -> bool:
         try:
-            certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+            certificate = parse_certificate(files.certificate.read_bytes())
         except (ValueError, FileNotFoundError):
             return False
         in_time = certificate.not_valid_before_utc <= self._vault.clock() <= certificate.not_valid_after_utc
@@ -117,8 +117,8 @@ class DeviceStore:
         clash = next((each for each in self.names() if each != name and each.lower() == name.lower()), None)
         if clash is not None:
             raise KeystoreError(
-                f"The device name {name!r} differs only in upper and lower case from {clash!r}, which is in the "
-                f"keystore {self._vault.folder}. Choose another name, or write it as {clash!r}."
+                f"The device name {name!r} differs only in upper and lower case from {clash!r}, which is in "
+                f"the keystore {self._vault.folder}. Choose another name, or write it as {clash!r}."
             )
 
     def _refuse_unfit(
@@ -131,8 +131,8 @@ class DeviceStore:
         path, remedy = files.certificate, self._issue_anew(files)
         if not is_signed_by(certificate, authority):
             raise KeystoreError(
-                f"{path} was not signed by {self._authorities.certificate_path}, or it is damaged. Restore both "
-                f"from the same backup, or {remedy}."
+                f"{path} was not signed by {self._authorities.certificate_path}, or it is damaged. Restore "
+                f"both from the same backup, or {remedy}."
             )
         self._vault.refuse_out_of_date(path, certificate, remedy)
         self._vault.refuse_other_profile(
@@ -141,8 +141,8 @@ class DeviceStore:
 
     def _issue_anew(self, files: DeviceFiles) -> str:
         return (
-            f"move the files {files.folder / files.stem}.* to another folder to have a new certificate issued (the "
-            "device then needs the new bundle)"
+            f"move the files {files.folder / files.stem}.* to another folder to have a new certificate "
+            "issued (the device then needs the new bundle)"
         )
 
     # Issuing
@@ -221,8 +221,8 @@ class DeviceStore:
     def _suits(self, opened: _Opened, profile: DeviceProfile, bundle: bytes, password: str) -> bool:
         if self._bundled_certificate(opened.files, bundle, password) != opened.certificate:
             raise KeystoreError(
-                f"{opened.files.bundle} is not the bundle of {opened.files.certificate}. Delete the bundle; the "
-                "next run writes it anew."
+                f"{opened.files.bundle} is not the bundle of {opened.files.certificate}. Delete the bundle; "
+                "the next run writes it anew."
             )
         chain = [each.certificate for each in open_bundle(bundle, password).additional_certs]
         return format_of(bundle) == format_for(profile.platform) and chain == [opened.authority]
@@ -234,8 +234,8 @@ class DeviceStore:
             content = open_bundle(bundle, password)
         except ValueError as error:
             raise KeystoreError(
-                f"{files.bundle} is damaged: it does not open with its password. Delete it; the next run writes "
-                "it anew, with the same password."
+                f"{files.bundle} is damaged: it does not open with its password. Delete it; the next run "
+                "writes it anew, with the same password."
             ) from error
         return None if content.cert is None else content.cert.certificate
 

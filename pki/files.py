@@ -112,8 +112,8 @@ def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
     while (descriptor := _try_lock(folder / _LOCK_NAME)) is None:
         if time.monotonic() >= deadline:
             raise KeystoreError(
-                f"Another run has been using the keystore {folder} for {wait_seconds:.0f} seconds. "
-                "Wait until it has ended, then run again."
+                f"Another run has been using the keystore {folder} for {wait_seconds:.0f} seconds. Wait "
+                "until it has ended, then run again."
             )
         time.sleep(0.02)
     try:
@@ -153,24 +153,25 @@ def explain(error: OSError, folder: Path) -> KeystoreError:
     where = f"The keystore {folder}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return KeystoreError(
-            f"{where} cannot be written because the disk is full. Free some space and run again; "
-            "what was in the keystore is still there."
+            f"{where} cannot be written because the disk is full. Free some space and run again; what was in "
+            "the keystore is still there."
         )
     if error.errno == errno.EROFS:
         return KeystoreError(
-            f"{where} is on a read-only disk. Mount the disk for writing, or set `keystore` to another folder."
+            f"{where} is on a read-only disk. Mount the disk for writing, or set `keystore` to another "
+            "folder."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return KeystoreError(
-            f"{where} may not be read or written by this user ({error.filename or folder}: {error.strerror}). "
-            "Run as the user who owns it, or change its owner."
+            f"{where} may not be read or written by this user ({error.filename or folder}: "
+            f"{error.strerror}). Run as the user who owns it, or change its owner."
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
         return KeystoreError(
-            f"{where} has something in the way at {error.filename or folder} ({error.strerror}). "
-            "Move that away, or set `keystore` to another folder."
+            f"{where} has something in the way at {error.filename or folder} ({error.strerror}). Move that "
+            "away, or set `keystore` to another folder."
         )
     return KeystoreError(
-        f"{where} could not be read or written ({error.filename or folder}: {error.strerror}). "
-        "Check the disk and run again; what was in the keystore is still there."
+        f"{where} could not be read or written ({error.filename or folder}: {error.strerror}). Check the "
+        "disk and run again; what was in the keystore is still there."
     )

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
-
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
+from pki.certificate import parse_certificate
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
@@ -85,6 +84,7 @@ class Keystore:
         Raises:
             KeystoreError: wrong passphrase, damaged or missing file, other profile, expired, other stack's.
         """
+        self._vault.require_passphrase()
         with self._transaction():
             if not self._authority.certificate_path.exists():
                 self._refuse_devices_without_authority()
@@ -106,13 +106,14 @@ class Keystore:
                 profile, expired, not signed by this authority, name clash, other stack's.
         """
         name = device_name(name)
+        self._vault.require_passphrase()
         with self._transaction():
             return self._devices.adopt_or_issue(name, profile)
 
     def revoke_device(self, name: str, fingerprint: str) -> None:
         """Move the device's files to `revoked/` when its certificate is the one with this fingerprint.
 
-        Anything else (already revoked, issued anew since, no keystore) is left alone, so this can be repeated.
+        Anything else (already revoked, issued anew since, no keystore) is left alone, so it can be repeated.
 
         Raises:
             KeystoreError: the certificate is damaged, or the keystore is another stack's.
@@ -126,7 +127,7 @@ class Keystore:
     def probe_credentials(self) -> list[ProbeCredential]:
         """List certificate and key file of every device that is valid now. Opens no key, changes nothing."""
         try:
-            authority = x509.load_pem_x509_certificate(self._authority.certificate_path.read_bytes())
+            authority = parse_certificate(self._authority.certificate_path.read_bytes())
             valid = self._devices.valid(authority)
         except (FileNotFoundError, ValueError):
             return []

@@ -19,7 +19,8 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 def _require_text(what: str, text: str) -> None:
     if not text.strip() or len(text) > _TEXT_LIMIT or not text.isprintable():
         raise KeystoreError(
-            f"The {what} {text!r} must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280). Choose another text."
+            f"The {what} {text!r} must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280). Choose "
+            "another text."
         )
 
 
@@ -53,8 +54,8 @@ class AuthorityProfile:
         if _HOST_NAME.fullmatch(self.common_name):
             # Android picks the wrong trust anchor when the CA is named like the server (immich#15230).
             raise KeystoreError(
-                f"The CA's common name {self.common_name!r} looks like a host name, and Android rejects servers "
-                "named like the CA. Choose a name with a space in it, for example 'Immich Client CA'."
+                f"The CA's common name {self.common_name!r} looks like a host name, and Android rejects "
+                "servers named like the CA. Choose a name with a space in it, for example 'Immich Client CA'."
             )
 
 

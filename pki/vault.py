@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pki.certificate import distinguished_name, same_key
+from pki.certificate import distinguished_name, parse_certificate, same_key
 from pki.errors import KeystoreError
 from pki.key import PlainKeyError, PrivateKey, decrypt_key, encrypt_key, key_type_of
 from pki.marker import Marker
@@ -29,25 +29,29 @@ class Vault:
 
     @property
     def secret(self) -> str:
-        """The passphrase.
+        """The passphrase; `require_passphrase` says when there is none that will do."""
+        self.require_passphrase()
+        return self.passphrase or ""
+
+    def require_passphrase(self) -> None:
+        """Refuse a missing or short passphrase.
 
         Raises:
-            KeystoreError: there is none, or it is too short.
+            KeystoreError: it has fewer than 12 characters.
         """
-        if self.passphrase is None or len(self.passphrase) < PASSPHRASE_LENGTH:
+        if len(self.passphrase or "") < PASSPHRASE_LENGTH:
             raise KeystoreError(
-                f"The keystore's passphrase must have at least {PASSPHRASE_LENGTH} characters. Set a longer one "
-                "with `pulumi config set --secret keystorePassphrase`."
+                f"The keystore's passphrase must have at least {PASSPHRASE_LENGTH} characters. Set a longer "
+                "one with `pulumi config set --secret keystorePassphrase`."
             )
-        return self.passphrase
 
     def refuse_other_stack(self) -> None:
         """Refuse a keystore that another stack made."""
         marker = Marker.read(self.folder)
         if marker is not None and self.stack is not None and marker.stack not in (None, self.stack):
             raise KeystoreError(
-                f"The keystore {self.folder} belongs to the stack {marker.stack!r}, not to {self.stack!r}. Set "
-                f"`keystore` to a folder of its own; if this stack shall take it over, change `stack` in "
+                f"The keystore {self.folder} belongs to the stack {marker.stack!r}, not to {self.stack!r}. "
+                "Set `keystore` to a folder of its own; if this stack shall take it over, change `stack` in "
                 f"{self.folder / Marker.FILE_NAME}."
             )
 
@@ -65,8 +69,8 @@ class Vault:
             return decrypt_key(content, self.secret)
         except PlainKeyError as error:
             raise KeystoreError(
-                f"{path} is not encrypted. Encrypt it with `openssl pkcs8 -topk8 -v2 aes256 -iter 600000` and the "
-                "passphrase of this keystore, then run again."
+                f"{path} is not encrypted. Encrypt it with `openssl pkcs8 -topk8 -v2 aes256 -iter 600000` "
+                "and the passphrase of this keystore, then run again."
             ) from error
         except ValueError as error:
             raise self._does_not_open(path) from error
@@ -81,8 +85,8 @@ class Vault:
             return unseal(content, self.secret, context=device)
         except DamagedSealError as error:
             raise KeystoreError(
-                f"{path} is damaged. Restore it from a backup, or delete it: the next run writes the bundle anew "
-                "with another password."
+                f"{path} is damaged. Restore it from a backup, or delete it: the next run writes the bundle "
+                "anew with another password."
             ) from error
         except BrokenSealError as error:
             raise self._does_not_open(path) from error
@@ -90,7 +94,7 @@ class Vault:
     def read_certificate(self, path: Path, content: bytes) -> x509.Certificate:
         """Parse the certificate that was read from `path`, or refuse it."""
         try:
-            return x509.load_pem_x509_certificate(content)
+            return parse_certificate(content)
         except ValueError as error:
             raise KeystoreError(
                 f"{path} is damaged: it does not hold a certificate. Restore it from a backup."
@@ -123,22 +127,23 @@ class Vault:
         seen, wanted = distinguished_name(certificate.subject), distinguished_name(subject)
         if seen != wanted:
             raise KeystoreError(
-                f"The certificate {path} is for '{seen}', but the config asks for '{wanted}'. Change the config "
-                f"back, or {remedy}."
+                f"The certificate {path} is for '{seen}', but the config asks for '{wanted}'. Change the "
+                f"config back, or {remedy}."
             )
         if (kind := key_type_of(certificate.public_key())) != key_type:
             raise KeystoreError(
-                f"The certificate {path} has a key of type {kind}, but the config asks for {key_type}. Change the "
-                f"config back, or {remedy}."
+                f"The certificate {path} has a key of type {kind}, but the config asks for {key_type}. "
+                f"Change the config back, or {remedy}."
             )
 
     def _does_not_open(self, path: Path) -> KeystoreError:
         marker = Marker.read(self.folder)
         if marker is not None and marker.knows(self.secret):
             return KeystoreError(
-                f"{path} is damaged: the passphrase is right, but the file does not open. Restore it from a backup."
+                f"{path} is damaged: the passphrase is right, but the file does not open. Restore it from a "
+                "backup."
             )
         return KeystoreError(
-            f"{path} does not open with this passphrase. Set `keystorePassphrase` to the one that the keystore "
-            "was made with; if it is the right one, the file is damaged: restore it from a backup."
+            f"{path} does not open with this passphrase. Set `keystorePassphrase` to the one that the "
+            "keystore was made with; if it is the right one, the file is damaged: restore it from a backup."
         )
