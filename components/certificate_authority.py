@@ -15,10 +15,20 @@ from pki import AuthorityProfile, Keystore
 
 @dataclass(frozen=True)
 class KeystoreLocation:
-    """Where the keys lie on the operator's machine and the secret that encrypts them."""
+    """Where the keys lie on the operator's machine, whose they are, and the secret that encrypts them."""
 
     path: str
+    stack: str
     passphrase: pulumi.Output[str]
+
+    def props(self) -> dict[str, pulumi.Input[Any]]:
+        """Return the location as properties of a dynamic resource."""
+        return {"keystore": self.path, "stack": self.stack, "passphrase": self.passphrase}
+
+
+def keystore_of(props: dict[str, Any]) -> Keystore:
+    """Return the keystore that ``KeystoreLocation.props`` named, opened with its passphrase."""
+    return Keystore(Path(props["keystore"]), props["passphrase"], stack=props["stack"])
 
 
 class _Provider(ResourceProvider):
@@ -34,12 +44,11 @@ class _Provider(ResourceProvider):
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         if _props["purgeKeystore"]:
-            Keystore(Path(_props["keystore"]), passphrase="").purge()
+            keystore_of(_props).purge()
 
 
 def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
-    store = Keystore(Path(props["keystore"]), passphrase=props["passphrase"])
-    authority = store.adopt_or_create_authority(
+    authority = keystore_of(props).adopt_or_create_authority(
         AuthorityProfile(
             common_name=props["commonName"],
             organization=props["organization"],
@@ -61,7 +70,7 @@ def _revoke_strays(props: dict[str, Any]) -> None:
 
     Otherwise a lost phone's certificate would be adopted when a new phone later gets the same name.
     """
-    Keystore(Path(props["keystore"]), passphrase=props["passphrase"]).revoke_all_but(props["devices"])
+    keystore_of(props).revoke_all_but(props["devices"])
 
 
 class AuthorityInKeystore(Resource, module="immich", name="CertificateAuthority"):
@@ -100,8 +109,7 @@ class CertificateAuthority(pulumi.ComponentResource):
         self.key_pair = AuthorityInKeystore(
             f"{name}-key-pair",
             {
-                "keystore": keystore.path,
-                "passphrase": keystore.passphrase,
+                **keystore.props(),
                 "commonName": profile.common_name,
                 "organization": profile.organization,
                 "country": profile.country,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
-from components.certificate_authority import CertificateAuthority, KeystoreLocation
-from pki import DeviceProfile, Keystore
+from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
+from pki import DeviceProfile
 
 
 class _Provider(ResourceProvider):
@@ -24,13 +23,11 @@ class _Provider(ResourceProvider):
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Revoke. The engine calls this only for a device that left the config: see ``deleted_with``."""
-        store = Keystore(Path(_props["keystore"]), passphrase="")
-        store.revoke_device(_props["device"], _props["fingerprint"])
+        keystore_of(_props).revoke_device(_props["device"], _props["fingerprint"])
 
 
 def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
-    store = Keystore(Path(props["keystore"]), passphrase=props["passphrase"])
-    credential = store.adopt_or_issue_device(
+    credential = keystore_of(props).adopt_or_issue_device(
         props["device"],
         DeviceProfile(
             common_name=props["commonName"],
@@ -86,8 +83,7 @@ class ClientCertificate(pulumi.ComponentResource):
         credential = _CredentialInKeystore(
             f"{name}-credential",
             {
-                "keystore": keystore.path,
-                "passphrase": keystore.passphrase,
+                **keystore.props(),
                 "authority": authority.fingerprint,
                 "device": device,
                 "commonName": profile.common_name,

@@ -46,7 +46,7 @@ class ImmichExposure(pulumi.ComponentResource):
             host_key=config.host_key,
             private_key_file=config.ssh_private_key_file,
         )
-        self._keystore = KeystoreLocation(config.keystore, config.keystore_passphrase)
+        self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
 
         preflight = self._look_before_changing_anything()
         authority = self._certificate_authority(preflight)
@@ -174,6 +174,7 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server,
             domain=server_certificate.domain,
             config=self._config,
+            keystore=self._keystore,
             edge=nixos.digest,
             authority=authority,
             funnel=funnel,

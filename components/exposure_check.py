@@ -11,14 +11,13 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
-from components.certificate_authority import CertificateAuthority
+from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.config import ExposureConfig
 from components.funnel import LEASE_SECONDS, Funnel
 from components.outside_probe import Answer, Credential, NotReachableError, OutsideProbe, WrongAnswerError
 from components.preflight import server_of, server_props
 from components.remote_script import Server, script_text, sudo_line
 from components.ssh import SshError, run_script
-from pki import Keystore
 
 WAIT_FOR_DNS_SECONDS = 480
 """Below the lease, so that the verdict comes before the server closes the funnel by itself."""
@@ -168,10 +167,9 @@ def _patience(props: dict[str, Any]) -> float:
 def _credentials(props: dict[str, Any]) -> list[Credential]:
     if not props["expectDevice"]:
         return []
-    store = Keystore(Path(props["keystore"]), passphrase=props["passphrase"])
     return [
         Credential(found.certificate_path, found.key_path, props["passphrase"])
-        for found in store.probe_credentials()
+        for found in keystore_of(props).probe_credentials()
     ]
 
 
@@ -208,6 +206,7 @@ class ExposureCheck(pulumi.ComponentResource):
         server: Server,
         domain: pulumi.Output[str],
         config: ExposureConfig,
+        keystore: KeystoreLocation,
         edge: str,
         authority: CertificateAuthority,
         funnel: Funnel,
@@ -223,8 +222,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "proxyPort": config.proxy_port,
                 "connectTo": config.check.connect_to,
                 "rootsFile": config.check.roots_file,
-                "keystore": config.keystore,
-                "passphrase": config.keystore_passphrase,
+                **keystore.props(),
                 "expectDevice": bool(config.devices),
                 "edge": edge,
                 "authority": authority.fingerprint,
