@@ -1,0 +1,20 @@
+"""Programs the project runs: found where they are installed, built from pinned sources where they are not.
+
+    python -m toolchain setup [NAME ...]    make everything ready (or only the named programs)
+    python -m toolchain status              which programs are in use, and which are stand-ins
+    python -m toolchain env                 `export` lines for a shell
+
+Only the standard library is needed here; the stand-ins run on the project's virtual environment.
+"""
+
+from toolchain.errors import ToolchainError
+from toolchain.programs import Program, program, pulumi_environment, pulumi_programs, stand_ins_in_use
+
+__all__ = [
+    "Program",
+    "ToolchainError",
+    "program",
+    "pulumi_environment",
+    "pulumi_programs",
+    "stand_ins_in_use",
+]

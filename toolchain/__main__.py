@@ -1,0 +1,44 @@
+"""Command line of the toolchain."""
+
+import argparse
+import shlex
+import sys
+
+from toolchain import installation, programs
+from toolchain.builds import PRODUCTS
+from toolchain.errors import ToolchainError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; 0 on success, 1 with a sentence on stderr when something is missing."""
+    parser = argparse.ArgumentParser(prog="python -m toolchain", description="Programs the project runs.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    setup = verbs.add_parser("setup", help="make everything ready")
+    setup.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(PRODUCTS)}")
+    verbs.add_parser("status", help="which programs are in use")
+    verbs.add_parser("env", help="export lines for a shell")
+    options = parser.parse_args(arguments)
+    try:
+        if options.verb == "setup":
+            installation.setup(options.names)
+        elif options.verb == "status":
+            return status()
+        else:
+            print(f"export PATH={shlex.quote(programs.pulumi_path())}")
+    except ToolchainError as error:
+        print(f"toolchain: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def status() -> int:
+    """A line for each program; 1 when one is missing."""
+    found = programs.all_programs()
+    for entry in found:
+        kind = entry.kind if entry.path.exists() else "missing"
+        print(f"{entry.name:<24} {entry.version:<22} {kind:<9} {entry.path}")
+    return 0 if all(entry.path.exists() for entry in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The one error of the toolchain."""
+
+
+class ToolchainError(Exception):
+    """Something that is needed is missing or could not be made; the message says what to do."""

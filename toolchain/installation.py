@@ -1,0 +1,132 @@
+"""`setup`: make everything ready, doing nothing for what is ready already."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolchain import builds, programs, system
+from toolchain.errors import ToolchainError
+from toolchain.paths import COMMAND_PLUGIN, ENVIRONMENT_FILE, LANGUAGE_HOST, PROJECT, VENV_PYTHON
+
+COMMAND_PLUGIN_VERSION = "1.2.1"
+_SDK = "github.com/pulumi/pulumi/sdk/v3"
+_SDK_SCRIPTS = ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-python")
+
+
+def setup(names: Sequence[str] = ()) -> None:
+    """Make the toolchain ready: system packages, programs, stand-ins, environment file.
+
+    With names only those programs are built, and no packages are installed. Raises ToolchainError.
+    """
+    unknown = [name for name in names if name not in builds.PRODUCTS]
+    if unknown:
+        raise ToolchainError(f"Unknown: {', '.join(unknown)}. There are: {', '.join(builds.PRODUCTS)}.")
+    if not names:
+        system.ensure()
+    for name, product in builds.PRODUCTS.items():
+        if names and name not in names:
+            continue
+        if name != "pulumi" or programs.official_pulumi() is None:
+            builds.ensure(product)
+    if not names or "pulumi" in names:
+        install_language_host()
+        install_command_plugin()
+        write_environment_file()
+
+
+def install_language_host() -> None:
+    """Install the stand-in for the Python language host, or remove it when the official one is there."""
+    if programs.official_language_host():
+        shutil.rmtree(LANGUAGE_HOST, ignore_errors=True)
+        return
+    sdk = sdk_folder() / "python"
+    LANGUAGE_HOST.mkdir(parents=True, exist_ok=True)
+    for script in _SDK_SCRIPTS:
+        _place(LANGUAGE_HOST / Path(script).name, (sdk / script).read_text())
+    executor = LANGUAGE_HOST / "pulumi-language-python-exec"
+    _place(
+        LANGUAGE_HOST / "pulumi-language-python",
+        wrapper("toolchain.standins.language_python", "--use-executor", str(executor)),
+    )
+
+
+def install_command_plugin() -> None:
+    """Let the CLI fetch the official plugin; where that cannot be, install the stand-in. Tried once, not at each setup."""
+    if programs.official_command_plugin() is None and not COMMAND_PLUGIN.exists():
+        fetch_command_plugin()
+    if programs.official_command_plugin():
+        shutil.rmtree(COMMAND_PLUGIN, ignore_errors=True)
+        return
+    COMMAND_PLUGIN.mkdir(parents=True, exist_ok=True)
+    _place(COMMAND_PLUGIN / "pulumi-resource-command", wrapper("toolchain.standins.command_plugin"))
+
+
+def fetch_command_plugin() -> None:
+    """Ask the CLI for the official plugin. No success is no error: there is the stand-in."""
+    command = [str(programs.program("pulumi")), "plugin", "install", "resource", "command"]
+    print("fetching the official command plugin ...", file=sys.stderr, flush=True)
+    try:
+        fetched = subprocess.run(
+            [*command, COMMAND_PLUGIN_VERSION],
+            env={**programs.pulumi_environment(), "PULUMI_SKIP_UPDATE_CHECK": "true"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        print("the command plugin could not be fetched in time, using the stand-in", file=sys.stderr)
+        return
+    if fetched.returncode != 0:
+        print("the command plugin cannot be fetched here, using the stand-in", file=sys.stderr)
+
+
+def sdk_folder() -> Path:
+    """The Pulumi SDK in the Go module cache, at the version of our go.mod; it is fetched when it is not there."""
+    module = builds.PRODUCTS["pulumi"].module
+    builds.require_go(builds.PRODUCTS["pulumi"])
+    for command in (["go", "list", "-m", "-f", "{{.Dir}}", _SDK], ["go", "mod", "download", _SDK]):
+        shown = subprocess.run(
+            command,
+            cwd=module,
+            env=builds.go_environment(),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        if shown.returncode == 0 and shown.stdout.strip():
+            return Path(shown.stdout.strip())
+        if shown.returncode != 0:
+            break
+    else:
+        return sdk_folder()
+    raise ToolchainError(
+        f"The Go module {_SDK} cannot be fetched, and the Python language host comes from it. Check the network, "
+        f"or install the official Pulumi CLI from https://www.pulumi.com/docs/install/.\n{shown.stderr.strip()}"
+    )
+
+
+def wrapper(module: str, *arguments: str) -> str:
+    """A shell script that runs `main` of a module of this project on the project's own interpreter.
+
+    -I keeps the folder of the program that is run out of the stand-in's imports.
+    """
+    code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from {module} import main; main()"
+    words = " ".join(shlex.quote(word) for word in (str(VENV_PYTHON), "-I", "-c", code, *arguments))
+    return f'#!/bin/sh\nexec {words} "$@"\n'
+
+
+def write_environment_file() -> None:
+    """`. .toolchain/env` in a shell makes plain `pulumi` work. It asks each time, so that it never shadows what is installed later."""
+    python, project = shlex.quote(str(VENV_PYTHON)), shlex.quote(str(PROJECT))
+    _place(ENVIRONMENT_FILE, f'eval "$(cd {project} && {python} -m toolchain env)"\n', mode=0o644)
+
+
+def _place(path: Path, content: str, mode: int = 0o755) -> None:
+    """Write through a temporary file, so that a program being started is never half a program."""
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_text(content)
+    unfinished.chmod(mode)
+    unfinished.rename(path)

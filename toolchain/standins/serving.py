@@ -1,0 +1,44 @@
+"""What both stand-ins need to be a Pulumi plugin: a gRPC server on loopback whose port is the first line of stdout."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+
+import grpc
+
+# The engine sends whole programs' worth of state in one message; its own limit is 400 MiB.
+_MESSAGE_LIMIT = 400 * 1024 * 1024
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", _MESSAGE_LIMIT),
+]
+
+
+def engine_channel(address: str) -> grpc.Channel:
+    """A channel to the engine at `address` (host:port on loopback)."""
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+def serve(register: Callable[[grpc.Server], None], workers: int) -> None:
+    """Serve until the engine interrupts us or goes away. `register` adds the servicer to the server."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=_OPTIONS)
+    register(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        server.wait_for_termination()
+    except KeyboardInterrupt:
+        server.stop(grace=None)
+
+
+def _exit_with_parent(parent: int) -> None:
+    """A killed engine cannot tell its plugins to stop, so we look whether it still is our parent."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

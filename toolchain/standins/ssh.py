@@ -1,0 +1,316 @@
+"""SSH connections for the `command` stand-in: paramiko with the rules of pulumi-command 1.2.x.
+
+Pinned host key, key, agent and password authentication, an optional proxy, and retries with the engine's back-off (100 ms, growing
+by half up to 5 s). The wording of errors follows golang.org/x/crypto/ssh, because that is what users search for.
+"""
+
+import base64
+import binascii
+import io
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import paramiko
+from paramiko.agent import AgentKey, AgentSSH
+
+_FIRST_DELAY, _DELAY_GROWTH, _LONGEST_DELAY = 0.1, 1.5, 5.0
+_UNLIMITED = -1
+
+T = TypeVar("T")
+
+
+class SshError(Exception):
+    """A connection that could not be made, or a command that failed on the far side."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One `connection` (or its `proxy`) as the program gave it. `dial_timeout` is in seconds, 0 means none."""
+
+    host: str
+    port: int = 22
+    user: str = "root"
+    password: str | None = None
+    private_key: str | None = None
+    private_key_password: str | None = None
+    agent_socket: str | None = None
+    host_key: str | None = None
+    dial_error_limit: int = 10
+    dial_timeout: float = 15
+    proxy: "Endpoint | None" = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished command left: its status, both streams, and both together in the order of arrival."""
+
+    status: int
+    stdout: str
+    stderr: str
+    combined: str
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What we can show a server, loaded once per connection."""
+
+    key: paramiko.PKey | None
+    agent_keys: tuple[AgentKey, ...]
+    password: str | None
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """How connections are tried: `cancelled` ends the retries, `progress` takes a line for each failed try."""
+
+    cancelled: threading.Event
+    progress: Callable[[str], None]
+
+    @contextmanager
+    def connect(self, endpoint: Endpoint) -> Iterator[paramiko.Transport]:
+        """An authenticated transport to the endpoint, through its proxy when it has one. Raises SshError."""
+        with _credentials(endpoint) as shown:
+            if endpoint.proxy is None:
+                transport = self.retry("Dial", endpoint, lambda: _dial(endpoint, shown))
+                with _closing(transport):
+                    yield transport
+                return
+            with self._through(endpoint, endpoint.proxy, shown) as transport:
+                yield transport
+
+    @contextmanager
+    def _through(
+        self, endpoint: Endpoint, proxy: Endpoint, shown: Credentials
+    ) -> Iterator[paramiko.Transport]:
+        with _credentials(proxy) as proxy_shown:
+            bridge = self.retry("Dial proxy", proxy, lambda: _dial(proxy, proxy_shown))
+        with _closing(bridge):
+            transport = self.retry("Dial", endpoint, lambda: _dial_from(bridge, endpoint, shown))
+            with _closing(transport):
+                yield transport
+
+    def retry(self, what: str, endpoint: Endpoint, attempt: Callable[[], T]) -> T:
+        """The attempt's result. The limit counts retries: a limit of 10 makes 11 attempts, as the official plugin does."""
+        limit = endpoint.dial_error_limit
+        delay = _FIRST_DELAY
+        failures = 0
+        while True:
+            try:
+                return attempt()
+            except (SshError, OSError, paramiko.SSHException) as error:
+                failures += 1
+                if limit > _UNLIMITED and failures > limit:
+                    raise SshError(f"after {failures - 1} failed attempts: {_describe(error)}") from error
+            self.progress(f"{what} {failures}/{'inf' if limit == _UNLIMITED else limit} failed: retrying")
+            if self.cancelled.wait(delay):
+                raise SshError("context canceled")
+            delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
+
+
+def run(
+    transport: paramiko.Transport,
+    command: str,
+    stdin: str,
+    environment: dict[str, str],
+    hints: dict[str, str],
+    on_stdout: Callable[[bytes], None],
+    on_stderr: Callable[[bytes], None],
+) -> Outcome:
+    """Run one command to its end.
+
+    `environment` must be accepted by the server (AcceptEnv), `hints` are sent and may be refused. The two callbacks get each piece
+    of output as it comes. Raises SshError when the session breaks; a non-zero status is an Outcome.
+    """
+    channel = transport.open_session()
+    try:
+        for name, value in environment.items():
+            _set_environment(channel, name, value)
+        for name, value in hints.items():
+            channel.set_environment_variable(name, value)
+        channel.exec_command(command)
+        return _finish(channel, stdin, on_stdout, on_stderr)
+    except (OSError, paramiko.SSHException) as error:
+        raise SshError(_describe(error)) from error
+    finally:
+        channel.close()
+
+
+def _finish(
+    channel: paramiko.Channel,
+    stdin: str,
+    on_stdout: Callable[[bytes], None],
+    on_stderr: Callable[[bytes], None],
+) -> Outcome:
+    stdout, stderr, combined = bytearray(), bytearray(), bytearray()
+    lock = threading.Lock()
+
+    def drain(receive: Callable[[int], bytes], kept: bytearray, tell: Callable[[bytes], None]) -> None:
+        while piece := receive(65536):
+            with lock:
+                kept += piece
+                combined.extend(piece)
+                tell(piece)
+
+    helpers = [
+        threading.Thread(target=_feed, args=(channel, stdin.encode()), daemon=True),
+        threading.Thread(target=drain, args=(channel.recv_stderr, stderr, on_stderr), daemon=True),
+    ]
+    for helper in helpers:
+        helper.start()
+    drain(channel.recv, stdout, on_stdout)
+    status = channel.recv_exit_status()
+    channel.close()
+    for helper in helpers:
+        helper.join()
+    return Outcome(status, _text(stdout), _text(stderr), _text(combined))
+
+
+def _feed(channel: paramiko.Channel, content: bytes) -> None:
+    """Send stdin and close it; a command that ends without reading it all is no error."""
+    try:
+        channel.sendall(content)
+        channel.shutdown_write()
+    except OSError:
+        return
+
+
+def _text(content: bytearray) -> str:
+    return content.decode(errors="replace")
+
+
+def _set_environment(channel: paramiko.Channel, name: str, value: str) -> None:
+    """Set a variable and wait for the server's answer; paramiko's own method does not ask for one."""
+    message = paramiko.Message()
+    message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+    message.add_int(channel.remote_chanid)
+    message.add_string("env")
+    message.add_boolean(True)
+    message.add_string(name)
+    message.add_string(value)
+    channel._event_pending()
+    channel.transport._send_user_message(message)
+    try:
+        channel._wait_for_event()
+    except (EOFError, paramiko.SSHException) as error:
+        raise SshError(f'could not set environment variable "{name}": ssh: setenv failed') from error
+
+
+def _dial(endpoint: Endpoint, shown: Credentials) -> paramiko.Transport:
+    connection = socket.create_connection(
+        (endpoint.host, endpoint.port), timeout=endpoint.dial_timeout or None
+    )
+    return _handshake(connection, endpoint, shown)
+
+
+def _dial_from(bridge: paramiko.Transport, endpoint: Endpoint, shown: Credentials) -> paramiko.Transport:
+    channel = bridge.open_channel(
+        "direct-tcpip",
+        (endpoint.host, endpoint.port),
+        ("127.0.0.1", 0),
+        timeout=endpoint.dial_timeout or None,
+    )
+    return _handshake(channel, endpoint, shown)
+
+
+def _handshake(
+    connection: socket.socket | paramiko.Channel, endpoint: Endpoint, shown: Credentials
+) -> paramiko.Transport:
+    transport = paramiko.Transport(connection)
+    pinned = _parse_host_key(endpoint.host_key) if endpoint.host_key else None
+    if pinned:
+        transport.get_security_options().key_types = _algorithms(pinned[0])
+    try:
+        transport.start_client(timeout=endpoint.dial_timeout or None)
+        if pinned and transport.get_remote_server_key().asbytes() != pinned[1]:
+            raise SshError("ssh: handshake failed: ssh: host key mismatch")
+        _authenticate(transport, endpoint.user, shown)
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        transport.close()
+        raise SshError("ssh: handshake failed: ssh: host key mismatch") from error
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+def _authenticate(transport: paramiko.Transport, user: str, shown: Credentials) -> None:
+    """Key, then password, then agent: the order of the official plugin."""
+    tries: list[Callable[[], object]] = []
+    if shown.key is not None:
+        key = shown.key
+        tries.append(lambda: transport.auth_publickey(user, key))
+    if shown.password is not None:
+        password = shown.password
+        tries.append(lambda: transport.auth_password(user, password))
+    tries += [lambda key=key: transport.auth_publickey(user, key) for key in shown.agent_keys]
+    for attempt in tries:
+        try:
+            attempt()
+        except paramiko.AuthenticationException:
+            continue
+        if transport.is_authenticated():
+            return
+    raise SshError("ssh: handshake failed: ssh: unable to authenticate, no supported methods remain")
+
+
+@contextmanager
+def _credentials(endpoint: Endpoint) -> Iterator[Credentials]:
+    """Load key and agent once; a broken key or a dead agent socket fails at once, as in the official plugin."""
+    key = _load_key(endpoint.private_key, endpoint.private_key_password) if endpoint.private_key else None
+    path = endpoint.agent_socket or os.environ.get("SSH_AUTH_SOCK")
+    if not path:
+        yield Credentials(key, (), endpoint.password)
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        agent = AgentSSH()
+        try:
+            connection.connect(path)
+            agent._connect(connection)
+        except (OSError, paramiko.SSHException) as error:
+            raise SshError(f"dial unix {path}: connect: {_describe(error)}") from error
+        yield Credentials(key, agent.get_keys(), endpoint.password)
+
+
+def _load_key(text: str, password: str | None) -> paramiko.PKey:
+    problem: Exception | None = None
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            return kind.from_private_key(io.StringIO(text), password)
+        except paramiko.PasswordRequiredException as error:
+            raise SshError("ssh: this private key is passphrase protected") from error
+        except (paramiko.SSHException, ValueError, IndexError, UnicodeDecodeError) as error:
+            problem = error
+    raise SshError("ssh: no key found, or its passphrase is wrong") from problem
+
+
+def _parse_host_key(line: str) -> tuple[str, bytes]:
+    """Type and key of an authorized_keys line such as `ssh-ed25519 AAAA... comment`."""
+    fields = line.split()
+    try:
+        return fields[0], base64.b64decode(fields[1], validate=True)
+    except (IndexError, binascii.Error) as error:
+        raise SshError("failed to parse host key: ssh: no key found") from error
+
+
+def _algorithms(key_type: str) -> tuple[str, ...]:
+    """Signature algorithms that a host key of this type can answer with (RSA keys have three, RFC 8332)."""
+    return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if key_type == "ssh-rsa" else (key_type,)
+
+
+@contextmanager
+def _closing(transport: paramiko.Transport) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        transport.close()
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
