@@ -26,26 +26,7 @@ class Certified:
         return pem(self.certificate).decode()
 
     @property
-    def parse_certificate(content: bytes) -> x509.Certificate:
-    """Read a PEM certificate and look into all that is used later, which the library does only on demand.
-
-    Raises:
-        ValueError: this is not a certificate, or one with parts that cannot be read.
-    """
-    try:
-        certificate = x509.load_pem_x509_certificate(content)
-        _ = (certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer)
-    except (
-        x509.InvalidVersion,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-        UnsupportedAlgorithm,
-    ) as error:
-        raise ValueError(str(error)) from error
-    return certificate
-
-
-def fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """SHA-256 of the certificate's DER form, 64 lower-case hex digits."""
         return fingerprint(self.certificate)
 
