@@ -11,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ const (
 type ingress struct {
 	control *control
 	node    *tailnetNode
+	v4, v6  netip.Addr // its own public addresses
 	port    int
 }
 
@@ -39,7 +41,7 @@ func startIngress(s *settings, ctl *control, node *tailnetNode, parts *parts) er
 	if err != nil {
 		return fmt.Errorf("the ingress cannot listen: %w", err)
 	}
-	in := &ingress{control: ctl, node: node, port: port}
+	in := &ingress{control: ctl, node: node, v4: ctl.zone.v4, v6: ctl.zone.v6, port: port}
 	parts.run("the ingress", func() error { return acceptAll(listener, in.serve) })
 	return nil
 }
@@ -58,23 +60,38 @@ func acceptAll(listener net.Listener, serve func(net.Conn)) error {
 // serve leads one visitor to a node, or hangs up when no node wants the visitor.
 func (in *ingress) serve(visitor net.Conn) {
 	defer visitor.Close()
+	source := in.publicSource(visitor.RemoteAddr())
 	name, hello, err := readHello(visitor)
 	if err != nil {
-		log.Printf("ingress: %s refused: %v", visitor.RemoteAddr(), err)
+		log.Printf("ingress: %s refused: %v", source, err)
 		return
 	}
-	out, reader, err := in.connect(name, visitor.RemoteAddr())
+	out, reader, err := in.connect(name, source)
 	if err != nil {
-		log.Printf("ingress: %s refused: %v", visitor.RemoteAddr(), err)
+		log.Printf("ingress: %s refused: %v", source, err)
 		return
 	}
 	defer out.Close()
-	log.Printf("ingress: %s led to %s", visitor.RemoteAddr(), name)
+	log.Printf("ingress: %s led to %s", source, name)
 	splice(visitor, io.MultiReader(bytes.NewReader(hello), visitor), out, reader)
 }
 
+// publicSource is the ip:port that the node hears of. The kernel gives a loopback address to a visitor of this
+// namespace that names no address of its own (Pebble's tls-alpn-01 is one); on the internet nobody has such an
+// address, and filters on the server might trust it, so it becomes the ingress's own.
+func (in *ingress) publicSource(from net.Addr) string {
+	source, err := netip.ParseAddrPort(from.String())
+	if err != nil || !source.Addr().IsLoopback() {
+		return from.String()
+	}
+	if source.Addr().Unmap().Is4() {
+		return netip.AddrPortFrom(in.v4, source.Port()).String()
+	}
+	return netip.AddrPortFrom(in.v6, source.Port()).String()
+}
+
 // connect opens a way to the node that announced name. reader holds what the node sends after its consent.
-func (in *ingress) connect(name string, from net.Addr) (out net.Conn, reader io.Reader, err error) {
+func (in *ingress) connect(name, source string) (out net.Conn, reader io.Reader, err error) {
 	peerAPI, err := in.control.routeIngress(name)
 	if err != nil {
 		return nil, nil, err
@@ -86,7 +103,7 @@ func (in *ingress) connect(name string, from net.Addr) (out net.Conn, reader io.
 		return nil, nil, fmt.Errorf("%s cannot be reached: %w", name, err)
 	}
 	target := net.JoinHostPort(name, strconv.Itoa(in.port))
-	reader, err = requestIngress(out, peerAPI, from.String(), target)
+	reader, err = requestIngress(out, peerAPI, source, target)
 	if err != nil {
 		out.Close()
 		return nil, nil, err
