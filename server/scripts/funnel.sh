@@ -10,8 +10,6 @@
 # The lease stands in STATE/lease before the funnel opens: `until EPOCH` or `confirmed`. No lease, or one that makes no
 # sense, means shut.
 
-now() { date +%s; }
-
 # none, confirmed, or the moment until which the funnel may stay open.
 lease_word() {
   lease_line=none

@@ -75,13 +75,14 @@ number() {
 
 port() { number "The $1" "$2" 1 65535; }
 
-# `wait_for TRIES COMMAND...`: until the command succeeds, twice a second.
+now() { date +%s; }
+
+# `wait_for SECONDS COMMAND...`: until the command succeeds, twice a second.
 wait_for() {
-  wait_left=$1
+  wait_end=$(($(now) + $1))
   shift
   until "$@"; do
-    wait_left=$((wait_left - 1))
-    [ "$wait_left" -gt 0 ] || return 1
+    [ "$(now)" -lt "$wait_end" ] || return 1
     sleep 0.5
   done
 }
