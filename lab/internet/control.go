@@ -63,7 +63,13 @@ type control struct {
 	grants     grants
 	feature    string // one of the feature constants
 	failSetDNS bool
-	lastPoll   map[key.NodePublic]time.Time
+	polls      map[key.NodePublic]*poll
+}
+
+// poll is how a node keeps in touch.
+type poll struct {
+	last    time.Time // last map request
+	streams int       // open long polls; none means that the node is away
 }
 
 // startControl serves the control server on the address and port of s. derpMap must not be nil: testcontrol
@@ -78,10 +84,10 @@ func startControl(s *settings, derpMap *tailcfg.DERPMap, parts *parts) (*control
 	}
 	noCaps := tailcfg.NodeCapMap{}
 	c := &control{
-		domain:   s.domain,
-		grants:   grants{HTTPS: true, Funnel: true},
-		feature:  featureText,
-		lastPoll: map[key.NodePublic]time.Time{},
+		domain:  s.domain,
+		grants:  grants{HTTPS: true, Funnel: true},
+		feature: featureText,
+		polls:   map[key.NodePublic]*poll{},
 	}
 	c.server = &testcontrol.Server{
 		Logf:             controlLog.Printf,
@@ -156,15 +162,26 @@ func (c *control) answerFeatureQuery(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// noteMapRequest grants a node its attributes when it is first heard of and remembers when it last asked.
-func (c *control) noteMapRequest(req *tailcfg.MapRequest) func() {
+// noteMapRequest grants a node its attributes when it is first heard of and keeps track of its polls.
+func (c *control) noteMapRequest(req *tailcfg.MapRequest) (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.lastPoll[req.NodeKey]; !known {
+	p := c.polls[req.NodeKey]
+	if p == nil {
+		p = &poll{}
+		c.polls[req.NodeKey] = p
 		c.server.SetNodeCapMap(req.NodeKey, c.grants.capMap())
 	}
-	c.lastPoll[req.NodeKey] = time.Now()
-	return nil
+	p.last = time.Now()
+	if !req.Stream {
+		return nil
+	}
+	p.streams++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		p.streams--
+	}
 }
 
 // setDNS publishes the TXT record that a node asks for; testcontrol has checked that the name is the node's.
@@ -184,7 +201,7 @@ func (c *control) setGrants(g grants) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.grants = g
-	for nodeKey := range c.lastPoll {
+	for nodeKey := range c.polls {
 		c.server.SetNodeCapMap(nodeKey, g.capMap())
 	}
 }
@@ -213,6 +230,7 @@ type node struct {
 	IngressEnabled bool         `json:"ingressEnabled"`
 	WireIngress    bool         `json:"wireIngress"`
 	Expired        bool         `json:"expired"`
+	Online         bool         `json:"online"` // holds a long poll
 	LastPoll       time.Time    `json:"lastPoll"`
 }
 
@@ -226,7 +244,9 @@ func (c *control) nodes() []node {
 	var list []node
 	for _, n := range c.server.AllNodes() {
 		view := describe(n)
-		view.LastPoll = c.lastPoll[n.Key]
+		if p := c.polls[n.Key]; p != nil {
+			view.Online, view.LastPoll = p.streams > 0, p.last
+		}
 		list = append(list, view)
 	}
 	return list
@@ -270,8 +290,8 @@ func (c *control) hasPublicName(name string) bool {
 	return ok && n.announced()
 }
 
-// routeIngress is the peer API (host:port) that serves the name, or an error that says why the ingress has to refuse.
-func (c *control) routeIngress(name string) (peerAPI string, err error) {
+// routeIngress is the node that serves the name, or an error that says why the ingress has to refuse.
+func (c *control) routeIngress(name string) (node, error) {
 	c.mu.Lock()
 	granted := c.grants.Funnel
 	c.mu.Unlock()
@@ -279,19 +299,19 @@ func (c *control) routeIngress(name string) (peerAPI string, err error) {
 }
 
 // route is the decision of routeIngress.
-func route(nodes []node, name string, granted bool) (peerAPI string, err error) {
+func route(nodes []node, name string, granted bool) (node, error) {
 	n, ok := latest(nodes, name)
 	switch {
 	case !ok:
-		return "", fmt.Errorf("no node is called %q", name)
+		return node{}, fmt.Errorf("no node is called %q", name)
 	case !granted:
-		return "", fmt.Errorf("%s has lost the funnel attribute", name)
+		return node{}, fmt.Errorf("%s has lost the funnel attribute", name)
 	case n.Expired:
-		return "", fmt.Errorf("the key of %s has expired", name)
+		return node{}, fmt.Errorf("the key of %s has expired", name)
 	case !n.announced():
-		return "", fmt.Errorf("%s has no funnel open", name)
+		return node{}, fmt.Errorf("%s has no funnel open", name)
 	case n.PeerAPI == "":
-		return "", fmt.Errorf("%s has not told its peer API yet", name)
+		return node{}, fmt.Errorf("%s has not told its peer API yet", name)
 	}
-	return n.PeerAPI, nil
+	return n, nil
 }

@@ -20,6 +20,7 @@ import (
 const (
 	helloTimeout = 10 * time.Second // for the visitor's first TLS message
 	dialTimeout  = 10 * time.Second // for reaching a node or the ingress
+	awayTimeout  = time.Second      // for reaching a node that holds no long poll: it may be about to come back
 )
 
 // ingress is Tailscale's funnel relay: it reads the name a visitor asks for and leads the connection, still
@@ -92,18 +93,22 @@ func (in *ingress) publicSource(from net.Addr) string {
 
 // connect opens a way to the node that announced name. reader holds what the node sends after its consent.
 func (in *ingress) connect(name, source string) (out net.Conn, reader io.Reader, err error) {
-	peerAPI, err := in.control.routeIngress(name)
+	to, err := in.control.routeIngress(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	timeout := dialTimeout
+	if !to.Online {
+		timeout = awayTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	out, err = in.node.Dial(ctx, "tcp", peerAPI)
+	out, err = in.node.Dial(ctx, "tcp", to.PeerAPI)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s cannot be reached: %w", name, err)
 	}
 	target := net.JoinHostPort(name, strconv.Itoa(in.port))
-	reader, err = requestIngress(out, peerAPI, source, target)
+	reader, err = requestIngress(out, to.PeerAPI, source, target)
 	if err != nil {
 		out.Close()
 		return nil, nil, err

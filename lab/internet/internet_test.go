@@ -55,13 +55,13 @@ func TestRoute(t *testing.T) {
 		t.Run(test.label, func(t *testing.T) {
 			got, err := route([]node{test.node}, test.asked, test.granted)
 			if test.refusal == "" {
-				if err != nil || got != "100.64.0.2:1234" {
-					t.Fatalf("got %q, %v", got, err)
+				if err != nil || got.PeerAPI != "100.64.0.2:1234" {
+					t.Fatalf("got %+v, %v", got, err)
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), test.refusal) || got != "" {
-				t.Fatalf("got %q, %v; want a refusal with %q", got, err, test.refusal)
+			if err == nil || !strings.Contains(err.Error(), test.refusal) {
+				t.Fatalf("got %+v, %v; want a refusal with %q", got, err, test.refusal)
 			}
 		})
 	}
@@ -73,8 +73,8 @@ func TestTheNodeHeardOfLastStandsForAName(t *testing.T) {
 	living.PeerAPI = "100.64.0.9:1"
 	living.LastPoll = time.Unix(200, 0)
 	for _, nodes := range [][]node{{left, living}, {living, left}} {
-		if got, err := route(nodes, name, true); err != nil || got != "100.64.0.9:1" {
-			t.Errorf("got %q, %v", got, err)
+		if got, err := route(nodes, name, true); err != nil || got.PeerAPI != "100.64.0.9:1" {
+			t.Errorf("got %+v, %v", got, err)
 		}
 	}
 }
@@ -166,13 +166,26 @@ func TestFeatureQueryModes(t *testing.T) {
 	}
 }
 
-func TestGrantsReachEveryNodeOnceItAsks(t *testing.T) {
-	c := &control{server: &testcontrol.Server{}, grants: grants{HTTPS: true}, lastPoll: map[key.NodePublic]time.Time{}}
+func TestPollsAreCounted(t *testing.T) {
+	c := &control{server: &testcontrol.Server{}, polls: map[key.NodePublic]*poll{}}
 	nodeKey := key.NewNode().Public()
-	c.noteMapRequest(&tailcfg.MapRequest{NodeKey: nodeKey})
-	if c.lastPoll[nodeKey].IsZero() {
-		t.Error("the poll was not noted")
+	if done := c.noteMapRequest(&tailcfg.MapRequest{NodeKey: nodeKey}); done != nil {
+		t.Error("a single request counts as a long poll")
 	}
+	first := c.noteMapRequest(&tailcfg.MapRequest{NodeKey: nodeKey, Stream: true})
+	second := c.noteMapRequest(&tailcfg.MapRequest{NodeKey: nodeKey, Stream: true})
+	first()
+	if got := c.polls[nodeKey]; got.streams != 1 || got.last.IsZero() {
+		t.Errorf("the second long poll is open, got %+v", got)
+	}
+	second()
+	if got := c.polls[nodeKey].streams; got != 0 {
+		t.Errorf("%d long polls after the end of the last", got)
+	}
+}
+
+func TestTheAdministratorsGrants(t *testing.T) {
+	c := &control{server: &testcontrol.Server{}, grants: grants{HTTPS: true}}
 	got, err := c.adminCaps(url.Values{"https": {"0"}, "funnel": {"1"}})
 	if err != nil || got != (grants{Funnel: true}) {
 		t.Errorf("got %+v, %v", got, err)
