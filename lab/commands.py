@@ -8,7 +8,10 @@ from lab.errors import LabError
 
 
 def run(command: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
-    """Run to the end and return stdout. Raises LabError with stderr when it fails or the program is not there."""
+    """Run to the end and return stdout.
+
+    Raises LabError with stderr when it fails or the program is not there.
+    """
     try:
         done = subprocess.run(command, input=text, cwd=cwd, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -16,5 +19,7 @@ def run(command: Sequence[str], *, text: str | None = None, cwd: Path | None = N
             f"The program {command[0]} is missing; `python -m toolchain setup` installs what the lab needs."
         ) from error
     if done.returncode:
-        raise LabError(f"`{' '.join(command)}` failed ({done.returncode}): {done.stderr.strip() or 'no message'}.")
+        raise LabError(
+            f"`{' '.join(command)}` failed ({done.returncode}): {done.stderr.strip() or 'no message'}."
+        )
     return done.stdout

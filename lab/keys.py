@@ -7,8 +7,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-# Public on purpose: the tracked lab stack pins the host key, so every clone must derive the same one. It protects
-# nothing but a throw-away server that only this machine can reach.
+# Public on purpose: the tracked lab stack pins the host key, so every clone must derive the same one. It
+# protects nothing but a throw-away server that only this machine can reach.
 HOST_KEY_SEED = b"immich-exposure lab: SSH host key of the embedded server"
 
 

@@ -5,8 +5,8 @@ import subprocess
 from lab import commands, places
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, SERVER_NAMESPACE
 
-# Without it the server could reach every service of the operator's machine that listens on 0.0.0.0. It lies in the
-# namespace, so it outlives a reboot of the server.
+# Without it the server could reach every service of the operator's machine that listens on 0.0.0.0. It lies
+# in the namespace, so it outlives a reboot of the server.
 FENCE = f"""
 table inet immich_lab_fence {{
   chain input {{
@@ -28,11 +28,15 @@ INTERNET_SETTINGS = {"net/ipv6/ip_nonlocal_bind": "1", "net/ipv4/ip_forward": "0
 
 
 def build() -> None:
-    """Make both namespaces and all between them. Raises LabError when the kernel refuses; tidy up with ``remove``."""
+    """Make both namespaces and all between them.
+
+    Raises LabError when the kernel refuses; tidy up with ``remove``.
+    """
     for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
         commands.run(["ip", "netns", "add", namespace])
+    other_end = f"{places.MANAGEMENT_LINK} netns {SERVER_NAMESPACE}"
     _ip(
-        f"link add {places.OPERATOR_LINK} type veth peer name {places.MANAGEMENT_LINK} netns {SERVER_NAMESPACE}",
+        f"link add {places.OPERATOR_LINK} type veth peer name {other_end}",
         f"addr add {places.OPERATOR_ADDRESS}/30 dev {places.OPERATOR_LINK}",
         f"link set {places.OPERATOR_LINK} up",
     )
@@ -60,7 +64,10 @@ def build() -> None:
 
 
 def remove() -> None:
-    """Delete the links, then the namespaces. No process may be left inside: the name is how one finds them."""
+    """Delete the links, then the namespaces.
+
+    No process may be left inside: the name is how one finds them.
+    """
     # The link first: a namespace's own links go some time after it, by a kernel worker.
     if exists(places.OPERATOR_LINK):
         commands.run(["ip", "link", "delete", places.OPERATOR_LINK])

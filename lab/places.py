@@ -4,8 +4,9 @@ Three places, joined by two veth pairs, none with a way out:
 
     operator (the machine itself) -- 10.213.0.0/30 -- server -- 10.213.1.0/24 -- internet
 
-The internet's address towards the server is RFC 1918 on purpose: Tailscale's client insists on HTTPS for any other
-control server. The public addresses are the documentation ranges (RFC 5737, RFC 3849), so nothing real is shadowed.
+The internet's address towards the server is RFC 1918 on purpose: Tailscale's client insists on HTTPS for any
+other control server. The public addresses are the documentation ranges (RFC 5737, RFC 3849), so nothing real
+is shadowed.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Finding and ending the lab's own processes, and no others.
 
-No pid files: they go stale and miss what a kill orphaned. A process is the lab's when it carries the lab's mark in the
-environment it was started with (the supervisor and what it started), or when it lives in one of the lab's network
-namespaces (all of the server, lab-internet, visitors).
+No pid files: they go stale and miss what a kill orphaned. A process is the lab's when it carries the lab's
+mark in the environment it was started with (the supervisor and what it started), or when it lives in one of
+the lab's network namespaces (all of the server, lab-internet, visitors).
 """
 
 import os
@@ -73,7 +73,7 @@ def kill(processes: Iterable[Process], within: float = 10.0) -> list[Process]:
 
 
 def is_first_of_container(process: Process) -> bool:
-    """Whether it is PID 1 of a pid namespace other than ours: the kernel ends that whole namespace with it."""
+    """Whether it is PID 1 of another pid namespace: the kernel ends that whole namespace with it."""
     for line in _lines(process.pid, "status"):
         if line.startswith("NSpid:"):
             numbers = line.split()[1:]

@@ -1,8 +1,8 @@
 """The server's root file system: the host's own, read through an overlay, dressed as a NixOS box.
 
-The writable layer lies on a tmpfs of its own, so that unmounting throws every change away and an overlay root (a
-container) does not matter. What the host has enabled, installed beside its packages or keeps private is hidden by
-opaque directories and whiteouts (kernel documentation, filesystems/overlayfs.rst).
+The writable layer lies on a tmpfs of its own, so that unmounting throws every change away and an overlay root
+(a container) does not matter. What the host has enabled, installed beside its packages or keeps private is
+hidden by opaque directories and whiteouts (kernel documentation, filesystems/overlayfs.rst).
 """
 
 import os
@@ -16,7 +16,22 @@ from lab.errors import LabError
 from lab.places import MACHINE, SSH_USER, Places
 
 # Of the host's top level only these are looked through to; all else (the project's folder too) is whited out.
-KEPT_TOP = {"bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}
+KEPT_TOP = {
+    "bin",
+    "dev",
+    "etc",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "proc",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "var",
+}
 
 # Empty in the server whatever the host has there; value: mode.
 EMPTY_FOLDERS = {
@@ -56,9 +71,22 @@ ABSENT = (
 )
 ABSENT_DATA = ("apt", "containerd", "docker", "dpkg", "postgresql")
 
-# Programs that a NixOS server does not have unless asked for: a script that leans on one must fail here as it would there.
+# Programs that a NixOS server does not have unless asked for: a script that leans on one must fail here as it
+# would there.
 ABSENT_PROGRAMS = (
-    *("apt", "apt-cache", "apt-get", "dpkg", "dpkg-query", "gcc", "git", "jq", "lsb_release", "make", "openssl"),
+    *(
+        "apt",
+        "apt-cache",
+        "apt-get",
+        "dpkg",
+        "dpkg-query",
+        "gcc",
+        "git",
+        "jq",
+        "lsb_release",
+        "make",
+        "openssl",
+    ),
     *("perl", "wget"),
 )
 
@@ -86,7 +114,10 @@ def build(places: Places) -> None:
 
 
 def remove(places: Places) -> None:
-    """Unmount all that lies at or below the lab's disk and delete the mount point. Raises LabError when it stays busy."""
+    """Unmount all that lies at or below the lab's disk and delete the mount point.
+
+    Raises LabError when it stays busy.
+    """
     for point in reversed(mounts_under(places.disk)):
         commands.run(["umount", str(point)])
     if places.disk.exists():
@@ -94,8 +125,10 @@ def remove(places: Places) -> None:
 
 
 def mounts_under(folder: Path) -> list[Path]:
-    """Mount points at or below ``folder``, in the order they were mounted; the same point twice when stacked."""
-    points = (Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    """Mount points at or below ``folder``, in the order they were mounted; stacked ones all."""
+    points = (
+        Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    )
     return [point for point in points if point == folder or folder in point.parents]
 
 
@@ -154,14 +187,21 @@ def _dress(places: Places) -> None:
     _replace(root / "etc/hostname", MACHINE + "\n")
     _replace(root / "etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {MACHINE}\n")
     _replace(root / "etc/resolv.conf", "nameserver 10.213.1.1\noptions timeout:1 attempts:1\n")
-    for name in ("usr/local/bin", "usr/local/sbin", "opt/lab", "opt/lab-nixos", "opt/lab-stub", "var/log/journal"):
+    for name in (
+        "usr/local/bin",
+        "usr/local/sbin",
+        "opt/lab",
+        "opt/lab-nixos",
+        "opt/lab-stub",
+        "var/log/journal",
+    ):
         (root / name).mkdir(parents=True, exist_ok=True)
     for program in LINKED_PROGRAMS:
         (root / "usr/local/bin" / program).symlink_to(f"/opt/lab/{program}")
 
 
 def _lay_tree(source: Path, target: Path) -> None:
-    """Copy files and links of a tree; modes 0644, or 0755 where the executable bit is set (all that git keeps)."""
+    """Copy files and links of a tree; modes 0644, or 0755 where git keeps an executable bit."""
     for folder, folders, files in os.walk(source):
         place = target / Path(folder).relative_to(source)
         place.mkdir(exist_ok=True)
@@ -192,7 +232,10 @@ def _people(root: Path, operator_key: str) -> None:
 
 
 def _keep_system_entries(path: Path, *, id_field: int) -> set[str]:
-    """Drop the entries of people; returns their names. Host daemons that a test installs itself are dropped too."""
+    """Drop the entries of people; returns their names.
+
+    Host daemons that a test installs itself are dropped too.
+    """
     kept, gone = [], set()
     for line in path.read_text().splitlines():
         fields = line.split(":")

@@ -1,7 +1,6 @@
 """The server as a container: one systemd-nspawn command, and how to stop, reboot and watch what it runs."""
 
-import os
-import signal
+import errno
 from pathlib import Path
 
 from lab import processes
@@ -11,7 +10,8 @@ from lab.processes import Process
 # systemd-nspawn ends with this status when the container asked for a reboot (nspawn.c, EXIT_FORCE_RESTART).
 REBOOT_STATUS = 133
 
-SYSTEMD = Path("/usr/lib/systemd/systemd")
+CONTAINER = "immich-lab"
+NSPAWN_FOLDER = Path("/run/systemd/nspawn")  # nspawn's own records on the host
 
 
 def command(places: Places, programs: Path) -> list[str]:
@@ -21,7 +21,8 @@ def command(places: Places, programs: Path) -> list[str]:
         "--quiet",
         "--boot",
         f"--directory={places.root}",
-        f"--machine={MACHINE}",
+        f"--machine={CONTAINER}",
+        f"--hostname={MACHINE}",
         # No systemd on the host is asked for anything: there may be none.
         "--register=no",
         "--keep-unit",
@@ -39,17 +40,43 @@ def command(places: Places, programs: Path) -> list[str]:
 
 
 def first_process() -> Process | None:
-    """The server's PID 1 as the host numbers it; None when no server runs, whoever started it."""
-    return next((one for one in processes.in_namespace(SERVER_NAMESPACE) if _is_init(one)), None)
+    """The server's PID 1 as the host numbers it; None when no server runs.
+
+    An orphan of a killed nspawn counts.
+    """
+    members = processes.in_namespace(SERVER_NAMESPACE)
+    return next((one for one in members if processes.is_first_of_container(one)), None)
 
 
 def power_off(first: Process) -> None:
-    """Cut the power: the kernel ends the whole server with its PID 1. What it wrote is kept."""
-    os.kill(first.pid, signal.SIGKILL)
+    """Cut the power: the kernel ends the whole server with its PID 1. What was written is kept."""
+    processes.kill([first])
 
 
-def _is_init(process: Process) -> bool:
-    return processes.is_first_of_container(process)
+def remove_records(root: Path) -> None:
+    """Delete what nspawn leaves on the host: its lock on the root and an empty folder of the machine's."""
+    if root.exists():
+        status = root.stat()
+        (NSPAWN_FOLDER / f"locks/inode-{status.st_dev}:{status.st_ino}").unlink(missing_ok=True)
+    for name in (
+        f"propagate/{CONTAINER}",
+        f"unix-export/{CONTAINER}",
+        "propagate",
+        "unix-export",
+        "locks",
+        ".",
+    ):
+        _remove_if_empty(NSPAWN_FOLDER / name)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.resolve().rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _escape(path: Path) -> str:

@@ -1,0 +1,31 @@
+"""A control group of the lab's own, because nspawn leaves groups behind where it was started."""
+
+import os
+from pathlib import Path
+
+NAME = "immich-lab"
+
+
+def enter() -> None:
+    """Move this process, and so all that it starts, into the lab's groups."""
+    for group in _groups():
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def remove() -> None:
+    """Delete the lab's groups; no process may be left in them."""
+    for group in _groups():
+        for folder, _, _ in os.walk(group, topdown=False):
+            os.rmdir(folder)
+
+
+def _groups() -> list[Path]:
+    """The lab's group in each hierarchy that nspawn uses: version 2, and version 1's systemd."""
+    groups = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place, _, kind_source_options = line.partition(" - ")
+        kind, _, options = kind_source_options.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(",")):
+            groups.append(Path(place.split()[4]) / NAME)
+    return groups

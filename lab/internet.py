@@ -1,0 +1,61 @@
+"""The stand-in for the internet: the command that runs lab-internet, and asking its admin interface."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from lab import commands, network, places
+from lab.places import INTERNET_NAMESPACE, Places
+
+ADMIN = "127.0.0.1:29081"  # inside the internet's namespace
+
+
+def command(where: Places, program: Path, window: socket.socket) -> list[str]:
+    """The command line of lab-internet.
+
+    ``window`` is its listening socket in the operator's namespace, inherited.
+    """
+    tailnet = places.DOMAIN.partition(".")[2]
+    return [
+        *network.inside(INTERNET_NAMESPACE),
+        str(program),
+        *("-addr", places.INTERNET_ADDRESS),
+        *("-ingress", f"[::]:{places.INGRESS_PORT}"),
+        *("-ingress-v4", places.INGRESS_V4),
+        *("-ingress-v6", places.INGRESS_V6),
+        *("-domain", tailnet),
+        *("-admin", ADMIN),
+        *("-state", str(where.internet)),
+        *("-acme-ca", str(acme_authority(where))),
+        *("-roots", str(where.roots)),
+        *("-ready-file", str(ready_file(where))),
+        *("-window-fd", str(window.fileno())),
+        "-die-with-parent",
+    ]
+
+
+def acme_authority(where: Places) -> Path:
+    """PEM of who signed the ACME server's own certificate: what tailscaled has to trust."""
+    return where.internet / "acme-ca.pem"
+
+
+def ready_file(where: Places) -> Path:
+    """Exists as soon as everything of lab-internet listens."""
+    return where.internet / "ready"
+
+
+def open_window() -> socket.socket:
+    """The listening socket of the operator's window, in the namespace of whoever calls.
+
+    Raises OSError when taken.
+    """
+    return socket.create_server((places.WINDOW_HOST, places.WINDOW_PORT))
+
+
+def ask(path: str, **query: str) -> Any:
+    """Ask the admin interface, for example ``ask("/caps", https="0")``; the answer as JSON gives it."""
+    url = f"http://{ADMIN}{path}?{urlencode(query)}"
+    curl = ["curl", "--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "10", url]
+    return json.loads(commands.run([*network.inside(INTERNET_NAMESPACE), *curl]))

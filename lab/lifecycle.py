@@ -1,0 +1,306 @@
+"""Up, down, reboot and status of the whole lab."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import (
+    cgroups,
+    commands,
+    internet,
+    network,
+    ownership,
+    places,
+    processes,
+    programs,
+    rootfs,
+    server,
+    ssh,
+)
+from lab.errors import LabError
+from lab.lock import machine_lock
+from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, SERVER_NAMESPACE, Places
+
+Report = Callable[[str], None]
+
+PATIENCE = 60.0  # seconds until a step of booting counts as failed; the slowest takes about 3
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was found just now, not what was once started."""
+
+    foreign: Path | None  # project of another clone whose lab is up
+    supervisor: bool
+    internet: bool
+    server: bool
+    ssh: bool
+    tailnet: bool
+    leftovers: tuple[str, ...]  # names of links, namespaces, mounts that exist
+
+    @property
+    def up(self) -> bool:
+        """Everything runs and answers."""
+        return self.supervisor and self.internet and self.server and self.ssh and self.tailnet
+
+    @property
+    def down(self) -> bool:
+        """Nothing of this clone's lab is there."""
+        return not (self.supervisor or self.internet or self.server or self.leftovers)
+
+    @property
+    def word(self) -> str:
+        """``up``, ``down`` or ``broken``."""
+        return "up" if self.up else "down" if self.down else "broken"
+
+
+def up(where: Places, report: Report) -> None:
+    """Boot the lab, unless it is up already. A lab in pieces is taken down first.
+
+    Raises LabError, with nothing left behind, when a step fails.
+    """
+    require_root()
+    with machine_lock():
+        ownership.require_ours(where)
+        found = _status(where)
+        if found.up:
+            report("The lab is up already.")
+            return
+        if not found.down:
+            report("The lab is in pieces; it is taken down and booted anew.")
+        _down(where)
+        try:
+            _boot(where, report)
+        except BaseException:
+            _down(where)
+            raise
+
+
+def down(where: Places, report: Report, *, force: bool = False) -> None:
+    """Take the lab down, whatever state it is in. ``force`` takes down another clone's lab instead.
+
+    Raises LabError when the lab on this machine is another clone's, or when something cannot be removed.
+    """
+    require_root()
+    with machine_lock():
+        other = ownership.foreign(where)
+        if other and force:
+            where = Places(other)
+        else:
+            ownership.require_ours(where)
+        began = time.monotonic()
+        was_down = _status(where).down
+        _down(where)
+        report("The lab was down." if was_down else f"The lab is down ({time.monotonic() - began:.1f} s).")
+
+
+def reboot(where: Places, report: Report) -> None:
+    """Reboot the server, or switch it on when it is off; returns when it is on the tailnet again."""
+    require_root()
+    with machine_lock():
+        require_up_or_off(where)
+        began = time.monotonic()
+        before = ssh.boot_id(where)
+        if before:
+            # The connection may be cut before the command can say that it worked.
+            ssh.run(where, "sudo systemctl reboot", timeout=20)
+        elif first := server.first_process():
+            server.power_off(first)
+        _wait(
+            "the server did not go down",
+            lambda: server.first_process() is None or ssh.boot_id(where) not in (before, None),
+        )
+        if not before:
+            power_on(where)
+        _wait("the server did not come back", lambda: ssh.boot_id(where) not in (before, None))
+        report(f"The server answers SSH again after {time.monotonic() - began:.1f} s.")
+        _wait("the server did not join the tailnet again", lambda: on_tailnet(where))
+
+
+def power_on(where: Places) -> None:
+    """Press the power button: the supervisor boots the server when it is off. Does not wait."""
+    for supervisor in processes.marked(where.project, "supervisor"):
+        os.kill(supervisor.pid, 10)
+
+
+def status(where: Places) -> Status:
+    """Look at everything. Needs root to see the server's processes."""
+    require_root()
+    return _status(where)
+
+
+def on_tailnet(where: Places) -> bool:
+    """Whether the server's tailscaled is connected."""
+    asked = ssh.run(where, "tailscale status --json --peers=false", timeout=20)
+    return '"BackendState": "Running"' in asked.stdout
+
+
+def require_root() -> None:
+    """Raise LabError for everybody but root."""
+    if os.geteuid() != 0:
+        raise LabError(
+            "The lab makes namespaces and mounts, which only root may; run the command again with sudo."
+        )
+
+
+def require_up_or_off(where: Places) -> None:
+    """Raise LabError unless the lab runs, be it with its server switched off."""
+    ownership.require_ours(where)
+    if not processes.marked(where.project, "supervisor"):
+        raise LabError("The lab is not up; boot it with `python -m lab up`.")
+
+
+def _boot(where: Places, report: Report) -> None:
+    began = time.monotonic()
+
+    def done(what: str) -> None:
+        report(f"{time.monotonic() - began:5.1f} s  {what}")
+
+    for name in programs.NEEDED:
+        programs.program(name, where)
+    ownership.claim(where)
+    for folder in (where.state, where.logs, where.internet):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    network.build()
+    done("two namespaces without a way out, and the links between")
+    rootfs.build(where)
+    ssh.pin_host(where)
+    done("the server's file system")
+    _start(where)
+    done("Tailscale's stand-in, ingress, ACME and DNS are ready; the server boots")
+    _wait_or_explain(where, "the server did not answer SSH", lambda: ssh.answers(where))
+    done("the server answers SSH")
+    _first_generation(where)
+    done("the first NixOS generation is active")
+    _wait_or_explain(where, "the server did not join the tailnet", lambda: on_tailnet(where))
+    done(f"the lab is up; the server is {places.DOMAIN}")
+
+
+def _start(where: Places) -> None:
+    with (where.logs / "supervisor.log").open("ab") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "lab.supervisor"],
+            cwd=where.project,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | processes.marks(where.project, "supervisor"),
+        )
+    _wait(
+        "lab-internet did not get ready",
+        lambda: internet.ready_file(where).exists() or supervisor.poll() is not None,
+    )
+    if supervisor.poll() is not None:
+        raise LabError(f"The lab's supervisor ended at once: {_tail(where.logs / 'supervisor.log')}")
+
+
+def _first_generation(where: Places) -> None:
+    """Activate /etc/nixos as it came, as on a server that its owner has set up."""
+    done = ssh.run(where, "sudo nixos-rebuild switch")
+    if done.returncode:
+        raise LabError(
+            f"The server's first nixos-rebuild failed ({done.returncode}): {done.stderr.strip()[-2000:]}"
+        )
+
+
+def _wait_or_explain(where: Places, failure: str, condition: Callable[[], bool]) -> None:
+    try:
+        _wait(failure, condition)
+    except LabError as error:
+        logs = "\n".join(f"--- {log.name}\n{_tail(log)}" for log in sorted(where.logs.glob("*.log")))
+        raise LabError(f"{error}\n{logs}") from error
+
+
+def _wait(failure: str, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"In {PATIENCE:.0f} s {failure}.")
+        time.sleep(0.05)
+
+
+def _tail(log: Path, characters: int = 1500) -> str:
+    return log.read_text(errors="replace")[-characters:].strip()
+
+
+def _status(where: Places) -> Status:
+    running = server.first_process() is not None and ownership.foreign(where) is None
+    answers = running and ssh.answers(where)
+    return Status(
+        foreign=ownership.foreign(where),
+        supervisor=bool(processes.marked(where.project, "supervisor")),
+        internet=bool(processes.marked(where.project, "internet")) and internet.ready_file(where).exists(),
+        server=running,
+        ssh=answers,
+        tailnet=answers and on_tailnet(where),
+        leftovers=tuple(_leftovers(where)),
+    )
+
+
+def _leftovers(where: Places) -> list[str]:
+    found = [f"mount {point}" for point in rootfs.mounts_under(where.disk)]
+    if ownership.foreign(where):
+        return found
+    if network.exists(places.OPERATOR_LINK):
+        found.append(f"link {places.OPERATOR_LINK}")
+    found += [
+        f"namespace {name}"
+        for name in (SERVER_NAMESPACE, INTERNET_NAMESPACE)
+        if (NETNS_FOLDER / name).exists()
+    ]
+    return found
+
+
+def _down(where: Places) -> None:
+    _end_processes(where)
+    server.remove_records(where.root)
+    rootfs.remove(where)
+    network.remove()
+    cgroups.remove()
+    _remove_files(where)
+    owner = ownership.read()
+    if owner and not owner.netns_folder_was_mounted:
+        _forget_netns_folder()
+    ownership.release()
+
+
+def _end_processes(where: Places) -> None:
+    """End all, in an order in which nothing is started again and nothing is lost from sight."""
+    _kill(processes.marked(where.project, "supervisor"))
+    if first := server.first_process():
+        server.power_off(first)  # all of the server ends with it, and nspawn by itself
+    for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
+        _kill(processes.in_namespace(namespace))
+    _kill(processes.marked(where.project))
+
+
+def _kill(found: list[processes.Process]) -> None:
+    if left := processes.kill(found):
+        numbers = ", ".join(str(process.pid) for process in left)
+        raise LabError(
+            f"Processes of the lab do not end: {numbers}; look at them and run `python -m lab down` again."
+        )
+
+
+def _remove_files(where: Places) -> None:
+    """Delete what the lab made in the state folder; the folder stays when others keep something there."""
+    for folder in (where.logs, where.internet):
+        shutil.rmtree(folder, ignore_errors=True)
+    key = where.operator_key
+    for file in (key, key.with_name(key.name + ".pub"), where.known_hosts, where.roots):
+        file.unlink(missing_ok=True)
+    if where.state.is_dir() and not any(where.state.iterdir()):
+        where.state.rmdir()
+
+
+def _forget_netns_folder() -> None:
+    if NETNS_FOLDER.is_dir() and not any(NETNS_FOLDER.iterdir()):
+        if os.path.ismount(NETNS_FOLDER):
+            commands.run(["umount", str(NETNS_FOLDER)])
+        NETNS_FOLDER.rmdir()

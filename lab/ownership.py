@@ -1,0 +1,76 @@
+"""Which clone's lab is on this machine: the namespaces' names are machine-wide, so only one can be."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import network, places, processes, rootfs
+from lab.errors import LabError
+from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, OWNER_FILE, SERVER_NAMESPACE, Places
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Written before anything else is made and deleted after everything else is gone."""
+
+    project: Path
+    netns_folder_was_mounted: (
+        bool  # `ip netns add` mounts it for good; we take that back if it was not there before
+    )
+
+
+def read() -> Owner | None:
+    """The owner on record; None when no lab is, or the record was not finished."""
+    try:
+        record = json.loads(OWNER_FILE.read_text())
+        return Owner(Path(record["project"]), bool(record["netns_folder_was_mounted"]))
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def claim(where: Places) -> None:
+    """Put this clone on record.
+
+    Keeps an older record of the same clone: it knows what the machine was like before.
+    """
+    owner = read()
+    if owner and owner.project == where.project:
+        return
+    record = {"project": str(where.project), "netns_folder_was_mounted": os.path.ismount(NETNS_FOLDER)}
+    temporary = OWNER_FILE.with_suffix(".new")
+    temporary.write_text(json.dumps(record) + "\n")
+    temporary.replace(OWNER_FILE)
+
+
+def release() -> None:
+    """Take the record away."""
+    OWNER_FILE.unlink(missing_ok=True)
+
+
+def something_is_there(where: Places) -> bool:
+    """Whether a namespace or link of a lab exists, or a process or mount of this clone's."""
+    names = (SERVER_NAMESPACE, INTERNET_NAMESPACE)
+    return (
+        network.exists(places.OPERATOR_LINK)
+        or any((NETNS_FOLDER / name).exists() for name in names)
+        or bool(rootfs.mounts_under(where.disk))
+        or bool(processes.marked(where.project))
+    )
+
+
+def foreign(where: Places) -> Path | None:
+    """The project of another clone whose lab is on this machine; None too when its record is stale."""
+    owner = read()
+    if owner is None or owner.project == where.project or not something_is_there(Places(owner.project)):
+        return None
+    return owner.project
+
+
+def require_ours(where: Places) -> None:
+    """Raise LabError when the lab on this machine belongs to another clone."""
+    if project := foreign(where):
+        raise LabError(
+            f"The lab of another clone is up on this machine: take it down with `python -m lab down` in "
+            f"{project}, or from here with `python -m lab down --force`."
+        )
