@@ -1,0 +1,62 @@
+# What a generation is made of: /etc, the programs, the checks before a switch and the script that switches.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+
+  entry = file:
+    if file.source != null then { source = "${file.source}"; }
+    else if file.text != null then { inherit (file) text; }
+    else throw "environment.etc.\"${file.target}\" has neither text nor source.";
+  files = lib.listToAttrs (map (file: lib.nameValuePair file.target (entry file))
+    (lib.filter (file: file.enable) (lib.attrValues config.environment.etc)));
+
+  checks = "set +e\n" + lib.concatStrings (lib.mapAttrsToList
+    (name: text: ''
+      # ${name}
+      (
+      ${text}
+      ) || { echo "Pre-switch check '${name}' failed" >&2; exit 1; }
+    '')
+    config.system.preSwitchChecks);
+
+  manifest = builtins.toJSON {
+    etc = files;
+    units = config.systemd.rendered;
+    unitPackages = map (p: "${p}") config.systemd.packages;
+    programs = map (p: "${p}") config.environment.systemPackages;
+    preSwitchChecks = "${pkgs.writeShellScript "pre-switch-checks" checks}";
+    users = lib.attrNames (lib.filterAttrs (_: user: !user.isNormalUser) config.users.users);
+    groups = lib.attrNames config.users.groups;
+    version = config.system.stateVersion;
+  };
+in
+{
+  options.system.build.toplevel = mkOption { type = types.package; };
+
+  config = {
+    # At boot the profile decides, as on NixOS: a generation that was only tested is gone after a restart.
+    systemd.services.lab-stage2 = {
+      description = "Lay out /etc of the profile's generation";
+      wantedBy = [ "sysinit.target" ];
+      before = [ "sysinit.target" "systemd-sysusers.service" "systemd-tmpfiles-setup.service" ];
+      after = [ "local-fs.target" ];
+      restartIfChanged = false;
+      unitConfig.DefaultDependencies = false;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "/nix/var/nix/profiles/system/bin/switch-to-configuration stage2";
+      };
+    };
+
+    system.build.toplevel = derivation {
+      name = "nixos-system-${config.networking.hostName}";
+      system = builtins.currentSystem;
+      builder = "/usr/bin/python3";
+      args = [ ../build_system.py ];
+      inherit manifest;
+      passAsFile = [ "manifest" ];
+      switch = ../switch_to_configuration.py;
+    };
+  };
+}

@@ -1,0 +1,171 @@
+#!/usr/bin/python3
+"""Stand-in for nixos-rebuild: evaluates the configuration with Nix, builds a generation and switches to it.
+
+What it takes of the real command line and how it differs is in README.md beside this file. Exit status: that of
+the step that failed; 1 for a configuration that does not evaluate or build, 2 for wrong usage.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROGRAMS = "/opt/lab"
+IMMICH_STUB = "/usr/bin/python3 /opt/lab-stub/stub_immich.py"
+PROFILE = Path("/nix/var/nix/profiles/system")
+TRANSIENT_UNIT = "nixos-rebuild-switch-to-configuration"
+
+# The evaluator works alone: nothing is fetched, builders run as root with the machine's own programs.
+NIX_CONFIG = "substituters =\nsandbox = false\nbuild-users-group =\n"
+
+
+ACTIONS = ("build", "test", "switch", "boot", "dry-build", "dry-activate")
+
+
+class Failed(Exception):
+    """A step failed; ``status`` is what the command ends with."""
+
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def main(arguments: list[str]) -> int:
+    """Run one action; returns the exit status."""
+    options = _options(arguments)
+    os.environ["NIX_CONFIG"] = NIX_CONFIG
+    os.environ.setdefault("HOME", "/root")
+    try:
+        return _rollback(options.action) if options.rollback else _build_and_activate(options)
+    except Failed as failure:
+        if str(failure):
+            print(f"error: {failure}", file=sys.stderr)
+        return failure.status
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nixos-rebuild", allow_abbrev=False)
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("--rollback", action="store_true", help="go back to the generation before")
+    parser.add_argument("-I", dest="include", action="append", default=[], metavar="nixos-config=FILE")
+    parser.add_argument("--show-trace", action="store_true")
+    # Taken and without effect here.
+    for flag in ("--fast", "--no-build-output", "--no-reexec", "--no-build-nix", "--impure", "--verbose"):
+        parser.add_argument(flag, action="store_true")
+    return parser.parse_args(arguments)
+
+
+def _configuration(include: list[str]) -> Path:
+    named = [entry.partition("=")[2] for entry in include if entry.startswith("nixos-config=")]
+    default = os.environ.get("NIXOS_CONFIG", "/etc/nixos/configuration.nix")
+    return Path(named[-1] if named else default).absolute()
+
+
+def _build_and_activate(options: argparse.Namespace) -> int:
+    if options.action in ("test", "switch", "boot", "dry-activate"):
+        _require_root()
+    print("building the system configuration...", file=sys.stderr)
+    if options.action == "build":
+        print(_build(options, "--out-link", "result"))
+        return 0
+    if options.action == "dry-build":
+        _build(options, "--dry-run")
+        return 0
+    generation = _build(options, "--no-out-link")
+    if options.action in ("switch", "boot"):
+        # Before the activation, as on NixOS: when that fails, the profile stays on the new generation.
+        _call(["nix-env", "-p", str(PROFILE), "--set", generation])
+    _activate(Path(generation), options.action)
+    if options.action != "dry-activate":
+        print(f"Done. The new configuration is {generation}", file=sys.stderr)
+    return 0
+
+
+def _build(options: argparse.Namespace, *how: str) -> str:
+    """Evaluate and build; returns the generation's store path."""
+    arguments = {
+        "configuration": str(_configuration(options.include)),
+        "programs": PROGRAMS,
+        "tailscaleVersion": _tailscale_version(),
+        "immichStub": IMMICH_STUB,
+    }
+    command = ["nix-build", str(HERE / "eval.nix"), "-A", "toplevel", "--quiet", *how]
+    for name, value in arguments.items():
+        command += ["--argstr", name, value]
+    if options.show_trace:
+        command.append("--show-trace")
+    built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if built.returncode != 0:
+        raise Failed(1, "the configuration could not be built; see above.")
+    if "--dry-run" in how:
+        return ""
+    return os.path.realpath(built.stdout.strip())
+
+
+def _tailscale_version() -> str:
+    command = [f"{PROGRAMS}/tailscale", "version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def _activate(generation: Path, action: str) -> None:
+    """Run the generation's script in a transient unit, so that a lost connection does not cut it in half."""
+    script = str(generation / "bin/switch-to-configuration")
+    with tempfile.NamedTemporaryFile(prefix="switch-to-configuration-", dir="/run") as log:
+        command = [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            "--wait",
+            "--no-ask-password",
+            "--service-type=exec",
+        ]
+        command += [f"--unit={TRANSIENT_UNIT}"]
+        command += [
+            f"--property={stream}=append:{log.name}" for stream in ("StandardOutput", "StandardError")
+        ]
+        command += [f"--setenv={name}={os.environ.get(name, '')}" for name in ("PATH", "NIXOS_NO_CHECK")]
+        status = subprocess.run([*command, script, action], stdin=subprocess.DEVNULL, check=False).returncode
+        sys.stderr.write(Path(log.name).read_text())
+    if status != 0:
+        raise Failed(status, f"{script} {action} failed with exit status {status}.")
+
+
+def _rollback(action: str) -> int:
+    """``switch`` and ``boot`` move the profile back by one; ``test`` tries the newest other generation."""
+    _require_root()
+    if action == "test":
+        _activate(_newest_other_generation(), action)
+    elif action in ("switch", "boot"):
+        _call(["nix-env", "-p", str(PROFILE), "--rollback"])
+        _activate(PROFILE.resolve(), action)
+    else:
+        raise Failed(2, "--rollback goes with switch, boot or test.")
+    return 0
+
+
+def _newest_other_generation() -> Path:
+    current = os.readlink(PROFILE)
+    links = [link for link in PROFILE.parent.iterdir() if re.fullmatch(r"system-\d+-link", link.name)]
+    others = [link for link in links if link.name != current]
+    if not others:
+        raise Failed(1, "there is no other generation to go back to.")
+    return max(others, key=lambda link: int(link.name.split("-")[1])).resolve()
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise Failed(1, "this must be run as root.")
+
+
+def _call(command: list[str]) -> None:
+    status = subprocess.run(command, check=False).returncode
+    if status != 0:
+        raise Failed(status, f"{command[0]} failed with exit status {status}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+# Stand-ins for the packages that the lab's configuration and our module name.
+#
+# A package of programs is a folder of links to what the machine has, holding only the programs that the real package holds: a service
+# whose `path` forgets one fails here as it would on NixOS.
+#
+# programs:         folder of the lab's own builds (caddy, tailscale)
+# tailscaleVersion: what `tailscale version` says there
+{ lib, programs, tailscaleVersion }:
+let
+  # A derivation run by the machine's own shell and tools; there is no sandbox.
+  run = name: attrs: script: derivation (attrs // {
+    inherit name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    args = [ "-euc" script ];
+    PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+  });
+
+  writeText = name: text: run name { inherit text; passAsFile = [ "text" ]; } ''cat "$textPath" >"$out"'';
+
+  writeScript = name: text: run name { inherit text; passAsFile = [ "text" ]; } ''cat "$textPath" >"$out"; chmod 0555 "$out"; bash -n "$out"'';
+  writeShellScript = name: text: writeScript name "#!/bin/bash\n${text}";
+
+  linked = { name, programs, version ? "0-stand-in", mainProgram ? name }:
+    run "${name}-${version}" { programs = lib.concatStringsSep " " programs; } ''
+      mkdir -p "$out/bin"
+      for program in $programs; do
+        for folder in /usr/bin /usr/sbin; do
+          if [ -x "$folder/$program" ]; then ln -s "$folder/$program" "$out/bin/$program"; break; fi
+        done
+      done
+    ''
+    // { pname = name; inherit version; meta = { inherit mainProgram; }; };
+
+  # A program of the lab's own builds. It lies outside the store, so its hash stands in the name: a new build is a new package.
+  prebuilt = { name, version, attrs ? { }, script ? "" }:
+    let binary = "${programs}/${name}"; in
+    run "${name}-${version}-${builtins.substring 0 12 (builtins.hashFile "sha256" binary)}" (attrs // { inherit binary; }) ''
+      mkdir -p "$out/bin"
+      ln -s "$binary" "$out/bin/${name}"
+      ${script}
+    ''
+    // { pname = name; inherit version; meta.mainProgram = name; };
+
+  # The real one compiles `src`; this one checks what it is given and takes the program that the lab built from the same source.
+  buildGoModule =
+    { pname, version, src, vendorHash, meta ? { }, env ? { }, ldflags ? [ ], tags ? [ ], subPackages ? [ "." ], doCheck ? true, postInstall ? "" }:
+    if !lib.pathExists (src + "/go.mod") then throw "buildGoModule: ${toString src} holds no go.mod."
+    else if !lib.hasPrefix "sha256-" vendorHash then throw "buildGoModule: vendorHash of ${pname} is not a sha256 hash."
+    else prebuilt { name = meta.mainProgram or pname; inherit version; script = postInstall; };
+
+  # `shellcheck` is left to the tests.
+  writeShellApplication =
+    { name, text, runtimeInputs ? [ ], bashOptions ? [ "errexit" "nounset" "pipefail" ], excludeShellChecks ? [ ], checkPhase ? null, meta ? { } }:
+    run name
+      {
+        passAsFile = [ "text" ];
+        text = ''
+          #!/bin/bash
+          ${lib.concatMapStrings (option: "set -o ${option}\n") bashOptions}
+          export PATH="${lib.concatMapStringsSep ":" (input: "${input}/bin") runtimeInputs}:$PATH"
+          ${text}
+        '';
+      }
+      ''
+        mkdir -p "$out/bin"
+        cat "$textPath" >"$out/bin/${name}"
+        chmod 0555 "$out/bin/${name}"
+        bash -n "$out/bin/${name}"
+      ''
+    // { meta = { mainProgram = name; } // meta; };
+in
+{
+  inherit lib writeText writeScript writeShellScript writeShellApplication buildGoModule;
+  buildGo126Module = buildGoModule;
+
+  tailscale = prebuilt { name = "tailscale"; version = tailscaleVersion; };
+
+  # The stock server: without a unit file, and here the same program as ours.
+  caddy = prebuilt { name = "caddy"; version = "0-stand-in"; };
+
+  bash = linked { name = "bash"; programs = [ "bash" "sh" ]; };
+  coreutils = linked {
+    name = "coreutils";
+    programs = lib.concatMap lib.words [
+      "[ b2sum base32 base64 basename basenc cat chcon chgrp chmod chown chroot cksum comm cp csplit cut date dd df dir dircolors dirname du"
+      "echo env expand expr factor false fmt fold groups head hostid id install join link ln logname ls md5sum mkdir mkfifo mknod mktemp mv"
+      "nice nl nohup nproc numfmt od paste pathchk pinky pr printenv printf ptx pwd readlink realpath rm rmdir runcon seq sha1sum sha224sum"
+      "sha256sum sha384sum sha512sum shred shuf sleep sort split stat stdbuf stty sum sync tac tail tee test timeout touch tr true truncate"
+      "tsort tty uname unexpand uniq unlink users vdir wc who whoami yes"
+    ];
+  };
+  curl = linked { name = "curl"; programs = [ "curl" ]; };
+  diffutils = linked { name = "diffutils"; programs = [ "cmp" "diff" "diff3" "sdiff" ]; };
+  fail2ban = linked { name = "fail2ban"; programs = [ "fail2ban-client" "fail2ban-server" "fail2ban-regex" ]; mainProgram = "fail2ban-client"; };
+  findutils = linked { name = "findutils"; programs = [ "find" "xargs" ]; };
+  gawk = linked { name = "gawk"; programs = [ "awk" "gawk" ]; };
+  gnugrep = linked { name = "gnugrep"; programs = [ "grep" "egrep" "fgrep" ]; mainProgram = "grep"; };
+  gnused = linked { name = "gnused"; programs = [ "sed" ]; mainProgram = "sed"; };
+  iproute2 = linked { name = "iproute2"; programs = [ "ip" "ss" "tc" ]; };
+  iptables = linked { name = "iptables"; programs = [ "iptables" "ip6tables" ]; };
+  jq = linked { name = "jq"; programs = [ "jq" ]; };
+  nano = linked { name = "nano"; programs = [ "nano" ]; };
+  nix = linked {
+    name = "nix";
+    version = builtins.nixVersion;
+    programs = lib.words "nix nix-build nix-channel nix-collect-garbage nix-copy-closure nix-env nix-hash nix-instantiate nix-shell nix-store";
+  };
+  nftables = linked { name = "nftables"; programs = [ "nft" ]; };
+  systemd = linked {
+    name = "systemd";
+    version = "252";
+    mainProgram = "systemctl";
+    programs = lib.words "busctl journalctl loginctl networkctl systemctl systemd-analyze systemd-cat systemd-notify systemd-run systemd-sysusers systemd-tmpfiles";
+  };
+  util-linux = linked {
+    name = "util-linux";
+    programs = lib.words "blkid findmnt flock fsfreeze getopt ionice kill logger lsblk mount mountpoint nsenter setpriv setsid taskset umount unshare uuidgen";
+  };
+  vim = linked { name = "vim"; programs = [ "vim" ]; };
+}

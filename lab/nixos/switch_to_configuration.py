@@ -1,0 +1,293 @@
+#!/usr/bin/python3
+"""Stand-in for NixOS's switch-to-configuration: makes the machine what a generation says.
+
+Usage: ``GENERATION/bin/switch-to-configuration check|boot|test|switch|dry-activate|stage2``; ``stage2`` is the
+lab's own, run at boot. Exit status as on NixOS: 0; 4 when a unit failed or is failed afterwards; 1 when refused
+before anything changed.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ETC = Path("/etc")
+STATIC = ETC / "static"  # as on NixOS: /etc/NAME -> /etc/static/NAME -> the store
+CURRENT = Path("/run/current-system")
+BOOTED = Path("/run/booted-system")
+LOCK = Path("/run/nixos/switch-to-configuration.lock")
+ORIGINALS = Path("/var/lib/lab-nixos/originals")  # the machine's own files that a generation replaces
+
+# Of these targets, those that run are started again, so that what they newly want starts.
+TARGETS = ("multi-user.target", "timers.target", "paths.target")
+
+# A change of these alone asks for nothing; nixpkgs, switch-to-configuration-ng, `UNIT_SECTION_IGNORES`.
+IGNORED = ("Description", "Documentation", "OnFailure", "X-Reload-Triggers")
+
+EXIT_UNIT_FAILED = 4
+
+
+class Refused(Exception):
+    """The switch was refused before anything was changed."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one action; returns the exit status."""
+    generation = Path(__file__).resolve().parent.parent
+    actions = ("check", "boot", "test", "switch", "dry-activate", "stage2")
+    if len(arguments) != 1 or arguments[0] not in actions:
+        print(f"Usage: switch-to-configuration [{'|'.join(actions)}]", file=sys.stderr)
+        return 1
+    action = arguments[0]
+    if os.geteuid() != 0:
+        print("switch-to-configuration: this must be run as root.", file=sys.stderr)
+        return 1
+    if action == "stage2":
+        return stage2(generation)
+    try:
+        with _lock():
+            return _locked(generation, action)
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+
+
+def stage2(generation: Path) -> int:
+    """At boot: lay out /etc of the profile's generation, dropping the units of one that was only tested."""
+    other = _target(STATIC) != generation / "etc"
+    if other:
+        lay_etc(generation)
+        _run("systemctl", "daemon-reload")
+    _point(BOOTED, generation)
+    _point(CURRENT, generation)
+    if other:
+        _run("systemctl", "start", "--no-block", "multi-user.target")
+    return 0
+
+
+def _locked(generation: Path, action: str) -> int:
+    if os.environ.get("NIXOS_NO_CHECK") != "1":
+        _pre_switch_checks(generation, action)
+    if action in ("check", "boot"):
+        # No boot loader: the profile, which nixos-rebuild has set already, is what starts next time (stage2).
+        return 0
+    plan = Plan(_target(CURRENT), generation)
+    if action == "dry-activate":
+        plan.show("would ")
+        return 0
+    return _activate(plan)
+
+
+def _pre_switch_checks(generation: Path, action: str) -> None:
+    if _run(str(generation / "pre-switch-checks"), str(generation), action) != 0:
+        raise Refused("Pre-switch checks failed")
+
+
+class _lock:
+    """Holds the lock of all switches; Refused when another one runs."""
+
+    def __enter__(self) -> None:
+        LOCK.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.file = LOCK.open("w")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused("Could not acquire lock: another switch-to-configuration is running.") from None
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+# --- what has to happen to units
+
+
+class Plan:
+    """Which units to stop, restart, reload and start, from both generations' unit files and what runs."""
+
+    def __init__(self, old: Path | None, new: Path) -> None:
+        self.old, self.new = old, new
+        self.stop: list[str] = []
+        self.restart: list[str] = []
+        self.reload: list[str] = []
+        self.start = [target for target in TARGETS if _active(target)]
+        old_units = set(_unit_names(old)) if old else set()
+        for name in sorted(old_units):
+            if _active(name):
+                self._consider(name, read_unit(old, name), read_unit(new, name))
+
+    def _consider(self, name: str, old: list[str], new: list[str]) -> None:
+        if not new:
+            self.stop.append(name)
+        elif (change := compare(old, new)) == "none" or "X-RestartIfChanged=false" in new:
+            return
+        elif change == "reload" or "X-ReloadIfChanged=true" in new:
+            self.reload.append(name)
+        elif "X-StopIfChanged=false" in new or not name.endswith(".service"):
+            self.restart.append(name)
+        else:
+            # As NixOS does: stopped by its old definition before /etc changes, started by the new one.
+            self.stop.append(name)
+            self.start.append(name)
+
+    def show(self, prefix: str) -> None:
+        for verb in ("stop", "reload", "restart", "start"):
+            if units := getattr(self, verb):
+                print(f"{prefix}{verb} the following units: {', '.join(units)}", file=sys.stderr)
+
+
+def compare(old: list[str], new: list[str]) -> str:
+    """What a unit's change asks for: ``none``, ``reload`` (only X-Reload-Triggers differs) or ``restart``."""
+
+    def essential(lines: list[str]) -> list[str]:
+        return [line for line in lines if line.split("=")[0] not in IGNORED]
+
+    def triggers(lines: list[str]) -> list[str]:
+        return [line for line in lines if line.startswith("X-Reload-Triggers=")]
+
+    if essential(old) != essential(new):
+        return "restart"
+    return "none" if triggers(old) == triggers(new) else "reload"
+
+
+def read_unit(generation: Path | None, name: str) -> list[str]:
+    """The lines of a unit with those of its drop-ins; empty when the generation has none such."""
+    if generation is None:
+        return []
+    folder = generation / "etc/systemd/system"
+    files = [folder / name, *sorted((folder / f"{name}.d").glob("*.conf"))]
+    return [line for file in files if file.exists() for line in file.read_text().splitlines() if line]
+
+
+def _unit_names(generation: Path) -> Iterator[str]:
+    for entry in (generation / "etc/systemd/system").iterdir():
+        if not entry.is_dir():
+            yield entry.name
+
+
+# --- making it so
+
+
+def _activate(plan: Plan) -> int:
+    _systemctl("stop", plan.stop, "stopping the following units")
+    print("activating the configuration...", file=sys.stderr)
+    lay_etc(plan.new)
+    _point(CURRENT, plan.new)
+    print("setting up /etc...", file=sys.stderr)
+    _people(plan.old, plan.new)
+    ok = _run("systemctl", "daemon-reload") == 0
+    ok &= _tmpfiles(plan.new)
+    ok &= _systemctl("reload", plan.reload, "reloading the following units")
+    ok &= _systemctl("restart", plan.restart, "restarting the following units")
+    ok &= _systemctl("start", plan.start, "starting the following units")
+    failed = _failed_units()
+    if failed:
+        print(f"warning: the following units failed: {', '.join(failed)}", file=sys.stderr)
+        _run("systemctl", "status", "--no-pager", "--full", *failed)
+    return 0 if ok and not failed else EXIT_UNIT_FAILED
+
+
+def lay_etc(generation: Path) -> None:
+    """Point /etc/static to the generation and make every name in it, and no other of ours, a link there.
+
+    A plain file of the machine under such a name is kept aside and comes back when the name is gone again.
+    """
+    old, new = _names(_target(STATIC)), _names(generation / "etc")
+    _point(STATIC, generation / "etc")
+    for name in sorted(old - new):
+        _unlink_ours(name)
+    for name in sorted(new):
+        place = ETC / name
+        if place.is_symlink() or place.exists():
+            if place.is_symlink() and os.readlink(place) == str(STATIC / name):
+                continue
+            kept = ORIGINALS / name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(place, kept)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _point(place, STATIC / name)
+
+
+def _unlink_ours(name: str) -> None:
+    place, kept = ETC / name, ORIGINALS / name
+    if place.is_symlink() and os.readlink(place) == str(STATIC / name):
+        place.unlink()
+    if os.path.lexists(kept):
+        shutil.move(kept, place)
+    for folder in place.parents:
+        if folder == ETC or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+def _names(etc: Path | None) -> set[str]:
+    """Every file of a generation's etc, relative. A link to a folder counts as one file."""
+    if etc is None:
+        return set()
+    found: set[str] = set()
+    for folder, folders, files in os.walk(etc):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        found.update(str((Path(folder) / name).relative_to(etc)) for name in (*files, *links))
+    return found
+
+
+def _people(old: Path | None, new: Path) -> None:
+    """Create the generation's system users and delete those that only the old one had."""
+    _run("systemd-sysusers", str(ETC / "sysusers.d/00-nixos.conf"))
+    before, after = _declared(old), _declared(new)
+    for user in sorted(before["users"] - after["users"]):
+        _run("userdel", user)
+    for group in sorted(before["groups"] - after["groups"]):
+        _run("groupdel", "--force", group)
+
+
+def _declared(generation: Path | None) -> dict[str, set[str]]:
+    if generation is None:
+        return {"users": set(), "groups": set()}
+    return {kind: set(names) for kind, names in json.loads((generation / "people.json").read_text()).items()}
+
+
+def _tmpfiles(generation: Path) -> bool:
+    files = sorted(str(ETC / "tmpfiles.d" / file.name) for file in (generation / "etc/tmpfiles.d").iterdir())
+    return _run("systemd-tmpfiles", "--create", "--remove", *files) == 0
+
+
+def _systemctl(verb: str, units: list[str], message: str) -> bool:
+    if not units:
+        return True
+    print(f"{message}: {', '.join(units)}", file=sys.stderr)
+    return _run("systemctl", verb, *units) == 0
+
+
+def _active(unit: str) -> bool:
+    asked = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() in ("active", "activating", "reloading")
+
+
+def _failed_units() -> list[str]:
+    command = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+
+
+def _run(*command: str) -> int:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def _target(link: Path) -> Path | None:
+    return Path(os.readlink(link)) if link.is_symlink() else None
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make ``link`` point to ``target`` in one step."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
