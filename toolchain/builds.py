@@ -1,4 +1,4 @@
-"""Programs built from Go modules, each pinned by a go.mod of this repository and rebuilt only when its sources change."""
+"""Programs built from Go modules, each pinned by a go.mod here and rebuilt only when its sources change."""
 
 import hashlib
 import os
@@ -21,8 +21,8 @@ TAILSCALE_VERSION = "1.102.5"
 class Product:
     """One program: where its module lies, which package it is, the linker's extra flags, where it goes.
 
-    `package` is "." for a main package of our own, else an import path out of the module's dependencies. `first_build` is
-    about how many seconds a build takes when nothing is cached.
+    `package` is "." for a main package of our own, else an import path out of the module's dependencies.
+    `first_build` is about how many seconds a build takes when nothing is cached.
     """
 
     name: str
@@ -84,7 +84,10 @@ PRODUCTS: dict[str, Product] = {
 
 
 def ensure(product: Product) -> None:
-    """Build the product unless it is there and its sources are the ones it was built from. Raises ToolchainError."""
+    """Build the product unless it is there and its sources are the ones it was built from.
+
+    Raises ToolchainError.
+    """
     wanted = digest(product)
     if product.path.exists() and product.stamp.exists() and product.stamp.read_text().strip() == wanted:
         return
@@ -102,11 +105,14 @@ def ensure(product: Product) -> None:
 
 
 def digest(product: Product) -> str:
-    """SHA-256 over all that decides the program: go.mod, go.sum, our own Go files when it is ours, and the flags."""
+    """SHA-256 over all that decides the program:
+
+    go.mod, go.sum, our own Go files when it is ours, and the flags.
+    """
     names = ["go.mod", "go.sum"]
     files = [product.module / name for name in names]
     if product.package == ".":
-        files += sorted(product.module.rglob("*.go"))
+        files += sorted(f for f in product.module.rglob("*.go") if not f.name.endswith("_test.go"))
     state = hashlib.sha256(f"{product.package}\n{product.linker_flags}\n".encode())
     for file in files:
         try:
@@ -130,7 +136,8 @@ def require_go(product: Product) -> None:
     found = parse_version(shown.stdout)
     if found < needed:
         raise ToolchainError(
-            f"{product.name} needs Go {wanted}, but `go` on PATH is {shown.stdout.strip() or 'unusable'}. {remedy}"
+            f"{product.name} needs Go {wanted}, but `go` on PATH is "
+            f"{shown.stdout.strip() or 'unusable'}. {remedy}"
         )
 
 
@@ -143,7 +150,10 @@ def go_version_of(module: Path) -> tuple[int, ...]:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """The first three numbers of a version text such as `v3.259.0` or `go1.26`; missing ones are 0, none found is 0.0.0."""
+    """The first three numbers of a version text such as `v3.259.0` or `go1.26`;
+
+    missing ones are 0, none found is 0.0.0.
+    """
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part or 0) for part in found.groups()) if found else (0, 0, 0)
 
@@ -170,7 +180,7 @@ def _build(product: Product) -> None:
     if built.returncode != 0:
         unfinished.unlink(missing_ok=True)
         raise ToolchainError(
-            f"Building {product.name} failed. Check the network (Go modules are fetched on the first build) and run "
+            f"Building {product.name} failed. Check the network (it brings Go modules at first) and run "
             f"`{' '.join(command[:3])} {product.package}` in {product.module}.\n{built.stderr.strip()}"
         )
     unfinished.rename(product.path)

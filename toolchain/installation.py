@@ -1,5 +1,6 @@
 """`setup`: make everything ready, doing nothing for what is ready already."""
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -54,7 +55,10 @@ def install_language_host() -> None:
 
 
 def install_command_plugin() -> None:
-    """Let the CLI fetch the official plugin; where that cannot be, install the stand-in. Tried once, not at each setup."""
+    """Let the CLI fetch the official plugin;
+
+    where that cannot be, install the stand-in. Tried once, not at each setup.
+    """
     if programs.official_command_plugin() is None and not COMMAND_PLUGIN.exists():
         fetch_command_plugin()
     if programs.official_command_plugin():
@@ -84,28 +88,24 @@ def fetch_command_plugin() -> None:
 
 
 def sdk_folder() -> Path:
-    """The Pulumi SDK in the Go module cache, at the version of our go.mod; it is fetched when it is not there."""
-    module = builds.PRODUCTS["pulumi"].module
-    builds.require_go(builds.PRODUCTS["pulumi"])
-    for command in (["go", "list", "-m", "-f", "{{.Dir}}", _SDK], ["go", "mod", "download", _SDK]):
-        shown = subprocess.run(
-            command,
-            cwd=module,
-            env=builds.go_environment(),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-        if shown.returncode == 0 and shown.stdout.strip():
-            return Path(shown.stdout.strip())
-        if shown.returncode != 0:
-            break
-    else:
-        return sdk_folder()
-    raise ToolchainError(
-        f"The Go module {_SDK} cannot be fetched, and the Python language host comes from it. Check the network, "
-        f"or install the official Pulumi CLI from https://www.pulumi.com/docs/install/.\n{shown.stderr.strip()}"
+    """The Pulumi SDK in the Go module cache, at the version of our go.mod; fetched when it is not there."""
+    cli = builds.PRODUCTS["pulumi"]
+    builds.require_go(cli)
+    fetched = subprocess.run(
+        ["go", "mod", "download", "-json", _SDK],
+        cwd=cli.module,
+        env=builds.go_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
+    if fetched.returncode != 0:
+        raise ToolchainError(
+            f"The Go module {_SDK} cannot be fetched, and the Python language host's scripts come from it. "
+            "Check the network, or install the official Pulumi CLI from "
+            f"https://www.pulumi.com/docs/install/.\n{fetched.stderr.strip()}"
+        )
+    return Path(json.loads(fetched.stdout)["Dir"])
 
 
 def wrapper(module: str, *arguments: str) -> str:
@@ -119,7 +119,11 @@ def wrapper(module: str, *arguments: str) -> str:
 
 
 def write_environment_file() -> None:
-    """`. .toolchain/env` in a shell makes plain `pulumi` work. It asks each time, so that it never shadows what is installed later."""
+    """`.
+
+    .toolchain/env` in a shell makes plain `pulumi` work. It asks each time, so that it never shadows what
+    is installed later.
+    """
     python, project = shlex.quote(str(VENV_PYTHON)), shlex.quote(str(PROJECT))
     _place(ENVIRONMENT_FILE, f'eval "$(cd {project} && {python} -m toolchain env)"\n', mode=0o644)
 

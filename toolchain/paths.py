@@ -1,4 +1,7 @@
-"""Where the toolchain keeps what it makes: everything under `.toolchain/` of the project, which git ignores."""
+"""Where the toolchain keeps what it makes:
+
+everything under `.toolchain/` of the project, which git ignores.
+"""
 
 from pathlib import Path
 

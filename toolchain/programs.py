@@ -30,8 +30,8 @@ class Program:
 def program(name: str) -> Path:
     """The program's path. Names: pulumi, caddy, tailscale, tailscaled, lab-internet.
 
-    pulumi is the official one on PATH when it is new enough; the others are always our pinned builds. Raises ToolchainError when
-    it has not been built yet.
+    pulumi is the official one on PATH when it is new enough; the others are always our pinned builds.
+    Raises ToolchainError when it has not been built yet.
     """
     if name not in PRODUCTS:
         raise ToolchainError(f"There is no program {name} here. There are: {', '.join(sorted(PRODUCTS))}.")
@@ -48,8 +48,9 @@ def program(name: str) -> Path:
 def pulumi_environment() -> dict[str, str]:
     """This process's environment with PATH such that `pulumi` and its plugins are found.
 
-    A built CLI goes to the front (an official one that is too old would win otherwise), stand-ins to the end, and each stand-in
-    only while its official counterpart is missing. Nothing else is changed: backend and passphrase are the user's.
+    A built CLI goes to the front (an official one that is too old would win otherwise), stand-ins to the
+    end, and each stand-in only while its official counterpart is missing. Nothing else is changed: backend
+    and passphrase are the user's.
     """
     return {**os.environ, "PATH": pulumi_path()}
 

@@ -1,6 +1,7 @@
 """Programs that come from the operating system, and how to get them on Debian and Ubuntu.
 
-A need is looked up by its program, not by its package, so that a machine that has everything is never asked to run apt.
+A need is looked up by its program, not by its package, so that a machine that has everything is never asked
+to run apt. Daemons that come with a package are neither started nor enabled: the lab runs its own.
 """
 
 import os
@@ -16,14 +17,31 @@ from toolchain.errors import ToolchainError
 # Debian keeps administrators' programs where an ordinary user's PATH does not look.
 _ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
+# Run as root with the packages as arguments. policy-rc.d (exit 101: forbidden by policy) is Debian's way to
+# keep a package from starting its daemon; see invoke-rc.d(8). A list of packages never fetched is fetched.
+_INSTALL = """
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\\nexit 101\\n' >"$policy"
+    chmod 0755 "$policy"
+fi
+install() { apt-get install --yes --quiet --no-install-recommends "$@" >/dev/null; }
+install "$@" 2>/dev/null || { apt-get update --quiet >/dev/null; install "$@"; }
+"""
+
 
 @dataclass(frozen=True)
 class Need:
-    """A program, the Debian package that brings it, and what it is for."""
+    """A program, the Debian package that brings it, what it is for, and services to leave switched off."""
 
     program: str
     package: str
     purpose: str
+    services: tuple[str, ...] = ()
 
 
 NEEDS = (
@@ -32,11 +50,11 @@ NEEDS = (
     Need("nft", "nftables", "the lab's packet filter"),
     Need("systemd-nspawn", "systemd-container", "the lab's server"),
     Need("dbus-daemon", "dbus", "systemd in the lab's server"),
-    Need("sshd", "openssh-server", "SSH in the lab's server"),
+    Need("sshd", "openssh-server", "SSH in the lab's server", ("ssh.service", "ssh.socket")),
     Need("ssh", "openssh-client", "SSH to a server"),
     Need("ssh-keygen", "openssh-client", "the operator's SSH key"),
     Need("sudo", "sudo", "root rights in the lab's server"),
-    Need("fail2ban-server", "fail2ban", "bans in the lab's server"),
+    Need("fail2ban-server", "fail2ban", "bans in the lab's server", ("fail2ban.service",)),
     Need("nix-instantiate", "nix-bin", "evaluating the NixOS configuration"),
     Need("jq", "jq", "reading JSON in checks"),
     Need("openssl", "openssl", "looking at certificates in checks"),
@@ -62,42 +80,36 @@ def ensure(needs: Iterable[Need] = NEEDS) -> None:
     if not wanted:
         return
     packages = sorted({need.package for need in wanted})
-    command = apt_command(packages)
-    print(f"installing {', '.join(packages)} with apt-get ...", file=sys.stderr)
-    refreshed = False
-    while True:
-        installed = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True)
-        if installed.returncode == 0:
-            break
-        if refreshed:
-            raise ToolchainError(
-                f"apt-get could not install {', '.join(packages)}. Run `{' '.join(command)}` and see why."
-            )
-        # The list of packages is old or was never fetched: once is enough.
-        subprocess.run([*command[: command.index("apt-get") + 1], "update"], stdout=subprocess.DEVNULL)
-        refreshed = True
+    root = as_root(wanted)
+    print(f"installing {', '.join(packages)} with apt-get ...", file=sys.stderr, flush=True)
+    installed = subprocess.run([*root, "sh", "-c", _INSTALL, "sh", *packages], stdin=subprocess.DEVNULL)
     still = missing(wanted)
-    if still:
+    if installed.returncode != 0 or still:
         raise ToolchainError(
-            f"apt-get installed {', '.join(packages)}, but {', '.join(need.program for need in still)} is still not found."
+            f"apt-get could not bring {', '.join(need.program for need in still) or 'everything'}. "
+            f"Run `sudo apt-get install {' '.join(packages)}` and see why."
+        )
+    for service in (service for need in wanted for service in need.services):
+        # Some releases have the one service, some the other; without systemd there is nothing to switch off.
+        subprocess.run(
+            [*root, "sh", "-c", 'systemctl --quiet disable "$1"', "sh", service], capture_output=True
         )
 
 
-def apt_command(packages: list[str]) -> list[str]:
-    """The command that installs the packages, as root or with passwordless sudo; raises ToolchainError elsewhere."""
-    named = ", ".join(packages)
+def as_root(wanted: list[Need]) -> list[str]:
+    """The words that make a command run as root: none, or sudo. Raises ToolchainError without apt or root."""
+    packages = " ".join(sorted({need.package for need in wanted}))
+    lacking = ", ".join(f"{need.program} ({need.purpose})" for need in wanted)
     if shutil.which("apt-get") is None:
         raise ToolchainError(
-            f"This machine lacks programs that Debian packages as {named}. Install them with your package manager "
-            "(only Debian and Ubuntu are served by this setup)."
+            f"Programs are missing: {lacking}. Install them with your package manager (Debian calls "
+            f"the packages {packages}); this setup installs them only on Debian and Ubuntu."
         )
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", "--quiet", *packages]
-    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     if os.geteuid() == 0:
-        return [*environment, *install]
+        return []
     if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
-        return ["sudo", "-n", *environment, *install]
+        return ["sudo", "-n"]
     raise ToolchainError(
-        f"Packages are missing: {named}. Install them with `sudo apt-get install {' '.join(packages)}` "
-        "(this setup does it itself as root or with passwordless sudo)."
+        f"Programs are missing: {lacking}. Install them with `sudo apt-get install {packages}` (this "
+        "setup does it itself as root or with passwordless sudo)."
     )

@@ -1,12 +1,13 @@
-"""Stand-in for `pulumi-resource-command` 1.2.1: commands on this machine and over SSH, and copies to a remote machine.
+"""Stand-in for `pulumi-resource-command` 1.2.1: commands here and over SSH, and copies over SSH.
 
-Served: `command:local:Command`, `command:remote:Command`, `command:remote:CopyToRemote`. Semantics are those of the official
-plugin, measured and read in its source:
+Served: `command:local:Command`, `command:remote:Command`, `command:remote:CopyToRemote`. Semantics are
+those of the official plugin, measured and read in its source:
 
-- `update` runs the update text, or create where there is none; `triggers` replace; there is no read, so refresh sees nothing;
+- `update` runs the update text, or create where there is none; `triggers` replace; there is no read, so
+  refresh sees nothing;
 - a failed create leaves nothing in the state, a failed update leaves the state before it;
-- `stdout` and `stderr` lose one trailing newline, are unknown in the preview of a create or a change, and are secret when an
-  input other than the connection is;
+- `stdout` and `stderr` lose one trailing newline, are unknown in the preview of a create or a change, and
+  are secret when an input other than the connection is;
 - a failure shows the command, both streams and the status; nothing ends a running command but its own end.
 """
 
@@ -20,9 +21,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import paramiko
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from toolchain.standins import ssh
@@ -155,7 +156,10 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Stop trying to connect. Commands that already run come to their own end, as with the official plugin."""
+        """Stop trying to connect.
+
+        Commands that already run come to their own end, as with the official plugin.
+        """
         self._cancelled.set()
         return empty_pb2.Empty()
 
@@ -338,7 +342,10 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
                 client.close()
 
     def _logger(self, urn: str) -> Callable[[str], None]:
-        """Writes status lines to the engine's log under the resource. A log that fails is not worth a failed command."""
+        """Writes status lines to the engine's log under the resource.
+
+        A log that fails is not worth a failed command.
+        """
 
         def write(line: str) -> None:
             if not self._engine:
@@ -358,7 +365,8 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         return write
 
 
-# Inputs from which stdout and stderr take over secrecy. The connection is always secret and says nothing about the output.
+# Inputs from which stdout and stderr take over secrecy. The connection is always secret and says nothing
+# about the output.
 _SECRET_SOURCES = frozenset({"create", "update", "delete", "stdin", "environment", "triggers"})
 
 
@@ -413,7 +421,7 @@ def _source_problems(source: Property) -> dict[str, str]:
 
 def with_defaults(token: str, inputs: Properties) -> Properties:
     """The inputs with defaults filled in and the connection secret; null values are as good as absent."""
-    filled = {name: value for name, value in inputs.items() if value is not None}
+    filled: Properties = {name: value for name, value in inputs.items() if value is not None}
     if "addPreviousOutputInEnv" in INPUTS.get(token, ()):
         filled.setdefault("addPreviousOutputInEnv", True)
     if "connection" in filled:
@@ -424,7 +432,7 @@ def with_defaults(token: str, inputs: Properties) -> Properties:
 def _with_connection_defaults(connection: Property) -> Property:
     if not isinstance(connection, dict):
         return connection
-    given = {name: value for name, value in connection.items() if value is not None}
+    given: Properties = {name: value for name, value in connection.items() if value is not None}
     if "proxy" in given:
         given["proxy"] = _with_connection_defaults(given["proxy"])
     return {**_CONNECTION_DEFAULTS, **given}
@@ -459,7 +467,10 @@ def endpoint_of(connection: Property) -> ssh.Endpoint:
 
 
 def copy_source(client: paramiko.SFTPClient, source: Property, target: str) -> None:
-    """Copy an asset (text or file) or a folder. A folder given without a trailing slash lands inside the target."""
+    """Copy an asset (text or file) or a folder.
+
+    A folder given without a trailing slash lands inside the target.
+    """
     assert isinstance(source, dict)
     if "text" in source and source.get("text") is not None:
         with client.open(target, "w") as file:

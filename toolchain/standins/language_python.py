@@ -1,22 +1,25 @@
 """Stand-in for `pulumi-language-python`, the host that runs Python programs for the Pulumi engine.
 
-It does what the official host does for `runtime.options.toolchain: pip`: find the virtual environment, say which plugins the
-installed packages need, and run the program through the SDK's own `pulumi-language-python-exec`. Code generation and the other
-toolchains (poetry, uv) are not served.
+It does what the official host does for `runtime.options.toolchain: pip`: find the virtual environment, say
+which plugins the installed packages need, and run the program through the SDK's own `pulumi-language-
+python-exec`. Code generation and the other toolchains (poetry, uv) are not served.
 """
 
 import argparse
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-import grpc
-from google.protobuf import empty_pb2, json_format
+import grpc  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 from toolchain.standins.serving import serve
@@ -37,9 +40,9 @@ class Python:
         """The interpreter's path."""
         return self.virtualenv / "bin" / "python" if self.virtualenv else Path(sys.executable)
 
-    def environment(self) -> dict[str, str]:
-        """This process's environment with the virtual environment activated."""
-        environment = dict(os.environ)
+    def environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """The given environment (else this process's) with the virtual environment activated."""
+        environment = dict(base)
         if self.virtualenv:
             environment["VIRTUAL_ENV"] = str(self.virtualenv)
             environment["PATH"] = f"{self.virtualenv / 'bin'}{os.pathsep}{environment.get('PATH', '')}"
@@ -63,7 +66,10 @@ class Python:
 
 
 def python_for(info: language_pb2.ProgramInfo) -> Python:
-    """The interpreter that the options of Pulumi.yaml ask for; a relative `virtualenv` counts from the project's root."""
+    """The interpreter that the options of Pulumi.yaml ask for;
+
+    a relative `virtualenv` counts from the project's root.
+    """
     options = json_format.MessageToDict(info.options)
     virtualenv = options.get("virtualenv")
     if not isinstance(virtualenv, str) or not virtualenv:
@@ -105,6 +111,28 @@ def exec_arguments(request: language_pb2.RunRequest, engine: str) -> list[str]:
     arguments = [part for name, value in flags.items() if value for part in (f"--{name}", value)]
     program = Path(request.info.program_directory) / request.info.entry_point
     return [*arguments, str(program), *request.args]
+
+
+def plugin_command(python: Python, request: language_pb2.RunPluginRequest) -> list[str]:
+    """How a plugin in Python starts: policy packs through `pulumi.policy`, others by their `__main__.py`."""
+    folder = request.info.program_directory
+    start = [str(python.executable), "-u"]
+    if request.kind == "analyzer":
+        return [*start, "-m", "pulumi.policy", *request.args, folder]
+    return [*start, folder, *request.args]
+
+
+_Pieces = queue.SimpleQueue[language_pb2.RunPluginResponse | None]
+
+
+def _forward(
+    stream: IO[bytes], wrap: Callable[[bytes], language_pb2.RunPluginResponse], pieces: _Pieces
+) -> None:
+    """Pass a child's stream on, line by line; None marks its end."""
+    with stream:
+        for line in stream:
+            pieces.put(wrap(line))
+    pieces.put(None)
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
@@ -188,7 +216,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def InstallDependencies(
         self, request: language_pb2.InstallDependenciesRequest, context: grpc.ServicerContext
     ) -> Iterator[language_pb2.InstallDependenciesResponse]:
-        """Make the virtual environment when it is not there and install requirements.txt, line by line to the user."""
+        """Make the virtual environment when it is not there and install requirements.txt."""
         python = python_for(request.info)
         folder = Path(request.info.program_directory)
         commands = []
@@ -215,7 +243,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             *exec_arguments(request, self._engine),
         ]
         child = subprocess.Popen(command, env=environment, cwd=request.pwd or None, stdin=subprocess.DEVNULL)
-        code = self._wait(child, context)
+        with self._ending_with(context, child):
+            code = child.wait()
         if code == 0:
             return language_pb2.RunResponse()
         if code == ALREADY_REPORTED:
@@ -223,6 +252,33 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         if code < 0:
             return language_pb2.RunResponse(error=f"Program was ended by signal {-code}")
         return language_pb2.RunResponse(error=f"Program exited with non-zero exit code: {code}")
+
+    def RunPlugin(
+        self, request: language_pb2.RunPluginRequest, context: grpc.ServicerContext
+    ) -> Iterator[language_pb2.RunPluginResponse]:
+        """Run a policy pack or a component package written in Python, as long as the engine wants it."""
+        python = python_for(request.info)
+        self._require(python, context)
+        environment = dict(entry.split("=", 1) for entry in request.env)
+        child = subprocess.Popen(
+            plugin_command(python, request),
+            cwd=request.pwd or None,
+            env=python.environment(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert child.stdout is not None and child.stderr is not None
+        pieces: _Pieces = queue.SimpleQueue()
+        for stream, wrap in (
+            (child.stdout, lambda line: language_pb2.RunPluginResponse(stdout=line)),
+            (child.stderr, lambda line: language_pb2.RunPluginResponse(stderr=line)),
+        ):
+            threading.Thread(target=_forward, args=(stream, wrap, pieces), daemon=True).start()
+        with self._ending_with(context, child):
+            for _ in range(2):
+                yield from iter(pieces.get, None)
+            yield language_pb2.RunPluginResponse(exitcode=child.wait())
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """End running programs."""
@@ -232,13 +288,14 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             child.terminate()
         return empty_pb2.Empty()
 
-    def _wait(self, child: "subprocess.Popen[bytes]", context: grpc.ServicerContext) -> int:
-        """The child's exit code; the child ends with the call or on Cancel."""
+    @contextmanager
+    def _ending_with(self, context: grpc.ServicerContext, child: "subprocess.Popen[bytes]") -> Iterator[None]:
+        """While this lasts, the child is ended by Cancel and by the end of the call."""
         with self._lock:
             self._children.add(child)
         context.add_callback(child.terminate)
         try:
-            return child.wait()
+            yield
         finally:
             with self._lock:
                 self._children.discard(child)
@@ -255,9 +312,11 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             stderr=subprocess.STDOUT,
         )
         assert child.stdout is not None
-        for line in child.stdout:
-            yield language_pb2.InstallDependenciesResponse(stdout=line)
-        if self._wait(child, context):
+        with self._ending_with(context, child), child.stdout:
+            for line in child.stdout:
+                yield language_pb2.InstallDependenciesResponse(stdout=line)
+            code = child.wait()
+        if code:
             context.abort(grpc.StatusCode.UNKNOWN, f"`{' '.join(command)}` failed, see its output above.")
 
     @staticmethod

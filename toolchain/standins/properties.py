@@ -1,14 +1,14 @@
-"""Property values as the engine sends them: protobuf structs with signed objects for secrets, assets and unknowns.
+"""Property values as the engine sends them: structs with signed objects for secrets, assets and unknowns.
 
-The signatures are the engine's (`sdk/go/common/resource/sig`). Decoded values are plain Python: dict, list, str, float, bool, None,
-with `Secret` around what is secret and `UNKNOWN` for what a preview cannot know yet. Assets and archives stay dicts with their
-signature, so that they go back to the engine unchanged.
+The signatures are the engine's (`sdk/go/common/resource/sig`). Decoded values are plain Python: dict, list,
+str, float, bool, None, with `Secret` around what is secret and `UNKNOWN` for what a preview cannot know
+yet. Assets and archives stay dicts with their signature, so that they go back to the engine unchanged.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from google.protobuf import struct_pb2
+from google.protobuf import struct_pb2  # type: ignore[import-untyped]
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a protocol constant
@@ -92,9 +92,9 @@ def _decode_value(value: struct_pb2.Value) -> Property:
     if kind == "string_value":
         return UNKNOWN if value.string_value == UNKNOWN_TEXT else value.string_value
     if kind == "number_value":
-        return value.number_value
+        return float(value.number_value)
     if kind == "bool_value":
-        return value.bool_value
+        return bool(value.bool_value)
     return None
 
 

@@ -1,4 +1,7 @@
-"""What both stand-ins need to be a Pulumi plugin: a gRPC server on loopback whose port is the first line of stdout."""
+"""What both stand-ins need to be a Pulumi plugin:
+
+a gRPC server on loopback whose port is the first line of stdout.
+"""
 
 import os
 import sys
@@ -7,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 
 # The engine sends whole programs' worth of state in one message; its own limit is 400 MiB.
 _MESSAGE_LIMIT = 400 * 1024 * 1024

@@ -1,7 +1,8 @@
 """SSH connections for the `command` stand-in: paramiko with the rules of pulumi-command 1.2.x.
 
-Pinned host key, key, agent and password authentication, an optional proxy, and retries with the engine's back-off (100 ms, growing
-by half up to 5 s). The wording of errors follows golang.org/x/crypto/ssh, because that is what users search for.
+Pinned host key, key, agent and password authentication, an optional proxy, and retries with the engine's
+back-off (100 ms, growing by half up to 5 s). The wording of errors follows golang.org/x/crypto/ssh, because
+that is what users search for.
 """
 
 import base64
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import paramiko
@@ -30,7 +32,10 @@ class SshError(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One `connection` (or its `proxy`) as the program gave it. `dial_timeout` is in seconds, 0 means none."""
+    """One `connection` (or its `proxy`) as the program gave it.
+
+    `dial_timeout` is in seconds, 0 means none.
+    """
 
     host: str
     port: int = 22
@@ -66,7 +71,10 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Dialer:
-    """How connections are tried: `cancelled` ends the retries, `progress` takes a line for each failed try."""
+    """How connections are tried:
+
+    `cancelled` ends the retries, `progress` takes a line for each failed try.
+    """
 
     cancelled: threading.Event
     progress: Callable[[str], None]
@@ -95,7 +103,10 @@ class Dialer:
                 yield transport
 
     def retry(self, what: str, endpoint: Endpoint, attempt: Callable[[], T]) -> T:
-        """The attempt's result. The limit counts retries: a limit of 10 makes 11 attempts, as the official plugin does."""
+        """The attempt's result.
+
+        The limit counts retries: a limit of 10 makes 11 attempts, as the official plugin does.
+        """
         limit = endpoint.dial_error_limit
         delay = _FIRST_DELAY
         failures = 0
@@ -123,8 +134,9 @@ def run(
 ) -> Outcome:
     """Run one command to its end.
 
-    `environment` must be accepted by the server (AcceptEnv), `hints` are sent and may be refused. The two callbacks get each piece
-    of output as it comes. Raises SshError when the session breaks; a non-zero status is an Outcome.
+    `environment` must be accepted by the server (AcceptEnv), `hints` are sent and may be refused. The two
+    callbacks get each piece of output as it comes. Raises SshError when the session breaks; a non-zero
+    status is an Outcome.
     """
     channel = transport.open_session()
     try:
@@ -242,12 +254,10 @@ def _authenticate(transport: paramiko.Transport, user: str, shown: Credentials) 
     """Key, then password, then agent: the order of the official plugin."""
     tries: list[Callable[[], object]] = []
     if shown.key is not None:
-        key = shown.key
-        tries.append(lambda: transport.auth_publickey(user, key))
+        tries.append(partial(transport.auth_publickey, user, shown.key))
     if shown.password is not None:
-        password = shown.password
-        tries.append(lambda: transport.auth_password(user, password))
-    tries += [lambda key=key: transport.auth_publickey(user, key) for key in shown.agent_keys]
+        tries.append(partial(transport.auth_password, user, shown.password))
+    tries += [partial(transport.auth_publickey, user, key) for key in shown.agent_keys]
     for attempt in tries:
         try:
             attempt()
@@ -260,7 +270,10 @@ def _authenticate(transport: paramiko.Transport, user: str, shown: Credentials) 
 
 @contextmanager
 def _credentials(endpoint: Endpoint) -> Iterator[Credentials]:
-    """Load key and agent once; a broken key or a dead agent socket fails at once, as in the official plugin."""
+    """Load key and agent once;
+
+    a broken key or a dead agent socket fails at once, as in the official plugin.
+    """
     key = _load_key(endpoint.private_key, endpoint.private_key_password) if endpoint.private_key else None
     path = endpoint.agent_socket or os.environ.get("SSH_AUTH_SOCK")
     if not path:
