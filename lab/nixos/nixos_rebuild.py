@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Stand-in for nixos-rebuild: evaluates the configuration with Nix, builds a generation and switches to it.
 
-What it takes of the real command line and how it differs is in README.md beside this file. Exit status: that of
-the step that failed; 1 for a configuration that does not evaluate or build, 2 for wrong usage.
+README.md beside this file says what it takes of the real command line and how it differs. Exit status: that
+of the step that failed; 1 for a configuration that does not evaluate or build, 2 for wrong usage.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Stand-in for NixOS's switch-to-configuration: makes the machine what a generation says.
 
-Usage: ``GENERATION/bin/switch-to-configuration check|boot|test|switch|dry-activate|stage2``; ``stage2`` is the
-lab's own, run at boot. Exit status as on NixOS: 0; 4 when a unit failed or is failed afterwards; 1 when refused
-before anything changed.
+Usage: ``GENERATION/bin/switch-to-configuration check|boot|test|switch|dry-activate|stage2``.
+``stage2`` is the lab's own, run at boot. Exit status as on NixOS: 0; 4 when a unit failed or is failed
+afterwards; 1 when refused before anything changed.
 """
 
 import fcntl
