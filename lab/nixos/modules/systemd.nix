@@ -115,10 +115,12 @@ let
   column = mkOption { type = types.str; default = "-"; };
 
   id = value: if value == null then "-" else toString value;
+  # Without a number, systemd 252 knows no way to name a primary group other than the one of the same name.
+  account = user: id user.uid + optionalString (user.group != user.name || user.uid != null) ":${user.group}";
   people = lib.filterAttrs (_: user: !user.isNormalUser) config.users.users;
   sysusers =
     lib.concatStrings (lib.mapAttrsToList (name: group: "g ${name} ${id group.gid}\n") config.users.groups)
-    + lib.concatStrings (lib.mapAttrsToList (_: user: "u ${user.name} ${if user.uid == null then ":${user.group}" else "${toString user.uid}:${user.group}"} - ${user.home}\n") people)
+    + lib.concatStrings (lib.mapAttrsToList (_: user: "u ${user.name} ${account user} - ${user.home}\n") people)
     + lib.concatStrings (lib.mapAttrsToList (_: user: concatMapStrings (group: "m ${user.name} ${group}\n") user.extraGroups) people);
 in
 {
