@@ -1,0 +1,106 @@
+"""The recording Immich behind the edge of the tests."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as the back end got it: the target byte for byte, header names in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, list[str]]
+    body_size: int
+
+
+@dataclass
+class Backend:
+    """An Immich that answers as told and remembers who asked.
+
+    `answers` maps (method, path) to status and headers; whatever is not in it gets 200. Bodies are read to
+    their end.
+    """
+
+    answers: dict[tuple[str, str], tuple[int, Mapping[str, str]]] = field(default_factory=dict)
+    received: list[Received] = field(default_factory=list)
+    port: int = 0
+    _server: http.server.ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        """Listen on a free port of 127.0.0.1."""
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the listener."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def targets(self) -> list[str]:
+        """Return the targets received so far, oldest first."""
+        return [request.target for request in self.received]
+
+
+def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits for a delayed acknowledgement
+
+        def handle_any(self) -> None:
+            method, target, _ = self.requestline.split(" ", 2)  # self.path has "//" already shortened
+            headers: dict[str, list[str]] = {}
+            for name, value in self.headers.items():
+                headers.setdefault(name.lower(), []).append(value)
+            size = _body_size(self.rfile, headers)
+            backend.received.append(Received(method, target, headers, size))
+            if "upgrade" in headers:
+                self.send_response(101)
+                self.send_header("Upgrade", headers["upgrade"][0])
+                self.send_header("Connection", "Upgrade")
+                self.end_headers()
+                self.close_connection = True
+                return
+            status, extra = backend.answers.get((method, target.split("?")[0]), (200, {}))
+            body = b"" if method == "HEAD" else b"immich"
+            self.send_response(status)
+            for name, value in extra.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("do_"):
+                return self.handle_any
+            raise AttributeError(name)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing: the tests look at `received`."""
+
+    return Handler
+
+
+def _body_size(stream: io.BufferedIOBase, headers: Mapping[str, list[str]]) -> int:
+    if "chunked" in "".join(headers.get("transfer-encoding", [])):
+        total = 0
+        while size := int(stream.readline().split(b";")[0], 16):
+            total += len(stream.read(size))
+            stream.readline()
+        stream.readline()
+        return total
+    remaining = int(headers.get("content-length", ["0"])[0])
+    total = 0
+    while remaining > 0 and (chunk := stream.read(min(remaining, 1 << 20))):
+        total += len(chunk)
+        remaining -= len(chunk)
+    return total

@@ -1,0 +1,92 @@
+"""Fixtures of the server tier: real Caddy on loopback (see edge.py)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+import toolchain
+from tests.server.certificates import Identity
+from tests.server.edge import Edge, Limits, caddy_user
+
+
+class EdgeMaker(Protocol):
+    """Starts an edge of a test's own, stopped when the test ends."""
+
+    def __call__(
+        self,
+        *,
+        uploads: str = "off",
+        limits: Limits | None = None,
+        caddyfile: str | None = None,
+        start: bool = True,
+    ) -> Edge: ...
+
+
+@pytest.fixture(scope="session")
+def caddy_program() -> Iterator[Path]:
+    """Return a Caddy that the user of the edge may run, wherever the project lies."""
+    program = toolchain.program("caddy")
+    if caddy_user() is None:
+        yield program
+        return
+    folder = Path(tempfile.mkdtemp(prefix="edge-caddy-"))
+    folder.chmod(0o755)
+    try:
+        copy = Path(shutil.copy(program, folder / "caddy"))
+        copy.chmod(0o755)
+        yield copy
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def _shared_edge(caddy_program: Path) -> Iterator[Edge]:
+    edge = Edge(caddy_program)
+    try:
+        edge.start()
+        yield edge
+    finally:
+        edge.stop()
+
+
+@pytest.fixture
+def edge(_shared_edge: Edge) -> Edge:
+    """Return the edge as it is by default; shared, so a test cleans up what it puts into its folders."""
+    _shared_edge.backend.received.clear()
+    _shared_edge.backend.answers.clear()
+    return _shared_edge
+
+
+@pytest.fixture(scope="session")
+def phone(_shared_edge: Edge) -> Identity:
+    """Return a device that is enrolled on the shared edge."""
+    return _shared_edge.device("phone")
+
+
+@pytest.fixture
+def make_edge(caddy_program: Path) -> Iterator[EdgeMaker]:
+    """Return a maker of edges with settings of their own."""
+    edges: list[Edge] = []
+
+    def make(
+        *,
+        uploads: str = "off",
+        limits: Limits | None = None,
+        caddyfile: str | None = None,
+        start: bool = True,
+    ) -> Edge:
+        made = Edge(caddy_program, uploads=uploads, limits=limits, caddyfile=caddyfile)
+        edges.append(made)
+        if start:
+            made.start()
+        return made
+
+    yield make
+    for made in edges:
+        made.stop()

@@ -1,0 +1,102 @@
+"""The access log: enough for fail2ban and the owner, no secret of anybody."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from tests.server.certificates import Identity
+from tests.server.edge import Edge
+
+pytestmark = pytest.mark.server
+
+SECRET = "S3cretOfAVisitor"
+SECRETS_IN_REQUESTS = (
+    f"/share/{SECRET}",
+    f"/share/{SECRET}/photos/0a1b2c3d-0000-4000-8000-0123456789ab",
+    f"/share/{SECRET}?x=1",
+    f"/Share/{SECRET}",
+    f"//share//{SECRET}",
+    f"/s/{SECRET}",
+    f"/s/my%20{SECRET}",
+    f"/api/shared-links/me?key={SECRET}",
+    f"/api/shared-links/me?slug={SECRET}/{SECRET}",
+    f"/api/shared-links/me?slug=a?{SECRET}",
+    f"/api/shared-links/me?slug=x&password={SECRET}",
+    f"/api/shared-links/me?slug=x&password=a={SECRET}",
+    f"/api/shared-links/me?k%65y={SECRET}",
+    f"/api/shared-links/me?apiKey={SECRET}&key=x",
+    f"/api/unknown?token={SECRET}",
+    f"https://immich.edge-tailnet.ts.net/share/{SECRET}",
+)
+SECRET_HEADERS = [
+    ("Cookie", f"immich_shared_link_token={SECRET}"),
+    ("Authorization", f"Bearer {SECRET}"),
+    ("x-api-key", SECRET),
+    ("x-immich-share-key", SECRET),
+    ("Referer", f"https://immich.edge-tailnet.ts.net/share/{SECRET}"),
+    ("X-Anything", SECRET),
+]
+
+
+def test_no_secret_gets_into_the_log(edge: Edge, phone: Identity) -> None:
+    edge.backend.answers["GET", "/api/shared-links/me"] = (
+        302,
+        {
+            "Location": f"/api/assets/x/original?key={SECRET}",
+            "Set-Cookie": f"immich_shared_link_token={SECRET}",
+        },
+    )
+    for identity in (None, phone):
+        address = edge.new_address()
+        for target in SECRETS_IN_REQUESTS:
+            edge.ask(target, address=address, identity=identity, headers=SECRET_HEADERS)
+            edge.ask(target, "POST", address=address, identity=identity, body=SECRET.encode())
+        edge.entries_of(address, count=2 * len(SECRETS_IN_REQUESTS) - 2)
+    assert SECRET not in edge.log.read_text()
+    assert SECRET not in edge.journal.read_text()
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [
+        ("/share/abc", "anon"),
+        ("/api/server/config", "anon"),
+        ("/api/shared-links/me?key=abc", "anon"),
+        ("/", "quiet"),
+        ("/api/users/me", "quiet"),
+        ("/api/shared-links/me?key=", "quiet"),
+        ("/api/socket.io/?EIO=4", "quiet"),
+        ("/.well-known/immich", "quiet"),
+        ("/apple-touch-icon.png", "quiet"),
+        ("/photos", "quiet"),
+        ("/auth/login", "quiet"),
+        ("/api/shared-links/me?key=a&password=b", "quiet"),
+        ("/wp-login.php", "scan"),
+        ("/.env", "scan"),
+        ("/.git/config", "scan"),
+        ("/api/v1/pods", "scan"),
+        ("/share/../api/users/me", "scan"),
+        ("/s/%c0%ae", "scan"),
+    ],
+)
+def test_each_request_gets_its_verdict(edge: Edge, target: str, verdict: str) -> None:
+    address = edge.new_address()
+    edge.ask(target, address=address, headers=[("User-Agent", "Visitor/1.0")])
+    [entry] = edge.entries_of(address)
+    assert entry["verdict"] == verdict
+    assert entry["user_agent"] == "Visitor/1.0"
+    assert "headers" not in entry["request"] and "resp_headers" not in entry
+
+
+def test_devices_are_logged_as_devices(edge: Edge, phone: Identity) -> None:
+    address = edge.new_address()
+    edge.ask("/wp-login.php", address=address, identity=phone)
+    [entry] = edge.entries_of(address)
+    assert entry["verdict"] == "device"
+
+
+def test_the_log_is_for_its_owner_and_group(edge: Edge) -> None:
+    edge.ask("/")
+    assert stat.S_IMODE(edge.log.stat().st_mode) == 0o640

@@ -1,0 +1,215 @@
+"""The way in: PROXY line, TLS, names, protocols, and the headers of every answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.certificates import Identity
+from tests.server.conftest import EdgeMaker
+from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge, caddy_user
+from tests.server.visitor import DOMAIN, ConnectionDroppedError
+
+pytestmark = pytest.mark.server
+
+
+def is_closed_unanswered(edge: Edge, first: bytes) -> bool:
+    """Tell whether the edge ends a bare connection that begins with `first` without a byte of TLS or HTTP."""
+    with edge.dial(first) as connection:
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
+        b"GET / HTTP/1.1\r\nHost: " + DOMAIN.encode() + b"\r\n\r\n",
+        b"PROXY TCP4 not-an-address 203.0.113.1 40000 443\r\n",
+        b"PROXY TCP4 192.0.2.1\r\n",
+    ],
+)
+def test_the_proxy_line_is_required(edge: Edge, first: bytes) -> None:
+    assert is_closed_unanswered(edge, first)
+
+
+def test_a_second_proxy_line_changes_nothing(edge: Edge) -> None:
+    two = b"PROXY TCP4 192.0.2.1 203.0.113.1 1 443\r\nPROXY TCP4 127.0.0.1 203.0.113.1 1 443\r\n"
+    with edge.dial(two) as connection:
+        assert b"HTTP/1.1 200" not in connection.recv(64)
+
+
+def test_a_wrong_host_is_misdirected(edge: Edge) -> None:
+    for host in ("other.example", "127.0.0.1", DOMAIN + "."):
+        with edge.connect(edge.new_address()) as connection:
+            assert connection.ask("/share/abc", host=host).status == 421
+    assert edge.backend.received == []
+    with edge.connect(edge.new_address()) as connection:
+        assert connection.ask("/share/abc", host=f"{DOMAIN}:443").status == 200
+
+
+@pytest.mark.parametrize("server_name", ["other.example", None])
+def test_a_wrong_name_gets_no_handshake(edge: Edge, server_name: str | None) -> None:
+    with pytest.raises(ConnectionDroppedError, match="alert"):
+        edge.connect(edge.new_address(), server_name=server_name)
+
+
+def test_http2_is_spoken_and_http3_not_offered(edge: Edge) -> None:
+    with edge.connect(edge.new_address(), protocols=["h3", "h2", "http/1.1"]) as connection:
+        assert connection.tls.selected_alpn_protocol() == "h2"
+    for target in ("/share/abc", "/"):
+        assert "alt-svc" not in edge.ask(target).headers
+
+
+def test_http2_answers_alike(edge: Edge) -> None:
+    curl = shutil.which("curl")
+    assert curl is not None, "curl is missing: install it (make setup does it)."
+    place = ["--resolve", f"{DOMAIN}:{edge.port}:127.0.0.1", "--haproxy-protocol", "--http2", "--insecure"]
+    for target, expected in (
+        ("/", "403 2"),
+        ("/api/server/config", "200 2"),
+        ("/api/shared-links/me?key=", "403 2"),
+    ):
+        done = subprocess.run(
+            [curl, "--silent", "--output", "/dev/null", "--write-out", "%{http_code} %{http_version}", *place]
+            + [f"https://{DOMAIN}:{edge.port}{target}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == expected
+
+
+def listeners(pid: int) -> set[str]:
+    """Return the sockets a process listens on, in the kernel's hex form: `tcp 0100007F:20FB`."""
+    own = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    found = set()
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]:
+            columns = line.split()
+            listening = columns[3] == "0A" if protocol.startswith("tcp") else True
+            if listening and f"socket:[{columns[9]}]" in own:
+                found.add(f"{protocol} {columns[1]}")
+    return found
+
+
+def test_the_only_listener_is_tcp_on_loopback(edge: Edge) -> None:
+    assert listeners(edge.pid) == {f"tcp 0100007F:{edge.port:04X}"}
+
+
+def test_caddy_runs_without_rights(edge: Edge) -> None:
+    """The permission tests mean nothing when Caddy is root."""
+    user = caddy_user()
+    expected = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
+    assert Path(f"/proc/{edge.pid}").stat().st_uid == expected != 0
+
+
+def test_long_headers_are_refused(edge: Edge) -> None:
+    address = edge.new_address()
+    assert edge.ask("/share/abc", address=address, headers=[("X-Long", "x" * 8_000)]).status == 200
+    assert edge.ask("/share/abc", address=address, headers=[("X-Long", "x" * 32_000)]).status == 431
+
+
+def test_every_answer_has_the_protective_headers(edge: Edge, phone: Identity) -> None:
+    wanted = {
+        "strict-transport-security": "max-age=31536000",
+        "x-content-type-options": "nosniff",
+        "x-robots-tag": "noindex, nofollow",
+        "referrer-policy": "no-referrer",
+    }
+    edge.backend.answers["GET", "/share/abc"] = (
+        200,
+        {"X-Robots-Tag": "all", "Referrer-Policy": "unsafe-url"},
+    )
+    for answer in (edge.ask("/share/abc"), edge.ask("/"), edge.ask("/api/users/me", identity=phone)):
+        assert {name: answer.headers.get(name) for name in wanted} == wanted
+        assert "server" not in answer.headers and "via" not in answer.headers
+
+
+def test_a_dead_immich_is_a_plain_json_error(make_edge: EdgeMaker) -> None:
+    edge = make_edge()
+    edge.backend.stop()
+    answer = edge.ask(
+        "/share/SecretKeyOfALink?password=secret", headers=[("Cookie", "immich_shared_link_token=secret")]
+    )
+    assert answer.status == 403, "a password in the query is not passed on"
+    answer = edge.ask("/share/SecretKeyOfALink", headers=[("Cookie", "immich_shared_link_token=secret")])
+    assert (answer.status, json.loads(answer.body)) == (502, {"status": 502, "message": "Bad Gateway"})
+    assert answer.headers["x-robots-tag"] == "noindex, nofollow"
+    assert "SecretKeyOfALink" not in edge.journal.read_text()
+    assert "secret" not in edge.journal.read_text()
+
+
+def adapted(edge: Edge, caddyfile: Path) -> dict[str, Any]:
+    """Return what Caddy makes of a Caddyfile."""
+    done = edge.run_caddy("adapt", "--config", str(caddyfile), "--adapter", "caddyfile")
+    assert done.returncode == 0, done.stderr
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def test_the_guards_survive_adaptation(edge: Edge) -> None:
+    """A `servers` block with an address would be dropped silently; only the adapted JSON shows it."""
+    [server] = adapted(edge, edge.folder / "Caddyfile")["apps"]["http"]["servers"].values()
+    assert server["listen"] == [f"127.0.0.1:{edge.port}"]
+    assert server["protocols"] == ["h1", "h2"]
+    assert server["strict_sni_host"] is True
+    assert "trusted_proxies" not in server
+    wrappers = server["listener_wrappers"]
+    assert [wrapper["wrapper"] for wrapper in wrappers] == ["proxy_protocol", "tls"]
+    assert wrappers[0]["fallback_policy"] == "REQUIRE" and "allow" not in wrappers[0]
+    assert server["read_header_timeout"] and server["idle_timeout"] and server["max_header_bytes"]
+    [ours, any_other_name] = server["tls_connection_policies"]
+    assert ours["match"] == {"sni": [DOMAIN]}
+    assert ours["client_authentication"]["mode"] == "verify_if_given"
+    assert any_other_name == {}, "no certificate is meant for another name"
+
+
+def test_the_caddyfile_needs_no_environment(edge: Edge, caddy_program: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "Caddyfile"
+    copy.write_text((SERVER_FILES / "Caddyfile").read_text())
+    done = subprocess.run(
+        [caddy_program, "adapt", "--config", copy],
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    config = json.loads(done.stdout)
+    [server] = config["apps"]["http"]["servers"].values()
+    assert server["listen"] == ["127.0.0.1:8443"]
+    assert config["admin"]["listen"] == "unix//run/caddy/admin.sock"
+    assert "/var/lib/immich-exposure/devices" in done.stdout
+
+
+def test_a_wrong_value_of_uploads_is_refused(make_edge: EdgeMaker) -> None:
+    edge = make_edge(uploads="maybe", start=False)
+    done = edge.run_caddy("adapt", "--config", "Caddyfile")
+    assert done.returncode != 0 and "uploads-maybe" in done.stderr
+
+
+def test_the_caddyfile_is_formatted(edge: Edge) -> None:
+    done = edge.run_caddy("fmt", "--diff", "Caddyfile")
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if line[:1] in "+-" and line] == []
+
+
+def test_a_forced_reload_reads_a_renewed_certificate(make_edge: EdgeMaker) -> None:
+    edge = make_edge()
+    before = edge.connect(edge.new_address())
+    first = before.tls.getpeercert(binary_form=True)
+    edge.renew_server_certificate()
+    edge.reload()
+    with edge.connect(edge.new_address()) as after:
+        assert after.tls.getpeercert(binary_form=True) != first
+        assert after.ask("/").body == FORBIDDEN
+    before.tls.close()
