@@ -84,10 +84,11 @@ let
       fi
       caddy adapt --adapter caddyfile --config ${caddyfile} >"$scratch/adapted" 2>/dev/null
       # A misplaced option can drop these without a word, and visitors could then choose the address they come from.
+      occurrences() { grep -o -e "$1" "$scratch/adapted" | wc -l; }
       for needed in '"listen":\["${loopback}:${toString settings.proxyPort}"\]' '"protocols":\["h1","h2"\]' \
         '"listener_wrappers":\[{"fallback_policy":"REQUIRE",[^]]*"wrapper":"proxy_protocol"},{"wrapper":"tls"}\]'; do
-        if [ "$(grep -o -e "$needed" "$scratch/adapted" | wc -l)" != "$(grep -o -e '"listen":' "$scratch/adapted" | wc -l)" ]; then
-          echo "Caddy would listen without $needed, so the switch is refused; restore the Caddyfile with pulumi up." >&2
+        if [ "$(occurrences "$needed")" = 0 ] || [ "$(occurrences "$needed")" != "$(occurrences '"listen":\[')" ]; then
+          echo "A listener of Caddy would be without $needed, so the switch is refused; restore the Caddyfile by pulumi up." >&2
           exit 1
         fi
       done
