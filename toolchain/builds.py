@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain import paths
 from toolchain.errors import ToolchainError
-from toolchain.paths import BIN, HOME, PROJECT, PULUMI_BIN
 
 PULUMI_VERSION = "3.259.0"
 TAILSCALE_VERSION = "1.102.5"
@@ -31,7 +31,7 @@ class Product:
     version: str
     first_build: int
     linker_flags: str = ""
-    folder: Path = BIN
+    folder: Path = paths.BIN
 
     @property
     def path(self) -> Path:
@@ -41,7 +41,7 @@ class Product:
     @property
     def stamp(self) -> Path:
         """The file that holds the digest of what the program was built from."""
-        return HOME / "stamps" / self.name
+        return paths.HOME / "stamps" / self.name
 
 
 _TAILSCALE_FLAGS = (
@@ -54,17 +54,17 @@ PRODUCTS: dict[str, Product] = {
     for product in (
         Product(
             "pulumi",
-            PROJECT / "toolchain" / "pulumi",
+            paths.PROJECT / "toolchain" / "pulumi",
             "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
             PULUMI_VERSION,
             300,
             f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI_VERSION}",
-            PULUMI_BIN,
+            paths.PULUMI_BIN,
         ),
-        Product("caddy", PROJECT / "server" / "caddy", ".", "server/caddy/go.mod", 90),
+        Product("caddy", paths.PROJECT / "server" / "caddy", ".", "server/caddy/go.mod", 90),
         Product(
             "tailscale",
-            PROJECT / "lab" / "internet",
+            paths.PROJECT / "lab" / "internet",
             "tailscale.com/cmd/tailscale",
             TAILSCALE_VERSION,
             60,
@@ -72,13 +72,13 @@ PRODUCTS: dict[str, Product] = {
         ),
         Product(
             "tailscaled",
-            PROJECT / "lab" / "internet",
+            paths.PROJECT / "lab" / "internet",
             "tailscale.com/cmd/tailscaled",
             TAILSCALE_VERSION,
             90,
             _TAILSCALE_FLAGS,
         ),
-        Product("lab-internet", PROJECT / "lab" / "internet", ".", "lab/internet/go.mod", 90),
+        Product("lab-internet", paths.PROJECT / "lab" / "internet", ".", "lab/internet/go.mod", 90),
     )
 }
 

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolchain import builds, programs, system
+from toolchain import builds, paths, programs, system
 from toolchain.errors import ToolchainError
-from toolchain.paths import COMMAND_PLUGIN, ENVIRONMENT_FILE, LANGUAGE_HOST, PROJECT, VENV_PYTHON
 
 COMMAND_PLUGIN_VERSION = "1.2.1"
 _SDK = "github.com/pulumi/pulumi/sdk/v3"
@@ -41,15 +40,15 @@ def setup(names: Sequence[str] = ()) -> None:
 def install_language_host() -> None:
     """Install the stand-in for the Python language host, or remove it when the official one is there."""
     if programs.official_language_host():
-        shutil.rmtree(LANGUAGE_HOST, ignore_errors=True)
+        shutil.rmtree(paths.LANGUAGE_HOST, ignore_errors=True)
         return
     sdk = sdk_folder() / "python"
-    LANGUAGE_HOST.mkdir(parents=True, exist_ok=True)
+    paths.LANGUAGE_HOST.mkdir(parents=True, exist_ok=True)
     for script in _SDK_SCRIPTS:
-        _place(LANGUAGE_HOST / Path(script).name, (sdk / script).read_text())
-    executor = LANGUAGE_HOST / "pulumi-language-python-exec"
+        _place(paths.LANGUAGE_HOST / Path(script).name, (sdk / script).read_text())
+    executor = paths.LANGUAGE_HOST / "pulumi-language-python-exec"
     _place(
-        LANGUAGE_HOST / "pulumi-language-python",
+        paths.LANGUAGE_HOST / "pulumi-language-python",
         wrapper("toolchain.standins.language_python", "--use-executor", str(executor)),
     )
 
@@ -59,13 +58,13 @@ def install_command_plugin() -> None:
 
     where that cannot be, install the stand-in. Tried once, not at each setup.
     """
-    if programs.official_command_plugin() is None and not COMMAND_PLUGIN.exists():
+    if programs.official_command_plugin() is None and not paths.COMMAND_PLUGIN.exists():
         fetch_command_plugin()
     if programs.official_command_plugin():
-        shutil.rmtree(COMMAND_PLUGIN, ignore_errors=True)
+        shutil.rmtree(paths.COMMAND_PLUGIN, ignore_errors=True)
         return
-    COMMAND_PLUGIN.mkdir(parents=True, exist_ok=True)
-    _place(COMMAND_PLUGIN / "pulumi-resource-command", wrapper("toolchain.standins.command_plugin"))
+    paths.COMMAND_PLUGIN.mkdir(parents=True, exist_ok=True)
+    _place(paths.COMMAND_PLUGIN / "pulumi-resource-command", wrapper("toolchain.standins.command_plugin"))
 
 
 def fetch_command_plugin() -> None:
@@ -113,8 +112,8 @@ def wrapper(module: str, *arguments: str) -> str:
 
     -I keeps the folder of the program that is run out of the stand-in's imports.
     """
-    code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from {module} import main; main()"
-    words = " ".join(shlex.quote(word) for word in (str(VENV_PYTHON), "-I", "-c", code, *arguments))
+    code = f"import sys; sys.path.insert(0, {str(paths.PROJECT)!r}); from {module} import main; main()"
+    words = " ".join(shlex.quote(word) for word in (str(paths.VENV_PYTHON), "-I", "-c", code, *arguments))
     return f'#!/bin/sh\nexec {words} "$@"\n'
 
 
@@ -124,8 +123,8 @@ def write_environment_file() -> None:
     .toolchain/env` in a shell makes plain `pulumi` work. It asks each time, so that it never shadows what
     is installed later.
     """
-    python, project = shlex.quote(str(VENV_PYTHON)), shlex.quote(str(PROJECT))
-    _place(ENVIRONMENT_FILE, f'eval "$(cd {project} && {python} -m toolchain env)"\n', mode=0o644)
+    python, project = shlex.quote(str(paths.VENV_PYTHON)), shlex.quote(str(paths.PROJECT))
+    _place(paths.ENVIRONMENT_FILE, f'eval "$(cd {project} && {python} -m toolchain env)"\n', mode=0o644)
 
 
 def _place(path: Path, content: str, mode: int = 0o755) -> None:

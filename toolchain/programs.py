@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from toolchain import paths
 from toolchain.builds import PRODUCTS, parse_version
 from toolchain.errors import ToolchainError
-from toolchain.paths import COMMAND_PLUGIN, HOME, LANGUAGE_HOST
 
 # `requiredPulumiVersion` in Pulumi.yaml is understood from here on.
 OLDEST_PULUMI = (3, 219, 0)
@@ -61,9 +61,9 @@ def pulumi_path() -> str:
     if official_pulumi() is None:
         folders.insert(0, str(PRODUCTS["pulumi"].path.parent))
     if official_language_host() is None:
-        folders.append(str(LANGUAGE_HOST))
+        folders.append(str(paths.LANGUAGE_HOST))
     if official_command_plugin() is None:
-        folders.append(str(COMMAND_PLUGIN))
+        folders.append(str(paths.COMMAND_PLUGIN))
     return os.pathsep.join(folders)
 
 
@@ -71,10 +71,12 @@ def pulumi_programs() -> list[Program]:
     """The Pulumi CLI, the Python language host and the command plugin that a run uses, in this order."""
     standins = (
         official_language_host()
-        or Program("pulumi-language-python", "3.259.0", "stand-in", LANGUAGE_HOST / "pulumi-language-python"),
+        or Program(
+            "pulumi-language-python", "3.259.0", "stand-in", paths.LANGUAGE_HOST / "pulumi-language-python"
+        ),
         official_command_plugin()
         or Program(
-            "pulumi-resource-command", "1.2.1", "stand-in", COMMAND_PLUGIN / "pulumi-resource-command"
+            "pulumi-resource-command", "1.2.1", "stand-in", paths.COMMAND_PLUGIN / "pulumi-resource-command"
         ),
     )
     return [official_pulumi() or _built("pulumi"), *standins]
@@ -132,7 +134,7 @@ def _built(name: str) -> Program:
 def _outside_path() -> list[str]:
     """The user's PATH without what we put there ourselves (in a shell that has read `.toolchain/env`)."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return [folder for folder in folders if not Path(folder).is_relative_to(HOME)]
+    return [folder for folder in folders if not Path(folder).is_relative_to(paths.HOME)]
 
 
 def _which(name: str) -> Path | None:
