@@ -75,7 +75,7 @@ swap_out() {
 # ---- Building and activating
 
 fail_with_log() {
-  tail -n 15 "$REBUILD_LOG" | cut -c 1-400 >&2 || :
+  tail -n 15 "$REBUILD_LOG" | cut -c 1-400 | sed 's/^/  | /' >&2 || :
   die "$* The lines above are the end of $REBUILD_LOG."
 }
 
@@ -267,7 +267,7 @@ change() {
   UNDO=:
   rm -f "$AT_START" "$ROLLBACK"
   generation=$(readlink "$PROFILE")
-  generation=${generation##*/system-}
+  generation=${generation#system-}
   printf '{"generation":%s}\n' "${generation%-link}"
 }
 

@@ -1,0 +1,233 @@
+"""A pretend server for the scripts in server/scripts: a folder as its root, and recording fakes as its commands.
+
+A script runs exactly as over SSH: ``lib.sh`` + ``payload()`` + the script as one text on the shell's standard
+input. All that it calls and that would touch a real machine is a fake which writes its command line into one
+record; coreutils are real.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[3]
+SCRIPTS = PROJECT / "server" / "scripts"
+SHELLS: dict[str, list[str]] = {
+    "dash": ["dash"],
+    # With pipefail, as writeShellApplication runs the command on NixOS; what bears it runs without as well.
+    "bash": ["bash", "-o", "pipefail"],
+}
+DOMAIN = "immich.lab-tailnet.ts.net"
+RUNNING = f"Running {DOMAIN} true true true"
+
+# Bodies of the fakes, sh. $FAKES is their folder; they keep what they remember there.
+BODIES = {
+    "id": "echo 0",
+    "chown": "",
+    "getent": '[ -e "$FAKES/caddy-group" ]',
+    # The clock stands still but for sleeping, which takes half a minute of it: long waits take no time.
+    "sleep": 'clock=$(cat "$FAKES/clock"); echo $((clock + 30)) >"$FAKES/clock"',
+    "date": 'case $1 in +%s) cat "$FAKES/clock" ;; *) TZ=UTC exec /bin/date "$@" ;; esac',
+    # Units listed in `active` run, units listed in `failed` have failed.
+    "systemctl": """
+        case $1 in
+          is-active) grep -qx -- "${3%.service}" "$FAKES/active" ;;
+          --failed) cat "$FAKES/failed" ;;
+          is-system-running) echo running ;;
+          reload) [ ! -e "$FAKES/reload-fails" ] ;;
+        esac""",
+    # Runs the command at once when told to wait for it, with its output where the unit would have it.
+    "systemd-run": """
+        wait=no output=/dev/null
+        while [ $# -gt 0 ]; do
+          case $1 in
+            --wait) wait=yes ;;
+            --property=StandardOutput=append:*) output=${1#*append:} ;;
+            --*) ;;
+            *) break ;;
+          esac
+          shift
+        done
+        [ $wait = no ] || "$@" >>"$output" 2>&1""",
+    "tailscale": 'echo "{}"',
+    # The unit tier has no Nix: what the expressions would make of Tailscale's JSON is said in two files.
+    "nix-instantiate": """
+        case $* in
+          *AllowFunnel*) printf '"%s"' "$(cat "$FAKES/funnel-words")" ;;
+          *) printf '"%s"' "$(cat "$FAKES/tailscale-words")" ;;
+        esac""",
+    "nixos-rebuild": """
+        echo "build output"
+        [ ! -e "$FAKES/build-fails" ] || { echo "error: undefined variable"; exit 1; }
+        ln -s "$(cat "$FAKES/built")" result""",
+    "nix-env": """
+        case $3 in
+          --set) link=system-42-link target=$4; ln -sfn "$target" "${2%/*}/$link" ;;
+          --switch-generation) link=system-$4-link ;;
+        esac
+        ln -sfn "$link" "$2" """,
+    "curl": """
+        for url; do :; done
+        proxied=no output=
+        while [ $# -gt 1 ]; do
+          case $1 in --haproxy-protocol) proxied=yes ;; --output) output=$2 ;; esac
+          shift
+        done
+        path=/${url#*://*/}
+        answer=$(grep -F -- "$proxied $path " "$FAKES/answers" | head -n 1) || answer="- - 000"
+        status=$(echo "$answer" | cut -d " " -f 3) body=$(echo "$answer" | cut -d " " -f 4-)
+        if [ -n "$output" ]; then
+          printf "%s" "$body" >"$output"
+          printf "%s" "$status"
+        else
+          printf "%s" "$body"
+        fi
+        [ "$status" != 000 ]""",
+    "ss": 'cat "$FAKES/listeners"',
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a script ended: exit status, its result and what it told."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The error sentence, without its prefix; empty when there was none."""
+        return "\n".join(
+            line.removeprefix("error: ") for line in self.stderr.splitlines() if line.startswith("error: ")
+        )
+
+
+class Machine:
+    """A pretend server under ``folder``; its scripts run in the shell called ``shell`` (a key of SHELLS)."""
+
+    def __init__(self, folder: Path, shell: str) -> None:
+        self.shell = SHELLS[shell]
+        self.root = folder / "root"
+        self.fakes = folder / "fakes"
+        self.temporary = folder / "tmp"
+        self.config = self.root / "etc/nixos"
+        self.state = self.root / "var/lib/immich-exposure"
+        for place in (self.config, self.root / "var/lib", self.fakes, self.temporary):
+            place.mkdir(parents=True)
+        for name, body in BODIES.items():
+            self.fake(name, body)
+        self.remember(clock="1000000", active="", failed="", answers="", listeners="")
+        self.remember(**{"tailscale-words": RUNNING, "funnel-words": "shut no"})
+
+    def fake(self, name: str, body: str) -> None:
+        """Put a recording stand-in for command ``name`` first on the PATH."""
+        program = self.fakes / name
+        body = textwrap.dedent(body).strip()
+        record = (
+            f"""{{ printf '%s' {name}; for word; do printf ' %s' "$word"; done; echo; }} >>"$FAKES/record" """
+        )
+        program.write_text(f"#!/bin/sh\n{record}\n{body}\n")
+        program.chmod(0o755)
+
+    def unfake(self, name: str) -> None:
+        """Let the real command through."""
+        (self.fakes / name).unlink()
+
+    def remember(self, **files: str) -> None:
+        """Set what the fakes look up, one file each."""
+        for name, content in files.items():
+            (self.fakes / name).write_text(content + "\n")
+
+    def write(self, path: Path, content: str, mode: int = 0o644) -> None:
+        """Put a file on the server."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        path.chmod(mode)
+
+    def run(self, script: str, *arguments: str, payload: dict[str, str] | None = None) -> Outcome:
+        """Run ``script`` as the operator does; ``payload`` maps relative paths to contents of mode 0644."""
+        text = (SCRIPTS / "lib.sh").read_text()
+        if payload is not None:
+            puts = "".join(
+                f"put 0644 '{path}' <<'IMMICH_EXPOSURE_END'\n{body}IMMICH_EXPOSURE_END\n"
+                for path, body in payload.items()
+            )
+            text += f"payload() {{\n{puts}:\n}}\n"
+        text += (SCRIPTS / f"{script}.sh").read_text()
+        return self.run_text(text, *arguments)
+
+    def run_text(self, text: str, *arguments: str) -> Outcome:
+        """Run any text as a script, in this server's environment."""
+        environment = {
+            "PATH": f"{self.fakes}:{os.environ['PATH']}",
+            "FAKES": str(self.fakes),
+            "TMPDIR": str(self.temporary),
+            "IMMICH_EXPOSURE_ROOT": str(self.root),
+            "HOME": str(self.temporary),
+        }
+        done = subprocess.run(
+            [*self.shell, "-s", "--", *arguments],
+            input=text,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        left = [path.name for path in self.temporary.iterdir() if path.name.startswith("tmp.")]
+        assert left == [], "the script left its private folder behind"
+        return Outcome(done.returncode, done.stdout, self._plain(done.stderr))
+
+    def commands(self, *names: str) -> list[str]:
+        """The recorded command lines in order, only of ``names`` if given, this machine's paths cut out."""
+        record = self.fakes / "record"
+        lines = self._plain(record.read_text()).splitlines() if record.exists() else []
+        return [line for line in lines if not names or line.split(" ")[0] in names]
+
+    def forget_commands(self) -> None:
+        """Start the record anew."""
+        (self.fakes / "record").unlink(missing_ok=True)
+
+    def files(self, folder: Path) -> dict[str, str]:
+        """Every file under ``folder``: relative path to "MODE content"."""
+        return {
+            str(path.relative_to(folder)): f"{path.stat().st_mode & 0o777:04o} {path.read_text()}"
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    def _plain(self, text: str) -> str:
+        text = re.sub(re.escape(str(self.temporary)) + r"/tmp\.\w+", "WORK", text)
+        text = re.sub(r"--setenv=PATH=\S+", "--setenv=PATH=...", text)
+        text = re.sub(r"(immich-exposure-(?:rebuild|switch|rollback))-\d+", r"\1-PID", text)
+        return text.replace(str(self.root), "")
+
+
+def result(outcome: Outcome) -> dict[str, object]:
+    """The one JSON object on the one line of standard output; fails the test when the script failed."""
+    assert outcome.status == 0, outcome.stderr
+    assert outcome.stdout.count("\n") == 1, outcome.stdout
+    answer = json.loads(outcome.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def available_shells() -> list[str]:
+    """The shells of SHELLS that this machine has."""
+    return [name for name, command in SHELLS.items() if shutil.which(command[0])]
+
+
+def assert_sentence(outcome: Outcome, *fragments: str) -> None:
+    """The script failed with exactly one error: a full sentence with a remedy, holding ``fragments``."""
+    assert outcome.status != 0, "the script should have failed"
+    assert outcome.stdout == ""
+    assert outcome.error.count("\n") == 0 and outcome.error, outcome.stderr
+    assert re.fullmatch(r"\S.*[.]", outcome.error), outcome.error
+    assert re.search(r"[;,.(] *(?:\S|$)", outcome.error[:-1]), f"no remedy: {outcome.error}"
+    for fragment in fragments:
+        assert fragment in outcome.error
