@@ -7,6 +7,7 @@ afterwards; 1 when refused before anything changed.
 """
 
 import fcntl
+import grp
 import json
 import os
 import shutil
@@ -178,6 +179,8 @@ def _activate(plan: Plan) -> int:
     _point(CURRENT, plan.new)
     print("setting up /etc...", file=sys.stderr)
     _people(plan.old, plan.new)
+    # As on NixOS: old failures are forgotten here, so a unit counts below when it has failed (again) by then.
+    _run("systemctl", "reset-failed")
     ok = _run("systemctl", "daemon-reload") == 0
     ok &= _tmpfiles(plan.new)
     ok &= _systemctl("reload", plan.reload, "reloading the following units")
@@ -240,7 +243,9 @@ def _people(old: Path | None, new: Path) -> None:
     before, after = _declared(old), _declared(new)
     for user in sorted(before["users"] - after["users"]):
         _run("userdel", user)
-    for group in sorted(before["groups"] - after["groups"]):
+    # userdel takes a group of the user's own name along.
+    left = {entry.gr_name for entry in grp.getgrall()}
+    for group in sorted((before["groups"] - after["groups"]) & left):
         _run("groupdel", "--force", group)
 
 
@@ -268,7 +273,8 @@ def _active(unit: str) -> bool:
 
 
 def _failed_units() -> list[str]:
-    command = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"]
+    """Units that have failed, and those that systemd starts again and again because they fail."""
+    command = ["systemctl", "list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--full"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return [line.split()[0] for line in listed.splitlines() if line.strip()]
 
