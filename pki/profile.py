@@ -9,24 +9,49 @@ from pki.key import KeyType
 
 # RFC 5280, appendix A.1: ub-common-name and ub-organization-name.
 _TEXT_LIMIT = 64
-# 2049 is the last year that UTCTime can hold; a century is a typing mistake rather than a wish.
-_DAYS_LIMIT = 36_500
+# A century; more is a typing mistake rather than a wish.
+DAYS_LIMIT = 36_500
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 
 
-def _require_text(what: str, text: str) -> None:
-    if not text.strip() or len(text) > _TEXT_LIMIT or not text.isprintable():
-        raise KeystoreError(
-            f"The {what} {text!r} must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280). Choose "
-            "another text."
-        )
+def text_problem(text: str) -> str | None:
+    """Say what keeps a text from standing in a certificate's subject; None when nothing does."""
+    if text.strip() and len(text) <= _TEXT_LIMIT and text.isprintable():
+        return None
+    return f"must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280)"
+
+
+def authority_name_problem(text: str) -> str | None:
+    """Say what keeps a text from being an authority's common name; None when nothing does.
+
+    Android picks the wrong trust anchor when the CA is named like the server (immich#15230).
+    """
+    if _HOST_NAME.fullmatch(text):
+        return "looks like a host name, and Android rejects servers that are named like the CA"
+    return text_problem(text)
+
+
+def country_problem(text: str) -> str | None:
+    """Say what keeps a text from being a country in a subject; None when nothing does."""
+    return None if _COUNTRY.fullmatch(text) else "must be two capital letters (ISO 3166)"
+
+
+def _require(what: str, text: str, problem: str | None, example: str) -> None:
+    if problem is not None:
+        raise KeystoreError(f"The {what} {text!r} {problem}. Use for example {example!r}.")
 
 
 def _require_days(days: int) -> None:
-    if not 1 <= days <= _DAYS_LIMIT:
-        raise KeystoreError(f"A validity of {days} days is out of range. Use 1 to {_DAYS_LIMIT} days.")
+    if not 1 <= days <= DAYS_LIMIT:
+        raise KeystoreError(f"A validity of {days} days is out of range. Use 1 to {DAYS_LIMIT} days.")
+
+
+def _require_known(value: str, kind: type[KeyType] | type[Platform]) -> None:
+    # The types say it already, but values also come out of serialised state.
+    if value not in list(kind):
+        raise KeystoreError(f"{value!r} is not known here. Use one of {', '.join(kind)}.")
 
 
 @dataclass(frozen=True)
@@ -44,19 +69,12 @@ class AuthorityProfile:
     key_type: KeyType = KeyType.ECDSA_P256
 
     def __post_init__(self) -> None:
-        _require_text("CA's common name", self.common_name)
-        _require_text("CA's organization", self.organization)
+        name = self.common_name
+        _require("CA's common name", name, authority_name_problem(name), "Immich Client CA")
+        _require("CA's organization", self.organization, text_problem(self.organization), "Personal")
+        _require("CA's country", self.country, country_problem(self.country), "US")
         _require_days(self.validity_days)
-        if not _COUNTRY.fullmatch(self.country):
-            raise KeystoreError(
-                f"The CA's country {self.country!r} must be two capital letters (ISO 3166), for example 'US'."
-            )
-        if _HOST_NAME.fullmatch(self.common_name):
-            # Android picks the wrong trust anchor when the CA is named like the server (immich#15230).
-            raise KeystoreError(
-                f"The CA's common name {self.common_name!r} looks like a host name, and Android rejects "
-                "servers named like the CA. Choose a name with a space in it, for example 'Immich Client CA'."
-            )
+        _require_known(self.key_type, KeyType)
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,8 @@ class DeviceProfile:
     key_type: KeyType = KeyType.ECDSA_P256
 
     def __post_init__(self) -> None:
-        _require_text("device's common name", self.common_name)
-        _require_text("device's organization", self.organization)
+        _require("device's common name", self.common_name, text_problem(self.common_name), "phone-anna")
+        _require("device's organization", self.organization, text_problem(self.organization), "MyOrg")
         _require_days(self.validity_days)
+        _require_known(self.key_type, KeyType)
+        _require_known(self.platform, Platform)

@@ -1,0 +1,466 @@
+"""The stack's configuration: every key, its default, its bounds, and a message for every mistake.
+
+`load` is a pure function of a mapping; `from_pulumi` gathers that mapping from the engine. Keys are described
+for the user in `Pulumi.yaml`, whose defaults a test compares with the ones here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pulumi
+from pulumi.runtime import config as engine_config
+
+from components.config_checks import (
+    address_problem,
+    config_dir_problem,
+    device_name_problem,
+    duration_problem,
+    host_key_problem,
+    host_problem,
+    keystore_problem,
+    moment_problem,
+    private_key_problem,
+    roots_problem,
+    user_problem,
+)
+from components.config_reader import Problems, Section
+from pki import KeyType, Platform
+from pki.profile import DAYS_LIMIT, authority_name_problem, country_problem, text_problem
+from pki.vault import PASSPHRASE_LENGTH
+
+NAMESPACE = "immich-exposure"
+"""The Pulumi project's name, which is the namespace of its keys."""
+
+FUNNEL_PORTS = (443, 8443, 10000)
+"""The ports that Tailscale Funnel offers (tailscale.com/kb/1223/funnel)."""
+
+HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."
+DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
+
+
+class ConfigError(pulumi.RunError):
+    """The configuration cannot be used. The message lists every problem at once.
+
+    A `pulumi.RunError`, so that the engine prints the message and no stack trace.
+    """
+
+    def __init__(self, stack: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"The configuration of the stack {stack!r} has {count}:{lines}")
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """A device that gets a certificate: its name in the keystore and on the server, and its subject."""
+
+    name: str
+    platform: Platform
+    common_name: str
+    organization: str
+
+
+@dataclass(frozen=True)
+class AuthorityConfig:
+    """Subject of the certificate authority, and its validity in days."""
+
+    common_name: str
+    organization: str
+    country: str
+    validity_days: int
+
+
+@dataclass(frozen=True)
+class RateLimits:
+    """What one anonymous address may do: requests in a window, and link passwords in a window (seconds)."""
+
+    requests: int
+    window_seconds: int
+    password_attempts: int
+    password_window_seconds: int
+
+
+@dataclass(frozen=True)
+class Bans:
+    """When fail2ban bans an address, and for how long; times as fail2ban writes them (`10m`, `1h`)."""
+
+    max_retry: int
+    find_time: str
+    ban_time: str
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """How the outside check reaches the server.
+
+    `connect_to` (`HOST:PORT`) replaces the look-up in public DNS, `roots_file` (PEM, relative to the project)
+    the system's trusted roots. Both are None but in the lab.
+    """
+
+    connect_to: str | None
+    roots_file: str | None
+
+
+@dataclass(frozen=True)
+class ExposureConfig:
+    """The whole configuration, valid. Paths on this machine stand as configured, relative to the project.
+
+    `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
+    `ssh_private_key_file` of None means the SSH agent.
+    """
+
+    host: str
+    host_key: str
+    ssh_user: str
+    ssh_port: int
+    ssh_private_key_file: str | None
+    config_dir: str
+    flake: str | None
+    immich_port: int
+    proxy_port: int
+    funnel_port: int
+    devices: tuple[DeviceConfig, ...]
+    ca: AuthorityConfig
+    client_validity_days: int
+    key_type: KeyType
+    keystore: str
+    keystore_passphrase: pulumi.Output[str]
+    purge_keystore: bool
+    uploads: bool
+    rate_limits: RateLimits
+    bans: Bans
+    lease_hours: int | None
+    expose_until: datetime | None
+    renew_before_days: int
+    check: CheckConfig
+
+
+def from_pulumi() -> ExposureConfig:
+    """Read the configuration of the stack that is being deployed.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    prefix = f"{NAMESPACE}:"
+    values = {**engine_config.get_config_env(), **engine_config.CONFIG.get()}
+    in_environment = engine_config.get_config_secret_keys_env()
+    secrets = {key for key in values if key in in_environment or engine_config.is_config_secret(key)}
+    ours = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+    return load(
+        {key: _decoded(key, value) for key, value in ours.items()},
+        stack=pulumi.get_stack(),
+        project_dir=Path.cwd(),
+        secret_keys={key.removeprefix(prefix) for key in secrets},
+    )
+
+
+def load(
+    raw: Mapping[str, object],
+    *,
+    stack: str,
+    project_dir: Path,
+    secret_keys: Collection[str] = ("keystorePassphrase",),
+) -> ExposureConfig:
+    """Turn a mapping of keys and decoded values into the configuration.
+
+    Args:
+        raw: the keys of the namespace, without it; groups and lists as mappings and lists.
+        stack: name of the stack, for messages and the keystore's default place.
+        project_dir: where relative paths begin.
+        secret_keys: keys that are stored encrypted; no message shows their values.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    problems = Problems(hidden={*secret_keys, "keystorePassphrase"})
+    top = Section(raw, problems)
+    config = _read(top, stack, project_dir)
+    _check_passphrase(top, secret_keys)
+    _check_ports(top, config)
+    _check_validity(top, config)
+    top.refuse_unknown()
+    if problems.lines:
+        raise ConfigError(stack, problems.lines)
+    return config
+
+
+def settings_json(config: ExposureConfig) -> str:
+    """Return the settings that the NixOS module reads: indented JSON in a fixed order."""
+    limits, bans = config.rate_limits, config.bans
+    settings = {
+        "proxyPort": config.proxy_port,
+        "immichPort": config.immich_port,
+        "funnelPort": config.funnel_port,
+        "uploads": config.uploads,
+        "rateLimits": {
+            "requests": limits.requests,
+            "windowSeconds": limits.window_seconds,
+            "passwordAttempts": limits.password_attempts,
+            "passwordWindowSeconds": limits.password_window_seconds,
+        },
+        "bans": {"maxRetry": bans.max_retry, "findTime": bans.find_time, "banTime": bans.ban_time},
+    }
+    return json.dumps(settings, indent=2) + "\n"
+
+
+# Keys whose values are text and are taken as they are; the others are JSON in the engine's hands.
+_TEXT_KEYS = frozenset(
+    {
+        "host", "hostKey", "sshUser", "sshPrivateKeyFile", "configDir", "flake", "keyType", "keystore",
+        "keystorePassphrase", "exposeUntil",
+    }
+)  # fmt: skip
+
+
+def _decoded(key: str, value: object) -> object:
+    """Undo the engine's encoding: it hands every value over as text, groups and numbers as JSON."""
+    if key in _TEXT_KEYS or not isinstance(value, str):
+        return value
+    try:
+        decoded: object = json.loads(value)
+    except ValueError:
+        return value
+    return decoded
+
+
+def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
+    return ExposureConfig(
+        host=top.text(
+            "host",
+            example="192.168.1.20",
+            missing="name the server's address or host name",
+            check=host_problem,
+        ),
+        host_key=_host_key(top),
+        ssh_user=top.text("sshUser", default="admin", example="admin", check=user_problem),
+        ssh_port=top.integer("sshPort", default=22, least=1, most=65535),
+        ssh_private_key_file=top.optional_text(
+            "sshPrivateKeyFile",
+            example="~/.ssh/id_ed25519",
+            check=lambda text: private_key_problem(text, project_dir),
+        ),
+        config_dir=top.text(
+            "configDir", default="/etc/nixos", example="/etc/nixos", check=config_dir_problem
+        ),
+        flake=_flake(top),
+        immich_port=top.integer("immichPort", default=2283, least=1, most=65535),
+        proxy_port=top.integer("proxyPort", default=8443, least=1, most=65535),
+        funnel_port=_funnel_port(top),
+        devices=_devices(top),
+        ca=_authority(top),
+        client_validity_days=top.integer("clientValidityDays", default=3650, least=1, most=DAYS_LIMIT),
+        key_type=KeyType(top.choice("keyType", choices=list(KeyType), default=KeyType.ECDSA_P256)),
+        keystore=top.text(
+            "keystore",
+            default=f"stacks/keystore/{stack}",
+            example=f"stacks/keystore/{stack}",
+            check=lambda text: keystore_problem(text, project_dir),
+        ),
+        keystore_passphrase=pulumi.Output.secret(str(top.value("keystorePassphrase") or "")),
+        purge_keystore=top.boolean("purgeKeystore", default=False),
+        uploads=top.boolean("uploads", default=False),
+        rate_limits=_rate_limits(top),
+        bans=_bans(top),
+        lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366) or None,
+        expose_until=_expose_until(top),
+        renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
+        check=_check(top, project_dir),
+    )
+
+
+# Reaching the server
+
+
+def _host_key(top: Section) -> str:
+    text = top.text(
+        "hostKey",
+        example=HOST_KEY_EXAMPLE,
+        missing="the server's key must be pinned, because whoever answers first would be trusted otherwise; "
+        "read it on the server with `cat /etc/ssh/ssh_host_ed25519_key.pub`",
+        check=host_key_problem,
+    )
+    return " ".join(text.split()[:2])
+
+
+def _flake(top: Section) -> str | None:
+    return top.optional_text(
+        "flake",
+        example='""',
+        check=lambda _: "systems built from a flake are not supported yet; leave it out and use configDir",
+    )
+
+
+# Ports
+
+
+def _funnel_port(top: Section) -> int:
+    port = top.integer("funnelPort", default=443, least=1, most=65535)
+    if port not in FUNNEL_PORTS:
+        top.complain("funnelPort", "Tailscale Funnel offers 443, 8443 and 10000 only", "443")
+    return port
+
+
+def _check_ports(top: Section, config: ExposureConfig) -> None:
+    ports = (
+        ("proxyPort", config.proxy_port, "immichPort", config.immich_port, "8443"),
+        ("proxyPort", config.proxy_port, "sshPort", config.ssh_port, "8443"),
+        ("immichPort", config.immich_port, "sshPort", config.ssh_port, "2283"),
+    )
+    for key, port, other_key, other_port, example in ports:
+        if port == other_port and not top.problems.concern(key, other_key):
+            top.complain(
+                key, f"is the port of {other_key} as well ({port}), and two services cannot share it", example
+            )
+
+
+# Certificates and keystore
+
+
+def _devices(top: Section) -> tuple[DeviceConfig, ...]:
+    devices: list[DeviceConfig] = []
+    for section in top.sections("devices", example=DEVICES_EXAMPLE):
+        device = _device(section)
+        section.refuse_unknown()
+        twin = next((each.name for each in devices if each.name.lower() == device.name.lower()), None)
+        if twin is not None and not section.problems.concern(section.name("name")):
+            section.complain(
+                "name",
+                f"clashes with the device {twin!r}; names may not differ in case alone",
+                "phone-anna-2",
+            )
+        devices.append(device)
+    return tuple(devices)
+
+
+def _device(section: Section) -> DeviceConfig:
+    name = section.text(
+        "name", example="phone-anna", missing="a device needs a name", check=device_name_problem
+    )
+    platform = section.choice("platform", choices=list(Platform), missing="a bundle is made for a platform")
+    return DeviceConfig(
+        name=name,
+        platform=Platform(platform or Platform.ANDROID),
+        common_name=section.text("commonName", default=name, example="Anna's phone", check=text_problem),
+        organization=section.text("organization", default="MyOrg", example="MyOrg", check=text_problem),
+    )
+
+
+def _authority(top: Section) -> AuthorityConfig:
+    section = top.section("ca", example="{commonName: Immich Client CA}")
+    host = str(top.value("host")).lower()
+    authority = AuthorityConfig(
+        common_name=section.text(
+            "commonName",
+            default="Immich Client CA",
+            example="Immich Client CA",
+            check=lambda text: (
+                "is the name of the host, and Android rejects servers that are named like the CA"
+                if text.lower() == host
+                else authority_name_problem(text)
+            ),
+        ),
+        organization=section.text("organization", default="Personal", example="Personal", check=text_problem),
+        country=section.text("country", default="US", example="US", check=country_problem),
+        validity_days=section.integer("validityDays", default=3650, least=1, most=DAYS_LIMIT),
+    )
+    section.refuse_unknown()
+    return authority
+
+
+def _check_validity(top: Section, config: ExposureConfig) -> None:
+    days, authority_days = config.client_validity_days, config.ca.validity_days
+    if days > authority_days and not top.problems.concern("clientValidityDays", "ca.validityDays"):
+        top.complain(
+            "clientValidityDays",
+            f"is longer than ca.validityDays ({authority_days}), and no certificate outlives its authority",
+            str(authority_days),
+        )
+    if config.renew_before_days >= days and not top.problems.concern("renewBeforeDays", "clientValidityDays"):
+        top.complain(
+            "renewBeforeDays",
+            f"must be shorter than clientValidityDays ({days}), or every certificate would always be due",
+            str(max(1, days // 10)),
+        )
+
+
+def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
+    """Look at the passphrase in plain text, which no message may hold."""
+    key, command = "keystorePassphrase", "pulumi config set --secret keystorePassphrase"
+    passphrase = top.value(key)
+    if passphrase is None:
+        reason = "it encrypts the keys of the authority and the devices"
+    elif not isinstance(passphrase, str) or len(passphrase) < PASSPHRASE_LENGTH:
+        reason = f"must have at least {PASSPHRASE_LENGTH} characters"
+    elif key not in secret_keys:
+        reason = "must be stored encrypted, and it stands in the stack file in plain text; choose a new one"
+    else:
+        return
+    top.problems.add(key, passphrase, reason, f"`{command}`")
+
+
+# What the edge allows, and for how long
+
+
+_LIMIT_KEYS = ("requests", "windowSeconds", "passwordAttempts", "passwordWindowSeconds")
+
+
+def _rate_limits(top: Section) -> RateLimits:
+    section = top.section("rateLimits", example="{requests: 600, windowSeconds: 10}")
+    limits = RateLimits(
+        requests=section.integer("requests", default=600, least=1, most=100_000),
+        window_seconds=section.integer("windowSeconds", default=10, least=1, most=3_600),
+        password_attempts=section.integer("passwordAttempts", default=10, least=1, most=1_000),
+        password_window_seconds=section.integer("passwordWindowSeconds", default=60, least=1, most=86_400),
+    )
+    section.refuse_unknown()
+    faster = (
+        limits.password_attempts * limits.window_seconds > limits.requests * limits.password_window_seconds
+    )
+    if faster and not section.problems.concern(*map(section.name, _LIMIT_KEYS)):
+        section.complain(
+            "passwordAttempts",
+            f"lets more passwords of links through ({limits.password_attempts} in "
+            f"{limits.password_window_seconds} s) than requests at all ({limits.requests} in "
+            f"{limits.window_seconds} s)",
+            "10",
+        )
+    return limits
+
+
+def _bans(top: Section) -> Bans:
+    section = top.section("bans", example="{maxRetry: 10, findTime: 10m, banTime: 1h}")
+    bans = Bans(
+        max_retry=section.integer("maxRetry", default=10, least=1, most=1_000),
+        find_time=section.text("findTime", default="10m", example="10m", check=duration_problem),
+        ban_time=section.text("banTime", default="1h", example="1h", check=duration_problem),
+    )
+    section.refuse_unknown()
+    return bans
+
+
+def _expose_until(top: Section) -> datetime | None:
+    text = top.optional_text("exposeUntil", example='"2027-01-06T20:00:00+01:00"', check=moment_problem)
+    if text is not None and top.value("leaseHours") not in (None, 0):
+        top.complain("exposeUntil", "is set together with leaseHours; set one of the two", '""')
+    return None if text is None else datetime.fromisoformat(text)
+
+
+# The outside check
+
+
+def _check(top: Section, project_dir: Path) -> CheckConfig:
+    section = top.section("check", example='{connectTo: "127.0.0.1:24443"}')
+    check = CheckConfig(
+        connect_to=section.optional_text("connectTo", example="127.0.0.1:24443", check=address_problem),
+        roots_file=section.optional_text(
+            "rootsFile", example="roots.pem", check=lambda text: roots_problem(text, project_dir)
+        ),
+    )
+    section.refuse_unknown()
+    return check

@@ -1,0 +1,149 @@
+"""What is wrong with one value of the configuration: a text goes in, a reason or None comes out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from pki import KeystoreError, device_name
+from pki.device_name import NAME_RULE
+
+HOST_KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+)
+
+
+def host_problem(host: str) -> str | None:
+    if "://" in host:
+        return "must be an address alone, without a scheme"
+    if "@" in host:
+        return "must be an address alone; the user goes into sshUser"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if re.fullmatch(r"[^:]+:\d+", host):
+            return "must be an address alone; the port goes into sshPort"
+        label = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+        if len(host) > 253 or not re.fullmatch(rf"{label}(\.{label})*\.?", host):
+            return "is neither an IP address nor a host name"
+    return None
+
+
+def user_problem(user: str) -> str | None:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", user):
+        return None
+    return "is not a user name"
+
+
+def host_key_problem(text: str) -> str | None:
+    words = text.split()
+    if len(words) >= 3 and words[0] not in HOST_KEY_TYPES and words[1] in HOST_KEY_TYPES:
+        return "is a line of known_hosts; leave out its first word"
+    if words[:1] and words[0].startswith("SHA256:"):
+        return "is a fingerprint; the whole public key is needed"
+    if len(words) < 2 or words[0] not in HOST_KEY_TYPES:
+        return f"must be a kind of key ({', '.join(HOST_KEY_TYPES)}), a space and the key in base64"
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError):
+        return "is not whole: the part after the kind of key is not base64"
+    if not _is_key_blob(blob, words[0]):
+        return f"is not whole: the base64 part does not hold a key of the kind {words[0]}"
+    return None
+
+
+def _is_key_blob(blob: bytes, kind: str) -> bool:
+    """Walk the strings of an SSH public key (RFC 4253 6.6): the first names the kind, none is cut short."""
+    parts: list[bytes] = []
+    while blob:
+        length = int.from_bytes(blob[:4], "big")
+        if len(blob) < 4 + length:
+            return False
+        parts.append(blob[4 : 4 + length])
+        blob = blob[4 + length :]
+    if kind == "ssh-ed25519" and [len(part) for part in parts[1:]] != [32]:
+        return False
+    return len(parts) >= 2 and parts[0] == kind.encode()
+
+
+def private_key_problem(text: str, project_dir: Path) -> str | None:
+    if "PRIVATE KEY" in text:
+        return "must be the path of the key file, not the key itself"
+    path = local_path(text, project_dir)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); leave the key out to use the SSH agent"
+    if b"PRIVATE KEY-----" not in content:
+        half = (
+            "is the public half; name the file without .pub"
+            if path.suffix == ".pub"
+            else "is not a private key"
+        )
+        return f"{half}; leave the key out to use the SSH agent"
+    return None
+
+
+def config_dir_problem(text: str) -> str | None:
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
+        return "must be the absolute path of the folder of configuration.nix on the server"
+    if not re.fullmatch(r"[A-Za-z0-9._/-]+", text):
+        return "may hold letters, digits, dots, dashes, underscores and slashes only"
+    return None
+
+
+def local_path(text: str, project_dir: Path) -> Path:
+    """The path of a file on this machine: `~` is the home folder, and relative paths start at the project."""
+    return project_dir / Path(text).expanduser()
+
+
+def device_name_problem(text: str) -> str | None:
+    try:
+        name = device_name(text)
+    except KeystoreError:
+        return f"must be {NAME_RULE}"
+    return None if name == text else f"has look-alike characters; write it as {name!r}"
+
+
+def keystore_problem(text: str, project_dir: Path) -> str | None:
+    path = local_path(text, project_dir)
+    return "is a file, and the keystore is a folder" if path.exists() and not path.is_dir() else None
+
+
+def duration_problem(text: str) -> str | None:
+    """Take the plain part of fail2ban's time format (jail.conf(5)): a number and one unit."""
+    if re.fullmatch(r"[1-9][0-9]{0,4}[smhdw]", text):
+        return None
+    return "must be a number and a unit: s, m, h, d or w"
+
+
+def moment_problem(text: str) -> str | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return "must be a date and a time (ISO 8601)"
+    return None if moment.tzinfo is not None else "has no time zone; end it with Z for UTC or with +01:00"
+
+
+def address_problem(text: str) -> str | None:
+    host, colon, port = text.rpartition(":")
+    if not colon or host_problem(host.removeprefix("[").removesuffix("]")) is not None:
+        return "must be a host and a port with a colon between"
+    return None if port.isdecimal() and 1 <= int(port) <= 65535 else "must end with a port from 1 to 65535"
+
+
+def roots_problem(text: str, project_dir: Path) -> str | None:
+    try:
+        content = local_path(text, project_dir).read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if b"-----BEGIN CERTIFICATE-----" in content else "holds no certificate in PEM form"
