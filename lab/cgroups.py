@@ -1,7 +1,13 @@
 """A control group of the lab's own, because nspawn leaves groups behind where it was started."""
 
+import errno
 import os
+import time
 from pathlib import Path
+
+from lab.errors import LabError
+
+PATIENCE = 5.0  # seconds
 
 NAME = "immich-lab"
 
@@ -14,10 +20,25 @@ def enter() -> None:
 
 
 def remove() -> None:
-    """Delete the lab's groups; no process may be left in them."""
+    """Delete the lab's groups; no process may be left in them. Raises LabError when one stays busy."""
+    deadline = time.monotonic() + PATIENCE
     for group in _groups():
         for folder, _, _ in os.walk(group, topdown=False):
-            os.rmdir(folder)
+            while not _removed(folder):
+                if time.monotonic() > deadline:
+                    raise LabError(f"The control group {folder} stays busy; run `python -m lab down` again.")
+                time.sleep(0.02)
+
+
+def _removed(folder: str) -> bool:
+    """Delete one group; False while the kernel still buries a process that was in it."""
+    try:
+        os.rmdir(folder)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def _groups() -> list[Path]:

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from lab import (
     cgroups,
     commands,
     internet,
+    mounts,
     network,
     ownership,
     places,
@@ -125,7 +128,7 @@ def reboot(where: Places, report: Report) -> None:
 def power_on(where: Places) -> None:
     """Press the power button: the supervisor boots the server when it is off. Does not wait."""
     for supervisor in processes.marked(where.project, "supervisor"):
-        os.kill(supervisor.pid, 10)
+        os.kill(supervisor.pid, signal.SIGUSR1)
 
 
 def status(where: Places) -> Status:
@@ -149,7 +152,8 @@ def require_root() -> None:
 
 
 def require_up_or_off(where: Places) -> None:
-    """Raise LabError unless the lab runs, be it with its server switched off."""
+    """Raise LabError unless this clone's lab runs, be it with its server switched off, and we may use it."""
+    require_root()
     ownership.require_ours(where)
     if not processes.marked(where.project, "supervisor"):
         raise LabError("The lab is not up; boot it with `python -m lab up`.")
@@ -230,7 +234,8 @@ def _tail(log: Path, characters: int = 1500) -> str:
 
 
 def _status(where: Places) -> Status:
-    running = server.first_process() is not None and ownership.foreign(where) is None
+    # Without its nspawn a server is an orphan: it serves on, but could not reboot.
+    running = server.first_process() is not None and bool(processes.marked(where.project, "server"))
     answers = running and ssh.answers(where)
     return Status(
         foreign=ownership.foreign(where),
@@ -244,16 +249,14 @@ def _status(where: Places) -> Status:
 
 
 def _leftovers(where: Places) -> list[str]:
-    found = [f"mount {point}" for point in rootfs.mounts_under(where.disk)]
+    found = [f"mount {point}" for point in mounts.under(where.disk)]
     if ownership.foreign(where):
         return found
     if network.exists(places.OPERATOR_LINK):
         found.append(f"link {places.OPERATOR_LINK}")
-    found += [
-        f"namespace {name}"
-        for name in (SERVER_NAMESPACE, INTERNET_NAMESPACE)
-        if (NETNS_FOLDER / name).exists()
-    ]
+    for name in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
+        if (NETNS_FOLDER / name).exists():
+            found.append(f"namespace {name} with {len(processes.in_namespace(name))} processes")
     return found
 
 
@@ -300,7 +303,10 @@ def _remove_files(where: Places) -> None:
 
 
 def _forget_netns_folder() -> None:
-    if NETNS_FOLDER.is_dir() and not any(NETNS_FOLDER.iterdir()):
-        if os.path.ismount(NETNS_FOLDER):
-            commands.run(["umount", str(NETNS_FOLDER)])
+    """Undo what `ip netns add` did to an untouched machine, unless others have namespaces there by now."""
+    if not NETNS_FOLDER.is_dir() or any(NETNS_FOLDER.iterdir()):
+        return
+    while mounts.is_mounted(NETNS_FOLDER):  # twice when two `ip netns add` ran side by side
+        commands.run(["umount", str(NETNS_FOLDER)])
+    with suppress(OSError):  # somebody may have been quicker
         NETNS_FOLDER.rmdir()

@@ -1,11 +1,10 @@
 """Which clone's lab is on this machine: the namespaces' names are machine-wide, so only one can be."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import network, places, processes, rootfs
+from lab import mounts, network, places, processes
 from lab.errors import LabError
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, OWNER_FILE, SERVER_NAMESPACE, Places
 
@@ -37,7 +36,7 @@ def claim(where: Places) -> None:
     owner = read()
     if owner and owner.project == where.project:
         return
-    record = {"project": str(where.project), "netns_folder_was_mounted": os.path.ismount(NETNS_FOLDER)}
+    record = {"project": str(where.project), "netns_folder_was_mounted": mounts.is_mounted(NETNS_FOLDER)}
     temporary = OWNER_FILE.with_suffix(".new")
     temporary.write_text(json.dumps(record) + "\n")
     temporary.replace(OWNER_FILE)
@@ -54,7 +53,7 @@ def something_is_there(where: Places) -> bool:
     return (
         network.exists(places.OPERATOR_LINK)
         or any((NETNS_FOLDER / name).exists() for name in names)
-        or bool(rootfs.mounts_under(where.disk))
+        or bool(mounts.under(where.disk))
         or bool(processes.marked(where.project))
     )
 

@@ -11,7 +11,7 @@ import stat
 import uuid
 from pathlib import Path
 
-from lab import commands, keys
+from lab import commands, keys, mounts
 from lab.errors import LabError
 from lab.places import MACHINE, SSH_USER, Places
 
@@ -90,8 +90,12 @@ ABSENT_PROGRAMS = (
     *("perl", "wget"),
 )
 
-# Programs bound at /opt/lab that stand on everybody's PATH.
-LINKED_PROGRAMS = ("tailscale", "tailscaled")
+# Bound into the server at boot and on everybody's PATH.
+LINKED_PROGRAMS = {
+    "nixos-rebuild": "/opt/lab-nixos/nixos_rebuild.py",
+    "tailscale": "/opt/lab/tailscale",
+    "tailscaled": "/opt/lab/tailscaled",
+}
 
 SYSTEM_UIDS = 1000  # login.defs: people start here
 OVERFLOW_UID = 65534
@@ -118,25 +122,10 @@ def remove(places: Places) -> None:
 
     Raises LabError when it stays busy.
     """
-    for point in reversed(mounts_under(places.disk)):
+    for point in reversed(mounts.under(places.disk)):
         commands.run(["umount", str(point)])
     if places.disk.exists():
         places.disk.rmdir()
-
-
-def mounts_under(folder: Path) -> list[Path]:
-    """Mount points at or below ``folder``, in the order they were mounted; stacked ones all."""
-    points = (
-        Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()
-    )
-    return [point for point in points if point == folder or folder in point.parents]
-
-
-def _unescape(text: str) -> str:
-    """Undo mountinfo's octal escapes (proc(5)): a blank in the path reads ``\\040``."""
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text
 
 
 def _hide_host(upper: Path) -> None:
@@ -178,6 +167,7 @@ def _white_out(upper: Path, name: str) -> None:
 def _dress(places: Places) -> None:
     root = places.root
     _lay_tree(places.sources / "server/root", root)
+    _lay_tree(places.sources / "nixos/etc", root / "etc/nixos")
     (root / "etc/sudoers").chmod(0o440)
     _people(root, keys.operator_public_text(places.operator_key))
     host_key = keys.host_key()
@@ -196,8 +186,8 @@ def _dress(places: Places) -> None:
         "var/log/journal",
     ):
         (root / name).mkdir(parents=True, exist_ok=True)
-    for program in LINKED_PROGRAMS:
-        (root / "usr/local/bin" / program).symlink_to(f"/opt/lab/{program}")
+    for name, target in LINKED_PROGRAMS.items():
+        (root / "usr/local/bin" / name).symlink_to(target)
 
 
 def _lay_tree(source: Path, target: Path) -> None:
@@ -269,5 +259,5 @@ def _replace(path: Path, text: str, mode: int = 0o644) -> None:
 
 def require_nothing_mounted(places: Places) -> None:
     """Raise LabError when an earlier run left mounts behind."""
-    if left := mounts_under(places.disk):
+    if left := mounts.under(places.disk):
         raise LabError(f"{left[0]} is still mounted from an earlier run; run `python -m lab down` first.")
