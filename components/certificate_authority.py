@@ -10,7 +10,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
-from pki import AuthorityProfile, Keystore
+from components.options import child_of
+from pki import AuthorityProfile, Keystore, KeyType
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
             organization=props["organization"],
             country=props["country"],
             validity_days=int(props["validityDays"]),
-            key_type=props["keyType"],
+            key_type=KeyType(props["keyType"]),
         )
     )
     return {
@@ -120,8 +121,8 @@ class CertificateAuthority(pulumi.ComponentResource):
             },
             # The list matters at creation alone; afterwards each device is its own resource, so that adding
             # or removing one shows as just that.
-            pulumi.ResourceOptions(
-                parent=self, depends_on=opts and opts.depends_on, ignore_changes=["devices"]
+            pulumi.ResourceOptions.merge(
+                child_of(self, opts), pulumi.ResourceOptions(ignore_changes=["devices"])
             ),
         )
         self.certificate_pem = self.key_pair.certificatePem

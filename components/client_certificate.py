@@ -8,7 +8,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
-from pki import DeviceProfile
+from pki import DeviceProfile, KeyType, Platform
 
 
 class _Provider(ResourceProvider):
@@ -32,9 +32,9 @@ def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
         DeviceProfile(
             common_name=props["commonName"],
             organization=props["organization"],
-            platform=props["platform"],
+            platform=Platform(props["platform"]),
             validity_days=int(props["validityDays"]),
-            key_type=props["keyType"],
+            key_type=KeyType(props["keyType"]),
         ),
     )
     return {

@@ -267,7 +267,7 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
         uploads=top.boolean("uploads", default=False),
         rate_limits=_rate_limits(top),
         bans=_bans(top),
-        lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366) or None,
+        lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
         expose_until=_expose_until(top),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
         check=_check(top, project_dir),

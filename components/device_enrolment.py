@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components.client_certificate import ClientCertificate
+from components.options import child_of
 from components.remote_script import Server, remote_script, sudo_line
 
 
@@ -31,6 +32,6 @@ class DeviceEnrolment(pulumi.ComponentResource):
             script="devices",
             create=certificate.fingerprint.apply(lambda value: sudo_line("enrol", device, value)),
             delete=sudo_line("withdraw", device),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on),
+            opts=child_of(self, opts),
         )
         self.register_outputs({"fingerprint": certificate.fingerprint})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pulumi
 
+from components.options import child_of
 from components.remote_script import Server, remote_script, sudo_line
 
 LEASE_SECONDS = 600
@@ -38,7 +39,7 @@ class Funnel(pulumi.ComponentResource):
             script="funnel",
             create=sudo_line("status", funnel_port, proxy_port),
             delete=close,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on),
+            opts=child_of(self, opts),
         )
         self.door = remote_script(
             f"{name}-door",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pulumi
 
 from components.certificate_authority import CertificateAuthority
+from components.options import child_of
 from components.remote_script import SERVER_FILES, PayloadFile, Server, remote_script, script_text, sudo_line
 
 MODULE_FOLDER = "immich-exposure"
@@ -67,7 +68,7 @@ class NixosConfiguration(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:NixosConfiguration", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on)
+        child = child_of(self, opts)
         edge, source = edge_files(settings), caddy_source()
         # The rebuild script is not among what it builds, yet a better script must run once, too.
         self.digest = digest((*edge, *source, PayloadFile("apply.sh", script_text("apply"))))

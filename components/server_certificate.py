@@ -9,6 +9,7 @@ import pulumi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from components.options import child_of
 from components.remote_script import Server, remote_script, sudo_line
 
 
@@ -33,7 +34,7 @@ class ServerCertificate(pulumi.ComponentResource):
             script="certificate",
             create=sudo_line("issue", config_dir),
             delete=sudo_line("remove", config_dir),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on),
+            opts=child_of(self, opts),
         )
         answer = self.command.stdout.apply(json.loads)
         self.domain = answer.apply(lambda value: str(value["domain"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pulumi
 
+from components.options import child_of
 from components.remote_script import Server, remote_script, sudo_line
 
 
@@ -18,6 +19,6 @@ class ServerState(pulumi.ComponentResource):
             script="state",
             create=sudo_line("prepare"),
             delete=sudo_line("remove"),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=opts and opts.depends_on),
+            opts=child_of(self, opts),
         )
         self.register_outputs({})

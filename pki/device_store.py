@@ -75,10 +75,16 @@ class DeviceStore:
 
     def revoke(self, name: str, revoked_fingerprint: str) -> None:
         """Move the device's files away when its certificate has this fingerprint."""
+        certificate = self._certificate(DeviceFiles(self.current, name))
+        if certificate is not None and fingerprint(certificate) == revoked_fingerprint.lower():
+            self.revoke_whatever(name)
+
+    def revoke_whatever(self, name: str) -> None:
+        """Move the device's files away, whichever certificate it has."""
         files = DeviceFiles(self.current, name)
         self._finish_revocation(files)
         certificate = self._certificate(files)
-        if certificate is not None and fingerprint(certificate) == revoked_fingerprint.lower():
+        if certificate is not None:
             files.move_to(self._revoked_files(name, certificate), certificate)
 
     def valid(self, authority: x509.Certificate) -> list[DeviceFiles]:

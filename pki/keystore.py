@@ -9,7 +9,7 @@ Folders have mode 0700 and files 0600. What is there, valid and fitting is adopt
 with a `KeystoreError` and left as it is. A CA key is never overwritten.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,6 +123,18 @@ class Keystore:
             return
         with self._transaction():
             self._devices.revoke(name, fingerprint)
+
+    def revoke_all_but(self, names: Collection[str]) -> None:
+        """Revoke every device whose name is not among these; a later one of that name gets a new certificate.
+
+        Raises:
+            KeystoreError: a certificate is damaged, or the keystore is another stack's.
+        """
+        kept = {device_name(name) for name in names}
+        with self._transaction():
+            for name in self._devices.names():
+                if name not in kept:
+                    self._devices.revoke_whatever(name)
 
     def probe_credentials(self) -> list[ProbeCredential]:
         """List certificate and key file of every device that is valid now. Opens no key, changes nothing."""
