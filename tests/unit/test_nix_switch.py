@@ -1,0 +1,90 @@
+"""The lab's switch-to-configuration: how it reads units and lays out /etc. No systemd, no root."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lab.nixos import switch_to_configuration as switch
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the /etc of a machine of its own."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    monkeypatch.setattr(switch, "ETC", etc)
+    monkeypatch.setattr(switch, "STATIC", etc / "static")
+    monkeypatch.setattr(switch, "ORIGINALS", tmp_path / "originals")
+    return etc
+
+
+def _generation(folder: Path, files: dict[str, str]) -> Path:
+    (folder / "etc").mkdir(parents=True)
+    for name, text in files.items():
+        (folder / "etc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "etc" / name).write_text(text)
+    return folder
+
+
+def _tree(etc: Path) -> dict[str, str]:
+    """Every file that can be read below /etc, with its text; broken links would show as an error."""
+    found = {}
+    for folder, _, files in os.walk(etc):
+        for name in files:
+            found[str((Path(folder) / name).relative_to(etc))] = (Path(folder) / name).read_text()
+    return found
+
+
+def test_etc_follows_the_generation(machine: Path, tmp_path: Path) -> None:
+    switch.lay_etc(_generation(tmp_path / "one", {"a/b/deep": "1", "kept": "1"}))
+    assert _tree(machine) == {"a/b/deep": "1", "kept": "1"}
+    switch.lay_etc(_generation(tmp_path / "two", {"kept": "2", "new": "2"}))
+    assert _tree(machine) == {"kept": "2", "new": "2"}
+    # The folders that only the first generation needed are gone as well.
+    assert sorted(entry.name for entry in machine.iterdir()) == ["kept", "new", "static"]
+
+
+def test_the_machines_own_file_comes_back(machine: Path, tmp_path: Path) -> None:
+    (machine / "fail2ban").mkdir()
+    (machine / "fail2ban/jail.local").write_text("the machine's")
+    (machine / "fail2ban/other").write_text("untouched")
+    switch.lay_etc(_generation(tmp_path / "one", {"fail2ban/jail.local": "the generation's"}))
+    assert _tree(machine) == {"fail2ban/jail.local": "the generation's", "fail2ban/other": "untouched"}
+    switch.lay_etc(_generation(tmp_path / "two", {}))
+    assert _tree(machine) == {"fail2ban/jail.local": "the machine's", "fail2ban/other": "untouched"}
+
+
+def test_laying_out_twice_changes_nothing(machine: Path, tmp_path: Path) -> None:
+    (machine / "own").write_text("the machine's")
+    generation = _generation(tmp_path / "one", {"own": "1"})
+    switch.lay_etc(generation)
+    switch.lay_etc(generation)
+    assert _tree(machine) == {"own": "1"}
+    assert (tmp_path / "originals/own").read_text() == "the machine's"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "action"),
+    [
+        (["ExecStart=/a"], ["ExecStart=/a"], "none"),
+        (["Description=a", "ExecStart=/a"], ["Description=b", "ExecStart=/a"], "none"),
+        (["ExecStart=/a"], ["ExecStart=/b"], "restart"),
+        (["X-Restart-Triggers=1"], ["X-Restart-Triggers=2"], "restart"),
+        (["X-Reload-Triggers=1"], ["X-Reload-Triggers=2"], "reload"),
+        (["X-Reload-Triggers=1", "User=a"], ["X-Reload-Triggers=2", "User=b"], "restart"),
+    ],
+)
+def test_a_change_asks_for_no_more_than_it_needs(old: list[str], new: list[str], action: str) -> None:
+    assert switch.compare(old, new) == action
+
+
+def test_drop_ins_belong_to_the_unit(tmp_path: Path) -> None:
+    units = {"x.service": "[Service]\nType=notify\n", "x.service.d/overrides.conf": "[Service]\nUser=x\n"}
+    generation = _generation(
+        tmp_path / "one", {f"systemd/system/{name}": text for name, text in units.items()}
+    )
+    assert switch.read_unit(generation, "x.service") == ["[Service]", "Type=notify", "[Service]", "User=x"]
+    assert switch.read_unit(generation, "y.service") == []
