@@ -85,10 +85,10 @@ open_funnel() {
     say "Opening the funnel on port $1 for at most $3 seconds"
     # It can wait for ever for a web page to be visited, and can exit 0 with nothing done.
     timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$1" "tcp://localhost:$2" \
-      >"$WORK/tailscale.log" 2>&1 </dev/null || :
+      >"$WORK/change.log" 2>&1 </dev/null || :
     read_funnel "$1" "$2"
     [ "$FUNNEL" = open ] ||
-      die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/tailscale.log")); mend that and run this again."
+      die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); mend that and run this again."
   fi
   printf '{"openedAt":%s,"url":%s}\n' "$opened_at" "$(json_string "$(url "$1")")"
 }
@@ -103,8 +103,7 @@ confirm_funnel() {
   [ "$1" = confirmed ] || [ "${1#until }" -gt "$(now)" ] ||
     die "The funnel cannot stay open until a moment that has passed; set exposeUntil to a later one."
   echo "$1" | write_file 0644 "$LEASE"
-  stop_lease_timer
-  [ "$1" = confirmed ] || arm_lease_timer "$((${1#until } - $(now)))"
+  if [ "$1" = confirmed ]; then stop_lease_timer; else arm_lease_timer "$((${1#until } - $(now)))"; fi
   read_funnel "$2" "$3"
   [ "$FUNNEL" = open ] || die "The funnel was closed in this very moment; open it again."
   printf '{"lease":"%s"}\n' "$1"

@@ -253,12 +253,12 @@ close_funnel() {
     [ "$close_try" = 1 ] || sleep 1
     say "Closing the funnel on port $1"
     if [ "$FUNNEL_SHARED" = no ]; then
-      timeout 30 tailscale funnel reset >"$WORK/tailscale.log" 2>&1 </dev/null || :
+      timeout 30 tailscale funnel reset >"$WORK/change.log" 2>&1 </dev/null || :
     else
       # `funnel --tcp off` would leave its flag behind, and may wait for a web page when the attribute is gone. Serving the
       # same port inside the tailnet takes the flag away and asks for no attribute; then that entry goes, alone.
-      timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://localhost:$2" >"$WORK/tailscale.log" 2>&1 </dev/null || :
-      timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/tailscale.log" 2>&1 </dev/null || :
+      timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://localhost:$2" >"$WORK/change.log" 2>&1 </dev/null || :
+      timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
     fi
     read_funnel "$1" "$2"
   done
@@ -266,7 +266,7 @@ close_funnel() {
     shut) ;;
     foreign) say "Port $1 is in use by another tool's serve entry, which stays as it is" ;;
     *)
-      die "The funnel on port $1 is still configured ($(tail -n 1 "$WORK/tailscale.log")); close it on the server with" \
+      die "The funnel on port $1 is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); close it on the server with" \
         "\"sudo tailscale funnel reset\"."
       ;;
   esac

@@ -53,8 +53,10 @@ tailscale_version() {
   timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p'
 }
 
+# Blanks do not count in JSON, so the answer comes without any.
 ask_immich() {
-  curl --silent --fail --noproxy '*' --max-time 5 "http://127.0.0.1:$1$2" 2>/dev/null </dev/null | head -c 65536
+  curl --silent --fail --noproxy '*' --max-time 5 "http://127.0.0.1:$1$2" 2>/dev/null </dev/null |
+    head -c 65536 | tr -d ' \t\r\n'
 }
 
 immich_facts() {

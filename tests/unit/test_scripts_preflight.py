@@ -8,12 +8,12 @@ from tests.unit.scripts.harness import DOMAIN, Machine, assert_sentence, availab
 
 IMMICH = """\
 no /api/server/ping 200 {"res":"pong"}
-no /api/server/config 200 {"loginPageMessage":"","isInitialized":true,"isOnboarded":true}
+no /api/server/config 200 {"loginPageMessage":"","isInitialized": true, "isOnboarded":true}
 no /api/server/version 200 {"major":3,"minor":0,"patch":2,"prerelease":null}"""
 TAILSCALE = """
     case $* in
       version) printf '1.98.9\\n  tailscale commit: abc\\n' ;;
-      "status --json --peers=false") echo '{"BackendState": "Running",' && echo ' "CertDomains": ["DOMAIN"]}' ;;
+      "status --json --peers=false") echo '{"BackendState":"Running",'; echo '"CertDomains":["DOMAIN"]}' ;;
       "funnel status --json") printf '{\\n}\\n' ;;
     esac""".replace("DOMAIN", DOMAIN)
 LISTENERS = 'LISTEN 0 4096   127.0.0.1:8443 0.0.0.0:*    users:(("{}",pid=7,fd=3))'

@@ -1,4 +1,4 @@
-"""A pretend server for the scripts in server/scripts: a folder as its root, and recording fakes as its commands.
+"""A pretend server for the scripts in server/scripts: a folder as its root, and fakes that record every call.
 
 A script runs exactly as over SSH: ``lib.sh`` + ``payload()`` + the script as one text on the shell's standard
 input. All that it calls and that would touch a real machine is a fake which writes its command line into one

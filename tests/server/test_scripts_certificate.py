@@ -1,0 +1,178 @@
+"""certificate.sh: the pair comes whole, readable by Caddy alone, and Caddy loads it exactly once."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.certificates import Identity, TestAuthority
+from tests.unit.scripts import tailscale
+from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> TestAuthority:
+    """Who signs what Tailscale fetches."""
+    return TestAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(params=available_shells())
+def machine(request: pytest.FixtureRequest, tmp_path: Path, authority: TestAuthority) -> Machine:
+    """A server whose Tailscale has a certificate to give; Caddy has never run on it."""
+    machine = Machine(tmp_path, request.param)
+    machine.unfake("nix-instantiate")
+    tailscale.install(machine.fakes)
+    offer(machine, authority)
+    return machine
+
+
+def offer(machine: Machine, authority: TestAuthority) -> Identity:
+    """Let Tailscale have a new certificate, followed by its issuer's as from Let's Encrypt."""
+    identity = authority.issue("server", dns_name=DOMAIN)
+    chain = identity.certificate.read_bytes() + authority.certificate.read_bytes()
+    (machine.fakes / "issued.cert").write_bytes(chain)
+    (machine.fakes / "issued.key").write_bytes(identity.key.read_bytes())
+    return identity
+
+
+def issue(machine: Machine) -> Outcome:
+    return machine.run("certificate", "issue", str(machine.config))
+
+
+def caddy_runs(machine: Machine) -> None:
+    machine.remember(active="caddy", **{"caddy-group": ""})
+
+
+def reloads(machine: Machine) -> int:
+    return machine.commands().count("systemctl reload caddy")
+
+
+def modes(machine: Machine) -> dict[str, str]:
+    return {name: content.split(" ")[0] for name, content in machine.files(machine.state / "tls").items()}
+
+
+def mood(machine: Machine, word: str) -> None:
+    (machine.fakes / "mood").write_text(word)
+
+
+def test_first_certificate_before_there_is_a_caddy(machine: Machine, authority: TestAuthority) -> None:
+    identity = offer(machine, authority)
+    answer = result(issue(machine))
+    pem = (machine.fakes / "issued.cert").read_text()
+    assert answer == {"domain": DOMAIN, "fingerprint": identity.fingerprint, "certificatePem": pem}
+    assert modes(machine) == {"server.crt": "0644", "server.key": "0600"}
+    assert machine.state.joinpath("tls").stat().st_mode & 0o777 == 0o700
+    assert (machine.state / "tls/server.key").read_bytes() == identity.key.read_bytes()
+    assert machine.files(machine.config) == {"immich-exposure/domain": f"0644 {DOMAIN}\n"}
+    assert machine.commands("tailscale", "systemctl", "chown") == [
+        "tailscale status --json --peers=false",
+        "tailscale cert --min-validity 720h --cert-file /var/lib/immich-exposure/tls/.new/server.crt "
+        f"--key-file /var/lib/immich-exposure/tls/.new/server.key {DOMAIN}",
+        "systemctl is-active --quiet caddy",
+    ]
+
+
+def test_the_key_never_leaves_the_server(machine: Machine) -> None:
+    outcome = issue(machine)
+    assert "PRIVATE KEY" in (machine.fakes / "issued.key").read_text()
+    assert "PRIVATE KEY" not in outcome.stdout + outcome.stderr + "\n".join(machine.commands())
+
+
+def test_owner_and_mode_are_set_each_time_for_caddy(machine: Machine) -> None:
+    issue(machine)
+    caddy_runs(machine)
+    machine.forget_commands()
+    assert issue(machine).status == 0
+    assert modes(machine) == {"server.crt": "0644", "server.key": "0640"}
+    assert machine.state.joinpath("tls").stat().st_mode & 0o777 == 0o750
+    assert machine.commands("chown") == [
+        "chown root:caddy /var/lib/immich-exposure/tls",
+        "chown root:caddy /var/lib/immich-exposure/tls/.new/server.key",
+    ]
+    assert reloads(machine) == 0, "the certificate is the same"
+
+
+def test_renewal_reloads_caddy_once_and_says_nothing(machine: Machine, authority: TestAuthority) -> None:
+    issue(machine)
+    caddy_runs(machine)
+    identity = offer(machine, authority)
+    for _ in range(2):
+        outcome = machine.run("certificate", "renew")
+        assert (outcome.status, outcome.stdout) == (0, "")
+    assert reloads(machine) == 1
+    assert (machine.state / "tls/server.key").read_bytes() == identity.key.read_bytes()
+
+
+def test_a_reload_that_failed_is_made_up_for(machine: Machine, authority: TestAuthority) -> None:
+    issue(machine)
+    caddy_runs(machine)
+    offer(machine, authority)
+    machine.remember(**{"reload-fails": ""})
+    assert_sentence(machine.run("certificate", "renew"), "Caddy refused to reload")
+    (machine.fakes / "reload-fails").unlink()
+    assert machine.run("certificate", "renew").status == 0
+    assert reloads(machine) == 2
+    assert machine.run("certificate", "renew").status == 0
+    assert reloads(machine) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("refusing", "(500 Internal Server Error: SetDNS: rate limited ); mend that and run this again"),
+        ("emptying", f'left no usable certificate and key for {DOMAIN}; run "sudo tailscale cert {DOMAIN}"'),
+        ("waiting", f"could not get a certificate for {DOMAIN}"),
+        ("down", "Tailscale does not answer (failed to connect to local tailscaled; it doesn't appear"),
+    ],
+)
+def test_a_failure_leaves_the_pair_that_works(
+    machine: Machine, authority: TestAuthority, word: str, reason: str
+) -> None:
+    issue(machine)
+    caddy_runs(machine)
+    before = machine.files(machine.state)
+    offer(machine, authority)
+    mood(machine, word)
+    machine.fake("timeout", 'shift; exec /usr/bin/timeout 3 "$@"')
+    assert_sentence(issue(machine), reason)
+    assert machine.files(machine.state) == before
+    assert not (machine.state / "tls/.new").exists()
+    assert reloads(machine) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"BackendState": "Stopped"}, "state Stopped"),
+        ({"CertDomains": None}, "HTTPS certificates are not enabled for this tailnet; enable"),
+        ({"CertDomains": []}, "HTTPS certificates are not enabled"),
+        ({"CertDomains": ["a b"]}, "HTTPS certificates are not enabled"),
+        ({"CertDomains": ["../../x"]}, "HTTPS certificates are not enabled"),
+        ({"Self": {"CapMap": {"funnel": None}}}, "HTTPS certificates are not enabled"),
+    ],
+)
+def test_what_tailscale_must_grant_first(machine: Machine, changes: dict[str, Any], reason: str) -> None:
+    (machine.fakes / "status.json").write_text(json.dumps({**tailscale.STATUS, **changes}))
+    assert_sentence(issue(machine), reason)
+    assert machine.files(machine.state) == {}
+    assert machine.files(machine.config) == {}
+
+
+def test_remove_leaves_nothing_of_it(machine: Machine) -> None:
+    issue(machine)
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    for _ in range(2):
+        assert machine.run("certificate", "remove", str(machine.config)) == Outcome(0, "", "")
+        assert machine.files(machine.state) == {}
+        assert list(machine.files(machine.config)) == ["configuration.nix"]
+        assert os.listdir(machine.config) == ["configuration.nix"]
+
+
+def test_arguments_are_checked(machine: Machine) -> None:
+    for arguments in (["issue"], ["issue", "nixos"], ["renew", "/etc/nixos"], ["remove"], []):
+        assert_sentence(machine.run("certificate", *arguments), "absolute path; correct them")
+    assert machine.commands("tailscale") == []

@@ -1,0 +1,453 @@
+"""The funnel and its lease: funnel.sh, cleanup.sh and exposure.sh, with JSON read by the real Nix evaluator."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.scripts import tailscale
+from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
+
+pytestmark = pytest.mark.server
+
+OPEN: dict[str, Any] = {
+    "TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1}},
+    "AllowFunnel": {f"{DOMAIN}:443": True},
+}
+# What other tools serve on the node: all of it must outlive us.
+OTHERS: dict[str, Any] = {
+    "TCP": {"10000": {"HTTPS": True}, "5432": {"TCPForward": "localhost:5432"}},
+    "Web": {f"{DOMAIN}:10000": {"Handlers": {"/": {"Proxy": "http://localhost:3000"}}}},
+    "AllowFunnel": {f"{DOMAIN}:10000": True},
+}
+BOTH: dict[str, Any] = {
+    "TCP": {**OTHERS["TCP"], **OPEN["TCP"]},
+    "Web": OTHERS["Web"],
+    "AllowFunnel": {**OTHERS["AllowFunnel"], **OPEN["AllowFunnel"]},
+}
+COMMAND = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://localhost:8443"
+ARM = (
+    "systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active={} "
+    "--timer-property=AccuracySec=100ms systemctl start immich-exposure-lease.service"
+)
+NOW = 1000000
+
+
+@pytest.fixture(params=available_shells())
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    """A server with a connected Tailscale and the module's timer, read by the real Nix evaluator."""
+    machine = Machine(tmp_path, request.param)
+    machine.unfake("nix-instantiate")
+    tailscale.install(machine.fakes)
+    machine.remember(active="immich-exposure-lease.timer")
+    return machine
+
+
+def funnel(machine: Machine, verb: str, *arguments: object) -> Outcome:
+    ports = () if verb == "confirm" else (443, 8443)
+    return machine.run("funnel", verb, *map(str, (*ports, *arguments)))
+
+
+def serving(machine: Machine) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads((machine.fakes / "serve.json").read_text())
+    return answer
+
+
+def serve(machine: Machine, config: dict[str, Any]) -> None:
+    (machine.fakes / "serve.json").write_text(json.dumps(config))
+
+
+def status(machine: Machine, **changes: Any) -> None:
+    (machine.fakes / "status.json").write_text(json.dumps({**tailscale.STATUS, **changes}))
+
+
+def granted(*names: str) -> dict[str, Any]:
+    return {"Self": {"CapMap": dict.fromkeys(names)}}
+
+
+def lease(machine: Machine) -> str | None:
+    place = machine.state / "lease"
+    return place.read_text() if place.exists() else None
+
+
+def changes(machine: Machine) -> list[str]:
+    """The commands that changed something."""
+    asked = ("tailscale status", "tailscale funnel status", "systemctl is-active")
+    return [
+        line
+        for line in machine.commands("tailscale", "systemctl", "systemd-run")
+        if not line.startswith(asked)
+    ]
+
+
+def test_open_is_raw_tcp_with_a_lease_written_before(machine: Machine) -> None:
+    machine.fake("flock", 'cp "$FAKES/serve.json" "$FAKES/serve-at-lock"')
+    assert result(funnel(machine, "open", 300)) == {"openedAt": NOW, "url": f"https://{DOMAIN}/"}
+    assert serving(machine) == OPEN
+    assert lease(machine) == f"until {NOW + 300}\n"
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300), COMMAND]
+
+
+def test_open_again_only_renews_the_lease(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    funnel(machine, "confirm")
+    machine.forget_commands()
+    machine.remember(clock=str(NOW + 1000))
+    result(funnel(machine, "open", 300))
+    assert serving(machine) == OPEN
+    assert lease(machine) == f"until {NOW + 1300}\n"
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300)]
+
+
+def test_open_beside_other_tools(machine: Machine) -> None:
+    serve(machine, OTHERS)
+    result(funnel(machine, "open", 300))
+    assert serving(machine) == BOTH
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"TCP": {"443": {"TCPForward": "localhost:8443"}}, "AllowFunnel": {f"{DOMAIN}:443": True}},
+        {"TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 2}}},
+        {"AllowFunnel": {f"{DOMAIN}:443": True}},
+        {
+            "TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1, "TerminateTLS": DOMAIN}},
+            "AllowFunnel": {f"{DOMAIN}:443": True},
+        },
+    ],
+)
+def test_open_mends_what_was_altered_by_hand(machine: Machine, altered: dict[str, Any]) -> None:
+    serve(machine, altered)
+    assert result(funnel(machine, "status"))["state"] == "altered"
+    result(funnel(machine, "open", 300))
+    assert serving(machine) == OPEN
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        {"TCP": {"443": {"TCPForward": "localhost:22"}}},
+        {"TCP": {"443": {"HTTPS": True}}, "Web": {f"{DOMAIN}:443": {"Handlers": {"/": {"Text": "x"}}}}},
+        {"Foreground": {"abc": {"TCP": {"443": {"TCPForward": "localhost:22"}}}}},
+    ],
+)
+def test_another_tools_entry_on_the_port_is_never_touched(machine: Machine, taken: dict[str, Any]) -> None:
+    serve(machine, taken)
+    assert_sentence(
+        funnel(machine, "open", 300), "Port 443 of this node already serves something else", "funnelPort"
+    )
+    assert funnel(machine, "close").status == 0
+    assert funnel(machine, "enforce").status == 0
+    assert result(funnel(machine, "status"))["state"] == "foreign"
+    assert serving(machine) == taken
+    assert lease(machine) is None
+
+
+@pytest.mark.parametrize(
+    ("mood", "said"),
+    [("asking", "To enable, visit:"), ("waiting", "Tailscale did not open the funnel (); mend that")],
+)
+def test_a_funnel_that_did_not_open_is_shut_again(machine: Machine, mood: str, said: str) -> None:
+    (machine.fakes / "mood").write_text(mood)
+    machine.fake("timeout", 'shift; exec /usr/bin/timeout 3 "$@"')
+    assert_sentence(funnel(machine, "open", 300), "Tailscale did not open the funnel", said)
+    assert serving(machine) == {}
+    assert lease(machine) is None
+    assert not (machine.state / "funnel").exists()
+    assert changes(machine)[-1] == "systemctl stop immich-exposure-lease-end.timer"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (
+            {"BackendState": "Stopped"},
+            'not connected on this server (state Stopped); run "sudo tailscale up"',
+        ),
+        ({"BackendState": "NeedsLogin", "CertDomains": None}, "state NeedsLogin"),
+        (
+            {"CertDomains": None},
+            "enable MagicDNS and HTTPS Certificates at https://login.tailscale.com/admin/dns",
+        ),
+        (granted("funnel"), "HTTPS certificates are not enabled"),
+        (granted("https"), "no funnel attribute; add"),
+        ({"Self": None}, "HTTPS certificates are not enabled"),
+        (granted("https", "funnel"), "does not allow a funnel on port 443; set funnelPort"),
+        (
+            granted("https", "funnel", "https://tailscale.com/cap/funnel-ports?ports=8443,10000"),
+            "does not allow",
+        ),
+        (
+            granted("https", "funnel", "https://tailscale.com/cap/funnel-ports?ports=1443,444-500"),
+            "does not allow",
+        ),
+    ],
+)
+def test_open_asks_first_what_is_granted(machine: Machine, state: dict[str, Any], reason: str) -> None:
+    status(machine, **state)
+    assert_sentence(funnel(machine, "open", 300), reason)
+    assert changes(machine) == []
+    assert lease(machine) is None
+
+
+@pytest.mark.parametrize("ports", ["443", "80,443", "443-500", "80-443,8443", "1-65535"])
+def test_granted_ports_may_be_ranges(machine: Machine, ports: str) -> None:
+    status(machine, **granted("https", "funnel", f"https://tailscale.com/cap/funnel-ports?ports={ports}"))
+    result(funnel(machine, "open", 300))
+
+
+def test_open_needs_the_timer_that_would_close_it(machine: Machine) -> None:
+    machine.remember(active="")
+    assert_sentence(
+        funnel(machine, "open", 300), "immich-exposure-lease.timer does not run", "apply the NixOS"
+    )
+    assert changes(machine) == []
+
+
+def test_open_that_cannot_arm_its_timer_stays_shut(machine: Machine) -> None:
+    machine.fake("systemd-run", "echo no bus >&2; exit 1")
+    assert_sentence(funnel(machine, "open", 300), "could not be set (no bus)")
+    assert serving(machine) == {}
+    assert lease(machine) is None
+
+
+def test_other_ports_close_the_old_funnel_first(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    result(machine.run("funnel", "open", "10000", "9443", "300"))
+    assert serving(machine) == {
+        "TCP": {"10000": {"TCPForward": "localhost:9443", "ProxyProtocol": 1}},
+        "AllowFunnel": {f"{DOMAIN}:10000": True},
+    }
+    # Closing with the new ports, too, knows what stands since an earlier run.
+    assert funnel(machine, "close").status == 0
+    assert serving(machine) == {}
+
+
+@pytest.mark.parametrize("mine", [OPEN, {"AllowFunnel": OPEN["AllowFunnel"]}])
+def test_close_alone_resets(machine: Machine, mine: dict[str, Any]) -> None:
+    serve(machine, mine)
+    assert funnel(machine, "close") == Outcome(0, "", "Closing the funnel on port 443\n")
+    assert serving(machine) == {}
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", "tailscale funnel reset"]
+    machine.forget_commands()
+    assert funnel(machine, "close") == Outcome(0, "", "")
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer"]
+
+
+@pytest.mark.parametrize("mine", [BOTH, {**BOTH, "TCP": OTHERS["TCP"]}])
+def test_close_beside_other_tools_takes_only_ours(machine: Machine, mine: dict[str, Any]) -> None:
+    serve(machine, mine)
+    assert funnel(machine, "close").status == 0
+    assert serving(machine) == OTHERS
+    assert "tailscale funnel reset" not in changes(machine)
+    assert funnel(machine, "close") == Outcome(0, "", "")
+
+
+@pytest.mark.parametrize("extra", [{"Services": {"svc:x": {}}}, {"Foreground": {"s": {"TCP": {"80": {}}}}}])
+def test_services_and_foreground_of_others_survive(machine: Machine, extra: dict[str, Any]) -> None:
+    serve(machine, {**OPEN, **extra})
+    assert funnel(machine, "close").status == 0
+    assert serving(machine) == extra
+
+
+def test_close_needs_no_granted_attribute(machine: Machine) -> None:
+    serve(machine, BOTH)
+    status(machine, CertDomains=None, **granted())
+    funnel(machine, "close")
+    assert "443" not in serving(machine)["TCP"]
+
+
+def test_close_that_does_not_work_is_an_error_and_leaves_no_lease(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    (machine.fakes / "mood").write_text("asking")
+    assert_sentence(
+        funnel(machine, "close"),
+        "still configured (Funnel is not enabled",
+        'with "sudo tailscale funnel reset"',
+    )
+    assert lease(machine) is None, "so that the minute's timer keeps trying"
+    (machine.fakes / "mood").write_text("down")
+    assert_sentence(funnel(machine, "close"), "Tailscale does not answer", "systemctl start tailscaled")
+
+
+def test_close_does_not_wait_for_a_rebuild(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    machine.fake("flock", "exit 1")
+    outcome = funnel(machine, "close")
+    assert outcome.status == 0
+    assert "closing without waiting" in outcome.stderr
+    assert machine.commands("flock") == ["flock -w 15 9"]
+    assert serving(machine) == {}
+
+
+def test_confirm_keeps_it_open(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    machine.forget_commands()
+    assert result(funnel(machine, "confirm")) == {"lease": "confirmed"}
+    assert lease(machine) == "confirmed\n"
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer"]
+    machine.remember(clock=str(NOW * 100))
+    funnel(machine, "enforce")
+    assert serving(machine) == OPEN
+
+
+def test_confirm_until_a_moment(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    machine.forget_commands()
+    assert result(funnel(machine, "confirm", NOW + 3600)) == {"lease": f"until {NOW + 3600}"}
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(3600)]
+    machine.remember(clock=str(NOW + 3599))
+    funnel(machine, "enforce")
+    assert serving(machine) == OPEN
+    machine.remember(clock=str(NOW + 3600))
+    funnel(machine, "enforce")
+    assert serving(machine) == {}
+
+
+@pytest.mark.parametrize("config", [{}, {"TCP": {"443": {"TCPForward": "localhost:8443"}}}, OTHERS])
+def test_confirm_of_what_is_not_open_fails(machine: Machine, config: dict[str, Any]) -> None:
+    funnel(machine, "open", 300)
+    serve(machine, config)
+    assert_sentence(funnel(machine, "confirm"), "not open any more", "open it again")
+    assert lease(machine) == f"until {NOW + 300}\n"
+
+
+def test_confirm_comes_too_late(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    machine.remember(clock=str(NOW + 300))
+    assert_sentence(funnel(machine, "confirm"), "lease 1000300", "open it again")
+    machine.remember(clock=str(NOW))
+    assert_sentence(
+        funnel(machine, "confirm", NOW), "a moment that has passed; set exposeUntil to a later one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (f"until {NOW + 1}\n", True),
+        ("confirmed\n", True),
+        (f"until {NOW}\n", False),
+        ("until\n", False),
+        ("until \n", False),
+        ("until 99999999999999\n", False),
+        (f"until {NOW + 9} {NOW}\n", False),
+        ("until $(touch x)\n", False),
+        ("confirmed by nobody\n", False),
+        ("\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_enforce_closes_without_a_lease_that_makes_sense(
+    machine: Machine, text: str | None, kept: bool
+) -> None:
+    funnel(machine, "open", 300)
+    (machine.state / "lease").unlink()
+    if text is not None:
+        machine.write(machine.state / "lease", text)
+    assert funnel(machine, "enforce").status == 0
+    assert serving(machine) == (OPEN if kept else {})
+
+
+def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
+    serve(machine, OTHERS)
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert serving(machine) == OTHERS
+    (machine.fakes / "mood").write_text("down")
+    outcome = funnel(machine, "enforce")
+    assert outcome.status == 0
+    assert "nothing is open now" in outcome.stderr
+
+
+def test_status_tells_all(machine: Machine) -> None:
+    assert result(funnel(machine, "status")) == {
+        "state": "shut",
+        "shared": False,
+        "url": f"https://{DOMAIN}/",
+        "lease": "none",
+    }
+    serve(machine, OTHERS)
+    result(funnel(machine, "open", 300))
+    seen = result(funnel(machine, "status"))
+    assert (seen["state"], seen["shared"], seen["lease"]) == ("open", True, str(NOW + 300))
+    assert result(machine.run("funnel", "status", "10000", "8443"))["url"] == f"https://{DOMAIN}:10000/"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("open", "443", "8443"),
+        ("open", "443", "8443", "0"),
+        ("open", "0", "8443", "9"),
+        ("close", "443"),
+        ("confirm", "x"),
+        (),
+    ],
+)
+def test_arguments_are_checked(machine: Machine, arguments: tuple[str, ...]) -> None:
+    assert_sentence(machine.run("funnel", *arguments))
+    assert machine.commands("tailscale") == []
+
+
+def test_hostile_json_is_data(machine: Machine) -> None:
+    status(machine, CertDomains=['x"; touch y', '${builtins.abort "no"}'], BackendState="Running $(id)")
+    assert_sentence(funnel(machine, "open", 300), "state -")
+    (machine.fakes / "serve.json").write_text('{"TCP": ')
+    assert_sentence(
+        funnel(machine, "status"), "The JSON answer in funnel.json could not be read", "nix-instantiate"
+    )
+
+
+def test_the_command_on_the_server(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    machine.write(machine.state / "devices" / ("a" * 64), "phone\n")
+    machine.write(machine.state / "bans/scan/203.0.113.9", "")
+    machine.remember(active="caddy\nfail2ban\nimmich-exposure-lease.timer")
+    outcome = machine.run("exposure")
+    assert outcome.status == 0
+    assert [line.split(None, 1) for line in outcome.stdout.splitlines()] == [
+        ["address", f"https://{DOMAIN}/"],
+        ["funnel", "open to the internet on port 443"],
+        ["lease", "ends Mon Jan 12 13:51:40 UTC 1970"],
+        ["devices", "1 phone"],
+        ["bans", "0 auth, 1 scan, 0 manual"],
+        ["caddy.service", "active"],
+        ["fail2ban.service", "active"],
+        ["immich-exposure-lease.timer", "active"],
+        ["immich-exposure-certificate.timer", "NOT active"],
+    ]
+    assert machine.run("exposure", "close").status == 0
+    assert serving(machine) == {}
+    assert "shut" in machine.run("exposure", "status").stdout
+    assert_sentence(machine.run("exposure", "open"), "status and close")
+
+
+def test_cleanup_is_the_last_step(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    logs = machine.root / "var/log/caddy"
+    for name in ("immich-access.log", "immich-access-2026-01-01.log.gz", "other.log"):
+        machine.write(logs / name, "x\n")
+    assert_sentence(machine.run("cleanup", "remove"), "port 443 is still open; close it first")
+    funnel(machine, "close")
+    assert_sentence(
+        machine.run("cleanup", "remove"), "still exposes Immich", "restore the LAN configuration first"
+    )
+    assert machine.state.exists()
+    machine.remember(active="")
+    for _ in range(2):
+        assert machine.run("cleanup", "remove") == Outcome(0, "", "")
+        assert [str(path) for path in machine.files(machine.root)] == ["var/log/caddy/other.log"]
+    assert not machine.state.exists()
+
+
+def test_a_machine_without_tailscale_is_clean_already(machine: Machine) -> None:
+    if any((Path(folder) / "tailscale").exists() for folder in os.environ["PATH"].split(":")):
+        pytest.skip("this machine has a tailscale of its own, which no test may talk to")
+    machine.unfake("tailscale")
+    machine.remember(active="")
+    assert machine.run("cleanup", "remove").status == 0
+    assert funnel(machine, "close").status == 0
