@@ -24,8 +24,9 @@ class Received:
 class Backend:
     """An Immich that answers as told and remembers who asked.
 
-    `answers` maps (method, path) to status and headers; whatever is not in it gets 200. Bodies are read to
-    their end.
+    `answers` maps (method, path) to status and headers; whatever is not in it gets 200. A Content-Length
+    among the headers is a promise that is not kept: the connection ends early. Bodies are read to their end.
+    After an upgrade every byte comes back.
     """
 
     answers: dict[tuple[str, str], tuple[int, Mapping[str, str]]] = field(default_factory=dict)
@@ -68,6 +69,8 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
                 self.send_header("Upgrade", headers["upgrade"][0])
                 self.send_header("Connection", "Upgrade")
                 self.end_headers()
+                while data := self.connection.recv(4096):
+                    self.connection.sendall(data)
                 self.close_connection = True
                 return
             status, extra = backend.answers.get((method, target.split("?")[0]), (200, {}))
@@ -75,7 +78,10 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
             self.send_response(status)
             for name, value in extra.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
+            if "Content-Length" in extra:
+                self.close_connection = True
+            else:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.server.certificates import Identity
 from tests.server.edge import Edge
+from tests.server.visitor import ConnectionDroppedError
+from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -38,6 +40,18 @@ SECRET_HEADERS = [
     ("Referer", f"https://immich.edge-tailnet.ts.net/share/{SECRET}"),
     ("X-Anything", SECRET),
 ]
+
+
+def test_no_secret_gets_into_the_journal(edge: Edge) -> None:
+    """What Caddy says apart from the access log: about foreign hosts and about answers that broke off."""
+    with edge.connect(edge.new_address()) as connection:
+        connection.ask(f"/share/{SECRET}?key={SECRET}", host="other.example", headers=SECRET_HEADERS)
+    edge.backend.answers["GET", f"/share/{SECRET}"] = (200, {"Content-Length": "1000"})
+    with pytest.raises(ConnectionDroppedError):
+        edge.ask(f"/share/{SECRET}", headers=SECRET_HEADERS)
+    said = ("other.example", "aborting with incomplete response")
+    wait_until(lambda: all(words in edge.journal.read_text() for words in said), f"Caddy says {said}")
+    assert SECRET not in edge.journal.read_text()
 
 
 def test_no_secret_gets_into_the_log(edge: Edge, phone: Identity) -> None:

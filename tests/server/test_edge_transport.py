@@ -203,6 +203,16 @@ def test_the_caddyfile_is_formatted(edge: Edge) -> None:
     assert [line for line in done.stdout.splitlines() if line[:1] in "+-" and line] == []
 
 
+def test_a_websocket_of_a_device_survives_a_reload(make_edge: EdgeMaker) -> None:
+    edge = make_edge()
+    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    with edge.connect(edge.new_address(), edge.device("phone")) as connection:
+        assert connection.ask("/api/socket.io/", headers=upgrade).status == 101
+        edge.reload()
+        connection.tls.sendall(b"still there?")
+        assert connection.tls.recv(64) == b"still there?"
+
+
 def test_a_forced_reload_reads_a_renewed_certificate(make_edge: EdgeMaker) -> None:
     edge = make_edge()
     before = edge.connect(edge.new_address())
