@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lab import (
     cgroups,
-    commands,
     internet,
     mounts,
     network,
@@ -307,6 +306,6 @@ def _forget_netns_folder() -> None:
     if not NETNS_FOLDER.is_dir() or any(NETNS_FOLDER.iterdir()):
         return
     while mounts.is_mounted(NETNS_FOLDER):  # twice when two `ip netns add` ran side by side
-        commands.run(["umount", str(NETNS_FOLDER)])
+        mounts.remove(NETNS_FOLDER)
     with suppress(OSError):  # somebody may have been quicker
         NETNS_FOLDER.rmdir()

@@ -1,6 +1,12 @@
-"""What is mounted where, as the kernel says it (proc(5), mountinfo)."""
+"""What is mounted where, as the kernel says it (proc(5), mountinfo), and taking it away."""
 
+import subprocess
+import time
 from pathlib import Path
+
+from lab import commands
+
+PATIENCE = 10.0  # seconds
 
 
 def under(folder: Path) -> list[Path]:
@@ -21,3 +27,16 @@ def _unescape(text: str) -> str:
 def is_mounted(point: Path) -> bool:
     """Whether something is mounted there. os.path.ismount does not see a folder that is bound on itself."""
     return point in under(point)
+
+
+def remove(point: Path) -> None:
+    """Unmount one mount point. Raises LabError when not even that works which leaves the rest to the kernel.
+
+    A mount stays busy for a moment after the last process that used it was killed.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode:
+        if time.monotonic() > deadline:
+            commands.run(["umount", "--lazy", str(point)])
+            return
+        time.sleep(0.05)

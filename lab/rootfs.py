@@ -123,7 +123,7 @@ def remove(places: Places) -> None:
     Raises LabError when it stays busy.
     """
     for point in reversed(mounts.under(places.disk)):
-        commands.run(["umount", str(point)])
+        mounts.remove(point)
     if places.disk.exists():
         places.disk.rmdir()
 

@@ -150,7 +150,8 @@ def funnel(lab: Lab) -> Iterator[Lab]:
     assert lab.ssh("sudo tee /run/probe.py", text=(HERE / "proxy_backend.py").read_text()).returncode == 0
     backend = "/usr/bin/python3 /run/probe.py 8443 /run/probe.crt /run/probe.key"
     assert lab.ssh(f"sudo systemd-run --unit probe {backend}").returncode == 0
-    assert lab.ssh("for i in $(seq 100); do (: </dev/tcp/127.0.0.1/8443) 2>/dev/null && exit; done; exit 1")
+    connects = "(: </dev/tcp/127.0.0.1/8443) 2>/dev/null"
+    assert lab.ssh(f"for i in $(seq 100); do {connects} && exit; sleep 0.1; done; exit 1").returncode == 0
     opened = lab.ssh(f"sudo timeout 30 {FUNNEL}")
     assert opened.returncode == 0, opened.stderr
     yield lab
@@ -171,19 +172,9 @@ def test_visitor_comes_through_the_funnel_under_its_own_address(
 def test_operator_has_a_window_to_the_ingress(funnel: Lab) -> None:
     window = funnel.info()["window"]
     to_window = f"{places.DOMAIN}:443:{window['host']}:{window['port']}"
-    command = [
-        "curl",
-        "-sS",
-        "--noproxy",
-        "*",
-        "--cacert",
-        funnel.info()["roots_file"],
-        "--connect-to",
-        to_window,
-    ]
-    shown = subprocess.run(
-        [*command, f"https://{places.DOMAIN}/"], capture_output=True, text=True, check=False
-    )
+    options = ["-sS", "--max-time", "20", "--noproxy", "*", "--cacert", funnel.info()["roots_file"]]
+    command = ["curl", *options, "--connect-to", to_window, f"https://{places.DOMAIN}/"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.stdout.startswith("PROXY TCP4 203.0.113."), shown.stderr
 
 
