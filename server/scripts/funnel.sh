@@ -62,14 +62,20 @@ arm_lease_timer() {
     die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
 }
 
+# A funnel that stands on other ports since an earlier run is ours to close as well.
+close_former() {
+  if [ -s "$FUNNEL_RECORD" ] && [ "$(recorded_ports)" != "$1 $2" ]; then
+    # shellcheck disable=SC2046
+    close_funnel $(recorded_ports)
+  fi
+}
+
 shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT"; }
 
 open_funnel() {
   FUNNEL_PORT=$1 PROXY_PORT=$2
   need_free_port "$1"
-  # A funnel that stands on other ports since an earlier run is ours to close, before it is forgotten.
-  # shellcheck disable=SC2046
-  [ "$(recorded_ports)" = "$1 $2" ] || [ ! -s "$FUNNEL_RECORD" ] || close_funnel $(recorded_ports)
+  close_former "$1" "$2"
   read_funnel "$1" "$2"
   [ "$FUNNEL" != foreign ] ||
     die "Port $1 of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
@@ -118,6 +124,7 @@ enforce_lease() {
     say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")), so nothing is open now"
     return 0
   fi
+  close_former "$1" "$2"
   close_funnel "$1" "$2"
 }
 
@@ -155,8 +162,7 @@ case $verb in
     case $verb in
       close)
         lock_briefly
-        # shellcheck disable=SC2046
-        [ "$(recorded_ports)" = "$1 $2" ] || [ ! -s "$FUNNEL_RECORD" ] || close_funnel $(recorded_ports)
+        close_former "$1" "$2"
         close_funnel "$1" "$2"
         ;;
       enforce) enforce_lease "$1" "$2" ;;

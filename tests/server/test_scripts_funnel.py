@@ -1,4 +1,4 @@
-"""The funnel and its lease: funnel.sh, cleanup.sh and exposure.sh, with JSON read by the real Nix evaluator."""
+"""The funnel and its lease: funnel.sh, cleanup.sh and exposure.sh, over JSON that the real Nix reads."""
 
 import json
 import os
@@ -221,8 +221,13 @@ def test_other_ports_close_the_old_funnel_first(machine: Machine) -> None:
         "TCP": {"10000": {"TCPForward": "localhost:9443", "ProxyProtocol": 1}},
         "AllowFunnel": {f"{DOMAIN}:10000": True},
     }
-    # Closing with the new ports, too, knows what stands since an earlier run.
-    assert funnel(machine, "close").status == 0
+
+
+@pytest.mark.parametrize("verb", ["close", "enforce"])
+def test_closing_knows_the_ports_of_an_earlier_run(machine: Machine, verb: str) -> None:
+    result(machine.run("funnel", "open", "10000", "9443", "300"))
+    machine.remember(clock=str(NOW + 300))
+    assert funnel(machine, verb).status == 0
     assert serving(machine) == {}
 
 

@@ -1,6 +1,6 @@
 """A fake `tailscale` that keeps a serve configuration and changes it as the real command does (1.102.5).
 
-Put in place by ``install``. Its folder holds ``serve.json`` (the configuration), ``status.json``, and ``mood``
+Put in place by ``install``. Its folder holds ``serve.json`` (the configuration), ``status.json`` and ``mood``
 (how it behaves). Seen of the real one, and copied here: opening over an entry replaces it; `funnel ... off`
 leaves the flag in AllowFunnel behind; serving the same port inside the tailnet takes the flag away; `off` of
 what is not there fails; a command can exit 0 with nothing done.
