@@ -186,7 +186,7 @@ in
         message = "./lan-immich.nix and ./expose-immich.nix exclude each other; import only one of them in configuration.nix.";
       }
       {
-        assertion = !config.services.immich.openFirewall && !lib.elem settings.immichPort config.networking.firewall.allowedTCPPorts;
+        assertion = !lib.elem settings.immichPort config.networking.firewall.allowedTCPPorts;
         message = "Immich's port ${toString settings.immichPort} is open in the firewall, but behind the edge Immich is reached"
           + " through Caddy alone; remove services.immich.openFirewall and the port from networking.firewall.allowedTCPPorts.";
       }
