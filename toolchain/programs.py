@@ -69,17 +69,9 @@ def pulumi_path() -> str:
 
 def pulumi_programs() -> list[Program]:
     """The Pulumi CLI, the Python language host and the command plugin that a run uses, in this order."""
-    standins = (
-        official_language_host()
-        or Program(
-            "pulumi-language-python", "3.259.0", "stand-in", paths.LANGUAGE_HOST / "pulumi-language-python"
-        ),
-        official_command_plugin()
-        or Program(
-            "pulumi-resource-command", "1.2.1", "stand-in", paths.COMMAND_PLUGIN / "pulumi-resource-command"
-        ),
-    )
-    return [official_pulumi() or _built("pulumi"), *standins]
+    host = official_language_host() or _stand_in(paths.LANGUAGE_HOST, "pulumi-language-python", "3.259.0")
+    plugin = official_command_plugin() or _stand_in(paths.COMMAND_PLUGIN, "pulumi-resource-command", "1.2.1")
+    return [official_pulumi() or _built("pulumi"), host, plugin]
 
 
 def all_programs() -> list[Program]:
@@ -129,6 +121,10 @@ def official_command_plugin() -> Program | None:
 def _built(name: str) -> Program:
     product = PRODUCTS[name]
     return Program(name, product.version, "built", product.path)
+
+
+def _stand_in(folder: Path, name: str, version: str) -> Program:
+    return Program(name, version, "stand-in", folder / name)
 
 
 def _outside_path() -> list[str]:

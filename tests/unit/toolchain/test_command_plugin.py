@@ -303,7 +303,7 @@ class TestConnection:
     def test_cancel_ends_the_retries(self, plugin: Stub, ssh_server: SshServer) -> None:
         plugin.Cancel(empty_pb2.Empty())
         with pytest.raises(grpc.RpcError, match="context canceled"):
-            self.run(plugin, ssh_server.connection(privateKey=openssh_key(), dialErrorLimit=-1.0))
+            self.run(plugin, ssh_server.connection(privateKey=openssh_key(), dialErrorLimit=8.0))
 
 
 class TestLocalCommand:
