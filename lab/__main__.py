@@ -11,6 +11,7 @@ from lab import lifecycle, places, ssh
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.visit import Refused
+from toolchain import ToolchainError
 
 STATUS_CODES = {"up": 0, "broken": 1, "down": 3}
 
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     lab = Lab(report=lambda line: print(line, file=sys.stderr, flush=True))
     try:
         return int(options.run(lab, options))
-    except LabError as error:
+    except (LabError, ToolchainError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
 

@@ -26,6 +26,11 @@ class Lab:
         self.places = where or Places.of_this_clone()
         self._report = report
 
+    @property
+    def domain(self) -> str:
+        """The server's name on the tailnet and to the public."""
+        return places.DOMAIN
+
     def up(self) -> None:
         """Boot everything; says so when it is up already."""
         lifecycle.up(self.places, self._report)

@@ -19,7 +19,6 @@ from lab import (
     ownership,
     places,
     processes,
-    programs,
     rootfs,
     server,
     ssh,
@@ -27,8 +26,11 @@ from lab import (
 from lab.errors import LabError
 from lab.lock import machine_lock
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, SERVER_NAMESPACE, Places
+from toolchain import program
 
 Report = Callable[[str], None]
+
+PROGRAMS = ("tailscale", "tailscaled", "caddy", "lab-internet")  # of the toolchain
 
 PATIENCE = 60.0  # seconds until a step of booting counts as failed; the slowest takes about 3
 
@@ -64,7 +66,8 @@ class Status:
 def up(where: Places, report: Report) -> None:
     """Boot the lab, unless it is up already. A lab in pieces is taken down first.
 
-    Raises LabError, with nothing left behind, when a step fails.
+    Raises LabError when a step fails and ToolchainError when a program was not built yet; nothing is left
+    behind then.
     """
     require_root()
     with machine_lock():
@@ -164,8 +167,8 @@ def _boot(where: Places, report: Report) -> None:
     def done(what: str) -> None:
         report(f"{time.monotonic() - began:5.1f} s  {what}")
 
-    for name in programs.NEEDED:
-        programs.program(name, where)
+    for name in PROGRAMS:
+        program(name)
     ownership.claim(where)
     for folder in (where.state, where.logs, where.internet):
         folder.mkdir(mode=0o700, exist_ok=True)

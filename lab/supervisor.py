@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from lab import cgroups, internet, processes, server
 from lab.errors import LabError
 from lab.places import Places
-from lab.programs import program, programs_folder
+from toolchain import ToolchainError, program
 
 # Where a Debian's programs look for public roots; lab-internet's are added, as a real server knows Let's
 # Encrypt's.
@@ -62,7 +62,7 @@ class Supervisor:
             if server.first_process():
                 say("a server is running already: the power button does nothing")
                 continue
-            box = await self._spawn("server", server.command(self._places, programs_folder(self._places)))
+            box = await self._spawn("server", server.command(self._places, program("tailscaled").parent))
             if not await self._first(box.wait()) and (first := server.first_process()):
                 server.power_off(first)
             status = await box.wait()
@@ -107,7 +107,7 @@ def main() -> int:
     cgroups.enter()
     try:
         asyncio.run(Supervisor(Places.of_this_clone()).run())
-    except (LabError, OSError) as error:
+    except (LabError, ToolchainError, OSError) as error:
         say(str(error))
         return 1
     return 0

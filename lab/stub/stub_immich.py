@@ -158,15 +158,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_request_line(self) -> None:
         """Answer one request of any method."""
-        self.body, self.body_size, self.answered = b"", 0, 0
-        self.query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        self.body, self.body_size = b"", 0
+        # Not self.path: Python takes away all but one of the slashes at its beginning.
+        self.target = self.requestline.split(" ")[1]
+        self.query = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
         try:
             self._read_body()
             self._route()
         except Fault as fault:
             self._fault(fault)
-        finally:
-            self._record()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_request_line
 
@@ -250,7 +250,7 @@ class Handler(BaseHTTPRequestHandler):
         return value
 
     def _route(self) -> None:
-        path = self.path.partition("?")[0]
+        path = self.target.partition("?")[0]
         if "//" in path or "/../" in path + "/":
             raise Fault(404, f"Cannot {self.command} {path}")
         if re.search(r"\.\.%2f", path, re.IGNORECASE):
@@ -286,7 +286,7 @@ class Handler(BaseHTTPRequestHandler):
             self.body += part[: RECORDED_BODY - len(self.body)]
 
     def _send(self, status: int, kind: str, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self.answered = status
+        self._record(status)  # first: whoever has the answer finds the record
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -300,7 +300,7 @@ class Handler(BaseHTTPRequestHandler):
         name = ERROR_NAMES.get(fault.status, "Error")
         self.reply_json({"message": fault.message, "error": name, "statusCode": fault.status}, fault.status)
 
-    def _record(self) -> None:
+    def _record(self, status: int) -> None:
         headers: dict[str, str] = {}
         for name, value in self.headers.items():
             name = name.lower()
@@ -309,12 +309,12 @@ class Handler(BaseHTTPRequestHandler):
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "method": self.command,
-                "target": self.path,
+                "target": self.target,
                 "headers": headers,
                 "remote": self.client_address[0],
                 "body_bytes": self.body_size,
                 "body_base64": base64.b64encode(self.body).decode(),
-                "status": self.answered,
+                "status": status,
             }
         )
 
@@ -322,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
         """Become a WebSocket (RFC 6455) that sends every message back."""
         key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode()
-        self.answered = 101
+        self._record(101)
         self.send_response(101)
         for name, value in (
             ("Upgrade", "websocket"),
@@ -381,7 +381,7 @@ def _features(handler: Handler) -> None:
 
 
 def _share_page(handler: Handler, key: str, _photo: str | None = None) -> None:
-    given = handler.path.partition("?")[0].split("/")  # keys are case-sensitive, unlike paths
+    given = handler.target.partition("?")[0].split("/")  # keys are case-sensitive, unlike paths
     found = (
         find_link(unquote(given[2]), None)
         if given[1].lower() == "share"
