@@ -35,7 +35,7 @@ _FORMATS = {Platform.LINUX: BundleFormat.MODERN}
 # an old phone can bear (and the weak old cipher's key derivation) do not matter.
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _GROUPS, _GROUP_LENGTH = 5, 4
-_KDF_ROUNDS = 20_000
+BUNDLE_ROUNDS = 20_000
 
 # DER of the identifiers pbeWithSHA1And3-KeyTripleDES-CBC (RFC 7292 C) and id-PBES2 (RFC 8018).
 _TRIPLE_DES_IDENTIFIER = bytes.fromhex("060a2a864886f70d010c0103")
@@ -61,10 +61,11 @@ def make_bundle(
     authority: x509.Certificate,
     password: str,
     bundle_format: BundleFormat,
+    rounds: int = BUNDLE_ROUNDS,
 ) -> bytes:
     """Return a PKCS#12 file (RFC 7292) with key, certificate and the CA. `name` is the friendly name."""
     return pkcs12.serialize_key_and_certificates(
-        name.encode(), key, certificate, [authority], _encryption(bundle_format, password)
+        name.encode(), key, certificate, [authority], _encryption(bundle_format, password, rounds)
     )
 
 
@@ -86,8 +87,8 @@ def format_of(content: bytes) -> BundleFormat | None:
     return None
 
 
-def _encryption(bundle_format: BundleFormat, password: str) -> KeySerializationEncryption:
-    builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_KDF_ROUNDS)
+def _encryption(bundle_format: BundleFormat, password: str, rounds: int) -> KeySerializationEncryption:
+    builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(rounds)
     if bundle_format == BundleFormat.COMPATIBLE:
         builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC).hmac_hash(
             hashes.SHA1()

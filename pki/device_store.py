@@ -7,7 +7,7 @@ from cryptography import x509
 
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
-from pki.bundle import Platform, format_for, format_of, make_bundle, new_password, open_bundle
+from pki.bundle import BUNDLE_ROUNDS, Platform, format_for, format_of, make_bundle, new_password, open_bundle
 from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem, same_key
 from pki.client_certificate import device_subject, issue_certificate
 from pki.device_files import DeviceFiles
@@ -160,7 +160,7 @@ class DeviceStore:
         files.write_new(
             key=self._vault.encrypt(key),
             password=self._vault.seal_password(password, files.stem),
-            bundle=_bundle(opened, profile, password),
+            bundle=self._bundle(opened, profile, password),
             certificate=pem(certificate),
         )
         return _credential(opened, profile, password)
@@ -216,12 +216,12 @@ class DeviceStore:
             password = new_password()
             files.write_bundle(
                 password=self._vault.seal_password(password, files.stem),
-                bundle=_bundle(opened, profile, password),
+                bundle=self._bundle(opened, profile, password),
             )
             return password
         password = self._open_password(files, sealed)
         if bundle is None or not self._suits(opened, profile, bundle, password):
-            files.write_bundle(password=None, bundle=_bundle(opened, profile, password))
+            files.write_bundle(password=None, bundle=self._bundle(opened, profile, password))
         return password
 
     def _suits(self, opened: _Opened, profile: DeviceProfile, bundle: bytes, password: str) -> bool:
@@ -245,19 +245,19 @@ class DeviceStore:
             ) from error
         return None if content.cert is None else content.cert.certificate
 
+    def _bundle(self, opened: _Opened, profile: DeviceProfile, password: str) -> bytes:
+        return make_bundle(
+            name=opened.files.stem,
+            key=opened.key,
+            certificate=opened.certificate,
+            authority=opened.authority,
+            password=password,
+            bundle_format=format_for(profile.platform),
+            rounds=min(BUNDLE_ROUNDS, self._vault.kdf_rounds),
+        )
+
     def _open_password(self, files: DeviceFiles, sealed: bytes) -> str:
         return self._vault.open_password(files.password, sealed, files.stem)
-
-
-def _bundle(opened: _Opened, profile: DeviceProfile, password: str) -> bytes:
-    return make_bundle(
-        name=opened.files.stem,
-        key=opened.key,
-        certificate=opened.certificate,
-        authority=opened.authority,
-        password=password,
-        bundle_format=format_for(profile.platform),
-    )
 
 
 def _credential(opened: _Opened, profile: DeviceProfile, password: str) -> DeviceCredential:

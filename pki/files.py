@@ -75,7 +75,8 @@ def make_folder(path: Path) -> None:
     """Make a folder of mode 0700, or repair the mode of the one that is there."""
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.mkdir(path, 0o700)
+        with suppress(FileExistsError):  # another run was quicker
+            os.mkdir(path, 0o700)
         sync_folder(path.parent)
     _close_to_others(path, 0o700)
 
@@ -95,21 +96,32 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_lock_file(folder: Path) -> None:
-    """Remove the lock file; whoever waits for it notices and starts again."""
-    remove_file(folder / _LOCK_NAME)
+def remove_locked_folder(folder: Path) -> None:
+    """Remove the lock file and the folder, unless something else is in it.
+
+    From the moment that the lock file is gone another run may go ahead, so nothing may follow but this.
+    Whoever waits for the old lock file notices and starts again.
+    """
+    os.unlink(folder / _LOCK_NAME)
+    remove_empty_folder(folder)
+
+
+def remove_empty_folder(folder: Path) -> None:
+    """Remove a folder unless something is in it."""
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 @contextmanager
 def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
-    """Hold the folder's lock, which two runs (or two threads of one run) never share.
+    """Make the folder if needed and hold its lock, which two runs (or two threads of one) never share.
 
     Raises:
         KeystoreError: another run held the lock for all of `wait_seconds`.
         OSError: the lock file cannot be made.
     """
     deadline = time.monotonic() + wait_seconds
-    while (descriptor := _try_lock(folder / _LOCK_NAME)) is None:
+    while (descriptor := _try_lock(folder)) is None:
         if time.monotonic() >= deadline:
             raise KeystoreError(
                 f"Another run has been using the keystore {folder} for {wait_seconds:.0f} seconds. Wait "
@@ -122,12 +134,17 @@ def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _try_lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock, or None when somebody else does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _try_lock(folder: Path) -> int | None:
+    """Return a descriptor that holds the lock, or None when somebody else does or has just removed it."""
+    path = folder / _LOCK_NAME
+    try:
+        make_folder(folder)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:  # another run purged the folder since
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # `purge` may have removed the file between our open and our lock: such a lock guards nothing
+        # a file that was purged between our open and our lock guards nothing
         if os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
     except (BlockingIOError, FileNotFoundError):

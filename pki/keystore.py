@@ -10,7 +10,7 @@ with a `KeystoreError` and left as it is. A CA key is never overwritten.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,15 @@ from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
 from pki.errors import KeystoreError
-from pki.files import explain, locked, make_folder, remove_file, remove_lock_file, sweep
+from pki.files import (
+    explain,
+    locked,
+    make_folder,
+    remove_empty_folder,
+    remove_file,
+    remove_locked_folder,
+    sweep,
+)
 from pki.key import KDF_ROUNDS
 from pki.marker import Marker
 from pki.profile import AuthorityProfile, DeviceProfile
@@ -161,20 +169,19 @@ class Keystore:
                     DeviceFiles(folder, stem).discard()
             self._authority.remove()
             remove_file(self.folder / Marker.FILE_NAME)
-            remove_lock_file(self.folder)
-            for folder in (self._devices.current, self._devices.revoked, self.folder):
-                with suppress(OSError):  # something else is in it: not ours to remove
-                    folder.rmdir()
+            remove_empty_folder(self._devices.current)
+            remove_empty_folder(self._devices.revoked)
+            remove_locked_folder(self.folder)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Hold the lock, with the folders made and leftovers swept; explain what the system refuses."""
         try:
-            make_folder(self.folder)
             with locked(self.folder, self._lock_wait_seconds):
                 self._vault.refuse_other_stack()
+                make_folder(self._devices.current)
+                make_folder(self._devices.revoked)
                 for folder in (self.folder, self._devices.current, self._devices.revoked):
-                    make_folder(folder)
                     sweep(folder)
                 yield
         except OSError as error:

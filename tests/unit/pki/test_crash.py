@@ -1,0 +1,171 @@
+"""A run killed at any point: the next one finds the old state or the new one, and completes it.
+
+Every change goes through a handful of system calls. Each test runs an operation again and again, killed
+before the first of them, before the second, and so on, until it survives; after each death a new keystore is
+opened. The kill is an exception that nothing catches, so no clean-up code runs that a real death would skip.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pki import AuthorityProfile, DeviceCredential, DeviceProfile, Keystore, Platform
+from pki.bundle import open_bundle
+from pki.key import decrypt_key
+from tests.unit.pki.facts import PASSPHRASE, assert_is_ca, assert_is_leaf, quick_keystore, snapshot
+
+PHONE = DeviceProfile("phone")
+CALLS = ("open", "fsync", "replace", "unlink", "mkdir", "rmdir")
+
+
+class KilledError(BaseException):
+    """The process died here."""
+
+
+class Killer:
+    """Counts the system calls that change files, and dies before one of them."""
+
+    def __init__(self, survive: int) -> None:
+        self.left = survive
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        for name in CALLS:
+            patch.setattr(os, name, self._deadly(getattr(os, name)))
+
+    def _deadly(self, call: Callable[..., object]) -> Callable[..., object]:
+        def wrapper(*args: object, **kwargs: object) -> object:
+            if self.left == 0:
+                raise KilledError
+            self.left -= 1
+            return call(*args, **kwargs)
+
+        return wrapper
+
+
+def deaths(
+    prepared: Path | None, tmp_path: Path, action: Callable[[Keystore], object]
+) -> Iterator[tuple[Path, Keystore]]:
+    """Kill `action` at every point; after each death give the folder and a keystore of the next run."""
+    for survive in range(200):
+        folder = tmp_path / f"killed-after-{survive}" / "keystore"
+        folder.parent.mkdir()
+        if prepared is not None:
+            shutil.copytree(prepared, folder)
+        with pytest.MonkeyPatch.context() as patch:
+            Killer(survive).install(patch)
+            try:
+                action(quick_keystore(folder))
+            except KilledError:
+                died = True
+            else:
+                died = False
+        yield folder, quick_keystore(folder)
+        if not died:
+            assert survive > 5, "the operation went past the counted calls"
+            return
+    raise AssertionError("the operation never came to an end")
+
+
+def create(store: Keystore) -> DeviceCredential:
+    store.adopt_or_create_authority(AuthorityProfile())
+    return store.adopt_or_issue_device("phone", PHONE)
+
+
+def assert_whole(folder: Path, store: Keystore, device: DeviceCredential) -> None:
+    """Authority and device are complete and fit together, and adopting them again changes nothing."""
+    authority = store.adopt_or_create_authority(AuthorityProfile())
+    assert_is_ca(authority.certificate)
+    assert_is_leaf(device.certificate, authority.certificate)
+    key = decrypt_key(device.key_path.read_bytes(), PASSPHRASE)
+    assert key.public_key() == device.certificate.public_key()
+    opened = open_bundle(device.bundle_path.read_bytes(), device.bundle_password)
+    assert opened.cert is not None
+    assert opened.cert.certificate == device.certificate
+    before = snapshot(folder)
+    assert store.adopt_or_issue_device("phone", replace(PHONE, platform=device.platform)) == device
+    assert snapshot(folder) == before
+    assert {Path(name).suffix for name in before} == {".crt", ".key", ".p12", ".password", ".json"}
+
+
+def test_creating_authority_and_device(tmp_path: Path) -> None:
+    for folder, store in deaths(None, tmp_path, create):
+        seen = snapshot(folder)
+        device = create(store)
+        assert_whole(folder, store, device)
+        after = snapshot(folder)
+        for name in {"ca.key", "ca.crt", "devices/phone.crt"} & seen.keys():
+            assert after[name] == seen[name], f"{name} was there and is another now"
+
+
+def test_issuing_when_the_config_changed_after_the_death(made_once: Path, tmp_path: Path) -> None:
+    """What was never handed out may be issued anew for the other profile."""
+    other = DeviceProfile("Anna")
+    empty = Path(shutil.copytree(made_once, tmp_path / "empty"))
+    for path in empty.glob("devices/*"):
+        path.unlink()
+    for folder, store in deaths(empty, tmp_path, lambda store: store.adopt_or_issue_device("phone", PHONE)):
+        if not (folder / "devices/phone.crt").exists():
+            assert store.adopt_or_issue_device("phone", other).subject == "CN=Anna, O=MyOrg"
+
+
+def test_rewriting_a_bundle_for_another_platform(made_once: Path, tmp_path: Path) -> None:
+    linux = replace(PHONE, platform=Platform.LINUX)
+    first = create(quick_keystore(Path(shutil.copytree(made_once, tmp_path / "first"))))
+    for folder, store in deaths(
+        made_once, tmp_path, lambda store: store.adopt_or_issue_device("phone", linux)
+    ):
+        device = store.adopt_or_issue_device("phone", linux)
+        assert device.bundle_password == first.bundle_password
+        assert device.fingerprint == first.fingerprint
+        assert_whole(folder, store, device)
+
+
+def test_making_a_bundle_whose_password_was_lost(made_once: Path, tmp_path: Path) -> None:
+    lost = Path(shutil.copytree(made_once, tmp_path / "lost"))
+    (lost / "devices/phone.password").unlink()
+    for folder, store in deaths(lost, tmp_path, create):
+        assert_whole(folder, store, create(store))
+
+
+def test_revoking(made_once: Path, tmp_path: Path) -> None:
+    old = create(quick_keystore(Path(shutil.copytree(made_once, tmp_path / "first"))))
+
+    def revoke(store: Keystore) -> None:
+        store.revoke_device("phone", old.fingerprint)
+
+    stem = f"revoked/phone-{old.fingerprint[:16]}"
+    for folder, store in deaths(made_once, tmp_path, revoke):
+        promised = (folder / f"{stem}.crt").exists()
+        probes = [probe.name for probe in store.probe_credentials()]
+        assert probes == ([] if promised else ["phone"]), "a device is in use or revoked, never both"
+        again = Path(shutil.copytree(folder, folder.parent / "again"))
+        revoke(store)
+        after = snapshot(folder)
+        assert {f"{stem}.{suffix}" for suffix in ("crt", "key", "p12", "password")} <= after.keys()
+        assert not any(name.startswith("devices/") for name in after)
+        # or the next run wants the device back, as when it was taken out and put in again
+        device = create(quick_keystore(again))
+        assert (device.fingerprint == old.fingerprint) is not promised
+
+
+def test_purging(made_once: Path, tmp_path: Path) -> None:
+    for folder, store in deaths(made_once, tmp_path, lambda store: store.purge()):
+        again = folder.parent / "again"
+        if folder.exists():
+            shutil.copytree(folder, again)
+        store.purge()
+        assert not folder.exists()
+        assert_whole(again, quick_keystore(again), create(quick_keystore(again)))
+
+
+def test_adopting_a_keystore_without_its_marker(made_once: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(made_once, tmp_path / "bare"))
+    (bare / "keystore.json").unlink()
+    for folder, store in deaths(bare, tmp_path, create):
+        assert_whole(folder, store, create(store))
