@@ -243,7 +243,9 @@ in
       RestrictRealtime = true;
       RestrictSUIDSGID = true;
       SystemCallArchitectures = "native";
-      SystemCallFilter = [ "@system-service" "~@privileged" ];
+      SystemCallErrorNumber = "EPERM";
+      # Caddy gives a fresh log the owner of the old one.
+      SystemCallFilter = [ "@system-service" "~@privileged" "@chown" ];
     };
 
     system.preSwitchChecks.immich-exposure = lib.getExe checkEdge;
