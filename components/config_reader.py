@@ -168,6 +168,6 @@ class Section:
 def _not_among(text: str, choices: Collection[str]) -> str | None:
     if text in choices:
         return None
-    near = difflib.get_close_matches(text.lower(), list(choices), n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(text.lower(), [str(choice) for choice in choices], n=1, cutoff=0.6)
+    hint = f"; perhaps {near[0]!r} is meant" if near else ""
     return f"must be one of {', '.join(choices)}{hint}"

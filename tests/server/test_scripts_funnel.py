@@ -1,4 +1,4 @@
-"""The funnel and its lease: funnel.sh, cleanup.sh and exposure.sh, over JSON that the real Nix reads."""
+"""The funnel and its lease: funnel.sh, state.sh and exposure.sh, over JSON that the real Nix reads."""
 
 import json
 import os
@@ -436,15 +436,15 @@ def test_cleanup_is_the_last_step(machine: Machine) -> None:
     logs = machine.root / "var/log/caddy"
     for name in ("immich-access.log", "immich-access-2026-01-01.log.gz", "other.log"):
         machine.write(logs / name, "x\n")
-    assert_sentence(machine.run("cleanup", "remove"), "port 443 is still open; close it first")
+    assert_sentence(machine.run("state", "remove"), "port 443 is still open; close it first")
     funnel(machine, "close")
     assert_sentence(
-        machine.run("cleanup", "remove"), "still exposes Immich", "restore the LAN configuration first"
+        machine.run("state", "remove"), "still exposes Immich", "restore the LAN configuration first"
     )
     assert machine.state.exists()
     machine.remember(active="")
     for _ in range(2):
-        assert machine.run("cleanup", "remove") == Outcome(0, "", "")
+        assert machine.run("state", "remove") == Outcome(0, "", "")
         assert [str(path) for path in machine.files(machine.root)] == ["var/log/caddy/other.log"]
     assert not machine.state.exists()
 
@@ -454,5 +454,5 @@ def test_a_machine_without_tailscale_is_clean_already(machine: Machine) -> None:
         pytest.skip("this machine has a tailscale of its own, which no test may talk to")
     machine.unfake("tailscale")
     machine.remember(active="")
-    assert machine.run("cleanup", "remove").status == 0
+    assert machine.run("state", "remove").status == 0
     assert funnel(machine, "close").status == 0

@@ -195,6 +195,6 @@ def test_changes_need_root(machine: Machine) -> None:
         ("files", "remove"),
         ("trust", "remove"),
         ("devices", "withdraw"),
-        ("cleanup", "remove"),
+        ("state", "remove"),
     ]:
         assert_sentence(machine.run(script, verb, "/x"), "must run as root; use sudo")

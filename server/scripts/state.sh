@@ -1,0 +1,46 @@
+# shellcheck shell=sh
+# Runs after lib.sh. The exposure's own folder: the first thing made, the last thing removed.
+#
+#   prepare  STATE is there, with the folders that devices, bans and certificates lie in
+#   remove   STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
+#
+# Refuses while anything still stands on them: an open funnel, or the units of the NixOS module.
+
+LOGS=$ROOT/var/log/caddy
+
+refuse_while_open() {
+  command -v tailscale >/dev/null || return 0
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  # A Tailscale that has gone away or is logged out serves nothing.
+  timeout 20 tailscale status --json --peers=false >/dev/null 2>&1 </dev/null || return 0
+  read_funnel "$1" "$2"
+  case $FUNNEL in
+    open | altered) die "The funnel on port $1 is still open; close it first with \"funnel.sh close $1 $2\"." ;;
+    *) ;;
+  esac
+}
+
+remove_everything() {
+  refuse_while_open
+  ! active immich-exposure-lease.timer ||
+    die "The NixOS configuration still exposes Immich on this server; restore the LAN configuration first."
+  stop_lease_timer
+  rm -rf "$STATE"
+  rm -f "$LOGS"/immich-access.log "$LOGS"/immich-access-*.log* "$LOGS"/immich-access.log.*
+  active caddy || rmdir --ignore-fail-on-non-empty "$LOGS" 2>/dev/null || :
+  rm -f "$LOCK"
+}
+
+need_root
+case ${1:-} in
+  prepare)
+    lock
+    make_state
+    ;;
+  remove)
+    lock
+    remove_everything
+    ;;
+  *) die "state.sh knows the verbs prepare and remove, not \"${1:-}\"; use one of them." ;;
+esac
