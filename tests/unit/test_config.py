@@ -1,0 +1,544 @@
+"""The configuration: defaults, every mistake in words, all mistakes at once, and what the server is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from pulumi.runtime import config as engine_config
+
+from components.config import NAMESPACE, ConfigError, ExposureConfig, from_pulumi, load, settings_json
+from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
+
+PROJECT = Path(__file__).resolve().parents[2]
+PASSPHRASE = "correct horse battery"
+
+
+def ssh_key(kind: str, *parts: bytes) -> str:
+    """A public key as `authorized_keys` holds it."""
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in (kind.encode(), *parts))
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
+HOST_KEY = ssh_key("ssh-ed25519", bytes(range(32)))
+MINIMAL: dict[str, Any] = {
+    "host": "192.168.1.20",
+    "hostKey": HOST_KEY,
+    "keystorePassphrase": PASSPHRASE,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop() -> asyncio.AbstractEventLoop:
+    """An event loop, which the SDK's outputs need and which other tests may have closed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+def load_with(project_dir: Path = PROJECT, **changes: Any) -> ExposureConfig:
+    """Load the least configuration with some keys changed; None takes a key out."""
+    raw = {key: value for key, value in {**MINIMAL, **changes}.items() if value is not None}
+    return load(raw, stack="home", project_dir=project_dir)
+
+
+def problems_of(project_dir: Path = PROJECT, **changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as refusal:
+        load_with(project_dir, **changes)
+    assert PASSPHRASE not in str(refusal.value)
+    return list(refusal.value.problems)
+
+
+# Defaults
+
+
+def test_three_keys_are_enough() -> None:
+    config = load_with()
+    assert (config.host, config.host_key) == ("192.168.1.20", HOST_KEY)
+    assert (config.ssh_user, config.ssh_port, config.ssh_private_key_file) == ("admin", 22, None)
+    assert (config.config_dir, config.flake) == ("/etc/nixos", None)
+    assert (config.immich_port, config.proxy_port, config.funnel_port) == (2283, 8443, 443)
+    assert config.devices == ()
+    assert (config.client_validity_days, config.renew_before_days) == (3650, 30)
+    assert config.key_type is KeyType.ECDSA_P256
+    assert (config.keystore, config.purge_keystore) == ("stacks/keystore/home", False)
+    assert config.uploads is False
+    assert (config.lease_hours, config.expose_until) == (None, None)
+    assert (config.check.connect_to, config.check.roots_file) == (None, None)
+
+
+def test_the_passphrase_stays_a_secret_output(loop: asyncio.AbstractEventLoop) -> None:
+    passphrase = load_with().keystore_passphrase
+    assert isinstance(passphrase, pulumi.Output)
+
+    assert loop.run_until_complete(_look_into(passphrase)) == (PASSPHRASE, True)
+    assert PASSPHRASE not in repr(load_with())
+
+
+async def _look_into(output: pulumi.Output[str]) -> tuple[str | None, bool]:
+    return await output.future(), await output.is_secret()
+
+
+def test_the_certificates_defaults_are_those_of_pki() -> None:
+    config = load_with(devices=[{"name": "phone", "platform": "android"}])
+    ca, authority = config.ca, AuthorityProfile()
+    assert (ca.common_name, ca.organization) == (authority.common_name, authority.organization)
+    assert (ca.country, ca.validity_days) == (authority.country, authority.validity_days)
+    [device], profile = config.devices, DeviceProfile("phone")
+    assert (device.common_name, device.organization) == (profile.common_name, profile.organization)
+    assert config.client_validity_days == profile.validity_days
+    assert config.key_type is profile.key_type
+
+
+# Pulumi.yaml and the example
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, dict[str, Any]]:
+    """The config section of Pulumi.yaml."""
+    document = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())
+    assert document["name"] == NAMESPACE
+    section: dict[str, dict[str, Any]] = document["config"]
+    return section
+
+
+def test_every_key_is_typed_described_and_defaulted(schema: dict[str, dict[str, Any]]) -> None:
+    for key, entry in schema.items():
+        assert entry["type"] in ("string", "integer", "boolean", "array", "object"), key
+        assert entry["description"].endswith("."), key
+        assert "default" in entry, key
+
+
+def test_the_schemas_defaults_are_the_programs(schema: dict[str, dict[str, Any]]) -> None:
+    defaults = {key: entry["default"] for key, entry in schema.items()}
+    assert visible(load({**defaults, **MINIMAL}, stack="home", project_dir=PROJECT)) == visible(load_with())
+
+
+def test_the_schema_has_the_programs_keys(schema: dict[str, dict[str, Any]]) -> None:
+    names = {re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", key) for key in schema}
+    assert names == {field.name for field in fields(ExposureConfig)}
+
+
+def visible(value: object) -> object:
+    """A configuration as plain values, without the passphrase."""
+    if is_dataclass(value):
+        names = [field.name for field in fields(value) if field.name != "keystore_passphrase"]
+        return {name: visible(getattr(value, name)) for name in names}
+    return value
+
+
+def example_values(text: str) -> dict[str, Any]:
+    document = yaml.safe_load(text)
+    return {key.removeprefix(f"{NAMESPACE}:"): value for key, value in document["config"].items()}
+
+
+def test_the_example_is_right_when_its_key_is_filled_in() -> None:
+    values = example_values((PROJECT / "stacks/Pulumi.home.yaml.example").read_text())
+    devices = load_with(**{**values, "hostKey": HOST_KEY}).devices
+    assert [(device.name, device.platform) for device in devices] == [
+        ("phone-anna", Platform.IOS),
+        ("phone-ben", Platform.ANDROID),
+    ]
+
+
+def test_what_the_example_comments_out_is_right_as_well() -> None:
+    lines = (PROJECT / "stacks/Pulumi.home.yaml.example").read_text().splitlines()
+    body = lines[lines.index("config:") + 1 :]
+    setting = re.compile(r"^(\s+)# ((immich-exposure:|- |  )\w+)")
+    text = "\n".join(["config:", *(setting.sub(r"\1\2", line) for line in body)])
+    values = example_values(text)
+    assert {"ca", "bans", "rateLimits", "keystore", "leaseHours", "exposeUntil"} <= values.keys()
+    key_file = values.pop("sshPrivateKeyFile")
+    until = values.pop("exposeUntil")
+    config = load_with(**{**values, "hostKey": HOST_KEY})
+    assert key_file == "~/.ssh/id_ed25519"
+    assert config.lease_hours == 48
+    assert [device.common_name for device in config.devices][-1] == "Laptop in the study"
+    assert load_with(exposeUntil=until).expose_until is not None
+
+
+# Good values
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "fd7a:115c:a1e0::1", "pi", "pi.local", "pi.tailnet.ts.net."])
+def test_a_host_is_an_address_or_a_name(host: str) -> None:
+    assert load_with(host=host).host == host
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        HOST_KEY,
+        ssh_key("ecdsa-sha2-nistp256", b"nistp256", b"\x04" + bytes(64)),
+        ssh_key("ssh-rsa", b"\x01\x00\x01", bytes(256)),
+    ],
+)
+def test_a_host_key_is_taken_without_its_comment(key: str) -> None:
+    assert load_with(hostKey=f"{key} root@pi").host_key == key
+
+
+def test_a_private_key_file_may_be_relative_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in ("key", "~/key", str(tmp_path / "key")):
+        assert load_with(tmp_path, sshPrivateKeyFile=text).ssh_private_key_file == text
+
+
+def test_what_is_left_out_of_a_group_has_its_default() -> None:
+    config = load_with(ca={"country": "DE"}, rateLimits={"requests": 100}, bans={"banTime": "1w"})
+    assert (config.ca.country, config.ca.common_name) == ("DE", "Immich Client CA")
+    assert (config.rate_limits.requests, config.rate_limits.window_seconds) == (100, 10)
+    assert (config.bans.ban_time, config.bans.max_retry) == ("1w", 10)
+
+
+def test_the_end_of_an_exposure_is_a_moment() -> None:
+    config = load_with(exposeUntil="2027-01-06T20:00:00+01:00")
+    assert config.expose_until == datetime(2027, 1, 6, 19, tzinfo=UTC)
+    assert load_with(exposeUntil="2027-01-06T19:00:00Z").expose_until == config.expose_until
+    assert load_with(leaseHours=48).lease_hours == 48
+
+
+def test_an_empty_text_means_not_set() -> None:
+    assert (
+        load_with(sshPrivateKeyFile="", keystore="", flake="", exposeUntil="").keystore
+        == "stacks/keystore/home"
+    )
+
+
+# Bad values: each names the key, the value, what is wrong, and an example
+
+PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n"
+
+BAD = [
+    ({"host": None}, "host is not set: name the server's address", "host: 192.168.1.20"),
+    ({"host": "https://pi"}, "host = 'https://pi': must be an address alone, without a scheme", "host: "),
+    (
+        {"host": "admin@pi"},
+        "host = 'admin@pi': must be an address alone; the user goes into sshUser",
+        "host: ",
+    ),
+    ({"host": "pi:22"}, "host = 'pi:22': must be an address alone; the port goes into sshPort", "host: "),
+    ({"host": "my pi"}, "host = 'my pi': is neither an IP address nor a host name", "host: "),
+    ({"host": 7}, "host = 7: must be text; put it in quotes", "host: "),
+    ({"hostKey": None}, "hostKey is not set: the server's key must be pinned", "hostKey: ssh-ed25519 AAAA"),
+    ({"hostKey": f"pi {HOST_KEY}"}, "is a line of known_hosts; leave out its first word", "hostKey: "),
+    ({"hostKey": "SHA256:abc"}, "is a fingerprint; the whole public key is needed", "hostKey: "),
+    ({"hostKey": "ssh-ed25519"}, "must be a kind of key (ssh-ed25519, ", "hostKey: "),
+    ({"hostKey": "ssh-ed25519 AA$A"}, "the part after the kind of key is not base64", "hostKey: "),
+    ({"hostKey": HOST_KEY[:-8]}, "the base64 part does not hold a key of the kind ssh-ed25519", "hostKey: "),
+    (
+        {"hostKey": HOST_KEY.replace("ssh-ed25519", "ssh-rsa")},
+        "the base64 part does not hold a key of the kind ssh-rsa",
+        "hostKey: ",
+    ),
+    ({"sshUser": "a b"}, "sshUser = 'a b': is not a user name", "sshUser: admin"),
+    ({"sshPort": 0}, "sshPort = 0: must be a whole number from 1 to 65535", "sshPort: 22"),
+    ({"sshPort": 65536}, "sshPort = 65536: must be a whole number", "sshPort: 22"),
+    ({"sshPort": "ssh"}, "sshPort = 'ssh': must be a whole number", "sshPort: 22"),
+    ({"sshPort": True}, "sshPort = True: must be a whole number", "sshPort: 22"),
+    ({"sshPort": 22.5}, "sshPort = 22.5: must be a whole number", "sshPort: 22"),
+    (
+        {"sshPrivateKeyFile": "no/such/key"},
+        "sshPrivateKeyFile = 'no/such/key': cannot be read (No such file or directory)",
+        "sshPrivateKeyFile: ~/.ssh/id_ed25519",
+    ),
+    ({"sshPrivateKeyFile": "Pulumi.yaml"}, "is not a private key; leave the key out", "sshPrivateKeyFile: "),
+    (
+        {"sshPrivateKeyFile": PRIVATE_KEY},
+        "sshPrivateKeyFile = [secret]: must be the path of the key file, not the key itself",
+        "sshPrivateKeyFile: ",
+    ),
+    (
+        {"configDir": "etc/nixos"},
+        "must be the absolute path of the folder of configuration.nix",
+        "/etc/nixos",
+    ),
+    ({"configDir": "/etc/../root"}, "must be the absolute path", "configDir: /etc/nixos"),
+    ({"configDir": "/"}, "must be the absolute path", "configDir: /etc/nixos"),
+    ({"configDir": "/etc/$(id)"}, "may hold letters, digits, dots, dashes", "configDir: /etc/nixos"),
+    ({"flake": ".#pi"}, "flake = '.#pi': systems built from a flake are not supported yet", "flake: "),
+    (
+        {"funnelPort": 80},
+        "funnelPort = 80: Tailscale Funnel offers 443, 8443 and 10000 only",
+        "funnelPort: 443",
+    ),
+    ({"proxyPort": 2283}, "proxyPort = 2283: is the port of immichPort as well", "proxyPort: 8443"),
+    ({"proxyPort": 22}, "proxyPort = 22: is the port of sshPort as well", "proxyPort: 8443"),
+    ({"immichPort": 22}, "immichPort = 22: is the port of sshPort as well", "immichPort: 2283"),
+    ({"devices": {"name": "x"}}, "must be a list", "devices: [{name: phone-anna, platform: ios}]"),
+    ({"devices": ["phone"]}, "devices[0] = 'phone': must be a group of settings", "{name: phone-anna"),
+    ({"devices": [{"platform": "ios"}]}, "devices[0].name is not set: a device needs a name", "name: phone-"),
+    ({"devices": [{"name": "x"}]}, "devices[0].platform is not set: a bundle is made for", "platform: ios"),
+    (
+        {"devices": [{"name": "x", "platform": "Andriod"}]},
+        "devices[0].platform = 'Andriod': must be one of ios, android, macos, windows, linux; "
+        "perhaps 'android' is meant",
+        "platform: ios",
+    ),
+    (
+        {"devices": [{"name": "../x", "platform": "ios"}]},
+        "devices[0].name = '../x': must be 1 to 63 letters a-z, digits",
+        "name: phone-anna",
+    ),
+    (
+        {"devices": [{"name": "ｘ", "platform": "ios"}]},
+        "has look-alike characters; write it as 'x'",
+        "name: phone-anna",
+    ),
+    (
+        {"devices": [{"name": "x", "platform": "ios"}, {"name": "X", "platform": "ios"}]},
+        "devices[1].name = 'X': clashes with the device 'x'",
+        "name: phone-anna-2",
+    ),
+    (
+        {"devices": [{"name": "x", "platform": "ios", "commonName": "y" * 65}]},
+        "must have 1 to 64 printable characters",
+        "commonName: Anna's phone",
+    ),
+    ({"ca": "mine"}, "ca = 'mine': must be a group of settings", "ca: {commonName: "),
+    ({"ca": {"commonName": "a.b"}}, "ca.commonName = 'a.b': looks like a host name", "Immich Client CA"),
+    (
+        {"host": "pi", "ca": {"commonName": "Pi"}},
+        "ca.commonName = 'Pi': is the name of the host, and Android rejects",
+        "commonName: Immich Client CA",
+    ),
+    ({"ca": {"country": "Germany"}}, "ca.country = 'Germany': must be two capital letters", "country: US"),
+    ({"ca": {"validityDays": 0}}, "ca.validityDays = 0: must be a whole number from 1", "validityDays: 3650"),
+    (
+        {"clientValidityDays": 4000},
+        "clientValidityDays = 4000: is longer than ca.validityDays (3650)",
+        "clientValidityDays: 3650",
+    ),
+    (
+        {"clientValidityDays": 30},
+        "renewBeforeDays is not set: must be shorter than clientValidityDays (30)",
+        "renewBeforeDays: 3",
+    ),
+    ({"renewBeforeDays": 3650}, "renewBeforeDays = 3650: must be shorter than", "renewBeforeDays: 365"),
+    (
+        {"keyType": "rsa4096"},
+        "keyType = 'rsa4096': must be one of ecdsa-p256, rsa-4096; perhaps 'rsa-4096' is meant",
+        "keyType: ecdsa-p256",
+    ),
+    (
+        {"keystore": "Pulumi.yaml"},
+        "is a file, and the keystore is a folder",
+        "keystore: stacks/keystore/home",
+    ),
+    (
+        {"keystorePassphrase": None},
+        "keystorePassphrase is not set: it encrypts the keys",
+        "pulumi config set",
+    ),
+    (
+        {"keystorePassphrase": "elevenchars"},
+        "keystorePassphrase = [secret]: must have at least 12 characters",
+        "pulumi config set --secret keystorePassphrase",
+    ),
+    ({"purgeKeystore": "yes"}, "purgeKeystore = 'yes': must be true or false", "purgeKeystore: false"),
+    ({"uploads": 1}, "uploads = 1: must be true or false", "uploads: false"),
+    ({"rateLimits": []}, "rateLimits = []: must be a group of settings", "rateLimits: {requests: 600"),
+    ({"rateLimits": {"requests": 0}}, "rateLimits.requests = 0: must be a whole number", "requests: 600"),
+    (
+        {"rateLimits": {"passwordAttempts": 700, "passwordWindowSeconds": 10}},
+        "rateLimits.passwordAttempts = 700: lets more passwords of links through (700 in 10 s) than requests",
+        "passwordAttempts: 10",
+    ),
+    ({"bans": {"maxRetry": 0}}, "bans.maxRetry = 0: must be a whole number from 1 to 1000", "maxRetry: 10"),
+    (
+        {"bans": {"findTime": "10 min"}},
+        "bans.findTime = '10 min': must be a number and a unit",
+        "findTime: 10m",
+    ),
+    ({"bans": {"banTime": "-1"}}, "bans.banTime = '-1': must be a number and a unit", "banTime: 1h"),
+    ({"leaseHours": -1}, "leaseHours = -1: must be a whole number from 0 to 8784", "leaseHours: 48"),
+    ({"exposeUntil": "Sunday"}, "exposeUntil = 'Sunday': must be a date and a time", "exposeUntil: "),
+    ({"exposeUntil": "2027-01-06T20:00:00"}, "has no time zone; end it with Z", "exposeUntil: "),
+    (
+        {"exposeUntil": "2027-01-06T20:00:00Z", "leaseHours": 2},
+        "is set together with leaseHours; set one of the two",
+        "exposeUntil: ",
+    ),
+    ({"check": {"connectTo": "127.0.0.1"}}, "must be a host and a port with a colon", "127.0.0.1:24443"),
+    ({"check": {"connectTo": "pi:99999"}}, "must end with a port from 1 to 65535", "127.0.0.1:24443"),
+    ({"check": {"rootsFile": "none.pem"}}, "check.rootsFile = 'none.pem': cannot be read", "rootsFile: "),
+    ({"check": {"rootsFile": "Pulumi.yaml"}}, "holds no certificate in PEM form", "rootsFile: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason", "example"), BAD, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_told_in_words_with_an_example(
+    changes: dict[str, Any], reason: str, example: str
+) -> None:
+    [problem] = problems_of(**changes)
+    told, separator, shown = problem.partition(" Example: `")
+    assert separator, problem
+    assert reason in told
+    assert told.endswith(".")
+    assert example in f"`{shown}"
+    assert "c2VjcmV0" not in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"hostkey": "x"}, "hostkey is not a known key: did you mean 'hostKey'?"),
+        ({"keystorePasphrase": "geheim"}, "keystorePasphrase is not a known key: did you mean"),
+        ({"ca": {"commonname": "x"}}, "ca.commonname is not a known key: did you mean 'commonName'?"),
+        (
+            {"devices": [{"name": "x", "platform": "ios", "colour": "geheim"}]},
+            "devices[0].colour is not a known key: known are commonName, name, organization, platform",
+        ),
+        ({"bans": {"bantime": "1h"}}, "bans.bantime is not a known key: did you mean 'banTime'?"),
+        ({"rateLimits": {"request": 1}}, "rateLimits.request is not a known key: did you mean 'requests'?"),
+        ({"check": {"roots": "x"}}, "check.roots is not a known key: did you mean 'rootsFile'?"),
+    ],
+)
+def test_an_unknown_key_is_refused_without_its_value(changes: dict[str, Any], problem: str) -> None:
+    [seen] = problems_of(**changes)
+    assert seen.startswith(problem)
+    assert "geheim" not in seen
+
+
+def test_all_mistakes_come_at_once() -> None:
+    changes: dict[str, Any] = {
+        "host": None,
+        "sshPort": 99999,
+        "funnelPort": 80,
+        "devices": [{"name": "a/b", "platform": "palm"}, {"name": "ok", "platform": "ios", "x": 1}],
+        "ca": {"country": "x"},
+        "keystorePassphrase": "short",
+        "hsot": "pi",
+    }
+    with pytest.raises(ConfigError) as refusal:
+        load_with(**changes)
+    keys = [re.split(r" (?:=|is not)", problem)[0] for problem in refusal.value.problems]
+    assert sorted(keys) == sorted(
+        [
+            "host",
+            "sshPort",
+            "funnelPort",
+            "devices[0].name",
+            "devices[0].platform",
+            "devices[1].x",
+            "ca.country",
+            "keystorePassphrase",
+            "hsot",
+        ]
+    )
+    message = str(refusal.value)
+    assert message.startswith("The configuration of the stack 'home' has 9 problems:\n  - ")
+    assert len(message.splitlines()) == 10
+    assert isinstance(refusal.value, pulumi.RunError)
+
+
+def test_one_mistake_is_not_told_twice() -> None:
+    assert len(problems_of(proxyPort="x", immichPort=8443)) == 1
+    assert len(problems_of(clientValidityDays=-1, renewBeforeDays=5000)) == 1
+    assert (
+        len(problems_of(rateLimits={"requests": 0, "passwordAttempts": 1000, "passwordWindowSeconds": 1}))
+        == 1
+    )
+
+
+def test_a_value_that_is_stored_as_a_secret_is_not_shown() -> None:
+    raw = {**MINIMAL, "sshUser": "geheim geheim", "ca": {"country": "geheim"}}
+    with pytest.raises(ConfigError) as refusal:
+        load(raw, stack="home", project_dir=PROJECT, secret_keys={"keystorePassphrase", "sshUser", "ca"})
+    assert "geheim" not in str(refusal.value)
+    assert "sshUser = [secret]: is not a user name" in str(refusal.value)
+    assert "ca.country = [secret]: must be two" in str(refusal.value)
+
+
+def test_a_long_value_is_cut_short() -> None:
+    [problem] = problems_of(host="x " * 500)
+    assert len(problem) < 200
+
+
+def test_a_passphrase_in_plain_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be stored encrypted") as refusal:
+        load(MINIMAL, stack="home", project_dir=PROJECT, secret_keys=())
+    assert PASSPHRASE not in str(refusal.value)
+
+
+# From the engine
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The engine's settings as a deployment of the stack `lab` would hand them over; restored afterwards."""
+    before = engine_config.CONFIG.get()
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "lab")
+    monkeypatch.delenv("PULUMI_CONFIG", raising=False)
+    monkeypatch.delenv("PULUMI_CONFIG_SECRET_KEYS", raising=False)
+    engine_config.set_all_config({})
+    yield monkeypatch
+    engine_config.CONFIG.set(before)
+
+
+def encoded(**values: object) -> dict[str, str]:
+    """Values as the engine encodes them: text as it is, all else as JSON."""
+    return {
+        f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in values.items()
+    }
+
+
+def test_the_engines_values_are_decoded(engine: pytest.MonkeyPatch) -> None:
+    values = encoded(**MINIMAL, sshPort=2222, uploads=True, devices=[{"name": "7", "platform": "ios"}])
+    values["other:host"] = "another project's"
+    engine.setenv("PULUMI_CONFIG", json.dumps(values))
+    engine.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps([f"{NAMESPACE}:keystorePassphrase"]))
+    config = from_pulumi()
+    assert (config.ssh_port, config.uploads) == (2222, True)
+    assert [device.name for device in config.devices] == ["7"]
+    assert config.keystore == "stacks/keystore/lab"
+
+
+def test_a_text_that_looks_like_a_number_stays_text(engine: pytest.MonkeyPatch) -> None:
+    values = encoded(**{**MINIMAL, "keystorePassphrase": "123456789012"}, sshUser="true")
+    engine_config.set_all_config(values, [f"{NAMESPACE}:keystorePassphrase"])
+    assert from_pulumi().ssh_user == "true"
+
+
+def test_the_engines_word_on_secrecy_counts(engine: pytest.MonkeyPatch) -> None:
+    engine_config.set_all_config(encoded(**MINIMAL, sshPort="abc"), [])
+    with pytest.raises(ConfigError) as refusal:
+        from_pulumi()
+    assert "sshPort = 'abc': must be a whole number" in str(refusal.value)
+    assert "keystorePassphrase = [secret]: must be stored encrypted" in str(refusal.value)
+
+
+# What the server is told
+
+
+def test_settings_are_stable_text() -> None:
+    text = settings_json(load_with(uploads=True, bans={"maxRetry": 3}))
+    assert text == settings_json(load_with(uploads=True, bans={"maxRetry": 3}))
+    assert text.startswith('{\n  "proxyPort": 8443,\n')
+    assert text.endswith("}\n")
+    assert json.loads(text) == {
+        "proxyPort": 8443,
+        "immichPort": 2283,
+        "funnelPort": 443,
+        "uploads": True,
+        "rateLimits": {
+            "requests": 600,
+            "windowSeconds": 10,
+            "passwordAttempts": 10,
+            "passwordWindowSeconds": 60,
+        },
+        "bans": {"maxRetry": 3, "findTime": "10m", "banTime": "1h"},
+    }
