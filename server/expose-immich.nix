@@ -1,7 +1,7 @@
 # Immich behind the edge instead of on the LAN. Imported by configuration.nix in place of ./lan-immich.nix.
 #
-# What decides who gets in lies in plain files beside this one, in ./immich-exposure: the Caddyfile, the fail2ban files, the
-# scripts. This module puts them to work. The folder and this file are written by `pulumi up`; do not edit them here.
+# What decides who gets in lies in plain files beside this one, in ./immich-exposure: the Caddyfile, the fail2ban files,
+# the scripts. This module puts them to work. The folder and this file are written by `pulumi up`; do not edit them here.
 { config, lib, options, pkgs, ... }:
 
 let
@@ -50,7 +50,7 @@ let
   caddyfile = files + "/Caddyfile";
 
   # No secret is among these: the store is readable by everybody.
-  caddyEnvironment = pkgs.writeText "immich-exposure.env" (lib.concatStrings (lib.mapAttrsToList (name: value: "IMMICH_EXPOSURE_${name}=${toString value}\n") {
+  caddySettings = {
     DOMAIN = domain;
     PROXY_PORT = settings.proxyPort;
     IMMICH_PORT = settings.immichPort;
@@ -62,10 +62,12 @@ let
     STATE = state;
     LOG = accessLog;
     ADMIN = "unix//run/caddy/admin.sock";
-  }));
+  };
+  caddyEnvironment = pkgs.writeText "immich-exposure.env" (lib.concatStrings
+    (lib.mapAttrsToList (name: value: "IMMICH_EXPOSURE_${name}=${toString value}\n") caddySettings));
 
-  # Runs as root before anything is switched, with the files as they will be used. What Caddy writes while it validates goes to
-  # a scratch folder: a log made by root would shut the caddy user out.
+  # Runs as root before anything is switched, with the files as they will be used. What Caddy writes while it validates
+  # goes to a scratch folder: a log made by root would shut the caddy user out.
   checkEdge = pkgs.writeShellApplication {
     name = "immich-exposure-check-edge";
     runtimeInputs = [ caddy pkgs.coreutils pkgs.gnugrep ];
@@ -76,10 +78,11 @@ let
       # shellcheck disable=SC1091
       . ${caddyEnvironment}
       set +a
-      export IMMICH_EXPOSURE_LOG="$scratch/access.log" HOME="$scratch" XDG_DATA_HOME="$scratch" XDG_CONFIG_HOME="$scratch"
+      export IMMICH_EXPOSURE_LOG="$scratch/access.log"
+      export HOME="$scratch" XDG_DATA_HOME="$scratch" XDG_CONFIG_HOME="$scratch"
       if ! caddy validate --adapter caddyfile --config ${caddyfile} >"$scratch/output" 2>&1; then
         tail -n 3 "$scratch/output" >&2
-        echo "Caddy does not accept its configuration (see above), so the switch is refused; correct it and rebuild." >&2
+        echo "Caddy refuses its configuration (see above), so the switch is refused; correct it and rebuild." >&2
         exit 1
       fi
       caddy adapt --adapter caddyfile --config ${caddyfile} >"$scratch/adapted" 2>/dev/null
@@ -88,7 +91,7 @@ let
       for needed in '"listen":\["${loopback}:${toString settings.proxyPort}"\]' '"protocols":\["h1","h2"\]' \
         '"listener_wrappers":\[{"fallback_policy":"REQUIRE",[^]]*"wrapper":"proxy_protocol"},{"wrapper":"tls"}\]'; do
         if [ "$(occurrences "$needed")" = 0 ] || [ "$(occurrences "$needed")" != "$(occurrences '"listen":\[')" ]; then
-          echo "A listener of Caddy would be without $needed, so the switch is refused; restore the Caddyfile by pulumi up." >&2
+          echo "A listener of Caddy lacks $needed, so the switch is refused; restore the Caddyfile by pulumi up." >&2
           exit 1
         fi
       done
@@ -113,7 +116,7 @@ let
       pkgs.systemd
       pkgs.util-linux
     ];
-    # The script sets its own options, and is checked where it is written: another version of the checker must not stop a rebuild.
+    # The script sets its own options. It is checked where it is written: a newer checker must not stop a rebuild.
     bashOptions = [ ];
     checkPhase = "";
     text = builtins.readFile (files + "/scripts/lib.sh") + builtins.readFile (files + "/scripts/${file}");
@@ -142,7 +145,7 @@ let
 
   # --- fail2ban -------------------------------------------------------------------------------------------------------
 
-  # As /etc files, because the module's own way (services.fail2ban.filters) would make .local files out of attribute sets.
+  # As /etc files: services.fail2ban.filters would make .local files out of attribute sets.
   fail2banFiles = lib.listToAttrs (lib.concatMap
     (folder: map
       (name: lib.nameValuePair "fail2ban/${folder}/${name}" { source = files + "/fail2ban/${folder}/${name}"; })
@@ -178,25 +181,29 @@ in
       }
       {
         assertion = lib.versionAtLeast tailscaleVersion "1.98.9" && !lib.elem tailscaleVersion [ "1.102.0" "1.102.1" ];
-        message = "Tailscale ${tailscaleVersion} rejects funnel connections with a PROXY header; set services.tailscale.package"
-          + " to version 1.98.9 or newer, other than 1.102.0 and 1.102.1.";
+        message = "Tailscale ${tailscaleVersion} rejects funnel connections with a PROXY header; set"
+          + " services.tailscale.package to version 1.98.9 or newer, other than 1.102.0 and 1.102.1.";
       }
       {
         assertion = !definedBy "lan-immich.nix";
-        message = "./lan-immich.nix and ./expose-immich.nix exclude each other; import only one of them in configuration.nix.";
+        message = "./lan-immich.nix and ./expose-immich.nix exclude each other; import only one of them in"
+          + " configuration.nix.";
       }
       {
         assertion = !lib.elem settings.immichPort config.networking.firewall.allowedTCPPorts;
-        message = "Immich's port ${toString settings.immichPort} is open in the firewall, but behind the edge Immich is reached"
-          + " through Caddy alone; remove services.immich.openFirewall and the port from networking.firewall.allowedTCPPorts.";
+        message = "Immich's port ${toString settings.immichPort} is open in the firewall, but behind the edge Immich is"
+          + " reached through Caddy alone; remove services.immich.openFirewall and the port from"
+          + " networking.firewall.allowedTCPPorts.";
       }
       {
         assertion = settings.proxyPort >= 1024 && settings.proxyPort != settings.immichPort;
-        message = "Caddy runs without privileges beside Immich; set proxyPort to a free port from 1024 on, not ${toString settings.proxyPort}.";
+        message = "Caddy runs without privileges beside Immich; set proxyPort to a free port from 1024 on, not"
+          + " ${toString settings.proxyPort}.";
       }
       {
         assertion = domain != "";
-        message = "The server's name is not known yet (immich-exposure/domain is missing or empty); run pulumi up, which writes it.";
+        message = "The server's name is not known yet (immich-exposure/domain is missing or empty); run pulumi up,"
+          + " which writes it.";
       }
     ];
 
@@ -216,7 +223,7 @@ in
     };
 
     systemd.services.caddy.serviceConfig = {
-      # A certificate or key that Caddy cannot read must fail the start. By itself Caddy reports to be ready first and exits then.
+      # A certificate or key that Caddy cannot read must fail the start. Caddy itself reports ready first and exits then.
       ExecStartPre = "${lib.getExe caddy} validate --adapter caddyfile --config /etc/caddy/caddy_config";
       LogsDirectoryMode = "0750";
       RuntimeDirectory = "caddy";

@@ -9,7 +9,7 @@ let
     isAttrs isBool isFloat isFunction isInt isList isPath isString length listToAttrs map mapAttrs match pathExists readFile
     removeAttrs replaceStrings sort stringLength substring tail toJSON toString typeOf;
 
-  # --- lists, sets and strings ------------------------------------------------------------------------------------------------
+  # --- lists, sets and strings --------------------------------------------------------------------------------------
 
   id = x: x;
   last = xs: elemAt xs (length xs - 1);
@@ -53,7 +53,7 @@ let
   getExe = package:
     getExe' package (package.meta.mainProgram or (throw "getExe: the package ${package.name} names no meta.mainProgram."));
 
-  # --- properties of definitions ------------------------------------------------------------------------------------------------
+  # --- properties of definitions ------------------------------------------------------------------------------------
 
   isType = type: x: isAttrs x && (x._type or null) == type;
   mkIf = condition: content: { _type = "if"; inherit condition content; };
@@ -69,7 +69,7 @@ let
   mkEnableOption = what: mkOption { type = types.bool; default = false; description = "Whether to enable ${what}."; };
   mkPackageOption = pkgs: name: _: mkOption { type = types.package; default = pkgs.${name}; description = "The ${name} package."; };
 
-  # --- messages -------------------------------------------------------------------------------------------------------------------
+  # --- messages -----------------------------------------------------------------------------------------------------
 
   showOption = concatStringsSep ".";
   showValue = v:
@@ -103,7 +103,7 @@ let
     then "\nDid you mean `${showOption (loc ++ [ (head ranked).name ])}'?"
     else "";
 
-  # --- types ----------------------------------------------------------------------------------------------------------------------
+  # --- types --------------------------------------------------------------------------------------------------------
   # A type is { description, check value -> bool, merge loc definitions -> value }; a definition is { file, value }.
 
   mergeEqual = loc: defs:
@@ -190,7 +190,7 @@ let
     oneOf = list: foldl' either (head list) (tail list);
   };
 
-  # --- definitions ----------------------------------------------------------------------------------------------------------------
+  # --- definitions --------------------------------------------------------------------------------------------------
 
   # Moves mkIf, mkMerge, mkOverride and mkOrder one attribute level down, so that names can be seen without evaluating conditions.
   pushDown = loc: { file, value }:
@@ -266,7 +266,7 @@ let
         else throw "The option `${showOption (loc ++ [ name ])}' is declared in several files: ${concatMapStringsSep ", " (d: toString d.file) here}.")
       else mergeDeclarations (loc ++ [ name ]) (map (d: { inherit (d) file; options = d.options.${name}; }) here));
 
-  # --- modules --------------------------------------------------------------------------------------------------------------------
+  # --- modules ------------------------------------------------------------------------------------------------------
 
   # modules: files, functions or sets; specialArgs: further arguments of every module; prefix: option path of a submodule.
   # Returns { config, options }.

@@ -12,7 +12,7 @@ let
   fail2ban = config.services.fail2ban;
   immich = config.services.immich;
 
-  # --- fail2ban's ini files --------------------------------------------------------------------------------------------------------
+  # --- fail2ban's ini files -----------------------------------------------------------------------------------------
 
   atom = types.nullOr (types.oneOf [ types.bool types.int types.float types.str ]);
   section = types.attrsOf atom;
@@ -65,7 +65,8 @@ in
         type = types.attrsOf (types.either types.lines (types.submodule {
           options = {
             enabled = bool true;
-            filter = mkOption { type = types.nullOr (types.either types.str (types.attrsOf section)); default = null; };
+            # A filter written in Nix is not known here; files in filter.d are.
+            filter = nullOrStr;
             settings = mkOption { type = section; default = { }; };
           };
         }));

@@ -7,7 +7,7 @@ let
   inherit (lib) concatMapStrings mkOption optionalAttrs optionalString types;
   cfg = config.systemd;
 
-  # --- options --------------------------------------------------------------------------------------------------------------------
+  # --- options ------------------------------------------------------------------------------------------------------
 
   scalar = types.oneOf [ types.bool types.int types.str types.path ];
   # Several definitions of one setting add up if they are lists; otherwise they must agree.
@@ -42,7 +42,7 @@ let
   };
   unitType = extra: mkOption { default = { }; type = types.attrsOf (types.submodule { options = unitOptions // extra; }); };
 
-  # --- text -----------------------------------------------------------------------------------------------------------------------
+  # --- text ---------------------------------------------------------------------------------------------------------
 
   showSetting = value: if lib.isBool value then lib.boolToString value else if lib.isPath value then "${value}" else toString value;
   section = name: values: optionalString (values != { }) ("[${name}]\n" + lib.concatStrings (lib.mapAttrsToList
@@ -93,7 +93,7 @@ let
     requiredBy = [ ];
   };
 
-  # --- files ----------------------------------------------------------------------------------------------------------------------
+  # --- files --------------------------------------------------------------------------------------------------------
 
   # name -> { unit = text; wantedBy; requiredBy; }
   units = kind: render: set: lib.mapAttrs'
