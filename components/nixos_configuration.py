@@ -16,24 +16,22 @@ MODULE_FOLDER = "immich-exposure"
 """Where, beside ``expose-immich.nix``, the module's own files lie in the server's configuration folder."""
 
 
-def edge_files(settings: str) -> tuple[PayloadFile, ...]:
-    """Return the module and the plain files that decide who gets in, with ``settings`` as settings.json."""
+def server_files(settings: str) -> tuple[PayloadFile, ...]:
+    """Return the module and its plain files, with ``settings`` as settings.json.
+
+    The Go program comes last: its list of checksums is long, and what decides who gets in stands above it.
+    """
     folders = ("fail2ban", "scripts")
     plain = [SERVER_FILES / "Caddyfile"]
     plain += [
         path for folder in folders for path in sorted((SERVER_FILES / folder).rglob("*")) if path.is_file()
     ]
+    plain += [SERVER_FILES / "caddy" / name for name in ("main.go", "go.mod", "go.sum")]
     return (
         _file(SERVER_FILES / "expose-immich.nix", "expose-immich.nix"),
         PayloadFile(f"{MODULE_FOLDER}/settings.json", settings),
         *(_file(path, f"{MODULE_FOLDER}/{path.relative_to(SERVER_FILES)}") for path in plain),
     )
-
-
-def caddy_source() -> tuple[PayloadFile, ...]:
-    """Return the Go program that Nix builds: Caddy with the rate limiter, every dependency pinned."""
-    names = ("main.go", "go.mod", "go.sum")
-    return tuple(_file(SERVER_FILES / "caddy" / name, f"{MODULE_FOLDER}/caddy/{name}") for name in names)
 
 
 def _file(source: Path, destination: str) -> PayloadFile:
@@ -69,22 +67,19 @@ class NixosConfiguration(pulumi.ComponentResource):
     ) -> None:
         super().__init__("immich-exposure:index:NixosConfiguration", name, {}, opts)
         child = child_of(self, opts)
-        edge, source = edge_files(settings), caddy_source()
+        payload = server_files(settings)
         # The rebuild script is not among what it builds, yet a better script must run once, too.
-        self.digest = digest((*edge, *source, PayloadFile("apply.sh", script_text("apply"))))
+        self.digest = digest((*payload, PayloadFile("apply.sh", script_text("apply"))))
 
-        files = [
-            remote_script(
-                f"{name}-{what}",
-                server,
-                script="files",
-                create=sudo_line("install", config_dir),
-                delete=sudo_line("remove", config_dir),
-                payload=payload,
-                opts=child,
-            )
-            for what, payload in (("files", edge), ("caddy-source", source))
-        ]
+        files = remote_script(
+            f"{name}-files",
+            server,
+            script="files",
+            create=sudo_line("install", config_dir),
+            delete=sudo_line("remove", config_dir),
+            payload=payload,
+            opts=child,
+        )
         trust_pool = remote_script(
             f"{name}-trust-pool",
             server,
@@ -100,6 +95,6 @@ class NixosConfiguration(pulumi.ComponentResource):
             script="apply",
             create=sudo_line("apply", config_dir, proxy_port, immich_port, self.digest),
             delete=sudo_line("restore", config_dir, immich_port),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*files, trust_pool]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[files, trust_pool]),
         )
         self.register_outputs({"digest": self.digest})
