@@ -1,8 +1,9 @@
 """The four files of one device, and the orders in which they are written and removed.
 
-The certificate is the commit point: it is written last and removed last, so a device exists when, and only
-when, its certificate is there. Every order below is chosen so that a run killed between two steps leaves a
-state that the next run completes or discards without asking.
+The certificate is the commit point: a device exists when, and only when, its certificate is there. Key and
+password are written before it. The bundle comes after it, because it can always be made again from the rest.
+Every order below is chosen so that a run killed between two steps leaves a state that the next run completes
+or discards without asking.
 """
 
 from dataclasses import dataclass
@@ -42,12 +43,12 @@ class DeviceFiles:
         return self.folder / f"{self.stem}.password"
 
     def write_new(self, *, key: bytes, password: bytes, bundle: bytes, certificate: bytes) -> None:
-        """Write a device that was just issued. The bundle before the certificate: it can restore it."""
+        """Write a device that was just issued, over what a killed run may have left of another."""
         self.discard()
         write_file(self.key, key)
         write_file(self.password, password)
-        write_file(self.bundle, bundle)
         write_file(self.certificate, certificate)
+        write_file(self.bundle, bundle)
 
     def write_bundle(self, *, password: bytes | None, bundle: bytes) -> None:
         """Replace the bundle, with its password when that is a new one.
@@ -61,12 +62,15 @@ class DeviceFiles:
         write_file(self.bundle, bundle)
 
     def discard(self) -> None:
-        """Remove the files. The bundle goes first, because it could bring the certificate back."""
-        for path in (self.bundle, self.certificate, self.password, self.key):
+        """Remove the files. The certificate goes first: without it the others mean nothing."""
+        for path in (self.certificate, self.bundle, self.password, self.key):
             remove_file(path)
 
     def move_to(self, target: "DeviceFiles", certificate: x509.Certificate) -> None:
-        """Move all files. A copy of the certificate at the target is the promise to finish the move."""
+        """Move all files. A copy of the certificate at the target is the promise to finish the move.
+
+        The certificate itself goes last, so that an unfinished move is still seen.
+        """
         write_file(target.certificate, pem(certificate))
         move_file(self.bundle, target.bundle)
         move_file(self.password, target.password)

@@ -8,12 +8,12 @@ from cryptography import x509
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.bundle import BUNDLE_ROUNDS, Platform, format_for, format_of, make_bundle, new_password, open_bundle
-from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem, same_key
+from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem
 from pki.client_certificate import device_subject, issue_certificate
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
-from pki.files import read_file, write_file
-from pki.key import PrivateKey, generate_key, key_type_of
+from pki.files import read_file
+from pki.key import PrivateKey, generate_key
 from pki.profile import DeviceProfile
 from pki.vault import Vault
 
@@ -67,7 +67,7 @@ class DeviceStore:
         authority = self._authorities.certificate()
         files = DeviceFiles(self.current, name)
         self._finish_revocation(files)
-        certificate = self._certificate(files) or self._restored_certificate(files, profile, authority)
+        certificate = self._certificate(files)
         if certificate is None:
             return self._issue(files, profile, self._authorities.open())
         self._refuse_unfit(files, profile, certificate, authority)
@@ -164,29 +164,6 @@ class DeviceStore:
             certificate=pem(certificate),
         )
         return _credential(opened, profile, password)
-
-    def _restored_certificate(
-        self, files: DeviceFiles, profile: DeviceProfile, authority: x509.Certificate
-    ) -> x509.Certificate | None:
-        """Take the certificate out of the bundle, when a run was killed just before it was written.
-
-        Returns None when there is nothing to restore or when it does not fit what is wanted now: it was never
-        handed out, so another one may be issued.
-        """
-        bundle, password, key = read_file(files.bundle), read_file(files.password), read_file(files.key)
-        if bundle is None or password is None or key is None:
-            return None
-        certificate = self._bundled_certificate(files, bundle, self._open_password(files, password))
-        if (
-            certificate is None
-            or not is_signed_by(certificate, authority)
-            or not same_key(certificate, self._vault.open_key(files.key, key))
-            or certificate.subject != device_subject(profile)
-            or key_type_of(certificate.public_key()) != profile.key_type
-        ):
-            return None
-        write_file(files.certificate, pem(certificate))
-        return certificate
 
     # Adopting
 

@@ -239,6 +239,16 @@ BAD = [
     ({"hostKey": "ssh-ed25519 AA$A"}, "the part after the kind of key is not base64", "hostKey: "),
     ({"hostKey": HOST_KEY[:-8]}, "the base64 part does not hold a key of the kind ssh-ed25519", "hostKey: "),
     (
+        {"hostKey": ssh_key("ssh-ed25519", bytes(31))},
+        "the base64 part does not hold a key of the kind ssh-ed25519",
+        "hostKey: ",
+    ),
+    (
+        {"hostKey": ssh_key("ecdsa-sha2-nistp256", b"nistp256", bytes(65))[:-8]},
+        "the base64 part does not hold a key of the kind ecdsa-sha2-nistp256",
+        "hostKey: ",
+    ),
+    (
         {"hostKey": HOST_KEY.replace("ssh-ed25519", "ssh-rsa")},
         "the base64 part does not hold a key of the kind ssh-rsa",
         "hostKey: ",

@@ -90,6 +90,7 @@ def assert_whole(folder: Path, store: Keystore, device: DeviceCredential) -> Non
     before = snapshot(folder)
     assert store.adopt_or_issue_device("phone", replace(PHONE, platform=device.platform)) == device
     assert snapshot(folder) == before
+    assert not any(Path(name).name.startswith(".") for name in before)
     assert {Path(name).suffix for name in before} == {".crt", ".key", ".p12", ".password", ".json"}
 
 
@@ -101,17 +102,6 @@ def test_creating_authority_and_device(tmp_path: Path) -> None:
         after = snapshot(folder)
         for name in {"ca.key", "ca.crt", "devices/phone.crt"} & seen.keys():
             assert after[name] == seen[name], f"{name} was there and is another now"
-
-
-def test_issuing_when_the_config_changed_after_the_death(made_once: Path, tmp_path: Path) -> None:
-    """What was never handed out may be issued anew for the other profile."""
-    other = DeviceProfile("Anna")
-    empty = Path(shutil.copytree(made_once, tmp_path / "empty"))
-    for path in empty.glob("devices/*"):
-        path.unlink()
-    for folder, store in deaths(empty, tmp_path, lambda store: store.adopt_or_issue_device("phone", PHONE)):
-        if not (folder / "devices/phone.crt").exists():
-            assert store.adopt_or_issue_device("phone", other).subject == "CN=Anna, O=MyOrg"
 
 
 def test_rewriting_a_bundle_for_another_platform(made_once: Path, tmp_path: Path) -> None:

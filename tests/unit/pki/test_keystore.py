@@ -17,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from pki import (
     AuthorityProfile,
@@ -28,8 +29,10 @@ from pki import (
     KeyType,
     Platform,
 )
+from pki.authority import create_authority
 from pki.bundle import BundleFormat, format_of, open_bundle
-from pki.files import explain
+from pki.certificate import certificate_builder, key_usage, pem, subject_name
+from pki.files import explain, locked
 from pki.key import decrypt_key, generate_key
 from tests.unit.pki.facts import NOW, PASSPHRASE, assert_is_ca, assert_is_leaf, quick_keystore, snapshot
 
@@ -361,6 +364,29 @@ def test_a_device_certificate_is_no_authority(folder: Path, store: Keystore) -> 
     assert_refused("ca.crt is not the certificate of an authority", folder, lambda: adopt_both(store))
 
 
+def test_a_certificate_that_only_signed_itself_is_no_authority(folder: Path, store: Keystore) -> None:
+    key, name = generate_key(KeyType.ECDSA_P256), subject_name(common_name="Web", organization="Me")
+    certificate = (
+        certificate_builder(subject=name, issuer=name, key=key, not_before=NOW, not_after=NOW)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage(key_cert_sign=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.crt").write_bytes(pem(certificate))
+    assert_refused("ca.crt is not the certificate of an authority", folder, lambda: adopt_both(store))
+
+
+def test_an_authority_that_was_renewed_by_hand_gets_into_the_bundle(folder: Path, store: Keystore) -> None:
+    first = adopt_both(store)
+    key = decrypt_key((folder / "ca.key").read_bytes(), PASSPHRASE)
+    renewed = create_authority(AuthorityProfile(), key, NOW)
+    (folder / "ca.crt").write_bytes(pem(renewed.certificate))
+    second = adopt_both(store)
+    assert second.fingerprint == first.fingerprint
+    opened = open_bundle(second.bundle_path.read_bytes(), second.bundle_password)
+    assert [each.certificate for each in opened.additional_certs] == [renewed.certificate]
+
+
 @pytest.mark.parametrize("function", ["open", "fsync", "replace"])
 @pytest.mark.parametrize(
     ("number", "sentence"),
@@ -418,6 +444,25 @@ def test_a_second_run_waits_and_then_gives_up(folder: Path) -> None:
         released.start()
         assert adopt_both(quick_keystore(folder)).name == "phone"
         released.join()
+
+
+def test_a_lock_on_a_file_that_was_purged_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, purged = fcntl.flock, iter([True])
+
+    def purged_before_the_lock(descriptor: int, operation: int) -> None:
+        if next(purged, False):
+            (tmp_path / ".lock").unlink()
+        take(descriptor, operation)
+
+    monkeypatch.setattr("pki.files.fcntl.flock", purged_before_the_lock)
+    with (
+        locked(tmp_path, wait_seconds=5),
+        (tmp_path / ".lock").open() as other,
+        pytest.raises(BlockingIOError),
+    ):
+        take(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_many_at_once_make_one_authority_and_one_certificate_each(tmp_path: Path) -> None:
