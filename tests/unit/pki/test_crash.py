@@ -104,6 +104,19 @@ def test_creating_authority_and_device(tmp_path: Path) -> None:
             assert after[name] == seen[name], f"{name} was there and is another now"
 
 
+def test_creating_and_then_purging(tmp_path: Path) -> None:
+    for folder, store in deaths(None, tmp_path, create):
+        store.purge()
+        assert not folder.exists()
+
+
+def test_issuing_over_what_a_killed_purge_left(made_once: Path, tmp_path: Path) -> None:
+    left = Path(shutil.copytree(made_once, tmp_path / "left"))
+    (left / "devices/phone.crt").unlink()
+    for folder, store in deaths(left, tmp_path, create):
+        assert_whole(folder, store, create(store))
+
+
 def test_rewriting_a_bundle_for_another_platform(made_once: Path, tmp_path: Path) -> None:
     linux = replace(PHONE, platform=Platform.LINUX)
     first = create(quick_keystore(Path(shutil.copytree(made_once, tmp_path / "first"))))

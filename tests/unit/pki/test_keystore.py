@@ -305,7 +305,7 @@ def test_another_profile_does_not_change_an_authority(
         (DeviceProfile("Anna"), "is for 'CN=phone, O=MyOrg', but the config asks for 'CN=Anna, O=MyOrg'"),
         (
             DeviceProfile("phone", "Family"),
-            "Change the config back, or move the files .*phone.\\* to another",
+            "Change the config back, or move the files .*phone.{crt,key,p12,password} to",
         ),
         (replace(PHONE, key_type=KeyType.RSA_4096), "has a key of type ecdsa-p256, .*asks for rsa-4096"),
     ],
@@ -463,6 +463,27 @@ def test_a_lock_on_a_file_that_was_purged_meanwhile_does_not_count(
         pytest.raises(BlockingIOError),
     ):
         take(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_folder_that_comes_or_goes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, make, meanwhile = tmp_path / "keystore", os.mkdir, iter(["made", "purged"])
+
+    def with_another_run(path: Path, mode: int) -> None:
+        event = next(meanwhile, "nothing")
+        make(path, mode)
+        if event == "made":
+            raise FileExistsError(errno.EEXIST, "was made by another run", str(path))
+        if event == "purged":
+            path.rmdir()
+
+    monkeypatch.setattr("pki.files.os.mkdir", with_another_run)
+    with locked(folder, wait_seconds=5):
+        folder.joinpath(".lock").unlink()
+    folder.rmdir()
+    with locked(folder, wait_seconds=5):
+        assert folder.joinpath(".lock").exists()
 
 
 def test_many_at_once_make_one_authority_and_one_certificate_each(tmp_path: Path) -> None:
