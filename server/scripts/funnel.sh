@@ -124,6 +124,11 @@ enforce_lease() {
     say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")), so nothing is open now"
     return 0
   fi
+  read_funnel "$1" "$2"
+  if [ "$TAILSCALE_STATE" != Running ] && [ "$FUNNEL_SHARED" = yes ]; then
+    say "Tailscale is not connected (state $TAILSCALE_STATE), so nothing is open now"
+    return 0
+  fi
   close_former "$1" "$2"
   close_funnel "$1" "$2"
 }

@@ -266,8 +266,11 @@ close_funnel() {
     shut) ;;
     foreign) say "Port $1 is in use by another tool's serve entry, which stays as it is" ;;
     *)
-      die "The funnel on port $1 is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); close it on the server with" \
-        "\"sudo tailscale funnel reset\"."
+      # A stopped Tailscale lets its whole configuration be reset, but no part of it be changed.
+      close_remedy="close it on the server with \"sudo tailscale funnel reset\""
+      [ "$FUNNEL_SHARED" = no ] ||
+        close_remedy="run \"sudo tailscale up\" on the server if it is stopped, then \"sudo immich-exposure close\""
+      die "The funnel on port $1 is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); $close_remedy."
       ;;
   esac
   rm -f "$FUNNEL_RECORD"

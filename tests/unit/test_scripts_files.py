@@ -79,6 +79,17 @@ def test_files_stay_while_they_are_imported(machine: Machine) -> None:
     assert machine.files(machine.config) == before
 
 
+def test_the_folders_of_the_exposure(machine: Machine) -> None:
+    folders = ("", "devices", "bans", "bans/auth", "bans/scan", "bans/manual")
+    for group, mode in ((False, 0o700), (True, 0o750)):
+        if group:
+            machine.remember(**{"caddy-group": ""})
+        assert machine.run("state", "prepare") == Outcome(0, "", "")
+        assert [machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders] == [0o755] * 6
+        assert (machine.state / "tls").stat().st_mode & 0o777 == mode
+    assert machine.commands("chown") == ["chown root:caddy /var/lib/immich-exposure/tls"]
+
+
 def test_trust_pool_arrives_and_a_running_caddy_reloads_once(machine: Machine) -> None:
     machine.remember(active="caddy")
     for expected in (["systemctl is-active --quiet caddy", "systemctl reload caddy"], []):
