@@ -29,6 +29,8 @@ remove_everything() {
   rm -rf "$STATE"
   rm -f "$LOGS"/immich-access.log "$LOGS"/immich-access-*.log* "$LOGS"/immich-access.log.*
   active caddy || rmdir --ignore-fail-on-non-empty "$LOGS" 2>/dev/null || :
+  # What systemd notes down of a persistent timer outlives the timer.
+  rm -f "$ROOT"/var/lib/systemd/timers/stamp-immich-exposure-*.timer
   rm -f "$LOCK"
 }
 

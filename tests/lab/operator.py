@@ -95,6 +95,13 @@ class Operator:
         self._passphrase = passphrase
         self._write_secret()
 
+    def passphrase_file(self) -> Path:
+        """Return a file with the keystore's passphrase, for a person who visits as a device."""
+        path = self.folder / "keystore-passphrase"
+        path.touch(mode=0o600)
+        path.write_text(self._passphrase, encoding="utf-8")
+        return path
+
     def devices(self, *names: str) -> None:
         """Configure exactly these devices."""
         self.set(devices=[{"name": name, "platform": "linux"} for name in names])
@@ -102,7 +109,7 @@ class Operator:
     def init(self) -> None:
         """Create the stack, and its keystore passphrase as an encrypted setting."""
         self._stack_file.write_text("config: {}\n", encoding="utf-8")
-        self.pulumi("stack", "init", self.stack)
+        self.pulumi("stack", "init", "--stack", self.stack)
         self._write_secret()
 
     def _write_secret(self) -> None:

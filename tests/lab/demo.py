@@ -1,0 +1,330 @@
+"""The main job, told line by line: expose, visit, revoke, ban, take back, expose again.
+
+Run by ``make demo``. Every check prints what was asked and what was seen. With ``KEEP=1`` in the
+environment the lab and the exposure stay up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import ssl
+import sys
+import time
+from collections.abc import Callable
+
+import toolchain
+from lab import Lab, LabError
+from pki import Keystore, ProbeCredential
+from tests.lab.operator import PASSPHRASE, PROJECT, Operator, PulumiFailedError
+from tests.lab.outside import FORBIDDEN, REFUSED, seen
+from tests.lab.strangers import PASSPHRASE as FOREIGN_PASSPHRASE
+from tests.lab.strangers import foreign_credential, unenrolled_credential
+
+FOLDER = PROJECT / ".lab-demo"
+SCANNER = "203.0.113.66"
+NEIGHBOUR = "203.0.113.67"
+FOREIGN_ENTRY = '{"TCP":{"9443":{"TCPForward":"localhost:22"}}}'
+SHARED = "/api/shared-links/me"
+BAN_WAIT_SECONDS = 15
+
+
+class Report:
+    """Counts checks and prints a line for each."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed: list[str] = []
+
+    def check(self, asked: str, wanted: str, saw: str) -> None:
+        """Print one check; it passes when what was seen is what was wanted."""
+        if wanted == saw:
+            self.passed += 1
+            print(f"  ok    {asked:<72} {saw}", flush=True)
+            return
+        self.failed.append(f"{asked}: wanted {wanted}, saw {saw}")
+        print(f"  FAIL  {asked:<72} {saw} (wanted {wanted})", flush=True)
+
+    def close(self) -> int:
+        """Print the verdict and return the exit status."""
+        for line in self.failed:
+            print(f"failed: {line}")
+        print(f"demo: {self.passed} checks passed, {len(self.failed)} failed")
+        return 1 if self.failed else 0
+
+
+def chapter(title: str) -> None:
+    """Print a heading with the time."""
+    print(f"\n{time.strftime('%H:%M:%S')}  {title}", flush=True)
+
+
+def timed(what: str, step: Callable[[], object]) -> None:
+    """Run a long step and say how long it took."""
+    print(f"        {what} ...", flush=True)
+    started = time.monotonic()
+    step()
+    print(f"        {what}: done in {time.monotonic() - started:.1f} s", flush=True)
+
+
+class Demo:
+    """The walk. Its methods stand in the order in which they run."""
+
+    def __init__(self, lab: Lab, operator: Operator, report: Report) -> None:
+        self.lab = lab
+        self.operator = operator
+        self.report = report
+        self.configuration_before = ""
+        self.phone_before = ""
+
+    def run(self) -> None:
+        """Walk through everything once."""
+        self.before()
+        self.expose()
+        self.a_stranger()
+        self.a_visitor_of_a_link()
+        self.the_owners_devices()
+        self.run_again()
+        self.revoke_the_laptop()
+        self.ban_a_scanner()
+        if keep():
+            return
+        self.take_it_back()
+        self.expose_again()
+        self.take_it_back_for_good()
+
+    def before(self) -> None:
+        chapter("before: Immich on the LAN, somebody's own serve entry on the node, nothing public")
+        self.server("sudo tailscale serve --bg --tcp 9443 tcp://localhost:22")
+        self.configuration_before = self.server("sudo sha256sum /etc/nixos/configuration.nix")
+        self.check("ingress: GET /", REFUSED, seen(self.lab, "/"))
+        self.check("LAN: Immich's ping", "pong", self.immich_on_the_lan())
+
+    def expose(self) -> None:
+        chapter("pulumi up: the whole chapter")
+        timed("pulumi up", self.operator.up)
+        outputs = self.operator.outputs()
+        print(f"        {outputs['url']}")
+        for line in (*outputs["public"], *outputs["checked"]):
+            print(f"        {line}")
+
+    def a_stranger(self) -> None:
+        chapter("a stranger, without a certificate")
+        for path in ("/", "/api/users/me", "/api/albums", "/auth/login", "/wp-login.php"):
+            self.check(f"stranger: GET {path}", FORBIDDEN, seen(self.lab, path))
+        self.check("stranger: GET /api/server/config", "200", seen(self.lab, "/api/server/config"))
+        offered = "alt-svc" in self.lab.visit("/api/server/config").headers
+        self.check("stranger: is HTTP/3 offered", "no", "yes" if offered else "no")
+        foreign = foreign_credential(FOLDER / "foreign")
+        self.check("certificate of another authority: handshake", REFUSED, self.with_foreign(foreign))
+        unenrolled = unenrolled_credential(self.operator.keystore, PASSPHRASE, self.operator.stack)
+        self.check("certificate of ours, not enrolled: /api/users/me", FORBIDDEN, self.as_device(unenrolled))
+        self.check("on the server, without PROXY header", REFUSED, self.without_proxy_header())
+
+    def a_visitor_of_a_link(self) -> None:
+        chapter("a visitor who was sent a link")
+        for asked, wanted in (
+            ("/share/labsharekey", "200"),
+            ("/s/holiday", "200"),
+            (f"{SHARED}?key=labsharekey", "200"),
+            (f"{SHARED}?key=wrong", "401"),
+            (f"{SHARED}?key=", FORBIDDEN),
+            (SHARED, FORBIDDEN),
+        ):
+            self.check(f"visitor: GET {asked}", wanted, seen(self.lab, asked))
+        v6 = seen(self.lab, f"{SHARED}?key=labsharekey", source="2001:db8:7::7")
+        self.check("visitor over IPv6: the same link", "200", v6)
+
+    def the_owners_devices(self) -> None:
+        chapter("the owner's devices, with their certificates")
+        for name in ("phone", "laptop"):
+            self.check(
+                f"{name}: GET /api/server/ping", "200", self.as_device(self.device(name), "/api/server/ping")
+            )
+        self.check("phone: GET / (all of Immich)", "200", self.as_device(self.device("phone"), "/"))
+        self.phone_before = self.fingerprint("phone")
+
+    def run_again(self) -> None:
+        chapter("pulumi up again")
+        timed("pulumi up", self.operator.up)
+        self.check("second up: kinds of change", "same", " ".join(sorted(self.operator.changes())))
+
+    def revoke_the_laptop(self) -> None:
+        chapter("the laptop is lost: it leaves the config")
+        laptop = self.device("laptop")
+        caddy = self.caddy_since()
+        self.operator.devices("phone")
+        timed("pulumi up", self.operator.up)
+        self.check("laptop: GET /api/users/me", FORBIDDEN, self.as_device(self.moved(laptop)))
+        self.check(
+            "phone: GET /api/server/ping", "200", self.as_device(self.device("phone"), "/api/server/ping")
+        )
+        self.check("Caddy was neither restarted nor reloaded", caddy, self.caddy_since())
+
+    def ban_a_scanner(self) -> None:
+        chapter("a scanner")
+        for number in range(12):
+            seen(self.lab, f"/backup-{number}.zip", source=SCANNER)
+        self.check("scanner after 12 tries: connection", REFUSED, self.wait_for_ban(SCANNER))
+        self.check(
+            "its neighbour: GET /share/labsharekey",
+            "200",
+            seen(self.lab, "/share/labsharekey", source=NEIGHBOUR),
+        )
+        phone = seen(
+            self.lab,
+            "/api/server/ping",
+            credential=self.device("phone"),
+            passphrase=PASSPHRASE,
+            source=SCANNER,
+        )
+        self.check("the phone from the banned address", "200", phone)
+
+    def take_it_back(self) -> None:
+        chapter("pulumi destroy")
+        timed("pulumi destroy", self.operator.destroy)
+        self.check("ingress: GET /", REFUSED, seen(self.lab, "/"))
+        funnel = self.server("sudo tailscale funnel status --json | tr -d ' \\n'")
+        self.check(
+            "tailscale: only the other tool's entry is left",
+            '{"TCP":{"9443":{"TCPForward":"localhost:22"}}}',
+            funnel,
+        )
+        now = self.server("sudo sha256sum /etc/nixos/configuration.nix")
+        self.check("configuration.nix, byte for byte", self.configuration_before[:16], now[:16])
+        self.check("LAN: Immich's ping", "pong", self.immich_on_the_lan())
+        left = self.server(
+            "sudo find / -xdev -path /nix -prune -o -name '*immich-exposure*' -print | tr '\\n' ' '"
+        )
+        self.check("files of ours on the server", "none", left or "none")
+        self.check(
+            "keystore: the phone's certificate is still there", self.phone_before, self.fingerprint("phone")
+        )
+
+    def expose_again(self) -> None:
+        chapter("pulumi up once more: the phone works without being touched")
+        timed("pulumi up", self.operator.up)
+        self.check(
+            "phone: GET /api/server/ping", "200", self.as_device(self.device("phone"), "/api/server/ping")
+        )
+        self.check("phone: the same certificate", self.phone_before, self.fingerprint("phone"))
+        self.check("stranger: GET /", FORBIDDEN, seen(self.lab, "/"))
+
+    def take_it_back_for_good(self) -> None:
+        chapter("pulumi destroy, for good")
+        timed("pulumi destroy", self.operator.destroy)
+        self.check("ingress: GET /", REFUSED, seen(self.lab, "/"))
+
+    # -- small tools --------------------------------------------------------------------------------
+
+    def check(self, asked: str, wanted: str, saw: str) -> None:
+        self.report.check(asked, wanted, saw)
+
+    def server(self, command: str) -> str:
+        """Run a command on the server and return what it printed."""
+        return self.lab.ssh(command).stdout.strip()
+
+    def device(self, name: str) -> ProbeCredential:
+        found = Keystore(self.operator.keystore).probe_credentials()
+        return next(credential for credential in found if credential.name == name)
+
+    def moved(self, credential: ProbeCredential) -> ProbeCredential:
+        """Return the credential of a revoked device, where its files lie now."""
+        folder = self.operator.keystore / "revoked"
+        certificate = next(folder.glob(f"{credential.name}-*.crt"))
+        return ProbeCredential(credential.name, certificate, certificate.with_suffix(".key"))
+
+    def as_device(self, credential: ProbeCredential, path: str = "/api/users/me") -> str:
+        return seen(self.lab, path, credential=credential, passphrase=PASSPHRASE)
+
+    def pings(self, name: str, source: str = "203.0.113.7") -> None:
+        path = "/api/server/ping"
+        saw = seen(self.lab, path, credential=self.device(name), passphrase=PASSPHRASE, source=source)
+        self.check(f"{name} from {source}: GET {path}", "200", saw)
+
+    def with_foreign(self, credential: ProbeCredential) -> str:
+        return seen(self.lab, "/", credential=credential, passphrase=FOREIGN_PASSPHRASE)
+
+    def fingerprint(self, device: str) -> str:
+        pem = self.device(device).certificate_path.read_text(encoding="ascii")
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()[:16]
+
+    def immich_on_the_lan(self) -> str:
+        answer = self.server("curl -s --max-time 5 http://10.213.0.2:2283/api/server/ping")
+        return "pong" if '"pong"' in answer else answer or "no answer"
+
+    def without_proxy_header(self) -> str:
+        url = f"https://{self.operator.outputs()['url'].removeprefix('https://')}:8443/"
+        done = self.lab.ssh(
+            f"curl -sk --max-time 5 -o /dev/null -w '%{{http_code}}' --connect-to ::127.0.0.1:8443 {url}"
+        )
+        return REFUSED if done.returncode else done.stdout
+
+    def caddy_since(self) -> str:
+        """Return process id and time of the last reload; both stay when nothing touched Caddy."""
+        process = self.server("systemctl show caddy --property=MainPID --value")
+        reloads = self.server("sudo journalctl -u caddy -o cat --no-pager | grep -c -i reload")
+        return f"pid {process}, {reloads} reloads"
+
+    def wait_for_ban(self, address: str) -> str:
+        """Return what the address sees once it is banned, or at the end of the patience."""
+        deadline = time.monotonic() + BAN_WAIT_SECONDS
+        saw = seen(self.lab, "/", source=address)
+        while saw != REFUSED and time.monotonic() < deadline:
+            time.sleep(0.2)
+            saw = seen(self.lab, "/", source=address)
+        return saw
+
+
+def keep() -> bool:
+    """Return whether the lab is to be left up."""
+    return bool(os.environ.get("KEEP"))
+
+
+def say_what_is_in_use() -> None:
+    """Name the Pulumi programs, and which of them are stand-ins."""
+    for program in toolchain.pulumi_programs():
+        print(f"        {program.name} {program.version}: {program.kind}")
+
+
+def say_how_to_reach_it(operator: Operator) -> None:
+    """Print what a person can do with a lab that was left up."""
+    device = operator.keystore / "devices" / "phone"
+    passphrase = operator.passphrase_file()
+    print(
+        f"\nThe lab is up and exposed.\n"
+        f"  as a visitor:    .venv/bin/python -m lab visit /share/labsharekey\n"
+        f"  as the phone:    .venv/bin/python -m lab visit --cert {device}.crt --key {device}.key \\\n"
+        f"                     --passphrase-file {passphrase} /\n"
+        f"  on the server:   .venv/bin/python -m lab ssh -- sudo immich-exposure status\n"
+        f"  device bundles:  {operator.keystore}/devices/\n"
+        f"  take it down:    .venv/bin/python -m lab down; rm -r {operator.folder}"
+    )
+
+
+def main() -> int:
+    """Run the demo and return its exit status."""
+    report = Report()
+    lab = Lab(report=lambda line: print(f"        {line}", flush=True))
+    chapter("the lab: a server, its tailnet and an internet of its own on this machine")
+    say_what_is_in_use()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    try:
+        lab.down()
+        lab.up()
+        operator = Operator(FOLDER, lab.info(), stack="demo")
+        operator.init()
+        Demo(lab, operator, report).run()
+    except (LabError, PulumiFailedError) as error:
+        report.failed.append(str(error))
+    finally:
+        if not keep():
+            lab.down()
+            shutil.rmtree(FOLDER, ignore_errors=True)
+    if keep() and not report.failed:
+        say_how_to_reach_it(operator)
+    return report.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
