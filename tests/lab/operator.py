@@ -110,6 +110,8 @@ class Operator:
         """Create the stack, and its keystore passphrase as an encrypted setting."""
         self._stack_file.write_text("config: {}\n", encoding="utf-8")
         self.pulumi("stack", "init", "--stack", self.stack)
+        # init writes its own stack file whatever --config-file says; ours lies in this operator's folder
+        (PROJECT / "stacks" / f"Pulumi.{self.stack}.yaml").unlink(missing_ok=True)
         self._write_secret()
 
     def _write_secret(self) -> None:
