@@ -148,8 +148,8 @@ class DeviceStore:
     def _issue_anew(self, files: DeviceFiles) -> str:
         paths = f"{files.folder / files.stem}.{{crt,key,p12,password}}"
         return (
-            f"move the files {paths} to another folder to have a new certificate issued (the device then needs "
-            "the new bundle)"
+            f"move the files {paths} to another folder to have a new certificate issued (the device "
+            "then needs the new bundle)"
         )
 
     # Issuing
