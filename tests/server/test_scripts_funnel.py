@@ -251,9 +251,17 @@ def test_close_beside_other_tools_takes_only_ours(machine: Machine, mine: dict[s
     assert funnel(machine, "close") == Outcome(0, "", "")
 
 
-@pytest.mark.parametrize("extra", [{"Services": {"svc:x": {}}}, {"Foreground": {"s": {"TCP": {"80": {}}}}}])
-def test_services_and_foreground_of_others_survive(machine: Machine, extra: dict[str, Any]) -> None:
-    serve(machine, {**OPEN, **extra})
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"Services": {"svc:x": {}}},
+        {"Foreground": {"s": {"TCP": {"80": {}}}}},
+        {"AllowFunnel": {f"{DOMAIN}:10000": True}},
+    ],
+)
+def test_all_that_others_have_survives(machine: Machine, extra: dict[str, Any]) -> None:
+    flags = {**OPEN["AllowFunnel"], **extra.get("AllowFunnel", {})}
+    serve(machine, {**OPEN, **extra, "AllowFunnel": flags})
     assert funnel(machine, "close").status == 0
     assert serving(machine) == extra
 

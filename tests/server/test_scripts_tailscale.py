@@ -254,13 +254,8 @@ def test_certificate_is_the_real_one(machine: Machine, tailnet: Tailnet) -> None
     assert answer["domain"] == DOMAIN
     assert (machine.config / "immich-exposure/domain").read_text() == f"{DOMAIN}\n"
     certificate = machine.state / "tls/server.crt"
-    chain = [
-        *("-CAfile", tailnet.folder / "roots.pem"),
-        *("-untrusted", certificate),
-        "-verify_hostname",
-        DOMAIN,
-    ]
-    assert openssl("verify", *chain, certificate).endswith(": OK")
+    chain = ["-CAfile", str(tailnet.folder / "roots.pem"), "-untrusted", str(certificate)]
+    assert openssl("verify", *chain, "-verify_hostname", DOMAIN, certificate).endswith(": OK")
     shown = openssl("x509", "-in", certificate, "-noout", "-fingerprint", "-sha256")
     assert shown.split("=")[1].replace(":", "").lower() == answer["fingerprint"]
     assert (machine.state / "tls/server.key").stat().st_mode & 0o777 == 0o600
