@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 STACK ?= lab
 KEEP ?=
+ARGS ?=
 PYTHON ?= python3
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
@@ -21,7 +22,21 @@ export PULUMI_BACKEND_URL := file://$(CURDIR)/.lab-state
 export PULUMI_CONFIG_PASSPHRASE_FILE := $(CURDIR)/stacks/lab.passphrase
 endif
 
-.PHONY: help setup demo test lint unit server lab-test up preview destroy bench clean
+# pulumi COMMAND: on the stack, made on first use. The program itself checks the config and tells every problem at
+# once; the engine's own check would stop at the first. STACK=lab boots the lab when it is down, and forgets what stood on the
+# server that was thrown away.
+define lab-with-its-state
+$(VENV)/python -m lab status >/dev/null 2>&1 || { rm -rf .lab-state; $(VENV)/python -m lab up; }; mkdir -p .lab-state
+endef
+
+define pulumi
+eval "$$($(VENV)/python -m toolchain env)"; \
+$(if $(filter lab,$(STACK)),$(lab-with-its-state);) \
+pulumi stack select --create $(STACK) >/dev/null; \
+pulumi $(1) --stack $(STACK)
+endef
+
+.PHONY: env help setup demo test lint unit server lab-test up preview destroy bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -30,7 +45,10 @@ setup: .venv/ready ## prepare everything: packages, Python, pinned programs
 	@$(VENV)/python -m toolchain setup
 
 .venv/ready: requirements.txt requirements-dev.txt
-	@$(PYTHON) -m toolchain.python_check
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "installing python3-venv" >&2; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null; }
 	@$(PYTHON) -m venv .venv
 	@echo "installing Python packages" >&2
 	@$(VENV)/pip install --quiet --requirement requirements-dev.txt
@@ -64,16 +82,19 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@echo "lint: clean"
 
 up: setup ## expose: pulumi up on STACK (default lab)
-	@$(PULUMI) up
+	@$(call pulumi,up --skip-config-validation $(ARGS))
 
 preview: setup ## show what `make up` would change, and what becomes public
-	@$(PULUMI) preview --diff
+	@$(call pulumi,preview --diff --skip-config-validation $(ARGS))
 
 destroy: setup ## close the funnel and take everything of ours off the server
-	@$(PULUMI) destroy
+	@$(call pulumi,destroy $(ARGS))
 
 env: ## print what makes plain `pulumi` work: eval "$$(make -s env)"
-	@$(PULUMI_ENV)
+	@$(VENV)/python -m toolchain env
+	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_BACKEND_URL="$(PULUMI_BACKEND_URL)"')
+	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_CONFIG_PASSPHRASE_FILE="$(PULUMI_CONFIG_PASSPHRASE_FILE)"')
 
-clean: ## remove what was built and the lab's leftovers
-	@rm -rf .toolchain .venv .mypy_cache .ruff_cache .pytest_cache
+clean: ## take the lab down and remove what was built
+	@test ! -x $(VENV)/python || $(VENV)/python -m lab down
+	@rm -rf .toolchain .venv .lab-state .lab-demo .mypy_cache .ruff_cache .pytest_cache

@@ -25,7 +25,7 @@ fetch() {
     --key-file "$TLS/.new/server.key" "$DOMAIN" >"$WORK/tailscale.log" 2>&1 </dev/null ||
     die "Tailscale could not get a certificate for $DOMAIN ($(tr -s '\n' ' ' <"$WORK/tailscale.log")); mend that and run" \
       "this again."
-  { grep -q "^-----BEGIN CERTIFICATE-----" "$TLS/.new/server.crt" && grep -q "PRIVATE KEY-----" "$TLS/.new/server.key"; } ||
+  { grep -q "^-----BEGIN CERTIFICATE-----" "$TLS/.new/server.crt" && grep -q "^-----BEGIN .*KEY-----" "$TLS/.new/server.key"; } ||
     die "Tailscale left no usable certificate and key for $DOMAIN; run \"sudo tailscale cert $DOMAIN\" on the server to see why."
 }
 

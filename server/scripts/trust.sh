@@ -20,7 +20,7 @@ put_back() {
 install_pool() {
   payload
   [ -s "$WORK/device-ca.crt" ] || die "The payload holds no device-ca.crt; send the certificate of the authority."
-  ! grep -q "PRIVATE KEY" "$WORK/device-ca.crt" ||
+  ! grep -q "^-----BEGIN .*KEY-----" "$WORK/device-ca.crt" ||
     die "The payload holds a private key, which must never leave the operator's machine; send the certificate alone."
   grep -q "^-----BEGIN CERTIFICATE-----" "$WORK/device-ca.crt" ||
     die "The payload is not a certificate in PEM form; send the authority's ca.crt."
