@@ -52,7 +52,7 @@ class Recorder(pulumi.runtime.Mocks):
             )
         return f"{args.name}-id", outputs
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         raise AssertionError(f"the program calls no function of a provider, but called {args.token}")
 
     def commands(self) -> dict[str, dict[str, Any]]:
