@@ -79,6 +79,12 @@ fail_with_log() {
   die "$* The lines above are the end of $REBUILD_LOG."
 }
 
+# `reject REASON`: what was looked at is not as it must be.
+reject() {
+  [ "$STARTED" = yes ] || die "This configuration was active before, but $1; mend that and run this again."
+  fail_with_log "The new configuration was taken back, because $1."
+}
+
 build() {
   say "Building the configuration (the first time on a small machine this can take a while)"
   mkdir "$WORK/build"
@@ -125,9 +131,9 @@ activate_as_test() {
       failed_units >"$WORK/failed-after"
       newly_failed=$(comm -13 "$WORK/failed-before" "$WORK/failed-after" | tr '\n' ' ')
       [ -z "$newly_failed" ] ||
-        fail_with_log "The new configuration was taken back, because these units failed in it: ${newly_failed% }."
+        reject "these units failed in it: ${newly_failed% }"
       ;;
-    *) fail_with_log "The new configuration was taken back, because its activation failed (exit status $activate_status)." ;;
+    *) reject "its activation failed (exit status $activate_status)" ;;
   esac
 }
 
@@ -139,7 +145,7 @@ make_default() {
   in_unit switch "$RESULT/bin/switch-to-configuration" switch || switch_status=$?
   case $switch_status in
     0 | 4) ;;
-    *) fail_with_log "The new configuration was taken back, because the switch failed (exit status $switch_status)." ;;
+    *) reject "the switch failed (exit status $switch_status)" ;;
   esac
 }
 
@@ -208,7 +214,7 @@ edge_refuses() { [ "$(edge "$1" --haproxy-protocol)" = 403 ] && grep -q '"status
 need_active() {
   for service in caddy fail2ban; do
     active "$service" ||
-      fail_with_log "The new configuration was taken back, because $service does not run in it (see \"journalctl -u $service\")."
+      reject "$service does not run (see \"journalctl -u $service\")"
   done
 }
 
@@ -217,22 +223,22 @@ check_edge() {
   # A restart of Caddy can succeed and Caddy end a moment later, so it is asked again at the end.
   need_active
   wait_for 180 immich_answers "$IMMICH_PORT" ||
-    fail_with_log "The new configuration was taken back, because Immich does not answer on port $IMMICH_PORT in it."
+    reject "Immich does not answer on port $IMMICH_PORT"
   for refused in / /api/users/me; do
     wait_for 20 edge_refuses "$refused" ||
-      fail_with_log "The new configuration was taken back, because the edge does not answer 403 for $refused without a certificate."
+      reject "the edge does not answer 403 for $refused without a certificate"
   done
   wait_for 20 edge_allows /api/server/config ||
-    fail_with_log "The new configuration was taken back, because /api/server/config does not pass the edge."
+    reject "/api/server/config does not pass the edge"
   [ "$(edge /)" = 000 ] ||
-    fail_with_log "The new configuration was taken back, because the edge talks to connections without a PROXY header."
+    reject "the edge talks to connections without a PROXY header"
   sleep 2
   need_active
 }
 
 check_lan() {
   wait_for 180 immich_answers "$IMMICH_PORT" ||
-    fail_with_log "The LAN configuration was taken back, because Immich does not answer on port $IMMICH_PORT in it."
+    reject "Immich does not answer on port $IMMICH_PORT"
 }
 
 # ---- The two verbs

@@ -293,7 +293,7 @@ FAILURES: list[tuple[Callable[[Machine], None], str]] = [
     (break_check, "checks before the switch failed, and nothing was changed"),
     (break_activation, "its activation failed (exit status 2)"),
     (break_a_unit, "these units failed in it: caddy.service. The lines"),
-    (break_caddy, 'caddy does not run in it (see "journalctl -u caddy")'),
+    (break_caddy, 'caddy does not run (see "journalctl -u caddy")'),
     (break_immich, "Immich does not answer on port 2283"),
     (let_anyone_in, "does not answer 403 for / without a certificate"),
     (refuse_without_json, "does not answer 403 for /api/users/me without a certificate"),
@@ -330,6 +330,13 @@ def test_failed_change_of_an_exposed_server_keeps_it_exposed(machine: Machine) -
     assert set(machine.files(machine.state)) == set(before)
 
 
+def test_what_runs_already_is_not_said_to_be_taken_back(machine: Machine) -> None:
+    apply(machine)
+    break_immich(machine)
+    assert_sentence(apply(machine), "was active before, but Immich does not answer on port 2283; mend that")
+    assert (generation(machine), running(machine)) == ("system-42-link", "new-system")
+
+
 def test_a_unit_that_had_failed_before_is_no_reason_to_go_back(machine: Machine) -> None:
     machine.remember(
         failed="old.service loaded failed failed x",
@@ -340,7 +347,7 @@ def test_a_unit_that_had_failed_before_is_no_reason_to_go_back(machine: Machine)
 
 def test_caddy_that_ends_a_moment_later_is_noticed(machine: Machine) -> None:
     machine.fake("sleep", 'echo fail2ban >"$FAKES/active"')
-    assert_sentence(apply(machine), "caddy does not run in it")
+    assert_sentence(apply(machine), "caddy does not run")
     assert_as_before(machine)
 
 
