@@ -82,14 +82,14 @@ def _reboot(lab: Lab, _: argparse.Namespace) -> int:
 
 def _status(lab: Lab, _: argparse.Namespace) -> int:
     found = lab.status()
-    print(f"lab: {found.word}")
+    lines = [f"lab: {found.word}"]
     for name in ("supervisor", "internet", "server", "ssh", "tailnet"):
-        print(f"  {name}: {'yes' if getattr(found, name) else 'no'}")
+        lines.append(f"  {name}: {'yes' if getattr(found, name) else 'no'}")
     if not found.up:
-        for left in found.leftovers:
-            print(f"  there is: {left}")
+        lines += [f"  there is: {left}" for left in found.leftovers]
     if found.foreign:
-        print(f"  another clone's lab is up: {found.foreign}")
+        lines.append(f"  another clone's lab is up: {found.foreign}")
+    print("\n".join(lines))
     return STATUS_CODES[found.word]
 
 

@@ -1,12 +1,14 @@
 """The stand-in for the internet: the command that runs lab-internet, and asking its admin interface."""
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from lab import commands, network, places
+from lab.errors import LabError
 from lab.places import INTERNET_NAMESPACE, Places
 
 ADMIN = "127.0.0.1:29081"  # inside the internet's namespace
@@ -49,9 +51,17 @@ def ready_file(where: Places) -> Path:
 def open_window() -> socket.socket:
     """The listening socket of the operator's window, in the namespace of whoever calls.
 
-    Raises OSError when taken.
+    Raises LabError when the port is taken.
     """
-    return socket.create_server((places.WINDOW_HOST, places.WINDOW_PORT))
+    try:
+        return socket.create_server((places.WINDOW_HOST, places.WINDOW_PORT))
+    except OSError as error:
+        where = f"{places.WINDOW_HOST}:{places.WINDOW_PORT}"
+        reason = os.strerror(error.errno or 0)
+        raise LabError(
+            f"The operator's window cannot listen at {where}: {reason}. End what listens there "
+            f"(`ss -ltnp sport = :{places.WINDOW_PORT}` names it) and run `python -m lab up` again."
+        ) from error
 
 
 def ask(path: str, **query: str) -> Any:

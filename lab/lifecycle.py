@@ -277,7 +277,8 @@ def _down(where: Places) -> None:
 
 def _end_processes(where: Places) -> None:
     """End all, in an order in which nothing is started again and nothing is lost from sight."""
-    _kill(processes.marked(where.project, "supervisor"))
+    # Asked first, because it reaps what it started; a killed one leaves that to the machine's init.
+    _kill(processes.ask_to_end(processes.marked(where.project, "supervisor")))
     if first := server.first_process():
         server.power_off(first)  # all of the server ends with it, and nspawn by itself
     for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):

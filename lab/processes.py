@@ -63,9 +63,18 @@ def in_namespace(namespace: str) -> list[Process]:
 
 def kill(processes: Iterable[Process], within: float = 10.0) -> list[Process]:
     """SIGKILL to all and wait; returns those still there after ``within`` seconds."""
+    return _send(signal.SIGKILL, processes, within)
+
+
+def ask_to_end(processes: Iterable[Process], within: float = 3.0) -> list[Process]:
+    """SIGTERM to all and wait; returns those still there after ``within`` seconds."""
+    return _send(signal.SIGTERM, processes, within)
+
+
+def _send(number: signal.Signals, processes: Iterable[Process], within: float) -> list[Process]:
     left = [process for process in processes if process.pid != os.getpid()]
     for process in left:
-        _signal(process, signal.SIGKILL)
+        _signal(process, number)
     deadline = time.monotonic() + within
     while (left := [process for process in left if process.alive]) and time.monotonic() < deadline:
         time.sleep(0.02)

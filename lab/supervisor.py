@@ -42,7 +42,8 @@ class Supervisor:
             self._make_roots_known()
             await self._keep_server_running()
         finally:
-            outside.terminate()
+            if outside.returncode is None:
+                outside.kill()  # it keeps nothing that would have to be put away
             await outside.wait()
 
     async def _start_internet(self) -> Process:
@@ -50,7 +51,7 @@ class Supervisor:
         command = internet.command(self._places, program("lab-internet"), window)
         outside = await self._spawn("internet", command, pass_fds=(window.fileno(),))
         window.close()  # only lab-internet holds it now: the window closes with it
-        while not internet.ready_file(self._places).exists():
+        while not (internet.ready_file(self._places).exists() or self._ending.is_set()):
             if outside.returncode is not None:
                 raise LabError(f"lab-internet ended with {outside.returncode}; see its log internet.log.")
             await asyncio.sleep(0.02)
@@ -63,8 +64,11 @@ class Supervisor:
                 say("a server is running already: the power button does nothing")
                 continue
             box = await self._spawn("server", server.command(self._places, program("tailscaled").parent))
-            if not await self._first(box.wait()) and (first := server.first_process()):
-                server.power_off(first)
+            if not await self._first(box.wait()):
+                if first := server.first_process():
+                    server.power_off(first)
+                else:
+                    box.kill()  # it has not come so far
             status = await box.wait()
             say(f"the server has ended with {status}")
             if status == server.REBOOT_STATUS:

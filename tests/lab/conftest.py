@@ -10,7 +10,7 @@ from lab import Lab
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the mark of tests that take the session's lab down."""
-    config.addinivalue_line("markers", "takes_lab_down: ends with a freshly booted lab; such tests run last")
+    config.addinivalue_line("markers", "takes_lab_down: leaves the lab down; such tests run last")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

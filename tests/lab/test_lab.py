@@ -7,9 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from lab import Lab, LabError, Refused, places, processes, server
 from lab.places import INTERNET_NAMESPACE, OWNER_FILE, SERVER_NAMESPACE, Places
@@ -169,6 +175,27 @@ def test_visitor_comes_through_the_funnel_under_its_own_address(
     assert reply.text.split()[:3] == ["PROXY", family, source]
 
 
+def test_encrypted_key_opens_with_its_passphrase_only(funnel: Lab, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate, key_file = tmp_path / "device.crt", tmp_path / "device.key"
+    certificate.write_bytes(self_signed(key).public_bytes(Encoding.PEM))
+    encryption = BestAvailableEncryption(b'open "sesame" \\')
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    reply = funnel.visit("/", cert=certificate, key=key_file, passphrase='open "sesame" \\')
+    assert reply.status == 200
+    with pytest.raises(Refused) as refusal:
+        funnel.visit("/", cert=certificate, key=key_file, passphrase="open sesame")
+    assert refusal.value.code == 58  # curl's: problem with the local client certificate
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """A certificate that lives for an hour."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    return builder.not_valid_before(now).not_valid_after(now + timedelta(hours=1)).sign(key, SHA256())
+
+
 def test_operator_has_a_window_to_the_ingress(funnel: Lab) -> None:
     window = funnel.info()["window"]
     to_window = f"{places.DOMAIN}:443:{window['host']}:{window['port']}"
@@ -271,11 +298,10 @@ def _commands() -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture
-def clean(lab: Lab) -> Iterator[Machine]:
-    """The machine without the lab; boots it again afterwards."""
+def clean(lab: Lab) -> Machine:
+    """The machine without the lab."""
     lab.down()
-    yield Machine.now(lab.places)
-    lab.up()
+    return Machine.now(lab.places)
 
 
 def victim(lab: Lab, name: str) -> int:
