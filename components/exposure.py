@@ -10,6 +10,7 @@ from components.config import ExposureConfig, settings_json
 from components.device_enrolment import DeviceEnrolment
 from components.exposure_check import ExposureCheck
 from components.funnel import Funnel
+from components.install_sheet import InstallSheet
 from components.nixos_configuration import NixosConfiguration
 from components.preflight import Preflight
 from components.remote_script import Server
@@ -29,7 +30,7 @@ class ImmichExposure(pulumi.ComponentResource):
     url: pulumi.Output[str]
     """Where Immich can be reached, for example ``https://immich.tail1234.ts.net``."""
     devices: pulumi.Output[list[dict[str, str]]]
-    """One entry per device: name, platform, fingerprint, expiry, bundle path."""
+    """One entry per device: name, platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
     public: list[str]
@@ -59,9 +60,11 @@ class ImmichExposure(pulumi.ComponentResource):
         check = self._check_from_outside(server_certificate, nixos, authority, funnel)
 
         self.url = server_certificate.domain.apply(self._url)
+        sheets = self._install_sheets(certificates)
+
         self.checked = check.results
         self.public = what_becomes_public(config)
-        self.devices = self._device_list(certificates)
+        self.devices = self._device_list(certificates, sheets)
         self.bundle_passwords = pulumi.Output.all(
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
         )
@@ -181,11 +184,28 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(funnel),
         )
 
+    def _install_sheets(self, certificates: dict[str, ClientCertificate]) -> dict[str, InstallSheet]:
+        # They wait for what stands on them and for nothing else, so that a destroy closes the funnel first.
+        return {
+            device.name: InstallSheet(
+                f"{self._prefix}-sheet-{device.name}",
+                keystore=self._keystore,
+                device=device.name,
+                platform=device.platform,
+                certificate=certificates[device.name],
+                url=self.url,
+                opts=self._after(),
+            )
+            for device in self._config.devices
+        }
+
     def _url(self, domain: str) -> str:
         port = self._config.funnel_port
         return f"https://{domain}" if port == 443 else f"https://{domain}:{port}"
 
-    def _device_list(self, certificates: dict[str, ClientCertificate]) -> pulumi.Output[list[dict[str, str]]]:
+    def _device_list(
+        self, certificates: dict[str, ClientCertificate], sheets: dict[str, InstallSheet]
+    ) -> pulumi.Output[list[dict[str, str]]]:
         return pulumi.Output.all(
             *(
                 {
@@ -194,6 +214,7 @@ class ImmichExposure(pulumi.ComponentResource):
                     "fingerprint": certificates[device.name].fingerprint,
                     "notAfter": certificates[device.name].not_after,
                     "bundle": certificates[device.name].bundle_path,
+                    "sheet": sheets[device.name].path,
                 }
                 for device in self._config.devices
             )

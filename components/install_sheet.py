@@ -1,0 +1,94 @@
+"""Step 8: one install sheet per device, beside its bundle: what its owner does with it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+
+from components.certificate_authority import KeystoreLocation
+from components.client_certificate import ClientCertificate
+from components.options import child_of
+from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
+from pki import KeystoreError, Platform
+
+DELETE_WAIT_SECONDS = 2.0
+"""How long the removal of a sheet waits for another run that uses the keystore."""
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(props["device"], _write(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_write(_news))
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Remove the sheet if that can be done now; after a destroy the next up writes it anew.
+
+        It must not fail: a sheet left lying does no harm, a destroy that stops because of one would.
+        """
+        with suppress(KeystoreError):
+            remove_sheet(Path(_props["keystore"]), _props["device"], lock_wait_seconds=DELETE_WAIT_SECONDS)
+
+
+def _write(props: dict[str, Any]) -> dict[str, Any]:
+    return {**props, "path": str(write_sheet(Path(props["keystore"]), _content(props)))}
+
+
+def _content(props: dict[str, Any]) -> SheetContent:
+    return SheetContent(
+        device=props["device"],
+        platform=Platform(props["platform"]),
+        url=props["url"],
+        fingerprint=props["fingerprint"],
+        not_after=datetime.fromisoformat(props["notAfter"]),
+        stack=props["stack"],
+    )
+
+
+class _SheetInKeystore(Resource, module="immich", name="InstallSheet"):
+    path: pulumi.Output[str]
+
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_Provider(), name, {**props, "path": None}, opts)
+
+
+class InstallSheet(pulumi.ComponentResource):
+    """The page that tells a device's owner what to do. It holds no secret."""
+
+    path: pulumi.Output[str]
+    """The HTML file."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        keystore: KeystoreLocation,
+        device: str,
+        platform: Platform,
+        certificate: ClientCertificate,
+        url: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:InstallSheet", name, {}, opts)
+        content = {
+            "keystore": keystore.path,
+            "stack": keystore.stack,
+            "device": device,
+            "platform": platform,
+            "url": url,
+            "fingerprint": certificate.fingerprint,
+            "notAfter": certificate.not_after,
+        }
+        # The digest makes other words on the sheet a change of the sheet.
+        digest = pulumi.Output.all(**content).apply(lambda props: sheet_digest(_content(props)))
+        sheet = _SheetInKeystore(f"{name}-file", {**content, "digest": digest}, child_of(self, opts))
+        self.path = sheet.path
+        self.register_outputs({"path": self.path})

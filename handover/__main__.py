@@ -1,0 +1,158 @@
+"""Hand a device its bundle: `python -m handover --keystore DIR --device NAME`, in a terminal.
+
+Exit status: 0 everything was fetched, 1 it could not begin, 2 wrong arguments, 3 the time was over first,
+130 ended by hand.
+"""
+
+import argparse
+import getpass
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from handover.address import AddressError, given_address, lan_address
+from handover.desk import Desk
+from handover.offer import Handover, read_handover
+from handover.qr import terminal_code
+from handover.server import HandoverServer, new_token, page_url
+from handover.tls import Address, Identity, new_identity
+from pki import KeystoreError
+
+LINGER_SECONDS = 15.0
+"""How long a second fetch is still told that it is too late."""
+
+
+class CannotBeginError(RuntimeError):
+    """The hand-over cannot begin. The message says why, and what helps."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        return _hand_over(options)
+    except (AddressError, CannotBeginError, KeystoreError) as error:
+        print(f"handover: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Closed by hand.", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="handover", description="Hand a device its bundle over the local network."
+    )
+    parser.add_argument("--keystore", type=Path, required=True, help="the keystore's folder")
+    parser.add_argument("--device", required=True, help="the device's name")
+    parser.add_argument("--minutes", type=_minutes, default=10, help="how long the page stays open (1 to 60)")
+    parser.add_argument("--address", help="this machine's address in the device's network")
+    parser.add_argument(
+        "--passphrase-file",
+        type=Path,
+        help="holds the keystore's passphrase; else it is asked for, or read from stdin",
+    )
+    return parser.parse_args(arguments)
+
+
+def _minutes(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 60:
+        raise argparse.ArgumentTypeError("must be a whole number from 1 to 60")
+    return int(text)
+
+
+def _hand_over(options: argparse.Namespace) -> int:
+    if not sys.stdout.isatty():
+        raise CannotBeginError(
+            "The password is shown in a terminal only, and standard output is none. Run it without a pipe or "
+            "a file."
+        )
+    address = lan_address() if options.address is None else given_address(options.address)
+    handover = read_handover(options.keystore, options.device, _passphrase(options.passphrase_file))
+    seconds = options.minutes * 60
+    token, identity = new_token(), new_identity(address)
+    desk = Desk(
+        handover, token, seconds, on_delivered=lambda _offer, client: _tell_password(handover, client)
+    )
+    server = _open(desk, identity, address)
+    _announce(handover, page_url(address, server.port, token), identity.fingerprint, options.minutes)
+    finished = server.serve(seconds, linger_seconds=LINGER_SECONDS)
+    print(
+        "The page is closed." if finished else f"The {options.minutes} minutes are over. The page is closed."
+    )
+    return 0 if finished else 3
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _passphrase(file: Path | None) -> str:
+    """Get the keystore's passphrase: from a file, asked for, or from a pipe."""
+    try:
+        if file is not None:
+            return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotBeginError(f"The passphrase file {file} cannot be read: {error}.") from error
+    if sys.stdin.isatty():
+        return getpass.getpass("Passphrase of the keystore: ")
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _open(desk: Desk, identity: Identity, address: Address) -> HandoverServer:
+    try:
+        return HandoverServer(desk, identity, address)
+    except OSError as error:
+        raise CannotBeginError(
+            f"Nothing can listen at {address} ({error.strerror}). Give --address one of this machine's own "
+            "addresses in the device's network."
+        ) from error
+
+
+def _announce(handover: Handover, url: str, fingerprint: str, minutes: int) -> None:
+    """Print the code to scan, and what to compare before going on."""
+    files = " and ".join(offer.file_name for offer in handover.offers)
+    lines = (
+        "",
+        f"For {handover.device}: {files}, each to be fetched once within {minutes} minutes.",
+        "Scan this with the device. It must be in the same network as this machine.",
+        "",
+        terminal_code(url),
+        f"  {url}",
+        "",
+        "The device will warn that it does not know the page's certificate. Look at that certificate:",
+        "its SHA-256 fingerprint must be this one. If it is, go on. If not, somebody is in between: press",
+        "Ctrl-C.",
+        "",
+        _pairs(fingerprint),
+        "",
+    )
+    print("\n".join(lines), flush=True)
+
+
+def _pairs(fingerprint: str) -> str:
+    """Write a fingerprint as phones and browsers show it: upper-case pairs, here in four lines."""
+    pairs = [fingerprint[start : start + 2].upper() for start in range(0, len(fingerprint), 2)]
+    return "\n".join(f"  {' '.join(pairs[start : start + 8])}" for start in range(0, len(pairs), 8))
+
+
+def _tell_password(handover: Handover, client: str) -> None:
+    """Print the password after a fetch: before it, nobody needs it, and afterwards one knows who came."""
+    lines = (
+        "",
+        f"Fetched by {client}. If that was not {handover.device}, take it out of the config and run",
+        "`make up`, which revokes it. The password, to be typed on the device with its dashes:",
+        "",
+        f"  {handover.password}",
+        "",
+    )
+    print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""What the hand-over answers to each request: every rule of it, without sockets."""
+
+import hmac
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from handover.offer import Handover, Offer
+from handover.page import landing_page, message_page
+
+_log = logging.getLogger(__name__)
+
+_HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response. `offer` is set when it carries a file: then `delivered` or `broke_off` must follow."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = _HTML
+    headers: tuple[tuple[str, str], ...] = ()
+    offer: Offer | None = None
+
+
+class RateLimit:
+    """Lets each client ask `limit` times within `window_seconds`. Not safe for threads by itself."""
+
+    MOST_CLIENTS = 1024
+    """More are not remembered: the oldest is forgotten."""
+
+    def __init__(self, limit: int, window_seconds: float, clock: Callable[[], float]) -> None:
+        self._limit = limit
+        self._window = window_seconds
+        self._clock = clock
+        self._seen: dict[str, deque[float]] = {}
+
+    def allows(self, client: str) -> bool:
+        """Count a request of the client and tell whether it may go on."""
+        now = self._clock()
+        if client not in self._seen and len(self._seen) >= self.MOST_CLIENTS:
+            self._seen.pop(next(iter(self._seen)))
+        times = self._seen.setdefault(client, deque())
+        while times and times[0] <= now - self._window:
+            times.popleft()
+        if len(times) >= self._limit:
+            return False
+        times.append(now)
+        return True
+
+
+class Desk:
+    """Gives each file of a hand-over away once, to whoever knows the token, until the time is over.
+
+    Args:
+        handover: what is given away.
+        token: the secret part of the address; without it every answer is the same 404.
+        seconds: how long it stays open.
+        on_delivered: called after each file that arrived, with the file and the client's address.
+        clock: a monotonic clock in seconds.
+    """
+
+    REQUESTS, WINDOW_SECONDS = 30, 10.0
+
+    def __init__(
+        self,
+        handover: Handover,
+        token: str,
+        seconds: float,
+        *,
+        on_delivered: Callable[[Offer, str], None] = lambda _offer, _client: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handover = handover
+        self._token = token.encode()
+        self._base = f"/{token}"
+        self._minutes = max(1, round(seconds / 60))
+        self._deadline = clock() + seconds
+        self._on_delivered = on_delivered
+        self._clock = clock
+        self._limit = RateLimit(self.REQUESTS, self.WINDOW_SECONDS, clock)
+        self._lock = threading.Lock()
+        self._waiting = {offer.file_name: offer for offer in handover.offers}
+        self._on_the_way = 0
+        self.delivered_names: list[str] = []
+        self.finished = threading.Event()
+        """Set when nothing waits any more and nothing is on its way."""
+
+    def answer(self, method: str, path: str, client: str) -> Answer:
+        """Return the answer to a request. A file is given away from here on, whatever becomes of it."""
+        with self._lock:
+            if not self._limit.allows(client):
+                return self._refuse(HTTPStatus.TOO_MANY_REQUESTS, client, "asked too often", "Wait a little.")
+            token, _, name = path.split("?", 1)[0].removeprefix("/").partition("/")
+            if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
+                return self._refuse(
+                    HTTPStatus.NOT_FOUND, client, "asked for a wrong address", "There is nothing here."
+                )
+            if self._clock() >= self._deadline:
+                return self._refuse(
+                    HTTPStatus.GONE, client, "came too late", "The time is over. Start it again."
+                )
+            if not name:
+                return self._landing(method, client)
+            return self._file(method, name, client)
+
+    def malformed(self, status: int, client: str) -> Answer:
+        """Return the answer to what is not a proper request."""
+        return self._refuse(
+            HTTPStatus(status), client, "sent no proper request", "That was no proper request."
+        )
+
+    def delivered(self, offer: Offer, client: str) -> None:
+        """Note that a file left in full."""
+        _log.info("%s was fetched by %s.", offer.file_name, client)
+        with self._lock:
+            self.delivered_names.append(offer.file_name)
+        self._on_delivered(offer, client)
+        self._arrived()
+
+    def broke_off(self, offer: Offer, client: str) -> None:
+        """Note that a file left in part: it may be in wrong hands, so it is not given away again."""
+        _log.warning(
+            "%s broke off on its way to %s and is not given away again. If the device did not get it, start "
+            "the hand-over again.",
+            offer.file_name,
+            client,
+        )
+        self._arrived()
+
+    def _arrived(self) -> None:
+        with self._lock:
+            self._on_the_way -= 1
+            if not self._waiting and not self._on_the_way:
+                self.finished.set()
+
+    def _landing(self, method: str, client: str) -> Answer:
+        if method not in ("GET", "HEAD"):
+            return self._wrong_method(client, "GET, HEAD")
+        if not self._waiting:
+            return self._gone(client)
+        page = landing_page(self._handover.device, self._base, self._waiting.values(), self._minutes)
+        return Answer(HTTPStatus.OK, page)
+
+    def _file(self, method: str, name: str, client: str) -> Answer:
+        if all(name != offer.file_name for offer in self._handover.offers):
+            return self._refuse(
+                HTTPStatus.NOT_FOUND, client, "asked for no file of this", "There is nothing here."
+            )
+        if method != "POST":
+            return self._wrong_method(client, "POST")
+        offer = self._waiting.pop(name, None)
+        if offer is None:
+            return self._gone(client)
+        self._on_the_way += 1
+        disposition = "attachment" if offer.attachment else "inline"
+        header = ("Content-Disposition", f'{disposition}; filename="{offer.file_name}"')
+        return Answer(HTTPStatus.OK, offer.content, offer.content_type, (header,), offer)
+
+    def _gone(self, client: str) -> Answer:
+        return self._refuse(
+            HTTPStatus.GONE,
+            client,
+            "asked again for what was fetched already",
+            "It was fetched already, and is given away once. If that was not you, tell whoever runs the "
+            "server.",
+        )
+
+    def _wrong_method(self, client: str, allowed: str) -> Answer:
+        refusal = self._refuse(
+            HTTPStatus.METHOD_NOT_ALLOWED, client, "asked in a wrong way", "Open the page and use its button."
+        )
+        return Answer(refusal.status, refusal.body, headers=(("Allow", allowed),))
+
+    def _refuse(self, status: HTTPStatus, client: str, what: str, text: str) -> Answer:
+        """Log without the path, which may hold the token or a part of it."""
+        _log.warning("Refused: %s %s (%d).", client, what, status)
+        return Answer(status, message_page(status.phrase, text))

@@ -1,0 +1,52 @@
+"""The pages that a device sees during a hand-over. They load nothing."""
+
+from collections.abc import Iterable
+from html import escape
+
+from handover.markup import read_text, style_source, template
+from handover.offer import Offer
+
+_STYLE = read_text("style.css") + read_text("page.css")
+_TEMPLATE = template("page.html")
+
+CONTENT_SECURITY_POLICY = (
+    f"default-src 'none'; style-src '{style_source(_STYLE)}'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+"""The policy that the server sends with every page."""
+
+
+def landing_page(device: str, base: str, waiting: Iterable[Offer], minutes: int) -> bytes:
+    """Return the page with one button for each file that still waits below the path `base`.
+
+    Each button posts: a messenger that looks at the link for a preview only ever gets this page.
+    """
+    forms = "".join(_form(base, offer) for offer in waiting)
+    return _page(
+        f"Certificate for {device}",
+        '<p class="lead">It lets this device open all of Immich. Each file can be fetched once. The page '
+        "closes by "
+        f"itself, {minutes} minutes after it was opened at the latest.</p>{forms}"
+        '<div class="card small"><p>Before you go on: your browser said that it does not know this page. '
+        "Open the "
+        "certificate's details there and compare its SHA-256 fingerprint with the one in the "
+        "terminal.</p><p>The terminal shows the password, once the file has been fetched. The install sheet "
+        "says where the file goes.</p></div>",
+    )
+
+
+def message_page(title: str, text: str) -> bytes:
+    """Return a page of one sentence."""
+    return _page(title, f"<p>{escape(text)}</p>")
+
+
+def _form(base: str, offer: Offer) -> str:
+    name = escape(offer.file_name)
+    return (
+        f'<form method="post" action="{escape(base)}/{name}"><button>Get {name}</button>'
+        f'<p class="small">{escape(offer.purpose)}</p></form>'
+    )
+
+
+def _page(title: str, body: str) -> bytes:
+    return _TEMPLATE.substitute(title=escape(title), style=_STYLE, body=body).encode()

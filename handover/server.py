@@ -1,0 +1,225 @@
+"""The hand-over's web server: TLS, one process, one address, and patience with nobody."""
+
+import logging
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from handover.desk import Answer, Desk
+from handover.page import CONTENT_SECURITY_POLICY
+from handover.tls import Address, Identity
+
+_log = logging.getLogger(__name__)
+
+TOKEN_BYTES = 16
+"""128 bits: nobody guesses it within minutes, at any rate of requests."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a stranger on the network can hold up.
+
+    A client that sends nothing is cut off after `idle_seconds`, one that sends a byte now and then after
+    `connection_seconds`.
+    """
+
+    idle_seconds: float = 10.0
+    connection_seconds: float = 20.0
+    connections: int = 32
+    connections_per_client: int = 8
+    body_bytes: int = 4096
+
+
+def new_token() -> str:
+    """Make the secret part of the address: 128 random bits in 22 characters."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+class HandoverServer(ThreadingHTTPServer):
+    """Answers at one address for as long as `serve` runs. Each connection has a thread and one request.
+
+    Raises:
+        OSError: the address is not one of this machine.
+    """
+
+    allow_reuse_address = False
+    daemon_threads = False
+    block_on_close = True
+
+    def __init__(
+        self, desk: Desk, identity: Identity, address: Address, *, limits: Limits | None = None
+    ) -> None:
+        self.desk = desk
+        self.limits = limits or Limits()
+        self._context = identity.context
+        self._connections: dict[socket.socket, tuple[str, float]] = {}
+        self._guard = threading.Lock()
+        self.address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        super().__init__((str(address), 0), _Handler)
+
+    @property
+    def port(self) -> int:
+        """The free port that the system chose."""
+        return int(self.server_address[1])
+
+    def serve(self, seconds: float, *, linger_seconds: float = 0.0) -> bool:
+        """Serve until everything was fetched or the time is over; return whether it was fetched.
+
+        After the last fetch it goes on refusing for `linger_seconds`, so that a second one is told why.
+        """
+        accepting = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="accept")
+        accepting.start()
+        try:
+            finished = self.desk.finished.wait(seconds)
+            if finished and linger_seconds:
+                time.sleep(linger_seconds)
+            return finished
+        finally:
+            self.shutdown()
+            accepting.join()
+            self._cut(lambda _since: True)
+            self.server_close()
+
+    # -- what the standard library calls ---------------------------------------------------------------
+
+    def server_bind(self) -> None:
+        """Bind; the inherited method would look the address up in DNS."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Turn away who has too many connections. Runs in the accepting thread, so it must not wait."""
+        client = str(client_address[0])
+        with self._guard:
+            clients = [each for each, _ in self._connections.values()]
+            accepted = (
+                len(clients) < self.limits.connections
+                and clients.count(client) < self.limits.connections_per_client
+            )
+            if accepted:
+                self._connections[request] = (client, time.monotonic())
+        if not accepted:
+            _log.warning("Refused: %s has too many connections.", client)
+        return accepted
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands and answer. Runs in the connection's own thread."""
+        request.settimeout(self.limits.idle_seconds)
+        secured = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        with self._guard:  # the wrapped socket has taken the descriptor over
+            known = self._connections.pop(request, (str(client_address[0]), time.monotonic()))
+            self._connections[secured] = known
+        try:
+            secured.do_handshake()
+            _Handler(secured, client_address, self)
+        finally:
+            with self._guard:
+                self._connections.pop(secured, None)
+            secured.close()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection and close it."""
+        with self._guard:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut off who has been here too long. The accepting thread calls it several times a second."""
+        oldest = time.monotonic() - self.limits.connection_seconds
+        self._cut(lambda since: since < oldest)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log one line, where the inherited method would print a stack trace."""
+        del request
+        _log.info("A connection from %s ended before it was answered.", client_address[0])
+
+    def _cut(self, too_old: Any) -> None:
+        with self._guard:
+            for connection, (_, since) in self._connections.items():
+                if too_old(since):
+                    _cut_off(connection)
+
+
+def _cut_off(connection: socket.socket) -> None:
+    """End a connection under the hands of the thread that waits for it.
+
+    The plain socket's method: the one of `SSLSocket` would drop the encryption before the other thread wakes.
+    """
+    try:
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        return  # it has ended by itself
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request. HTTP/1.0: the connection closes after the answer."""
+
+    server: HandoverServer
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer without repeating anything of the request, as the inherited method would."""
+        del message, explain
+        self._send(self.server.desk.malformed(code, self._client))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing here: the inherited method logs the path, and with it the token."""
+
+    @property
+    def _client(self) -> str:
+        return str(self.client_address[0])
+
+    def _answer(self) -> None:
+        if not self._read_body():
+            self.send_error(413)
+            return
+        answer = self.server.desk.answer(self.command, self.path, self._client)
+        if answer.offer is None:
+            self._send(answer)
+            return
+        try:
+            self._send(answer)
+        except OSError:
+            self.server.desk.broke_off(answer.offer, self._client)
+            raise
+        self.server.desk.delivered(answer.offer, self._client)
+
+    def _read_body(self) -> bool:
+        """Read what a form sent, which is nothing of interest: closing earlier would look like an error."""
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit()) or int(length) > self.server.limits.body_bytes:
+            return False
+        self.rfile.read(int(length))
+        return True
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response_only(answer.status)
+        for name, value in (
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            ("Cache-Control", "no-store"),
+            ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+            ("Referrer-Policy", "no-referrer"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Robots-Tag", "noindex"),
+            *answer.headers,
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+
+def page_url(address: Address, port: int, token: str) -> str:
+    """Return the address that the QR code holds."""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"https://{host}:{port}/{token}"

@@ -1,0 +1,143 @@
+"""The install sheet: one HTML page per device that holds no secret and loads nothing.
+
+It lies beside the bundle as `<keystore>/devices/<name>.html`. It is written under the keystore's lock,
+because every run of the keystore sweeps that folder.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+from handover.guides import GUIDES, Step
+from handover.markup import read_text, style_source, template
+from handover.qr import svg_code
+from pki import Platform, device_name
+from pki.files import explain, locked, make_folder, remove_file, write_file
+
+_GROUP = 4
+_LOCK_WAIT_SECONDS = 60.0
+
+_STYLE = read_text("style.css") + read_text("sheet.css")
+_TEMPLATE = template("sheet.html")
+
+
+@dataclass(frozen=True)
+class SheetContent:
+    """What a sheet says. None of it is secret.
+
+    Args:
+        device: the device's name.
+        platform: which guide it gets.
+        url: where Immich can be reached.
+        fingerprint: SHA-256 of the certificate's DER form, hexadecimal.
+        not_after: the end of the certificate's validity, with a time zone.
+        stack: the stack that the commands on the sheet name.
+    """
+
+    device: str
+    platform: Platform
+    url: str
+    fingerprint: str
+    not_after: datetime
+    stack: str
+
+
+def render_sheet(content: SheetContent) -> str:
+    """Return the sheet as HTML. The same content gives the same text."""
+    guide = GUIDES[content.platform]
+    names = _names(content.device)
+    return _TEMPLATE.substitute(
+        style=_STYLE,
+        style_hash=style_source(_STYLE),
+        device=escape(content.device),
+        noun=escape(guide.noun),
+        url=escape(content.url),
+        code=svg_code(content.url, label="QR code of the server's address"),
+        steps="\n".join(_step(step, names) for step in guide.steps),
+        test=_text(guide.test, names),
+        bundle=names["bundle"],
+        name=names["device"],
+        stack=escape(content.stack),
+        expiry=f"{content.not_after.day} {content.not_after:%B %Y}",
+        fingerprint="".join(f"<span>{group}</span>" for group in groups(content.fingerprint)),
+    )
+
+
+def sheet_digest(content: SheetContent) -> str:
+    """Return SHA-256 of the rendered sheet: another one means that the sheet must be written again."""
+    return hashlib.sha256(render_sheet(content).encode()).hexdigest()
+
+
+def sheet_path(keystore: Path, device: str) -> Path:
+    """Return where a device's sheet lies.
+
+    Raises:
+        KeystoreError: the name is not one safe path component.
+    """
+    return keystore / "devices" / f"{device_name(device)}.html"
+
+
+def write_sheet(keystore: Path, content: SheetContent) -> Path:
+    """Write the sheet whole or not at all, mode 0600, and return its path.
+
+    Raises:
+        KeystoreError: bad name, the keystore is in use by another run or cannot be written.
+    """
+    path = sheet_path(keystore, content.device)
+    try:
+        with locked(keystore, _LOCK_WAIT_SECONDS):
+            make_folder(path.parent)
+            write_file(path, render_sheet(content).encode())
+    except OSError as error:
+        raise explain(error, keystore) from error
+    return path
+
+
+def remove_sheet(keystore: Path, device: str, *, lock_wait_seconds: float = _LOCK_WAIT_SECONDS) -> None:
+    """Remove a device's sheet if it is there; the keystore need not exist any more.
+
+    Raises:
+        KeystoreError: as for `write_sheet`.
+    """
+    path = sheet_path(keystore, device)
+    if not path.parent.is_dir():
+        return
+    try:
+        with locked(keystore, lock_wait_seconds):
+            remove_file(path)
+    except OSError as error:
+        raise explain(error, keystore) from error
+
+
+def groups(fingerprint: str) -> list[str]:
+    """Cut a fingerprint into groups of four lower-case digits, which a person can compare.
+
+    Raises:
+        ValueError: it is not hexadecimal.
+    """
+    digits = bytes.fromhex(fingerprint).hex()
+    return [digits[start : start + _GROUP] for start in range(0, len(digits), _GROUP)]
+
+
+def _names(device: str) -> dict[str, str]:
+    """Return the names that texts may hold, as HTML that stays on one line where it fits."""
+    names = {"device": device, "bundle": f"{device}.p12", "profile": f"{device}.mobileconfig"}
+    return {key: f'<b class="name">{escape(name)}</b>' for key, name in names.items()}
+
+
+def _text(text: str, names: dict[str, str]) -> str:
+    return escape(text).format_map(names)
+
+
+def _step(step: Step, names: dict[str, str]) -> str:
+    parts = [f"<h3>{_text(step.title, names)}</h3>", f"<p>{_text(step.text, names)}</p>"]
+    if step.menu:
+        items = "".join(f"<li><span>{_text(item, names)}</span></li>" for item in step.menu)
+        parts.append(f'<ol class="menu">{items}</ol>')
+    if step.then:
+        parts.append(f"<p>{_text(step.then, names)}</p>")
+    if step.note:
+        parts.append(f'<p class="note">{_text(step.note, names)}</p>')
+    return f"<li>{''.join(parts)}</li>"
