@@ -5,7 +5,9 @@ import os
 import time
 from pathlib import Path
 
+from lab import processes
 from lab.errors import LabError
+from lab.processes import Process
 
 PATIENCE = 5.0  # seconds
 
@@ -17,6 +19,20 @@ def enter() -> None:
     for group in _groups():
         group.mkdir(exist_ok=True)
         (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def members() -> list[Process]:
+    """The running processes in the lab's groups and all groups below."""
+    lists = (file for group in _groups() for file in group.rglob("cgroup.procs"))
+    numbers = {int(line) for file in lists for line in _lines(file)}
+    return [process for number in numbers if (process := processes.find(number))]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:  # the group is gone, or has threads in place of processes
+        return []
 
 
 def remove() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from lab import (
@@ -259,6 +260,8 @@ def _leftovers(where: Places) -> list[str]:
     for name in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
         if (NETNS_FOLDER / name).exists():
             found.append(f"namespace {name} with {len(processes.in_namespace(name))} processes")
+    if members := cgroups.members():
+        found.append(f"control group {cgroups.NAME} with {len(members)} processes")
     return found
 
 
@@ -279,11 +282,15 @@ def _end_processes(where: Places) -> None:
     """End all, in an order in which nothing is started again and nothing is lost from sight."""
     # Asked first, because it reaps what it started; a killed one leaves that to the machine's init.
     _kill(processes.ask_to_end(processes.marked(where.project, "supervisor")))
-    if first := server.first_process():
-        server.power_off(first)  # all of the server ends with it, and nspawn by itself
-    for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
-        _kill(processes.in_namespace(namespace))
+    while members := _members():  # again, for what was born in between
+        _kill(members)
     _kill(processes.marked(where.project))
+
+
+def _members() -> list[processes.Process]:
+    """All inside the namespaces, and all whose namespace somebody deleted by its name."""
+    inside = (processes.in_namespace(name) for name in (SERVER_NAMESPACE, INTERNET_NAMESPACE))
+    return [*chain.from_iterable(inside), *cgroups.members()]
 
 
 def _kill(found: list[processes.Process]) -> None:

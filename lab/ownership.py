@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import mounts, network, places, processes
+from lab import cgroups, mounts, network, places, processes
 from lab.errors import LabError
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, OWNER_FILE, SERVER_NAMESPACE, Places
 
@@ -48,13 +48,14 @@ def release() -> None:
 
 
 def something_is_there(where: Places) -> bool:
-    """Whether a namespace or link of a lab exists, or a process or mount of this clone's."""
+    """Whether a namespace or link of a lab exists, or a process of one, or a mount of this clone's."""
     names = (SERVER_NAMESPACE, INTERNET_NAMESPACE)
     return (
         network.exists(places.OPERATOR_LINK)
         or any((NETNS_FOLDER / name).exists() for name in names)
         or bool(mounts.under(where.disk))
         or bool(processes.marked(where.project))
+        or bool(cgroups.members())
     )
 
 

@@ -267,19 +267,14 @@ class Machine:
             for process in _commands()
             if str(where.state) in process[1] or "lab-internet" in process[1]
         ]
-        own_files = [
-            where.state,
-            OWNER_FILE,
-            Path("/run/systemd/nspawn"),
-            *Path("/sys/fs/cgroup").glob("*/immich-lab"),
-        ]
-        own_files += [Path("/sys/fs/cgroup/immich-lab"), *Path("/sys/fs/cgroup").glob("*/payload")]
+        files = [where.state, OWNER_FILE, Path("/run/systemd/nspawn/propagate/immich-lab")]
+        files += [*Path("/sys/fs/cgroup").glob("*/immich-lab"), Path("/sys/fs/cgroup/immich-lab")]
         return cls(
             frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
             frozenset(link["ifname"] for link in links),
             frozenset(os.listdir(netns) if netns.exists() else ()),
             frozenset(pid for pid, _ in ours),
-            frozenset(str(path) for path in own_files if path.exists()),
+            frozenset(str(path) for path in files if path.exists()),
         )
 
     def since(self, earlier: "Machine") -> dict[str, set[object]]:
@@ -301,7 +296,9 @@ def _commands() -> Iterator[tuple[int, str]]:
 def clean(lab: Lab) -> Machine:
     """The machine without the lab."""
     lab.down()
-    return Machine.now(lab.places)
+    machine = Machine.now(lab.places)
+    assert (machine.processes, machine.files) == (frozenset(), frozenset())
+    return machine
 
 
 def victim(lab: Lab, name: str) -> int:
@@ -346,6 +343,19 @@ def test_down_leaves_nothing_after_half_an_up(lab: Lab, clean: Machine, lines: i
     boot.wait()
     boot.stderr.close()
     assert Machine.now(lab.places).since(clean) != {}
+    lab.down()
+    assert Machine.now(lab.places).since(clean) == {}
+
+
+@pytest.mark.takes_lab_down
+def test_down_leaves_nothing_after_namespaces_were_deleted_by_hand(lab: Lab, clean: Machine) -> None:
+    lab.up()
+    subprocess.run(["ip", "link", "delete", places.OPERATOR_LINK], check=True)
+    for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
+        subprocess.run(["ip", "netns", "delete", namespace], check=True)
+    os.kill(victim(lab, "supervisor"), signal.SIGKILL)
+    os.kill(victim(lab, "server"), signal.SIGKILL)
+    assert lab.status().word == "broken"
     lab.down()
     assert Machine.now(lab.places).since(clean) == {}
 
