@@ -17,7 +17,7 @@ from handover.address import AddressError, given_address, lan_address
 from handover.desk import Desk
 from handover.offer import Handover, read_handover
 from handover.qr import terminal_code
-from handover.server import HandoverServer, new_token, page_url
+from handover.server import HandoverServer, Outcome, new_token, page_url
 from handover.tls import Address, Identity, new_identity
 from pki import KeystoreError
 
@@ -33,20 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    signal.signal(signal.SIGTERM, _end)
     try:
         return _hand_over(options)
     except (AddressError, CannotBeginError, KeystoreError) as error:
         print(f"handover: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Closed by hand.", file=sys.stderr)
-        return 130
+        return 130  # at the prompt
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="handover", description="Hand a device its bundle over the local network."
+        prog="handover", description="Hand a device its bundle over the local network.", allow_abbrev=False
     )
     parser.add_argument("--keystore", type=Path, required=True, help="the keystore's folder")
     parser.add_argument("--device", required=True, help="the device's name")
@@ -80,16 +78,32 @@ def _hand_over(options: argparse.Namespace) -> int:
         handover, token, seconds, on_delivered=lambda _offer, client: _tell_password(handover, client)
     )
     server = _open(desk, identity, address)
+    _stop_on_signal(server)
     _announce(handover, page_url(address, server.port, token), identity.fingerprint, options.minutes)
-    finished = server.serve(seconds, linger_seconds=LINGER_SECONDS)
-    print(
-        "The page is closed." if finished else f"The {options.minutes} minutes are over. The page is closed."
-    )
-    return 0 if finished else 3
+    return _report(server.serve(seconds, linger_seconds=LINGER_SECONDS), options.minutes)
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _stop_on_signal(server: HandoverServer) -> None:
+    """Let Ctrl-C and a polite kill end it in order, wherever they hit."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _report(outcome: Outcome, minutes: int) -> int:
+    match outcome:
+        case Outcome.FETCHED:
+            print("The page is closed.")
+            return 0
+        case Outcome.TIME_OVER:
+            print(f"The {minutes} minutes are over, and not everything was fetched. The page is closed.")
+            return 3
+        case Outcome.STOPPED:
+            print("Closed by hand.")
+            return 130
 
 
 def _passphrase(file: Path | None) -> str:

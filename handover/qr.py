@@ -39,7 +39,7 @@ def terminal_code(text: str) -> str:
     does not invert the code.
     """
     out = io.StringIO()
-    segno.make_qr(text, error="l").terminal(out, border=2, compact=True)
+    segno.make_qr(text, error="l").terminal(out, border=QUIET_ZONE, compact=True)
     return "\n".join(f"{_WHITE_ON_BLACK}{line}{_PLAIN}" for line in out.getvalue().splitlines())
 
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -39,6 +40,17 @@ def new_token() -> str:
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
+_POLL_SECONDS = 0.1
+
+
+class Outcome(StrEnum):
+    """Why a hand-over ended."""
+
+    FETCHED = "fetched"
+    TIME_OVER = "time over"
+    STOPPED = "stopped"
+
+
 class HandoverServer(ThreadingHTTPServer):
     """Answers at one address for as long as `serve` runs. Each connection has a thread and one request.
 
@@ -58,6 +70,7 @@ class HandoverServer(ThreadingHTTPServer):
         self._context = identity.context
         self._connections: dict[socket.socket, tuple[str, float]] = {}
         self._guard = threading.Lock()
+        self._stopped = False
         self.address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         super().__init__((str(address), 0), _Handler)
 
@@ -66,23 +79,42 @@ class HandoverServer(ThreadingHTTPServer):
         """The free port that the system chose."""
         return int(self.server_address[1])
 
-    def serve(self, seconds: float, *, linger_seconds: float = 0.0) -> bool:
-        """Serve until everything was fetched or the time is over; return whether it was fetched.
+    def serve(self, seconds: float, *, linger_seconds: float = 0.0) -> Outcome:
+        """Serve until everything was fetched, the time is over, or `stop` was called.
 
         After the last fetch it goes on refusing for `linger_seconds`, so that a second one is told why.
         """
-        accepting = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="accept")
+        accepting = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _POLL_SECONDS})
         accepting.start()
         try:
-            finished = self.desk.finished.wait(seconds)
-            if finished and linger_seconds:
-                time.sleep(linger_seconds)
-            return finished
+            self._wait(seconds, until_finished=True)
+            if not self.desk.finished.is_set():
+                return Outcome.STOPPED if self._stopped else Outcome.TIME_OVER
+            self._wait(linger_seconds, until_finished=False)
+            return Outcome.FETCHED
         finally:
             self.shutdown()
             accepting.join()
             self._cut(lambda _since: True)
             self.server_close()
+
+    def stop(self) -> None:
+        """Let `serve` end soon. A signal handler may call it: it takes no lock and raises nothing."""
+        self._stopped = True
+
+    def _wait(self, seconds: float, *, until_finished: bool) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._stopped and (left := deadline - time.monotonic()) > 0:
+            if not until_finished:
+                time.sleep(min(left, _POLL_SECONDS))
+            elif self.desk.finished.wait(min(left, _POLL_SECONDS)):
+                return
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now."""
+        with self._guard:
+            return len(self._connections)
 
     # -- what the standard library calls ---------------------------------------------------------------
 
@@ -202,6 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _send(self, answer: Answer) -> None:
+        self.request_version = self.protocol_version  # an answer to HTTP/0.9 would have no headers
         self.send_response_only(answer.status)
         for name, value in (
             ("Content-Type", answer.content_type),

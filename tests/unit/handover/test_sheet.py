@@ -1,0 +1,211 @@
+"""The install sheet: complete for every platform, harmless, and whole on disk."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from handover.guides import GUIDES
+from handover.sheet import (
+    SheetContent,
+    groups,
+    remove_sheet,
+    render_sheet,
+    sheet_digest,
+    sheet_path,
+    write_sheet,
+)
+from pki import DeviceProfile, KeystoreError, Platform
+from pki.files import locked
+from tests.unit.pki.facts import PASSPHRASE, quick_keystore
+
+FINGERPRINT = "0123456789abcdef" * 4
+CONTENT = SheetContent(
+    device="phone",
+    platform=Platform.IOS,
+    url="https://immich.example.ts.net",
+    fingerprint=FINGERPRINT,
+    not_after=datetime(2036, 11, 5, 23, 59, tzinfo=UTC),
+    stack="home",
+)
+
+VOID = {"meta", "rect", "path"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element must be closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of every element of this name."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def words(page: Page) -> str:
+    """The page's text with single spaces."""
+    return " ".join(page.text.split())
+
+
+@pytest.mark.parametrize("platform", list(Platform))
+def test_a_sheet_says_all_that_a_person_needs(platform: Platform) -> None:
+    page = Page(render_sheet(replace(CONTENT, platform=platform)))
+    text = words(page)
+    for wanted in (
+        "Immich on phone",
+        "https://immich.example.ts.net",
+        "phone.p12",
+        "5 November 2036",
+        "If the device is lost",
+        "See that it works",
+        "make up STACK=home",
+        "make handover DEVICE=phone STACK=home",
+        GUIDES[platform].noun,
+    ):
+        assert wanted in text, wanted
+    assert FINGERPRINT in text.replace(" ", "")
+    assert "{" not in text and "$" not in text
+    assert len(page.named("h3")) == len(GUIDES[platform].steps) >= 3
+
+
+def test_each_platform_is_told_its_own_way() -> None:
+    texts = {
+        platform: words(Page(render_sheet(replace(CONTENT, platform=platform)))) for platform in Platform
+    }
+    assert "VPN & app user certificate" in texts[Platform.ANDROID]
+    assert "Profile Downloaded" in texts[Platform.IOS]
+    assert "login keychain" in texts[Platform.MACOS]
+    assert "Current User" in texts[Platform.WINDOWS]
+    assert "chrome://settings/certificates" in texts[Platform.LINUX]
+    for platform in (Platform.IOS, Platform.ANDROID):
+        assert "SSL client certificate" in texts[platform]
+
+
+@pytest.mark.parametrize("platform", list(Platform))
+def test_a_sheet_loads_nothing_and_runs_nothing(platform: Platform) -> None:
+    page = Page(render_sheet(replace(CONTENT, platform=platform)))
+    assert {name for name, _ in page.elements}.isdisjoint(
+        {"script", "link", "img", "iframe", "object", "form", "a", "base", "embed", "input", "use", "image"}
+    )
+    for name, attributes in page.elements:
+        assert not {key for key in attributes if key.startswith("on") or key in ("src", "href", "style")}, (
+            name
+        )
+    policy = next(meta["content"] for meta in page.named("meta") if "http-equiv" in meta)
+    assert policy is not None and policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "url(" not in render_sheet(CONTENT) and "@import" not in render_sheet(CONTENT)
+
+
+HOSTILE = "<script>alert('x')</script>\"&{bundle}$url"
+
+
+@pytest.mark.parametrize("platform", list(Platform))
+def test_hostile_values_stay_text(platform: Platform) -> None:
+    """Names are checked long before; the sheet does not rely on it."""
+    page = Page(
+        render_sheet(
+            replace(CONTENT, platform=platform, device=HOSTILE, url=f"https://{HOSTILE}", stack=HOSTILE)
+        )
+    )
+    assert not page.named("script")
+    assert HOSTILE in page.text
+    assert f"https://{HOSTILE}" in page.text
+
+
+def test_another_certificate_or_address_is_another_sheet() -> None:
+    assert sheet_digest(CONTENT) == sheet_digest(replace(CONTENT))
+    for other in (
+        replace(CONTENT, url="https://other.example.ts.net"),
+        replace(CONTENT, fingerprint="ff" * 32),
+        replace(CONTENT, not_after=datetime(2030, 1, 1, tzinfo=UTC)),
+        replace(CONTENT, platform=Platform.LINUX),
+    ):
+        assert sheet_digest(other) != sheet_digest(CONTENT)
+
+
+def test_a_fingerprint_comes_in_groups_of_four() -> None:
+    assert groups(FINGERPRINT.upper()) == ["0123", "4567", "89ab", "cdef"] * 4
+    with pytest.raises(ValueError):
+        groups("not hexadecimal")
+
+
+# On disk
+
+
+def test_a_sheet_is_written_for_its_owner_alone_and_holds_no_secret(tmp_path: Path, keystore: Path) -> None:
+    store = quick_keystore(keystore, now=datetime.now(UTC))
+    phone = store.adopt_or_issue_device("phone", DeviceProfile("phone"))
+    path = write_sheet(
+        tmp_path / "keystore", replace(CONTENT, fingerprint=phone.fingerprint, not_after=phone.not_after)
+    )
+    text = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "keystore" / "devices" / "phone.html"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    for secret in (phone.bundle_password, PASSPHRASE, "PRIVATE KEY"):
+        assert secret not in text
+
+
+def test_a_sheet_waits_for_a_run_that_uses_the_keystore(tmp_path: Path) -> None:
+    """Every run sweeps unfinished files from that folder, so writing without the lock could fail half-way."""
+    with locked(tmp_path, 1), pytest.raises(KeystoreError, match="Another run"):
+        remove_or_write_impatiently(tmp_path)
+
+
+def remove_or_write_impatiently(keystore: Path) -> None:
+    (keystore / "devices").mkdir()
+    remove_sheet(keystore, "phone", lock_wait_seconds=0)
+
+
+def test_the_keystore_is_not_disturbed_by_a_sheet(tmp_path: Path, keystore: Path) -> None:
+    store = quick_keystore(keystore, now=datetime.now(UTC))
+    before = store.probe_credentials()
+    path = write_sheet(keystore, CONTENT)
+    phone = store.adopt_or_issue_device("phone", DeviceProfile("phone"))
+    assert store.probe_credentials() == before
+    assert path.exists() and phone.name == "phone"
+    remove_sheet(keystore, "phone")
+    assert not path.exists()
+
+
+def test_removing_a_sheet_can_be_repeated_and_makes_nothing(tmp_path: Path) -> None:
+    remove_sheet(tmp_path / "nowhere", "phone")
+    assert not (tmp_path / "nowhere").exists()
+    write_sheet(tmp_path, CONTENT)
+    remove_sheet(tmp_path, "phone")
+    remove_sheet(tmp_path, "phone")
+    assert not sheet_path(tmp_path, "phone").exists()
+
+
+@pytest.mark.parametrize("name", ["../phone", "a/b", "", ".hidden"])
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KeystoreError, match="cannot be used as a file name"):
+        write_sheet(tmp_path, replace(CONTENT, device=name))
+    assert not list(tmp_path.iterdir())
