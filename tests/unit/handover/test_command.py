@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -44,6 +45,7 @@ class Terminal:
         self.process.stdin.write(stdin.encode())
         self.process.stdin.close()
         self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Read the terminal until it shows the pattern."""
@@ -51,7 +53,7 @@ class Terminal:
         while (found := re.search(pattern, self.shown)) is None:
             assert time.monotonic() < deadline and self.process.poll() is None, self.shown + self.errors()
             if select.select([self._leader], [], [], 0.1)[0]:
-                self.shown += os.read(self._leader, 65536).decode()
+                self.shown += self._decoder.decode(os.read(self._leader, 65536))
         return found
 
     def errors(self) -> str:
