@@ -15,6 +15,7 @@ from pathlib import Path
 import pulumi
 from pulumi.runtime import config as engine_config
 
+from components import surface_table
 from components.config_checks import (
     address_problem,
     config_dir_problem,
@@ -38,6 +39,9 @@ NAMESPACE = "immich-exposure"
 
 FUNNEL_PORTS = (443, 8443, 10000)
 """The ports that Tailscale Funnel offers (tailscale.com/kb/1223/funnel)."""
+
+STRANGERS = ("refuse", "drop")
+"""What a stranger gets for a request that is not allowed: an empty-handed 403, or no answer at all."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."
 DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
@@ -78,12 +82,14 @@ class AuthorityConfig:
 
 @dataclass(frozen=True)
 class RateLimits:
-    """What one anonymous address may do: requests in a window, and link passwords in a window (seconds)."""
+    """What one anonymous address may do in a window of seconds: ask, try link passwords, fetch zip files."""
 
     requests: int
     window_seconds: int
     password_attempts: int
     password_window_seconds: int
+    bundles: int
+    bundle_window_seconds: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ class CheckConfig:
 class ExposureConfig:
     """The whole configuration, valid. Paths on this machine stand as configured, relative to the project.
 
+    `features` says of each part of a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
+
     `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
     `ssh_private_key_file` of None means the SSH agent.
     """
@@ -133,6 +141,9 @@ class ExposureConfig:
     keystore_passphrase: pulumi.Output[str]
     purge_keystore: bool
     uploads: bool
+    upload_megabytes: int
+    features: Mapping[str, bool]
+    strangers: str
     rate_limits: RateLimits
     bans: Bans
     lease_hours: int | None
@@ -198,11 +209,16 @@ def settings_json(config: ExposureConfig) -> str:
         "immichPort": config.immich_port,
         "funnelPort": config.funnel_port,
         "uploads": config.uploads,
+        "uploadMegabytes": config.upload_megabytes,
+        "features": dict(config.features),
+        "strangers": config.strangers,
         "rateLimits": {
             "requests": limits.requests,
             "windowSeconds": limits.window_seconds,
             "passwordAttempts": limits.password_attempts,
             "passwordWindowSeconds": limits.password_window_seconds,
+            "bundles": limits.bundles,
+            "bundleWindowSeconds": limits.bundle_window_seconds,
         },
         "bans": {"maxRetry": bans.max_retry, "findTime": bans.find_time, "banTime": bans.ban_time},
     }
@@ -213,7 +229,7 @@ def settings_json(config: ExposureConfig) -> str:
 _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "configDir", "flake", "keyType", "keystore",
-        "keystorePassphrase", "exposeUntil",
+        "keystorePassphrase", "exposeUntil", "strangers",
     }
 )  # fmt: skip
 
@@ -265,6 +281,9 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
         keystore_passphrase=pulumi.Output.secret(str(top.value("keystorePassphrase") or "")),
         purge_keystore=top.boolean("purgeKeystore", default=False),
         uploads=top.boolean("uploads", default=False),
+        upload_megabytes=_upload_size(top),
+        features=_features(top),
+        strangers=top.choice("strangers", choices=STRANGERS, default="refuse"),
         rate_limits=_rate_limits(top),
         bans=_bans(top),
         lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
@@ -407,29 +426,65 @@ def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
 # What the edge allows, and for how long
 
 
-_LIMIT_KEYS = ("requests", "windowSeconds", "passwordAttempts", "passwordWindowSeconds")
+UPLOAD_MEGABYTES = 2000
+
+
+def _upload_size(top: Section) -> int:
+    size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
+    if size != UPLOAD_MEGABYTES and top.value("uploads") is not True and not top.problems.concern("uploads"):
+        top.complain("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
+    return size
+
+
+def _features(top: Section) -> dict[str, bool]:
+    section = top.section("features", example="{map: false}")
+    for feature in surface_table.load().features:
+        if feature.fixed and section.value(feature.name) is not None:
+            section.complain(
+                feature.name, "cannot be switched; to share nothing, run pulumi destroy", "leave it out"
+            )
+    if section.value(surface_table.SETTING_OF_ITS_OWN) is not None:
+        section.complain(
+            surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, outside of features", "-"
+        )
+    features = {
+        feature.name: section.boolean(feature.name, default=feature.default)
+        for feature in surface_table.load().switches()
+    }
+    section.refuse_unknown()
+    if features["download"] and not features["originals"]:
+        section.complain(
+            "originals", "keeps nothing back while features.download is on: zip files hold originals", "true"
+        )
+    return features
 
 
 def _rate_limits(top: Section) -> RateLimits:
-    section = top.section("rateLimits", example="{requests: 600, windowSeconds: 10}")
+    section = top.section("rateLimits", example="{requests: 3000, windowSeconds: 30}")
     limits = RateLimits(
-        requests=section.integer("requests", default=600, least=1, most=100_000),
-        window_seconds=section.integer("windowSeconds", default=10, least=1, most=3_600),
+        requests=section.integer("requests", default=3000, least=1, most=100_000),
+        window_seconds=section.integer("windowSeconds", default=30, least=1, most=3_600),
         password_attempts=section.integer("passwordAttempts", default=10, least=1, most=1_000),
         password_window_seconds=section.integer("passwordWindowSeconds", default=60, least=1, most=86_400),
+        bundles=section.integer("bundles", default=10, least=1, most=1_000),
+        bundle_window_seconds=section.integer("bundleWindowSeconds", default=60, least=1, most=86_400),
     )
     section.refuse_unknown()
-    faster = (
-        limits.password_attempts * limits.window_seconds > limits.requests * limits.password_window_seconds
+    tighter = (
+        ("passwordAttempts", "passwords of links", limits.password_attempts, limits.password_window_seconds),
+        ("bundles", "zip files", limits.bundles, limits.bundle_window_seconds),
     )
-    if faster and not section.problems.concern(*map(section.name, _LIMIT_KEYS)):
-        section.complain(
-            "passwordAttempts",
-            f"lets more passwords of links through ({limits.password_attempts} in "
-            f"{limits.password_window_seconds} s) than requests at all ({limits.requests} in "
-            f"{limits.window_seconds} s)",
-            "10",
-        )
+    for key, what, count, window in tighter:
+        window_key = "passwordWindowSeconds" if key == "passwordAttempts" else "bundleWindowSeconds"
+        keys = ("requests", "windowSeconds", key, window_key)
+        faster = count * limits.window_seconds > limits.requests * window
+        if faster and not section.problems.concern(*map(section.name, keys)):
+            section.complain(
+                key,
+                f"lets more {what} through ({count} in {window} s) than requests at all "
+                f"({limits.requests} in {limits.window_seconds} s)",
+                "10",
+            )
     return limits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from components.config import ExposureConfig
+from components.surface_table import SETTING_OF_ITS_OWN, load
 
 
 def what_becomes_public(config: ExposureConfig) -> list[str]:
@@ -11,20 +12,34 @@ def what_becomes_public(config: ExposureConfig) -> list[str]:
     return [
         f"Anyone on the internet can reach port {config.funnel_port} of the node's public name; "
         "the name itself becomes public through certificate transparency logs.",
-        "Anyone who has a shared link can see and download what it shares; everything else answers 403.",
-        _uploads(config),
+        *_visitors(config),
         _devices(config),
         f"Without a certificate, one address may send {limits.requests} requests in {limits.window_seconds} "
-        f"seconds and try {limits.password_attempts} link passwords in {limits.password_window_seconds}; "
+        f"seconds, try {limits.password_attempts} link passwords in {limits.password_window_seconds} "
+        f"and fetch {limits.bundles} zip files in {limits.bundle_window_seconds}; "
         f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}.",
         _duration(config),
     ]
 
 
-def _uploads(config: ExposureConfig) -> str:
+def _visitors(config: ExposureConfig) -> list[str]:
+    """Return what a link lets people do, what is switched off, and what all other requests meet."""
+    on = {SETTING_OF_ITS_OWN: config.uploads, **config.features}
+    features = load().features
+    can = [feature.visitors for feature in features if on.get(feature.name, feature.default)]
+    cannot = [feature.visitors for feature in features if not on.get(feature.name, feature.default)]
     if config.uploads:
-        return "Anyone who has a shared link that allows it can upload files."
-    return "Nobody can upload through a shared link."
+        can[-1] += f" (up to {config.upload_megabytes} MB each)"
+    other = "everything else answers 403" if config.strangers == "refuse" else "all else is not answered"
+    return [
+        f"Anyone who has a shared link can {_joined(can, 'and')}; {other}.",
+        *([f"Nobody who has only a shared link can {_joined(cannot, 'or')}."] if cannot else []),
+    ]
+
+
+def _joined(parts: list[str], word: str) -> str:
+    """Join parts of a sentence: commas, and the word before the last."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}"
 
 
 def _devices(config: ExposureConfig) -> str:

@@ -55,14 +55,20 @@ let
     PROXY_PORT = settings.proxyPort;
     IMMICH_PORT = settings.immichPort;
     UPLOADS = if settings.uploads then "on" else "off";
+    UPLOAD_SIZE = "${toString settings.uploadMegabytes}MB";
+    STRANGERS = settings.strangers;
     REQUESTS = settings.rateLimits.requests;
     REQUESTS_WINDOW = "${toString settings.rateLimits.windowSeconds}s";
     PASSWORD_ATTEMPTS = settings.rateLimits.passwordAttempts;
     PASSWORD_WINDOW = "${toString settings.rateLimits.passwordWindowSeconds}s";
+    BUNDLES = settings.rateLimits.bundles;
+    BUNDLES_WINDOW = "${toString settings.rateLimits.bundleWindowSeconds}s";
     STATE = state;
     LOG = accessLog;
     ADMIN = "unix//run/caddy/admin.sock";
-  };
+  } // lib.mapAttrs'
+    (name: on: lib.nameValuePair "FEATURE_${lib.toUpper name}" (if on then "on" else "off"))
+    settings.features;
   caddyEnvironment = pkgs.writeText "immich-exposure.env" (lib.concatStrings
     (lib.mapAttrsToList (name: value: "IMMICH_EXPOSURE_${name}=${toString value}\n") caddySettings));
 

@@ -33,6 +33,7 @@ let
   genAttrs = names: f: listToAttrs (map (n: nameValuePair n (f n)) names);
 
   concatStrings = concatStringsSep "";
+  stringToCharacters = s: genList (at: substring at 1 s) (stringLength s);
   concatLines = concatMapStrings (line: line + "\n");
   concatMapStrings = f: xs: concatStrings (map f xs);
   concatMapStringsSep = sep: f: xs: concatStringsSep sep (map f xs);
@@ -41,6 +42,7 @@ let
     let from = stringLength s - stringLength suffix; in from >= 0 && substring from (stringLength suffix) s == suffix;
   removePrefix = prefix: s: if hasPrefix prefix s then substring (stringLength prefix) (stringLength s) s else s;
   removeSuffix = suffix: s: if hasSuffix suffix s then substring 0 (stringLength s - stringLength suffix) s else s;
+  toUpper = replaceStrings (stringToCharacters "abcdefghijklmnopqrstuvwxyz") (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
   fileContents = file: removeSuffix "\n" (readFile file);
   boolToString = b: if b then "true" else "false";
   escapeShellArg = s: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString s)}'";
@@ -329,7 +331,7 @@ let
       head id imap0 isAttrs isBool isDerivation isFunction isInt isList isPath isString last length listToAttrs mapAttrs mapAttrs' mapAttrsToList match min
       mkAfter mkBefore mkDefault mkEnableOption mkForce mkIf mkMerge mkOption mkOrder mkOverride mkPackageOption nameValuePair optional
       optionalAttrs optionalString optionals partition pathExists range removeAttrs removePrefix removeSuffix replaceStrings showOption sort
-      stringLength tail toList types unique versionAtLeast versionOlder words;
+      stringLength tail toList toUpper types unique versionAtLeast versionOlder words;
     literalExpression = text: text;
     literalMD = text: text;
   };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ class EdgeMaker(Protocol):
         *,
         uploads: str = "off",
         limits: Limits | None = None,
+        settings: Mapping[str, str] | None = None,
         caddyfile: str | None = None,
         start: bool = True,
     ) -> Edge: ...
@@ -78,10 +79,11 @@ def make_edge(caddy_program: Path) -> Iterator[EdgeMaker]:
         *,
         uploads: str = "off",
         limits: Limits | None = None,
+        settings: Mapping[str, str] | None = None,
         caddyfile: str | None = None,
         start: bool = True,
     ) -> Edge:
-        made = Edge(caddy_program, uploads=uploads, limits=limits, caddyfile=caddyfile)
+        made = Edge(caddy_program, uploads=uploads, limits=limits, settings=settings, caddyfile=caddyfile)
         edges.append(made)
         if start:
             made.start()

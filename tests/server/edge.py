@@ -19,7 +19,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +42,19 @@ FORBIDDEN = b'{"status":403,"message":"Forbidden"}'
 class Limits:
     """What the server's settings.json says, as the edge's environment takes it."""
 
-    requests: int = 600
-    requests_window: str = "10s"
+    requests: int = 3000
+    requests_window: str = "30s"
     password_attempts: int = 10
     password_window: str = "60s"
+    bundles: int = 10
+    bundles_window: str = "60s"
 
 
 class Edge:
     """Caddy with the project's Caddyfile over a state folder of its own; stop it with `stop`.
 
-    `program` is the Caddy to run; `caddyfile` replaces the project's text (to break a guard on purpose).
+    `program` is the Caddy to run; `settings` are further variables of the Caddyfile's environment, without
+    their prefix; `caddyfile` replaces the project's text (to break a guard on purpose).
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Edge:
         *,
         uploads: str = "off",
         limits: Limits | None = None,
+        settings: Mapping[str, str] | None = None,
         caddyfile: str | None = None,
     ) -> None:
         self._program = program
@@ -80,7 +84,9 @@ class Edge:
         self._make_state()
         self._caddyfile = self.folder / "Caddyfile"
         self._caddyfile.write_text(caddyfile or (SERVER_FILES / "Caddyfile").read_text())
-        self._environment = self._environment_for(uploads, limits or Limits())
+        self._environment = self._environment_for(uploads, limits or Limits()) | {
+            f"IMMICH_EXPOSURE_{name}": value for name, value in (settings or {}).items()
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def _make_state(self) -> None:
@@ -120,6 +126,8 @@ class Edge:
             "IMMICH_EXPOSURE_REQUESTS_WINDOW": limits.requests_window,
             "IMMICH_EXPOSURE_PASSWORD_ATTEMPTS": str(limits.password_attempts),
             "IMMICH_EXPOSURE_PASSWORD_WINDOW": limits.password_window,
+            "IMMICH_EXPOSURE_BUNDLES": str(limits.bundles),
+            "IMMICH_EXPOSURE_BUNDLES_WINDOW": limits.bundles_window,
             "IMMICH_EXPOSURE_STATE": str(self.state),
             "IMMICH_EXPOSURE_LOG": str(self.log),
             "IMMICH_EXPOSURE_ADMIN": f"unix/{run}/admin.sock",

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.server
 
 STATE = "/var/lib/immich-exposure"
 LOG = "/var/log/caddy/immich-access.log"
+UPLOAD = "^(?:/api/assets)"
 GO_SOURCE = PROJECT / "server/caddy"
 
 OTHER_SETTINGS: dict[str, Any] = {
@@ -29,11 +30,23 @@ OTHER_SETTINGS: dict[str, Any] = {
     "immichPort": 3001,
     "funnelPort": 10000,
     "uploads": True,
+    "uploadMegabytes": 123,
+    "features": {
+        "albums": False,
+        "passwords": False,
+        "video": False,
+        "originals": False,
+        "download": False,
+        "map": False,
+    },
+    "strangers": "drop",
     "rateLimits": {
         "requests": 77,
         "windowSeconds": 11,
         "passwordAttempts": 3,
         "passwordWindowSeconds": 44,
+        "bundles": 2,
+        "bundleWindowSeconds": 33,
     },
     "bans": {"maxRetry": 6, "findTime": "7m", "banTime": "8h"},
 }
@@ -97,10 +110,20 @@ def test_caddys_environment_carries_every_setting(generation: Path, other_genera
         "IMMICH_EXPOSURE_PROXY_PORT": "8443",
         "IMMICH_EXPOSURE_IMMICH_PORT": "2283",
         "IMMICH_EXPOSURE_UPLOADS": "off",
-        "IMMICH_EXPOSURE_REQUESTS": "600",
-        "IMMICH_EXPOSURE_REQUESTS_WINDOW": "10s",
+        "IMMICH_EXPOSURE_UPLOAD_SIZE": "2000MB",
+        "IMMICH_EXPOSURE_FEATURE_ALBUMS": "on",
+        "IMMICH_EXPOSURE_FEATURE_PASSWORDS": "on",
+        "IMMICH_EXPOSURE_FEATURE_VIDEO": "on",
+        "IMMICH_EXPOSURE_FEATURE_ORIGINALS": "on",
+        "IMMICH_EXPOSURE_FEATURE_DOWNLOAD": "on",
+        "IMMICH_EXPOSURE_FEATURE_MAP": "on",
+        "IMMICH_EXPOSURE_STRANGERS": "refuse",
+        "IMMICH_EXPOSURE_REQUESTS": "3000",
+        "IMMICH_EXPOSURE_REQUESTS_WINDOW": "30s",
         "IMMICH_EXPOSURE_PASSWORD_ATTEMPTS": "10",
         "IMMICH_EXPOSURE_PASSWORD_WINDOW": "60s",
+        "IMMICH_EXPOSURE_BUNDLES": "10",
+        "IMMICH_EXPOSURE_BUNDLES_WINDOW": "60s",
         "IMMICH_EXPOSURE_STATE": STATE,
         "IMMICH_EXPOSURE_LOG": LOG,
         "IMMICH_EXPOSURE_ADMIN": "unix//run/caddy/admin.sock",
@@ -119,13 +142,15 @@ def test_the_caddyfile_takes_the_environment(other_generation: Path) -> None:
     assert "box.other-tailnet.ts.net" in text
     assert set(re.findall(r'"dial": "([^"]*)"', text)) == {"127.0.0.1:3001"}
     zones = sorted((zone["max_events"], zone["window"]) for zone in _rate_limits(server))
-    assert zones == sorted([(3, 44 * 10**9), (3, 44 * 10**9), (77, 11 * 10**9)])
-    # Uploads through links are a call of their own, there only when asked for.
-    assert "^/api/assets$" in text
+    assert zones == sorted([(3, 44 * 10**9), (3, 44 * 10**9), (2, 33 * 10**9), (77, 11 * 10**9)])
+    # Uploads through links are there only when asked for; the other features can be switched off.
+    assert UPLOAD in text and '"max_size": 123000000' in text
+    assert "/thumbnail" in text and "/map-markers" not in text
+    assert '"abort": true' in text
 
 
 def test_uploads_are_off_by_default(generation: Path) -> None:
-    assert "^/api/assets$" not in json.dumps(_adapt(generation))
+    assert UPLOAD not in json.dumps(_adapt(generation))
 
 
 def test_caddys_unit_is_the_packages_with_our_sandbox(generation: Path) -> None:

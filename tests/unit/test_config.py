@@ -72,7 +72,8 @@ def test_three_keys_are_enough() -> None:
     assert (config.client_validity_days, config.renew_before_days) == (3650, 30)
     assert config.key_type is KeyType.ECDSA_P256
     assert (config.keystore, config.purge_keystore) == ("stacks/keystore/home", False)
-    assert config.uploads is False
+    assert (config.uploads, config.strangers) == (False, "refuse")
+    assert set(config.features.values()) == {True}
     assert (config.lease_hours, config.expose_until) == (None, None)
     assert (config.check.connect_to, config.check.roots_file) == (None, None)
 
@@ -199,7 +200,7 @@ def test_a_private_key_file_may_be_relative_or_at_home(
 def test_what_is_left_out_of_a_group_has_its_default() -> None:
     config = load_with(ca={"country": "DE"}, rateLimits={"requests": 100}, bans={"banTime": "1w"})
     assert (config.ca.country, config.ca.common_name) == ("DE", "Immich Client CA")
-    assert (config.rate_limits.requests, config.rate_limits.window_seconds) == (100, 10)
+    assert (config.rate_limits.requests, config.rate_limits.window_seconds) == (100, 30)
     assert (config.bans.ban_time, config.bans.max_retry) == ("1w", 10)
 
 
@@ -359,13 +360,39 @@ BAD = [
     ),
     ({"purgeKeystore": "yes"}, "purgeKeystore = 'yes': must be true or false", "purgeKeystore: false"),
     ({"uploads": 1}, "uploads = 1: must be true or false", "uploads: false"),
-    ({"rateLimits": []}, "rateLimits = []: must be a group of settings", "rateLimits: {requests: 600"),
-    ({"rateLimits": {"requests": 0}}, "rateLimits.requests = 0: must be a whole number", "requests: 600"),
+    ({"rateLimits": []}, "rateLimits = []: must be a group of settings", "rateLimits: {requests: 3000"),
+    ({"rateLimits": {"requests": 0}}, "rateLimits.requests = 0: must be a whole number", "requests: 3000"),
     (
-        {"rateLimits": {"passwordAttempts": 700, "passwordWindowSeconds": 10}},
-        "rateLimits.passwordAttempts = 700: lets more passwords of links through (700 in 10 s) than requests",
+        {"rateLimits": {"passwordAttempts": 700, "passwordWindowSeconds": 5}},
+        "rateLimits.passwordAttempts = 700: lets more passwords of links through (700 in 5 s) than requests",
         "passwordAttempts: 10",
     ),
+    (
+        {"rateLimits": {"requests": 60, "windowSeconds": 60, "bundles": 70}},
+        "rateLimits.bundles = 70: lets more zip files through (70 in 60 s) than requests",
+        "bundles: 10",
+    ),
+    (
+        {"rateLimits": {"bundles": -1}},
+        "rateLimits.bundles = -1: must be a whole number from 1",
+        "bundles: 10",
+    ),
+    (
+        {"uploadMegabytes": 5},
+        "uploadMegabytes = 5: limits uploads, and uploads is not true",
+        "uploadMegabytes: 2000",
+    ),
+    ({"uploads": True, "uploadMegabytes": 0}, "uploadMegabytes = 0: must be a whole number from 1", "2000"),
+    ({"features": ["map"]}, "features = ['map']: must be a group of settings", "features: {map: false}"),
+    ({"features": {"map": "off"}}, "features.map = 'off': must be true or false", "map: true"),
+    ({"features": {"pages": False}}, "features.pages = False: cannot be switched", "pages: "),
+    ({"features": {"uploads": True}}, "features.uploads = True: is a setting of its own", "uploads: "),
+    (
+        {"features": {"originals": False}},
+        "features.originals = False: keeps nothing back while features.download is on",
+        "originals: true",
+    ),
+    ({"strangers": "dropp"}, "strangers = 'dropp': must be one of refuse, drop; perhaps 'drop'", "refuse"),
     ({"bans": {"maxRetry": 0}}, "bans.maxRetry = 0: must be a whole number from 1 to 1000", "maxRetry: 10"),
     (
         {"bans": {"findTime": "10 min"}},
@@ -413,6 +440,7 @@ def test_a_mistake_is_told_in_words_with_an_example(
         ),
         ({"bans": {"bantime": "1h"}}, "bans.bantime is not a known key: did you mean 'banTime'?"),
         ({"rateLimits": {"request": 1}}, "rateLimits.request is not a known key: did you mean 'requests'?"),
+        ({"features": {"maps": True}}, "features.maps is not a known key: did you mean 'map'?"),
         ({"check": {"roots": "x"}}, "check.roots is not a known key: did you mean 'rootsFile'?"),
     ],
 )
@@ -535,8 +563,8 @@ def test_the_engines_word_on_secrecy_counts(engine: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_are_stable_text() -> None:
-    text = settings_json(load_with(uploads=True, bans={"maxRetry": 3}))
-    assert text == settings_json(load_with(uploads=True, bans={"maxRetry": 3}))
+    text = settings_json(load_with(uploads=True, features={"map": False}, bans={"maxRetry": 3}))
+    assert text == settings_json(load_with(uploads=True, features={"map": False}, bans={"maxRetry": 3}))
     assert text.startswith('{\n  "proxyPort": 8443,\n')
     assert text.endswith("}\n")
     assert json.loads(text) == {
@@ -544,11 +572,23 @@ def test_settings_are_stable_text() -> None:
         "immichPort": 2283,
         "funnelPort": 443,
         "uploads": True,
+        "uploadMegabytes": 2000,
+        "features": {
+            "albums": True,
+            "passwords": True,
+            "video": True,
+            "originals": True,
+            "download": True,
+            "map": False,
+        },
+        "strangers": "refuse",
         "rateLimits": {
-            "requests": 600,
-            "windowSeconds": 10,
+            "requests": 3000,
+            "windowSeconds": 30,
             "passwordAttempts": 10,
             "passwordWindowSeconds": 60,
+            "bundles": 10,
+            "bundleWindowSeconds": 60,
         },
         "bans": {"maxRetry": 3, "findTime": "10m", "banTime": "1h"},
     }

@@ -1,0 +1,189 @@
+"""What is made from the table of the surface: the allow-list in `server/Caddyfile`, and `docs/surface.md`.
+
+`python -m components.surface_files` writes both anew; tests check that they are current.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from components.surface_table import PROJECT, Feature, Row, Table, TableError, immich_operations, load
+
+CADDYFILE = PROJECT / "server/Caddyfile"
+DOCUMENT = PROJECT / "docs/surface.md"
+
+BEGIN = "# --- made from surface.toml by `python -m components.surface_files`; do not edit ---"
+END = "# --- end of what is made from surface.toml ---"
+
+# @unsafe in the Caddyfile has looked at every letter of the target before: these only find the parts.
+_QUERY = r"(?:\?.*)?"
+_LINK_QUERY = r"\?(?:[^&]*&)*(?:key|slug)=[^&].*"
+_UPLOAD_LIMIT = "{$IMMICH_EXPOSURE_UPLOAD_SIZE:2000MB}"
+
+
+def caddy_section(table: Table) -> str:
+    """Return the made part of the Caddyfile, from BEGIN to END, a line feed at its end."""
+    lines = [BEGIN]
+    for feature in table.features:
+        lines += _snippets(feature, table.rows_of(feature.name))
+    lines += ["(allow-list) {", *(f"\timport {_choice(feature)}" for feature in table.features), "}", ""]
+    lines += [
+        "# Every family of Immich's API: refused like all else, but no sign of ill will.",
+        "(api-of-immich) {",
+    ]
+    lines += [f"\tpath_regexp ^/api/(?:{'|'.join(_families())})(?:/.*)?$", "}"]
+    return "\n".join([*lines, END]) + "\n"
+
+
+def _snippets(feature: Feature, rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of a feature's snippets: one with its rows and, if it can be off, an empty one."""
+    if not feature.fixed:
+        yield f"(allow-{feature.name}-off) {{"
+        yield "}"
+    yield f"(allow-{feature.name}{'' if feature.fixed else '-on'}) {{"
+    yield from (f"\t{line}" for line in _matchers(rows))
+    yield "}"
+    yield ""
+
+
+def _choice(feature: Feature) -> str:
+    """The name of the snippet that the environment chooses."""
+    if feature.fixed:
+        return f"allow-{feature.name}"
+    return f"allow-{feature.name}-{{${feature.variable}:{'on' if feature.default else 'off'}}}"
+
+
+def _matchers(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield one matcher and handler for each kind of row; it looks at the target as it was sent."""
+
+    def kind(row: Row) -> tuple[bool, tuple[str, ...], str]:
+        return row.link, row.methods, row.body
+
+    kinds = list(dict.fromkeys(map(kind, rows)))
+    in_order = sorted(rows, key=lambda row: kinds.index(kind(row)))
+    for number, (of_kind, group) in enumerate(groupby(in_order, key=kind), 1):
+        members = list(group)
+        link, methods, body = of_kind
+        name = f"@{members[0].feature}-{number}"
+        paths = "|".join(row.pattern for row in members)
+        yield f"{name} {{"
+        yield f"\tmethod {' '.join(methods)}"
+        yield f"\tvars_regexp {{uri}} `^(?:{paths}){_LINK_QUERY if link else _QUERY}$`"
+        yield "}"
+        yield f"import forward {name} {_UPLOAD_LIMIT if body == 'upload' else body}"
+
+
+def _families() -> list[str]:
+    """The first words below /api of all operations, and of the web socket, which no SDK knows."""
+    operations = [each for version in immich_operations().values() for each in version]
+    return sorted({each.path.split("/")[1] for each in operations} | {r"socket\.io"})
+
+
+def with_section(caddyfile: str, section: str) -> str:
+    """Return the Caddyfile with its made part replaced; raises TableError when it has no such part."""
+    before, begin, rest = caddyfile.partition(BEGIN)
+    _, end, after = rest.partition(END + "\n")
+    if not begin or not end:
+        raise TableError(f"{CADDYFILE.name} has lost the lines around its made part; restore them from git.")
+    return before + section + after
+
+
+# The document
+
+
+def document(table: Table) -> str:
+    """Return docs/surface.md."""
+    return _INTRODUCTION + "".join(
+        [*_counts(table), *_feature_tables(table), *_closed_table(table), _REFUSALS]
+    )
+
+
+_INTRODUCTION = """# What strangers can reach
+
+Made from `server/surface.toml` by `python -m components.surface_files`; do not edit.
+
+A device with an enrolled client certificate reaches all of Immich. Everybody else reaches the requests
+below, which are what the page of a shared link needs, and nothing besides. Each is compared with the
+request as it was sent, from its first to its last character, and that same text is what Immich gets: there
+is nothing left to decode or to clean up, so two readers cannot disagree about it. "Link" means that the
+query must hold the key or slug of a link; without one Immich would look for a user's session instead. HEAD
+goes with each GET.
+
+What a user of Immich could prove himself with (session, API key, cookies other than the link's own) is
+taken off or refused before Immich sees the request: a stolen session is worth nothing without a device.
+
+"""
+
+
+def _counts(table: Table) -> Iterator[str]:
+    yield "## Counts\n\n"
+    heads = ("operations", "take a link's key", "reachable by default", "with uploads", "refused")
+    yield _table_head("`@immich/sdk`", *heads)
+    usual = table.open_operations([feature.name for feature in table.features if feature.default])
+    for version, operations in immich_operations().items():
+        names = {each.name for each in operations}
+        most = names & table.open_operations()
+        links = sum(each.link for each in operations)
+        yield (
+            f"| {version} | {len(names)} | {links} | {len(names & usual)} | {len(most)} "
+            f"| {len(names) - len(most)} |\n"
+        )
+    files = sum(not row.operations for row in table.rows)
+    yield f"\nThe table has {len(table.rows)} rows; {files} of them are pages and files, not operations.\n\n"
+
+
+def _feature_tables(table: Table) -> Iterator[str]:
+    yield "## Reachable\n\n"
+    for feature in table.features:
+        state = "always on" if feature.fixed else "on by default" if feature.default else "off by default"
+        yield f"### {feature.name} ({state})\n\n{feature.about}\n\n"
+        yield _table_head("method", "path", "link", "operations", "why", "evidence")
+        for row in table.rows_of(feature.name):
+            methods = ", ".join(method for method in row.methods if method != "HEAD")
+            operations = ", ".join(row.operations)
+            path = row.path.replace("{slash}", "")
+            link = "yes" if row.link else ""
+            yield f"| {methods} | `{path}` | {link} | {operations} | {row.why} | {row.evidence} |\n"
+        yield "\n"
+
+
+def _closed_table(table: Table) -> Iterator[str]:
+    yield "## Closed, though Immich opens it to links\n\n" + _table_head("operation", "why")
+    for closed in table.closed:
+        yield f"| {closed.operation} | {closed.why} |\n"
+    yield "\n"
+
+
+def _table_head(*names: str) -> str:
+    return f"| {' | '.join(names)} |\n|{' --- |' * len(names)}\n"
+
+
+_REFUSALS = """## What a refusal tells
+
+Nothing: every refusal is the same 403 with the same headers and body, whatever was asked, or, with
+`strangers: drop`, the connection ends without an answer. That holds for another Host than the
+certificate's, too. Not covered, because Go's HTTP library answers before Caddy sees a request: 400 for what
+is not HTTP, 431 for headers over 20 KB, 501 and 505 for transfer codings and protocol versions that do not
+exist. A refusal says `Connection: close` when the request asked for it, is HTTP/1.0, or carries a body that
+is not worth reading. Requests that are allowed can meet 413 (body too big), 429 (too many, with
+Retry-After), 502 (Immich does not answer) and 503 (the bans cannot be read).
+
+Every answer, whoever asks, has HSTS, `nosniff`, `X-Robots-Tag: noindex, nofollow`, `Referrer-Policy:
+no-referrer` and `Content-Security-Policy: frame-ancestors 'none'` beside whatever policy Immich sends. A
+content-security policy for the scripts of the page is left out: it can only be proven harmless with
+Immich's own web program in a browser."""
+
+
+def main() -> int:
+    """Write the made part of the Caddyfile and the document."""
+    table = load()
+    section = with_section(CADDYFILE.read_text(encoding="utf-8"), caddy_section(table))
+    CADDYFILE.write_text(section, encoding="utf-8")
+    DOCUMENT.write_text(document(table), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
