@@ -36,7 +36,7 @@ pulumi stack select --create $(STACK) >/dev/null; \
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: env help setup demo test lint unit server lab-test up preview destroy bench clean
+.PHONY: env help setup demo test lint unit server lab-test nightly up preview destroy bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -68,6 +68,9 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 
 lab-test: setup ## the tests on the whole lab
 	@$(PYTEST) tests/lab
+
+nightly: setup ## the tests that ask the outside world
+	@$(PYTEST) tests -m nightly
 
 lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@$(VENV)/ruff check .

@@ -14,7 +14,14 @@ from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResul
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.config import ExposureConfig
 from components.funnel import LEASE_SECONDS, Funnel
-from components.outside_probe import Answer, Credential, NotReachableError, OutsideProbe, WrongAnswerError
+from components.outside_probe import (
+    Answer,
+    Credential,
+    NotReachableError,
+    OutsideProbe,
+    UnansweredError,
+    WrongAnswerError,
+)
 from components.preflight import server_of, server_props
 from components.remote_script import Server, script_text, sudo_line
 from components.ssh import SshError, run_script
@@ -47,16 +54,20 @@ ANONYMOUS = (
 DEVICE = Expectation("/api/server/ping", 200, "an enrolled device gets in")
 
 
-def prove(probe: OutsideProbe, credentials: list[Credential], *, wait_seconds: float) -> list[str]:
+def prove(
+    probe: OutsideProbe, credentials: list[Credential], *, wait_seconds: float, drops: bool = False
+) -> list[str]:
     """Ask everything from outside and return one line per proof.
+
+    ``drops``: the edge hangs up instead of answering 403.
 
     Raises ``NotReachableError`` when nobody answers within ``wait_seconds`` and ``WrongAnswerError`` at the
     first answer that is not as it must be: that one is never waited for.
     """
     _wait_until_reachable(probe, wait_seconds)
-    lines = [_judge(expectation, probe.get(expectation.path)) for expectation in ANONYMOUS]
+    lines = [_judge(expectation, _ask(probe, expectation.path), drops) for expectation in ANONYMOUS]
     if credentials:
-        lines.append(_some_device_gets_in(probe, credentials))
+        lines.append(_some_device_gets_in(probe, credentials, drops))
     return lines
 
 
@@ -64,7 +75,7 @@ def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            probe.get("/")
+            probe.get(ANONYMOUS[-1].path)  # the one that is answered whatever strangers get
             return
         except NotReachableError:
             if time.monotonic() > deadline:
@@ -72,7 +83,22 @@ def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> None:
             time.sleep(RETRY_SECONDS)
 
 
-def _judge(expected: Expectation, answer: Answer) -> str:
+def _ask(probe: OutsideProbe, path: str, credential: Credential | None = None) -> Answer | None:
+    """Return the answer; None when the edge hangs up."""
+    try:
+        return probe.get(path, credential)
+    except UnansweredError:
+        return None
+
+
+def _judge(expected: Expectation, answer: Answer | None, drops: bool) -> str:
+    if answer is None:
+        if drops and expected.status == 403:
+            return f"GET {expected.path} no answer: {expected.meaning}"
+        raise WrongAnswerError(
+            f"GET {expected.path} from outside got no answer instead of {expected.status}, "
+            f"but it must hold that {expected.meaning}."
+        )
     if answer.status != expected.status:
         raise WrongAnswerError(
             f"GET {expected.path} from outside answered {answer.status} instead of {expected.status}, "
@@ -93,10 +119,11 @@ def _is_refusal(body: bytes) -> bool:
     return isinstance(answer, dict) and answer.get("status") == 403
 
 
-def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential]) -> str:
-    """One is enough: the keystore may hold devices that are not enrolled, and those must see a 403."""
-    seen = [probe.get(DEVICE.path, credential).status for credential in credentials]
-    wrong = [status for status in seen if status not in (DEVICE.status, 403)]
+def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential], drops: bool) -> str:
+    """One is enough: the keystore may hold devices that are not enrolled, and those must be refused."""
+    answers = [_ask(probe, DEVICE.path, credential) for credential in credentials]
+    seen = [answer.status if answer else "nothing" for answer in answers]
+    wrong = [status for status in seen if status not in (DEVICE.status, "nothing" if drops else 403)]
     if DEVICE.status in seen and not wrong:
         return f"GET {DEVICE.path} {DEVICE.status}: {DEVICE.meaning}"
     raise WrongAnswerError(
@@ -127,7 +154,12 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     script = script_text("funnel")
     try:
         run_script(server, sudo_line("open", *ports, LEASE_SECONDS), script)
-        lines = prove(_probe(props), _credentials(props), wait_seconds=_patience(props))
+        lines = prove(
+            _probe(props),
+            _credentials(props),
+            wait_seconds=_patience(props),
+            drops=props["strangers"] == "drop",
+        )
         run_script(server, sudo_line("confirm", *_lease_end(props["until"])), script)
     except BaseException as error:
         _close(server, ports, error)
@@ -224,6 +256,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "rootsFile": config.check.roots_file,
                 **keystore.props(),
                 "expectDevice": bool(config.devices),
+                "strangers": config.strangers,
                 "edge": edge,
                 "authority": authority.fingerprint,
                 "opening": funnel.opening,

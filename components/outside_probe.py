@@ -24,6 +24,10 @@ class NotReachableError(RuntimeError):
     """Nobody answers at the public name (yet): no DNS record, no connection, no TLS."""
 
 
+class UnansweredError(NotReachableError):
+    """Somebody took the connection and the request, and then hung up without an answer."""
+
+
 class WrongAnswerError(RuntimeError):
     """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
 
@@ -59,7 +63,10 @@ class OutsideProbe:
     roots_file: Path | None
 
     def get(self, path: str, credential: Credential | None = None) -> Answer:
-        """Send one GET and return the answer; raises ``NotReachableError`` when there is none."""
+        """Send one GET and return the answer.
+
+        Raises ``UnansweredError`` when the other side hangs up, ``NotReachableError`` when nobody is there.
+        """
         connection = http.client.HTTPSConnection(self.domain, self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.sock = self._tls_socket(credential)
@@ -67,6 +74,10 @@ class OutsideProbe:
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, headers, response.read(1 << 20))
+        except http.client.RemoteDisconnected as error:
+            raise UnansweredError(
+                f"https://{self.domain}:{self.port}{path} hangs up on a request."
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotReachableError(
                 f"https://{self.domain}:{self.port}{path} does not answer from outside "

@@ -173,7 +173,8 @@ Retry-After), 502 (Immich does not answer) and 503 (the bans cannot be read).
 Every answer, whoever asks, has HSTS, `nosniff`, `X-Robots-Tag: noindex, nofollow`, `Referrer-Policy:
 no-referrer` and `Content-Security-Policy: frame-ancestors 'none'` beside whatever policy Immich sends. A
 content-security policy for the scripts of the page is left out: it can only be proven harmless with
-Immich's own web program in a browser."""
+Immich's own web program in a browser.
+"""
 
 
 def main() -> int:

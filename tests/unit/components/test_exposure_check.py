@@ -11,7 +11,14 @@ from pytest_mock import MockerFixture
 
 from components import exposure_check
 from components.exposure_check import check_or_close, prove
-from components.outside_probe import Answer, Credential, NotReachableError, OutsideProbe, WrongAnswerError
+from components.outside_probe import (
+    Answer,
+    Credential,
+    NotReachableError,
+    OutsideProbe,
+    UnansweredError,
+    WrongAnswerError,
+)
 
 REFUSAL = Answer(403, {}, b'{"status":403,"message":"Forbidden"}')
 CREDENTIAL = Credential(Path("phone.crt"), Path("phone.key"), "secret")
@@ -57,6 +64,25 @@ def test_any_other_answer_condemns_it(
         prove(probe_with(mocker, {**SOUND, question: answer}), [CREDENTIAL], wait_seconds=0)
 
 
+def test_an_edge_that_hangs_up_is_proven_when_it_is_meant_to(mocker: MockerFixture) -> None:
+    def get(_self: OutsideProbe, path: str, credential: Credential | None = None) -> Answer:
+        answer = SOUND[path, credential is not None]
+        if answer is REFUSAL:
+            raise UnansweredError("hangs up.")
+        return answer
+
+    mocker.patch.object(OutsideProbe, "get", get)
+    probe = OutsideProbe("immich.example.ts.net", 443, None, None)
+    lines = prove(probe, [CREDENTIAL], wait_seconds=0, drops=True)
+    assert "GET / no answer: a stranger sees no login page" in lines and len(lines) == 5
+    with pytest.raises(WrongAnswerError, match="got no answer instead of 403"):
+        prove(probe, [CREDENTIAL], wait_seconds=0)
+
+
+def test_an_edge_that_answers_though_it_should_hang_up_is_safe_as_well(mocker: MockerFixture) -> None:
+    assert len(prove(probe_with(mocker, SOUND), [], wait_seconds=0, drops=True)) == 4
+
+
 def test_nobody_answering_is_waited_for_and_then_told(mocker: MockerFixture) -> None:
     sleep = mocker.patch("time.sleep")
     mocker.patch("time.monotonic", side_effect=[0, 1, 2, 100])
@@ -74,6 +100,7 @@ PROPS: dict[str, Any] = {
     "domain": "immich.example.ts.net",
     "funnelPort": 443.0,
     "proxyPort": 8443.0,
+    "strangers": "refuse",
     "expectDevice": False,
     "until": "always",
 }
