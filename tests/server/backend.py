@@ -25,12 +25,13 @@ class Backend:
     """An Immich that answers as told and remembers who asked.
 
     `answers` maps (method, path) to status and headers; whatever is not in it gets 200. A Content-Length
-    among the headers is a promise that is not kept: the connection ends early. Bodies are read to their end.
-    After an upgrade every byte comes back.
+    among the headers is a promise that is not kept: the connection ends early. Bodies are read to their end;
+    `arrived` counts their bytes as they come. After an upgrade every byte comes back.
     """
 
     answers: dict[tuple[str, str], tuple[int, Mapping[str, str]]] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
+    arrived: int = 0
     port: int = 0
     _server: http.server.ThreadingHTTPServer | None = None
 
@@ -62,7 +63,7 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
             headers: dict[str, list[str]] = {}
             for name, value in self.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            size = _body_size(self.rfile, headers)
+            size = _body_size(self.rfile, headers, backend)
             backend.received.append(Received(method, target, headers, size))
             if "upgrade" in headers:
                 self.send_response(101)
@@ -96,17 +97,19 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
-def _body_size(stream: io.BufferedIOBase, headers: Mapping[str, list[str]]) -> int:
+def _body_size(stream: io.BufferedIOBase, headers: Mapping[str, list[str]], backend: Backend) -> int:
     if "chunked" in "".join(headers.get("transfer-encoding", [])):
         total = 0
         while size := int(stream.readline().split(b";")[0], 16):
             total += len(stream.read(size))
+            backend.arrived += size
             stream.readline()
         stream.readline()
         return total
     remaining = int(headers.get("content-length", ["0"])[0])
     total = 0
-    while remaining > 0 and (chunk := stream.read(min(remaining, 1 << 20))):
+    while remaining > 0 and (chunk := stream.read1(min(remaining, 1 << 20))):
         total += len(chunk)
+        backend.arrived += len(chunk)
         remaining -= len(chunk)
     return total

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, Limits
+from tests.server.visitor import DOMAIN, Connection
+from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -16,9 +21,11 @@ LOGIN = "/api/shared-links/login?key=abc"
 
 @pytest.fixture
 def tight(make_edge: EdgeMaker) -> Edge:
-    """Return an edge with room for 20 requests and 3 passwords a minute."""
+    """Return an edge with room for 20 requests, 3 passwords and 2 zip files a minute."""
     return make_edge(
-        limits=Limits(requests=20, requests_window="60s", password_attempts=3, password_window="60s")
+        limits=Limits(
+            requests=20, requests_window="60s", password_attempts=3, password_window="60s", bundles=2
+        )
     )
 
 
@@ -68,6 +75,30 @@ def test_passwords_of_links_have_a_smaller_budget(tight: Edge) -> None:
     assert tight.ask("/share/abc", address=guesser).status == 200
 
 
+def test_zip_files_have_a_smaller_budget(tight: Edge) -> None:
+    collector = tight.new_address()
+    archive = "/api/download/archive?key=abc"
+    assert statuses(tight, archive, 4, collector, "POST") == [200] * 2 + [429] * 2
+    assert statuses(tight, "/api/download/info?key=abc", 3, collector, "POST") == [200] * 3
+    assert statuses(tight, LOGIN, 1, collector, "POST") == [200]
+    assert statuses(tight, archive, 1, tight.new_address(), "POST") == [200]
+
+
+def test_a_big_album_scrolled_fast_is_no_flood_and_a_flood_is(make_edge: EdgeMaker) -> None:
+    """With the limits as they are by default: 2,000 photos and what belongs to the page, all at once."""
+    edge = make_edge()
+    asset = "/api/assets/0a1b2c3d-0000-4000-8000-{:012x}/thumbnail?size=thumbnail&key=abc"
+    page = ["/share/abc", "/api/shared-links/me?key=abc", *["/_app/immutable/chunks/x.js"] * 120]
+    months = ["/api/timeline/buckets?key=abc", *["/api/timeline/bucket?timeBucket=2026-01-01&key=abc"] * 120]
+    targets = [*page, *months, *(asset.format(number) for number in range(2_000))]
+    address = edge.new_address()
+    with edge.connect(address) as connection:
+        assert {connection.ask(target).status for target in targets} == {200}
+        flood = [connection.ask(asset.format(number)).status for number in range(3_000 - len(targets) + 5)]
+    assert flood[-5:] == [429] * 5
+    assert edge.ask("/share/abc").status == 200
+
+
 def test_logins_of_a_device_have_a_small_budget_of_their_own(tight: Edge) -> None:
     phone, laptop = tight.device("phone"), tight.device("laptop")
     address = tight.new_address()
@@ -76,3 +107,78 @@ def test_logins_of_a_device_have_a_small_budget_of_their_own(tight: Edge) -> Non
         assert tries == [200] * 3 + [429] * 2
         assert connection.ask("/api/users/me").status == 200
     assert tight.ask("/api/auth/login", "POST", identity=laptop, address=address).status == 200
+
+
+def ends_unanswered(connection: Connection, drops: Sequence[bytes], pause: float) -> bool:
+    """Send the drops with pauses and tell whether the edge gives up on the request (408 or hanging up)."""
+    try:
+        for drop in drops:
+            connection.tls.sendall(drop)
+            time.sleep(pause)  # slowness is what this is about
+        return b" 200 " not in connection.tls.recv(65_536)
+    except OSError:
+        return True
+
+
+SLOW_CALL = (
+    f"POST /api/download/info?key=abc HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 100\r\n\r\n".encode()
+)
+
+
+@pytest.fixture
+def impatient(make_edge: EdgeMaker) -> Edge:
+    """Return an edge that waits for bodies for one second."""
+    return make_edge(settings={"BODY_PATIENCE": "1s"})
+
+
+def test_a_body_that_stalls_is_given_up(impatient: Edge) -> None:
+    with impatient.connect(impatient.new_address()) as connection:
+        assert ends_unanswered(connection, [SLOW_CALL + b"x"], 0)
+    assert not any(seen.body_size == 100 for seen in impatient.backend.received)
+
+
+def test_a_body_that_trickles_is_given_up_though_it_never_stalls(impatient: Edge) -> None:
+    with impatient.connect(impatient.new_address()) as connection:
+        assert ends_unanswered(connection, [SLOW_CALL, *[b"x"] * 20, b"x" * 80], 0.1)
+    assert not any(seen.body_size == 100 for seen in impatient.backend.received)
+
+
+def test_a_device_may_be_slow(impatient: Edge) -> None:
+    with impatient.connect(impatient.new_address(), impatient.device("phone")) as connection:
+        assert not ends_unanswered(connection, [SLOW_CALL, *[b"x"] * 20, b"x" * 80], 0.1)
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most memory that a process has had, in kB."""
+    [line] = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in each]
+    return int(line.split()[1])
+
+
+def test_a_big_upload_of_a_device_flows_through(make_edge: EdgeMaker) -> None:
+    """256 MB: enough to see that nothing is kept, and that no limit of visitors applies."""
+    edge = make_edge()
+    size, chunk = 256 << 20, b"x" * (1 << 20)
+    with edge.connect(edge.new_address(), edge.device("phone")) as connection:
+        assert connection.ask("/api/server/ping").status == 200
+        before = peak_memory(edge.pid)
+        head = f"POST /api/assets HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: {size}\r\n\r\n"
+        connection.tls.sendall(head.encode())
+        for _ in range(128):
+            connection.tls.sendall(chunk)
+        wait_until(
+            lambda: edge.backend.arrived > 120 << 20,
+            "the first half is with Immich before the second is sent",
+        )
+        for _ in range(127):
+            connection.tls.sendall(chunk)
+        assert connection.send(chunk).status == 200
+    assert edge.backend.received[-1].body_size == size
+    assert peak_memory(edge.pid) - before < 32 << 10
+
+
+def test_an_upload_of_a_visitor_ends_at_its_limit(make_edge: EdgeMaker) -> None:
+    edge = make_edge(uploads="on", settings={"UPLOAD_SIZE": "3MB"})
+    upload = "/api/assets?key=abc"
+    assert edge.ask(upload, "POST", body=b"x" * 3_000_000).status == 200
+    assert edge.ask(upload, "POST", body=b"x" * 3_000_001).status == 413
+    assert [seen.body_size for seen in edge.backend.received] == [3_000_000]
