@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self.server.desk.malformed(code, self._client))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing here: the inherited method logs the path, and with it the token."""
+        """Log nothing here; the desk logs what matters, and the inherited method might show the path."""
 
     @property
     def _client(self) -> str:

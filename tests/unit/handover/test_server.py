@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import ipaddress
 import logging
+import shutil
 import socket
 import ssl
 import threading
@@ -157,6 +158,13 @@ def test_looking_at_the_page_takes_nothing(start: Start) -> None:
     assert running.fetch().status == 200
 
 
+def test_an_answer_to_head_has_no_body(start: Start) -> None:
+    running = start()
+    with running.connect() as connection:
+        connection.sendall(f"HEAD /{running.token} HTTP/1.1\r\n\r\n".encode())
+        assert all_of(connection).endswith(b"\r\n\r\n")
+
+
 def test_a_bad_token_is_refused(start: Start) -> None:
     running = start()
     for path in ("/", "/phone.p12", f"/{running.token[:-1]}/phone.p12", f"/{new_token()}/phone.p12"):
@@ -209,13 +217,18 @@ def test_a_body_is_read_up_to_a_bound(start: Start) -> None:
     assert running.ask("POST", path, b"a=b").status == 200
 
 
-def test_who_says_nothing_holds_up_nobody_and_is_cut_off(start: Start) -> None:
+def test_who_says_nothing_holds_up_nobody_and_is_cut_off(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Before and after the handshake; the accepting thread waits for neither."""
     running = start(limits=Limits(idle_seconds=0.3))
     with running.plain() as silent, running.connect() as idle:
         assert running.ask("GET", f"/{running.token}").status == 200
         assert silent.recv(1) == b""
         assert idle.recv(1) == b""
+    running.server.stop()
+    running.thread.join(PATIENCE)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_who_drips_is_cut_off(start: Start) -> None:
@@ -227,9 +240,15 @@ def test_who_drips_is_cut_off(start: Start) -> None:
         assert running.ask("GET", f"/{running.token}").status == 200
 
 
-def drip(connection: ssl.SSLSocket) -> None:
-    """Send a header that never ends, until the other side has had enough."""
-    connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
+def test_who_drips_through_the_handshake_is_cut_off(start: Start) -> None:
+    running = start(limits=Limits(idle_seconds=PATIENCE, connection_seconds=0.5))
+    with running.plain() as dripping, pytest.raises(OSError):
+        drip(dripping, bytes.fromhex("160301400001003ffc"))  # a ClientHello of 16 KiB begins
+
+
+def drip(connection: socket.socket, beginning: bytes = b"GET / HTTP/1.1\r\nX-Slow: ") -> None:
+    """Send what never ends, until the other side has had enough."""
+    connection.sendall(beginning)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         connection.sendall(b"a")
@@ -246,7 +265,7 @@ def test_one_client_holds_a_few_connections_at_most(start: Start, caplog: pytest
 
 
 def test_closing_cuts_off_who_is_still_there(start: Start) -> None:
-    running = start()
+    running = start(limits=Limits(idle_seconds=3 * PATIENCE, connection_seconds=3 * PATIENCE))
     with running.connect() as idle:
         running.server.stop()
         running.thread.join(PATIENCE)
@@ -357,6 +376,35 @@ def test_what_cannot_be_handed_over_is_refused(
 ) -> None:
     with pytest.raises(KeystoreError, match=message):
         read_handover(keystore, device, passphrase)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a bundle"])
+def test_a_bundle_that_is_not_the_certificates_is_not_handed_over(
+    keystore: Path, tmp_path: Path, content: bytes
+) -> None:
+    copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
+    (copy / "devices" / "phone.p12").write_bytes(content)
+    with pytest.raises(KeystoreError, match="does not hold the certificate"):
+        read_handover(copy, "phone", PASSPHRASE)
+
+
+def test_a_bundle_of_another_certificate_is_not_handed_over(keystore: Path, tmp_path: Path) -> None:
+    """As after a run that was killed between certificate and bundle."""
+    copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
+    shutil.copy(copy / "ca.crt", copy / "devices" / "phone.crt")
+    with pytest.raises(KeystoreError, match="does not hold the certificate"):
+        read_handover(copy, "phone", PASSPHRASE)
+
+
+def test_an_apple_profile_is_offered_when_there_is_one(keystore: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
+    (copy / "devices" / "phone.mobileconfig").write_bytes(b"a profile")
+    offers = read_handover(copy, "phone", PASSPHRASE).offers
+    assert [(offer.file_name, offer.content_type) for offer in offers] == [
+        ("phone.p12", "application/x-pkcs12"),
+        ("phone.mobileconfig", "application/x-apple-aspen-config"),
+    ]
+    assert offers[1].content == b"a profile"
 
 
 def test_an_expired_certificate_is_not_handed_over(keystore: Path) -> None:

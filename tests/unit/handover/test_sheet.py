@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from handover import sheet
 from handover.guides import GUIDES
 from handover.sheet import (
     SheetContent,
@@ -100,6 +101,7 @@ def test_each_platform_is_told_its_own_way() -> None:
         platform: words(Page(render_sheet(replace(CONTENT, platform=platform)))) for platform in Platform
     }
     assert "VPN & app user certificate" in texts[Platform.ANDROID]
+    assert "VPN &amp; app user" in render_sheet(replace(CONTENT, platform=Platform.ANDROID))
     assert "Profile Downloaded" in texts[Platform.IOS]
     assert "login keychain" in texts[Platform.MACOS]
     assert "Current User" in texts[Platform.WINDOWS]
@@ -173,15 +175,19 @@ def test_a_sheet_is_written_for_its_owner_alone_and_holds_no_secret(tmp_path: Pa
         assert secret not in text
 
 
-def test_a_sheet_waits_for_a_run_that_uses_the_keystore(tmp_path: Path) -> None:
+def test_a_sheet_waits_for_a_run_that_uses_the_keystore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every run sweeps unfinished files from that folder, so writing without the lock could fail half-way."""
-    with locked(tmp_path, 1), pytest.raises(KeystoreError, match="Another run"):
-        remove_or_write_impatiently(tmp_path)
-
-
-def remove_or_write_impatiently(keystore: Path) -> None:
-    (keystore / "devices").mkdir()
-    remove_sheet(keystore, "phone", lock_wait_seconds=0)
+    path = write_sheet(tmp_path, CONTENT)
+    before = path.read_bytes()
+    monkeypatch.setattr(sheet, "_LOCK_WAIT_SECONDS", 0.0)
+    with locked(tmp_path, 1):
+        with pytest.raises(KeystoreError, match="Another run"):
+            write_sheet(tmp_path, replace(CONTENT, url="https://other.example.ts.net"))
+        with pytest.raises(KeystoreError, match="Another run"):
+            remove_sheet(tmp_path, "phone", lock_wait_seconds=0)
+    assert path.read_bytes() == before
 
 
 def test_the_keystore_is_not_disturbed_by_a_sheet(tmp_path: Path, keystore: Path) -> None:
