@@ -166,7 +166,8 @@ Nothing: every refusal is the same 403 with the same headers and body, whatever 
 `strangers: drop`, the connection ends without an answer. That holds for another Host than the
 certificate's, too. Not covered, because Go's HTTP library answers before Caddy sees a request: 400 for what
 is not HTTP, 431 for headers over 20 KB, 501 and 505 for transfer codings and protocol versions that do not
-exist, and an empty 200 for `OPTIONS *`. None of these names the program. A refusal says `Connection: close` when the request asked for it, is HTTP/1.0, or carries a body that
+exist, and an empty 200 for `OPTIONS *`. None of these names the program. A refusal says `Connection: close`
+when the request asked for it, is HTTP/1.0, or carries a body that
 is not worth reading. Requests that are allowed can meet 413 (body too big), 429 (too many, with
 Retry-After), 502 (Immich does not answer) and 503 (the bans cannot be read).
 
