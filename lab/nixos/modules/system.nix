@@ -38,8 +38,9 @@ in
     systemd.services.lab-stage2 = {
       description = "Lay out /etc of the profile's generation";
       wantedBy = [ "sysinit.target" ];
+      # Not after local-fs.target: sysusers comes before that, and systemd would break the circle by leaving out any one of
+      # them, this unit at times. The root file system is mounted before PID 1 starts.
       before = [ "sysinit.target" "systemd-sysusers.service" "systemd-tmpfiles-setup.service" ];
-      after = [ "local-fs.target" ];
       restartIfChanged = false;
       unitConfig.DefaultDependencies = false;
       serviceConfig = {
