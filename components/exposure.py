@@ -16,7 +16,7 @@ from components.preflight import Preflight
 from components.remote_script import Server
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
-from components.surface import what_becomes_public
+from components.surface import Words, what_becomes_public
 from pki import AuthorityProfile, DeviceProfile
 
 
@@ -33,8 +33,8 @@ class ImmichExposure(pulumi.ComponentResource):
     """One entry per device: name, platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
-    public: list[str]
-    """What a stranger can reach, in words."""
+    public: Words
+    """Who can reach what, within which limits and for how long, in words."""
 
     def __init__(self, name: str, config: ExposureConfig, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("immich-exposure:index:ImmichExposure", name, {}, opts)

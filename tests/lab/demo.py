@@ -105,7 +105,9 @@ class Demo:
         timed("pulumi up", self.operator.up)
         outputs = self.operator.outputs()
         print(f"        {outputs['url']}")
-        for line in (*outputs["public"], *outputs["checked"]):
+        for topic, lines in outputs["public"].items():
+            print(f"        {topic}: {'; '.join(lines)}")
+        for line in outputs["checked"]:
             print(f"        {line}")
 
     def a_stranger(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,11 @@ class Step:
 class Operator:
     """One person with one stack. ``info`` is what ``python -m lab info --json`` prints."""
 
-    def __init__(self, folder: Path, info: Mapping[str, Any], *, stack: str = "lab-test") -> None:
+    def __init__(
+        self, folder: Path, info: Mapping[str, Any], *, stack: str = "lab-test", project: Path = PROJECT
+    ) -> None:
         self.folder = folder
+        self.project = project
         self.stack = stack
         self.keystore = folder / "keystore"
         self._stack_file = folder / f"Pulumi.{stack}.yaml"
@@ -111,7 +114,7 @@ class Operator:
         self._stack_file.write_text("config: {}\n", encoding="utf-8")
         self.pulumi("stack", "init", "--stack", self.stack)
         # init writes its own stack file whatever --config-file says; ours lies in this operator's folder
-        (PROJECT / "stacks" / f"Pulumi.{self.stack}.yaml").unlink(missing_ok=True)
+        (self.project / "stacks" / f"Pulumi.{self.stack}.yaml").unlink(missing_ok=True)
         self._write_secret()
 
     def _write_secret(self) -> None:
@@ -142,6 +145,30 @@ class Operator:
         self._write_settings()
         return self.pulumi("destroy", "--yes", "--skip-preview", *self._config_file()).stdout
 
+    def start(self, verb: str) -> subprocess.Popen[str]:
+        """Start ``pulumi up`` or ``destroy`` in a process group of its own and return it at once."""
+        self._write_settings()
+        command = [str(toolchain.program("pulumi")), verb, "--yes", "--skip-preview", "--non-interactive"]
+        return subprocess.Popen(
+            [*command, *self._config_file()],
+            cwd=self.project,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def fails(self) -> str:
+        """Run ``pulumi up``, which must fail, and return what a person then reads."""
+        self._write_settings()
+        command = ("up", "--yes", "--skip-preview", "--skip-config-validation", *self._config_file())
+        done = self.pulumi(*command, ok=range(256))
+        if done.returncode == 0:
+            raise AssertionError(f"pulumi up was expected to fail, but it printed:\n{done.stdout}")
+        return done.stdout + done.stderr
+
     def preview(self, *extra: str) -> str:
         """Run ``pulumi preview`` and return what it printed."""
         self._write_settings()
@@ -170,13 +197,13 @@ class Operator:
         return self.pulumi("stack", "export", "--stack", self.stack).stdout
 
     def pulumi(
-        self, *arguments: str, stdin: str = "", ok: Sequence[int] = (0,)
+        self, *arguments: str, stdin: str = "", ok: Container[int] = (0,)
     ) -> subprocess.CompletedProcess[str]:
         """Run the CLI in the project; all that it prints is kept in ``log`` for the search for secrets."""
         command = [str(toolchain.program("pulumi")), *arguments, "--non-interactive"]
         done = subprocess.run(
             command,
-            cwd=PROJECT,
+            cwd=self.project,
             env=self.environment,
             input=stdin,
             capture_output=True,

@@ -1,0 +1,68 @@
+"""The words that a reviewer reads say what the configuration does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.config import load
+from components.surface import Words, what_becomes_public
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """Outputs want an event loop."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+
+
+def words(**settings: Any) -> Words:
+    """Return the words for a sound configuration with these settings."""
+    raw = {
+        "host": "192.168.1.20",
+        "hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ",
+        "keystorePassphrase": "twelve or more characters",
+        **settings,
+    }
+    return what_becomes_public(load(raw, stack="unit", project_dir=Path.cwd()))
+
+
+def test_devices_are_named_and_their_absence_is() -> None:
+    topic = "full access, with a certificate"
+    assert words(devices=[{"name": "phone", "platform": "ios"}])[topic] == ["phone (ios)"]
+    assert words()[topic] == ["nobody"]
+
+
+def test_uploads_move_from_what_links_cannot_to_what_they_can() -> None:
+    can, cannot = "whoever has a shared link can", "whoever has only a shared link cannot"
+    assert any("upload" in line for line in words()[cannot])
+    assert any("upload" in line and "MB" in line for line in words(uploads=True)[can])
+    assert not any("upload" in line for line in words(uploads=True)[cannot])
+
+
+def test_limits_and_bans_are_told_in_numbers() -> None:
+    told = words(rateLimits={"requests": 77}, bans={"banTime": "3h"})["limits of one address"]
+    assert any(line.startswith("77 requests") for line in told)
+    assert any(line.endswith("for 3h") for line in told)
+
+
+def test_the_end_is_told() -> None:
+    assert words()["until"] == ["pulumi destroy closes the funnel"]
+    assert "5 hours" in words(leaseHours=5)["until"][0]
+    assert "2030-01-01" in words(exposeUntil="2030-01-01T00:00:00Z")["until"][0]
+
+
+def test_strangers_are_refused_or_not_answered() -> None:
+    assert words()["everything else"] == ["answers 403"]
+    assert words(strangers="drop")["everything else"] == ["is not answered"]
+
+
+def test_every_line_is_short_enough_to_be_shown_whole() -> None:
+    for lines in words(uploads=True, leaseHours=3).values():
+        assert all(len(line) <= 110 for line in lines)
