@@ -8,6 +8,9 @@ MAKEFLAGS += --no-print-directory
 STACK ?= lab
 KEEP ?=
 ARGS ?=
+DEVICE ?=
+MINUTES ?= 10
+ADDRESS ?=
 PYTHON ?= python3
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
@@ -84,6 +87,12 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@find lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@echo "lint: clean"
 
+nightly: setup ## what changes outside this tree: does the newest Immich SDK know calls that the table does not?
+	@$(PYTEST) tests -m nightly
+
+docs: .venv/ready ## make the generated parts anew: docs/surface.md and the Caddyfile's allow-list
+	@$(VENV)/python -m components.surface_files
+
 up: setup ## expose: pulumi up on STACK (default lab)
 	@$(call pulumi,up --skip-config-validation $(ARGS))
 
@@ -97,6 +106,14 @@ env: ## print what makes plain `pulumi` work: eval "$$(make -s env)"
 	@$(VENV)/python -m toolchain env
 	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_BACKEND_URL="$(PULUMI_BACKEND_URL)"')
 	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_CONFIG_PASSPHRASE_FILE="$(PULUMI_CONFIG_PASSPHRASE_FILE)"')
+
+handover: setup ## give a device its bundle, once, over the local network: DEVICE=phone STACK=home
+	@test -n "$(DEVICE)" || { echo "Name the device: make handover DEVICE=phone STACK=home" >&2; exit 1; }
+	@eval "$$($(VENV)/python -m toolchain env)"; \
+	keystore=$$(pulumi config get keystore --stack $(STACK) 2>/dev/null || true); \
+	pulumi config get keystorePassphrase --stack $(STACK) | $(VENV)/python -m handover \
+	  --keystore "$${keystore:-stacks/keystore/$(STACK)}" --device "$(DEVICE)" --minutes $(MINUTES) \
+	  $(if $(ADDRESS),--address $(ADDRESS))
 
 clean: ## take the lab down and remove what was built
 	@test ! -x $(VENV)/python || $(VENV)/python -m lab down

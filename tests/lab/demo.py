@@ -299,7 +299,8 @@ def say_how_to_reach_it(operator: Operator) -> None:
         f"  as the phone:    .venv/bin/python -m lab visit --cert {device}.crt --key {device}.key \\\n"
         f"                     --passphrase-file {passphrase} /\n"
         f"  on the server:   .venv/bin/python -m lab ssh -- sudo immich-exposure status\n"
-        f"  device bundles:  {operator.keystore}/devices/\n"
+        f"  device bundles:  {operator.keystore}/devices/*.p12\n"
+        f"  install sheets:  {operator.keystore}/devices/*.html\n"
         f"  take it down:    .venv/bin/python -m lab down; rm -r {operator.folder}"
     )
 

@@ -104,6 +104,7 @@ def test_each_step_of_the_chapter_is_a_component(recorded: Recorder) -> None:
         "NixosConfiguration",
         "DeviceEnrolment",
         "Funnel",
+        "InstallSheet",
         "ExposureCheck",
     }
 
