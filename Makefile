@@ -87,9 +87,6 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@find lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@echo "lint: clean"
 
-nightly: setup ## what changes outside this tree: does the newest Immich SDK know calls that the table does not?
-	@$(PYTEST) tests -m nightly
-
 docs: .venv/ready ## make the generated parts anew: docs/surface.md and the Caddyfile's allow-list
 	@$(VENV)/python -m components.surface_files
 
