@@ -72,6 +72,9 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 lab-test: setup ## the tests on the whole lab
 	@$(PYTEST) tests/lab
 
+bench: setup ## how long the main job takes beside the same steps by hand, as ratios
+	@$(VENV)/python -m tests.bench.main_job
+
 nightly: setup ## the tests that ask the outside world
 	@$(PYTEST) tests -m nightly
 

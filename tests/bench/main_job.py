@@ -1,0 +1,150 @@
+"""How long the main job takes beside the same steps by hand: the same scripts, sent one by one over SSH.
+
+    python -m tests.bench.main_job [--rounds N]
+
+Both run in turn against the same lab, so that the ratios mean something whatever the machine. Both issue the
+same certificates and wait for the same answer from outside. A person's typing is not in the figures by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from components.nixos_configuration import server_files
+from components.remote_script import PayloadFile, script_text, sudo_line
+from lab import Lab, LabError
+from pki import AuthorityProfile, DeviceProfile, Keystore
+from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.outside import FORBIDDEN, REFUSED, seen
+from tests.server.waiting import wait_until
+
+SETTINGS_OF_THE_SERVER = "immich-exposure/settings.json"
+CONFIG_DIR = "/etc/nixos"
+
+
+class ByHand:
+    """A person with a shell: each step is one SSH connection."""
+
+    def __init__(self, lab: Lab, folder: Path, settings: str) -> None:
+        self.lab = lab
+        self.folder = folder
+        self.settings = settings
+
+    def expose(self) -> None:
+        """Go through the chapter and wait until a stranger sees the refusal."""
+        store = Keystore(self.folder, PASSPHRASE)
+        authority = store.adopt_or_create_authority(AuthorityProfile())
+        phones = [store.adopt_or_issue_device(name, DeviceProfile(name)) for name in ("phone", "laptop")]
+        self._run("state", "prepare")
+        self._run("certificate", "issue", CONFIG_DIR)
+        self._run("files", "install", CONFIG_DIR, payload=server_files(self.settings))
+        self._run("trust", "install", payload=(PayloadFile("device-ca.crt", authority.certificate_pem),))
+        self._run("apply", "apply", CONFIG_DIR, 8443, 2283)
+        for phone in phones:
+            self._run("devices", "enrol", phone.name, phone.fingerprint)
+        self._run("funnel", "open", 443, 8443, 600)
+        wait_until(lambda: seen(self.lab, "/") == FORBIDDEN, "a stranger sees the refusal")
+        self._run("funnel", "confirm")
+
+    def take_back(self) -> None:
+        """Undo the chapter from its end."""
+        self._run("funnel", "close", 443, 8443)
+        for name in ("phone", "laptop"):
+            self._run("devices", "withdraw", name)
+        self._run("apply", "restore", CONFIG_DIR, 2283)
+        self._run("trust", "remove")
+        self._run("files", "remove", CONFIG_DIR)
+        self._run("certificate", "remove", CONFIG_DIR)
+        self._run("state", "remove")
+        shutil.rmtree(self.folder)
+
+    def _run(
+        self, script: str, verb: str, *arguments: str | int, payload: tuple[PayloadFile, ...] = ()
+    ) -> None:
+        done = self.lab.ssh(sudo_line(verb, *arguments), text=script_text(script, payload))
+        if done.returncode:
+            raise LabError(f"{script} {verb} failed by hand: {done.stderr}")
+
+
+def seconds(step: Callable[[], object]) -> float:
+    """Run a step and return how long it took."""
+    started = time.monotonic()
+    step()
+    return time.monotonic() - started
+
+
+def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Run both ways in turn and return the seconds of each step by name."""
+    operator = Operator(folder / "operator", lab.info(), stack="bench")
+    operator.init()
+    settings = settings_of(operator, lab)
+    times: dict[str, list[float]] = {}
+
+    def note(name: str, step: Callable[[], object]) -> None:
+        times.setdefault(name, []).append(seconds(step))
+        print(f"  {name:<28} {times[name][-1]:6.2f} s", file=sys.stderr, flush=True)
+
+    for number in range(rounds):
+        by_hand = ByHand(lab, folder / f"by-hand-{number}", settings)
+        note("by hand: expose", by_hand.expose)
+        note("by hand: take back", by_hand.take_back)
+        operator.devices("phone", "laptop")
+        note("pulumi up", operator.up)
+        note("pulumi up, no change", operator.up)
+        operator.devices("phone", "laptop", f"tablet-{number}")
+        note("pulumi up, one device more", operator.up)
+        note("pulumi destroy", operator.destroy)
+        assert seen(lab, "/") == REFUSED
+        shutil.rmtree(operator.keystore)
+    return times
+
+
+def settings_of(operator: Operator, lab: Lab) -> str:
+    """Return the settings.json that an exposure sends, so that both ways send the same."""
+    operator.up()
+    text = lab.ssh(f"cat {CONFIG_DIR}/{SETTINGS_OF_THE_SERVER}").stdout
+    operator.destroy()
+    shutil.rmtree(operator.keystore)
+    return text
+
+
+def report(times: dict[str, list[float]]) -> None:
+    """Print medians, and ratios to the same work by hand."""
+    median = {name: statistics.median(values) for name, values in times.items()}
+    expose, take_back = median["by hand: expose"], median["by hand: take back"]
+    bases = {
+        "by hand: expose": expose,
+        "by hand: take back": take_back,
+        "pulumi destroy": take_back,
+    }
+    print(f"{'step':<28} {'median':>8} {'spread':>15}  ratio to the work by hand")
+    for name, values in times.items():
+        spread = f"{min(values):.2f}-{max(values):.2f}"
+        print(f"{name:<28} {median[name]:>6.2f} s {spread:>15}  {median[name] / bases.get(name, expose):.2f}")
+
+
+def main() -> int:
+    """Boot the lab, measure, report, and take the lab down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    lab = Lab()
+    lab.down()
+    lab.up()
+    try:
+        with tempfile.TemporaryDirectory(prefix="immich-bench-") as folder:
+            report(measure(lab, Path(folder), rounds))
+    finally:
+        lab.down()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
