@@ -37,6 +37,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_tailscale_version(facts),
         *_tailnet(facts, wanted),
         *_port(facts, wanted),
+        *_funnel_port(facts, wanted),
         *_immich(facts, wanted),
         *_disk(facts),
     ]
@@ -139,6 +140,23 @@ def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     if not owner:
         return []
     return [f"Port {wanted.proxy_port} is taken on the server ({owner}); set proxyPort to a free port."]
+
+
+def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a funnel port on which the node serves something that is not ours."""
+    config = facts.get("funnel")
+    if not isinstance(config, Mapping):
+        return []
+    port = str(wanted.funnel_port)
+    entry = (config.get("TCP") or {}).get(port)
+    ours = {f"localhost:{wanted.proxy_port}", f"127.0.0.1:{wanted.proxy_port}"}
+    web = any(name.endswith(f":{port}") for name in config.get("Web") or {})
+    if not web and (entry is None or entry.get("TCPForward") in ours):
+        return []
+    return [
+        f"The node already serves something else on port {port} (see tailscale serve status); remove that "
+        "entry with tailscale serve, or set funnelPort to another of 443, 8443 and 10000."
+    ]
 
 
 def _immich(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:

@@ -68,6 +68,16 @@ def test_a_sound_server_has_no_problems() -> None:
         ("tailscale.Self.CapMap", {"https": None}, "node attribute 'funnel'"),
         ("tailscale.Self.CapMap", {"https": None, "funnel": None}, "may not use port 443"),
         ("proxyPortOwner", "nginx pid 12", "Port 8443 is taken on the server (nginx pid 12)"),
+        (
+            "funnel",
+            {"TCP": {"443": {"TCPForward": "localhost:22"}}},
+            "already serves something else on port 443",
+        ),
+        (
+            "funnel",
+            {"TCP": {"443": {"HTTPS": True}}, "Web": {"a.ts.net:443": {}}},
+            "something else on port 443",
+        ),
         ("immich.ping", False, "does not answer on port 2283"),
         ("immich.initialized", False, "no administrator"),
         ("immich.initialized", None, "no administrator"),
@@ -86,6 +96,19 @@ def test_all_faults_are_told_at_once() -> None:
     facts["immich"]["ping"] = False
     facts["proxyPortOwner"] = "nginx"
     assert len(problems(facts, WANTED)) == 3
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        {},
+        None,
+        {"TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1}}},
+        {"TCP": {"9443": {"TCPForward": "localhost:22"}}, "Web": {"a.ts.net:10000": {}}},
+    ],
+)
+def test_what_the_node_serves_elsewhere_and_our_own_funnel_are_fine(serve: Any) -> None:
+    assert problems(facts_with("funnel", serve), WANTED) == []
 
 
 def test_a_configuration_already_swapped_is_fine() -> None:
