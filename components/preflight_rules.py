@@ -143,15 +143,17 @@ def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 
 def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Refuse a funnel port on which the node serves something that is not ours."""
+    """Refuse a funnel port on which the node serves something that cannot be ours.
+
+    A PROXY forward to this machine may be our own from before a change of ``proxyPort``; opening looks closer.
+    """
     config = facts.get("funnel")
     if not isinstance(config, Mapping):
         return []
     port = str(wanted.funnel_port)
     entry = (config.get("TCP") or {}).get(port)
-    ours = {f"localhost:{wanted.proxy_port}", f"127.0.0.1:{wanted.proxy_port}"}
     web = any(name.endswith(f":{port}") for name in config.get("Web") or {})
-    if not web and (entry is None or entry.get("TCPForward") in ours):
+    if not web and (entry is None or entry.get("ProxyProtocol") == 1):
         return []
     return [
         f"The node already serves something else on port {port} (see tailscale serve status); remove that "

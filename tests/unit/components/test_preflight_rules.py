@@ -104,6 +104,7 @@ def test_all_faults_are_told_at_once() -> None:
         {},
         None,
         {"TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1}}},
+        {"TCP": {"443": {"TCPForward": "localhost:8444", "ProxyProtocol": 1}}},
         {"TCP": {"9443": {"TCPForward": "localhost:22"}}, "Web": {"a.ts.net:10000": {}}},
     ],
 )
