@@ -145,7 +145,7 @@ def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Refuse a funnel port on which the node serves something that cannot be ours.
 
-    A PROXY forward to this machine may be our own from before a change of ``proxyPort``; opening looks closer.
+    A PROXY forward may be our own from before a change of ``proxyPort``; opening looks closer.
     """
     config = facts.get("funnel")
     if not isinstance(config, Mapping):
