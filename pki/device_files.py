@@ -1,9 +1,9 @@
-"""The four files of one device, and the orders in which they are written and removed.
+"""The files of one device, and the orders in which they are written and removed.
 
 The certificate is the commit point: a device exists when, and only when, its certificate is there. Key and
-password are written before it. The bundle comes after it, because it can always be made again from the rest.
-Every order below is chosen so that a run killed between two steps leaves a state that the next run completes
-or discards without asking.
+password are written before it. Bundle and configuration profile come after it, because they can always be
+made again from the rest. Every order below is chosen so that a run killed between two steps leaves a state
+that the next run completes or discards without asking.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from pathlib import Path
 from cryptography import x509
 
 from pki.certificate import pem
-from pki.files import move_file, remove_file, write_file
+from pki.files import move_file, read_file, remove_file, write_file
 
 
 @dataclass(frozen=True)
 class DeviceFiles:
-    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt}`."""
+    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt}`; for Apple's also `.mobileconfig`."""
 
     folder: Path
     stem: str
@@ -42,6 +42,11 @@ class DeviceFiles:
         """The bundle password, sealed with the keystore's passphrase."""
         return self.folder / f"{self.stem}.password"
 
+    @property
+    def mobileconfig(self) -> Path:
+        """The Apple configuration profile that holds the bundle; on iOS and macOS only."""
+        return self.folder / f"{self.stem}.mobileconfig"
+
     def write_new(self, *, key: bytes, password: bytes, bundle: bytes, certificate: bytes) -> None:
         """Write a device that was just issued, over what a killed run may have left of another."""
         self.discard()
@@ -53,17 +58,25 @@ class DeviceFiles:
     def write_bundle(self, *, password: bytes | None, bundle: bytes) -> None:
         """Replace the bundle, with its password when that is a new one.
 
-        The old bundle goes before a new password comes, so that no bundle ever lies beside a password that
-        does not open it.
+        The old bundle, and the profile that holds it, go before a new password comes, so that no bundle ever
+        lies beside a password that does not open it.
         """
         if password is not None:
+            remove_file(self.mobileconfig)
             remove_file(self.bundle)
             write_file(self.password, password)
         write_file(self.bundle, bundle)
 
+    def write_mobileconfig(self, content: bytes | None) -> None:
+        """Make the profile hold this, or be gone (None). It follows from the bundle, so it comes last."""
+        if content is None:
+            remove_file(self.mobileconfig)
+        elif read_file(self.mobileconfig) != content:
+            write_file(self.mobileconfig, content)
+
     def discard(self) -> None:
         """Remove the files. The certificate goes first: without it the others mean nothing."""
-        for path in (self.certificate, self.bundle, self.password, self.key):
+        for path in (self.certificate, self.mobileconfig, self.bundle, self.password, self.key):
             remove_file(path)
 
     def move_to(self, target: "DeviceFiles", certificate: x509.Certificate) -> None:
@@ -72,6 +85,7 @@ class DeviceFiles:
         The certificate itself goes last, so that an unfinished move is still seen.
         """
         write_file(target.certificate, pem(certificate))
+        move_file(self.mobileconfig, target.mobileconfig)
         move_file(self.bundle, target.bundle)
         move_file(self.password, target.password)
         move_file(self.key, target.key)

@@ -14,6 +14,8 @@ from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
 from pki.files import read_file
 from pki.key import PrivateKey, generate_key
+from pki.marker import Marker
+from pki.mobileconfig import make_mobileconfig, takes_profile
 from pki.profile import DeviceProfile
 from pki.vault import Vault
 
@@ -28,6 +30,8 @@ class DeviceCredential(Certified):
     key_path: Path
     bundle_path: Path
     bundle_password: str = field(repr=False)
+    mobileconfig_path: Path | None
+    """The Apple configuration profile; None on platforms that have none."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +162,14 @@ class DeviceStore:
         key, password = generate_key(profile.key_type), new_password()
         certificate = issue_certificate(authority, profile, key, self._vault.clock())
         opened = _Opened(files, key, certificate, authority.certificate)
+        bundle = self._bundle(opened, profile, password)
         files.write_new(
             key=self._vault.encrypt(key),
             password=self._vault.seal_password(password, files.stem),
-            bundle=self._bundle(opened, profile, password),
+            bundle=bundle,
             certificate=pem(certificate),
         )
+        self._write_mobileconfig(opened, profile, bundle)
         return _credential(opened, profile, password)
 
     # Adopting
@@ -190,16 +196,14 @@ class DeviceStore:
         """See to it that the bundle is there and suits the platform; return its password."""
         files = opened.files
         sealed, bundle = read_file(files.password), read_file(files.bundle)
+        password = new_password() if sealed is None else self._open_password(files, sealed)
         if sealed is None:
-            password = new_password()
-            files.write_bundle(
-                password=self._vault.seal_password(password, files.stem),
-                bundle=self._bundle(opened, profile, password),
-            )
-            return password
-        password = self._open_password(files, sealed)
-        if bundle is None or not self._suits(opened, profile, bundle, password):
-            files.write_bundle(password=None, bundle=self._bundle(opened, profile, password))
+            bundle = self._bundle(opened, profile, password)
+            files.write_bundle(password=self._vault.seal_password(password, files.stem), bundle=bundle)
+        elif bundle is None or not self._suits(opened, profile, bundle, password):
+            bundle = self._bundle(opened, profile, password)
+            files.write_bundle(password=None, bundle=bundle)
+        self._write_mobileconfig(opened, profile, bundle)
         return password
 
     def _suits(self, opened: _Opened, profile: DeviceProfile, bundle: bytes, password: str) -> bool:
@@ -234,6 +238,19 @@ class DeviceStore:
             rounds=min(BUNDLE_ROUNDS, self._vault.kdf_rounds),
         )
 
+    def _write_mobileconfig(self, opened: _Opened, profile: DeviceProfile, bundle: bytes) -> None:
+        """Put the configuration profile beside the bundle, or take it from a device that has no use for it."""
+        content = None
+        if takes_profile(profile.platform):
+            marker = Marker.read(self._vault.folder)
+            content = make_mobileconfig(
+                name=opened.files.stem,
+                owner=(marker and marker.stack) or "keystore",
+                fingerprint=fingerprint(opened.certificate),
+                bundle=bundle,
+            )
+        opened.files.write_mobileconfig(content)
+
     def _open_password(self, files: DeviceFiles, sealed: bytes) -> str:
         return self._vault.open_password(files.password, sealed, files.stem)
 
@@ -247,4 +264,5 @@ def _credential(opened: _Opened, profile: DeviceProfile, password: str) -> Devic
         key_path=opened.files.key,
         bundle_path=opened.files.bundle,
         bundle_password=password,
+        mobileconfig_path=opened.files.mobileconfig if takes_profile(profile.platform) else None,
     )

@@ -2,6 +2,7 @@
 
     ca.crt ca.key                             the authority; the key is PKCS#8, encrypted with the passphrase
     devices/<name>.{crt,key,p12,password}     one device; key encrypted, bundle password sealed
+    devices/<name>.mobileconfig               the bundle as a configuration profile, on iOS and macOS
     revoked/<name>-<fingerprint>.*            what was revoked; 16 digits of the fingerprint
     keystore.json                             the stack that it belongs to, and a check of the passphrase
 
