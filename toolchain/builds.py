@@ -15,6 +15,7 @@ from toolchain.errors import ToolchainError
 
 PULUMI_VERSION = "3.259.0"
 TAILSCALE_VERSION = "1.102.5"
+ZLINT_VERSION = "3.7.3"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,13 @@ PRODUCTS: dict[str, Product] = {
             TAILSCALE_VERSION,
             90,
             _TAILSCALE_FLAGS,
+        ),
+        Product(
+            "zlint",
+            paths.PROJECT / "toolchain" / "zlint",
+            "github.com/zmap/zlint/v3/cmd/zlint",
+            ZLINT_VERSION,
+            20,
         ),
         Product("lab-internet", paths.PROJECT / "lab" / "internet", ".", "lab/internet/go.mod", 90),
     )

@@ -28,7 +28,7 @@ class Program:
 
 
 def program(name: str) -> Path:
-    """The program's path. Names: pulumi, caddy, tailscale, tailscaled, lab-internet.
+    """The program's path. Names: pulumi, caddy, tailscale, tailscaled, zlint, lab-internet.
 
     pulumi is the official one on PATH when it is new enough; the others are always our pinned builds.
     Raises ToolchainError when it has not been built yet.

@@ -58,6 +58,9 @@ NEEDS = (
     Need("nix-instantiate", "nix-bin", "evaluating the NixOS configuration"),
     Need("jq", "jq", "reading JSON in checks"),
     Need("openssl", "openssl", "looking at certificates in checks"),
+    Need("certtool", "gnutls-bin", "opening bundles with GnuTLS in tests"),
+    Need("pk12util", "libnss3-tools", "opening bundles with NSS in tests"),
+    Need("keytool", "default-jre-headless", "opening bundles with Java in tests"),
     Need("shellcheck", "shellcheck", "linting the server's scripts"),
 )
 
