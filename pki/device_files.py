@@ -17,7 +17,7 @@ from pki.files import move_file, read_file, remove_file, write_file
 
 @dataclass(frozen=True)
 class DeviceFiles:
-    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt}`; for Apple's also `.mobileconfig`."""
+    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt}`, Apple's `.mobileconfig`."""
 
     folder: Path
     stem: str

@@ -239,7 +239,7 @@ class DeviceStore:
         )
 
     def _write_mobileconfig(self, opened: _Opened, profile: DeviceProfile, bundle: bytes) -> None:
-        """Put the configuration profile beside the bundle, or take it from a device that has no use for it."""
+        """Put the configuration profile beside the bundle, or take it from a platform without such."""
         content = None
         if takes_profile(profile.platform):
             marker = Marker.read(self._vault.folder)

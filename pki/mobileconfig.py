@@ -1,7 +1,7 @@
 """The Apple configuration profile that brings a bundle into the keychain of iOS and macOS.
 
-It holds the bundle as it is, and not its password, so that the system asks for that. It holds no root payload,
-either: no device needs to trust the client CA, and one that did would believe it about any server.
+It holds the bundle as it is, and not its password, so that the system asks for that. Nor does it hold a root
+payload: no device needs to trust the client CA, and one that did would believe it about any server.
 """
 
 import plistlib
