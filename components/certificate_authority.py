@@ -11,6 +11,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
 from components.options import child_of
+from components.refusal import told_plainly
 from pki import AuthorityProfile, Keystore, KeyType
 
 
@@ -35,14 +36,17 @@ def keystore_of(props: dict[str, Any]) -> Keystore:
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
+    @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_create(props)
         _revoke_strays(props)
         return CreateResult(outputs["fingerprint"], outputs)
 
+    @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_adopt_or_create(_news))
 
+    @told_plainly
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         if _props["purgeKeystore"]:
             keystore_of(_props).purge()

@@ -8,19 +8,23 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
+from components.refusal import told_plainly
 from pki import DeviceProfile, KeyType, Platform
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
+    @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_issue(props)
         return CreateResult(outputs["fingerprint"], outputs)
 
+    @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_adopt_or_issue(_news))
 
+    @told_plainly
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Revoke. The engine calls this only for a device that left the config: see ``deleted_with``."""
         keystore_of(_props).revoke_device(_props["device"], _props["fingerprint"])

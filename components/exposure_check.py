@@ -23,6 +23,7 @@ from components.outside_probe import (
     WrongAnswerError,
 )
 from components.preflight import server_of, server_props
+from components.refusal import told_plainly
 from components.remote_script import Server, script_text, sudo_line
 from components.ssh import SshError, run_script
 
@@ -135,9 +136,11 @@ def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential], dro
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
+    @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("outside-check", check_or_close(props))
 
+    @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(check_or_close(_news))
 

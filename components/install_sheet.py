@@ -13,6 +13,7 @@ from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResul
 from components.certificate_authority import KeystoreLocation
 from components.client_certificate import ClientCertificate
 from components.options import child_of
+from components.refusal import told_plainly
 from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
 
@@ -23,12 +24,15 @@ DELETE_WAIT_SECONDS = 2.0
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
+    @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["device"], _write(props))
 
+    @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_write(_news))
 
+    @told_plainly
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Remove the sheet if that can be done now; after a destroy the next up writes it anew.
 

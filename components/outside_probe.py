@@ -13,6 +13,8 @@ from pathlib import Path
 import dns.exception
 import dns.resolver
 
+from components.refusal import Refusal
+
 PUBLIC_RESOLVERS = ("1.1.1.1", "9.9.9.9", "8.8.8.8")
 """Asked instead of the system's resolver: on a tailnet MagicDNS answers with the node's inner address, and
 a probe that stays inside the tailnet proves nothing about the outside."""
@@ -20,7 +22,7 @@ a probe that stays inside the tailnet proves nothing about the outside."""
 TIMEOUT_SECONDS = 10
 
 
-class NotReachableError(RuntimeError):
+class NotReachableError(Refusal):
     """Nobody answers at the public name (yet): no DNS record, no connection, no TLS."""
 
 
@@ -28,7 +30,7 @@ class UnansweredError(NotReachableError):
     """Somebody took the connection and the request, and then hung up without an answer."""
 
 
-class WrongAnswerError(RuntimeError):
+class WrongAnswerError(Refusal):
     """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
 
 

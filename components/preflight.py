@@ -9,20 +9,23 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 
 from components.preflight_rules import Wanted, problems
+from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text, sudo_line
 from components.ssh import run_script
 
 
-class PreflightError(RuntimeError):
+class PreflightError(Refusal):
     """The server is not ready; the message lists every reason with its remedy."""
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
+    @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("preflight", examine(props))
 
+    @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(examine(_news))
 

@@ -13,12 +13,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from components.refusal import Refusal
 from components.remote_script import Server
 
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-class SshError(RuntimeError):
+class SshError(Refusal):
     """The server could not be reached or refused; the message is a full sentence with the remedy."""
 
 

@@ -1,0 +1,36 @@
+"""Errors that a person can act on, shown as their sentence and not as a Python traceback.
+
+The SDK's provider process answers every exception with ``traceback.format_exc()``. For an error of ours the
+frames say nothing to the operator and bury the remedy, so they are cut; for a bug they are all there is.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from pki import KeystoreError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Refusal(RuntimeError):
+    """Something outside this program is not as it must be; the message is a full sentence with the remedy."""
+
+
+def told_plainly(method: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a method of a dynamic provider so that its refusals are printed without stack frames."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        sys.__dict__.pop("tracebacklimit", None)
+        try:
+            return method(*args, **kwargs)
+        except (Refusal, KeystoreError):
+            sys.tracebacklimit = 0
+            raise
+
+    return wrapper
