@@ -114,14 +114,13 @@ def certificate_builder(
 def key_usage(
     *,
     digital_signature: bool = False,
-    key_encipherment: bool = False,
     key_cert_sign: bool = False,
     crl_sign: bool = False,
 ) -> x509.KeyUsage:
     """Build a key usage extension; what is not named is off."""
     return x509.KeyUsage(
         digital_signature=digital_signature,
-        key_encipherment=key_encipherment,
+        key_encipherment=False,
         key_cert_sign=key_cert_sign,
         crl_sign=crl_sign,
         content_commitment=False,

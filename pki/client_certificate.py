@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.authority import Authority
@@ -23,8 +22,9 @@ def issue_certificate(
 ) -> x509.Certificate:
     """Sign a client certificate for `key`. It never outlives the authority.
 
-    The extended key usage is clientAuth alone, so that a stolen device cannot pass for a server. Keys of RSA
-    may also encipher, which TLS 1.2 suites without forward secrecy look for (RFC 5246 7.4.6).
+    The extended key usage is clientAuth alone, so that a stolen device cannot pass for a server. The key may
+    sign and nothing else, whatever its kind: a TLS client proves itself by a signature (RFC 8446 4.4.3), and
+    RFC 5280 4.2.1.12 counts keyEncipherment inconsistent with clientAuth.
     """
     now = whole_second(now)
     builder = certificate_builder(
@@ -36,10 +36,7 @@ def issue_certificate(
     )
     return (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            key_usage(digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey)),
-            critical=True,
-        )
+        .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .add_extension(_authority_key_identifier(authority.certificate), critical=False)
         .sign(authority.key, hashes.SHA256())

@@ -7,7 +7,8 @@ from pki.bundle import Platform
 from pki.errors import KeystoreError
 from pki.key import KeyType
 
-# RFC 5280, appendix A.1: ub-common-name and ub-organization-name.
+# RFC 5280, appendix A.1: ub-common-name and ub-organization-name. The RFC counts characters; what makes and
+# reads certificates often counts bytes of UTF-8, `cryptography` among it, so the stricter of the two holds.
 _TEXT_LIMIT = 64
 # A century; more is a typing mistake rather than a wish.
 DAYS_LIMIT = 36_500
@@ -18,9 +19,9 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 
 def text_problem(text: str) -> str | None:
     """Say what keeps a text from standing in a certificate's subject; None when nothing does."""
-    if text.strip() and len(text) <= _TEXT_LIMIT and text.isprintable():
+    if text.strip() and text.isprintable() and len(text.encode()) <= _TEXT_LIMIT:
         return None
-    return f"must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280)"
+    return f"must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280); those beyond ASCII count 2 to 4"
 
 
 def authority_name_problem(text: str) -> str | None:

@@ -37,13 +37,13 @@ def test_a_device_certificate_is_for_tls_clients_alone() -> None:
     assert leaf.not_valid_after_utc == NOW + timedelta(days=90)
 
 
-def test_an_rsa_device_may_also_encipher_keys() -> None:
+def test_an_rsa_device_may_sign_and_nothing_else() -> None:
     key = generate_key(KeyType.RSA_4096)
     leaf = issue_certificate(AUTHORITY, DeviceProfile("phone", key_type=KeyType.RSA_4096), key, NOW)
     assert_is_leaf(leaf, AUTHORITY.certificate)
     assert isinstance(key, rsa.RSAPrivateKey)
     assert key.key_size == 4096
-    assert key_usage_names(leaf) == {"digital_signature", "key_encipherment"}
+    assert key_usage_names(leaf) == {"digital_signature"}
 
 
 def test_a_device_never_outlives_its_authority_nor_comes_before_it() -> None:
@@ -68,11 +68,13 @@ def test_another_authority_of_the_same_name_did_not_sign_it() -> None:
 
 
 @pytest.mark.parametrize(("purpose", "accepted"), [("sslclient", True), ("sslserver", False)])
+@pytest.mark.parametrize("key_type", KeyType)
 def test_openssl_takes_a_device_for_a_client_and_nothing_else(
-    purpose: str, accepted: bool, tmp_path: Path
+    key_type: KeyType, purpose: str, accepted: bool, tmp_path: Path
 ) -> None:
-    leaf = issue_certificate(AUTHORITY, DeviceProfile("phone"), generate_key(KeyType.ECDSA_P256), NOW)
-    (tmp_path / "ca.crt").write_bytes(pem(AUTHORITY.certificate))
+    authority = create_authority(AuthorityProfile(key_type=key_type), generate_key(key_type), NOW)
+    leaf = issue_certificate(authority, DeviceProfile("phone"), generate_key(key_type), NOW)
+    (tmp_path / "ca.crt").write_bytes(pem(authority.certificate))
     (tmp_path / "phone.crt").write_bytes(pem(leaf))
     seen = subprocess.run(
         [
@@ -93,6 +95,8 @@ def test_openssl_takes_a_device_for_a_client_and_nothing_else(
         (lambda: AuthorityProfile(organization=" "), "printable characters"),
         (lambda: AuthorityProfile(validity_days=0), "out of range"),
         (lambda: DeviceProfile("x" * 65), "printable characters"),
+        (lambda: DeviceProfile("é" * 33), "beyond ASCII count 2 to 4"),
+        (lambda: DeviceProfile("\ud800"), "printable characters"),
         (lambda: DeviceProfile("line\nbreak"), "printable characters"),
         (lambda: DeviceProfile("phone", platform="palm"), "one of ios, android"),  # type: ignore[arg-type]
         (lambda: DeviceProfile("phone", key_type="dsa"), "one of ecdsa-p256, rsa-4096"),  # type: ignore[arg-type]
