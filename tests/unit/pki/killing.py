@@ -1,0 +1,63 @@
+"""Runs that die: an operation killed before each of the system calls that change files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pki import Keystore
+from tests.unit.pki.facts import quick_keystore
+
+CALLS = ("open", "fsync", "replace", "unlink", "mkdir", "rmdir")
+
+
+class KilledError(BaseException):
+    """The process died here."""
+
+
+class Killer:
+    """Counts the system calls that change files, and dies before one of them."""
+
+    def __init__(self, survive: int) -> None:
+        self.left = survive
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        for name in CALLS:
+            patch.setattr(os, name, self._deadly(getattr(os, name)))
+
+    def _deadly(self, call: Callable[..., object]) -> Callable[..., object]:
+        def wrapper(*args: object, **kwargs: object) -> object:
+            if self.left == 0:
+                raise KilledError
+            self.left -= 1
+            return call(*args, **kwargs)
+
+        return wrapper
+
+
+def deaths(
+    prepared: Path | None, tmp_path: Path, action: Callable[[Keystore], object]
+) -> Iterator[tuple[Path, Keystore]]:
+    """Kill `action` at every point; after each death give the folder and a keystore of the next run."""
+    for survive in range(200):
+        folder = tmp_path / f"killed-after-{survive}" / "keystore"
+        folder.parent.mkdir(parents=True)
+        if prepared is not None:
+            shutil.copytree(prepared, folder)
+        with pytest.MonkeyPatch.context() as patch:
+            Killer(survive).install(patch)
+            try:
+                action(quick_keystore(folder))
+            except KilledError:
+                died = True
+            else:
+                died = False
+        yield folder, quick_keystore(folder)
+        if not died:
+            assert survive > 5, "the operation went past the counted calls"
+            return
+    raise AssertionError("the operation never came to an end")
