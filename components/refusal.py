@@ -1,7 +1,8 @@
 """Errors that a person can act on, shown as their sentence and not as a Python traceback.
 
 The SDK's provider process answers every exception with ``traceback.format_exc()``. For an error of ours the
-frames say nothing to the operator and bury the remedy, so they are cut; for a bug they are all there is.
+frames, and the library's own error behind it, say nothing to the operator and bury the remedy, so they are
+cut; for a bug they are all there is.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ class Refusal(RuntimeError):
 
 
 def told_plainly(method: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a method of a dynamic provider so that its refusals are printed without stack frames."""
+    """Wrap a method of a dynamic provider so that its refusals are printed without, a bug with its frames.
+
+    The limit holds for the process, and the engine asks for several resources at once. So it is set and
+    lifted by failures alone: what succeeds meanwhile cannot bring the frames of a refusal back.
+    """
 
     @functools.wraps(method)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        sys.__dict__.pop("tracebacklimit", None)
         try:
             return method(*args, **kwargs)
-        except (Refusal, KeystoreError):
+        except (Refusal, KeystoreError) as refusal:
             sys.tracebacklimit = 0
+            raise refusal from None
+        except BaseException:
+            sys.__dict__.pop("tracebacklimit", None)
             raise
 
     return wrapper

@@ -19,12 +19,12 @@ def tracebacks() -> Iterator[None]:
     sys.__dict__.pop("tracebacklimit", None)
 
 
-def printed(error: Exception) -> str:
-    """Return what the SDK would answer when a provider's method raises this."""
+def printed(error: Exception, cause: Exception | None = None) -> str:
+    """Return what the SDK would answer when a provider's method raises this, perhaps because of another."""
 
     @told_plainly
     def method() -> None:
-        raise error
+        raise error from cause
 
     try:
         method()
@@ -36,10 +36,29 @@ def printed(error: Exception) -> str:
 @pytest.mark.parametrize("kind", [Refusal, KeystoreError])
 def test_a_refusal_has_no_frames(kind: type[Exception]) -> None:
     text = printed(kind("The server is off; switch it on."))
-    assert "File " not in text
-    assert text.strip().endswith(": The server is off; switch it on.")
+    assert text == f"{kind.__module__}.{kind.__qualname__}: The server is off; switch it on.\n"
+
+
+@pytest.mark.parametrize("kind", [Refusal, KeystoreError])
+def test_the_library_error_behind_a_refusal_is_not_shown(kind: type[Exception]) -> None:
+    text = printed(kind("The file is damaged; restore it."), cause=ValueError("InvalidTag"))
+    assert text == f"{kind.__module__}.{kind.__qualname__}: The file is damaged; restore it.\n"
+
+
+def test_a_success_beside_it_does_not_bring_the_frames_back() -> None:
+    @told_plainly
+    def refuses() -> None:
+        raise Refusal("The server is off; switch it on.")
+
+    try:
+        refuses()
+    except Refusal:
+        told_plainly(lambda: None)()
+        assert "File " not in traceback.format_exc()
 
 
 def test_a_bug_keeps_its_frames_even_after_a_refusal() -> None:
     printed(Refusal("The server is off; switch it on."))
-    assert "test_refusal.py" in printed(KeyError("domain"))
+    text = printed(KeyError("domain"), cause=ValueError("behind it"))
+    assert "test_refusal.py" in text
+    assert "behind it" in text
