@@ -6,6 +6,7 @@ made again from the rest. Every order below is chosen so that a run killed betwe
 that the next run completes or discards without asking.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +49,21 @@ class DeviceFiles:
         return self.folder / f"{self.stem}.mobileconfig"
 
     def write_new(self, *, key: bytes, password: bytes, bundle: bytes, certificate: bytes) -> None:
-        """Write a device that was just issued, over what a killed run may have left of another."""
+        """Write a device that was just issued, over what a killed run may have left of another.
+
+        Raises:
+            OSError: the disk took only some of it, and nothing of it is left.
+        """
         self.discard()
-        write_file(self.key, key)
-        write_file(self.password, password)
-        write_file(self.certificate, certificate)
-        write_file(self.bundle, bundle)
+        try:
+            write_file(self.key, key)
+            write_file(self.password, password)
+            write_file(self.certificate, certificate)
+            write_file(self.bundle, bundle)
+        except OSError:
+            with suppress(OSError):
+                self.discard()
+            raise
 
     def write_bundle(self, *, password: bytes | None, bundle: bytes) -> None:
         """Replace the bundle, with its password when that is a new one.

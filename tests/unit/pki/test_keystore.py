@@ -32,7 +32,7 @@ from pki import (
 from pki.authority import create_authority
 from pki.bundle import BundleFormat, format_of, open_bundle
 from pki.certificate import certificate_builder, key_usage, pem, subject_name
-from pki.files import explain, locked
+from pki.files import explain, locked, write_file
 from pki.key import decrypt_key, generate_key
 from tests.unit.pki.facts import NOW, PASSPHRASE, assert_is_ca, assert_is_leaf, quick_keystore, snapshot
 
@@ -407,6 +407,26 @@ def test_a_disk_that_takes_no_writes_costs_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(f"pki.files.os.{function}", refuse)
         with pytest.raises(KeystoreError, match=sentence):
+            store.adopt_or_issue_device("new", DeviceProfile("new"))
+    assert snapshot(folder) == before
+    assert store.adopt_or_issue_device("new", DeviceProfile("new")).name == "new"
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_disk_that_fills_up_on_the_way_costs_nothing(
+    writes: int, folder: Path, store: Keystore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = iter(range(writes))
+
+    def fills_up(path: Path, content: bytes) -> None:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_file(path, content)
+
+    before = snapshot(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("pki.device_files.write_file", fills_up)
+        with pytest.raises(KeystoreError, match="disk is full"):
             store.adopt_or_issue_device("new", DeviceProfile("new"))
     assert snapshot(folder) == before
     assert store.adopt_or_issue_device("new", DeviceProfile("new")).name == "new"
