@@ -112,6 +112,16 @@ def remove_empty_folder(folder: Path) -> None:
         os.rmdir(folder)
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; links are removed and not followed."""
+    if path.is_dir() and not path.is_symlink():
+        for each in path.iterdir():
+            remove_tree(each)
+        os.rmdir(path)
+    else:
+        remove_file(path)
+
+
 @contextmanager
 def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
     """Make the folder if needed and hold its lock, which two runs (or two threads of one) never share.

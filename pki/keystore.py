@@ -12,12 +12,13 @@ with a `KeystoreError` and left as it is. A CA key is never overwritten.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
+from pki.backup import pack, read_keystore, restore
 from pki.certificate import parse_certificate
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
@@ -32,9 +33,12 @@ from pki.files import (
     remove_locked_folder,
     sweep,
 )
+from pki.inspection import Finding, inspect
 from pki.key import KDF_ROUNDS
 from pki.marker import Marker
 from pki.profile import AuthorityProfile, DeviceProfile
+from pki.rekey import change_passphrase
+from pki.rekey import finish as finish_change_of_passphrase
 from pki.vault import Vault
 
 
@@ -80,9 +84,7 @@ class Keystore:
     ) -> None:
         self.folder = folder
         self._lock_wait_seconds = lock_wait_seconds
-        self._vault = Vault(folder, passphrase, stack, clock, kdf_rounds)
-        self._authority = AuthorityStore(self._vault)
-        self._devices = DeviceStore(self._vault, self._authority)
+        self._use(Vault(folder, passphrase, stack, clock, kdf_rounds))
 
     def adopt_or_create_authority(self, profile: AuthorityProfile) -> Authority:
         """Return the authority that is there, or make one.
@@ -156,6 +158,46 @@ class Keystore:
             raise explain(error, self.folder) from error
         return [ProbeCredential(files.stem, files.certificate, files.key) for files in valid]
 
+    def change_passphrase(self, passphrase: str) -> None:
+        """Encrypt everything with another passphrase; killed at any point, the old or the new one opens all.
+
+        Raises:
+            KeystoreError: no keystore, wrong passphrase, a damaged file, or the new passphrase will not do.
+        """
+        self._vault.require_passphrase()
+        with self._existing():
+            change_passphrase(self._vault, passphrase)
+        self._use(replace(self._vault, passphrase=passphrase))
+
+    def inspect(self) -> list[Finding]:
+        """Open every file and list what does not open or fit. Empty: all is well.
+
+        Raises:
+            KeystoreError: no keystore, or another passphrase.
+        """
+        with self._existing():
+            return inspect(self._vault)
+
+    def backup(self) -> bytes:
+        """Return all of the keystore as one file, encrypted as it is. Needs no passphrase.
+
+        Raises:
+            KeystoreError: no keystore, or it cannot be read.
+        """
+        with self._existing():
+            return pack(read_keystore(self.folder), self._vault.clock())
+
+    def restore(self, backup: bytes) -> None:
+        """Make the folder, which must be empty or missing, out of a backup that this passphrase opens.
+
+        Raises:
+            KeystoreError: the folder is not empty, or the backup is damaged or does not open.
+        """
+        try:
+            restore(self._vault, backup, self._lock_wait_seconds)
+        except OSError as error:
+            raise explain(error, self.folder) from error
+
     def purge(self) -> None:
         """Remove everything that this package put into the folder, and the folder when nothing else is in it.
 
@@ -174,12 +216,29 @@ class Keystore:
             remove_empty_folder(self._devices.revoked)
             remove_locked_folder(self.folder)
 
+    def _use(self, vault: Vault) -> None:
+        self._vault = vault
+        self._authority = AuthorityStore(vault)
+        self._devices = DeviceStore(vault, self._authority)
+
+    @contextmanager
+    def _existing(self) -> Iterator[None]:
+        """Hold the lock of a keystore that must be there already."""
+        if not self._authority.key_path.exists():
+            raise KeystoreError(
+                f"There is no keystore in {self.folder}: ca.key is missing. Check the path, or "
+                "import a backup."
+            )
+        with self._transaction():
+            yield
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Hold the lock, with the folders made and leftovers swept; explain what the system refuses."""
         try:
             with locked(self.folder, self._lock_wait_seconds):
                 self._vault.refuse_other_stack()
+                finish_change_of_passphrase(self.folder)
                 make_folder(self._devices.current)
                 make_folder(self._devices.revoked)
                 for folder in (self.folder, self._devices.current, self._devices.revoked):

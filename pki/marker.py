@@ -53,8 +53,12 @@ class Marker:
 
     def write(self, folder: Path) -> None:
         """Write the marker into the keystore."""
+        write_file(folder / self.FILE_NAME, self.content())
+
+    def content(self) -> bytes:
+        """What the file holds."""
         document = {"format": self._FORMAT, "stack": self.stack, "check": self.check}
-        write_file(folder / self.FILE_NAME, json.dumps(document, indent=2).encode() + b"\n")
+        return json.dumps(document, indent=2).encode() + b"\n"
 
     def knows(self, passphrase: str) -> bool:
         """Tell whether this is the keystore's passphrase."""

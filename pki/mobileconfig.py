@@ -6,6 +6,7 @@ payload: no device needs to trust the client CA, and one that did would believe 
 
 import plistlib
 import uuid
+from xml.parsers.expat import ExpatError
 
 from pki.bundle import Platform
 
@@ -49,6 +50,16 @@ def make_mobileconfig(*, name: str, owner: str, fingerprint: str, bundle: bytes)
         "PayloadContent": [identity],
     }
     return plistlib.dumps(profile, fmt=plistlib.FMT_XML, sort_keys=True)
+
+
+def bundle_of_mobileconfig(content: bytes) -> bytes | None:
+    """The bundle that a profile holds; None when this is not a profile that `make_mobileconfig` wrote."""
+    try:
+        [identity] = plistlib.loads(content, fmt=plistlib.FMT_XML)["PayloadContent"]
+        bundle = identity["PayloadContent"]
+    except (ValueError, KeyError, TypeError, ExpatError):
+        return None
+    return bundle if isinstance(bundle, bytes) else None
 
 
 def _uuid(part: str, fingerprint: str) -> str:

@@ -1,0 +1,174 @@
+"""Look after a keystore: `python -m pki KEYSTORE list | check | passphrase | export FILE | import FILE`.
+
+Exit status: 0 all is well, 1 something was found or refused (a sentence says what), 2 wrong arguments, 130
+ended by hand. A passphrase comes from a file, from standard input, or is asked for; never from the arguments
+or the environment, where others could read it.
+"""
+
+import argparse
+import getpass
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pki.certificate import fingerprint
+from pki.errors import KeystoreError
+from pki.files import explain, write_file
+from pki.key import KDF_ROUNDS
+from pki.keystore import Keystore
+from pki.listing import Record, records
+from pki.marker import Marker
+
+
+def main(arguments: Sequence[str] | None = None, *, kdf_rounds: int = KDF_ROUNDS) -> int:
+    """Run one command and return its exit status. `kdf_rounds` is for tests."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options, kdf_rounds)
+    except KeystoreError as error:
+        print(f"pki: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pki", description="Look after a keystore.", allow_abbrev=False
+    )
+    parser.add_argument("keystore", type=Path, metavar="KEYSTORE", help="its folder")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verb = verbs.add_parser("list", help="what is in it")
+    verb.set_defaults(run=_list)
+
+    verb = verbs.add_parser("check", help="open every file, and say what does not open or fit")
+    _takes_passphrase(verb)
+    verb.set_defaults(run=_check)
+
+    verb = verbs.add_parser("passphrase", help="change the passphrase")
+    _takes_passphrase(verb)
+    verb.add_argument("--new-passphrase-file", metavar="FILE", help="holds the new one; - is standard input")
+    verb.set_defaults(run=_change_passphrase)
+
+    verb = verbs.add_parser("export", help="write a backup, encrypted as the keystore is")
+    verb.add_argument("file", type=Path, metavar="FILE", help="the backup; it must not exist yet")
+    verb.set_defaults(run=_export)
+
+    verb = verbs.add_parser("import", help="make the keystore out of a backup")
+    verb.add_argument("file", type=Path, metavar="FILE", help="the backup")
+    _takes_passphrase(verb)
+    verb.set_defaults(run=_import)
+    return parser
+
+
+def _takes_passphrase(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="holds the keystore's passphrase; - is standard input; without it, it is asked for",
+    )
+
+
+# The commands
+
+
+def _list(options: argparse.Namespace, _rounds: int) -> int:
+    folder: Path = options.keystore
+    try:
+        found = records(folder)
+        marker = Marker.read(folder)
+    except OSError as error:
+        raise explain(error, folder) from error
+    if not found:
+        raise KeystoreError(f"There is no keystore in {folder}. Check the path, or import a backup.")
+    if marker is not None and marker.stack is not None:
+        print(f"keystore of the stack {marker.stack}")
+    for line in _table([("NAME", "STATE", "VALID UNTIL", "BUNDLE", "FINGERPRINT"), *map(_row, found)]):
+        print(line)
+    return 0
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    certificate = record.certificate
+    if certificate is None:
+        return (record.name, record.state, "unreadable", record.bundle, "-")
+    day = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    expired = " expired" if certificate.not_valid_after_utc < datetime.now(UTC) else ""
+    return (record.name, record.state, day + expired, record.bundle, fingerprint(certificate))
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _check(options: argparse.Namespace, rounds: int) -> int:
+    findings = _keystore(options, rounds).inspect()
+    for finding in findings:
+        print(finding.sentence)
+    if not findings:
+        print(f"All {len(records(options.keystore))} certificates and what belongs to them open and fit.")
+    return 1 if findings else 0
+
+
+def _change_passphrase(options: argparse.Namespace, rounds: int) -> int:
+    store = _keystore(options, rounds)
+    store.change_passphrase(_passphrase(options.new_passphrase_file, "New passphrase: ", repeat=True))
+    print(
+        "The keystore has the new passphrase. Tell the stack: pulumi config set --secret keystorePassphrase. "
+        "Backups that were made before still have the old one."
+    )
+    return 0
+
+
+def _export(options: argparse.Namespace, rounds: int) -> int:
+    target: Path = options.file
+    if target.exists() or target.is_symlink():
+        raise KeystoreError(f"{target} is there already. Name a file that does not exist yet.")
+    backup = Keystore(options.keystore, kdf_rounds=rounds).backup()
+    try:
+        write_file(target, backup)
+    except OSError as error:
+        raise KeystoreError(f"The backup {target} could not be written: {error.strerror}.") from error
+    print(f"{target} holds the keystore, encrypted with its passphrase. Without that nobody can use it.")
+    return 0
+
+
+def _import(options: argparse.Namespace, rounds: int) -> int:
+    try:
+        backup = options.file.read_bytes()
+    except OSError as error:
+        raise KeystoreError(f"The backup {options.file} could not be read: {error.strerror}.") from error
+    _keystore(options, rounds).restore(backup)
+    print(f"{options.keystore} is the keystore of the backup; every file in it was opened.")
+    return 0
+
+
+# Passphrases
+
+
+def _keystore(options: argparse.Namespace, rounds: int) -> Keystore:
+    passphrase = _passphrase(options.passphrase_file, "Passphrase of the keystore: ")
+    return Keystore(options.keystore, passphrase, kdf_rounds=rounds)
+
+
+def _passphrase(source: str | None, question: str, *, repeat: bool = False) -> str:
+    """The first line of a file or of standard input (`-`, or no terminal), or what is answered."""
+    if source is not None and source != "-":
+        return _first_line_of(Path(source))
+    if source == "-" or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    answer = getpass.getpass(question)
+    if repeat and getpass.getpass("Once more: ") != answer:
+        raise KeystoreError("The two answers differ. Nothing was changed.")
+    return answer
+
+
+def _first_line_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeystoreError(f"The passphrase file {path} could not be read: {error}.") from error

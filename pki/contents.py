@@ -1,0 +1,45 @@
+"""What lies in a keystore's folder: which files are its own, and which are not."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from pki.marker import Marker
+
+DEVICE_FOLDERS = ("devices", "revoked")
+"""The folders of devices in use, and of what was revoked."""
+
+_AUTHORITY_SUFFIXES = frozenset({".crt", ".key"})
+_DEVICE_SUFFIXES = frozenset({".crt", ".key", ".password", ".p12", ".mobileconfig", ".html"})
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# what was moved away is named after the device and 16 digits of the certificate's fingerprint
+_MOVED_STEM = re.compile(r"(?P<device>.+)-[0-9a-f]{16}")
+
+
+def is_own(path: PurePosixPath) -> bool:
+    """Tell whether a relative path is one that a keystore's file has; anything unsafe is not."""
+    if not all(_FILE_NAME.fullmatch(part) for part in path.parts):
+        return False
+    if len(path.parts) == 1:
+        return path.name == Marker.FILE_NAME or path.suffix in _AUTHORITY_SUFFIXES
+    return len(path.parts) == 2 and path.parts[0] in DEVICE_FOLDERS and path.suffix in _DEVICE_SUFFIXES
+
+
+def own_files(folder: Path) -> list[PurePosixPath]:
+    """List the keystore's files by their path below the folder, sorted. Links are not followed."""
+    return [path for path in _files(folder) if is_own(path)]
+
+
+def foreign_files(folder: Path) -> list[PurePosixPath]:
+    """List what lies in the folder and is not the keystore's; hidden files are left out."""
+    return [path for path in _files(folder) if not is_own(path) and not path.name.startswith(".")]
+
+
+def device_of(folder: str, stem: str) -> str:
+    """The name of the device whose files have this stem in one of the device folders."""
+    moved = _MOVED_STEM.fullmatch(stem)
+    return stem if folder == DEVICE_FOLDERS[0] or moved is None else moved["device"]
+
+
+def _files(folder: Path) -> list[PurePosixPath]:
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in found)

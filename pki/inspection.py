@@ -1,0 +1,175 @@
+"""Looking into every file of a keystore: does it open, and does it fit the others? Nothing is changed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.authority_store import AuthorityStore
+from pki.bundle import open_bundle
+from pki.certificate import is_signed_by, parse_certificate
+from pki.contents import DEVICE_FOLDERS, device_of, foreign_files, own_files
+from pki.device_files import DeviceFiles
+from pki.errors import KeystoreError
+from pki.files import read_file
+from pki.marker import Marker
+from pki.mobileconfig import bundle_of_mobileconfig
+from pki.vault import Vault
+
+_REMADE = "Delete it; the next `up` makes it anew."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be, as a sentence or two with the remedy.
+
+    `damage` says that a file is lost, damaged or another's; otherwise the keystore is whole, and what was
+    found is an expiry, a leftover or something that the next `up` makes anew by itself.
+    """
+
+    sentence: str
+    damage: bool
+
+
+def inspect(vault: Vault) -> list[Finding]:
+    """List all that is wrong with a keystore. The caller holds its lock.
+
+    Raises:
+        KeystoreError: the passphrase is too short or not this keystore's.
+    """
+    vault.require_passphrase()
+    _refuse_other_passphrase(vault)
+    findings = [*_of_marker(vault), *_of_authority(vault)]
+    authorities = [certificate for _, certificate in certificates_in(vault.folder)]
+    for files in device_files(vault.folder):
+        findings += _of_device(vault, files, authorities)
+    for path in foreign_files(vault.folder):
+        sentence = f"{vault.folder / path} is not the keystore's. Move it elsewhere; a backup leaves it out."
+        findings.append(Finding(sentence, damage=False))
+    return findings
+
+
+def certificates_in(folder: Path) -> list[tuple[Path, x509.Certificate]]:
+    """Every readable certificate that lies directly in a folder, with its path, sorted."""
+    found = []
+    for path in sorted(folder.glob("*.crt")):
+        try:
+            found.append((path, parse_certificate(path.read_bytes())))
+        except ValueError:
+            continue  # `inspect` tells it where the file is one of a pair
+    return found
+
+
+def device_files(folder: Path) -> list[DeviceFiles]:
+    """The files of every device in use and of everything that was revoked, sorted."""
+    owners = {(path.parts[0], path.stem) for path in own_files(folder) if len(path.parts) == 2}
+    return [DeviceFiles(folder / where, stem) for where, stem in sorted(owners)]
+
+
+def _refuse_other_passphrase(vault: Vault) -> None:
+    marker = Marker.read(vault.folder)
+    if marker is not None and not marker.knows(vault.secret):
+        raise KeystoreError(
+            f"The keystore {vault.folder} does not open with this passphrase. Give the one that it was made "
+            "with, or last changed to."
+        )
+
+
+def _of_marker(vault: Vault) -> Iterator[Finding]:
+    if Marker.read(vault.folder) is None:
+        path = vault.folder / Marker.FILE_NAME
+        yield Finding(f"{path} is missing. The next `up` writes it anew.", damage=False)
+
+
+def _of_authority(vault: Vault) -> Iterator[Finding]:
+    store = AuthorityStore(vault)
+    try:
+        AuthorityStore(_timeless(vault, store.certificate_path)).open()
+    except KeystoreError as error:
+        yield Finding(str(error), damage=True)
+        return
+    try:
+        store.certificate()
+    except KeystoreError as error:
+        yield Finding(str(error), damage=False)
+
+
+def _timeless(vault: Vault, path: Path) -> Vault:
+    """The vault at a moment at which the certificate is valid: an expiry is no damage, and is told apart."""
+    content = read_file(path)
+    if content is None:
+        return vault
+    moment = vault.read_certificate(path, content).not_valid_after_utc
+    return replace(vault, clock=lambda: moment)
+
+
+def _of_device(vault: Vault, files: DeviceFiles, authorities: list[x509.Certificate]) -> Iterator[Finding]:
+    content = read_file(files.certificate)
+    if content is None:
+        yield Finding(
+            f"{files.certificate} is missing while other files of {files.stem!r} are there. Restore it from "
+            "a backup; if it was never handed out, the next `up` begins anew.",
+            damage=False,
+        )
+        return
+    try:
+        certificate = vault.read_certificate(files.certificate, content)
+    except KeystoreError as error:
+        yield Finding(str(error), damage=True)
+        return
+    if files.folder.name == DEVICE_FOLDERS[0]:
+        yield from _of_validity(vault, files, certificate, authorities)
+    yield from _of_key(vault, files, certificate)
+    yield from _of_bundle(vault, files, certificate)
+
+
+def _of_validity(
+    vault: Vault, files: DeviceFiles, certificate: x509.Certificate, authorities: list[x509.Certificate]
+) -> Iterator[Finding]:
+    if not any(is_signed_by(certificate, authority) for authority in authorities):
+        yield Finding(
+            f"{files.certificate} was not signed by the authority of this keystore, or it is damaged. "
+            "Restore both from the same backup.",
+            damage=True,
+        )
+    try:
+        vault.refuse_out_of_date(files.certificate, certificate, "have a new one issued")
+    except KeystoreError as error:
+        yield Finding(str(error), damage=False)
+
+
+def _of_key(vault: Vault, files: DeviceFiles, certificate: x509.Certificate) -> Iterator[Finding]:
+    content = read_file(files.key)
+    if content is None:
+        yield Finding(f"{files.key} is missing. Restore it from a backup.", damage=True)
+        return
+    try:
+        vault.refuse_other_key(files.key, vault.open_key(files.key, content), files.certificate, certificate)
+    except KeystoreError as error:
+        yield Finding(str(error), damage=True)
+
+
+def _of_bundle(vault: Vault, files: DeviceFiles, certificate: x509.Certificate) -> Iterator[Finding]:
+    sealed, bundle = read_file(files.password), read_file(files.bundle)
+    if sealed is None or bundle is None:
+        lost = files.password if sealed is None else files.bundle
+        yield Finding(f"{lost} is missing. The next `up` makes a bundle anew.", damage=False)
+        return
+    try:
+        password = vault.open_password(files.password, sealed, device_of(files.folder.name, files.stem))
+        bundled = open_bundle(bundle, password).cert
+    except KeystoreError as error:
+        yield Finding(str(error), damage=True)
+        return
+    except ValueError:
+        yield Finding(f"{files.bundle} does not open with its password. {_REMADE}", damage=True)
+        return
+    if bundled is None or bundled.certificate != certificate:
+        yield Finding(f"{files.bundle} is not the bundle of {files.certificate}. {_REMADE}", damage=True)
+    profile = read_file(files.mobileconfig)
+    if profile is not None and bundle_of_mobileconfig(profile) != bundle:
+        yield Finding(
+            f"{files.mobileconfig} does not hold the bundle beside it. The next `up` makes it anew.",
+            damage=False,
+        )

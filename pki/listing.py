@@ -1,0 +1,59 @@
+"""What a keystore's files tell without the passphrase."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.bundle import format_of
+from pki.certificate import parse_certificate
+from pki.contents import DEVICE_FOLDERS, device_of
+from pki.device_files import DeviceFiles
+from pki.inspection import certificates_in, device_files
+
+
+@dataclass(frozen=True)
+class Record:
+    """One certificate of a keystore.
+
+    `state` is authority, device or revoked; `certificate` is None when the file cannot be read. `bundle` says
+    how the bundle is encrypted and what lies beside it, or `-`.
+    """
+
+    name: str
+    state: str
+    certificate: x509.Certificate | None
+    bundle: str = "-"
+
+
+def records(folder: Path) -> list[Record]:
+    """List authority, devices in use, and what was revoked. Takes no lock, changes nothing."""
+    return [*_authorities(folder), *(_record(files) for files in device_files(folder))]
+
+
+def _authorities(folder: Path) -> Iterator[Record]:
+    for path, certificate in certificates_in(folder):
+        yield Record(path.stem, "authority", certificate)
+
+
+def _record(files: DeviceFiles) -> Record:
+    folder = files.folder.name
+    state = "device" if folder == DEVICE_FOLDERS[0] else "revoked"
+    return Record(device_of(folder, files.stem), state, _certificate(files.certificate), _bundle(files))
+
+
+def _certificate(path: Path) -> x509.Certificate | None:
+    try:
+        return parse_certificate(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _bundle(files: DeviceFiles) -> str:
+    try:
+        found = format_of(files.bundle.read_bytes())
+    except FileNotFoundError:
+        return "-"
+    beside = " + mobileconfig" if files.mobileconfig.exists() else ""
+    return f"{found or 'unknown'}{beside}"

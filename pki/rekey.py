@@ -1,0 +1,84 @@
+"""Another passphrase for a whole keystore: at every moment either the old or the new one opens all of it.
+
+Everything that the passphrase protects is first written anew into a folder of its own. Renaming that folder
+is the commit: before it the folder means nothing, after it whoever takes the keystore's lock next puts the
+files into their places, before doing anything else.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from pki.contents import device_of, own_files
+from pki.errors import KeystoreError
+from pki.files import (
+    make_folder,
+    move_file,
+    read_file,
+    remove_tree,
+    sync_folder,
+    write_file,
+)
+from pki.marker import Marker
+from pki.vault import Vault
+
+COMMITTED = "rekey"
+"""Name of the folder whose files are to replace those of the keystore."""
+
+_UNFINISHED = "rekey-unfinished"
+
+
+def change_passphrase(vault: Vault, passphrase: str) -> None:
+    """Encrypt all keys and bundle passwords with another passphrase. The caller holds the keystore's lock.
+
+    Bundles stay as they are: their own passwords protect them.
+
+    Raises:
+        KeystoreError: a file does not open with the old passphrase, or the new one is short or the same.
+    """
+    renewed = replace(vault, passphrase=passphrase)
+    renewed.require_passphrase()
+    if passphrase == vault.passphrase:
+        raise KeystoreError("The new passphrase is the old one. Choose another.")
+    contents = _encrypted_anew(vault, renewed)
+    _stage(vault.folder, contents)
+    os.replace(vault.folder / _UNFINISHED, vault.folder / COMMITTED)
+    sync_folder(vault.folder)
+    finish(vault.folder)
+
+
+def finish(folder: Path) -> None:
+    """Complete a change of passphrase that was committed, and drop one that was not."""
+    committed = folder / COMMITTED
+    for path in own_files(committed):
+        move_file(committed / path, folder / path)
+    for leftover in (committed, folder / _UNFINISHED):
+        if leftover.exists():
+            remove_tree(leftover)
+
+
+def _encrypted_anew(vault: Vault, renewed: Vault) -> dict[PurePosixPath, bytes]:
+    """Content by path of every file that depends on the passphrase."""
+    contents: dict[PurePosixPath, bytes] = {}
+    for path in own_files(vault.folder):
+        source = vault.folder / path
+        content = read_file(source) or b""
+        if path.suffix == ".key":
+            contents[path] = renewed.encrypt(vault.open_key(source, content))
+        elif path.suffix == ".password":
+            device = device_of(path.parts[0], path.stem)
+            contents[path] = renewed.seal_password(vault.open_password(source, content, device), device)
+    if not contents:
+        raise KeystoreError(f"There is no key in the keystore {vault.folder}. Check its path.")
+    marker = Marker.read(vault.folder)
+    stack = vault.stack if marker is None else marker.stack
+    new_marker = Marker.new(stack, renewed.secret, vault.kdf_rounds)
+    return {PurePosixPath(Marker.FILE_NAME): new_marker.content(), **contents}
+
+
+def _stage(folder: Path, contents: dict[PurePosixPath, bytes]) -> None:
+    staged = folder / _UNFINISHED
+    make_folder(staged)
+    for path, content in contents.items():
+        make_folder((staged / path).parent)
+        write_file(staged / path, content)
