@@ -8,9 +8,10 @@ or the environment, where others could read it.
 import argparse
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from pki.certificate import fingerprint
 from pki.errors import KeystoreError
@@ -19,6 +20,11 @@ from pki.key import KDF_ROUNDS
 from pki.keystore import Keystore
 from pki.listing import Record, records
 from pki.marker import Marker
+
+Command: TypeAlias = Callable[[argparse.Namespace, int], int]
+"""One verb: takes the arguments and the work factor, returns the exit status."""
+
+_Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None, *, kdf_rounds: int = KDF_ROUNDS) -> int:
@@ -41,27 +47,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("keystore", type=Path, metavar="KEYSTORE", help="its folder")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    verb = verbs.add_parser("list", help="what is in it")
-    verb.set_defaults(run=_list)
+    _verb(verbs, "list", _list, "what is in it")
 
-    verb = verbs.add_parser("check", help="open every file, and say what does not open or fit")
-    _takes_passphrase(verb)
-    verb.set_defaults(run=_check)
+    check = _verb(verbs, "check", _check, "open every file, and say what does not open or fit")
+    _takes_passphrase(check)
 
-    verb = verbs.add_parser("passphrase", help="change the passphrase")
-    _takes_passphrase(verb)
-    verb.add_argument("--new-passphrase-file", metavar="FILE", help="holds the new one; - is standard input")
-    verb.set_defaults(run=_change_passphrase)
+    change = _verb(verbs, "passphrase", _change_passphrase, "change the passphrase")
+    _takes_passphrase(change)
+    change.add_argument(
+        "--new-passphrase-file", metavar="FILE", help="holds the new one; - is standard input"
+    )
 
-    verb = verbs.add_parser("export", help="write a backup, encrypted as the keystore is")
-    verb.add_argument("file", type=Path, metavar="FILE", help="the backup; it must not exist yet")
-    verb.set_defaults(run=_export)
+    export = _verb(verbs, "export", _export, "write a backup, encrypted as the keystore is")
+    export.add_argument("file", type=Path, metavar="FILE", help="the backup; it must not exist yet")
 
-    verb = verbs.add_parser("import", help="make the keystore out of a backup")
-    verb.add_argument("file", type=Path, metavar="FILE", help="the backup")
-    _takes_passphrase(verb)
-    verb.set_defaults(run=_import)
+    restore = _verb(verbs, "import", _import, "make the keystore out of a backup")
+    restore.add_argument("file", type=Path, metavar="FILE", help="the backup")
+    _takes_passphrase(restore)
     return parser
+
+
+def _verb(verbs: _Verbs, name: str, run: Command, purpose: str) -> argparse.ArgumentParser:
+    # abbreviated, --passphrase-file would be --passphrase, and people would type one behind it
+    verb = verbs.add_parser(name, help=purpose, description=f"{purpose}.".capitalize(), allow_abbrev=False)
+    verb.set_defaults(run=run)
+    return verb
 
 
 def _takes_passphrase(verb: argparse.ArgumentParser) -> None:

@@ -25,13 +25,14 @@ def is_own(path: PurePosixPath) -> bool:
 
 
 def own_files(folder: Path) -> list[PurePosixPath]:
-    """List the keystore's files by their path below the folder, sorted. Links are not followed."""
-    return [path for path in _files(folder) if is_own(path)]
+    """List the keystore's files by their path below the folder, sorted. A link is none of them."""
+    return [path for path in _files(folder) if is_own(path) and not (folder / path).is_symlink()]
 
 
 def foreign_files(folder: Path) -> list[PurePosixPath]:
     """List what lies in the folder and is not the keystore's; hidden files are left out."""
-    return [path for path in _files(folder) if not is_own(path) and not path.name.startswith(".")]
+    own = set(own_files(folder))
+    return [path for path in _files(folder) if path not in own and not path.name.startswith(".")]
 
 
 def device_of(folder: str, stem: str) -> str:
