@@ -14,6 +14,7 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.runtime.rpc import _special_secret_sig, _special_sig_key
+from pulumi.runtime.settings import SETTINGS
 
 from components import config as config_module
 from components.exposure import ImmichExposure
@@ -68,6 +69,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     store = Keystore(folder / "keystore", PASSPHRASE, kdf_rounds=2)
+    # outputs that other tests left on loops long closed would be waited for, and never come
+    SETTINGS.outputs.clear()
     recorder = Recorder(store.adopt_or_create_authority(AuthorityProfile()).certificate_pem)
     pulumi.runtime.set_mocks(recorder, project="immich-exposure", stack="unit", preview=False)
 
