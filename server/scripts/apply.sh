@@ -209,7 +209,17 @@ edge() {
 
 edge_allows() { [ "$(edge "$1" --haproxy-protocol)" = 200 ]; }
 
-edge_refuses() { [ "$(edge "$1" --haproxy-protocol)" = 403 ] && grep -q '"status":403' "$WORK/body"; }
+# With "strangers": "drop" the edge refuses by hanging up.
+edge_drops() { grep -q '"strangers": *"drop"' "$CONFIG_DIR/immich-exposure/settings.json"; }
+
+edge_refuses() {
+  edge_status=$(edge "$1" --haproxy-protocol)
+  if edge_drops; then
+    [ "$edge_status" = 000 ]
+  else
+    [ "$edge_status" = 403 ] && grep -q '"status":403' "$WORK/body"
+  fi
+}
 
 need_active() {
   for service in caddy fail2ban; do
@@ -224,12 +234,15 @@ check_edge() {
   need_active
   wait_for 180 immich_answers "$IMMICH_PORT" ||
     reject "Immich does not answer on port $IMMICH_PORT"
-  for refused in / /api/users/me; do
-    wait_for 20 edge_refuses "$refused" ||
-      reject "the edge does not answer 403 for $refused without a certificate"
-  done
+  refusal="answer 403"
+  ! edge_drops || refusal="hang up"
+  # First that it answers at all: silence is then a refusal.
   wait_for 20 edge_allows /api/server/config ||
     reject "/api/server/config does not pass the edge"
+  for refused in / /api/users/me; do
+    wait_for 20 edge_refuses "$refused" ||
+      reject "the edge does not $refusal for $refused without a certificate"
+  done
   [ "$(edge /)" = 000 ] ||
     reject "the edge talks to connections without a PROXY header"
   sleep 2

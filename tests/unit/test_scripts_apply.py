@@ -1,5 +1,6 @@
 """Golden cases of apply.sh: the exact commands of a change, and that every failure ends where it began."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.write(machine.root / "etc/NIXOS", "")
     machine.write(machine.config / "configuration.nix", LAN, 0o640)
     machine.write(machine.config / "immich-exposure/domain", f"{DOMAIN}\n")
+    machine.write(machine.config / "immich-exposure/settings.json", '{\n  "strangers": "refuse"\n}\n')
     machine.write(machine.state / "tls/server.crt", "certificate\n")
     machine.remember(active="caddy\nfail2ban", answers=HEALTHY, built=str(machine.root / NEW[1:]))
     return machine
@@ -146,11 +148,23 @@ def test_the_edge_is_asked_what_the_chapter_promises(machine: Machine) -> None:
     )
     assert asked == [
         "curl --silent --fail --noproxy * --max-time 5 http://127.0.0.1:2283/api/server/ping",
+        edge.format(" --haproxy-protocol", "/api/server/config"),
         edge.format(" --haproxy-protocol", "/"),
         edge.format(" --haproxy-protocol", "/api/users/me"),
-        edge.format(" --haproxy-protocol", "/api/server/config"),
         edge.format("", "/"),
     ]
+
+
+def test_an_edge_that_shall_hang_up_on_strangers_is_sound_when_it_does(machine: Machine) -> None:
+    machine.write(machine.config / "immich-exposure/settings.json", '{\n  "strangers": "drop"\n}\n')
+    machine.remember(answers=re.sub(r" 403 .*", " 000", HEALTHY))
+    assert result(apply(machine)) == {"generation": 42}
+
+
+def test_an_edge_that_answers_strangers_against_the_settings_is_taken_back(machine: Machine) -> None:
+    machine.write(machine.config / "immich-exposure/settings.json", '{\n  "strangers": "drop"\n}\n')
+    assert_sentence(apply(machine), "the edge does not hang up for / without a certificate")
+    assert_as_before(machine)
 
 
 def test_apply_again_only_looks(machine: Machine) -> None:
