@@ -40,6 +40,9 @@ NAMESPACE = "immich-exposure"
 FUNNEL_PORTS = (443, 8443, 10000)
 """The ports that Tailscale Funnel offers (tailscale.com/kb/1223/funnel)."""
 
+UNPRIVILEGED_PORT = 1024
+"""The first port that Caddy, which runs without privileges, may listen on."""
+
 STRANGERS = ("refuse", "drop")
 """What a stranger gets for a request that is not allowed: an empty-handed 403, or no answer at all."""
 
@@ -266,7 +269,7 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
         ),
         flake=_flake(top),
         immich_port=top.integer("immichPort", default=2283, least=1, most=65535),
-        proxy_port=top.integer("proxyPort", default=8443, least=1, most=65535),
+        proxy_port=top.integer("proxyPort", default=8443, least=UNPRIVILEGED_PORT, most=65535),
         funnel_port=_funnel_port(top),
         devices=_devices(top),
         ca=_authority(top),

@@ -12,6 +12,9 @@ LOWEST_TAILSCALE = (1, 98, 9)
 REFUSED_TAILSCALE = frozenset({(1, 102, 0), (1, 102, 1)})
 """These reject every funnel connection (tailscale/tailscale#20739)."""
 
+LOWEST_NIXOS = (26, 5)
+"""The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
+
 NEEDED_DISK_KIB = 1024 * 1024
 """One GiB in the Nix store: a Caddy build and one more system generation."""
 
@@ -32,6 +35,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         # all else would be noise: nothing of the recipe exists outside NixOS
         return ["The server is not NixOS; this package changes /etc/nixos and needs nixos-rebuild."]
     return [
+        *_nixos_version(facts),
         *_missing_commands(facts),
         *_configuration(facts, wanted),
         *_tailscale_version(facts),
@@ -40,6 +44,17 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_funnel_port(facts, wanted),
         *_immich(facts, wanted),
         *_disk(facts),
+    ]
+
+
+def _nixos_version(facts: Mapping[str, Any]) -> list[str]:
+    """Refuse a release known to be too old; a version that cannot be read is left to the build."""
+    text = str(facts.get("nixosVersion") or "")
+    year, _, month = text.partition(".")
+    if not (year.isdigit() and month.isdigit()) or (int(year), int(month)) >= LOWEST_NIXOS:
+        return []
+    return [
+        f"NixOS {text} lacks Go 1.26, which the edge is built with; upgrade the server to 26.05 or newer."
     ]
 
 

@@ -286,7 +286,12 @@ BAD = [
         "funnelPort: 443",
     ),
     ({"proxyPort": 2283}, "proxyPort = 2283: is the port of immichPort as well", "proxyPort: 8443"),
-    ({"proxyPort": 22}, "proxyPort = 22: is the port of sshPort as well", "proxyPort: 8443"),
+    (
+        {"proxyPort": 2222, "sshPort": 2222},
+        "proxyPort = 2222: is the port of sshPort as well",
+        "proxyPort: 8443",
+    ),
+    ({"proxyPort": 443}, "proxyPort = 443: must be a whole number from 1024 to 65535", "proxyPort: 8443"),
     ({"immichPort": 22}, "immichPort = 22: is the port of sshPort as well", "immichPort: 2283"),
     ({"devices": {"name": "x"}}, "must be a list", "devices: [{name: phone-anna, platform: ios}]"),
     ({"devices": ["phone"]}, "devices[0] = 'phone': must be a group of settings", "{name: phone-anna"),

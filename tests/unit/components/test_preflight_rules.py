@@ -13,6 +13,7 @@ WANTED = Wanted(config_dir="/etc/nixos", immich_port=2283, proxy_port=8443, funn
 
 SOUND: dict[str, Any] = {
     "nixos": True,
+    "nixosVersion": "26.05",
     "root": True,
     "tailscaleVersion": "1.102.5",
     "tailscale": {
@@ -53,6 +54,7 @@ def test_a_sound_server_has_no_problems() -> None:
     ("path", "value", "words"),
     [
         ("nixos", False, "not NixOS"),
+        ("nixosVersion", "25.11", "NixOS 25.11 lacks Go 1.26"),
         ("commands", ["curl", "flock"], "lacks the commands curl, flock"),
         ("configuration.exists", False, "no /etc/nixos/configuration.nix"),
         ("configuration.lanImport", "commented", "./lan-immich.nix"),
@@ -110,6 +112,11 @@ def test_all_faults_are_told_at_once() -> None:
 )
 def test_what_the_node_serves_elsewhere_and_our_own_funnel_are_fine(serve: Any) -> None:
     assert problems(facts_with("funnel", serve), WANTED) == []
+
+
+@pytest.mark.parametrize("version", ["26.05", "26.11", "27.05", "", None, "unstable"])
+def test_a_release_that_is_new_enough_or_unreadable_is_left_to_the_build(version: str | None) -> None:
+    assert problems(facts_with("nixosVersion", version), WANTED) == []
 
 
 def test_a_configuration_already_swapped_is_fine() -> None:
