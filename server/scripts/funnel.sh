@@ -38,8 +38,7 @@ url() {
 
 # Closing waits for nobody for long: it is safe at any moment, and must work while a rebuild holds the lock.
 lock_briefly() {
-  mkdir -p "${LOCK%/*}"
-  exec 9>"$LOCK"
+  open_lock
   flock -w 15 9 || say "Another run holds $LOCK; closing without waiting for it"
 }
 

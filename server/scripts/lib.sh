@@ -56,10 +56,17 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "This must run as root; use sudo."
 }
 
+# Root's alone: whoever can open the file could hold the lock, and keep a lost device from being withdrawn.
+open_lock() {
+  mkdir -p "${LOCK%/*}"
+  umask 077
+  exec 9>"$LOCK"
+  umask 022
+}
+
 # Two runs never change the server at the same time: `lock` waits five minutes for the other one.
 lock() {
-  mkdir -p "${LOCK%/*}"
-  exec 9>"$LOCK"
+  open_lock
   flock -w 300 9 ||
     die "Another run is still changing this server and holds $LOCK; wait until it has ended and run this again."
 }

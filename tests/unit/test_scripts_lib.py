@@ -126,6 +126,14 @@ def test_a_second_run_waits_and_then_says_so(machine: Machine) -> None:
     assert machine.run_text(f"{LIBRARY}\nlock\necho got it").stdout == "got it\n"
 
 
+def test_nobody_but_root_can_hold_the_lock(machine: Machine) -> None:
+    for script, arguments in (("devices", ("withdraw", "phone")), ("funnel", ("close", "443", "8443"))):
+        machine.run(script, *arguments)
+        lock = machine.root / "run/lock/immich-exposure.lock"
+        assert lock.stat().st_mode & 0o777 == 0o600
+        lock.unlink()
+
+
 def test_failure_runs_the_undo_and_keeps_the_status(machine: Machine) -> None:
     undo = f"{LIBRARY}\nundone() {{ say undone; false; say still going; }}\nUNDO=undone\n"
     assert machine.run_text(f"{undo}exit 7").status == 7
