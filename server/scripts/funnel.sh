@@ -54,10 +54,13 @@ need_free_port() {
       "configuration first."
 }
 
+# The timer counts seconds, whatever becomes of the clock: when it fires, its lease is over. (systemd would expand a "$".)
 arm_lease_timer() {
   stop_lease_timer
+  lease_line=$(cat "$LEASE")
   systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active="$1" --timer-property=AccuracySec=100ms \
-    systemctl start immich-exposure-lease.service >"$WORK/timer.log" 2>&1 </dev/null ||
+    --setenv=PATH="$PATH" sh -c "! grep -qx '$lease_line' '$LEASE' || rm '$LEASE'; systemctl start immich-exposure-lease.service" \
+    >"$WORK/timer.log" 2>&1 </dev/null ||
     die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
 }
 

@@ -30,7 +30,9 @@ BOTH: dict[str, Any] = {
 COMMAND = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://localhost:8443"
 ARM = (
     "systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active={} "
-    "--timer-property=AccuracySec=100ms systemctl start immich-exposure-lease.service"
+    "--timer-property=AccuracySec=100ms --setenv=PATH=... sh -c ! grep -qx 'until {}' "
+    "'/var/lib/immich-exposure/lease' || rm '/var/lib/immich-exposure/lease'; "
+    "systemctl start immich-exposure-lease.service"
 )
 NOW = 1000000
 
@@ -87,7 +89,11 @@ def test_open_is_raw_tcp_with_a_lease_written_before(machine: Machine) -> None:
     assert result(funnel(machine, "open", 300)) == {"openedAt": NOW, "url": f"https://{DOMAIN}/"}
     assert serving(machine) == OPEN
     assert lease(machine) == f"until {NOW + 300}\n"
-    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300), COMMAND]
+    assert changes(machine) == [
+        "systemctl stop immich-exposure-lease-end.timer",
+        ARM.format(300, NOW + 300),
+        COMMAND,
+    ]
 
 
 def test_open_again_only_renews_the_lease(machine: Machine) -> None:
@@ -98,7 +104,7 @@ def test_open_again_only_renews_the_lease(machine: Machine) -> None:
     result(funnel(machine, "open", 300))
     assert serving(machine) == OPEN
     assert lease(machine) == f"until {NOW + 1300}\n"
-    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300)]
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300, NOW + 1300)]
 
 
 def test_open_beside_other_tools(machine: Machine) -> None:
@@ -311,7 +317,10 @@ def test_confirm_until_a_moment(machine: Machine) -> None:
     funnel(machine, "open", 300)
     machine.forget_commands()
     assert result(funnel(machine, "confirm", NOW + 3600)) == {"lease": f"until {NOW + 3600}"}
-    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(3600)]
+    assert changes(machine) == [
+        "systemctl stop immich-exposure-lease-end.timer",
+        ARM.format(3600, NOW + 3600),
+    ]
     machine.remember(clock=str(NOW + 3599))
     funnel(machine, "enforce")
     assert serving(machine) == OPEN
@@ -364,6 +373,18 @@ def test_enforce_closes_without_a_lease_that_makes_sense(
         machine.write(machine.state / "lease", text)
     assert funnel(machine, "enforce").status == 0
     assert serving(machine) == (OPEN if kept else {})
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(machine: Machine, confirmed: bool) -> None:
+    machine.fake("systemd-run", 'for word; do :; done; printf "%s" "$word" >"$FAKES/armed"')
+    funnel(machine, "open", 300)
+    if confirmed:
+        funnel(machine, "confirm")
+    machine.remember(clock=str(NOW - 86_400))
+    machine.run_text((machine.fakes / "armed").read_text())
+    assert funnel(machine, "enforce").status == 0
+    assert serving(machine) == (OPEN if confirmed else {})
 
 
 def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
