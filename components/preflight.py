@@ -27,7 +27,29 @@ class _Provider(ResourceProvider):
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        refuse_moving(_olds, _news)
         return UpdateResult(examine(_news))
+
+
+def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
+    """Refuse to go on elsewhere with an exposure that stands.
+
+    No command is ever replaced, so what is left behind would stay open, and no run would know of it any more.
+    A new address of the same machine (its host key tells) and a machine that was set up anew are fine.
+
+    Raises ``PreflightError`` for another server or another ``configDir``.
+    """
+    if olds["host"] != news["host"] and olds["hostKey"] != news["hostKey"]:
+        raise PreflightError(
+            f"Immich is exposed on {olds['host']}, which would stay open if {news['host']} took its place; "
+            "run pulumi destroy first, which still goes to the old server. If that one is gone for good, forget "
+            "it with pulumi stack rm --force --preserve-config; the keystore stays."
+        )
+    if olds["configDir"] != news["configDir"]:
+        raise PreflightError(
+            f"The configuration in {olds['configDir']} exposes Immich, and nothing would restore it once "
+            f"configDir is {news['configDir']}; run pulumi destroy first."
+        )
 
 
 def examine(props: dict[str, Any]) -> dict[str, Any]:
