@@ -42,8 +42,8 @@ def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
     if olds["host"] != news["host"] and olds["hostKey"] != news["hostKey"]:
         raise PreflightError(
             f"Immich is exposed on {olds['host']}, which would stay open if {news['host']} took its place; "
-            "run pulumi destroy first, which still goes to the old server. If that one is gone for good, forget "
-            "it with pulumi stack rm --force --preserve-config; the keystore stays."
+            "run pulumi destroy first, which still goes to the old server. If that one is gone for good, "
+            "forget it with pulumi stack rm --force --preserve-config; the keystore stays."
         )
     if olds["configDir"] != news["configDir"]:
         raise PreflightError(
