@@ -106,8 +106,9 @@ class Operator:
         return path
 
     def devices(self, *names: str) -> None:
-        """Configure exactly these devices."""
-        self.set(devices=[{"name": name, "platform": "linux"} for name in names])
+        """Configure exactly these devices; those that are there already stay as they are."""
+        known = {device["name"]: device for device in self.settings["devices"]}
+        self.set(devices=[known.get(name, {"name": name, "platform": "linux"}) for name in names])
 
     def init(self) -> None:
         """Create the stack, and its keystore passphrase as an encrypted setting."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import threading
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+
+from tests.lab.operator import PASSPHRASE, STATE_PASSPHRASE, Operator
 
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
@@ -14,10 +19,34 @@ PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 def found_in(text: str, secrets: Mapping[str, str]) -> list[str]:
     """Return the names of the secrets that stand in the text, and ``a private key`` when any PEM key does.
 
-    Line breaks may be escaped, as in JSON.
+    Line breaks may be escaped, as in JSON. A secret is found in each of its ``spellings``.
     """
-    names = [name for name, secret in secrets.items() if secret and secret in text]
+    names = [name for name, secret in secrets.items() if any(word in text for word in spellings(secret))]
     return names + (["a private key"] if PRIVATE_KEY.search(text) else [])
+
+
+def spellings(secret: str) -> set[str]:
+    """Return a secret as it is, in JSON, in a URL, and in base64 whatever stands before and after it."""
+    assert len(secret) > 8, "too short to search for"
+    words = {secret, json.dumps(secret)[1:-1], urllib.parse.quote(secret), urllib.parse.quote_plus(secret)}
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + secret.encode()).decode().rstrip("=")
+        # the first and the last characters hold bits of the neighbours as well
+        words.add(encoded[4 if before else 0 : -1])
+    return words
+
+
+def secrets_of(operator: Operator) -> dict[str, str]:
+    """Return by name what must be seen nowhere; ``log`` forgets the command that was asked to show it."""
+    passwords = operator.outputs(show_secrets=True)["bundlePasswords"]
+    operator.log.pop()
+    ssh_key = Path(operator.settings["sshPrivateKeyFile"]).read_text(encoding="ascii").splitlines()
+    return {
+        "the keystore's passphrase": PASSPHRASE,
+        "the state's passphrase": STATE_PASSPHRASE,
+        "the SSH key": ssh_key[2],
+        **{f"the bundle password of {name}": password for name, password in passwords.items()},
+    }
 
 
 def found_in_files(files: Iterable[Path], secrets: Mapping[str, str]) -> list[str]:

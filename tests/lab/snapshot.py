@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab import Lab
@@ -13,7 +13,10 @@ SERVER_FOLDERS = "/etc/nixos /var/lib/immich-exposure"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of configuration and state, the system generation, what Tailscale serves, and who logged in."""
+    """What makes the server what it is, and how often somebody logged in.
+
+    ``files`` has, for configuration and state, one line per content and one per mode and owner.
+    """
 
     files: str
     generation: str
@@ -26,13 +29,29 @@ def snapshot(lab: Lab) -> Snapshot:
     logins = int(
         output(lab, "sudo journalctl -t sshd -o cat --no-pager | grep -c '^Accepted publickey' || :")
     )
-    files = output(lab, f"sudo find {SERVER_FOLDERS} -type f -exec sha256sum {{}} + 2>/dev/null | sort")
+    contents = f"sudo find {SERVER_FOLDERS} -type f -exec sha256sum {{}} + 2>/dev/null"
+    owners = f"sudo find {SERVER_FOLDERS} -printf '%M %u:%g %p\\n' 2>/dev/null"
+    files = output(lab, f"{{ {contents}; {owners}; }} | sort")
     generation = output(lab, "readlink /nix/var/nix/profiles/system")
     serve = output(lab, "sudo tailscale serve status --json")
     return Snapshot(files, generation, serve, logins)
 
 
 LOGINS_OF_ONE_LOOK = 4
+
+
+def assert_nobody_came(before: Snapshot, after: Snapshot) -> None:
+    """Assert that between two looks nothing changed, and that nobody but the second look logged in."""
+    assert after == replace(before, logins=before.logins + LOGINS_OF_ONE_LOOK)
+
+
+def changed_files(before: Snapshot, after: Snapshot) -> dict[str, set[str]]:
+    """Return the paths whose content, mode or owner is there in one look alone: ``gone`` and ``new``."""
+    was, now = set(before.files.splitlines()), set(after.files.splitlines())
+    return {
+        kind: {line.split()[-1] for line in lines}
+        for kind, lines in (("gone", was - now), ("new", now - was))
+    }
 
 
 def output(lab: Lab, command: str) -> str:
