@@ -64,6 +64,12 @@ NEEDS = (
     Need("shellcheck", "shellcheck", "linting the server's scripts"),
 )
 
+# Of use to a few tests alone, and large; those tests ask for it.
+NODE = (
+    Need("node", "nodejs", "back ends that read paths in their own way"),
+    Need("npm", "npm", "installing Express"),
+)
+
 
 def find(program: str) -> Path | None:
     """The program on PATH or in an administrator's folder."""

@@ -100,7 +100,7 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
 def _body_size(stream: io.BufferedIOBase, headers: Mapping[str, list[str]], backend: Backend) -> int:
     if "chunked" in "".join(headers.get("transfer-encoding", [])):
         total = 0
-        while size := int(stream.readline().split(b";")[0], 16):
+        while size := int(stream.readline().split(b";")[0] or b"0", 16):  # an empty line: it broke off
             total += len(stream.read(size))
             backend.arrived += size
             stream.readline()
