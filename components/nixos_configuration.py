@@ -22,7 +22,7 @@ def server_files(settings: str) -> tuple[PayloadFile, ...]:
     The Go program comes last: its list of checksums is long, and what decides who gets in stands above it.
     """
     folders = ("fail2ban", "scripts")
-    plain = [SERVER_FILES / "Caddyfile"]
+    plain = [SERVER_FILES / "Caddyfile", SERVER_FILES / "versions.json"]
     plain += [
         path for folder in folders for path in sorted((SERVER_FILES / folder).rglob("*")) if path.is_file()
     ]

@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LOWEST_TAILSCALE = (1, 98, 9)
-"""Older versions lack the PROXY protocol or have known faults; 1.98.9 is the first one that serves us."""
-
-REFUSED_TAILSCALE = frozenset({(1, 102, 0), (1, 102, 1)})
-"""These reject every funnel connection (tailscale/tailscale#20739)."""
+from components.version_floors import load, parse_version
 
 LOWEST_NIXOS = (26, 5)
 """The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
@@ -79,15 +75,6 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     return []
 
 
-def parse_version(text: str) -> tuple[int, int, int] | None:
-    """Return ``(major, minor, patch)`` of a version such as ``1.98.9-t0a1b``, or ``None``."""
-    numbers = text.split("-", 1)[0].split("+", 1)[0].split(".")
-    if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
-        return None
-    major, minor, patch = (int(number) for number in numbers)
-    return major, minor, patch
-
-
 def _tailscale_version(facts: Mapping[str, Any]) -> list[str]:
     text = facts.get("tailscaleVersion")
     if not text:
@@ -95,12 +82,14 @@ def _tailscale_version(facts: Mapping[str, Any]) -> list[str]:
     version = parse_version(str(text))
     if version is None:
         return [f"The server's Tailscale version {text!r} cannot be read; install a released version."]
-    if version in REFUSED_TAILSCALE:
+    floor = load()["tailscale"]
+    if version in floor.refused:
+        return [f"Tailscale {text} {floor.refused[version]}."]
+    if not floor.accepts(version):
         return [
-            f"Tailscale {text} rejects every funnel connection; use 1.102.2 or newer, or 1.98.9 to 1.101."
+            f"Tailscale {text} is too old; set services.tailscale.package to version {floor.lowest_text()} "
+            "or newer."
         ]
-    if version < LOWEST_TAILSCALE:
-        return [f"Tailscale {text} is too old; set services.tailscale.package to version 1.98.9 or newer."]
     return []
 
 
@@ -187,7 +176,19 @@ def _immich(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on "
             "the LAN and create the administrator account first."
         ]
-    return []
+    return _immich_version(immich.get("version"))
+
+
+def _immich_version(text: object) -> list[str]:
+    """Refuse a version known to be unsafe for visitors; one that cannot be read is the owner's to judge."""
+    version, floor = parse_version(str(text or "")), load()["immich"]
+    if version is None or floor.accepts(version):
+        return []
+    known = ", ".join(reason.id for reason in floor.because)
+    return [
+        f"Immich {text} has known faults in what visitors see ({known}); set services.immich.package to "
+        f"version {floor.lowest_text()} or newer."
+    ]
 
 
 def _disk(facts: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@
 let
   files = ./immich-exposure;
   settings = builtins.fromJSON (builtins.readFile (files + "/settings.json"));
+  versions = builtins.fromJSON (builtins.readFile (files + "/versions.json"));
   domainFile = files + "/domain";
   domain = lib.optionalString (builtins.pathExists domainFile) (lib.fileContents domainFile);
 
@@ -35,7 +36,7 @@ let
   # Caddy 2.11.9 needs Go 1.26, which is not every nixpkgs' default.
   caddy = (pkgs.buildGo126Module or pkgs.buildGoModule) {
     pname = "immich-exposure-caddy";
-    version = "2.11.9";
+    version = versions.caddy.pinned;
     src = files + "/caddy";
     inherit vendorHash;
     env.CGO_ENABLED = 0;
@@ -176,6 +177,11 @@ let
   # --- Assertions -----------------------------------------------------------------------------------------------------
 
   tailscaleVersion = config.services.tailscale.package.version;
+  accepted = program: version:
+    lib.versionAtLeast version versions.${program}.lowest && !(versions.${program}.refused ? ${version});
+  # A package without a version is of the owner's own making, and theirs to judge.
+  immichVersion = config.services.immich.package.version or versions.immich.lowest;
+  immichFaults = config.services.immich.package.meta.knownVulnerabilities or [ ];
   definedBy = name: lib.any (file: baseNameOf (toString file) == name) options.services.immich.enable.files;
 in
 {
@@ -186,9 +192,16 @@ in
         message = "The exposure of Immich needs Tailscale on this server; set services.tailscale.enable = true.";
       }
       {
-        assertion = lib.versionAtLeast tailscaleVersion "1.98.9" && !lib.elem tailscaleVersion [ "1.102.0" "1.102.1" ];
+        assertion = accepted "tailscale" tailscaleVersion;
         message = "Tailscale ${tailscaleVersion} rejects funnel connections with a PROXY header; set"
-          + " services.tailscale.package to version 1.98.9 or newer, other than 1.102.0 and 1.102.1.";
+          + " services.tailscale.package to version ${versions.tailscale.lowest} or newer, other than"
+          + " ${lib.concatStringsSep " and " (lib.attrNames versions.tailscale.refused)}.";
+      }
+      {
+        assertion = accepted "immich" immichVersion;
+        message = "Immich ${immichVersion} has known faults in what visitors see"
+          + " (${lib.concatMapStringsSep ", " (reason: reason.id) versions.immich.because}); set"
+          + " services.immich.package to version ${versions.immich.lowest} or newer.";
       }
       {
         assertion = !definedBy "lan-immich.nix";
@@ -212,6 +225,11 @@ in
           + " which writes it.";
       }
     ];
+
+    # nixpkgs refuses such a package unless the owner has permitted it, which is forgotten sooner than it is undone.
+    warnings = lib.optional (immichFaults != [ ]) ("nixpkgs marks Immich ${immichVersion} as insecure"
+      + " (${lib.concatStringsSep "; " immichFaults}), and it is open to the internet; upgrade the channel, or run pulumi"
+      + " destroy until it is mended.");
 
     services.immich = {
       enable = true;

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import toolchain
+from components.version_floors import load as load_floors
+from components.version_floors import parse_version
 from lab.nixos import switch_to_configuration
 from tests.server.certificates import TestAuthority
 from tests.server.nix import DOMAIN, PROJECT, SETTINGS, ConfigFolder, Nix, read_unit
@@ -360,6 +362,49 @@ def test_tailscale_must_pass_proxy_headers(
             f"- Tailscale {version} rejects funnel connections with a PROXY header; set services.tailscale"
             in complaint
         )
+
+
+def _immich(exposed: ConfigFolder, version: str, faults: str) -> None:
+    exposed.add(
+        f'services.immich.package = pkgs.jq // {{ version = "{version}"; '
+        f"meta.knownVulnerabilities = [ {faults} ]; }};"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"), [("2.7.2", False), ("1.150.0", False), ("2.7.3", True), ("3.1.0", True)]
+)
+def test_immich_must_be_safe_for_visitors(
+    nix: Nix, exposed: ConfigFolder, version: str, accepted: bool
+) -> None:
+    _immich(exposed, version, "")
+    if accepted:
+        nix.build(exposed.configuration)
+    else:
+        assert f"- Immich {version} has known faults in what visitors see (CVE-2026-40096" in nix.complaint(
+            exposed.configuration
+        )
+
+
+def test_an_insecure_immich_is_told(nix: Nix, exposed: ConfigFolder) -> None:
+    assert "insecure" not in nix.warnings(exposed.configuration)
+    _immich(exposed, "3.1.0", '"CVE-2030-1"')
+    told = nix.warnings(exposed.configuration)
+    assert "nixpkgs marks Immich 3.1.0 as insecure (CVE-2030-1)" in told
+
+
+def test_the_go_program_keeps_to_the_floors() -> None:
+    text = (GO_SOURCE / "go.mod").read_text()
+    floors = load_floors()
+    for name, module in (
+        ("caddy", r"github\.com/caddyserver/caddy/v2 v"),
+        ("caddy-ratelimit", r"github\.com/mholt/caddy-ratelimit v"),
+        ("go", r"^go "),
+    ):
+        [required] = re.findall(rf"{module}(\S+)", text, re.MULTILINE)
+        version = parse_version(required)
+        assert version is not None and floors[name].accepts(version)
+        assert floors[name].pinned in (None, version)
 
 
 def _with_the_lan(exposed: ConfigFolder) -> None:

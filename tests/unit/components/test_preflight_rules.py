@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.preflight_rules import Wanted, funnel_port_allowed, parse_version, problems
+from components.preflight_rules import Wanted, funnel_port_allowed, problems
+from components.version_floors import FILE, load, parse_version
 
 WANTED = Wanted(config_dir="/etc/nixos", immich_port=2283, proxy_port=8443, funnel_port=443)
 
@@ -28,7 +30,7 @@ SOUND: dict[str, Any] = {
         },
     },
     "proxyPortOwner": "",
-    "immich": {"ping": True, "initialized": True},
+    "immich": {"ping": True, "initialized": True, "version": "3.1.0"},
     "configuration": {"exists": True, "lanImport": "active", "exposeImport": "commented"},
     "diskFreeKiB": {"/nix": 40_000_000, "/var": 40_000_000},
     "commands": [],
@@ -83,6 +85,8 @@ def test_a_sound_server_has_no_problems() -> None:
         ("immich.ping", False, "does not answer on port 2283"),
         ("immich.initialized", False, "no administrator"),
         ("immich.initialized", None, "no administrator"),
+        ("immich.version", "2.7.2", "Immich 2.7.2 has known faults in what visitors see (CVE-2026-40096"),
+        ("immich.version", "1.142.1", "set services.immich.package to version 2.7.3 or newer"),
         ("diskFreeKiB", {"/nix": 1000}, "are free on /nix"),
     ],
 )
@@ -131,6 +135,36 @@ def test_a_configuration_already_swapped_is_fine() -> None:
 )
 def test_versions_are_read_or_refused(text: str, version: tuple[int, int, int] | None) -> None:
     assert parse_version(text) == version
+
+
+@pytest.mark.parametrize("version", ["2.7.3", "2.10.0", "3.1.0", "3.2.2-rc.1", None, "unknown"])
+def test_an_immich_that_is_new_enough_or_unreadable_is_left_to_the_owner(version: str | None) -> None:
+    assert problems(facts_with("immich.version", version), WANTED) == []
+
+
+def test_each_floor_has_its_reasons() -> None:
+    floors = load()
+    assert set(floors) == {"caddy", "caddy-ratelimit", "go", "tailscale", "immich"}
+    for floor in floors.values():
+        assert floor.because and all(
+            text.endswith(".") for reason in floor.because for text in (reason.about, reason.guard)
+        )
+        assert all(version > floor.lowest for version in floor.refused), "the floor refuses it already"
+        assert floor.pinned is None or floor.accepts(floor.pinned)
+    lowest = {name: floor.lowest_text() for name, floor in floors.items()}
+    assert (lowest["caddy"], lowest["tailscale"], lowest["immich"]) == ("2.11.4", "1.98.9", "2.7.3")
+
+
+def test_the_floors_are_three_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "versions.json"
+    broken.write_text(FILE.read_text().replace("2.11.4", "2.11"))
+    monkeypatch.setattr("components.version_floors.FILE", broken)
+    load.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="'2.11', which is no version of three numbers"):
+            load()
+    finally:
+        load.cache_clear()
 
 
 def test_funnel_ports_may_be_ranges() -> None:

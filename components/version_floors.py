@@ -1,0 +1,77 @@
+"""Which versions are too old or broken: `server/versions.json`, which expose-immich.nix reads as well.
+
+A version is three numbers; what follows a `-` or `+` does not count. Knows no Pulumi.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = Path(__file__).resolve().parents[1] / "server/versions.json"
+
+Version = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An advisory or issue, what it is about, and which guard of ours holds without the newer version."""
+
+    id: str
+    about: str
+    guard: str
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The versions of one program: `lowest`, those `refused` with what is wrong with each, and why."""
+
+    lowest: Version
+    refused: Mapping[Version, str]
+    because: tuple[Reason, ...]
+    pinned: Version | None = None
+
+    def lowest_text(self) -> str:
+        """Return the lowest version as one writes it."""
+        return ".".join(str(number) for number in self.lowest)
+
+    def accepts(self, version: Version) -> bool:
+        """Return whether a version is new enough and not refused."""
+        return version >= self.lowest and version not in self.refused
+
+
+def parse_version(text: str) -> Version | None:
+    """Return ``(major, minor, patch)`` of a version such as ``1.98.9-t0a1b``, or ``None``."""
+    numbers = text.split("-", 1)[0].split("+", 1)[0].split(".")
+    if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
+        return None
+    major, minor, patch = (int(number) for number in numbers)
+    return major, minor, patch
+
+
+@functools.cache
+def load() -> Mapping[str, Floor]:
+    """Read the file; raises ValueError where it holds a version that is none."""
+    text = json.loads(FILE.read_text(encoding="utf-8"))
+    return {program: _floor(fields) for program, fields in text.items()}
+
+
+def _floor(fields: Mapping[str, object]) -> Floor:
+    refused, because = fields["refused"], fields["because"]
+    assert isinstance(refused, dict) and isinstance(because, list)
+    return Floor(
+        lowest=_version(str(fields["lowest"])),
+        refused={_version(text): why for text, why in refused.items()},
+        because=tuple(Reason(**reason) for reason in because),
+        pinned=_version(str(fields["pinned"])) if "pinned" in fields else None,
+    )
+
+
+def _version(text: str) -> Version:
+    version = parse_version(text)
+    if version is None:
+        raise ValueError(f"{FILE.name} holds {text!r}, which is no version of three numbers.")
+    return version
