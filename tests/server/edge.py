@@ -238,19 +238,30 @@ class Edge:
 
         With TLS 1.3 a refused client certificate only shows at the first read, that is in `Connection.send`.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self._server_authority.certificate)
+        context = self.tls_context(identity, version=version, protocols=protocols)
         context.check_hostname = server_name == DOMAIN
-        context.minimum_version = context.maximum_version = version
-        context.set_alpn_protocols(list(protocols))
-        if identity is not None:
-            context.load_cert_chain(identity.certificate, identity.key)
         plain = self.dial(proxy_line(address))
         try:
             return Connection(context.wrap_socket(plain, server_hostname=server_name))
         except OSError as problem:
             plain.close()
             raise ConnectionDroppedError(str(problem)) from problem
+
+    def tls_context(
+        self,
+        identity: Identity | None = None,
+        *,
+        version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        protocols: Sequence[str] = ("http/1.1",),
+    ) -> ssl.SSLContext:
+        """Return what a visitor's TLS needs: trust in the server's authority, and the identity."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self._server_authority.certificate)
+        context.minimum_version = context.maximum_version = version
+        context.set_alpn_protocols(list(protocols))
+        if identity is not None:
+            context.load_cert_chain(identity.certificate, identity.key)
+        return context
 
     def ask(
         self,
