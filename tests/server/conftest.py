@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,10 +30,9 @@ class EdgeMaker(Protocol):
     ) -> Edge: ...
 
 
-@pytest.fixture(scope="session")
-def caddy_program() -> Iterator[Path]:
-    """Return a Caddy that the user of the edge may run, wherever the project lies."""
-    program = toolchain.program("caddy")
+@contextlib.contextmanager
+def program_for_everybody(program: Path) -> Iterator[Path]:
+    """Lend a copy of a program that the user of the edge may run, wherever the project lies."""
     if caddy_user() is None:
         yield program
         return
@@ -44,6 +44,13 @@ def caddy_program() -> Iterator[Path]:
         yield copy
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def caddy_program() -> Iterator[Path]:
+    """Return a Caddy that the user of the edge may run."""
+    with program_for_everybody(toolchain.program("caddy")) as program:
+        yield program
 
 
 @pytest.fixture(scope="session")

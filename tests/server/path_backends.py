@@ -125,13 +125,7 @@ class Normalising:
         if "upgrade" in received.headers:
             operation = "upgrade"
         queries = tuple(
-            {
-                name.lower(): values
-                for name, values in urllib.parse.parse_qs(
-                    query, keep_blank_values=True, separator=separator
-                ).items()
-            }
-            for separator in "&;"
+            urllib.parse.parse_qs(text, keep_blank_values=True) for text in (query, query.replace(";", "&"))
         )
         return Hit(received.method, received.target, received.headers, operation, queries)
 

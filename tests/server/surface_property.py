@@ -72,7 +72,7 @@ def _operation_objections(hit: Hit, features: Sequence[str]) -> Iterator[str]:
     row = next(row for row in TABLE.rows if hit.operation in row.operations)
     for query in hit.queries:
         keys = [query[name] for name in ("key", "slug") if name in query]
-        if any(len(values) != 1 for values in keys):
+        if row.link and any(len(values) != 1 for values in keys):
             yield "its key is not one string"
         if row.link and not any(values and values[0] for values in keys):
             yield "it has no key of a link"
