@@ -132,6 +132,11 @@ activate_as_test() {
       newly_failed=$(comm -13 "$WORK/failed-before" "$WORK/failed-after" | tr '\n' ' ')
       [ -z "$newly_failed" ] ||
         reject "these units failed in it: ${newly_failed% }"
+      # After a reload that failed Caddy runs on with its old configuration, and all the looking would be at that.
+      case $(systemctl show --property=ReloadResult --value caddy </dev/null) in
+        '' | success) ;;
+        *) reject "caddy did not take over its new configuration (see \"journalctl -u caddy\")" ;;
+      esac
       ;;
     *) reject "its activation failed (exit status $activate_status)" ;;
   esac

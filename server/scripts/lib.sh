@@ -254,8 +254,10 @@ close_funnel() {
     rm -f "$FUNNEL_RECORD"
     return 0
   fi
+  close_found=
   for close_try in 1 2 3; do
     read_funnel "$1" "$2"
+    : "${close_found:=$FUNNEL}"
     case $FUNNEL in shut | foreign) break ;; *) ;; esac
     [ "$close_try" = 1 ] || sleep 1
     say "Closing the funnel on port $1"
@@ -270,7 +272,7 @@ close_funnel() {
     read_funnel "$1" "$2"
   done
   case $FUNNEL in
-    shut) ;;
+    shut) [ "$close_found" = shut ] || cut_connections ;;
     foreign) say "Port $1 is in use by another tool's serve entry, which stays as it is" ;;
     *)
       # A stopped Tailscale lets its whole configuration be reset, but no part of it be changed.
@@ -281,6 +283,14 @@ close_funnel() {
       ;;
   esac
   rm -f "$FUNNEL_RECORD"
+}
+
+# A closed funnel lets nobody in, but tailscaled goes on carrying what is connected already, for as long as both ends like. So
+# the other end hangs up: behind a closed funnel nobody else needs Caddy.
+cut_connections() {
+  if active caddy; then
+    systemctl restart caddy >/dev/null 2>&1 </dev/null || say "Caddy did not start again; see \"journalctl -u caddy\""
+  fi
 }
 
 # The one-shot timer that ends a lease to the second; the minute's timer in the NixOS module is its safety net.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
+import ssl
 from collections.abc import Mapping
 
-from lab import Lab, Refused, Reply
+from lab import Lab, Refused, Reply, places
 from pki import ProbeCredential
 
 FORBIDDEN = '403 {"status":403}'
@@ -49,3 +52,33 @@ def seen(
     except Refused:
         return REFUSED
     return summary(reply)
+
+
+class OpenConnection:
+    """A visitor's or a device's connection through the operator's window, kept open between requests."""
+
+    def __init__(
+        self, lab: Lab, credential: ProbeCredential | None = None, passphrase: str | None = None
+    ) -> None:
+        context = ssl.create_default_context(cafile=lab.info()["roots_file"])
+        if credential is not None:
+            context.load_cert_chain(credential.certificate_path, credential.key_path, passphrase)
+        self._connection = http.client.HTTPConnection(places.DOMAIN)
+        plain = socket.create_connection((places.WINDOW_HOST, places.WINDOW_PORT), 20)
+        self._connection.sock = context.wrap_socket(plain, server_hostname=places.DOMAIN)
+        self._connection.auto_open = 0  # never a new connection in place of one that was cut
+
+    def status(self, path: str) -> int:
+        """Ask once more on the same connection and return the status; raises when it has been cut."""
+        self._connection.request("GET", path)
+        response = self._connection.getresponse()
+        response.read()
+        return response.status
+
+    def is_cut(self) -> bool:
+        """Return whether the other side has hung up."""
+        try:
+            self.status("/api/server/config")
+        except (OSError, http.client.HTTPException):
+            return True
+        return False

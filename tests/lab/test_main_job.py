@@ -5,9 +5,7 @@ The tests of this file tell one story and run in the order in which they stand.
 
 from __future__ import annotations
 
-import http.client
 import re
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ import pytest
 from lab import Lab, places
 from pki import Keystore, ProbeCredential
 from tests.lab.operator import PASSPHRASE, Operator
-from tests.lab.outside import FORBIDDEN, REFUSED, seen
+from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
 from tests.lab.snapshot import (
     Snapshot,
     assert_nobody_came,
@@ -263,32 +261,10 @@ def test_a_new_device_is_its_own_business(story: Story) -> None:
     assert caddy_life(story.lab) == caddy
 
 
-class OpenConnection:
-    """A device's connection through the operator's window, kept open between requests."""
-
-    def __init__(self, lab: Lab, credential: ProbeCredential) -> None:
-        context = ssl.create_default_context(cafile=lab.info()["roots_file"])
-        context.load_cert_chain(credential.certificate_path, credential.key_path, PASSPHRASE)
-        self.connection = http.client.HTTPSConnection(
-            places.WINDOW_HOST, places.WINDOW_PORT, context=context, timeout=20
-        )
-        # the name is not that of the window's address
-        plain = self.connection._create_connection((places.WINDOW_HOST, places.WINDOW_PORT), 20)  # type: ignore[attr-defined]
-        self.connection.sock = context.wrap_socket(plain, server_hostname=places.DOMAIN)
-
-    def status(self) -> int:
-        """Ask once more on the same connection and return the status."""
-        assert self.connection.sock is not None, "the connection has been closed"
-        self.connection.request("GET", PING, headers={"Host": places.DOMAIN})
-        response = self.connection.getresponse()
-        response.read()
-        return response.status
-
-
 def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
     before, caddy = snapshot(story.lab), caddy_life(story.lab)
-    open_connection = OpenConnection(story.lab, story.device("tablet"))
-    assert open_connection.status() == 200
+    open_connection = OpenConnection(story.lab, story.device("tablet"), PASSPHRASE)
+    assert open_connection.status(PING) == 200
     file = f"{DEVICES}/{story.enrolled()['tablet']}"
     story.operator.devices("phone", "laptop")
     planned = story.operator.planned()
@@ -297,7 +273,7 @@ def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
     story.operator.up()
     assert set(story.operator.changes()) == {"delete", "same"}
     with story.immich_hears_nothing():
-        assert open_connection.status() == 403
+        assert open_connection.status(PING) == 403
     assert story.sees("phone") == "200"
     after = snapshot(story.lab)
     assert changed_files(before, after) == {"gone": {file}, "new": set()}

@@ -248,6 +248,16 @@ def test_close_alone_resets(machine: Machine, mine: dict[str, Any]) -> None:
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer"]
 
 
+def test_closing_cuts_who_is_connected_once(machine: Machine) -> None:
+    machine.remember(active="caddy\nimmich-exposure-lease.timer")
+    serve(machine, OPEN)
+    assert funnel(machine, "close").status == 0
+    assert changes(machine)[-2:] == ["tailscale funnel reset", "systemctl restart caddy"]
+    machine.forget_commands()
+    assert funnel(machine, "close").status == 0
+    assert "systemctl restart caddy" not in changes(machine)
+
+
 @pytest.mark.parametrize("mine", [BOTH, {**BOTH, "TCP": OTHERS["TCP"]}])
 def test_close_beside_other_tools_takes_only_ours(machine: Machine, mine: dict[str, Any]) -> None:
     serve(machine, mine)

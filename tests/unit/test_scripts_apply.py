@@ -274,6 +274,18 @@ def break_a_unit(machine: Machine) -> None:
     )
 
 
+def break_the_reload(machine: Machine) -> None:
+    machine.remember(**{"fail-test-new-system": "4"})
+    machine.fake(
+        "systemctl",
+        """
+        case "$*" in
+          is-active*) ;;
+          "show --property=ReloadResult --value caddy") echo exit-code ;;
+        esac""",
+    )
+
+
 def break_caddy(machine: Machine) -> None:
     machine.remember(active="fail2ban")
 
@@ -307,6 +319,7 @@ FAILURES: list[tuple[Callable[[Machine], None], str]] = [
     (break_check, "checks before the switch failed, and nothing was changed"),
     (break_activation, "its activation failed (exit status 2)"),
     (break_a_unit, "these units failed in it: caddy.service. The lines"),
+    (break_the_reload, 'caddy did not take over its new configuration (see "journalctl -u caddy")'),
     (break_caddy, 'caddy does not run (see "journalctl -u caddy")'),
     (break_immich, "Immich does not answer on port 2283"),
     (let_anyone_in, "does not answer 403 for / without a certificate"),
