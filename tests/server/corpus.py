@@ -116,12 +116,11 @@ STEPS_UP = {
 
 def climbs() -> Iterator[Target]:
     """From each open place to a private one, by each spelling of a step up."""
-    for (family, steps), place in itertools.product(STEPS_UP.items(), OPEN_PLACES):
-        for number, step in enumerate(steps):
+    for (family, steps), (shift, place) in itertools.product(STEPS_UP.items(), enumerate(OPEN_PLACES)):
+        for number, step in enumerate(steps, shift):
             private = PRIVATE_PLACES[number % len(PRIVATE_PLACES)]
             up = step * place.count("/")
-            yield Target(family, f"{place}/{up}{private}")
-            yield Target(family, f"{place}/{up}{private}?{WITH_KEY}")
+            yield Target(family, f"{place}/{up}{private}" + (f"?{WITH_KEY}" if number % 2 else ""))
 
 
 def disguises() -> Iterator[Target]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import enum
 import hashlib
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,12 +182,24 @@ def test_no_session_is_resumed(trapped: Edge, version: ssl.TLSVersion, protocol:
         assert outcome(second, protocol) is Outcome.STRANGER
 
 
-def test_without_its_guard_the_trap_opens(caddy_program: Path) -> None:
-    """The guard against the fingerprint of nothing is the subject: without it the trap opens the door."""
-    text = (SERVER_FILES / "Caddyfile").read_text()
-    guard = 'not vars {http.request.tls.client.subject} ""'
-    assert text.count(guard) == 1
-    edge = Edge(caddy_program, caddyfile=text.replace(guard, "not vars {http.request.tls.version} none"))
+NAIVE = """
+	@certificate vars {http.request.tls.version} tls1.3
+	@enrolled file {
+		root {$IMMICH_EXPOSURE_STATE}/devices
+		try_files {http.request.tls.client.fingerprint}
+	}
+"""
+
+
+def test_without_our_guards_the_trap_opens(caddy_program: Path) -> None:
+    """The table would notice: an edge that looks for the file alone lets everybody in."""
+    text, count = re.subn(
+        r"\n\t@certificate .*\n\t@enrolled (?:enrolled .*|file \{\n(?:\t\t.*\n)+\t\})\n",
+        lambda _: NAIVE,
+        (SERVER_FILES / "Caddyfile").read_text(),
+    )
+    assert count == 1
+    edge = Edge(caddy_program, caddyfile=text)
     (edge.state / "devices" / hashlib.sha256(b"").hexdigest()).write_text("trap\n")
     try:
         edge.start()
