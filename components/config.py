@@ -97,11 +97,15 @@ class RateLimits:
 
 @dataclass(frozen=True)
 class Bans:
-    """When fail2ban bans an address, and for how long; times as fail2ban writes them (`10m`, `1h`)."""
+    """When fail2ban bans an address, and for how long; times as fail2ban writes them (`10m`, `1h`).
+
+    `ipv6_prefix` is how much of an IPv6 address counts as one visitor: 64 or 128 bits.
+    """
 
     max_retry: int
     find_time: str
     ban_time: str
+    ipv6_prefix: int
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,12 @@ def settings_json(config: ExposureConfig) -> str:
             "bundles": limits.bundles,
             "bundleWindowSeconds": limits.bundle_window_seconds,
         },
-        "bans": {"maxRetry": bans.max_retry, "findTime": bans.find_time, "banTime": bans.ban_time},
+        "bans": {
+            "maxRetry": bans.max_retry,
+            "findTime": bans.find_time,
+            "banTime": bans.ban_time,
+            "ipv6Prefix": bans.ipv6_prefix,
+        },
     }
     return json.dumps(settings, indent=2) + "\n"
 
@@ -497,7 +506,10 @@ def _bans(top: Section) -> Bans:
         max_retry=section.integer("maxRetry", default=10, least=1, most=1_000),
         find_time=section.text("findTime", default="10m", example="10m", check=duration_problem),
         ban_time=section.text("banTime", default="1h", example="1h", check=duration_problem),
+        ipv6_prefix=section.integer("ipv6Prefix", default=64, least=64, most=128),
     )
+    if bans.ipv6_prefix not in (64, 128) and not section.problems.concern(section.name("ipv6Prefix")):
+        section.complain("ipv6Prefix", "is 64 (one customer of a provider) or 128 (one address)", "64")
     section.refuse_unknown()
     return bans
 

@@ -26,7 +26,9 @@ def server_files(settings: str) -> tuple[PayloadFile, ...]:
     plain += [
         path for folder in folders for path in sorted((SERVER_FILES / folder).rglob("*")) if path.is_file()
     ]
-    plain += [SERVER_FILES / "caddy" / name for name in ("main.go", "go.mod", "go.sum")]
+    program = SERVER_FILES / "caddy"
+    sources = [path for path in sorted(program.glob("*.go")) if not path.name.endswith("_test.go")]
+    plain += [*sources, program / "go.mod", program / "go.sum"]
     return (
         _file(SERVER_FILES / "expose-immich.nix", "expose-immich.nix"),
         PayloadFile(f"{MODULE_FOLDER}/settings.json", settings),

@@ -58,6 +58,7 @@ let
     UPLOADS = if settings.uploads then "on" else "off";
     UPLOAD_SIZE = "${toString settings.uploadMegabytes}MB";
     STRANGERS = settings.strangers;
+    BAN_PREFIX = settings.bans.ipv6Prefix;
     REQUESTS = settings.rateLimits.requests;
     REQUESTS_WINDOW = "${toString settings.rateLimits.windowSeconds}s";
     PASSWORD_ATTEMPTS = settings.rateLimits.passwordAttempts;
@@ -144,6 +145,12 @@ let
     ProtectKernelModules = true;
     ProtectKernelTunables = true;
     ProtectControlGroups = true;
+    ProtectClock = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_NETLINK" "AF_UNIX" ];
+    RestrictNamespaces = true;
+    SystemCallArchitectures = "native";
     NoNewPrivileges = true;
     RestrictRealtime = true;
     RestrictSUIDSGID = true;
@@ -156,14 +163,15 @@ let
   fail2banFiles = lib.listToAttrs (lib.concatMap
     (folder: map
       (name: lib.nameValuePair "fail2ban/${folder}/${name}" { source = files + "/fail2ban/${folder}/${name}"; })
-      (lib.filter (lib.hasSuffix ".conf") (lib.attrNames (builtins.readDir (files + "/fail2ban/${folder}")))))
+      (lib.filter (name: lib.hasSuffix ".conf" name || lib.hasSuffix ".py" name)
+        (lib.attrNames (builtins.readDir (files + "/fail2ban/${folder}")))))
     [ "action.d" "filter.d" ]);
 
   # The filter is named in `settings`, because `jails.NAME.filter = "name"` has no effect.
   jail = kind: {
     settings = {
       filter = "immich-${kind}";
-      action = ''caddy-file[folder="${state}/bans/${kind}"]'';
+      action = ''immich_ban.py[folder="${state}/bans/${kind}"]'';
       logpath = accessLog;
       # The default, systemd, reads the journal.
       backend = "polling";
@@ -284,13 +292,24 @@ in
     services.fail2ban = {
       enable = true;
       jails.immich-auth = jail "auth";
+      jails.immich-keys = jail "keys";
       jails.immich-scan = jail "scan";
     };
     environment.etc = fail2banFiles;
     systemd.services.fail2ban = {
       # The module restarts fail2ban for its own files only.
       restartTriggers = lib.mapAttrsToList (_: file: "${file.source}") fail2banFiles;
-      serviceConfig.ReadWritePaths = [ "${state}/bans" ];
+      # Nothing that another jail of this server could need is taken away: firewalls, sockets, commands.
+      serviceConfig = {
+        ReadWritePaths = [ "${state}/bans" ];
+        LockPersonality = true;
+        ProtectClock = true;
+        ProtectKernelLogs = true;
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+      };
     };
 
     # fail2ban does not start without its log, and Caddy must be able to open, but not to write, devices and bans.
@@ -299,6 +318,7 @@ in
       "d ${state}/devices 0755 root root -"
       "d ${state}/bans 0755 root root -"
       "d ${state}/bans/auth 0755 root root -"
+      "d ${state}/bans/keys 0755 root root -"
       "d ${state}/bans/scan 0755 root root -"
       "d ${state}/bans/manual 0755 root root -"
       "d ${state}/tls 0750 root caddy -"

@@ -3,6 +3,9 @@
 #
 #   status   the address, the funnel and its lease, devices, bans, services
 #   close    shut the funnel now; it stays shut until the next `pulumi up`
+#   bans     who is banned, by whom and until when
+#   ban ADDRESS [/64]   until it is lifted by hand; /64 means the whole network of an IPv6 address
+#   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
 
 count() { find "$1" -maxdepth 1 -type f 2>/dev/null | wc -l | tr -d ' '; }
 
@@ -26,6 +29,112 @@ device_names() {
   done
 }
 
+JAILS="auth keys scan"
+
+# `ban_name ADDRESS [/64]` sets NAME to the file's name: the address as Caddy writes it (RFC 5952), a network as
+# 2001:db8:1:2::_64. Nothing else gets through: the name becomes part of a path.
+ban_name() {
+  NAME=$(printf '%s\n' "$1$2" | awk '
+    function fail() { bad = 1; exit 1 }
+    function spelled(  i, run, best, at, size, out) {
+      for (i = 1; i <= 8; i++) { run = group[i] == "0" ? run + 1 : 0; if (run > size) { size = run; at = i - run + 1 } }
+      if (size < 2) at = 9
+      for (i = 1; i <= 8; i++) {
+        if (i == at) { out = out "::"; i += size - 1 } else out = out (out == "" || out ~ /::$/ ? "" : ":") group[i]
+      }
+      return out
+    }
+    NR > 1 { fail() }
+    /^[0-9.]+$/ {
+      if (split($0, octet, ".") != 4) fail()
+      for (i = 1; i <= 4; i++) if (octet[i] !~ /^(0|[1-9][0-9]?[0-9]?)$/ || octet[i] > 255) fail()
+      if (octet[1] == 127 || octet[1] == 0) fail()
+      name = $0; next
+    }
+    /^[0-9a-fA-F:]+(\/64)?$/ {
+      network = sub(/\/64$/, ""); text = tolower($0)
+      if (text ~ /:::/ || text ~ /::.*::/ || text ~ /^:[^:]/ || text ~ /[^:]:$/ || text !~ /:/) fail()
+      halves = split(text, half, "::")
+      left = half[1] == "" ? 0 : split(half[1], before, ":")
+      right = halves < 2 || half[2] == "" ? 0 : split(half[2], after, ":")
+      if (halves < 2 ? left != 8 : left + right > 7) fail()
+      for (i = 1; i <= 8; i++) {
+        group[i] = i <= left ? before[i] : i > 8 - right ? after[i - 8 + right] : "0"
+        if (group[i] !~ /^[0-9a-f][0-9a-f]?[0-9a-f]?[0-9a-f]?$/) fail()
+        sub(/^0+/, "", group[i]); if (group[i] == "") group[i] = "0"
+      }
+      whole = spelled()
+      if (whole == "::1" || whole == "::" || whole ~ /^::ffff:/) fail()
+      if (network) for (i = 5; i <= 8; i++) group[i] = "0"
+      name = spelled() (network ? "_64" : ""); next
+    }
+    { fail() }
+    END { if (bad || name == "") exit 1; print name }') ||
+    die "\"$1$2\" is no address of a visitor; give one like 203.0.113.9, 2001:db8::9 or 2001:db8::9/64."
+}
+
+print_bans() {
+  for jail in $JAILS manual; do
+    for ban_file in "$STATE/bans/$jail"/*; do
+      [ -f "$ban_file" ] || continue
+      if [ "$jail" = manual ]; then ban_end="until it is lifted"; else ban_end="until $(date -r "$ban_file")"; fi
+      printf '%-7s %-42s %s\n' "$jail" "$(printf '%s' "${ban_file##*/}" | tr _ /)" "$ban_end"
+    done
+  done
+}
+
+ban() {
+  ban_name "$1" "$2"
+  [ -d "$STATE/bans/manual" ] ||
+    die "The folder $STATE/bans/manual is missing, so Caddy lets no visitor in at all; run pulumi up, which makes it."
+  : >"$STATE/bans/manual/$NAME" || die "$STATE/bans/manual/$NAME could not be written; make room on its disk."
+  say "$1$2 is banned until you lift it: immich-exposure unban $1$2"
+}
+
+# fail2ban must know, or it would ban anew what it has in its database. Our jails alone: it may have others.
+lift() {
+  lift_jail=$1
+  shift
+  [ $# -gt 0 ] && active fail2ban || return 0
+  fail2ban-client set "immich-$lift_jail" unbanip "$@" >/dev/null 2>"$WORK/fail2ban.log" </dev/null ||
+    grep -q "is not banned" "$WORK/fail2ban.log" ||
+    die "fail2ban does not lift the ban ($(tail -n 1 "$WORK/fail2ban.log")); see \"systemctl status fail2ban\"."
+}
+
+tell_what_comes_back() {
+  active fail2ban || say "fail2ban is not running: bans of its own that have not ended come back when it starts"
+}
+
+unban() {
+  ban_name "$1" "$2"
+  names=$NAME
+  case $1$2 in
+    */64 | *.*) ;;
+    *)
+      ban_name "$1" /64
+      names="$names $NAME"
+      ;;
+  esac
+  for name in $names; do
+    for jail in $JAILS; do lift "$jail" "$(printf '%s' "$name" | tr _ /)"; done
+    for jail in $JAILS manual; do rm -f "$STATE/bans/$jail/$name"; done
+  done
+  tell_what_comes_back
+  say "$1$2 is not banned any more"
+}
+
+unban_all() {
+  for jail in $JAILS; do
+    if active fail2ban; then
+      # shellcheck disable=SC2046
+      lift "$jail" $(fail2ban-client get "immich-$jail" banip 2>/dev/null </dev/null)
+    fi
+  done
+  find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f -delete
+  tell_what_comes_back
+  say "Nobody is banned any more"
+}
+
 row() { printf '%-10s %s\n' "$1" "$2"; }
 
 print_status() {
@@ -39,7 +148,8 @@ print_status() {
   esac
   row lease "$(lease_in_words)"
   row devices "$(count "$STATE/devices")$(device_names)"
-  row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/scan") scan, $(count "$STATE/bans/manual") manual"
+  row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
+ $(count "$STATE/bans/manual") manual"
   for service in caddy.service fail2ban.service immich-exposure-lease.timer immich-exposure-certificate.timer; do
     if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi
   done
@@ -47,6 +157,22 @@ print_status() {
 
 need_root
 verb=${1:-status}
+case $verb in
+  bans)
+    print_bans
+    exit 0
+    ;;
+  ban | unban)
+    case ${2:-}:${3:-} in
+      :*) die "Name the address: immich-exposure $verb 203.0.113.9" ;;
+      all:) [ "$verb" = unban ] || die "Nobody can ban everybody; shut the funnel with \"immich-exposure close\"." ;;
+      *) ;;
+    esac
+    if [ "$2" = all ]; then unban_all; else "$verb" "$2" "${3:-}"; fi
+    exit 0
+    ;;
+  *) ;;
+esac
 # shellcheck disable=SC2046
 set -- $(recorded_ports)
 case $verb in
@@ -55,5 +181,5 @@ case $verb in
     close_funnel "$1" "$2"
     say "The funnel is shut; pulumi up opens it again"
     ;;
-  *) die "immich-exposure knows the verbs status and close, not \"$verb\"; use one of them." ;;
+  *) die "immich-exposure knows the verbs status, close, bans, ban and unban, not \"$verb\"; use one of them." ;;
 esac

@@ -114,7 +114,8 @@ write_file() {
 
 # The folders of the exposure. The key's folder opens for Caddy only once its group exists (after the first rebuild).
 make_state() {
-  install -d -m 0755 "$STATE" "$STATE/devices" "$STATE/bans" "$STATE/bans/auth" "$STATE/bans/scan" "$STATE/bans/manual"
+  install -d -m 0755 "$STATE" "$STATE/devices" "$STATE/bans" "$STATE/bans/auth" "$STATE/bans/keys" \
+    "$STATE/bans/scan" "$STATE/bans/manual"
   if caddy_group; then
     install -d -m 0750 "$STATE/tls"
     chown root:caddy "$STATE/tls"

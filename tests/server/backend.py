@@ -25,11 +25,13 @@ class Backend:
     """An Immich that answers as told and remembers who asked.
 
     `answers` maps (method, path) to status and headers; whatever is not in it gets 200. A Content-Length
-    among the headers is a promise that is not kept: the connection ends early. Bodies are read to their end;
-    `arrived` counts their bytes as they come. After an upgrade every byte comes back.
+    among the headers is a promise that is not kept: the connection ends early. `bodies` are what answers say
+    instead of "immich". Bodies of requests are read to their end; `arrived` counts their bytes as they come.
+    After an upgrade every byte comes back.
     """
 
     answers: dict[tuple[str, str], tuple[int, Mapping[str, str]]] = field(default_factory=dict)
+    bodies: dict[tuple[str, str], bytes] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
     arrived: int = 0
     port: int = 0
@@ -75,7 +77,7 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             status, extra = backend.answers.get((method, target.split("?")[0]), (200, {}))
-            body = b"" if method == "HEAD" else b"immich"
+            body = b"" if method == "HEAD" else backend.bodies.get((method, target.split("?")[0]), b"immich")
             self.send_response(status)
             for name, value in extra.items():
                 self.send_header(name, value)

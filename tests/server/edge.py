@@ -90,7 +90,7 @@ class Edge:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _make_state(self) -> None:
-        for name in ("devices", "bans/auth", "bans/scan", "bans/manual", "tls"):
+        for name in ("devices", "bans/auth", "bans/keys", "bans/scan", "bans/manual", "tls"):
             (self.state / name).mkdir(parents=True, mode=0o755)
         self.renew_server_certificate()
         shutil.copy(self.authority.certificate, self.state / "device-ca.crt")
@@ -181,6 +181,13 @@ class Edge:
         done = self.run_caddy("reload", "--force", "--config", str(self._caddyfile), "--adapter", "caddyfile")
         if done.returncode != 0:
             raise HarnessError(f"caddy reload failed: {done.stderr}")
+
+    def restart(self) -> None:
+        """Kill Caddy and start it again over the same folders."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self.start()
 
     def stop(self) -> None:
         """End Caddy and the back end and remove everything."""

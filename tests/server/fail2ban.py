@@ -32,8 +32,8 @@ class Fail2ban:
         )
         jails = "".join(
             f"[immich-{name}]\nenabled = true\nfilter = immich-{name}\n"
-            f'action = caddy-file[folder="{edge.state}/bans/{name}"]\n'
-            for name in ("auth", "scan")
+            f'action = immich_ban.py[folder="{edge.state}/bans/{name}"]\n'
+            for name in ("auth", "keys", "scan")
         )
         (self.folder / "jail.conf").write_text(
             f"[DEFAULT]\nbackend = polling\nlogpath = {edge.log}\nusedns = no\nignoreip = 127.0.0.1/8 ::1\n"
@@ -71,6 +71,13 @@ class Fail2ban:
         """Run fail2ban-client."""
         command = self._command("fail2ban-client", *arguments)
         return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def stop(self) -> None:
         """End the server in good order."""

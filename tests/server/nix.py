@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
         "bundles": 10,
         "bundleWindowSeconds": 60,
     },
-    "bans": {"maxRetry": 10, "findTime": "10m", "banTime": "1h"},
+    "bans": {"maxRetry": 10, "findTime": "10m", "banTime": "1h", "ipv6Prefix": 64},
 }
 DOMAIN = "immich.lab-tailnet.ts.net"
 

@@ -83,16 +83,27 @@ def settle(edge: Edge) -> None:
 @pytest.mark.parametrize("address", ["192.0.2.66", "2001:db8:66::66"])
 def test_a_scanner_is_banned(watched: Edge, fail2ban: Fail2ban, address: str) -> None:
     phone = watched.device("phone")
+    name = "2001:db8:66::_64" if ":" in address else address
     repeat(watched, address, "/wp-login.php", MAX_RETRY - 1)
     repeat(watched, address, "/%2e%2e/etc/passwd", 1)
-    path = await_ban(watched, "scan", address)
+    path = await_ban(watched, "scan", name)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert_cut(watched, address)
     assert watched.ask("/share/abc").status == 200
     assert watched.ask("/api/users/me", address=address, identity=phone).status == 200
-    assert fail2ban.client("set", "immich-scan", "unbanip", address).returncode == 0
+    lifted = fail2ban.client("set", "immich-scan", "unbanip", name.replace("_", "/"))
+    assert lifted.returncode == 0, lifted.stderr
     wait_until(lambda: not path.exists(), "the ban is lifted")
     assert watched.ask("/share/abc", address=address).status == 200
+
+
+def test_an_ipv6_network_is_one_visitor(watched: Edge, fail2ban: Fail2ban) -> None:
+    """Whoever has a /64 could come from another address each time."""
+    for number in range(MAX_RETRY):
+        repeat(watched, f"2001:db8:77::{number}", "/wp-login.php", 1)
+    await_ban(watched, "scan", "2001:db8:77::_64")
+    assert_cut(watched, "2001:db8:77:0:ffff::1")
+    assert watched.ask("/share/abc", address="2001:db8:77:1::1").status == 200
 
 
 def test_a_guesser_of_link_passwords_is_banned(watched: Edge, fail2ban: Fail2ban) -> None:
@@ -173,13 +184,22 @@ def test_bans_come_back_after_a_restart(watched: Edge, fail2ban: Fail2ban) -> No
     by_hand = watched.ban_file("manual", watched.new_address())
     by_hand.touch()
     fail2ban.stop()
+    assert path.exists(), "while fail2ban is away nobody slips in"
     leftover.touch()
     fail2ban.start()
-    wait_until(path.exists, "the ban is restored")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    wait_until(lambda: not leftover.exists(), "a ban that ended meanwhile is lifted")
+    assert path.exists()
     assert_cut(watched, scanner)
-    assert not leftover.exists(), "what a killed fail2ban left behind would never expire"
+    fail2ban.kill()
+    path.unlink()
+    fail2ban.start()
+    wait_until(path.exists, "the ban is restored from fail2ban's database")
+    watched.restart()
+    assert_cut(watched, scanner)
     assert by_hand.exists()
+    assert fail2ban.client("unban", "--all").returncode == 0
+    wait_until(lambda: not path.exists(), "all bans of fail2ban are lifted")
+    assert by_hand.exists(), "a ban by hand is nobody's but the owner's"
 
 
 def test_a_missing_ban_folder_is_told(watched: Edge, fail2ban: Fail2ban) -> None:

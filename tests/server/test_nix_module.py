@@ -50,7 +50,7 @@ OTHER_SETTINGS: dict[str, Any] = {
         "bundles": 2,
         "bundleWindowSeconds": 33,
     },
-    "bans": {"maxRetry": 6, "findTime": "7m", "banTime": "8h"},
+    "bans": {"maxRetry": 6, "findTime": "7m", "banTime": "8h", "ipv6Prefix": 128},
 }
 
 
@@ -120,6 +120,7 @@ def test_caddys_environment_carries_every_setting(generation: Path, other_genera
         "IMMICH_EXPOSURE_FEATURE_DOWNLOAD": "on",
         "IMMICH_EXPOSURE_FEATURE_MAP": "on",
         "IMMICH_EXPOSURE_STRANGERS": "refuse",
+        "IMMICH_EXPOSURE_BAN_PREFIX": "64",
         "IMMICH_EXPOSURE_REQUESTS": "3000",
         "IMMICH_EXPOSURE_REQUESTS_WINDOW": "30s",
         "IMMICH_EXPOSURE_PASSWORD_ATTEMPTS": "10",
@@ -195,7 +196,7 @@ def test_systemd_accepts_the_units(generation: Path, tmp_path: Path) -> None:
 
 def test_only_root_writes_devices_and_bans_and_caddy_reads_its_key(generation: Path) -> None:
     rules = _tmpfiles(generation)
-    for folder in ("", "/devices", "/bans", "/bans/auth", "/bans/scan", "/bans/manual"):
+    for folder in ("", "/devices", "/bans", "/bans/auth", "/bans/keys", "/bans/scan", "/bans/manual"):
         assert rules[STATE + folder] == ("d", "0755", "root", "root")
     assert rules[f"{STATE}/tls"] == ("d", "0750", "root", "caddy")
     assert rules[f"{STATE}/tls/server.key"] == ("z", "0640", "root", "caddy")
@@ -205,12 +206,12 @@ def test_only_root_writes_devices_and_bans_and_caddy_reads_its_key(generation: P
 
 
 def test_the_jails_count_what_the_settings_say(generation: Path, other_generation: Path) -> None:
-    for kind in ("auth", "scan"):
+    for kind in ("auth", "keys", "scan"):
         jail = _ini(other_generation / "etc/fail2ban/jail.local")[f"immich-{kind}"]
         assert jail == {
             "enabled": "true",
             "filter": f"immich-{kind}",
-            "action": f'caddy-file[folder="{STATE}/bans/{kind}"]',
+            "action": f'immich_ban.py[folder="{STATE}/bans/{kind}"]',
             "backend": "polling",
             "logpath": LOG,
             "usedns": "no",
@@ -243,9 +244,9 @@ def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stdout + done.stderr
-    for jail in ("immich-auth", "immich-scan"):
+    for jail in ("immich-auth", "immich-keys", "immich-scan"):
         assert f"['start', '{jail}']" in done.stdout
-        assert f"'{jail}', 'addaction', 'caddy-file'" in done.stdout
+        assert f"'{jail}', 'addaction', 'immich_ban'" in done.stdout
 
 
 def test_the_lease_is_enforced_each_minute_and_after_boot(other_generation: Path) -> None:
@@ -461,8 +462,12 @@ def test_caddys_port_must_be_free_and_unprivileged(nix: Nix, tmp_path: Path, por
     [
         ("immichPort", "2283", "`services.immich.port' is not of type `16 bit unsigned integer"),
         ("immichPort", 65536, "`services.immich.port' is not of type `16 bit unsigned integer"),
-        ("bans", {"maxRetry": [1], "findTime": "1m", "banTime": "1m"}, "maxretry' is not of type"),
-        ("bans", {"maxRetry": 1, "findTime": "1m"}, "attribute 'banTime' missing"),
+        (
+            "bans",
+            {"maxRetry": [1], "findTime": "1m", "banTime": "1m", "ipv6Prefix": 64},
+            "maxretry' is not of type",
+        ),
+        ("bans", {"maxRetry": 1, "findTime": "1m", "ipv6Prefix": 64}, "attribute 'banTime' missing"),
     ],
 )
 def test_settings_of_a_wrong_kind_are_refused(

@@ -458,7 +458,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
         ["funnel", "open to the internet on port 443"],
         ["lease", "ends Mon Jan 12 13:51:40 UTC 1970"],
         ["devices", "1 phone"],
-        ["bans", "0 auth, 1 scan, 0 manual"],
+        ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
         ["caddy.service", "active"],
         ["fail2ban.service", "active"],
         ["immich-exposure-lease.timer", "active"],
@@ -467,7 +467,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
-    assert_sentence(machine.run("exposure", "open"), "status and close")
+    assert_sentence(machine.run("exposure", "open"), "status, close, bans, ban and unban")
 
 
 def test_cleanup_is_the_last_step(machine: Machine) -> None:

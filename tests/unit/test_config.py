@@ -404,6 +404,7 @@ BAD = [
         "bans.findTime = '10 min': must be a number and a unit",
         "findTime: 10m",
     ),
+    ({"bans": {"ipv6Prefix": 96}}, "bans.ipv6Prefix = 96: is 64", "ipv6Prefix: 64"),
     ({"bans": {"banTime": "-1"}}, "bans.banTime = '-1': must be a number and a unit", "banTime: 1h"),
     ({"leaseHours": -1}, "leaseHours = -1: must be a whole number from 0 to 8784", "leaseHours: 48"),
     ({"exposeUntil": "Sunday"}, "exposeUntil = 'Sunday': must be a date and a time", "exposeUntil: "),
@@ -595,5 +596,5 @@ def test_settings_are_stable_text() -> None:
             "bundles": 10,
             "bundleWindowSeconds": 60,
         },
-        "bans": {"maxRetry": 3, "findTime": "10m", "banTime": "1h"},
+        "bans": {"maxRetry": 3, "findTime": "10m", "banTime": "1h", "ipv6Prefix": 64},
     }

@@ -80,12 +80,12 @@ def test_files_stay_while_they_are_imported(machine: Machine) -> None:
 
 
 def test_the_folders_of_the_exposure(machine: Machine) -> None:
-    folders = ("", "devices", "bans", "bans/auth", "bans/scan", "bans/manual")
+    folders = ("", "devices", "bans", "bans/auth", "bans/keys", "bans/scan", "bans/manual")
     for group, mode in ((False, 0o700), (True, 0o750)):
         if group:
             machine.remember(**{"caddy-group": ""})
         assert machine.run("state", "prepare") == Outcome(0, "", "")
-        assert [machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders] == [0o755] * 6
+        assert {machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders} == {0o755}
         assert (machine.state / "tls").stat().st_mode & 0o777 == mode
     assert machine.commands("chown") == ["chown root:caddy /var/lib/immich-exposure/tls"]
 

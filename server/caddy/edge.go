@@ -1,0 +1,156 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(Banned{})
+	caddy.RegisterModule(Enrolled{})
+}
+
+// Banned matches a visitor whose address, or whose IPv6 network of 64 bits, names a file in one of the folders:
+//
+//	banned ROOT FOLDER...
+//
+// The file of a network is named like 2001:db8:1:2::_64. What a file holds and who may read it does not matter. A
+// folder that cannot be looked into is an error (503), because nobody knows who is banned then.
+//
+// Each request asks the file system: it keeps names in memory anyway, and a copy here could be stale.
+type Banned struct {
+	Root    string   `json:"root"`
+	Folders []string `json:"folders"`
+}
+
+// Enrolled matches a client that has shown a certificate (verified in the handshake) whose SHA-256 names a readable file
+// in the folder:
+//
+//	enrolled FOLDER
+type Enrolled struct {
+	Folder string `json:"folder"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Banned) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.matchers.banned", New: func() caddy.Module { return new(Banned) }}
+}
+
+// CaddyModule returns the Caddy module information.
+func (Enrolled) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.matchers.enrolled", New: func() caddy.Module { return new(Enrolled) }}
+}
+
+// UnmarshalCaddyfile reads the matcher's arguments.
+func (b *Banned) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	for d.Next() {
+		arguments := d.RemainingArgs()
+		if len(arguments) < 2 {
+			return d.ArgErr()
+		}
+		b.Root, b.Folders = arguments[0], arguments[1:]
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the matcher's argument.
+func (e *Enrolled) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	for d.Next() {
+		if !d.AllArgs(&e.Folder) {
+			return d.ArgErr()
+		}
+	}
+	return nil
+}
+
+// MatchWithError tells whether the visitor is banned.
+func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
+	names, err := namesOf(r.RemoteAddr)
+	if err != nil {
+		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	for _, folder := range b.Folders {
+		path := filepath.Join(b.Root, folder)
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			return false, caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("the ban folder %s is gone", path))
+		}
+		for _, name := range names {
+			found, err := exists(filepath.Join(path, name))
+			if found || err != nil {
+				return found, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// MatchWithError tells whether the client is an enrolled device.
+func (e *Enrolled) MatchWithError(r *http.Request) (bool, error) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || len(r.TLS.VerifiedChains) == 0 {
+		return false, nil
+	}
+	digest := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
+	path := filepath.Join(e.Folder, hex.EncodeToString(digest[:]))
+	// Anything but a file that this process may read makes a stranger.
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular() && syscall.Access(path, mayRead) == nil, nil
+}
+
+// exists tells whether a path exists, whatever it is; anything but a plain yes or no is an error (503).
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	default:
+		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+}
+
+// namesOf returns the names that a visitor goes by: the address in its canonical form and, for IPv6, its network. The
+// last is what one customer of a provider has.
+func namesOf(remote string) ([]string, error) {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return nil, err
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil, err
+	}
+	address = address.Unmap().WithZone("")
+	names := []string{address.String()}
+	if address.Is6() {
+		network := netip.PrefixFrom(address, networkBits).Masked()
+		names = append(names, fmt.Sprintf("%s_%d", network.Addr(), networkBits))
+	}
+	return names, nil
+}
+
+// mayRead is R_OK of access(2).
+const mayRead = 4
+
+// networkBits is the part of an IPv6 address that a provider gives to one customer (RFC 6177).
+const networkBits = 64
+
+var (
+	_ caddyfile.Unmarshaler             = (*Banned)(nil)
+	_ caddyfile.Unmarshaler             = (*Enrolled)(nil)
+	_ caddyhttp.RequestMatcherWithError = (*Banned)(nil)
+	_ caddyhttp.RequestMatcherWithError = (*Enrolled)(nil)
+)

@@ -1,0 +1,268 @@
+"""What the edge costs beside plain Caddy as a TLS reverse proxy: the same build, machine, run and client.
+
+    python -m tests.bench.edge [--rounds N] [--seconds S]
+
+Every setup runs at the same time and is loaded in turn, so that the ratios mean something whatever the
+machine. The client (`tests/bench/load`) writes the PROXY line that tailscaled would, keeps 16 visitors busy
+and asks for a thumbnail of 1 KB. Figures are medians of the rounds; load stays on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import toolchain
+from tests.server.certificates import Identity
+from tests.server.edge import Edge, Limits
+from tests.server.fail2ban import running_fail2ban
+from tests.server.visitor import DOMAIN
+from tests.server.waiting import wait_until
+
+LOAD_SOURCE = Path(__file__).parent / "load"
+THUMBNAIL = "/api/assets/0a1b2c3d-0000-4000-8000-0123456789ab/thumbnail?size=thumbnail&key=abcdefghijklmnop"
+BASE = "plain Caddy"
+LEAST_RATIO = 0.85
+BAN_SECONDS = 0.5
+FLAT = 1.15
+"""With 10,000 bans or 1,000 devices, at most this part of Caddy's own time with none."""
+
+PLAIN = f"""{{
+	admin off
+	auto_https off
+	persist_config off
+	servers {{
+		protocols h1 h2
+		listener_wrappers {{
+			proxy_protocol {{
+				timeout 3s
+				fallback_policy require
+			}}
+			tls
+		}}
+	}}
+}}
+https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
+	bind 127.0.0.1
+	tls {{$IMMICH_EXPOSURE_STATE}}/tls/server.crt {{$IMMICH_EXPOSURE_STATE}}/tls/server.key
+	reverse_proxy 127.0.0.1:{{$IMMICH_EXPOSURE_IMMICH_PORT}}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: requests a second, the 99th percentile and Caddy's own time for a request in milliseconds."""
+
+    rate: float
+    p99: float
+    cpu: float
+
+
+@dataclass
+class Setup:
+    """One Caddy under load; `samples` by kind of load."""
+
+    name: str
+    edge: Edge
+    phone: Identity
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def rate(self, kind: str) -> float:
+        """Return the median of requests a second."""
+        return statistics.median(sample.rate for sample in self.samples[kind])
+
+    def cpu(self, kind: str) -> float:
+        """Return the median of Caddy's own time for a request in milliseconds."""
+        return statistics.median(sample.cpu for sample in self.samples[kind])
+
+    def p99(self, kind: str) -> float:
+        """Return the median of the 99th percentiles in milliseconds."""
+        return statistics.median(sample.p99 for sample in self.samples[kind])
+
+
+KINDS = {
+    "keep-alive, anonymous": (False, False),
+    "keep-alive, device": (False, True),
+    "new connections, anonymous": (True, False),
+    "new connections, device": (True, True),
+}
+"""For each kind of load: whether every request has a connection of its own, and whether a device sends it."""
+
+
+def main() -> int:
+    """Measure everything and print it; the exit code is 0 also when a goal is missed."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all setups (default 5)")
+    parser.add_argument("--seconds", type=float, default=0.7, help="length of one run (default 0.7)")
+    chosen = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-bench-")))
+        folder.chmod(0o755)
+        caddy, load = programs(folder)
+        port = stack.enter_context(running_backend(load))
+        setups = [
+            stack.enter_context(running_setup(caddy, port, BASE, caddyfile=PLAIN)),
+            stack.enter_context(running_setup(caddy, port, "edge")),
+            stack.enter_context(running_setup(caddy, port, "edge, 1,000 bans", bans=1_000)),
+            stack.enter_context(running_setup(caddy, port, "edge, 10,000 bans", bans=10_000)),
+            stack.enter_context(running_setup(caddy, port, "edge, 1,000 devices", devices=1_000)),
+        ]
+        for number in range(chosen.rounds):
+            print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr, flush=True)
+            for kind, (fresh, device) in KINDS.items():
+                for setup in setups:
+                    sample = run(load, setup, fresh=fresh, device=device, seconds=chosen.seconds)
+                    setup.samples.setdefault(kind, []).append(sample)
+        memory = {setup.name: resident(setup.edge) for setup in setups}
+        report(setups, memory)
+    bans = ban_times(2 * chosen.rounds)
+    usual, worst = statistics.median(bans), max(bans)
+    print(f"\nban effective after the last offence: median {usual:.2f} s, worst {worst:.2f} s")
+    goals(setups, bans)
+    return 0
+
+
+def programs(folder: Path) -> tuple[Path, Path]:
+    """Return the edge's Caddy where an unprivileged user may run it, and the client."""
+    caddy = Path(shutil.copy(toolchain.program("caddy"), folder / "caddy"))
+    caddy.chmod(0o755)
+    load = folder / "load"
+    subprocess.run(["go", "build", "-o", load, "."], cwd=LOAD_SOURCE, check=True)
+    return caddy, load
+
+
+@contextmanager
+def running_backend(load: Path) -> Iterator[int]:
+    """Run the Immich that costs nothing; return its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    process = subprocess.Popen([load, "backend", f"127.0.0.1:{port}"])
+    try:
+        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "the back end listens")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def running_setup(
+    caddy: Path, port: int, name: str, *, caddyfile: str | None = None, bans: int = 0, devices: int = 0
+) -> Iterator[Setup]:
+    """Run Caddy with so many bans of strangers and devices of others.
+
+    The budget for requests has its usual size, which decides what it costs, and a window that nobody exceeds.
+    """
+    limits = Limits(requests_window="1ms")
+    edge = Edge(caddy, limits=limits, caddyfile=caddyfile, settings={"IMMICH_PORT": str(port)})
+    try:
+        first = int(ipaddress.IPv4Address("10.0.0.1"))
+        for number in range(bans):
+            edge.ban_file("scan", str(ipaddress.IPv4Address(first + number))).touch()
+        for number in range(devices):
+            (edge.state / "devices" / f"{number:064x}").touch()
+        edge.start()
+        yield Setup(name, edge, edge.device("phone"))
+    finally:
+        edge.stop()
+
+
+def run(load: Path, setup: Setup, *, fresh: bool, device: bool, seconds: float) -> Sample:
+    """Load one setup. Raises RuntimeError when it does not answer everything with 200."""
+    command: list[str | Path] = [load, "run", "-address", f"127.0.0.1:{setup.edge.port}", "-host", DOMAIN]
+    command += ["-target", THUMBNAIL, "-duration", f"{seconds}s"]
+    if fresh:
+        command.append("-fresh")
+    if device:
+        command += ["-certificate", setup.phone.certificate, "-key", setup.phone.key]
+    before = cpu_seconds(setup.edge.pid)
+    seen = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    spent = cpu_seconds(setup.edge.pid) - before
+    if set(seen["statuses"]) != {"200"}:
+        raise RuntimeError(f"{setup.name} did not answer as it should: {seen}")
+    count = seen["requests"]
+    return Sample(count / seen["seconds"], seen["p99"], 1000 * spent / count)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process (proc(5), stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(edge: Edge) -> float:
+    """Return the resident memory of Caddy in MiB."""
+    lines = Path(f"/proc/{edge.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+
+def ban_times(count: int) -> list[float]:
+    """Return for so many offenders the seconds from the last offence to the ban."""
+    times = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-bench-")))
+        folder.chmod(0o755)
+        caddy = Path(shutil.copy(toolchain.program("caddy"), folder / "caddy"))
+        caddy.chmod(0o755)
+        edge = Edge(caddy)
+        stack.callback(edge.stop)
+        edge.start()
+        edge.ask("/")
+        stack.enter_context(running_fail2ban(edge, max_retry=10))
+        for number in range(count):
+            time.sleep(0.37 * number % 1)  # at whatever moment of fail2ban's pauses
+            address = edge.new_address()
+            for _ in range(10):
+                edge.ask("/wp-login.php", address=address)
+            began = time.monotonic()
+            wait_until(edge.ban_file("scan", address).exists, f"{address} is banned")
+            times.append(time.monotonic() - began)
+    return times
+
+
+def report(setups: list[Setup], memory: dict[str, float]) -> None:
+    """Print a table for each kind of load."""
+    for kind in KINDS:
+        print(f"\n{kind:27} {'per s':>7} {'ratio':>6} {'p99 ms':>7} {'CPU ms':>7}")
+        for setup in setups:
+            ratio = setup.rate(kind) / setups[0].rate(kind)
+            figures = f"{setup.rate(kind):7.0f} {ratio:6.2f} {setup.p99(kind):7.1f} {setup.cpu(kind):7.3f}"
+            print(f"  {setup.name:25} {figures}")
+    print("\nresident memory: " + ", ".join(f"{name} {size:.0f} MiB" for name, size in memory.items()))
+
+
+def goals(setups: list[Setup], bans: list[float]) -> None:
+    """Print which goals are met."""
+    plain, edge, *more = setups
+    print()
+    for kind in KINDS:
+        ratio = edge.rate(kind) / plain.rate(kind)
+        print(f"goal: {kind} at least {LEAST_RATIO} of {BASE}: {verdict(ratio >= LEAST_RATIO)} ({ratio:.2f})")
+    dearest = max(setup.cpu(kind) / edge.cpu(kind) for setup in more for kind in KINDS)
+    print(f"goal: cost flat in bans and devices: {verdict(dearest <= FLAT)} (worst {dearest:.2f} of none)")
+    worst = max(bans)
+    print(f"goal: ban effective under {BAN_SECONDS} s: {verdict(worst < BAN_SECONDS)} (worst {worst:.2f} s)")
+
+
+def verdict(met: bool) -> str:
+    """Say it in a word."""
+    return "met" if met else "MISSED"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

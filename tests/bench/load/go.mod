@@ -1,0 +1,3 @@
+module immich-exposure/load
+
+go 1.26.0

@@ -1,0 +1,185 @@
+"""Who tries many keys is banned; ordinary behaviour never is, however often it ends in a 401, 403 or 404."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.edge import SERVER_FILES, Edge
+from tests.server.fail2ban import Fail2ban, running_fail2ban
+from tests.server.visitor import ConnectionDroppedError
+from tests.server.waiting import wait_until
+
+pytestmark = pytest.mark.server
+
+MAX_RETRY = 10  # as in the settings' default
+ASSET = "0a1b2c3d-0000-4000-8000-"
+OPERATIONS = SERVER_FILES / "immich-operations.json"
+
+
+@pytest.fixture(scope="module")
+def watched(caddy_program: Path) -> Iterator[Edge]:
+    """Return an edge in front of an Immich that knows no link at all."""
+    edge = Edge(caddy_program)
+    try:
+        edge.start()
+        edge.ask("/")
+        yield edge
+    finally:
+        edge.stop()
+
+
+@pytest.fixture(scope="module")
+def fail2ban(watched: Edge) -> Iterator[Fail2ban]:
+    """Return fail2ban with the default number of offences."""
+    with running_fail2ban(watched, max_retry=MAX_RETRY) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _forget(watched: Edge) -> None:
+    watched.backend.answers.clear()
+
+
+def settle(edge: Edge) -> None:
+    """Return when fail2ban has read all that was logged so far, in every jail."""
+    scanner, guesser, typist = (edge.new_address() for _ in range(3))
+    edge.backend.answers["POST", "/api/shared-links/login"] = (401, {})
+    edge.backend.answers["GET", "/api/timeline/buckets"] = (401, {})
+    for number in range(MAX_RETRY):
+        edge.ask("/wp-login.php", address=scanner)
+        edge.ask(f"/api/timeline/buckets?key=settle{number}", address=guesser)
+        edge.ask("/api/shared-links/login?key=settle", "POST", address=typist, body=b"{}")
+    for jail, address in (("scan", scanner), ("keys", guesser), ("auth", typist)):
+        wait_until(edge.ban_file(jail, address).exists, f"{address} is banned by {jail}")
+
+
+def banned(edge: Edge) -> set[str]:
+    """Return every address that is banned now."""
+    return {path.name for path in (edge.state / "bans").glob("*/*")}
+
+
+def visit(edge: Edge, address: str, targets: list[str], method: str = "GET") -> set[int]:
+    """Ask for all of these over one connection; return the statuses."""
+    with edge.connect(address) as connection:
+        return {connection.ask(target, method).status for target in targets}
+
+
+# --- guessers
+
+
+def guess_pages(edge: Edge, number: int) -> str:
+    """A page of a link that does not exist."""
+    target = f"/share/guess{number}"
+    edge.backend.answers["GET", target] = (404, {})
+    return target
+
+
+def guess_slugs(edge: Edge, number: int) -> str:
+    """The same by a slug."""
+    target = f"/s/guess%20{number}/"
+    edge.backend.answers["GET", target] = (404, {})
+    return target
+
+
+def guess_in_the_api(edge: Edge, number: int) -> str:
+    """A key that Immich does not know, where it says so first."""
+    edge.backend.answers["GET", "/api/shared-links/me"] = (401, {})
+    return f"/api/shared-links/me?key=guess{number}"
+
+
+def guess_photos(edge: Edge, number: int) -> str:
+    """A key that Immich does not know, asked for a photo by slug."""
+    path = f"/api/assets/{ASSET}{number:012}/thumbnail"
+    edge.backend.answers["GET", path] = (401, {})
+    return f"{path}?size=preview&slug=guess{number}"
+
+
+GUESSES = [guess_pages, guess_slugs, guess_in_the_api, guess_photos]
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+def test_who_tries_many_keys_is_banned(
+    watched: Edge, fail2ban: Fail2ban, guess: Callable[[Edge, int], str]
+) -> None:
+    guesser = watched.new_address()
+    with contextlib.suppress(ConnectionDroppedError):  # fail2ban may be quicker
+        visit(watched, guesser, [guess(watched, number) for number in range(30)])
+    wait_until(watched.ban_file("keys", guesser).exists, f"{guesser} is banned")
+    with pytest.raises(ConnectionDroppedError):
+        watched.ask("/share/abc", address=guesser)
+    assert not re.search(r"guess(%20)?\d", watched.log.read_text()), "no key is ever written down"
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+def test_one_key_counts_once(watched: Edge, guess: Callable[[Edge, int], str]) -> None:
+    person, other = watched.new_address(), watched.new_address()
+    target = guess(watched, 31)
+    visit(watched, person, [target] * 3)
+    visit(watched, other, [target])
+    assert [entry["verdict"] for entry in watched.entries_of(person, 3)] == ["guess", "anon", "anon"]
+    assert [entry["verdict"] for entry in watched.entries_of(other)] == ["guess"]
+
+
+def test_what_immich_refuses_for_other_reasons_is_no_guess(watched: Edge) -> None:
+    person = watched.new_address()
+    photo = f"/share/abc/photos/{ASSET}0123456789ab"
+    login, upload = "/api/shared-links/login", "/api/assets"
+    watched.backend.answers |= {
+        ("GET", photo): (404, {}),
+        ("POST", login): (401, {}),
+        ("POST", upload): (401, {}),
+        ("GET", "/api/albums/x"): (404, {}),
+        ("GET", "/api/shared-links/me"): (401, {}),
+    }
+    watched.backend.bodies["GET", "/api/shared-links/me"] = b'{"message":"Password required"}'
+    visit(watched, person, [photo, f"/api/assets/{ASSET}0123456789ab/thumbnail?key=abc"])
+    visit(watched, person, [f"/api/shared-links/me?key=protected{number}" for number in range(30)])
+    visit(watched, person, [f"{login}?key=a"], "POST")
+    assert {entry["verdict"] for entry in watched.entries_of(person, 33)} == {"anon"}
+
+
+# --- people
+
+
+def test_ordinary_behaviour_is_never_banned(watched: Edge, fail2ban: Fail2ban) -> None:
+    answers = watched.backend.answers
+    deep_link = f"/share/abc/photos/{ASSET}0123456789ab"
+    grid = [f"/api/assets/{ASSET}{number:012}/thumbnail" for number in range(60)]
+    answers[("GET", deep_link)] = answers[("GET", "/share/expired")] = (404, {})
+    answers |= {("GET", tile): (404, {}) for tile in grid}
+    answers["GET", "/api/shared-links/me"] = (401, {})
+    expired = ["/share/expired", "/api/shared-links/me?key=expired"]
+    people = {
+        "reloads a deep link": ([deep_link] * 40, {404}),
+        "sees a grid without thumbnails": ([f"{tile}?key=abc" for tile in grid], {404}),
+        "views a link with a password": (["/share/abc", "/api/shared-links/me?key=abc"] * 40, {200, 401}),
+        "opens an expired link": (expired * 40, {401, 404}),
+        "scrolls fast": ([f"/api/assets/{ASSET}{n:012}/thumbnail?key=a" for n in range(1000, 3000)], {200}),
+    }
+    addresses = {what: watched.new_address() for what in people}
+    for what, (targets, statuses) in people.items():
+        assert visit(watched, addresses[what], targets) == statuses, what
+    settle(watched)
+    assert banned(watched).isdisjoint(addresses.values())
+
+
+def test_what_immich_has_is_never_a_scan(watched: Edge, fail2ban: Fail2ban) -> None:
+    """Immich's own pages and apps ask for more than a visitor may have: a quiet refusal."""
+    operations = json.loads(OPERATIONS.read_text())
+    asked = {(each["method"], "/api" + each["path"]) for version in operations.values() for each in version}
+    assert len(asked) > 200
+    owner = watched.new_address()
+    with watched.connect(owner) as connection:
+        for method, path in sorted(asked):
+            target = re.sub(r"\{\w+\}", f"{ASSET}0123456789ab", path)
+            connection.ask(target, method, body=b"" if method in {"POST", "PUT", "PATCH"} else None)
+    verdicts = {entry["verdict"] for entry in watched.entries_of(owner, len(asked))}
+    assert verdicts <= {"quiet", "anon"}
+    settle(watched)
+    assert owner not in banned(watched)
