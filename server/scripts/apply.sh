@@ -174,9 +174,25 @@ END
     fail_with_log "$PROFILE is not a link to a generation, so nothing could bring it back; run \"nixos-rebuild boot\" once."
   OLD_SYSTEM=$(readlink -f "$CURRENT_SYSTEM")
   disarm_rollback
-  systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active="$ROLLBACK_SECONDS" --setenv=PATH="$PATH" \
-    sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" </dev/null >>"$REBUILD_LOG" 2>&1 ||
+  systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active="$ROLLBACK_SECONDS" --service-type=oneshot \
+    --setenv=PATH="$PATH" sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" </dev/null >>"$REBUILD_LOG" 2>&1 ||
     fail_with_log "The roll-back timer could not be set, so nothing was changed; look at \"systemctl --failed\"."
+}
+
+# A run that was killed has left its change half-way, its timer armed and its files in STATE. This run would put its own
+# files in their place, and the configuration that nobody looked at would stay: so first everything goes back.
+finish_rollback() {
+  rollback_is_pending || return 0
+  say "An earlier run was killed in its midst; going back to where it began"
+  systemctl start immich-exposure-rollback.service </dev/null ||
+    say "The way back reported problems; see \"journalctl -u immich-exposure-rollback\""
+  disarm_rollback
+}
+
+# Armed, or on its way already: then starting it only waits for its end.
+rollback_is_pending() {
+  active immich-exposure-rollback.timer ||
+    [ "$(systemctl is-active immich-exposure-rollback.service </dev/null)" = activating ]
 }
 
 disarm_rollback() {
@@ -235,6 +251,8 @@ need_active() {
 
 check_edge() {
   say "Looking at the edge from the server itself"
+  # A funnel that could not be shut may have stopped Caddy (see funnel.sh).
+  active caddy || systemctl start caddy >/dev/null 2>&1 </dev/null || :
   # A restart of Caddy can succeed and Caddy end a moment later, so it is asked again at the end.
   need_active
   wait_for 180 immich_answers "$IMMICH_PORT" ||
@@ -267,6 +285,7 @@ begin() {
     die "There is no $CONFIG_DIR/configuration.nix; set configDir to the folder that holds it."
   CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
   make_state
+  finish_rollback
   : >"$WORK/empty"
   write_file 0600 "$REBUILD_LOG" <"$WORK/empty"
   SWAPPED=no STARTED=no

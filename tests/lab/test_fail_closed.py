@@ -188,6 +188,31 @@ def test_a_broken_edge_is_taken_back(
     assert seen(lab, "/") == FORBIDDEN
 
 
+KILL_APPLY = """
+for process in /proc/[0-9]*; do
+  if tr '\\0' ' ' <$process/cmdline 2>/dev/null | grep -q '^sh -s -- apply '; then
+    kill -9 ${process#/proc/} && echo killed
+  fi
+done
+"""
+
+
+def test_a_run_that_was_killed_on_the_server_is_taken_back_by_the_next(lab: Lab, operator: Operator) -> None:
+    """Its change is active, nobody has looked at it, and the timer that takes it back is still waiting."""
+    before, sound = standing(lab), operator.settings["bans"]
+    operator.set(bans={"maxRetry": 12})
+    process = operator.start("up")
+    wait_until(lambda: standing(lab)[0] != before[0], "the change is active", 60)
+    assert lab.ssh("sudo sh", text=KILL_APPLY).stdout == "killed\n"
+    assert process.wait(60) != 0
+    timer = "systemctl is-active immich-exposure-rollback.timer || :"
+    assert output(lab, timer) == "active"
+    operator.set(bans=sound)
+    assert "An earlier run was killed in its midst; going back" in operator.up()
+    assert output(lab, timer) == "inactive"
+    assert standing(lab) == before
+
+
 def test_failures_print_and_keep_no_secret(lab: Lab, operator: Operator) -> None:
     secrets = secrets_of(operator)
     assert any("error:" in printed for printed in operator.log)

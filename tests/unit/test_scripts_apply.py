@@ -2,12 +2,21 @@
 
 import re
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
+from tests.unit.scripts.harness import (
+    BODIES,
+    DOMAIN,
+    Machine,
+    Outcome,
+    assert_sentence,
+    available_shells,
+    result,
+)
 
 LAN = "{\n  imports = [ ./hardware.nix ./lan-immich.nix ]; # as always\n}\n"
 EXPOSED = LAN.replace("lan-immich", "expose-immich")
@@ -31,8 +40,8 @@ ROLLBACK = (
     f"/etc/nixos/configuration.nix /nix/var/nix/profiles/system system-41-link {OLD}"
 )
 ARM = (
-    "systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active=900 --setenv=PATH=... "
-    + ROLLBACK
+    "systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active=900 "
+    "--service-type=oneshot --setenv=PATH=... " + ROLLBACK
 )
 DISARM = "systemctl stop immich-exposure-rollback.timer"
 BUILD = "nixos-rebuild build -I nixos-config=/etc/nixos/configuration.nix"
@@ -66,7 +75,6 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
         system(machine, path)
     profiles = machine.root / "nix/var/nix/profiles"
     profiles.mkdir(parents=True)
-    (machine.root / "run").mkdir()
     link(profiles / "system-41-link", machine.root / OLD[1:])
     link(profiles / "system", "system-41-link")
     link(machine.root / "run/current-system", machine.root / OLD[1:])
@@ -385,23 +393,50 @@ def test_immich_may_take_its_time(machine: Machine) -> None:
     assert result(apply(machine)) == {"generation": 42}
 
 
-def test_timer_brings_everything_back_when_nobody_else_does(machine: Machine) -> None:
-    """Run what the armed timer would run, in the middle of a change whose script was killed."""
+def killed_while_it_looks(machine: Machine) -> str:
+    """Kill a change after its activation; return what its armed timer would run."""
     machine.fake("curl", "kill -9 $PPID; kill -9 $(cat $FAKES/shell)")
-    text_before = configuration(machine)
     machine.fake("id", 'echo $PPID >"$FAKES/shell"; echo 0')
     with pytest.raises(AssertionError, match="left its private folder behind"):
         apply(machine)
     assert configuration(machine) == f"0640 {EXPOSED}"
-    machine.unfake("curl")
+    machine.fake("curl", BODIES["curl"])
     armed = next(
         line for line in (machine.fakes / "record").read_text().splitlines() if "--on-active=900" in line
     )
-    for private in machine.temporary.glob("tmp.*"):
+    for private in machine.root.glob("run/immich-exposure.*"):
         shutil.rmtree(private)
-    assert machine.run_text(f"PATH={machine.fakes}:$PATH {armed[armed.index('sh /') :]}").status == 0
+    return f"PATH={machine.fakes}:$PATH {armed[armed.index('sh /') :]}"
+
+
+def test_timer_brings_everything_back_when_nobody_else_does(machine: Machine) -> None:
+    """Run what the armed timer would run, in the middle of a change whose script was killed."""
+    text_before = configuration(machine)
+    assert machine.run_text(killed_while_it_looks(machine)).status == 0
     assert configuration(machine) == text_before
     assert (generation(machine), running(machine)) == ("system-41-link", "old-system")
+
+
+@pytest.mark.parametrize("timer_has_fired", [False, True])
+def test_a_run_after_a_killed_one_goes_back_before_it_begins(machine: Machine, timer_has_fired: bool) -> None:
+    """Else its failure would leave running what nobody has looked at, and no way back from it."""
+    armed = killed_while_it_looks(machine)
+    state = "inactive"
+    if timer_has_fired:
+        state = "activating"
+    else:
+        machine.remember(active="caddy\nfail2ban\nimmich-exposure-rollback.timer")
+    special = f"""
+        case "$*" in
+          'start immich-exposure-rollback.service') {armed} ;;
+          'is-active immich-exposure-rollback.service') echo {state}; exit ;;
+        esac
+    """
+    machine.fake("systemctl", textwrap.dedent(special) + textwrap.dedent(BODIES["systemctl"]))
+    machine.remember(**{"build-fails": ""})
+    assert_sentence(apply(machine), "does not build")
+    assert (generation(machine), running(machine)) == ("system-41-link", "old-system")
+    assert configuration(machine) == f"0640 {LAN}"
 
 
 @pytest.mark.parametrize(
