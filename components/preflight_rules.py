@@ -167,10 +167,15 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def _immich(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     immich = facts.get("immich", {})
-    if not immich.get("ping"):
+    port = immich.get("port", wanted.immich_port)
+    if port != wanted.immich_port:
         return [
-            f"Immich does not answer on port {wanted.immich_port} of the server; start it or set immichPort."
+            f"Immich is exposed with its port {port}, and `pulumi destroy` looks for it there on the LAN; "
+            f"to make it {wanted.immich_port}, set immichPort back, run `pulumi destroy`, change the port in "
+            "lan-immich.nix, and then set immichPort and run `pulumi up`."
         ]
+    if not immich.get("ping"):
+        return [f"Immich does not answer on port {port} of the server; start it or set immichPort."]
     if immich.get("initialized") is not True:
         return [
             "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on "

@@ -117,10 +117,18 @@ confirm_funnel() {
   printf '{"lease":"%s"}\n' "$1"
 }
 
+# A funnel that cannot be shut, or not be seen shut, may at least lead nowhere.
+stop_edge() {
+  active caddy || return 0
+  say "Caddy is stopped, so that nobody gets in; \"pulumi up\" starts it again"
+  systemctl stop caddy </dev/null
+}
+
 enforce_lease() {
   if lease_holds; then return 0; fi
   lock_briefly
   if lease_holds; then return 0; fi
+  UNDO=stop_edge
   # While tailscaled is down nothing comes in, and this runs again in a minute.
   if ! timeout 20 tailscale funnel status --json >"$WORK/tailscale.log" 2>&1 </dev/null; then
     say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")), so nothing is open now"

@@ -33,9 +33,9 @@ die() {
 }
 
 # WORK is a private folder that goes with the script. A script that must take something back when it fails names a
-# function in UNDO.
+# function in UNDO. /run is in memory: a funnel must be shut on a full disk as well.
 UNDO=:
-WORK=$(mktemp -d)
+WORK=$(mktemp -d "$ROOT/run/immich-exposure.XXXXXX" 2>/dev/null) || WORK=$(mktemp -d)
 
 leave() {
   leave_status=$?

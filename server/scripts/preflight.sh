@@ -9,7 +9,8 @@
 #     tailscale                     `tailscale status --json --peers=false`, or null
 #     funnel                        `tailscale funnel status --json`, or null
 #     proxyPortOwner                who listens on the proxy port ("" = nobody but this project's Caddy)
-#     immich                        ping: true or false; initialized: true, false or null; version: text or null
+#     immich                        port: the one that was asked; ping: true or false; initialized: true, false or null;
+#                                   version: text or null
 #     configuration                 exists; lanImport, exposeImport: active, commented or absent
 #     diskFreeKiB                   free KiB at /nix and /var, or null
 #     commands                      the names of missing commands
@@ -59,6 +60,15 @@ ask_immich() {
     head -c 65536 | tr -d ' \t\r\n'
 }
 
+# Where Immich listens now: while our configuration is active that is what it says.
+immich_port() {
+  present=
+  if [ "$(import_state "$2/configuration.nix" ./expose-immich.nix)" = active ]; then
+    present=$(sed -n 's/^ *"immichPort": \([0-9]\{1,5\}\),\{0,1\}$/\1/p' "$2/immich-exposure/settings.json" 2>/dev/null)
+  fi
+  printf '%s' "${present:-$1}"
+}
+
 immich_facts() {
   immich_ping=$(ask_immich "$1" /api/server/ping) || immich_ping=
   immich_config=$(ask_immich "$1" /api/server/config) || immich_config=
@@ -70,7 +80,7 @@ immich_facts() {
   esac
   immich_version=$(printf '%s\n' "$immich_version" |
     sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p')
-  printf '{"ping":%s,"initialized":%s,"version":%s}' "$(case $immich_ping in *pong*) echo true ;; *) echo false ;; esac)" \
+  printf '{"port":%s,"ping":%s,"initialized":%s,"version":%s}' "$1" "$(case $immich_ping in *pong*) echo true ;; *) echo false ;; esac)" \
     "$immich_initialized" "$(text_or_null "$immich_version")"
 }
 
@@ -105,7 +115,7 @@ print_facts() {
   printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
   printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$3" "$configuration")")"
-  printf '"immich":%s,' "$(immich_facts "$2")"
+  printf '"immich":%s,' "$(immich_facts "$(immich_port "$2" "$1")")"
   printf '"configuration":{"exists":%s,"lanImport":"%s","exposeImport":"%s"},' "$(yes_no test -f "$configuration")" \
     "$(import_state "$configuration" ./lan-immich.nix)" "$(import_state "$configuration" ./expose-immich.nix)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"

@@ -6,6 +6,8 @@
 #   remove    there is no pool
 
 POOL=$STATE/device-ca.crt
+# Stands while Caddy has not yet loaded the pool, so that an interrupted run is finished by the next.
+UNLOADED=$STATE/.device-ca.unloaded
 
 put() {
   [ "$2" = device-ca.crt ] || die "The payload may only hold device-ca.crt, not \"$2\"; remove the other file from it."
@@ -27,10 +29,12 @@ install_pool() {
   make_state
   [ ! -f "$POOL" ] || cp -p "$POOL" "$WORK/before"
   UNDO=put_back
+  cmp -s "$WORK/device-ca.crt" "$POOL" || : >"$UNLOADED"
   write_file "$POOL_MODE" "$POOL" <"$WORK/device-ca.crt"
-  if [ "$CHANGED" = yes ]; then
+  if [ -e "$UNLOADED" ]; then
     say "The trust pool changed"
     reload_caddy
+    rm -f "$UNLOADED"
   fi
 }
 
@@ -38,6 +42,6 @@ need_root
 lock
 case ${1:-} in
   install) install_pool ;;
-  remove) rm -f "$POOL" ;;
+  remove) rm -f "$POOL" "$UNLOADED" ;;
   *) die "trust.sh knows the verbs install and remove, not \"${1:-}\"; use one of them." ;;
 esac

@@ -407,6 +407,24 @@ def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
     assert "nothing is open now" in outcome.stderr
 
 
+@pytest.mark.parametrize("trouble", ["the funnel stays", "nobody can tell"])
+def test_a_funnel_that_enforce_cannot_shut_leads_nowhere(machine: Machine, trouble: str) -> None:
+    machine.remember(active="caddy\nimmich-exposure-lease.timer")
+    serve(machine, OPEN)
+    if trouble == "the funnel stays":
+        (machine.fakes / "mood").write_text("asking")
+    else:
+        (machine.fakes / "status.json").write_text("<html>")
+    outcome = funnel(machine, "enforce")
+    assert_sentence(outcome)
+    assert "Caddy is stopped, so that nobody gets in" in outcome.stderr
+    assert changes(machine)[-1] == "systemctl stop caddy"
+    machine.forget_commands()
+    machine.write(machine.state / "lease", "confirmed\n")
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert changes(machine) == [], "a funnel that may be open is not looked at"
+
+
 def test_status_tells_all(machine: Machine) -> None:
     assert result(funnel(machine, "status")) == {
         "state": "shut",

@@ -1,5 +1,6 @@
 """Golden cases of files.sh, trust.sh and devices.sh: what they leave on the server, and what they refuse."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,20 @@ def test_trust_pool_that_caddy_refuses_is_taken_back(machine: Machine) -> None:
     machine.remember(active="caddy", **{"reload-fails": ""})
     outcome = machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY.replace("AAAA", "BBBB")})
     assert_sentence(outcome, "Caddy refused to reload", "journalctl -u caddy")
-    assert machine.files(machine.state) == {"device-ca.crt": f"0644 {AUTHORITY}"}
+    assert machine.files(machine.state)["device-ca.crt"] == f"0644 {AUTHORITY}"
+
+
+def test_trust_pool_that_a_killed_run_left_unloaded_is_loaded_by_the_next(machine: Machine) -> None:
+    machine.remember(active="caddy")
+    machine.fake("mv", "kill -9 $PPID")
+    with pytest.raises(AssertionError, match="left its private folder behind"):
+        machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
+    machine.unfake("mv")
+    shutil.rmtree(next(machine.root.glob("run/immich-exposure.*")))
+    (machine.state / "device-ca.crt").write_text(AUTHORITY)  # as if it had been killed a moment later
+    machine.forget_commands()
+    assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
+    assert "systemctl reload caddy" in machine.commands("systemctl")
 
 
 def test_trust_pool_takes_certificates_alone(machine: Machine) -> None:

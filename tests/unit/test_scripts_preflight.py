@@ -51,7 +51,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
         "tailscale": {"BackendState": "Running", "CertDomains": [DOMAIN]},
         "funnel": {},
         "proxyPortOwner": "",
-        "immich": {"ping": True, "initialized": True, "version": "3.0.2"},
+        "immich": {"port": 2283, "ping": True, "initialized": True, "version": "3.0.2"},
         "configuration": {"exists": True, "lanImport": "active", "exposeImport": "commented"},
         "diskFreeKiB": {"/nix": 4711, "/var": 4711},
         "commands": [],
@@ -62,7 +62,7 @@ def test_it_only_reads(machine: Machine) -> None:
     before = machine.files(machine.root)
     facts(machine)
     assert machine.files(machine.root) == before
-    assert not (machine.root / "run").exists(), "a preflight takes no lock"
+    assert not list((machine.root / "run").iterdir()), "a preflight takes no lock"
 
 
 def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
@@ -84,7 +84,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "tailscale": None,
         "funnel": None,
         "proxyPortOwner": "",
-        "immich": {"ping": False, "initialized": None, "version": None},
+        "immich": {"port": 2283, "ping": False, "initialized": None, "version": None},
         "configuration": {"exists": False, "lanImport": "absent", "exposeImport": "absent"},
         "diskFreeKiB": {"/nix": None, "/var": None},
     }
@@ -96,7 +96,12 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
 )
 def test_an_immich_without_an_admin_is_seen(machine: Machine, config: str, initialized: bool | None) -> None:
     machine.remember(answers=f'no /api/server/ping 200 {{"res":"pong"}}\nno /api/server/config 200 {config}')
-    assert facts(machine)["immich"] == {"ping": True, "initialized": initialized, "version": None}
+    assert facts(machine)["immich"] == {
+        "port": 2283,
+        "ping": True,
+        "initialized": initialized,
+        "version": None,
+    }
 
 
 def test_who_holds_the_proxy_port(machine: Machine) -> None:
@@ -109,6 +114,14 @@ def test_who_holds_the_proxy_port(machine: Machine) -> None:
     assert "caddy" in str(facts(machine)["proxyPortOwner"]), "a Caddy of the user's own is in the way"
     machine.write(machine.config / "configuration.nix", "{ imports = [ ./expose-immich.nix ]; }\n")
     assert facts(machine)["proxyPortOwner"] == "", "our own Caddy is not"
+
+
+def test_immich_is_asked_where_it_listens_while_it_is_exposed(machine: Machine) -> None:
+    machine.write(machine.config / "immich-exposure/settings.json", '{\n  "immichPort": 3001,\n  "x": 1\n}\n')
+    rest = {"ping": True, "initialized": True, "version": "3.0.2"}
+    assert facts(machine)["immich"] == {"port": 2283, **rest}, "settings of an exposure that is gone"
+    machine.write(machine.config / "configuration.nix", "{ imports = [ ./expose-immich.nix ]; }\n")
+    assert facts(machine)["immich"] == {"port": 3001, **rest}
 
 
 @pytest.mark.parametrize("answer", ["not json", "[1]", '{"half": ', ""])

@@ -83,6 +83,7 @@ def test_a_sound_server_has_no_problems() -> None:
             "something else on port 443",
         ),
         ("immich.ping", False, "does not answer on port 2283"),
+        ("immich.port", 2284, "set immichPort back, run `pulumi destroy`"),
         ("immich.initialized", False, "no administrator"),
         ("immich.initialized", None, "no administrator"),
         ("immich.version", "2.7.2", "Immich 2.7.2 has known faults in what visitors see (CVE-2026-40096"),

@@ -117,7 +117,7 @@ class Machine:
         self.temporary = folder / "tmp"
         self.config = self.root / "etc/nixos"
         self.state = self.root / "var/lib/immich-exposure"
-        for place in (self.config, self.root / "var/lib", self.fakes, self.temporary):
+        for place in (self.config, self.root / "var/lib", self.root / "run", self.fakes, self.temporary):
             place.mkdir(parents=True)
         for name, body in BODIES.items():
             self.fake(name, body)
@@ -179,7 +179,7 @@ class Machine:
             timeout=60,
             check=False,
         )
-        left = [path.name for path in self.temporary.iterdir() if path.name.startswith("tmp.")]
+        left = [*self.temporary.glob("tmp.*"), *self.root.glob("run/immich-exposure.*")]
         assert left == [], "the script left its private folder behind"
         return Outcome(done.returncode, done.stdout, self._plain(done.stderr))
 
@@ -202,7 +202,7 @@ class Machine:
         }
 
     def _plain(self, text: str) -> str:
-        text = re.sub(re.escape(str(self.temporary)) + r"/tmp\.\w+", "WORK", text)
+        text = re.sub(re.escape(str(self.root)) + r"/run/immich-exposure\.\w+", "WORK", text)
         text = re.sub(r"--setenv=PATH=\S+", "--setenv=PATH=...", text)
         text = re.sub(r"(immich-exposure-(?:rebuild|switch|rollback))-\d+", r"\1-PID", text)
         return text.replace(str(self.root), "")
