@@ -39,7 +39,8 @@ pulumi stack select --create $(STACK) >/dev/null; \
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: env help setup demo test lint unit server lab-test nightly up preview destroy bench clean
+.PHONY: bench clean demo destroy docs env fuzz handover help keystore lab-test lint nightly preview server setup test \
+  unit up
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -72,11 +73,17 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 lab-test: setup ## the tests on the whole lab
 	@$(PYTEST) tests/lab
 
-bench: setup ## how long the main job takes beside the same steps by hand, as ratios
+bench: setup ## ratios: the main job beside the same steps by hand, the edge beside plain Caddy
 	@$(VENV)/python -m tests.bench.main_job
+	@$(VENV)/python -m tests.bench.edge
 
-nightly: setup ## the tests that ask the outside world
+fuzz: setup ## random requests at the edge for five minutes
+	@$(VENV)/python -m tests.server.fuzz --seconds 300
+
+nightly: setup ## the tests that ask the outside world, and known faults of what Caddy is built from
 	@$(PYTEST) tests -m nightly
+	@GOBIN=$(CURDIR)/.toolchain/bin go install golang.org/x/vuln/cmd/govulncheck@v1.9.0
+	@cd server/caddy && $(CURDIR)/.toolchain/bin/govulncheck ./...
 
 lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@$(VENV)/ruff check .
@@ -106,6 +113,9 @@ env: ## print what makes plain `pulumi` work: eval "$$(make -s env)"
 	@$(VENV)/python -m toolchain env
 	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_BACKEND_URL="$(PULUMI_BACKEND_URL)"')
 	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_CONFIG_PASSPHRASE_FILE="$(PULUMI_CONFIG_PASSPHRASE_FILE)"')
+
+keystore: setup ## look after keys and backups: make keystore STACK=home ARGS="list" (or check, export, ...)
+	@$(VENV)/python -m pki stacks/keystore/$(STACK) $(ARGS)
 
 handover: setup ## give a device its bundle, once, over the local network: DEVICE=phone STACK=home
 	@test -n "$(DEVICE)" || { echo "Name the device: make handover DEVICE=phone STACK=home" >&2; exit 1; }
