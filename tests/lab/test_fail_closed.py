@@ -220,6 +220,13 @@ def test_failures_print_and_keep_no_secret(lab: Lab, operator: Operator) -> None
     assert found_in(operator.export(), secrets) == []
 
 
+def test_strangers_can_be_hung_up_on(lab: Lab, operator: Operator) -> None:
+    """The check of the run has proven it as well, and that a device gets in."""
+    operator.set(strangers="drop")
+    operator.up()
+    assert (seen(lab, "/"), seen(lab, "/api/server/config")) == (REFUSED, "200")
+
+
 def standing(lab: Lab) -> list[str]:
     """Return what a failed change must leave as it is: running system, the one that boots, services, door."""
     looks = (

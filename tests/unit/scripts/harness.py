@@ -170,8 +170,9 @@ class Machine:
             "IMMICH_EXPOSURE_ROOT": str(self.root),
             "HOME": str(self.temporary),
         }
+        # A shell cannot trap what was ignored when it began, as SIGHUP is when the tests run under nohup.
         done = subprocess.run(
-            [*self.shell, "-s", "--", *arguments],
+            ["env", "--default-signal", *self.shell, "-s", "--", *arguments],
             input=text,
             env=environment,
             capture_output=True,
