@@ -37,7 +37,6 @@ def change_passphrase(vault: Vault, passphrase: str) -> None:
         KeystoreError: a file does not open with the old passphrase, or the new one is short or the same.
     """
     renewed = replace(vault, passphrase=passphrase)
-    renewed.require_passphrase()
     if passphrase == vault.passphrase:
         raise KeystoreError("The new passphrase is the old one. Choose another.")
     contents = _encrypted_anew(vault, renewed)

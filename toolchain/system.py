@@ -58,17 +58,22 @@ NEEDS = (
     Need("nix-instantiate", "nix-bin", "evaluating the NixOS configuration"),
     Need("jq", "jq", "reading JSON in checks"),
     Need("openssl", "openssl", "looking at certificates in checks"),
-    Need("certtool", "gnutls-bin", "opening bundles with GnuTLS in tests"),
-    Need("pk12util", "libnss3-tools", "opening bundles with NSS in tests"),
-    Need("keytool", "default-jre-headless", "opening bundles with Java in tests"),
     Need("shellcheck", "shellcheck", "linting the server's scripts"),
 )
 
-# Of use to a few tests alone, and large; those tests ask for it.
+_NSS = Need("pk12util", "libnss3-tools", "opening bundles with NSS")
+
+# Of use to a few tests alone, and large; those tests ask for them.
+BUNDLE_READERS = (
+    _NSS,
+    Need("certtool", "gnutls-bin", "opening bundles with GnuTLS"),
+    Need("keytool", "default-jre-headless", "opening bundles with Java"),
+)
 NODE = (
     Need("node", "nodejs", "back ends that read paths in their own way"),
     Need("npm", "npm", "installing Express"),
 )
+BROWSER = (_NSS, Need("chromium", "chromium", "visiting the lab with a browser"))
 
 
 def find(program: str) -> Path | None:

@@ -68,14 +68,14 @@ def java(bundle: Path, password: str, folder: Path) -> Identity:
 
 def nss(bundle: Path, password: str, folder: Path) -> Identity:
     """NSS as in Firefox and in Chrome on Linux: imported into a database and exported from it."""
-    database, password_file = nss_database(folder), _password_file(folder, password)
-    _run("pk12util", "-d", database, "-i", bundle, "-w", password_file)
+    database = nss_database(folder)
+    nss_import(database, bundle, password, folder)
     listed = _run("certutil", "-d", database, "-L")
     # trust flags u: a certificate with its key; none: the CA, which NSS names itself
     nicknames = [_one(rf"(?m)^(\S.*?) +{flags} *$", listed) for flags in ("u,u,u", ",,")]
     chain = [_run("certutil", "-d", database, "-L", "-a", "-n", nickname) for nickname in nicknames]
     copy = folder / "nss.p12"
-    _run("pk12util", "-d", database, "-o", copy, "-n", nicknames[0], "-w", password_file)
+    _run("pk12util", "-d", database, "-o", copy, "-n", nicknames[0], "-w", _password_file(folder, password))
     key = openssl(copy, password, folder).public_key
     return Identity(key, _certificates("".join(chain)), nicknames[0])
 
@@ -97,10 +97,20 @@ READERS: dict[str, Reader] = {"openssl": openssl, "java": java, "nss": nss, "gnu
 def nss_database(folder: Path) -> str:
     """Make an empty NSS database without a password of its own; the name that NSS programs take it by."""
     database = folder / "nssdb"
-    database.mkdir(parents=True, exist_ok=True)
+    database.mkdir(parents=True)
     name = f"sql:{database}"
     _run("certutil", "-N", "-d", name, "--empty-password")
     return name
+
+
+def nss_import(database: str, bundle: Path, password: str, folder: Path) -> None:
+    """Import a bundle into an NSS database, as a person does in a browser; `folder` is for the password."""
+    _run("pk12util", "-d", database, "-i", bundle, "-w", _password_file(folder, password))
+
+
+def nss_trust(database: str, root: Path) -> None:
+    """Make an NSS database trust a root certificate (PEM) for servers."""
+    _run("certutil", "-d", database, "-A", "-n", root.name, "-t", "C,,", "-a", "-i", root)
 
 
 def _der(key: PublicKeyTypes) -> bytes:

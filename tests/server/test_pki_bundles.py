@@ -13,12 +13,19 @@ from pki.bundle import BundleFormat, format_of
 from pki.certificate import fingerprint
 from pki.key import decrypt_key
 from tests.server.bundle_readers import READERS, Reader, RefusedError
+from toolchain import system
 
 pytestmark = pytest.mark.server
 
 PASSPHRASE = "correct horse battery"
 # The rounds of a bundle are min(20 000, these): as a person gets it, while the rest of the keystore is quick.
 ROUNDS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def readers() -> None:
+    """Install the readers that are missing."""
+    system.ensure(system.BUNDLE_READERS)
 
 
 @pytest.fixture(scope="module")

@@ -513,6 +513,15 @@ def test_a_death_at_any_point_of_an_import_leaves_all_or_nothing(rich: Path, tmp
         assert [path.name for path in folder.parent.iterdir()] == ["keystore"]
 
 
+def test_an_import_takes_nothing_over_from_a_killed_one(command: Command, tmp_path: Path) -> None:
+    left = tmp_path / ".restored.import"
+    (left / "devices").mkdir(parents=True)
+    (left / "devices/other.key").write_bytes(b"of another backup")
+    restored = tmp_path / "restored"
+    assert command("import", command.export(), keystore=restored)[0] == 0
+    assert snapshot(restored) == snapshot(command.folder)
+
+
 # Where passphrases come from
 
 
