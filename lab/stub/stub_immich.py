@@ -183,7 +183,8 @@ class Handler(BaseHTTPRequestHandler):
             f'<!doctype html><html><head><title>{title}</title><meta property="og:title" content="{title}">'
         )
         text += (
-            '<link rel="modulepreload" href="/_app/immutable/entry/start.lab.js"></head><body></body></html>'
+            '<link rel="modulepreload" href="/_app/immutable/entry/start.lab.js"></head>'
+            f"<body><h1>{title}</h1><p>The lab's stand-in for Immich.</p></body></html>"
         )
         self._send(status, "text/html; charset=utf-8", text.encode())
 
