@@ -89,6 +89,8 @@ def _status(lab: Lab, _: argparse.Namespace) -> int:
         lines += [f"  there is: {left}" for left in found.leftovers]
     if found.foreign:
         lines.append(f"  another clone's lab is up: {found.foreign}")
+    if found.abandoned:
+        lines.append(f"  another clone's lab is dead; `up` and `down` clear it away: {found.abandoned}")
     print("\n".join(lines))
     return STATUS_CODES[found.word]
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from lab import (
@@ -40,7 +39,8 @@ PATIENCE = 60.0  # seconds until a step of booting counts as failed; the slowest
 class Status:
     """What was found just now, not what was once started."""
 
-    foreign: Path | None  # project of another clone whose lab is up
+    foreign: Path | None  # project of another clone whose lab runs
+    abandoned: Path | None  # project of another clone whose lab is dead and was not cleared away
     supervisor: bool
     internet: bool
     server: bool
@@ -65,7 +65,9 @@ class Status:
 
 
 def up(where: Places, report: Report) -> None:
-    """Boot the lab, unless it is up already. A lab in pieces is taken down first.
+    """Boot the lab, unless it is up already.
+
+    A lab in pieces is taken down first, and so is a dead one of another clone.
 
     Raises LabError when a step fails and ToolchainError when a program was not built yet; nothing is left
     behind then.
@@ -73,6 +75,7 @@ def up(where: Places, report: Report) -> None:
     require_root()
     with machine_lock():
         ownership.require_ours(where)
+        _clear_abandoned(where, report)
         found = _status(where)
         if found.up:
             report("The lab is up already.")
@@ -88,7 +91,9 @@ def up(where: Places, report: Report) -> None:
 
 
 def down(where: Places, report: Report, *, force: bool = False) -> None:
-    """Take the lab down, whatever state it is in. ``force`` takes down another clone's lab instead.
+    """Take the lab down, whatever state it is in, and clear away another clone's dead one.
+
+    ``force`` takes down another clone's lab that runs instead.
 
     Raises LabError when the lab on this machine is another clone's, or when something cannot be removed.
     """
@@ -99,6 +104,7 @@ def down(where: Places, report: Report, *, force: bool = False) -> None:
             where = Places(other)
         else:
             ownership.require_ours(where)
+            _clear_abandoned(where, report)
         began = time.monotonic()
         was_down = _status(where).down
         _down(where)
@@ -160,6 +166,13 @@ def require_up_or_off(where: Places) -> None:
     ownership.require_ours(where)
     if not processes.marked(where.project, "supervisor"):
         raise LabError("The lab is not up; boot it with `python -m lab up`.")
+
+
+def _clear_abandoned(where: Places, report: Report) -> None:
+    """Nobody can be using a lab without processes, so nobody has to be asked."""
+    if project := ownership.abandoned(where):
+        _down(Places(project))
+        report(f"The lab of another clone was dead; what it left behind is cleared away ({project}).")
 
 
 def _boot(where: Places, report: Report) -> None:
@@ -242,6 +255,7 @@ def _status(where: Places) -> Status:
     answers = running and ssh.answers(where)
     return Status(
         foreign=ownership.foreign(where),
+        abandoned=ownership.abandoned(where),
         supervisor=bool(processes.marked(where.project, "supervisor")),
         internet=bool(processes.marked(where.project, "internet")) and internet.ready_file(where).exists(),
         server=running,
@@ -253,7 +267,7 @@ def _status(where: Places) -> Status:
 
 def _leftovers(where: Places) -> list[str]:
     found = [f"mount {point}" for point in mounts.under(where.disk)]
-    if ownership.foreign(where):
+    if ownership.foreign(where) or ownership.abandoned(where):
         return found
     if network.exists(places.OPERATOR_LINK):
         found.append(f"link {places.OPERATOR_LINK}")
@@ -282,15 +296,9 @@ def _end_processes(where: Places) -> None:
     """End all, in an order in which nothing is started again and nothing is lost from sight."""
     # Asked first, because it reaps what it started; a killed one leaves that to the machine's init.
     _kill(processes.ask_to_end(processes.marked(where.project, "supervisor")))
-    while members := _members():  # again, for what was born in between
+    while members := ownership.inhabitants():  # again, for what was born in between
         _kill(members)
     _kill(processes.marked(where.project))
-
-
-def _members() -> list[processes.Process]:
-    """All inside the namespaces, and all whose namespace somebody deleted by its name."""
-    inside = (processes.in_namespace(name) for name in (SERVER_NAMESPACE, INTERNET_NAMESPACE))
-    return [*chain.from_iterable(inside), *cgroups.members()]
 
 
 def _kill(found: list[processes.Process]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lab import cgroups, mounts, network, places, processes
 from lab.errors import LabError
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, OWNER_FILE, SERVER_NAMESPACE, Places
+from lab.processes import Process
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,42 @@ def something_is_there(where: Places) -> bool:
         network.exists(places.OPERATOR_LINK)
         or any((NETNS_FOLDER / name).exists() for name in names)
         or bool(mounts.under(where.disk))
-        or bool(processes.marked(where.project))
-        or bool(cgroups.members())
+        or bool(running(where))
     )
 
 
+def running(where: Places) -> list[Process]:
+    """Every process of this clone's lab, as long as the lab on record is this clone's; one may come twice."""
+    return [*processes.marked(where.project), *inhabitants()]
+
+
+def inhabitants() -> list[Process]:
+    """All inside the namespaces, and all whose namespace somebody deleted by its name."""
+    return [
+        *processes.in_namespace(SERVER_NAMESPACE),
+        *processes.in_namespace(INTERNET_NAMESPACE),
+        *cgroups.members(),
+    ]
+
+
 def foreign(where: Places) -> Path | None:
-    """The project of another clone whose lab is on this machine; None too when its record is stale."""
+    """The project of another clone whose lab runs on this machine, be it in part; None when none does."""
+    other = _other(where)
+    return other.project if other and running(other) else None
+
+
+def abandoned(where: Places) -> Path | None:
+    """The project of another clone whose lab is dead: links, namespaces or mounts, but not one process.
+
+    That is what a machine that was stopped or a killed session leaves behind.
+    """
+    other = _other(where)
+    return other.project if other and something_is_there(other) and not running(other) else None
+
+
+def _other(where: Places) -> Places | None:
     owner = read()
-    if owner is None or owner.project == where.project or not something_is_there(Places(owner.project)):
-        return None
-    return owner.project
+    return None if owner is None or owner.project == where.project else Places(owner.project)
 
 
 def require_ours(where: Places) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from lab import Lab, LabError, Refused, places, processes, server
+from lab import Lab, LabError, Refused, ownership, places, processes, server
 from lab.places import INTERNET_NAMESPACE, OWNER_FILE, SERVER_NAMESPACE, Places
 
 pytestmark = pytest.mark.lab
@@ -373,3 +374,43 @@ def test_force_takes_down_another_clones_lab(lab: Lab, clean: Machine, tmp_path:
     lab.up()
     Lab(Places(tmp_path)).down(force=True)
     assert Machine.now(lab.places).since(clean) == {}
+
+
+@pytest.fixture
+def other_clone(lab: Lab, tmp_path: Path) -> Iterator[Places]:
+    """A second clone that can boot a lab: the parts the lab is made of, and this clone's programs."""
+    project = tmp_path / "clone"
+    for package in ("lab", "toolchain"):
+        shutil.copytree(lab.places.project / package, project / package, symlinks=True)
+    (project / ".toolchain").symlink_to(lab.places.project / ".toolchain")
+    yield Places(project)
+    Lab(Places(project)).down()
+
+
+def kill_and_wait(found: list[processes.Process]) -> None:
+    """As the end of the machine would; all of them are gone when it returns."""
+    assert found and processes.kill(found) == []
+
+
+@pytest.mark.takes_lab_down
+def test_another_clones_dead_lab_is_cleared_away(lab: Lab, clean: Machine, other_clone: Places) -> None:
+    said: list[str] = []
+    lab.up()
+    other = Lab(other_clone, said.append)
+    kill_and_wait(processes.marked(lab.places.project))
+    for forbidden in (other.up, other.down):  # an orphan of a server is a server
+        with pytest.raises(LabError, match=str(lab.places.project)):
+            forbidden()
+    kill_and_wait(ownership.inhabitants())
+    assert other.status().abandoned == lab.places.project
+    assert Machine.now(lab.places).since(clean).keys() == {"mounts", "links", "namespaces", "files"}
+
+    other.up()
+    assert other.status().up
+    assert [line for line in said if str(lab.places.project) in line] == [said[0]]
+    assert Machine.now(lab.places).mounts.isdisjoint(map(str, (lab.places.disk, lab.places.root)))
+
+    kill_and_wait(ownership.running(other_clone))
+    lab.down()
+    assert Machine.now(other_clone).since(clean) == {}
+    assert lab.status().word == "down"

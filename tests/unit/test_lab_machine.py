@@ -4,13 +4,26 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 import lab.__main__ as command_line
-from lab import Lab, LabError, cgroups, keys, lock, mounts, ownership, processes, rootfs, server
+from lab import (
+    Lab,
+    LabError,
+    cgroups,
+    keys,
+    lock,
+    mounts,
+    network,
+    ownership,
+    processes,
+    rootfs,
+    server,
+)
 from lab.places import Places
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
@@ -102,20 +115,63 @@ def owner_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_other_clones_lab_is_named_with_the_remedy(owner_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "something_is_there", lambda _: True)
-    ownership.claim(Places(Path("/first")))
-    ownership.require_ours(Places(Path("/first")))
-    with pytest.raises(LabError, match=r"`python -m lab down` in /first, or from here with .*--force"):
-        ownership.require_ours(Places(Path("/second")))
+@pytest.fixture
+def empty_machine(owner_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with nothing of a lab, whatever goes on around the test."""
+    monkeypatch.setattr(network, "exists", lambda _: False)
+    monkeypatch.setattr(ownership, "NETNS_FOLDER", owner_file.parent / "netns")
+    monkeypatch.setattr(processes, "in_namespace", lambda _: [])
+    monkeypatch.setattr(cgroups, "members", list)
 
 
-def test_stale_record_of_another_clone_does_not_hinder(
-    owner_file: Path, monkeypatch: pytest.MonkeyPatch
+FIRST, SECOND = Places(Path("/first")), Places(Path("/second"))
+SOMEBODY = processes.Process(4711, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "look"), [(processes, "marked"), (processes, "in_namespace"), (cgroups, "members")]
+)
+def test_other_clones_lab_runs_while_one_process_does(
+    empty_machine: None, module: object, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership, "something_is_there", lambda _: False)
-    ownership.claim(Places(Path("/first")))
-    ownership.require_ours(Places(Path("/second")))
+    ownership.claim(FIRST)
+    monkeypatch.setattr(module, look, lambda *_: [SOMEBODY])
+    ownership.require_ours(FIRST)
+    with pytest.raises(LabError, match=r"`python -m lab down` in /first, or from here with .*--force"):
+        ownership.require_ours(SECOND)
+    assert (ownership.foreign(SECOND), ownership.abandoned(SECOND)) == (FIRST.project, None)
+
+
+def leave_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's end of a lab's link."""
+    monkeypatch.setattr(network, "exists", lambda _: True)
+
+
+def leave_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lab's namespace by its name."""
+    monkeypatch.setattr(ownership, "INTERNET_NAMESPACE", "/dev/null")
+
+
+def leave_a_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first clone's server disk."""
+    monkeypatch.setattr(mounts, "under", lambda folder: [folder] if folder == FIRST.disk else [])
+
+
+@pytest.mark.parametrize("leave", [leave_a_link, leave_a_namespace, leave_a_mount])
+def test_other_clones_lab_without_a_process_is_dead(
+    empty_machine: None, leave: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ownership.claim(FIRST)
+    leave(monkeypatch)
+    ownership.require_ours(SECOND)
+    assert (ownership.foreign(SECOND), ownership.abandoned(SECOND)) == (None, FIRST.project)
+    assert ownership.abandoned(FIRST) is None, "one's own lab is not another clone's"
+
+
+def test_stale_record_of_another_clone_does_not_hinder(empty_machine: None) -> None:
+    ownership.claim(FIRST)
+    ownership.require_ours(SECOND)
+    assert ownership.abandoned(SECOND) is None
 
 
 def test_half_written_record_counts_as_none(owner_file: Path) -> None:
