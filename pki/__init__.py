@@ -17,6 +17,7 @@ from pki.errors import KeystoreError
 from pki.key import KeyType
 from pki.keystore import Keystore, ProbeCredential
 from pki.profile import AuthorityProfile, DeviceProfile
+from pki.renewal import Renewal
 
 __all__ = [
     "Authority",
@@ -28,5 +29,6 @@ __all__ = [
     "KeystoreError",
     "Platform",
     "ProbeCredential",
+    "Renewal",
     "device_name",
 ]

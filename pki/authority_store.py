@@ -1,72 +1,187 @@
-"""`ca.crt` and `ca.key`: adopting, making and refusing an authority on disk."""
+"""`ca.*`, `ca-next.*`: adopting, making, replacing and refusing an authority on disk.
 
+An authority that comes near its end is not overwritten: a second one is made beside it, `ca-next`, which
+signs from then on while both are trusted. When no device needs the old one any more, it is set aside as
+`ca-<fingerprint>` and `ca-next` takes its place. Each order of writing and moving below is such that the
+next run finishes what a killed one began.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
 from pki.authority import Authority, authority_subject, create_authority, may_sign
-from pki.certificate import is_signed_by, pem
+from pki.certificate import fingerprint, is_signed_by, pem
+from pki.contents import AUTHORITY_STEMS
 from pki.errors import KeystoreError
-from pki.files import read_file, remove_file, write_file
+from pki.files import move_file, read_file, remove_file, write_file
 from pki.key import PrivateKey, generate_key
 from pki.profile import AuthorityProfile
 from pki.vault import Vault
 
 
+@dataclass(frozen=True)
+class AuthorityFiles:
+    """Where one authority's two files are. It exists when its certificate does, which is written last."""
+
+    folder: Path
+    stem: str
+
+    @property
+    def certificate(self) -> Path:
+        """The CA certificate, PEM."""
+        return self.folder / f"{self.stem}.crt"
+
+    @property
+    def key(self) -> Path:
+        """The CA key, PKCS#8 PEM encrypted with the passphrase."""
+        return self.folder / f"{self.stem}.key"
+
+
 class AuthorityStore:
-    """The authority's two files. The caller holds the keystore's lock."""
+    """The authorities' files. The caller holds the keystore's lock."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self.current, self.next = (AuthorityFiles(vault.folder, stem) for stem in AUTHORITY_STEMS)
 
     @property
     def certificate_path(self) -> Path:
         """The CA certificate, PEM. It is written after the key: the authority exists when this does."""
-        return self._vault.folder / "ca.crt"
+        return self.current.certificate
 
     @property
     def key_path(self) -> Path:
         """The CA key, PKCS#8 PEM encrypted with the passphrase."""
-        return self._vault.folder / "ca.key"
+        return self.current.key
 
-    def adopt(self, profile: AuthorityProfile) -> Authority:
-        """Return the authority that is there when it fits the profile."""
-        authority = self.open()
-        self._refuse_other_profile(authority, profile)
+    @property
+    def signing(self) -> AuthorityFiles:
+        """The one that signs: the next one as soon as it is there."""
+        return self.next if self.next.certificate.exists() else self.current
+
+    def adopt(self, profile: AuthorityProfile, *, expired_will_do: bool = False) -> Authority:
+        """Return the authority that signs when all that are there fit the profile.
+
+        Raises:
+            KeystoreError: also when the one that signs is expired, unless `expired_will_do`.
+        """
+        for files in dict.fromkeys((self.current, self.signing)):
+            authority = self.open_pair(files)
+            self._refuse_other_profile(files, authority, profile)
+        if not expired_will_do:
+            self._refuse_out_of_date(files, authority.certificate)
         return authority
 
-    def create(self, profile: AuthorityProfile) -> Authority:
+    def create(self, profile: AuthorityProfile, files: AuthorityFiles | None = None) -> Authority:
         """Make an authority, or complete one that a killed run began: its key is used, never overwritten."""
-        content = read_file(self.key_path)
+        files = files or self.current
+        content = read_file(files.key)
         if content is None:
-            self._vault.write_marker()
+            if files == self.current:
+                self._vault.write_marker()
             key = generate_key(profile.key_type)
-            write_file(self.key_path, self._vault.encrypt(key))
+            write_file(files.key, self._vault.encrypt(key))
         else:
-            key = self._vault.open_key(self.key_path, content)
+            key = self._vault.open_key(files.key, content)
         authority = create_authority(profile, key, self._vault.clock())
-        self._refuse_other_profile(authority, profile)
-        write_file(self.certificate_path, pem(authority.certificate))
+        self._refuse_other_profile(files, authority, profile)
+        write_file(files.certificate, pem(authority.certificate))
         return authority
 
     def open(self) -> Authority:
-        """Return certificate and key, opened with the passphrase.
+        """Return certificate and key of the one that signs, opened with the passphrase.
 
         Raises:
             KeystoreError: missing, damaged, expired, wrong passphrase, or the two do not match.
         """
-        certificate = self.certificate()
-        key = self._open_key()
-        self._vault.refuse_other_key(self.key_path, key, self.certificate_path, certificate)
-        return Authority(certificate, key)
+        files = self.signing
+        authority = self.open_pair(files)
+        self._refuse_out_of_date(files, authority.certificate)
+        return authority
 
     def certificate(self) -> x509.Certificate:
-        """Return the CA certificate when it can be trusted.
+        """Return the certificate of the one that signs when it can be trusted.
 
         Raises:
             KeystoreError: missing, damaged, expired, or not a self-signed CA.
         """
-        path = self.certificate_path
+        files = self.signing
+        certificate = self._certificate(files)
+        self._refuse_out_of_date(files, certificate)
+        return certificate
+
+    def trusted(self) -> list[x509.Certificate]:
+        """Return the certificates of all authorities whose devices may come in, the one that signs last.
+
+        Raises:
+            KeystoreError: one is missing, damaged, or not a self-signed CA.
+        """
+        return [self._certificate(files) for files in dict.fromkeys((self.current, self.signing))]
+
+    def all(self) -> list[AuthorityFiles]:
+        """List the authorities of which anything is there, also those set aside; the current one last."""
+        others = {path.stem for kind in ("crt", "key") for path in self._vault.folder.glob(f"ca-*.{kind}")}
+        return [*(AuthorityFiles(self._vault.folder, stem) for stem in sorted(others)), self.current]
+
+    def finish_retirement(self) -> None:
+        """Complete the change of authority that a killed run began."""
+        content = read_file(self.current.certificate)
+        if not self.next.certificate.exists():
+            return
+        if content is None and not (self.current.key.exists() and self.next.key.exists()):
+            self._promote()
+        elif content is not None:
+            certificate = self._vault.read_certificate(self.current.certificate, content)
+            if self._retired(certificate).certificate.exists():
+                self.retire(certificate)
+
+    def retire(self, certificate: x509.Certificate) -> None:
+        """Set the current authority aside and put the next one into its place.
+
+        The copy of the certificate is the promise to finish. The certificate goes after the key, so that an
+        unfinished move is still seen.
+        """
+        target = self._retired(certificate)
+        write_file(target.certificate, pem(certificate))
+        move_file(self.current.key, target.key)
+        remove_file(self.current.certificate)
+        self._promote()
+
+    def remove(self) -> None:
+        """Remove all files; each certificate first, so that none stands without its key."""
+        for files in self.all():
+            remove_file(files.certificate)
+            remove_file(files.key)
+
+    def _promote(self) -> None:
+        move_file(self.next.key, self.current.key)
+        move_file(self.next.certificate, self.current.certificate)
+
+    def _retired(self, certificate: x509.Certificate) -> AuthorityFiles:
+        return AuthorityFiles(self._vault.folder, f"{self.current.stem}-{fingerprint(certificate)[:16]}")
+
+    @property
+    def _start_anew(self) -> str:
+        return (
+            f"move the folder {self._vault.folder} away to start with a new authority (every device then "
+            "needs a new certificate)"
+        )
+
+    def open_pair(self, files: AuthorityFiles) -> Authority:
+        """Return one authority, opened with the passphrase, whatever the date.
+
+        Raises:
+            KeystoreError: missing, damaged, wrong passphrase, or the two do not match.
+        """
+        certificate = self._certificate(files)
+        key = self._open_key(files)
+        self._vault.refuse_other_key(files.key, key, files.certificate, certificate)
+        return Authority(certificate, key)
+
+    def _certificate(self, files: AuthorityFiles) -> x509.Certificate:
+        path = files.certificate
         content = read_file(path)
         if content is None:
             raise KeystoreError(
@@ -79,33 +194,25 @@ class AuthorityStore:
                 f"{path} is not the certificate of an authority that signed itself, or it is damaged. "
                 "Restore it from a backup."
             )
-        self._vault.refuse_out_of_date(path, certificate, self._start_anew)
         return certificate
 
-    def remove(self) -> None:
-        """Remove both files; the certificate first, so that no certificate stands without its key."""
-        remove_file(self.certificate_path)
-        remove_file(self.key_path)
-
-    @property
-    def _start_anew(self) -> str:
-        return (
-            f"move the folder {self._vault.folder} away to start with a new authority (every device then "
-            "needs a new certificate)"
-        )
-
-    def _open_key(self) -> PrivateKey:
-        content = read_file(self.key_path)
+    def _open_key(self, files: AuthorityFiles) -> PrivateKey:
+        content = read_file(files.key)
         if content is None:
             raise KeystoreError(
-                f"{self.key_path} is missing, but its certificate is there. Restore the key from a backup, "
+                f"{files.key} is missing, but its certificate is there. Restore the key from a backup, "
                 f"or {self._start_anew}."
             )
-        return self._vault.open_key(self.key_path, content)
+        return self._vault.open_key(files.key, content)
 
-    def _refuse_other_profile(self, authority: Authority, profile: AuthorityProfile) -> None:
+    def _refuse_out_of_date(self, files: AuthorityFiles, certificate: x509.Certificate) -> None:
+        self._vault.refuse_out_of_date(files.certificate, certificate, self._start_anew)
+
+    def _refuse_other_profile(
+        self, files: AuthorityFiles, authority: Authority, profile: AuthorityProfile
+    ) -> None:
         self._vault.refuse_other_profile(
-            self.certificate_path,
+            files.certificate,
             authority.certificate,
             subject=authority_subject(profile),
             key_type=profile.key_type,

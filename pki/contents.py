@@ -5,8 +5,11 @@ from pathlib import Path, PurePosixPath
 
 from pki.marker import Marker
 
-DEVICE_FOLDERS = ("devices", "revoked")
-"""The folders of devices in use, and of what was revoked."""
+DEVICE_FOLDERS = ("devices", "previous", "revoked")
+"""The folders of devices in use, of what they had before and still count, and of what was revoked."""
+
+AUTHORITY_STEMS = ("ca", "ca-next")
+"""File names of the authority, and of the one that takes over from it."""
 
 _AUTHORITY_SUFFIXES = frozenset({".crt", ".key"})
 _DEVICE_SUFFIXES = frozenset({".crt", ".key", ".password", ".p12", ".mobileconfig", ".html"})
@@ -37,8 +40,8 @@ def foreign_files(folder: Path) -> list[PurePosixPath]:
 
 def device_of(folder: str, stem: str) -> str:
     """The name of the device whose files have this stem in one of the device folders."""
-    moved = _MOVED_STEM.fullmatch(stem)
-    return stem if folder == DEVICE_FOLDERS[0] or moved is None else moved["device"]
+    moved = _MOVED_STEM.fullmatch(stem) if folder == DEVICE_FOLDERS[-1] else None
+    return stem if moved is None else moved["device"]
 
 
 def _files(folder: Path) -> list[PurePosixPath]:

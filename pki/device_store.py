@@ -1,23 +1,37 @@
-"""`devices/` and `revoked/`: adopting, issuing, revoking and refusing credentials on disk."""
+"""`devices/`, `previous/`, `revoked/`: adopting, issuing, renewing, revoking and refusing credentials.
 
+To renew a device its files go to `previous/`, and it is issued anew. A run killed in between leaves no
+certificate in `devices/`; the next one issues it. When the grace of what is in `previous/` ends, it goes on
+to `revoked/`.
+"""
+
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 
-from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.bundle import BUNDLE_ROUNDS, Platform, format_for, format_of, make_bundle, new_password, open_bundle
 from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem
 from pki.client_certificate import device_subject, issue_certificate
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
-from pki.files import read_file
+from pki.files import make_folder, read_file
 from pki.key import PrivateKey, generate_key
 from pki.marker import Marker
 from pki.mobileconfig import make_mobileconfig, takes_profile
 from pki.profile import DeviceProfile
+from pki.renewal import Pair, Renewal
 from pki.vault import Vault
+
+
+@dataclass(frozen=True)
+class PreviousCertificate(Certified):
+    """What a device had before its renewal, and when that stops counting."""
+
+    until: datetime
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class DeviceCredential(Certified):
     bundle_password: str = field(repr=False)
     mobileconfig_path: Path | None
     """The Apple configuration profile; None on platforms that have none."""
+    previous: PreviousCertificate | None
+    """The certificate of before, while it still counts."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,16 @@ class _Opened:
     key: PrivateKey
     certificate: x509.Certificate
     authority: x509.Certificate
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """The slow part of a new device, made before anybody waits for the keystore: key and bundle password."""
+
+    key: PrivateKey = field(repr=False)
+    encrypted_key: bytes
+    password: str = field(repr=False)
+    sealed_password: bytes
 
 
 class DeviceStore:
@@ -57,55 +83,97 @@ class DeviceStore:
         return self._vault.folder / "devices"
 
     @property
+    def previous(self) -> Path:
+        """Folder of what devices in use had before their renewal."""
+        return self._vault.folder / "previous"
+
+    @property
     def revoked(self) -> Path:
         """Folder of what was revoked."""
         return self._vault.folder / "revoked"
 
     def names(self) -> list[str]:
         """Names of all devices in use, sorted."""
-        return sorted(path.stem for path in self.current.glob("*.crt"))
+        folders = (self.current, self.previous)
+        return sorted({path.stem for folder in folders for path in folder.glob("*.crt")})
 
-    def adopt_or_issue(self, name: str, profile: DeviceProfile) -> DeviceCredential:
-        """Return the device's credential; issue it when there is none."""
+    def prepare(self, name: str, profile: DeviceProfile, renewal: Renewal | None) -> Fresh | None:
+        """Do the slow part of `adopt_or_issue`. It needs no lock: several threads do it at the same time.
+
+        Whatever is wrong is told by `adopt_or_issue`; this is only a guess at what that will need.
+        """
+        files = DeviceFiles(self.current, name)
+        signing = self._authorities.signing
+        with suppress(KeystoreError, OSError):
+            certificate = self._certificate(files)
+            if certificate is None or self._is_due(certificate, renewal):
+                self._warm(signing.key)
+                return self._fresh(files, profile)
+            self._warm(files.key)
+            if (sealed := read_file(files.password)) is not None:
+                self._open_password(files, sealed)
+        return None
+
+    def adopt_or_issue(
+        self, name: str, profile: DeviceProfile, renewal: Renewal | None = None, fresh: Fresh | None = None
+    ) -> DeviceCredential:
+        """Return the device's credential; issue it when there is none, or when it is due for renewal."""
         self._refuse_clash(name)
-        authority = self._authorities.certificate()
+        trusted = self._authorities.trusted()
         files = DeviceFiles(self.current, name)
         self._finish_revocation(files)
+        self._finish_setting_aside(files)
         certificate = self._certificate(files)
         if certificate is None:
-            return self._issue(files, profile, self._authorities.open())
-        self._refuse_unfit(files, profile, certificate, authority)
-        return self._adopt(files, profile, certificate, authority)
+            self._authorities.certificate()
+            return self._issue(files, profile, renewal, fresh)
+        issuer = self._refuse_unfit(files, profile, certificate, trusted)
+        if self._is_due(certificate, renewal):
+            self._authorities.certificate()
+            self._set_aside(files, certificate)
+            return self._issue(files, profile, renewal, fresh)
+        self._vault.refuse_out_of_date(files.certificate, certificate, self._issue_anew(files))
+        return self._adopt(files, profile, renewal, certificate, issuer)
 
     def revoke(self, name: str, revoked_fingerprint: str) -> None:
-        """Move the device's files away when its certificate has this fingerprint."""
-        certificate = self._certificate(DeviceFiles(self.current, name))
-        if certificate is not None and fingerprint(certificate) == revoked_fingerprint.lower():
+        """Move the device's files away when its certificate has this fingerprint, or had it before."""
+        pair = self._pair(name)
+        if revoked_fingerprint.lower() in [fingerprint(each) for each in pair if each is not None]:
             self.revoke_whatever(name)
 
     def revoke_whatever(self, name: str) -> None:
-        """Move the device's files away, whichever certificate it has."""
+        """Move the device's files away, whichever certificates it has."""
         files = DeviceFiles(self.current, name)
         self._finish_revocation(files)
+        self._finish_setting_aside(files)
+        self._retire_previous(name)
         certificate = self._certificate(files)
         if certificate is not None:
             files.move_to(self._revoked_files(name, certificate), certificate)
 
-    def valid(self, authority: x509.Certificate) -> list[DeviceFiles]:
-        """List the devices with a key and a certificate of this authority that is valid now."""
+    def pairs(self) -> list[Pair]:
+        """List the certificates of every device in use: the present one and the one of before."""
+        return [self._pair(name) for name in self.names()]
+
+    def valid(self, authorities: list[x509.Certificate]) -> list[DeviceFiles]:
+        """List the devices with a key and a certificate of these authorities that is valid now."""
         files = [DeviceFiles(self.current, name) for name in self.names()]
-        return [each for each in files if self._is_valid(each, authority)]
+        return [each for each in files if self._is_valid(each, authorities)]
 
     # Looking at what is there
 
-    def _is_valid(self, files: DeviceFiles, authority: x509.Certificate) -> bool:
+    def _is_valid(self, files: DeviceFiles, authorities: list[x509.Certificate]) -> bool:
         try:
             certificate = parse_certificate(files.certificate.read_bytes())
         except (ValueError, FileNotFoundError):
             return False
         in_time = certificate.not_valid_before_utc <= self._vault.clock() <= certificate.not_valid_after_utc
         is_revoked = self._revoked_files(files.stem, certificate).certificate.exists()
-        return in_time and not is_revoked and files.key.exists() and is_signed_by(certificate, authority)
+        is_ours = any(is_signed_by(certificate, authority) for authority in authorities)
+        return in_time and not is_revoked and files.key.exists() and is_ours
+
+    def _is_due(self, certificate: x509.Certificate, renewal: Renewal | None) -> bool:
+        return renewal is not None and renewal.is_due(certificate, self._vault.clock())
 
     def _certificate(self, files: DeviceFiles) -> x509.Certificate | None:
         content = read_file(files.certificate)
@@ -123,6 +191,44 @@ class DeviceStore:
         if target.certificate.exists():
             files.move_to(target, certificate)
 
+    def _pair(self, name: str) -> Pair:
+        files = DeviceFiles(self.current, name)
+        return self._certificate(files), self._certificate(self._previous_files(name))
+
+    def _previous_files(self, name: str) -> DeviceFiles:
+        return DeviceFiles(self.previous, name)
+
+    def _finish_setting_aside(self, files: DeviceFiles) -> None:
+        """Complete the first half of a renewal that a killed run began."""
+        certificate = self._certificate(files)
+        if certificate is not None and certificate == self._certificate(self._previous_files(files.stem)):
+            files.move_to(self._previous_files(files.stem), certificate)
+
+    def _set_aside(self, files: DeviceFiles, certificate: x509.Certificate) -> None:
+        make_folder(self.previous)
+        self._retire_previous(files.stem)
+        files.move_to(self._previous_files(files.stem), certificate)
+
+    def _retire_previous(self, name: str) -> None:
+        """Move what the device had before to what was revoked."""
+        files = self._previous_files(name)
+        certificate = self._certificate(files)
+        if certificate is not None:
+            files.move_to(self._revoked_files(name, certificate), certificate)
+
+    def _still_counting(
+        self, name: str, certificate: x509.Certificate, renewal: Renewal | None
+    ) -> PreviousCertificate | None:
+        """Return the certificate of before, or move it away when its grace is over."""
+        previous = self._certificate(self._previous_files(name))
+        if previous is None:
+            return None
+        until = renewal.grace_end(previous, certificate) if renewal else previous.not_valid_after_utc
+        if until > self._vault.clock():
+            return PreviousCertificate(previous, until)
+        self._retire_previous(name)
+        return None
+
     def _refuse_clash(self, name: str) -> None:
         clash = next((each for each in self.names() if each != name and each.lower() == name.lower()), None)
         if clash is not None:
@@ -136,18 +242,20 @@ class DeviceStore:
         files: DeviceFiles,
         profile: DeviceProfile,
         certificate: x509.Certificate,
-        authority: x509.Certificate,
-    ) -> None:
+        authorities: list[x509.Certificate],
+    ) -> x509.Certificate:
+        """Refuse what is not ours or not as configured; return the authority that signed it."""
         path, remedy = files.certificate, self._issue_anew(files)
-        if not is_signed_by(certificate, authority):
+        issuer = next((each for each in authorities if is_signed_by(certificate, each)), None)
+        if issuer is None:
             raise KeystoreError(
                 f"{path} was not signed by {self._authorities.certificate_path}, or it is damaged. Restore "
                 f"both from the same backup, or {remedy}."
             )
-        self._vault.refuse_out_of_date(path, certificate, remedy)
         self._vault.refuse_other_profile(
             path, certificate, subject=device_subject(profile), key_type=profile.key_type, remedy=remedy
         )
+        return issuer
 
     def _issue_anew(self, files: DeviceFiles) -> str:
         paths = f"{files.folder / files.stem}.{{crt,key,p12,password}}"
@@ -158,19 +266,31 @@ class DeviceStore:
 
     # Issuing
 
-    def _issue(self, files: DeviceFiles, profile: DeviceProfile, authority: Authority) -> DeviceCredential:
+    def _warm(self, path: Path) -> None:
+        if (content := read_file(path)) is not None:
+            self._vault.open_key(path, content)
+
+    def _fresh(self, files: DeviceFiles, profile: DeviceProfile) -> Fresh:
         key, password = generate_key(profile.key_type), new_password()
-        certificate = issue_certificate(authority, profile, key, self._vault.clock())
-        opened = _Opened(files, key, certificate, authority.certificate)
-        bundle = self._bundle(opened, profile, password)
+        sealed = self._vault.seal_password(password, files.stem)
+        return Fresh(key, self._vault.encrypt(key), password, sealed)
+
+    def _issue(
+        self, files: DeviceFiles, profile: DeviceProfile, renewal: Renewal | None, fresh: Fresh | None
+    ) -> DeviceCredential:
+        authority = self._authorities.open()
+        fresh = fresh or self._fresh(files, profile)
+        certificate = issue_certificate(authority, profile, fresh.key, self._vault.clock())
+        opened = _Opened(files, fresh.key, certificate, authority.certificate)
+        bundle = self._bundle(opened, profile, fresh.password)
         files.write_new(
-            key=self._vault.encrypt(key),
-            password=self._vault.seal_password(password, files.stem),
+            key=fresh.encrypted_key,
+            password=fresh.sealed_password,
             bundle=bundle,
             certificate=pem(certificate),
         )
         self._write_mobileconfig(opened, profile, bundle)
-        return _credential(opened, profile, password)
+        return self._credential(opened, profile, renewal, fresh.password)
 
     # Adopting
 
@@ -178,6 +298,7 @@ class DeviceStore:
         self,
         files: DeviceFiles,
         profile: DeviceProfile,
+        renewal: Renewal | None,
         certificate: x509.Certificate,
         authority: x509.Certificate,
     ) -> DeviceCredential:
@@ -190,7 +311,7 @@ class DeviceStore:
         key = self._vault.open_key(files.key, content)
         self._vault.refuse_other_key(files.key, key, files.certificate, certificate)
         opened = _Opened(files, key, certificate, authority)
-        return _credential(opened, profile, self._fitting_bundle(opened, profile))
+        return self._credential(opened, profile, renewal, self._fitting_bundle(opened, profile))
 
     def _fitting_bundle(self, opened: _Opened, profile: DeviceProfile) -> str:
         """See to it that the bundle is there and suits the platform; return its password."""
@@ -254,15 +375,18 @@ class DeviceStore:
     def _open_password(self, files: DeviceFiles, sealed: bytes) -> str:
         return self._vault.open_password(files.password, sealed, files.stem)
 
-
-def _credential(opened: _Opened, profile: DeviceProfile, password: str) -> DeviceCredential:
-    return DeviceCredential(
-        certificate=opened.certificate,
-        name=opened.files.stem,
-        platform=profile.platform,
-        certificate_path=opened.files.certificate,
-        key_path=opened.files.key,
-        bundle_path=opened.files.bundle,
-        bundle_password=password,
-        mobileconfig_path=opened.files.mobileconfig if takes_profile(profile.platform) else None,
-    )
+    def _credential(
+        self, opened: _Opened, profile: DeviceProfile, renewal: Renewal | None, password: str
+    ) -> DeviceCredential:
+        files = opened.files
+        return DeviceCredential(
+            certificate=opened.certificate,
+            name=files.stem,
+            platform=profile.platform,
+            certificate_path=files.certificate,
+            key_path=files.key,
+            bundle_path=files.bundle,
+            bundle_password=password,
+            mobileconfig_path=files.mobileconfig if takes_profile(profile.platform) else None,
+            previous=self._still_counting(files.stem, opened.certificate, renewal),
+        )

@@ -1,7 +1,7 @@
 """Looking into every file of a keystore: does it open, and does it fit the others? Nothing is changed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -84,24 +84,19 @@ def _of_marker(vault: Vault) -> Iterator[Finding]:
 
 def _of_authority(vault: Vault) -> Iterator[Finding]:
     store = AuthorityStore(vault)
-    try:
-        AuthorityStore(_timeless(vault, store.certificate_path)).open()
-    except KeystoreError as error:
-        yield Finding(str(error), damage=True)
+    damages = []
+    for files in store.all():
+        try:
+            store.open_pair(files)
+        except KeystoreError as error:
+            damages.append(Finding(str(error), damage=True))
+    yield from damages
+    if damages:
         return
     try:
         store.certificate()
     except KeystoreError as error:
         yield Finding(str(error), damage=False)
-
-
-def _timeless(vault: Vault, path: Path) -> Vault:
-    """The vault at a moment at which the certificate is valid: an expiry is no damage, and is told apart."""
-    content = read_file(path)
-    if content is None:
-        return vault
-    moment = vault.read_certificate(path, content).not_valid_after_utc
-    return replace(vault, clock=lambda: moment)
 
 
 def _of_device(vault: Vault, files: DeviceFiles, authorities: list[x509.Certificate]) -> Iterator[Finding]:

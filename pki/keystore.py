@@ -3,7 +3,10 @@
     ca.crt ca.key                             the authority; the key is PKCS#8, encrypted with the passphrase
     devices/<name>.{crt,key,p12,password}     one device; key encrypted, bundle password sealed
     devices/<name>.mobileconfig               the bundle as a configuration profile, on iOS and macOS
+    previous/<name>.*                         what the device had before its renewal, while that still counts
     revoked/<name>-<fingerprint>.*            what was revoked; 16 digits of the fingerprint
+    ca-next.crt ca-next.key                   the authority that takes over, while both are trusted
+    ca-<fingerprint>.*                        an authority that no device needs any more
     keystore.json                             the stack that it belongs to, and a check of the passphrase
 
 Folders have mode 0700 and files 0600. What is there, valid and fitting is adopted; anything else is refused
@@ -19,7 +22,8 @@ from pathlib import Path
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.backup import pack, read_keystore, restore
-from pki.certificate import parse_certificate
+from pki.certificate import Certified, parse_certificate
+from pki.contents import DEVICE_FOLDERS
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
@@ -39,6 +43,7 @@ from pki.marker import Marker
 from pki.profile import AuthorityProfile, DeviceProfile
 from pki.rekey import change_passphrase
 from pki.rekey import finish as finish_change_of_passphrase
+from pki.renewal import Renewal, is_needed
 from pki.vault import Vault
 
 
@@ -86,11 +91,16 @@ class Keystore:
         self._lock_wait_seconds = lock_wait_seconds
         self._use(Vault(folder, passphrase, stack, clock, kdf_rounds))
 
-    def adopt_or_create_authority(self, profile: AuthorityProfile) -> Authority:
-        """Return the authority that is there, or make one.
+    def adopt_or_create_authority(
+        self, profile: AuthorityProfile, renewal: Renewal | None = None
+    ) -> Authority:
+        """Return the authority that signs: the one that is there, or a new one.
 
         Adopted is one whose key opens with the passphrase, matches its certificate, and has the profile's
         subject and kind of key. A different `validity_days` only matters for a new one.
+
+        With `renewal`, one that is due gets a second one beside it, which signs from then on; `trusted` lists
+        both. When no certificate that still counts is from the old one, it is set aside.
 
         Raises:
             KeystoreError: wrong passphrase, damaged or missing file, other profile, expired, other stack's.
@@ -100,17 +110,40 @@ class Keystore:
             if not self._authority.certificate_path.exists():
                 self._refuse_devices_without_authority()
                 return self._authority.create(profile)
-            authority = self._authority.adopt(profile)
+            authority = self._authority.adopt(profile, expired_will_do=renewal is not None)
             if Marker.read(self.folder) is None:
                 self._vault.write_marker()
-            return authority
+            return authority if renewal is None else self._renewed(profile, authority, renewal)
 
-    def adopt_or_issue_device(self, name: str, profile: DeviceProfile) -> DeviceCredential:
+    def _renewed(self, profile: AuthorityProfile, signing: Authority, renewal: Renewal) -> Authority:
+        now = self._vault.clock()
+        if renewal.is_due(signing.certificate, now) and not self._authority.next.certificate.exists():
+            signing = self._authority.create(profile, self._authority.next)
+        old = self._authority.trusted()[0]
+        if old != signing.certificate and not is_needed(old, self._devices.pairs(), renewal, now):
+            self._authority.retire(old)
+        return signing
+
+    def trusted(self) -> list[Certified]:
+        """List the authorities whose devices may come in, the one that signs last. Needs no passphrase.
+
+        Raises:
+            KeystoreError: there is none, or one is damaged.
+        """
+        with self._transaction():
+            return [Certified(certificate) for certificate in self._authority.trusted()]
+
+    def adopt_or_issue_device(
+        self, name: str, profile: DeviceProfile, renewal: Renewal | None = None
+    ) -> DeviceCredential:
         """Return the device's credential that is there, or issue one.
 
-        Adopted is one that this authority signed, whose key opens and matches, and that has the profile's
-        subject and kind of key. When only the platform is another, the bundle is written again, with the same
-        password and the same certificate.
+        With `renewal`, one that is due (or expired) is replaced by a new one with a new key; the certificate
+        of before stays as `previous` until its grace ends.
+
+        Adopted is one that a trusted authority signed, whose key opens and matches, and that has the
+        profile's subject and kind of key. When only the platform is another, the bundle is written again,
+        with the same password and the same certificate.
 
         Raises:
             KeystoreError: bad name, no authority yet, wrong passphrase, damaged or missing file, other
@@ -118,8 +151,9 @@ class Keystore:
         """
         name = device_name(name)
         self._vault.require_passphrase()
+        fresh = self._devices.prepare(name, profile, renewal)
         with self._transaction():
-            return self._devices.adopt_or_issue(name, profile)
+            return self._devices.adopt_or_issue(name, profile, renewal, fresh)
 
     def revoke_device(self, name: str, fingerprint: str) -> None:
         """Move the device's files to `revoked/` when its certificate is the one with this fingerprint.
@@ -150,8 +184,9 @@ class Keystore:
     def probe_credentials(self) -> list[ProbeCredential]:
         """List certificate and key file of every device that is valid now. Opens no key, changes nothing."""
         try:
-            authority = parse_certificate(self._authority.certificate_path.read_bytes())
-            valid = self._devices.valid(authority)
+            signing = parse_certificate(self._authority.signing.certificate.read_bytes())
+            current = parse_certificate(self._authority.certificate_path.read_bytes())
+            valid = self._devices.valid([signing, current])
         except (FileNotFoundError, ValueError):
             return []
         except OSError as error:
@@ -207,19 +242,22 @@ class Keystore:
         if not self.folder.is_dir():
             return
         with self._transaction():
-            for folder in (self._devices.current, self._devices.revoked):
+            for folder in self._device_folders():
                 for stem in sorted({path.stem for path in folder.iterdir()}):
                     DeviceFiles(folder, stem).discard()
             self._authority.remove()
             remove_file(self.folder / Marker.FILE_NAME)
-            remove_empty_folder(self._devices.current)
-            remove_empty_folder(self._devices.revoked)
+            for folder in self._device_folders():
+                remove_empty_folder(folder)
             remove_locked_folder(self.folder)
 
     def _use(self, vault: Vault) -> None:
         self._vault = vault
         self._authority = AuthorityStore(vault)
         self._devices = DeviceStore(vault, self._authority)
+
+    def _device_folders(self) -> list[Path]:
+        return [folder for name in DEVICE_FOLDERS if (folder := self.folder / name).is_dir()]
 
     @contextmanager
     def _existing(self) -> Iterator[None]:
@@ -241,8 +279,9 @@ class Keystore:
                 finish_change_of_passphrase(self.folder)
                 make_folder(self._devices.current)
                 make_folder(self._devices.revoked)
-                for folder in (self.folder, self._devices.current, self._devices.revoked):
+                for folder in (self.folder, *self._device_folders()):
                     sweep(folder)
+                self._authority.finish_retirement()
                 yield
         except OSError as error:
             raise explain(error, self.folder) from error

@@ -8,17 +8,20 @@ from cryptography import x509
 
 from pki.bundle import format_of
 from pki.certificate import parse_certificate
-from pki.contents import DEVICE_FOLDERS, device_of
+from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS, device_of
 from pki.device_files import DeviceFiles
 from pki.inspection import certificates_in, device_files
+
+_STATES = dict(zip(DEVICE_FOLDERS, ("device", "previous", "revoked"), strict=True))
 
 
 @dataclass(frozen=True)
 class Record:
     """One certificate of a keystore.
 
-    `state` is authority, device or revoked; `certificate` is None when the file cannot be read. `bundle` says
-    how the bundle is encrypted and what lies beside it, or `-`.
+    `state` is authority, device, previous (it counts beside the new one for a while), revoked, or retired
+    (an authority that no device needs any more); `certificate` is None when the file cannot be read. `bundle`
+    says how the bundle is encrypted and what lies beside it, or `-`.
     """
 
     name: str
@@ -28,19 +31,21 @@ class Record:
 
 
 def records(folder: Path) -> list[Record]:
-    """List authority, devices in use, and what was revoked. Takes no lock, changes nothing."""
+    """List authorities, devices in use, and what was renewed or revoked. Takes no lock, changes nothing."""
     return [*_authorities(folder), *(_record(files) for files in device_files(folder))]
 
 
 def _authorities(folder: Path) -> Iterator[Record]:
     for path, certificate in certificates_in(folder):
-        yield Record(path.stem, "authority", certificate)
+        state = "authority" if path.stem in AUTHORITY_STEMS else "retired"
+        yield Record(path.stem, state, certificate)
 
 
 def _record(files: DeviceFiles) -> Record:
     folder = files.folder.name
-    state = "device" if folder == DEVICE_FOLDERS[0] else "revoked"
-    return Record(device_of(folder, files.stem), state, _certificate(files.certificate), _bundle(files))
+    return Record(
+        device_of(folder, files.stem), _STATES[folder], _certificate(files.certificate), _bundle(files)
+    )
 
 
 def _certificate(path: Path) -> x509.Certificate | None:

@@ -1,0 +1,134 @@
+"""What is due in a keystore at a moment, told from its certificates: no key is opened, nothing is changed."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.certificate import parse_certificate
+from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS
+from pki.renewal import Pair, Renewal, is_needed
+
+WARN_DAYS = 60
+"""Days before its end from which on a certificate is spoken of, due or not."""
+
+UNFINISHED = "begun and not finished"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The next step of authority and devices, empty where there is none, and what a person should know.
+
+    A step begins with `due since`, `ends` or `begun`; a store that is given the same `Renewal` takes it.
+    """
+
+    authority_step: str
+    device_steps: Mapping[str, str]
+    notices: tuple[str, ...]
+
+
+def look_ahead(
+    folder: Path, names: Collection[str], *, authority: Renewal, devices: Renewal, now: datetime
+) -> Outlook:
+    """Look into the keystore in `folder`, which may not exist yet, for the devices with these names.
+
+    What cannot be read is left out: the run that needs it says what is wrong.
+    """
+    old, new = (_read(folder / f"{stem}.crt") for stem in AUTHORITY_STEMS)
+    pairs = {name: _pair(folder, name) for name in sorted({*names, *_names(folder)})}
+    ours = {name: pairs[name] for name in names}
+    notices = [*_about_authority(old, new, authority, now)]
+    for name, pair in ours.items():
+        notices += _about_device(folder, name, pair, devices, now)
+    return Outlook(
+        authority_step=_authority_step(old, new, list(pairs.values()), authority, now),
+        device_steps={name: _device_step(pair, devices, now) for name, pair in ours.items()},
+        notices=tuple(notices),
+    )
+
+
+def _read(path: Path) -> x509.Certificate | None:
+    try:
+        return parse_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _pair(folder: Path, name: str) -> Pair:
+    current, previous = (_read(folder / each / f"{name}.crt") for each in DEVICE_FOLDERS[:2])
+    return current, previous
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.stem for each in DEVICE_FOLDERS[:2] for path in (folder / each).glob("*.crt")}
+
+
+def _authority_step(
+    old: x509.Certificate | None,
+    new: x509.Certificate | None,
+    pairs: list[Pair],
+    renewal: Renewal,
+    now: datetime,
+) -> str:
+    if new is None:
+        return f"due since {_day(renewal.due_from(old))}" if old and renewal.is_due(old, now) else ""
+    if old is None:
+        return UNFINISHED
+    return "" if is_needed(old, pairs, renewal, now) else "ends: no device needs the old authority any more"
+
+
+def _device_step(pair: Pair, renewal: Renewal, now: datetime) -> str:
+    current, previous = pair
+    if current is None:
+        return "" if previous is None else UNFINISHED
+    if renewal.is_due(current, now):
+        return f"due since {_day(renewal.due_from(current))}"
+    if previous is not None and (end := renewal.grace_end(previous, current)) <= now:
+        return f"ends: the certificate of before stopped counting on {_day(end)}"
+    return ""
+
+
+def _about_authority(
+    old: x509.Certificate | None, new: x509.Certificate | None, renewal: Renewal, now: datetime
+) -> Iterator[str]:
+    if new is not None:
+        yield (
+            "A new certificate authority has taken over. The old one stays trusted until every device has a "
+            "certificate of the new one."
+        )
+    elif old is not None and _is_near(old, renewal, now):
+        yield f"The certificate authority {_ends(old, now)}. {_remedy(old, renewal, now)}"
+
+
+def _about_device(folder: Path, name: str, pair: Pair, renewal: Renewal, now: datetime) -> Iterator[str]:
+    current, previous = pair
+    if current is not None and _is_near(current, renewal, now):
+        yield f"The certificate of the device {name} {_ends(current, now)}. {_remedy(current, renewal, now)}"
+    if current is not None and previous is not None and (end := renewal.grace_end(previous, current)) > now:
+        bundle = folder / DEVICE_FOLDERS[0] / f"{name}.p12"
+        yield (
+            f"The device {name} has a new certificate. Install {bundle} on it before {_day(end)}: then the "
+            "one of before stops counting."
+        )
+
+
+def _is_near(certificate: x509.Certificate, renewal: Renewal, now: datetime) -> bool:
+    near = certificate.not_valid_after_utc - now <= timedelta(days=WARN_DAYS)
+    return near or renewal.is_due(certificate, now)
+
+
+def _ends(certificate: x509.Certificate, now: datetime) -> str:
+    end = certificate.not_valid_after_utc
+    return f"{'ended' if end < now else 'ends'} on {_day(end)}"
+
+
+def _remedy(certificate: x509.Certificate, renewal: Renewal, now: datetime) -> str:
+    if renewal.is_due(certificate, now):
+        return "It is due: `pulumi up` renews it."
+    return f"From {_day(renewal.due_from(certificate))} on `pulumi up` renews it."
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"
