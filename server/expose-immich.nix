@@ -133,6 +133,7 @@ let
   command = script { name = "immich-exposure"; file = "exposure.sh"; };
   renew = script { name = "immich-exposure-renew"; file = "certificate.sh"; };
   enforce = script { name = "immich-exposure-enforce"; file = "funnel.sh"; };
+  expire = script { name = "immich-exposure-expire"; file = "devices.sh"; };
 
   # Root, but with nothing to write except the exposure's own folder and what all services share below /run.
   rootSandbox = {
@@ -359,6 +360,20 @@ in
         OnBootSec = "20s";
         OnUnitActiveSec = "1min";
         AccuracySec = "1s";
+      };
+    };
+
+    systemd.services.immich-exposure-devices = {
+      description = "Shut out certificates of devices that have ended";
+      serviceConfig = rootSandbox // { ExecStart = "${lib.getExe expire} expire"; };
+    };
+    systemd.timers.immich-exposure-devices = {
+      description = "Shut out certificates of devices that have ended, hourly";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = "hourly";
+        Persistent = true;
+        RandomizedDelaySec = "5min";
       };
     };
 

@@ -1,9 +1,12 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The devices that may come in: one file per certificate, named by its SHA-256 fingerprint, holding the
-# device's name. Caddy looks for the file at every request, so a change counts at once, without any reload.
+# device's name and, on a second line, `until EPOCH`: from then on it counts no more. Caddy looks for the file at every
+# request, so a change counts at once, without any reload.
 #
-#   enrol NAME FINGERPRINT        this certificate is NAME's, and the only one
+#   enrol NAME FINGERPRINT [UNTIL [OLD_FINGERPRINT OLD_UNTIL]]
+#                                 this certificate is NAME's, beside the one of before until its grace ends, and no other
 #   withdraw NAME [FINGERPRINT]   no certificate of NAME counts any more (or not this one)
+#   expire                        what has ended goes; a timer runs this, so that it needs nobody
 
 DEVICES=$STATE/devices
 
@@ -35,21 +38,38 @@ fingerprints_of() {
   done
 }
 
-enrol() {
-  make_state
+refuse_other_owner() {
   if [ -s "$DEVICES/$2" ]; then
     enrolled_as=
     read -r enrolled_as <"$DEVICES/$2" || :
     [ "$enrolled_as" = "$1" ] ||
       die "This certificate is enrolled as \"$enrolled_as\" already; withdraw that device or give \"$1\" one of its own."
   fi
+}
+
+# `put_device NAME FINGERPRINT UNTIL`; without an end it counts until it is withdrawn.
+put_device() {
   # Readable by Caddy, which opens the file: the temporary file's 0600 would lock the device out.
-  printf '%s\n' "$1" >"$WORK/device"
+  { printf '%s\n' "$1" && if [ -n "$3" ]; then printf 'until %s\n' "$3"; fi; } >"$WORK/device"
+  put_new=no
+  [ -e "$DEVICES/$2" ] || put_new=yes
   write_file 0644 "$DEVICES/$2" <"$WORK/device"
-  if [ "$CHANGED" = yes ]; then say "Device $1 may come in"; fi
+}
+
+enrol() {
+  make_state
+  refuse_other_owner "$1" "$2"
+  if [ -n "$4" ]; then refuse_other_owner "$1" "$4"; fi
+  put_device "$1" "$2" "$3"
+  if [ "$put_new" = yes ]; then say "Device $1 may come in"; fi
+  enrol_kept=
+  if [ -n "$4" ] && [ "$5" -gt "$(now)" ]; then
+    put_device "$1" "$4" "$5"
+    enrol_kept=$4
+  fi
   # Only now, with the new certificate in force, the old ones of the same device go.
   for enrol_old in $(fingerprints_of "$1"); do
-    [ "$enrol_old" = "$2" ] || rm -f "$DEVICES/$enrol_old"
+    case $enrol_old in "$2" | "$enrol_kept") ;; *) rm -f "$DEVICES/$enrol_old" ;; esac
   done
 }
 
@@ -61,12 +81,39 @@ withdraw() {
   done
 }
 
+# What says no end, or none that can be read, stays: it was enrolled by hand or by an older version.
+expire() {
+  for device_file in "$DEVICES"/*; do
+    [ -f "$device_file" ] || continue
+    expire_name=
+    expire_end=
+    { read -r expire_name && read -r expire_end; } <"$device_file" || :
+    expire_end=${expire_end#until }
+    case $expire_end in '' | *[!0-9]* | ????????????*) continue ;; esac
+    [ "$expire_end" -le "$(now)" ] || continue
+    rm -f "$device_file"
+    say "A certificate of device $expire_name has ended and may no longer come in"
+  done
+}
+
 need_root
 case ${1:-} in
-  enrol | withdraw) ;;
-  *) die "devices.sh knows the verbs enrol and withdraw, not \"${1:-}\"; use one of them." ;;
+  enrol)
+    check_name "${2:-}"
+    check_fingerprint "${3:-}"
+    if [ -n "${4:-}" ]; then number "The end of a certificate" "$4" 1 9999999999; fi
+    if [ -n "${5:-}" ]; then
+      check_fingerprint "$5"
+      number "The end of the certificate of before" "${6:-}" 1 9999999999
+      [ "$3" != "$5" ] || die "The certificate of before is the new one; name the one that device $2 had until now."
+    fi
+    ;;
+  withdraw)
+    check_name "${2:-}"
+    if [ -n "${3:-}" ]; then check_fingerprint "$3"; fi
+    ;;
+  expire) ;;
+  *) die "devices.sh knows the verbs enrol, withdraw and expire, not \"${1:-}\"; use one of them." ;;
 esac
-check_name "${2:-}"
-if [ "$1" = enrol ] || [ -n "${3:-}" ]; then check_fingerprint "${3:-}"; fi
 lock
-"$1" "$2" "${3:-}"
+"$1" "${2:-}" "${3:-}" "${4:-}" "${5:-}" "${6:-}"

@@ -89,7 +89,7 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
     services = {link.name for link in (units / "multi-user.target.wants").iterdir()}
     timers = {link.name for link in (units / "timers.target.wants").iterdir()}
     assert services == {"caddy.service", "fail2ban.service", "immich-server.service"}
-    assert timers == {"immich-exposure-certificate.timer", "immich-exposure-lease.timer"}
+    assert timers == {f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "lease")}
 
 
 def test_immich_listens_on_loopback_alone(generation: Path, other_generation: Path) -> None:
@@ -257,6 +257,13 @@ def test_the_lease_is_enforced_each_minute_and_after_boot(other_generation: Path
     assert service["Type"] == ["oneshot"]
 
 
+def test_ended_devices_are_shut_out_hourly(generation: Path) -> None:
+    timer = read_unit(generation, "immich-exposure-devices.timer")
+    service = read_unit(generation, "immich-exposure-devices.service")
+    assert timer["OnCalendar"] == ["hourly"] and timer["Persistent"] == ["true"]
+    assert service["ExecStart"][0].endswith("/bin/immich-exposure-expire expire")
+
+
 def test_the_certificate_is_renewed_daily(generation: Path) -> None:
     timer = read_unit(generation, "immich-exposure-certificate.timer")
     service = read_unit(generation, "immich-exposure-certificate.service")
@@ -269,6 +276,7 @@ def test_the_certificate_is_renewed_daily(generation: Path) -> None:
     [
         ("immich-exposure", "exposure.sh"),
         ("immich-exposure-enforce", "funnel.sh"),
+        ("immich-exposure-expire", "devices.sh"),
         ("immich-exposure-renew", "certificate.sh"),
     ],
 )
