@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.options import child_of
 from components.refusal import told_plainly
-from pki import AuthorityProfile, Keystore, KeyType
+from components.renewal import renewal_of, renewal_props, renewing_diff
+from pki import AuthorityProfile, Keystore, KeyType, Renewal
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class _Provider(ResourceProvider):
         _revoke_strays(props)
         return CreateResult(outputs["fingerprint"], outputs)
 
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        return renewing_diff(_olds, _news, ignore={"devices"}, outputs={"trusted", "trustedPem"})
+
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_adopt_or_create(_news))
@@ -53,20 +57,25 @@ class _Provider(ResourceProvider):
 
 
 def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
-    authority = keystore_of(props).adopt_or_create_authority(
+    keystore = keystore_of(props)
+    authority = keystore.adopt_or_create_authority(
         AuthorityProfile(
             common_name=props["commonName"],
             organization=props["organization"],
             country=props["country"],
             validity_days=int(props["validityDays"]),
             key_type=KeyType(props["keyType"]),
-        )
+        ),
+        renewal_of(props),
     )
+    trusted = keystore.trusted()
     return {
         **props,
         "certificatePem": authority.certificate_pem,
         "fingerprint": authority.fingerprint,
         "notAfter": authority.not_after.isoformat(),
+        "trustedPem": "".join(each.certificate_pem for each in trusted),
+        "trusted": [each.fingerprint for each in trusted],
     }
 
 
@@ -84,17 +93,27 @@ class AuthorityInKeystore(Resource, module="immich", name="CertificateAuthority"
     certificatePem: pulumi.Output[str]
     fingerprint: pulumi.Output[str]
     notAfter: pulumi.Output[str]
+    trustedPem: pulumi.Output[str]
+    trusted: pulumi.Output[list[str]]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        outputs = {"certificatePem": None, "fingerprint": None, "notAfter": None}
+        names = ("certificatePem", "fingerprint", "notAfter", "trustedPem", "trusted")
+        outputs = dict.fromkeys(names)
         super().__init__(_Provider(), name, {**props, **outputs}, opts)
 
 
 class CertificateAuthority(pulumi.ComponentResource):
-    """A private CA kept in the keystore: adopted when it is there, made when it is not, never overwritten."""
+    """A private CA kept in the keystore: adopted when it is there, made when it is not, never overwritten.
+
+    Before it ends a second one takes over, and the two are trusted side by side until every device has moved.
+    """
 
     certificate_pem: pulumi.Output[str]
-    """The CA certificate (PEM): all that the server ever gets of the authority."""
+    """The certificate (PEM) of the one that signs."""
+    trusted_pem: pulumi.Output[str]
+    """The certificates (PEM) whose devices may come in: all that the server ever gets of the authority."""
+    trusted: pulumi.Output[list[str]]
+    """Their fingerprints, the one that signs last."""
     fingerprint: pulumi.Output[str]
     """SHA-256 of the certificate's DER form, lower-case hexadecimal."""
     not_after: pulumi.Output[str]
@@ -108,6 +127,8 @@ class CertificateAuthority(pulumi.ComponentResource):
         profile: AuthorityProfile,
         devices: Sequence[str],
         purge_keystore: bool,
+        renewal: Renewal,
+        step: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:CertificateAuthority", name, {}, opts)
@@ -121,6 +142,7 @@ class CertificateAuthority(pulumi.ComponentResource):
                 "validityDays": profile.validity_days,
                 "keyType": profile.key_type,
                 "purgeKeystore": purge_keystore,
+                **renewal_props(renewal, step),
                 "devices": list(devices),
             },
             # The list matters at creation alone; afterwards each device is its own resource, so that adding
@@ -130,6 +152,8 @@ class CertificateAuthority(pulumi.ComponentResource):
             ),
         )
         self.certificate_pem = self.key_pair.certificatePem
+        self.trusted_pem = self.key_pair.trustedPem
+        self.trusted = self.key_pair.trusted
         self.fingerprint = self.key_pair.fingerprint
         self.not_after = self.key_pair.notAfter
         self.register_outputs({"fingerprint": self.fingerprint, "notAfter": self.not_after})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.refusal import told_plainly
-from pki import DeviceProfile, KeyType, Platform
+from components.renewal import renewal_of, renewal_props, renewing_diff
+from pki import DeviceProfile, KeyType, Platform, Renewal
 
 
 class _Provider(ResourceProvider):
@@ -19,6 +20,10 @@ class _Provider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_issue(props)
         return CreateResult(outputs["fingerprint"], outputs)
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        # Another authority alone changes nothing: the device moves to it with its next renewal.
+        return renewing_diff(_olds, _news, ignore={"authority"})
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -40,14 +45,21 @@ def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
             validity_days=int(props["validityDays"]),
             key_type=KeyType(props["keyType"]),
         ),
+        renewal_of(props),
     )
+    previous = credential.previous
     return {
         **props,
         "fingerprint": credential.fingerprint,
         "notAfter": credential.not_after.isoformat(),
         "bundlePath": str(credential.bundle_path),
         "bundlePassword": credential.bundle_password,
+        "previousFingerprint": previous.fingerprint if previous else "",
+        "previousUntil": previous.until.isoformat() if previous else "",
     }
+
+
+_OF_BEFORE = ("previousFingerprint", "previousUntil")
 
 
 class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate"):
@@ -55,9 +67,12 @@ class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate")
     notAfter: pulumi.Output[str]
     bundlePath: pulumi.Output[str]
     bundlePassword: pulumi.Output[str]
+    previousFingerprint: pulumi.Output[str]
+    previousUntil: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        outputs = {"fingerprint": None, "notAfter": None, "bundlePath": None, "bundlePassword": None}
+        names = ("fingerprint", "notAfter", "bundlePath", "bundlePassword", *_OF_BEFORE)
+        outputs = dict.fromkeys(names)
         super().__init__(_Provider(), name, {**props, **outputs}, opts)
 
 
@@ -72,6 +87,10 @@ class ClientCertificate(pulumi.ComponentResource):
     """The PKCS#12 file to install on the device."""
     bundle_password: pulumi.Output[str]
     """The bundle's import password; a secret."""
+    previous_fingerprint: pulumi.Output[str]
+    """The certificate of before, while it counts beside the new one; else empty."""
+    previous_until: pulumi.Output[str]
+    """When that ends, ISO 8601 in UTC; else empty."""
 
     def __init__(
         self,
@@ -81,6 +100,8 @@ class ClientCertificate(pulumi.ComponentResource):
         authority: CertificateAuthority,
         device: str,
         profile: DeviceProfile,
+        renewal: Renewal,
+        step: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:ClientCertificate", name, {}, opts)
@@ -95,6 +116,7 @@ class ClientCertificate(pulumi.ComponentResource):
                 "platform": profile.platform,
                 "validityDays": profile.validity_days,
                 "keyType": profile.key_type,
+                **renewal_props(renewal, step),
             },
             # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
             # closes the funnel but must not cost anybody a re-installation: then delete is not called.
@@ -107,5 +129,7 @@ class ClientCertificate(pulumi.ComponentResource):
         self.fingerprint = credential.fingerprint
         self.not_after = credential.notAfter
         self.bundle_path = credential.bundlePath
+        self.previous_fingerprint = credential.previousFingerprint
+        self.previous_until = credential.previousUntil
         self.bundle_password = pulumi.Output.secret(credential.bundlePassword)
         self.register_outputs({"fingerprint": self.fingerprint, "notAfter": self.not_after})

@@ -75,12 +75,13 @@ class DeviceConfig:
 
 @dataclass(frozen=True)
 class AuthorityConfig:
-    """Subject of the certificate authority, and its validity in days."""
+    """Subject of the certificate authority, its validity, and when the next one takes over, in days."""
 
     common_name: str
     organization: str
     country: str
     validity_days: int
+    renew_before_days: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class CheckConfig:
 class ExposureConfig:
     """The whole configuration, valid. Paths on this machine stand as configured, relative to the project.
 
-    `features` says of each part of a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
+    `devices` are those that may come in, without the ones marked as revoked. `features` says of each part of
+    a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
 
     `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
     `ssh_private_key_file` of None means the SSH agent.
@@ -156,6 +158,7 @@ class ExposureConfig:
     lease_hours: int | None
     expose_until: datetime | None
     renew_before_days: int
+    grace_days: int
     check: CheckConfig
 
 
@@ -301,6 +304,7 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
         lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
         expose_until=_expose_until(top),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
+        grace_days=top.integer("graceDays", default=14, least=1, most=DAYS_LIMIT),
         check=_check(top, project_dir),
     )
 
@@ -355,8 +359,11 @@ def _check_ports(top: Section, config: ExposureConfig) -> None:
 
 def _devices(top: Section) -> tuple[DeviceConfig, ...]:
     devices: list[DeviceConfig] = []
+    revoked: set[str] = set()
     for section in top.sections("devices", example=DEVICES_EXAMPLE):
         device = _device(section)
+        if section.boolean("revoked", default=False):
+            revoked.add(device.name)
         section.refuse_unknown()
         twin = next((each.name for each in devices if each.name.lower() == device.name.lower()), None)
         if twin is not None and not section.problems.concern(section.name("name")):
@@ -366,7 +373,7 @@ def _devices(top: Section) -> tuple[DeviceConfig, ...]:
                 "phone-anna-2",
             )
         devices.append(device)
-    return tuple(devices)
+    return tuple(device for device in devices if device.name not in revoked)
 
 
 def _device(section: Section) -> DeviceConfig:
@@ -399,6 +406,7 @@ def _authority(top: Section) -> AuthorityConfig:
         organization=section.text("organization", default="Personal", example="Personal", check=text_problem),
         country=section.text("country", default="US", example="US", check=country_problem),
         validity_days=section.integer("validityDays", default=3650, least=1, most=DAYS_LIMIT),
+        renew_before_days=section.integer("renewBeforeDays", default=0, least=0, most=DAYS_LIMIT),
     )
     section.refuse_unknown()
     return authority
@@ -418,6 +426,40 @@ def _check_validity(top: Section, config: ExposureConfig) -> None:
             f"must be shorter than clientValidityDays ({days}), or every certificate would always be due",
             str(max(1, days // 10)),
         )
+    _check_grace(top, config)
+    _check_authority_renewal(top, config)
+
+
+def _check_grace(top: Section, config: ExposureConfig) -> None:
+    before = config.renew_before_days
+    if config.grace_days > before and not top.problems.concern("graceDays", "renewBeforeDays"):
+        top.complain(
+            "graceDays",
+            f"is longer than renewBeforeDays ({before}), and the old certificate ends before that",
+            str(before),
+        )
+
+
+def _check_authority_renewal(top: Section, config: ExposureConfig) -> None:
+    """A device is never renewed by an authority that ends as soon as the old certificate."""
+    days, authority_days, devices = (
+        config.ca.renew_before_days,
+        config.ca.validity_days,
+        config.renew_before_days,
+    )
+    keys = ("ca.renewBeforeDays", "ca.validityDays", "renewBeforeDays")
+    if days == 0 or top.problems.concern(*keys):
+        return
+    if days >= authority_days:
+        reason = f"must be shorter than ca.validityDays ({authority_days}), or every authority would be due"
+    elif days <= devices:
+        reason = (
+            f"must be longer than renewBeforeDays ({devices}): the new authority signs the new certificates"
+        )
+    else:
+        return
+    example = min(devices + 1, authority_days - 1)
+    top.problems.add("ca.renewBeforeDays", days, reason, f"`ca: {{renewBeforeDays: {example}}}`")
 
 
 def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pulumi
 
 from components.client_certificate import ClientCertificate
@@ -9,11 +11,29 @@ from components.options import child_of
 from components.remote_script import Server, remote_script, sudo_line
 
 
+def enrol_line(
+    device: str, fingerprint: str, not_after: str, previous: str | None, previous_until: str | None
+) -> str:
+    """Return the command that enrols a device's certificate and, in its grace, the one of before.
+
+    Moments come as ISO 8601 and go as seconds since 1970.
+    """
+    words: list[str | int] = [device, fingerprint, _seconds(not_after)]
+    if previous and previous_until:
+        words += [previous, _seconds(previous_until)]
+    return sudo_line("enrol", *words)
+
+
+def _seconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp())
+
+
 class DeviceEnrolment(pulumi.ComponentResource):
     """The device's place on the server's allow-list.
 
     Creating or removing the file takes effect at the next request: no rebuild, no reload. When the
-    certificate changes, the new file is there before the old one goes.
+    certificate changes, the new file is there before the old one goes, and the old one stays for its grace.
+    Each file says when its certificate stops counting: then the server removes it by itself.
     """
 
     def __init__(
@@ -30,7 +50,12 @@ class DeviceEnrolment(pulumi.ComponentResource):
             f"{name}-file",
             server,
             script="devices",
-            create=certificate.fingerprint.apply(lambda value: sudo_line("enrol", device, value)),
+            create=pulumi.Output.all(
+                certificate.fingerprint,
+                certificate.not_after,
+                certificate.previous_fingerprint,
+                certificate.previous_until,
+            ).apply(lambda values: enrol_line(device, *values)),
             delete=sudo_line("withdraw", device),
             opts=child_of(self, opts),
         )

@@ -14,10 +14,15 @@ from components.install_sheet import InstallSheet
 from components.nixos_configuration import NixosConfiguration
 from components.preflight import Preflight
 from components.remote_script import Server
+from components.renewal import authority_renewal, device_renewal, outlook_of
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
 from components.surface import Words, what_becomes_public
 from pki import AuthorityProfile, DeviceProfile
+
+ENROLMENT_LANES = 4
+"""So many devices are enrolled at once. Every command makes a connection of its own, and sshd refuses some of
+more than ten that have not logged in yet (MaxStartups in sshd_config(5))."""
 
 
 class ImmichExposure(pulumi.ComponentResource):
@@ -48,6 +53,9 @@ class ImmichExposure(pulumi.ComponentResource):
             private_key_file=config.ssh_private_key_file,
         )
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
+        self._outlook = outlook_of(config)
+        for notice in self._outlook.notices:
+            pulumi.warn(notice)
 
         preflight = self._look_before_changing_anything()
         authority = self._certificate_authority(preflight)
@@ -94,6 +102,8 @@ class ImmichExposure(pulumi.ComponentResource):
             ),
             devices=[device.name for device in self._config.devices],
             purge_keystore=self._config.purge_keystore,
+            renewal=authority_renewal(self._config),
+            step=self._outlook.authority_step,
             opts=self._after(preflight),
         )
 
@@ -111,6 +121,8 @@ class ImmichExposure(pulumi.ComponentResource):
                     validity_days=self._config.client_validity_days,
                     key_type=self._config.key_type,
                 ),
+                renewal=device_renewal(self._config),
+                step=self._outlook.device_steps[device.name],
                 opts=self._after(),
             )
             for device in self._config.devices
@@ -145,16 +157,19 @@ class ImmichExposure(pulumi.ComponentResource):
     def _enrolments(
         self, certificates: dict[str, ClientCertificate], nixos: NixosConfiguration
     ) -> list[DeviceEnrolment]:
-        return [
-            DeviceEnrolment(
-                f"{self._prefix}-enrolment-{device}",
-                server=self._server,
-                device=device,
-                certificate=certificate,
-                opts=self._after(nixos),
+        enrolments: list[DeviceEnrolment] = []
+        for device, certificate in certificates.items():
+            before = enrolments[-ENROLMENT_LANES:][:1] if len(enrolments) >= ENROLMENT_LANES else []
+            enrolments.append(
+                DeviceEnrolment(
+                    f"{self._prefix}-enrolment-{device}",
+                    server=self._server,
+                    device=device,
+                    certificate=certificate,
+                    opts=self._after(nixos, *before),
+                )
             )
-            for device, certificate in certificates.items()
-        ]
+        return enrolments
 
     def _funnel(self, nixos: NixosConfiguration, enrolments: list[DeviceEnrolment]) -> Funnel:
         return Funnel(

@@ -261,7 +261,8 @@ class ExposureCheck(pulumi.ComponentResource):
                 "expectDevice": bool(config.devices),
                 "strangers": config.strangers,
                 "edge": edge,
-                "authority": authority.fingerprint,
+                # While one authority is trusted this is its fingerprint alone, as it always was.
+                "authority": authority.trusted.apply(",".join),
                 "opening": funnel.opening,
                 "until": open_until(config),
             },

@@ -88,7 +88,7 @@ class NixosConfiguration(pulumi.ComponentResource):
             script="trust",
             create=sudo_line("install"),
             delete=sudo_line("remove"),
-            payload=authority.certificate_pem.apply(lambda pem: (PayloadFile("device-ca.crt", pem),)),
+            payload=authority.trusted_pem.apply(lambda pem: (PayloadFile("device-ca.crt", pem),)),
             opts=child,
         )
         self.rebuild = remote_script(

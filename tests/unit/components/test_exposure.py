@@ -24,6 +24,7 @@ from pki import AuthorityProfile, Keystore
 PASSPHRASE = "a passphrase that must not be seen"
 SSH_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 FINGERPRINT = "ab" * 32
+FINGERPRINT_BEFORE = "cd" * 32
 COMMAND = "command:remote:Command"
 
 
@@ -44,7 +45,11 @@ class Recorder(pulumi.runtime.Mocks):
         elif args.typ.startswith("pulumi-python:"):
             outputs.update(
                 certificatePem=self.certificate_pem,
+                trustedPem=self.certificate_pem,
+                trusted=[FINGERPRINT],
                 fingerprint=FINGERPRINT,
+                previousFingerprint=FINGERPRINT_BEFORE,
+                previousUntil="2026-12-24T00:00:00+00:00",
                 notAfter="2036-01-01T00:00:00+00:00",
                 bundlePath="phone.p12",
                 bundlePassword="the bundle's password",

@@ -70,6 +70,9 @@ def authority_props(folder: Path, **changes: Any) -> dict[str, Any]:
         "country": "US",
         "validityDays": 3650.0,
         "keyType": "ecdsa-p256",
+        "renewBeforeDays": 30.0,
+        "graceDays": 14.0,
+        "renewal": "",
         "purgeKeystore": False,
         "devices": ["phone"],
         **changes,
@@ -88,6 +91,9 @@ def device_props(folder: Path, **changes: Any) -> dict[str, Any]:
         "platform": "ios",
         "validityDays": 3650.0,
         "keyType": "ecdsa-p256",
+        "renewBeforeDays": 30.0,
+        "graceDays": 14.0,
+        "renewal": "",
         **changes,
     }
 

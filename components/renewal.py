@@ -1,0 +1,76 @@
+"""Renewal, between the configuration, the keystore and the engine.
+
+The program looks at the keystore's certificates at every preview and update and writes the next step of each
+into its inputs as words. So a preview shows `renewal: "due since 2036-10-22"`, and the diff below counts a
+change although nothing else differs. The provider decides by the same rule, and by itself, when it takes the
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import DiffResult
+
+from components.config import ExposureConfig
+from pki import Renewal
+from pki.outlook import Outlook, look_ahead
+
+QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays"})
+"""Inputs that say when, not what: another value of theirs alone changes no certificate."""
+
+
+def device_renewal(config: ExposureConfig) -> Renewal:
+    """When devices are renewed."""
+    return Renewal(config.renew_before_days, config.grace_days)
+
+
+def authority_renewal(config: ExposureConfig) -> Renewal:
+    """When the next authority takes over: before its devices are due, whose certificates end no later."""
+    days = config.ca.renew_before_days or config.renew_before_days + 1
+    return Renewal(min(days, config.ca.validity_days - 1), config.grace_days)
+
+
+def outlook_of(config: ExposureConfig, now: datetime | None = None) -> Outlook:
+    """Look at the keystore of a configuration, now unless a moment is given."""
+    return look_ahead(
+        Path(config.keystore),
+        [device.name for device in config.devices],
+        authority=authority_renewal(config),
+        devices=device_renewal(config),
+        now=now or datetime.now(UTC),
+    )
+
+
+def renewal_props(renewal: Renewal, step: str) -> dict[str, pulumi.Input[Any]]:
+    """Return the inputs that `renewal_of` and `renewing_diff` read; `step` is empty when nothing is due."""
+    return {"renewBeforeDays": renewal.before_days, "graceDays": renewal.grace_days, "renewal": step}
+
+
+def renewal_of(props: Mapping[str, Any]) -> Renewal:
+    """Return the renewal that `renewal_props` wrote."""
+    return Renewal(int(props["renewBeforeDays"]), int(props["graceDays"]))
+
+
+def renewing_diff(
+    olds: Mapping[str, Any],
+    news: Mapping[str, Any],
+    *,
+    ignore: Collection[str],
+    outputs: Collection[str] = (),
+) -> DiffResult:
+    """Tell whether there is something to do: a step, or another input than those that say when.
+
+    `outputs` that the state does not have are one reason more: an older version of this program made it.
+    """
+    quiet = QUIET.union(ignore)
+    if olds.get("previousFingerprint"):
+        quiet -= {"graceDays"}  # a grace that is running becomes longer or shorter
+    given = {key for key, value in news.items() if value is not None}
+    differs = any(news[key] != olds.get(key) for key in given - quiet)
+    lacks = any(name not in olds for name in outputs)
+    return DiffResult(changes=bool(news.get("renewal")) or differs or lacks)

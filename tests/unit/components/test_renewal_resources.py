@@ -1,0 +1,216 @@
+"""Renewal as the engine sees it: when a resource changes, what it puts out, how it is enrolled."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import certificate_authority, client_certificate
+from components.config import ExposureConfig, load
+from components.device_enrolment import enrol_line
+from components.renewal import authority_renewal, device_renewal, outlook_of, renewing_diff
+from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, Renewal
+
+PASSPHRASE = "correct horse battery staple"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
+QUICK = 1_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop() -> asyncio.AbstractEventLoop:
+    """An event loop, which the SDK's outputs need and which other tests may have closed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+def keystore_of_age(folder: Path, days: int) -> Path:
+    """Make a keystore with an authority and a phone for a year each, so many days ago."""
+    made = datetime.now(UTC) - timedelta(days=days)
+    store = Keystore(folder, PASSPHRASE, stack="home", kdf_rounds=QUICK, clock=lambda: made)
+    store.adopt_or_create_authority(AuthorityProfile(validity_days=3650))
+    store.adopt_or_issue_device("phone", DeviceProfile("phone", platform=Platform.LINUX, validity_days=365))
+    return folder
+
+
+def authority_props(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "keystore": str(folder),
+        "stack": "home",
+        "passphrase": PASSPHRASE,
+        "commonName": "Immich Client CA",
+        "organization": "Personal",
+        "country": "US",
+        "validityDays": 3650.0,
+        "keyType": "ecdsa-p256",
+        "purgeKeystore": False,
+        "devices": ["phone"],
+        "renewBeforeDays": 31.0,
+        "graceDays": 14.0,
+        "renewal": "",
+        **changes,
+    }
+
+
+def device_props(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "keystore": str(folder),
+        "stack": "home",
+        "passphrase": PASSPHRASE,
+        "authority": "ab",
+        "device": "phone",
+        "commonName": "phone",
+        "organization": "MyOrg",
+        "platform": "linux",
+        "validityDays": 365.0,
+        "keyType": "ecdsa-p256",
+        "renewBeforeDays": 30.0,
+        "graceDays": 14.0,
+        "renewal": "",
+        **changes,
+    }
+
+
+def config(folder: Path, **changes: Any) -> ExposureConfig:
+    values = {
+        "host": "192.168.1.20",
+        "hostKey": HOST_KEY,
+        "keystorePassphrase": PASSPHRASE,
+        "keystore": str(folder),
+        "devices": [{"name": "phone", "platform": "linux"}],
+        "clientValidityDays": 365,
+        **changes,
+    }
+    return load(values, stack="home", project_dir=folder.parent)
+
+
+DEVICE = client_certificate._Provider()
+AUTHORITY = certificate_authority._Provider()
+
+
+def changes(provider: Any, olds: dict[str, Any], news: dict[str, Any]) -> bool:
+    """Return whether the engine would update."""
+    return bool(provider.diff("id", olds, news).changes)
+
+
+# The program's words and the provider's deeds
+
+
+def test_outside_the_window_there_is_no_step_and_no_change(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 300)
+    outlook = outlook_of(config(folder))
+    assert (outlook.authority_step, outlook.device_steps) == ("", {"phone": ""})
+    olds = DEVICE.create(device_props(folder)).outs or {}
+    assert not changes(DEVICE, olds, device_props(folder))
+
+
+def test_a_step_is_a_change_although_all_else_is_equal(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 340)
+    step = outlook_of(config(folder)).device_steps["phone"]
+    assert step.startswith("due since 20")
+    olds = device_props(folder, fingerprint="ab", notAfter="2026-01-01T00:00:00+00:00")
+    news = device_props(folder, renewal=step)
+    assert changes(DEVICE, olds, news)
+    outs = DEVICE.update("id", olds, news).outs or {}
+    assert outs["previousFingerprint"] != outs["fingerprint"]
+    until = datetime.fromisoformat(outs["previousUntil"])
+    assert timedelta(days=13, hours=23) < until - datetime.now(UTC) <= timedelta(days=14)
+    # the next run has no step, and the words of this one are no change
+    assert outlook_of(config(folder)).device_steps == {"phone": ""}
+    assert not changes(DEVICE, outs, device_props(folder))
+
+
+def test_the_notices_name_what_is_near_and_what_to_install(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 310)
+    (near,) = outlook_of(config(folder)).notices
+    assert near.startswith("The certificate of the device phone ends on ")
+    DEVICE.update("id", {}, device_props(folder, renewBeforeDays=100.0))
+    (install,) = outlook_of(config(folder)).notices
+    assert "Install " in install
+
+
+def test_a_revoked_device_is_none_of_the_configurations(tmp_path: Path) -> None:
+    devices = [
+        {"name": "phone", "platform": "ios", "revoked": True},
+        {"name": "laptop", "platform": "linux", "revoked": False},
+    ]
+    loaded = config(tmp_path / "keystore", devices=devices)
+    assert [device.name for device in loaded.devices] == ["laptop"]
+
+
+def test_the_authority_is_replaced_before_its_devices_are_due(tmp_path: Path) -> None:
+    loaded = config(tmp_path / "keystore")
+    assert device_renewal(loaded) == Renewal(30, 14)
+    assert authority_renewal(loaded) == Renewal(31, 14)
+    early = replace(loaded, ca=replace(loaded.ca, renew_before_days=400))
+    assert authority_renewal(early) == Renewal(400, 14)
+    short = config(
+        tmp_path / "keystore", ca={"validityDays": 10}, clientValidityDays=10, renewBeforeDays=9, graceDays=2
+    )
+    assert authority_renewal(short).before_days == 9, "a new authority must never be due at once"
+
+
+def test_the_pool_has_both_authorities_until_the_last_device_has_moved(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 340)
+    first = AUTHORITY.create(authority_props(folder)).outs or {}
+    assert len(first["trusted"]) == 1
+    assert first["trustedPem"] == first["certificatePem"]
+    assert not changes(AUTHORITY, first, authority_props(folder, devices=["phone", "new"]))
+    early = authority_props(folder, renewBeforeDays=3500.0)
+    both = AUTHORITY.update("id", first, early).outs or {}
+    assert both["trusted"] == [first["fingerprint"], both["fingerprint"]]
+    assert both["trustedPem"] == first["certificatePem"] + both["certificatePem"]
+    moved = DEVICE.update("id", {}, device_props(folder)).outs or {}
+    assert moved["previousFingerprint"]
+    still = AUTHORITY.update("id", both, early).outs or {}
+    assert len(still["trusted"]) == 2, "the old certificate still counts"
+    Keystore(folder, PASSPHRASE, stack="home").revoke_device("phone", moved["fingerprint"])
+    assert outlook_of(config(folder, ca={"renewBeforeDays": 3500})).authority_step.startswith("ends: ")
+    alone = AUTHORITY.update("id", still, early).outs or {}
+    assert alone["trusted"] == [both["fingerprint"]]
+
+
+# The diff
+
+
+@pytest.mark.parametrize("key", ["renewBeforeDays", "graceDays", "renewal", "authority"])
+def test_what_says_when_is_no_change_by_itself(key: str, tmp_path: Path) -> None:
+    olds = device_props(tmp_path, **{key: "before"})
+    assert not changes(DEVICE, olds, device_props(tmp_path, **{key: ""}))
+
+
+def test_a_grace_that_runs_can_be_made_longer(tmp_path: Path) -> None:
+    olds = device_props(tmp_path, previousFingerprint="cd")
+    assert changes(DEVICE, olds, device_props(tmp_path, graceDays=20.0))
+
+
+@pytest.mark.parametrize("key", ["platform", "commonName", "passphrase", "validityDays", "keystore"])
+def test_every_other_input_is_a_change(key: str, tmp_path: Path) -> None:
+    assert changes(DEVICE, device_props(tmp_path, **{key: "before"}), device_props(tmp_path))
+
+
+def test_a_state_without_the_pool_is_brought_up_to_date(tmp_path: Path) -> None:
+    old = authority_props(tmp_path)
+    assert changes(AUTHORITY, old, authority_props(tmp_path))
+    assert not changes(AUTHORITY, {**old, "trusted": [], "trustedPem": ""}, authority_props(tmp_path))
+
+
+def test_outputs_that_are_not_known_yet_are_no_inputs() -> None:
+    assert not renewing_diff({"a": 1, "out": "x"}, {"a": 1, "out": None}, ignore=()).changes
+
+
+# Enrolling
+
+
+def test_the_command_says_when_each_certificate_stops_counting() -> None:
+    line = enrol_line("phone", "ab", "2036-11-21T00:00:00+00:00", "cd", "2026-12-08T00:00:00+00:00")
+    assert line == "sudo -n sh -s -- enrol phone ab 2110838400 cd 1796688000"
+    assert enrol_line("phone", "ab", "2036-11-21T00:00:00+00:00", "", "").endswith(
+        " enrol phone ab 2110838400"
+    )
+    assert enrol_line("phone", "ab", "2036-11-21T00:00:00+00:00", None, None).endswith(" 2110838400")
