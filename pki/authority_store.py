@@ -61,6 +61,10 @@ class AuthorityStore:
         """The one that signs: the next one as soon as it is there."""
         return self.next if self.next.certificate.exists() else self.current
 
+    def has_key(self) -> bool:
+        """Tell whether there is an authority: a run killed in a change of them leaves the next one's key alone."""
+        return self.current.key.exists() or self.next.key.exists()
+
     def adopt(self, profile: AuthorityProfile, *, expired_will_do: bool = False) -> Authority:
         """Return the authority that signs when all that are there fit the profile.
 

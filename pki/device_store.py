@@ -121,8 +121,7 @@ class DeviceStore:
         self._refuse_clash(name)
         trusted = self._authorities.trusted()
         files = DeviceFiles(self.current, name)
-        self._finish_revocation(files)
-        self._finish_setting_aside(files)
+        self._finish_moves(name)
         certificate = self._certificate(files)
         if certificate is None:
             self._authorities.certificate()
@@ -144,12 +143,17 @@ class DeviceStore:
     def revoke_whatever(self, name: str) -> None:
         """Move the device's files away, whichever certificates it has."""
         files = DeviceFiles(self.current, name)
-        self._finish_revocation(files)
-        self._finish_setting_aside(files)
+        self._finish_moves(name)
         self._retire_previous(name)
         certificate = self._certificate(files)
         if certificate is not None:
             files.move_to(self._revoked_files(name, certificate), certificate)
+
+    def finish_moves(self) -> None:
+        """Complete what killed runs began to move. What cannot be read stays: whoever looks at it tells."""
+        for name in self.names():
+            with suppress(KeystoreError):
+                self._finish_moves(name)
 
     def pairs(self) -> list[Pair]:
         """List the certificates of every device in use: the present one and the one of before."""
@@ -197,6 +201,11 @@ class DeviceStore:
 
     def _previous_files(self, name: str) -> DeviceFiles:
         return DeviceFiles(self.previous, name)
+
+    def _finish_moves(self, name: str) -> None:
+        self._finish_revocation(DeviceFiles(self.current, name))
+        self._finish_setting_aside(DeviceFiles(self.current, name))
+        self._finish_revocation(self._previous_files(name))
 
     def _finish_setting_aside(self, files: DeviceFiles) -> None:
         """Complete the first half of a renewal that a killed run began."""

@@ -261,13 +261,14 @@ class Keystore:
 
     @contextmanager
     def _existing(self) -> Iterator[None]:
-        """Hold the lock of a keystore that must be there already."""
-        if not self._authority.key_path.exists():
+        """Hold the lock of a keystore that must be there already, with nothing in it half moved."""
+        if not self._authority.has_key():
             raise KeystoreError(
                 f"There is no keystore in {self.folder}: ca.key is missing. Check the path, or "
                 "import a backup."
             )
         with self._transaction():
+            self._devices.finish_moves()
             yield
 
     @contextmanager

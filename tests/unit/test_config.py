@@ -69,7 +69,7 @@ def test_three_keys_are_enough() -> None:
     assert (config.config_dir, config.flake) == ("/etc/nixos", None)
     assert (config.immich_port, config.proxy_port, config.funnel_port) == (2283, 8443, 443)
     assert config.devices == ()
-    assert (config.client_validity_days, config.renew_before_days) == (3650, 30)
+    assert (config.client_validity_days, config.renew_before_days, config.grace_days) == (3650, 30, 14)
     assert config.key_type is KeyType.ECDSA_P256
     assert (config.keystore, config.purge_keystore) == ("stacks/keystore/home", False)
     assert (config.uploads, config.strangers) == (False, "refuse")
@@ -343,6 +343,24 @@ BAD = [
         "renewBeforeDays: 3",
     ),
     ({"renewBeforeDays": 3650}, "renewBeforeDays = 3650: must be shorter than", "renewBeforeDays: 365"),
+    ({"graceDays": 31}, "graceDays = 31: is longer than renewBeforeDays (30)", "graceDays: 30"),
+    ({"renewBeforeDays": 7}, "graceDays is not set: is longer than renewBeforeDays (7)", "graceDays: 7"),
+    ({"graceDays": 0}, "graceDays = 0: must be a whole number from 1", "graceDays: 14"),
+    (
+        {"ca": {"renewBeforeDays": 30}},
+        "ca.renewBeforeDays = 30: must be longer than renewBeforeDays (30)",
+        "ca: {renewBeforeDays: 31}",
+    ),
+    (
+        {"ca": {"renewBeforeDays": 3650}},
+        "ca.renewBeforeDays = 3650: must be shorter than ca.validityDays (3650)",
+        "ca: {renewBeforeDays: 31}",
+    ),
+    (
+        {"devices": [{"name": "x", "platform": "ios", "revoked": "perhaps"}]},
+        "devices[0].revoked = 'perhaps': must be true or false",
+        "revoked: false",
+    ),
     (
         {"keyType": "rsa4096"},
         "keyType = 'rsa4096': must be one of ecdsa-p256, rsa-4096; perhaps 'rsa-4096' is meant",

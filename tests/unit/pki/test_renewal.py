@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -54,6 +55,20 @@ def outlook(folder: Path, moment: datetime, *names: str) -> Outlook:
 
 def trusted(store: Keystore) -> list[str]:
     return [each.fingerprint for each in store.trusted()]
+
+
+def certificates(folder: Path) -> set[bytes]:
+    """All certificates that came to be, whatever their place."""
+    return {path.read_bytes() for path in folder.rglob("*.crt") if not path.name.startswith(".")}
+
+
+def assert_backup_of_that_moment_is_whole(dead: Path, moment: datetime) -> None:
+    """A backup made right after a death holds every device, and can be restored. `dead` stays as it is."""
+    copy = Path(shutil.copytree(dead, dead.parent / "copy"))
+    restored = at(dead.parent / "restored", moment)
+    restored.restore(at(copy, moment).backup())
+    assert not [each for each in restored.inspect() if each.damage]
+    assert certificates(restored.folder) == certificates(dead)
 
 
 @pytest.fixture
@@ -218,12 +233,35 @@ def test_another_passphrase_in_the_grace_opens_both(folder: Path) -> None:
     assert store.inspect() == []
 
 
+def test_changing_the_passphrase_in_the_midst_of_all_changes_survives_every_death(
+    folder: Path, tmp_path: Path
+) -> None:
+    """With two authorities and two certificates of the phone, the old passphrase opens all or the new one."""
+    issue(at(folder, on(3300)))
+    issue(at(folder, on(3630)))
+    assert (folder / "ca-next.key").exists()
+    assert (folder / "previous/phone.key").exists()
+    new = "another good passphrase"
+
+    def opens(dead: Path, passphrase: str, copy: Path) -> bool:
+        store = quick_keystore(Path(shutil.copytree(dead, copy)), passphrase, now=on(3630))
+        try:
+            return store.inspect() == []
+        except KeystoreError:
+            return False
+
+    for dead, _ in deaths(folder, tmp_path, lambda store: at(store.folder, on(3630)).change_passphrase(new)):
+        opened = [opens(dead, each, dead.parent / each.replace(" ", "-")) for each in (PASSPHRASE, new)]
+        assert sum(opened) == 1
+
+
 @pytest.mark.parametrize("day", [335, 335 + 14, 400])
 def test_renewing_survives_every_death(folder: Path, tmp_path: Path, day: int) -> None:
     """After each death the phone has its old certificate or the new one, and the next run completes it."""
     old = issue(at(folder, NOW))
     moment = on(day)
     for dead, _ in deaths(folder, tmp_path, lambda store: issue(at(store.folder, moment))):
+        assert_backup_of_that_moment_is_whole(dead, moment)
         credential = issue(at(dead, moment))
         assert credential.fingerprint != old.fingerprint
         after = snapshot(dead)
@@ -265,6 +303,7 @@ def test_revoking_in_the_grace_survives_every_death(folder: Path, tmp_path: Path
         at(store.folder, on(336)).revoke_device("phone", new.fingerprint)
 
     for dead, store in deaths(folder, tmp_path, revoke):
+        assert_backup_of_that_moment_is_whole(dead, on(336))
         revoke(store)
         assert at(dead, on(336)).probe_credentials() == []
         assert not list((dead / "previous").glob("*"))
@@ -422,6 +461,7 @@ def test_the_end_of_a_change_survives_every_death(folder: Path, tmp_path: Path) 
 
     for dead, store in deaths(folder, tmp_path, end):
         assert keys <= {path.read_bytes() for path in dead.glob("*.key")}, "no key is ever lost"
+        assert_backup_of_that_moment_is_whole(dead, on(3650))
         assert end(store).fingerprint == device.fingerprint
         assert trusted(at(dead, on(3650))) == [new.fingerprint]
         assert {path.name for path in dead.glob("ca*")} == {
