@@ -54,7 +54,12 @@ def _content(props: dict[str, Any]) -> SheetContent:
         fingerprint=props["fingerprint"],
         not_after=datetime.fromisoformat(props["notAfter"]),
         stack=props["stack"],
+        previous_until=_moment(props["previousUntil"]),
     )
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 class _SheetInKeystore(Resource, module="immich", name="InstallSheet"):
@@ -90,6 +95,7 @@ class InstallSheet(pulumi.ComponentResource):
             "url": url,
             "fingerprint": certificate.fingerprint,
             "notAfter": certificate.not_after,
+            "previousUntil": certificate.previous_until,
         }
         # The digest makes other words on the sheet a change of the sheet.
         digest = pulumi.Output.all(**content).apply(lambda props: sheet_digest(_content(props)))

@@ -34,6 +34,8 @@ class SheetContent:
         fingerprint: SHA-256 of the certificate's DER form, hexadecimal.
         not_after: the end of the certificate's validity, with a time zone.
         stack: the stack that the commands on the sheet name.
+        previous_until: when the certificate that the device had before stops counting, with a time zone; None
+            when there is none.
     """
 
     device: str
@@ -42,6 +44,7 @@ class SheetContent:
     fingerprint: str
     not_after: datetime
     stack: str
+    previous_until: datetime | None = None
 
 
 def render_sheet(content: SheetContent) -> str:
@@ -55,12 +58,13 @@ def render_sheet(content: SheetContent) -> str:
         noun=escape(guide.noun),
         url=escape(content.url),
         code=svg_code(content.url, label="QR code of the server's address"),
+        renewed=_renewed(content, names),
         steps="\n".join(_step(step, names) for step in guide.steps),
         test=_text(guide.test, names),
         bundle=names["bundle"],
         name=names["device"],
         stack=escape(content.stack),
-        expiry=f"{content.not_after.day} {content.not_after:%B %Y}",
+        expiry=_day(content.not_after),
         fingerprint="".join(f"<span>{group}</span>" for group in groups(content.fingerprint)),
     )
 
@@ -119,6 +123,21 @@ def groups(fingerprint: str) -> list[str]:
     """
     digits = bytes.fromhex(fingerprint).hex()
     return [digits[start : start + _GROUP] for start in range(0, len(digits), _GROUP)]
+
+
+def _renewed(content: SheetContent, names: dict[str, str]) -> str:
+    """Return what a device with a certificate of before is told, or nothing."""
+    if content.previous_until is None:
+        return ""
+    return (
+        f'<div class="card renewed"><p>This is a new certificate. The one that {names["device"]} has goes on '
+        f"working until {_day(content.previous_until)}: take the steps below before that day. Afterwards "
+        "remove the old certificate, so that nothing picks it.</p></div>"
+    )
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y}"
 
 
 def _names(device: str) -> dict[str, str]:

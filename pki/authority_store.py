@@ -62,7 +62,7 @@ class AuthorityStore:
         return self.next if self.next.certificate.exists() else self.current
 
     def has_key(self) -> bool:
-        """Tell whether there is an authority: a run killed in a change of them leaves the next one's key alone."""
+        """Tell whether there is an authority; a death in a change of them may leave the next key alone."""
         return self.current.key.exists() or self.next.key.exists()
 
     def adopt(self, profile: AuthorityProfile, *, expired_will_do: bool = False) -> Authority:

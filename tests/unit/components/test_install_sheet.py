@@ -24,6 +24,7 @@ def props(tmp_path: Path) -> dict[str, Any]:
         "url": "https://immich.example.ts.net",
         "fingerprint": "ab" * 32,
         "notAfter": "2036-01-01T00:00:00+00:00",
+        "previousUntil": "",
         "digest": "of the sheet",
     }
 
@@ -78,6 +79,7 @@ def test_delete_never_fails_and_never_waits_long(
         ("notAfter", "2030-01-01T00:00:00+00:00"),
         ("platform", "ios"),
         ("stack", "work"),
+        ("previousUntil", "2030-01-01T00:00:00+00:00"),
     ],
 )
 def test_the_digest_follows_what_the_sheet_says(props: dict[str, Any], key: str, value: str) -> None:
