@@ -365,7 +365,12 @@ in
 
     systemd.services.immich-exposure-devices = {
       description = "Shut out certificates of devices that have ended";
-      serviceConfig = rootSandbox // { ExecStart = "${lib.getExe expire} expire"; };
+      # Only files are looked at, so it needs no network.
+      serviceConfig = rootSandbox // {
+        ExecStart = "${lib.getExe expire} expire";
+        PrivateNetwork = true;
+        RestrictAddressFamilies = [ "AF_UNIX" ];
+      };
     };
     systemd.timers.immich-exposure-devices = {
       description = "Shut out certificates of devices that have ended, hourly";

@@ -20,12 +20,15 @@ lease_in_words() {
   esac
 }
 
+# A device that was just renewed has two certificates for a while.
 device_names() {
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
     device_name=
     read -r device_name <"$device_file" || :
-    printf ' %s' "$device_name"
+    printf '%s\n' "$device_name"
+  done | sort | uniq -c | while read -r device_count device_name; do
+    if [ "$device_count" = 1 ]; then printf ' %s' "$device_name"; else printf ' %s (twice)' "$device_name"; fi
   done
 }
 
@@ -150,7 +153,8 @@ print_status() {
   row devices "$(count "$STATE/devices")$(device_names)"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
-  for service in caddy.service fail2ban.service immich-exposure-lease.timer immich-exposure-certificate.timer; do
+  for service in caddy.service fail2ban.service immich-exposure-lease.timer immich-exposure-certificate.timer \
+    immich-exposure-devices.timer; do
     if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi
   done
 }

@@ -18,6 +18,7 @@ UNITS = (
     "caddy.service",
     "fail2ban.service",
     "immich-exposure-certificate.service",
+    "immich-exposure-devices.service",
     "immich-exposure-lease.service",
 )
 

@@ -466,7 +466,8 @@ def test_hostile_json_is_data(machine: Machine) -> None:
 
 def test_the_command_on_the_server(machine: Machine) -> None:
     funnel(machine, "open", 300)
-    machine.write(machine.state / "devices" / ("a" * 64), "phone\n")
+    for letter, name in (("a", "phone"), ("b", "laptop"), ("c", "phone")):
+        machine.write(machine.state / "devices" / (letter * 64), f"{name}\nuntil 2110838400\n")
     machine.write(machine.state / "bans/scan/203.0.113.9", "")
     machine.remember(active="caddy\nfail2ban\nimmich-exposure-lease.timer")
     outcome = machine.run("exposure")
@@ -475,12 +476,13 @@ def test_the_command_on_the_server(machine: Machine) -> None:
         ["address", f"https://{DOMAIN}/"],
         ["funnel", "open to the internet on port 443"],
         ["lease", "ends Mon Jan 12 13:51:40 UTC 1970"],
-        ["devices", "1 phone"],
+        ["devices", "3 laptop phone (twice)"],
         ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
         ["caddy.service", "active"],
         ["fail2ban.service", "active"],
         ["immich-exposure-lease.timer", "active"],
         ["immich-exposure-certificate.timer", "NOT active"],
+        ["immich-exposure-devices.timer", "NOT active"],
     ]
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
