@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(WhileEnrolled{})
+	httpcaddyfile.RegisterHandlerDirective("while_enrolled", parseWhileEnrolled)
+	httpcaddyfile.RegisterDirectiveOrder("while_enrolled", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// WhileEnrolled passes a request on for as long as the client is an enrolled device, and looks anew every so often:
+//
+//	while_enrolled INTERVAL FOLDER
+//
+// (A folder in the first place would be taken for a path of requests.)
+//
+// A websocket or a long download of a device that is revoked meanwhile is ended, and nobody else's.
+type WhileEnrolled struct {
+	Enrolled
+	Interval caddy.Duration `json:"interval"`
+}
+
+var errRevoked = errors.New("the device was revoked")
+
+// CaddyModule returns the Caddy module information.
+func (WhileEnrolled) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.while_enrolled", New: func() caddy.Module { return new(WhileEnrolled) }}
+}
+
+func parseWhileEnrolled(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler, interval := new(WhileEnrolled), ""
+	h.Next()
+	if !h.AllArgs(&interval, &handler.Folder) {
+		return nil, h.ArgErr()
+	}
+	parsed, err := caddy.ParseDuration(interval)
+	if err != nil || parsed <= 0 {
+		return nil, h.Errf("the interval must be a duration like 2s, not %q", interval)
+	}
+	handler.Interval = caddy.Duration(parsed)
+	return handler, nil
+}
+
+// ServeHTTP passes the request on. Its context ends when the device is revoked; with it, the reverse proxy ends what it
+// is about to do, be it a tunnel.
+func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	go w.watch(ctx, cancel, r)
+	err := next.ServeHTTP(answer, r.WithContext(ctx))
+	if err != nil && errors.Is(context.Cause(ctx), errRevoked) {
+		return caddyhttp.Error(http.StatusForbidden, errRevoked)
+	}
+	return err
+}
+
+// watch returns when the request is over, or when it had to end it.
+func (w *WhileEnrolled) watch(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request) {
+	ticker := time.NewTicker(time.Duration(w.Interval))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if enrolled, err := w.MatchWithError(r); err != nil || !enrolled {
+				cancel(errRevoked)
+				return
+			}
+		}
+	}
+}
+
+var _ caddyhttp.MiddlewareHandler = (*WhileEnrolled)(nil)
