@@ -75,6 +75,23 @@ class OpenConnection:
         response.read()
         return response.status
 
+    def listen(self) -> bool:
+        """Turn the connection into a websocket (RFC 6455); return whether a message comes back through it."""
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        self._connection.request(
+            "GET", "/api/socket.io/", headers={**upgrade, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+        )
+        return self._connection.getresponse().status == 101 and self.echoes()
+
+    def echoes(self) -> bool:
+        """Return whether a message comes back through the websocket; not, when it has been ended."""
+        no_mask = bytes(4)
+        try:
+            self._connection.sock.sendall(b"\x81\x81" + no_mask + b"x")
+            return self._connection.sock.recv(3) == b"\x81\x01x"
+        except OSError:
+            return False
+
     def is_cut(self) -> bool:
         """Return whether the other side has hung up."""
         try:

@@ -20,6 +20,7 @@ from pki.certificate import fingerprint, parse_certificate
 from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
 from tests.lab.snapshot import output
+from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -171,12 +172,16 @@ def test_revoked_in_the_config_is_out_on_its_open_connection_and_nobody_else(sto
     lost, laptop = story.keep("phone"), story.keep("laptop")
     of_the_lost = OpenConnection(story.lab, lost, PASSPHRASE)
     of_the_laptop = OpenConnection(story.lab, laptop, PASSPHRASE)
+    sockets = [OpenConnection(story.lab, each, PASSPHRASE) for each in (lost, laptop)]
+    assert [socket.listen() for socket in sockets] == [True, True]
     assert (of_the_lost.status(PING), of_the_laptop.status(PING)) == (200, 200)
     story.operator.set(devices=[device("phone", revoked=True), device("tablet"), device("laptop")])
     assert {name for name in story.planned() if "phone" not in name} == set(), "nobody else is touched"
     story.operator.up()
     assert of_the_lost.status(PING) == 403
     assert of_the_laptop.status(PING) == 200, "cut although it was not revoked"
+    wait_until(lambda: not sockets[0].echoes(), "the websocket of the lost phone ends")
+    assert sockets[1].echoes(), "cut although it was not revoked"
     assert story.sees(lost) == FORBIDDEN
     assert story.enrolled() == ["laptop", "tablet"]
     story.assert_nothing_to_do()
