@@ -1,10 +1,11 @@
 """What the edge costs beside plain Caddy as a TLS reverse proxy: the same build, machine, run and client.
 
-    python -m tests.bench.edge [--rounds N] [--seconds S]
+    python -m tests.bench.edge [--rounds N] [--seconds S] [--kinds TEXT] [--also NAME=CADDYFILE]
 
 Every setup runs at the same time and is loaded in turn, so that the ratios mean something whatever the
 machine. The client (`tests/bench/load`) writes the PROXY line that tailscaled would, keeps 16 visitors busy
-and asks for a thumbnail of 1 KB. Figures are medians of the rounds; load stays on loopback.
+and asks for a thumbnail of 1 KB. Figures are medians of the rounds, and so are ratios, each taken within
+its round; load stays on loopback. `--also` sets a draft of the Caddyfile beside the one in use.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ THUMBNAIL = "/api/assets/0a1b2c3d-0000-4000-8000-0123456789ab/thumbnail?size=thu
 BASE = "plain Caddy"
 LEAST_RATIO = 0.85
 BAN_SECONDS = 0.5
+OFFENDERS = 8
 FLAT = 1.15
 """With 10,000 bans or 1,000 devices, at most this part of Caddy's own time with none."""
 
@@ -72,26 +74,42 @@ class Sample:
     cpu: float
 
 
+Figure = Callable[[Sample], float]
+
+
 @dataclass
 class Setup:
-    """One Caddy under load; `samples` by kind of load."""
+    """One Caddy under load; `samples` by kind of load, `memory` in MiB before the load and after it."""
 
     name: str
     edge: Edge
     phone: Identity
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    memory: list[float] = field(default_factory=list)
 
-    def rate(self, kind: str) -> float:
-        """Return the median of requests a second."""
-        return statistics.median(sample.rate for sample in self.samples[kind])
+    def median(self, kind: str, figure: Figure) -> float:
+        """Return the median of a figure."""
+        return statistics.median(figure(sample) for sample in self.samples[kind])
 
-    def cpu(self, kind: str) -> float:
-        """Return the median of Caddy's own time for a request in milliseconds."""
-        return statistics.median(sample.cpu for sample in self.samples[kind])
+    def ratio(self, base: Setup, kind: str, figure: Figure) -> float:
+        """Return the median of the ratios to another setup in the same round."""
+        pairs = zip(self.samples[kind], base.samples[kind], strict=True)
+        return statistics.median(figure(mine) / figure(other) for mine, other in pairs)
 
-    def p99(self, kind: str) -> float:
-        """Return the median of the 99th percentiles in milliseconds."""
-        return statistics.median(sample.p99 for sample in self.samples[kind])
+
+def rate(sample: Sample) -> float:
+    """Requests a second."""
+    return sample.rate
+
+
+def p99(sample: Sample) -> float:
+    """The 99th percentile in milliseconds."""
+    return sample.p99
+
+
+def cpu(sample: Sample) -> float:
+    """Caddy's own time for a request in milliseconds."""
+    return sample.cpu
 
 
 KINDS = {
@@ -105,10 +123,8 @@ KINDS = {
 
 def main() -> int:
     """Measure everything and print it; the exit code is 0 also when a goal is missed."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over all setups (default 5)")
-    parser.add_argument("--seconds", type=float, default=0.7, help="length of one run (default 0.7)")
-    chosen = parser.parse_args()
+    chosen = arguments()
+    kinds = [kind for kind in KINDS if chosen.kinds in kind]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-bench-")))
         folder.chmod(0o755)
@@ -121,19 +137,43 @@ def main() -> int:
             stack.enter_context(running_setup(caddy, port, "edge, 10,000 bans", bans=10_000)),
             stack.enter_context(running_setup(caddy, port, "edge, 1,000 devices", devices=1_000)),
         ]
-        for number in range(chosen.rounds):
-            print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr, flush=True)
-            for kind, (fresh, device) in KINDS.items():
-                for setup in setups:
-                    sample = run(load, setup, fresh=fresh, device=device, seconds=chosen.seconds)
-                    setup.samples.setdefault(kind, []).append(sample)
-        memory = {setup.name: resident(setup.edge) for setup in setups}
-        report(setups, memory)
-    bans = ban_times(2 * chosen.rounds)
+        for name, _, path in (draft.partition("=") for draft in chosen.also):
+            text = Path(path).read_text(encoding="utf-8")
+            setups.append(stack.enter_context(running_setup(caddy, port, name, caddyfile=text)))
+        measure(load, setups, kinds, chosen.rounds, chosen.seconds)
+        report(setups, kinds)
+    bans = ban_times(OFFENDERS)
     usual, worst = statistics.median(bans), max(bans)
     print(f"\nban effective after the last offence: median {usual:.2f} s, worst {worst:.2f} s")
-    goals(setups, bans)
+    goals(setups, kinds, bans)
     return 0
+
+
+def arguments() -> argparse.Namespace:
+    """Return the command line's choices; by default a run takes less than three minutes."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7, help="rounds over all setups (default 7)")
+    parser.add_argument("--seconds", type=float, default=0.7, help="length of one run (default 0.7)")
+    parser.add_argument("--kinds", default="", help="only the kinds of load whose name has this text")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=CADDYFILE", help="a draft")
+    return parser.parse_args()
+
+
+def measure(load: Path, setups: list[Setup], kinds: list[str], rounds: int, seconds: float) -> None:
+    """Load every setup in every way, in each round in another order, so that none always comes first."""
+    for setup in setups:
+        run(load, setup, fresh=False, device=False, seconds=0.2)
+        setup.memory.append(resident(setup.edge))
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        for kind in kinds:
+            fresh, device = KINDS[kind]
+            first = number % len(setups)
+            for setup in setups[first:] + setups[:first]:
+                sample = run(load, setup, fresh=fresh, device=device, seconds=seconds)
+                setup.samples.setdefault(kind, []).append(sample)
+    for setup in setups:
+        setup.memory.append(resident(setup.edge))
 
 
 def programs(folder: Path) -> tuple[Path, Path]:
@@ -193,7 +233,7 @@ def run(load: Path, setup: Setup, *, fresh: bool, device: bool, seconds: float) 
     before = cpu_seconds(setup.edge.pid)
     seen = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     spent = cpu_seconds(setup.edge.pid) - before
-    if set(seen["statuses"]) != {"200"}:
+    if set(seen["statuses"]) != {"200"} or seen["errors"]:
         raise RuntimeError(f"{setup.name} did not answer as it should: {seen}")
     count = seen["requests"]
     return Sample(count / seen["seconds"], seen["p99"], 1000 * spent / count)
@@ -235,25 +275,31 @@ def ban_times(count: int) -> list[float]:
     return times
 
 
-def report(setups: list[Setup], memory: dict[str, float]) -> None:
-    """Print a table for each kind of load."""
-    for kind in KINDS:
-        print(f"\n{kind:27} {'per s':>7} {'ratio':>6} {'p99 ms':>7} {'CPU ms':>7}")
+def report(setups: list[Setup], kinds: list[str]) -> None:
+    """Print a table for each kind of load, and one of memory."""
+    plain = setups[0]
+    for kind in kinds:
+        print(f"\n{kind:27} {'per s':>7} {'ratio':>6} {'p99 ms':>7} {'ratio':>6} {'CPU ms':>7} {'ratio':>6}")
         for setup in setups:
-            ratio = setup.rate(kind) / setups[0].rate(kind)
-            figures = f"{setup.rate(kind):7.0f} {ratio:6.2f} {setup.p99(kind):7.1f} {setup.cpu(kind):7.3f}"
-            print(f"  {setup.name:25} {figures}")
-    print("\nresident memory: " + ", ".join(f"{name} {size:.0f} MiB" for name, size in memory.items()))
+            figures = [
+                f"{setup.median(kind, figure):7.{digits}f} {setup.ratio(plain, kind, figure):6.2f}"
+                for figure, digits in ((rate, 0), (p99, 1), (cpu, 3))
+            ]
+            print(f"  {setup.name:25} {' '.join(figures)}")
+    print(f"\n{'resident memory':27} {'MiB':>7} {'loaded':>7} {'ratio':>6}")
+    for setup in setups:
+        before, after = setup.memory
+        print(f"  {setup.name:25} {before:7.0f} {after:7.0f} {after / plain.memory[1]:6.2f}")
 
 
-def goals(setups: list[Setup], bans: list[float]) -> None:
+def goals(setups: list[Setup], kinds: list[str], bans: list[float]) -> None:
     """Print which goals are met."""
     plain, edge, *more = setups
     print()
-    for kind in KINDS:
-        ratio = edge.rate(kind) / plain.rate(kind)
+    for kind in kinds:
+        ratio = edge.ratio(plain, kind, rate)
         print(f"goal: {kind} at least {LEAST_RATIO} of {BASE}: {verdict(ratio >= LEAST_RATIO)} ({ratio:.2f})")
-    dearest = max(setup.cpu(kind) / edge.cpu(kind) for setup in more for kind in KINDS)
+    dearest = max(setup.ratio(edge, kind, cpu) for setup in more[:3] for kind in kinds)
     print(f"goal: cost flat in bans and devices: {verdict(dearest <= FLAT)} (worst {dearest:.2f} of none)")
     worst = max(bans)
     print(f"goal: ban effective under {BAN_SECONDS} s: {verdict(worst < BAN_SECONDS)} (worst {worst:.2f} s)")
