@@ -1,6 +1,7 @@
-// Command caddy is the edge in front of Immich: stock Caddy with one module,
-// the rate limiter. The Nix module builds it on the server and the lab builds
-// it from this same source, so that what is tested is what runs.
+// Command caddy is the edge in front of Immich: stock Caddy, the rate limiter,
+// and the few modules beside this file. The Nix module builds it on the server
+// and the lab builds it from this same source, so that what is tested is what
+// runs.
 package main
 
 import (

@@ -31,6 +31,11 @@ SECRETS_IN_REQUESTS = (
     f"/api/shared-links/me?apiKey={SECRET}&key=x",
     f"/api/unknown?token={SECRET}",
     f"https://immich.edge-tailnet.ts.net/share/{SECRET}",
+    f"/s/a&{SECRET}",
+    f"/x&key={SECRET}",
+    f"/api/shared-links/me?a=b&key={SECRET}/s/{SECRET}",
+    f"/api/shared-links/me?/share/{SECRET}",
+    f"/s/share/{SECRET}",
 )
 SECRET_HEADERS = [
     ("Cookie", f"immich_shared_link_token={SECRET}"),
@@ -111,11 +116,19 @@ def test_each_request_gets_its_verdict(edge: Edge, target: str, verdict: str) ->
     assert "headers" not in entry["request"] and "resp_headers" not in entry
 
 
+def test_the_target_is_in_the_log_apart_from_its_secrets(edge: Edge) -> None:
+    address = edge.new_address()
+    edge.ask(f"/share/{SECRET}/photos/1?page=2&flag&key={SECRET}", address=address)
+    [entry] = edge.entries_of(address)
+    assert entry["request"]["uri"] == "/share/REDACTED/photos/1?page=REDACTED&flag&key=REDACTED"
+
+
 def test_devices_are_logged_as_devices(edge: Edge, phone: Identity) -> None:
     address = edge.new_address()
     edge.ask("/wp-login.php", address=address, identity=phone)
     [entry] = edge.entries_of(address)
     assert entry["verdict"] == "device"
+    assert entry["request"]["tls"]["client_common_name"] == "phone"
 
 
 def test_the_log_is_for_its_owner_and_group(edge: Edge) -> None:
