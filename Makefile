@@ -127,4 +127,4 @@ handover: setup ## give a device its bundle, once, over the local network: DEVIC
 
 clean: ## take the lab down and remove what was built
 	@test ! -x $(VENV)/python || $(VENV)/python -m lab down
-	@rm -rf .toolchain .venv .lab-state .lab-demo .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf .toolchain .venv .lab-state .lab-demo .lab-artifacts .mypy_cache .ruff_cache .pytest_cache
