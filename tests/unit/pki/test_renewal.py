@@ -217,6 +217,18 @@ def test_the_keystores_list_names_what_it_had_before(folder: Path) -> None:
     assert at(folder, on(335)).inspect() == []
 
 
+def test_a_device_may_be_named_like_one_that_was_moved_away(folder: Path) -> None:
+    profile = replace(PHONE, common_name="tv-0123456789abcdef")
+    for day in (0, 335):
+        issue(at(folder, on(day)), profile)
+    named = [(record.name, record.state) for record in records(folder) if record.name.startswith("tv")]
+    assert named == [("tv-0123456789abcdef", "device"), ("tv-0123456789abcdef", "previous")]
+    store = at(folder, on(335))
+    assert not [finding for finding in store.inspect() if finding.damage]
+    store.change_passphrase("another good passphrase")
+    assert not [finding for finding in store.inspect() if finding.damage]
+
+
 def test_a_backup_in_the_grace_restores_both(folder: Path, tmp_path: Path) -> None:
     new = issue(at(folder, on(335)))
     copy = tmp_path / "copy"
