@@ -81,6 +81,7 @@ class Operator:
         }
         self.environment.pop("SSH_AUTH_SOCK", None)
         self._passphrase = PASSPHRASE
+        self.patience_seconds = UP_TIMEOUT_SECONDS
         self.log: list[str] = []
 
     # -- the stack's file ---------------------------------------------------------------------------
@@ -209,7 +210,7 @@ class Operator:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=UP_TIMEOUT_SECONDS,
+            timeout=self.patience_seconds,
             check=False,
         )
         self.log.append(done.stdout + done.stderr)
