@@ -73,9 +73,10 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 lab-test: setup ## the tests on the whole lab
 	@$(PYTEST) tests/lab
 
-bench: setup ## ratios: the main job beside the same steps by hand, the edge beside plain Caddy
+bench: setup ## ratios: the main job beside the same steps by hand, the edge beside plain Caddy, many devices
 	@$(VENV)/python -m tests.bench.main_job
 	@$(VENV)/python -m tests.bench.edge
+	@$(VENV)/python -m tests.bench.devices
 
 fuzz: setup ## random requests at the edge for five minutes
 	@$(VENV)/python -m tests.server.fuzz --seconds 300
