@@ -46,6 +46,9 @@ UNPRIVILEGED_PORT = 1024
 STRANGERS = ("refuse", "drop")
 """What a stranger gets for a request that is not allowed: an empty-handed 403, or no answer at all."""
 
+GRACE_DAYS = 14
+"""For how long the old certificate of a renewed device counts, unless the config says otherwise."""
+
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."
 DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
 
@@ -304,7 +307,7 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
         lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
         expose_until=_expose_until(top),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
-        grace_days=top.integer("graceDays", default=14, least=1, most=DAYS_LIMIT),
+        grace_days=top.integer("graceDays", default=GRACE_DAYS, least=1, most=DAYS_LIMIT),
         check=_check(top, project_dir),
     )
 
@@ -432,7 +435,9 @@ def _check_validity(top: Section, config: ExposureConfig) -> None:
 
 def _check_grace(top: Section, config: ExposureConfig) -> None:
     before = config.renew_before_days
-    if config.grace_days > before and not top.problems.concern("graceDays", "renewBeforeDays"):
+    # The default is never in the way: what counts is the shorter of the two (components/renewal.py).
+    too_long = config.grace_days > before and config.grace_days != GRACE_DAYS
+    if too_long and not top.problems.concern("graceDays", "renewBeforeDays"):
         top.complain(
             "graceDays",
             f"is longer than renewBeforeDays ({before}), and the old certificate ends before that",

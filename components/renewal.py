@@ -26,13 +26,13 @@ QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays"})
 
 def device_renewal(config: ExposureConfig) -> Renewal:
     """When devices are renewed."""
-    return Renewal(config.renew_before_days, config.grace_days)
+    return Renewal(config.renew_before_days, min(config.grace_days, config.renew_before_days))
 
 
 def authority_renewal(config: ExposureConfig) -> Renewal:
     """When the next authority takes over: before its devices are due, whose certificates end no later."""
     days = config.ca.renew_before_days or config.renew_before_days + 1
-    return Renewal(min(days, config.ca.validity_days - 1), config.grace_days)
+    return Renewal(min(days, config.ca.validity_days - 1), device_renewal(config).grace_days)
 
 
 def outlook_of(config: ExposureConfig, now: datetime | None = None) -> Outlook:

@@ -344,7 +344,11 @@ BAD = [
     ),
     ({"renewBeforeDays": 3650}, "renewBeforeDays = 3650: must be shorter than", "renewBeforeDays: 365"),
     ({"graceDays": 31}, "graceDays = 31: is longer than renewBeforeDays (30)", "graceDays: 30"),
-    ({"renewBeforeDays": 7}, "graceDays is not set: is longer than renewBeforeDays (7)", "graceDays: 7"),
+    (
+        {"renewBeforeDays": 7, "graceDays": 8},
+        "graceDays = 8: is longer than renewBeforeDays (7)",
+        "graceDays: 7",
+    ),
     ({"graceDays": 0}, "graceDays = 0: must be a whole number from 1", "graceDays: 14"),
     (
         {"ca": {"renewBeforeDays": 30}},

@@ -146,6 +146,8 @@ def test_a_revoked_device_is_none_of_the_configurations(tmp_path: Path) -> None:
 def test_the_authority_is_replaced_before_its_devices_are_due(tmp_path: Path) -> None:
     loaded = config(tmp_path / "keystore")
     assert device_renewal(loaded) == Renewal(30, 14)
+    late = config(tmp_path / "keystore", renewBeforeDays=7)
+    assert (device_renewal(late), authority_renewal(late)) == (Renewal(7, 7), Renewal(8, 7))
     assert authority_renewal(loaded) == Renewal(31, 14)
     early = replace(loaded, ca=replace(loaded.ca, renew_before_days=400))
     assert authority_renewal(early) == Renewal(400, 14)
