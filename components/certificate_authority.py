@@ -129,6 +129,7 @@ class CertificateAuthority(pulumi.ComponentResource):
         purge_keystore: bool,
         renewal: Renewal,
         step: str,
+        found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:CertificateAuthority", name, {}, opts)
@@ -142,7 +143,7 @@ class CertificateAuthority(pulumi.ComponentResource):
                 "validityDays": profile.validity_days,
                 "keyType": profile.key_type,
                 "purgeKeystore": purge_keystore,
-                **renewal_props(renewal, step),
+                **renewal_props(renewal, step, found),
                 "devices": list(devices),
             },
             # The list matters at creation alone; afterwards each device is its own resource, so that adding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pulumi
@@ -102,6 +103,7 @@ class ClientCertificate(pulumi.ComponentResource):
         profile: DeviceProfile,
         renewal: Renewal,
         step: str,
+        found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:ClientCertificate", name, {}, opts)
@@ -116,7 +118,7 @@ class ClientCertificate(pulumi.ComponentResource):
                 "platform": profile.platform,
                 "validityDays": profile.validity_days,
                 "keyType": profile.key_type,
-                **renewal_props(renewal, step),
+                **renewal_props(renewal, step, found),
             },
             # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
             # closes the funnel but must not cost anybody a re-installation: then delete is not called.

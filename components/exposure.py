@@ -104,6 +104,7 @@ class ImmichExposure(pulumi.ComponentResource):
             purge_keystore=self._config.purge_keystore,
             renewal=authority_renewal(self._config),
             step=self._outlook.authority_step,
+            found=self._outlook.authority_found,
             opts=self._after(preflight),
         )
 
@@ -123,6 +124,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 ),
                 renewal=device_renewal(self._config),
                 step=self._outlook.device_steps[device.name],
+                found=self._outlook.devices_found[device.name],
                 opts=self._after(),
             )
             for device in self._config.devices

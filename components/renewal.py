@@ -4,11 +4,15 @@ The program looks at the keystore's certificates at every preview and update and
 into its inputs as words. So a preview shows `renewal: "due since 2036-10-22"`, and the diff below counts a
 change although nothing else differs. The provider decides by the same rule, and by itself, when it takes the
 step.
+
+A run can die after the keystore took a step and before the engine noted it down. So the program writes as
+well until when what it found is valid: what is newer there than in the state is a change, or the server would
+never hear of it. What is older, from a backup, is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from components.config import ExposureConfig
 from pki import Renewal
 from pki.outlook import Outlook, look_ahead
 
-QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays"})
+QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays", "found"})
 """Inputs that say when, not what: another value of theirs alone changes no certificate."""
 
 
@@ -46,9 +50,17 @@ def outlook_of(config: ExposureConfig, now: datetime | None = None) -> Outlook:
     )
 
 
-def renewal_props(renewal: Renewal, step: str) -> dict[str, pulumi.Input[Any]]:
-    """Return the inputs that `renewal_of` and `renewing_diff` read; `step` is empty when nothing is due."""
-    return {"renewBeforeDays": renewal.before_days, "graceDays": renewal.grace_days, "renewal": step}
+def renewal_props(renewal: Renewal, step: str, found: Sequence[str]) -> dict[str, pulumi.Input[Any]]:
+    """Return the inputs that `renewal_of` and `renewing_diff` read.
+
+    `step` is empty when nothing is due; `found` are the ends of what is in the keystore, ISO 8601.
+    """
+    return {
+        "renewBeforeDays": renewal.before_days,
+        "graceDays": renewal.grace_days,
+        "renewal": step,
+        "found": list(found),
+    }
 
 
 def renewal_of(props: Mapping[str, Any]) -> Renewal:
@@ -73,4 +85,13 @@ def renewing_diff(
     given = {key for key, value in news.items() if value is not None}
     differs = any(news[key] != olds.get(key) for key in given - quiet)
     lacks = any(name not in olds for name in outputs)
-    return DiffResult(changes=bool(news.get("renewal")) or differs or lacks)
+    unknown = _is_news(news.get("found") or (), olds)
+    return DiffResult(changes=bool(news.get("renewal")) or differs or lacks or unknown)
+
+
+def _is_news(found: Sequence[str], olds: Mapping[str, Any]) -> bool:
+    """Tell whether the keystore has what the state does not know of: a newer one, or one authority less."""
+    if not found or not olds.get("notAfter"):
+        return False
+    there, known = (datetime.fromisoformat(moment) for moment in (found[-1], olds["notAfter"]))
+    return there > known or (there == known and len(found) != len(olds.get("trusted") or found))

@@ -1,7 +1,7 @@
 """What is due in a keystore at a moment, told from its certificates: no key is opened, nothing is changed."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +27,10 @@ class Outlook:
     authority_step: str
     device_steps: Mapping[str, str]
     notices: tuple[str, ...]
+    authority_found: tuple[str, ...] = ()
+    """When the authorities end that are there, ISO 8601 in UTC, the one that signs last."""
+    devices_found: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """When each device's certificate ends; empty where there is none."""
 
 
 def look_ahead(
@@ -46,6 +50,8 @@ def look_ahead(
         authority_step=_authority_step(old, new, list(pairs.values()), authority, now),
         device_steps={name: _device_step(pair, devices, now) for name, pair in ours.items()},
         notices=tuple(notices),
+        authority_found=_ends_of(old, new),
+        devices_found={name: _ends_of(current) for name, (current, _) in ours.items()},
     )
 
 
@@ -54,6 +60,10 @@ def _read(path: Path) -> x509.Certificate | None:
         return parse_certificate(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def _ends_of(*certificates: x509.Certificate | None) -> tuple[str, ...]:
+    return tuple(each.not_valid_after_utc.isoformat() for each in certificates if each is not None)
 
 
 def _pair(folder: Path, name: str) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -175,6 +176,49 @@ def test_the_pool_has_both_authorities_until_the_last_device_has_moved(tmp_path:
     assert outlook_of(config(folder, ca={"renewBeforeDays": 3500})).authority_step.startswith("ends: ")
     alone = AUTHORITY.update("id", still, early).outs or {}
     assert alone["trusted"] == [both["fingerprint"]]
+
+
+# A run that died after the keystore took a step and before the engine noted it down
+
+
+def found(props: dict[str, Any], there: Sequence[str]) -> dict[str, Any]:
+    return {**props, "found": list(there)}
+
+
+def test_a_renewal_that_the_state_does_not_know_of_is_a_change(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 340)
+    olds = DEVICE.create(device_props(folder, renewBeforeDays=1.0)).outs or {}
+    DEVICE.update("id", olds, device_props(folder))
+    outlook = outlook_of(config(folder))
+    assert outlook.device_steps == {"phone": ""}
+    news = found(device_props(folder), outlook.devices_found["phone"])
+    assert changes(DEVICE, olds, news), "else the new certificate is never enrolled"
+    outs = DEVICE.update("id", olds, news).outs or {}
+    assert outs["previousFingerprint"] == olds["fingerprint"]
+    assert not changes(DEVICE, outs, news)
+
+
+def test_an_older_keystore_brings_no_old_certificate_back(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 10)
+    there = outlook_of(config(folder)).devices_found["phone"]
+    olds = device_props(folder, fingerprint="cd", notAfter="2090-01-01T00:00:00+00:00")
+    assert not changes(DEVICE, olds, found(device_props(folder), there))
+    assert not changes(DEVICE, olds, found(device_props(folder), []))
+
+
+def test_a_change_of_authority_that_the_state_does_not_know_of_is_a_change(tmp_path: Path) -> None:
+    folder = keystore_of_age(tmp_path / "keystore", 340)
+    first = AUTHORITY.create(authority_props(folder)).outs or {}
+    early = authority_props(folder, renewBeforeDays=3500.0)
+    both = AUTHORITY.update("id", first, early).outs or {}
+    begun = found(early, outlook_of(config(folder)).authority_found)
+    assert changes(AUTHORITY, first, begun), "else devices get ahead of the pool"
+    assert not changes(AUTHORITY, both, begun)
+    Keystore(folder, PASSPHRASE, stack="home").revoke_all_but([])
+    alone = AUTHORITY.update("id", both, early).outs or {}
+    ended = found(early, outlook_of(config(folder)).authority_found)
+    assert changes(AUTHORITY, both, ended), "else the server trusts the old one for ever"
+    assert not changes(AUTHORITY, alone, ended)
 
 
 # The diff
