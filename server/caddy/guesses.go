@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -20,9 +21,9 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("key_guesses", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// KeyGuesses gives the verdict "guess" (the variable "verdict") when Immich does not know the key or slug of a link,
-// once for each client and key. So who reloads an expired link all day has made one guess, and who tries many keys as
-// many as keys. Nothing of a key is ever written down.
+// KeyGuesses writes the verdict into the log: "guess" when Immich does not know the key or slug of a link, once for
+// each client and key, else "anon". So who reloads an expired link all day has made one guess, and who tries many keys
+// as many as keys. Nothing of a key is ever written down.
 type KeyGuesses struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -38,19 +39,28 @@ func parseKeyGuesses(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 	return KeyGuesses{}, nil
 }
 
-// ServeHTTP passes the request on and looks at the answer.
+// ServeHTTP passes the request on and looks at the answer. Who hangs up when the status is there counts as well: then
+// the reverse proxy panics, and what would come after it never does.
 func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	seen := &answer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	err := next.ServeHTTP(seen, r)
+	defer func() {
+		if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+			extra.Add(zap.String("verdict", verdictOn(r, seen)))
+		}
+	}()
+	return next.ServeHTTP(seen, r)
+}
+
+func verdictOn(r *http.Request, seen *answer) string {
 	key := refusedKey(r, seen)
 	if key == "" {
-		return err
+		return "anon"
 	}
-	names, unknown := namesOf(r.RemoteAddr)
-	if unknown == nil && guesses.firstTime(names[len(names)-1], key, time.Now()) {
-		caddyhttp.SetVar(r.Context(), "verdict", "guess")
+	names, err := namesOf(r.RemoteAddr)
+	if err != nil || !guesses.firstTime(names[len(names)-1], key, time.Now()) {
+		return "anon"
 	}
-	return err
+	return "guess"
 }
 
 // answer remembers the status that a client gets, and the beginning of a refusal.
@@ -79,7 +89,7 @@ func (a *answer) Write(body []byte) (int, error) {
 //
 // The page of a link answers 404 for an unknown or expired one, but so does a photo's page when it is reloaded. The API
 // answers 401; there it also means that a password is missing (when a link is looked at), wrong (which has a jail of its
-// own) or that the link takes no uploads.
+// own) or that the link takes no uploads. To an upload Immich says which it is: "Invalid share key" or "slug".
 func refusedKey(r *http.Request, seen *answer) string {
 	switch seen.status {
 	case http.StatusNotFound:
@@ -89,7 +99,8 @@ func refusedKey(r *http.Request, seen *answer) string {
 			}
 		}
 	case http.StatusUnauthorized:
-		if r.URL.Path == "/api/shared-links/login" || r.URL.Path == "/api/assets" ||
+		if r.URL.Path == "/api/shared-links/login" ||
+			r.URL.Path == "/api/assets" && !bytes.Contains(seen.refusal, []byte("Invalid share ")) ||
 			bytes.Contains(seen.refusal, []byte("Password required")) {
 			return ""
 		}

@@ -11,6 +11,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 
 from tests.server.visitor import DOMAIN, Answer, Connection, ConnectionDroppedError
 
@@ -26,9 +27,12 @@ def request_headers(
 
 
 class Http2Connection:
-    """HTTP/2 over a connection that has agreed on it; nothing that is sent is checked or put right."""
+    """HTTP/2 over a connection that has agreed on it; nothing that is sent is checked or put right.
 
-    def __init__(self, connection: Connection) -> None:
+    `window` is how many bytes of a body the edge may send before it must wait.
+    """
+
+    def __init__(self, connection: Connection, *, window: int | None = None) -> None:
         self._tls: ssl.SSLSocket = connection.tls
         if self._tls.selected_alpn_protocol() != "h2":
             raise ConnectionDroppedError("The edge does not speak HTTP/2.")
@@ -41,6 +45,9 @@ class Http2Connection:
                 validate_inbound_headers=False,
             )
         )
+        if window is not None:
+            sizes = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
+            self._protocol.local_settings = h2.settings.Settings(client=True, initial_values=sizes)
         self._protocol.initiate_connection()
 
     def send(self, headers: Sequence[Header], body: bytes | None = None) -> Answer:
@@ -65,6 +72,20 @@ class Http2Connection:
     ) -> Answer:
         """Send one sound request."""
         return self.send(request_headers(target, method, extra=headers), body)
+
+    def glance(self, target: str) -> int:
+        """Ask, and hang up as soon as the status is there; return it."""
+        stream = self._protocol.get_next_available_stream_id()
+        self._protocol.send_headers(stream, request_headers(target), end_stream=True)
+        self._tls.sendall(self._protocol.data_to_send())
+        while data := self._tls.recv(65536):
+            for event in self._protocol.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    self._protocol.reset_stream(stream)
+                    self._tls.sendall(self._protocol.data_to_send())
+                    return int(dict(event.headers)[b":status"])
+            self._tls.sendall(self._protocol.data_to_send())
+        raise ConnectionDroppedError("The edge closed the connection.")
 
     def _answer(self, stream: int) -> Answer:
         head: dict[str, str] = {}

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.conftest import EdgeMaker
 from tests.server.edge import SERVER_FILES, Edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
+from tests.server.http2 import Http2Connection
 from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import wait_until
 
@@ -142,6 +144,32 @@ def test_what_immich_refuses_for_other_reasons_is_no_guess(watched: Edge) -> Non
     visit(watched, person, [f"/api/shared-links/me?key=protected{number}" for number in range(30)])
     visit(watched, person, [f"{login}?key=a"], "POST")
     assert {entry["verdict"] for entry in watched.entries_of(person, 33)} == {"anon"}
+
+
+def test_who_hangs_up_at_the_status_has_guessed(watched: Edge) -> None:
+    """The status says it all, and a page is long enough for the edge to be still writing it."""
+    guesser = watched.new_address()
+    target = guess_pages(watched, 32)
+    watched.backend.bodies["GET", target] = b"<html>" + b"x" * 20_000
+    with (
+        watched.connect(guesser, protocols=("h2",)) as connection,
+        Http2Connection(connection, window=0) as http2,
+    ):
+        assert http2.glance(target) == 404
+        assert [entry.get("verdict") for entry in watched.entries_of(guesser)] == ["guess"]
+
+
+@pytest.mark.parametrize(
+    ("says", "verdict"),
+    [("Invalid share key", "guess"), ("Invalid share slug", "guess"), ("Unauthorized", "anon")],
+)
+def test_an_upload_tells_who_guesses_as_well(make_edge: EdgeMaker, says: str, verdict: str) -> None:
+    edge = make_edge(uploads="on")
+    guesser = edge.new_address()
+    edge.backend.answers["POST", "/api/assets"] = (401, {})
+    edge.backend.bodies["POST", "/api/assets"] = json.dumps({"message": says}).encode()
+    visit(edge, guesser, ["/api/assets?slug=guess"], "POST")
+    assert [entry["verdict"] for entry in edge.entries_of(guesser)] == [verdict]
 
 
 # --- people
