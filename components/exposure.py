@@ -132,7 +132,12 @@ class ImmichExposure(pulumi.ComponentResource):
 
     def _folder_on_the_server(self, certificates: list[ClientCertificate]) -> ServerState:
         # Nothing is written to the server before every key and certificate is known to be sound.
-        return ServerState(f"{self._prefix}-state", server=self._server, opts=self._after(*certificates))
+        return ServerState(
+            f"{self._prefix}-state",
+            server=self._server,
+            devices=[device.name for device in self._config.devices],
+            opts=self._after(*certificates),
+        )
 
     def _server_certificate(self, state: ServerState) -> ServerCertificate:
         return ServerCertificate(

@@ -104,13 +104,14 @@ def remote_script(
     *,
     script: str,
     create: pulumi.Input[str],
+    update: pulumi.Input[str] | None = None,
     delete: pulumi.Input[str] | None = None,
     payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
     opts: pulumi.ResourceOptions,
 ) -> remote.Command:
     """Return the command resource that runs ``server/scripts/<script>.sh`` over SSH.
 
-    ``update`` is always the same as ``create``: the scripts are idempotent, and a command without
+    ``update`` is the same as ``create`` unless given: the scripts are idempotent, and a command without
     ``update`` would be replaced, which runs the new ``create`` and then the old ``delete``: the opposite
     of what an exposure needs. For the same reason nothing here ever sets ``triggers``.
     Standard error carries the progress lines, standard output the result.
@@ -120,7 +121,7 @@ def remote_script(
         name,
         connection=server.connection(),
         create=create,
-        update=create,
+        update=create if update is None else update,
         delete=delete,
         stdin=text,
         logging=remote.Logging.STDERR,

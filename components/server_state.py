@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 
 from components.options import child_of
@@ -9,16 +11,31 @@ from components.remote_script import Server, remote_script, sudo_line
 
 
 class ServerState(pulumi.ComponentResource):
-    """``/var/lib/immich-exposure``: made before anything is put into it, removed last of all."""
+    """``/var/lib/immich-exposure``: made before anything is put into it, removed last of all.
 
-    def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions | None = None) -> None:
+    When it is there already at its creation, the state of an earlier exposure was lost, and with it who is
+    enrolled. Then every device goes that is not among ``devices``, or a lost phone would stay for ever.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        devices: Sequence[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
         super().__init__("immich-exposure:index:ServerState", name, {}, opts)
         remote_script(
             f"{name}-folder",
             server,
             script="state",
-            create=sudo_line("prepare"),
+            create=sudo_line("begin", *devices),
+            update=sudo_line("prepare"),
             delete=sudo_line("remove"),
-            opts=child_of(self, opts),
+            # The list matters at creation alone; afterwards each device's enrolment is its own resource.
+            opts=pulumi.ResourceOptions.merge(
+                child_of(self, opts), pulumi.ResourceOptions(ignore_changes=["create"])
+            ),
         )
         self.register_outputs({})

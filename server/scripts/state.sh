@@ -1,8 +1,10 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The exposure's own folder: the first thing made, the last thing removed.
 #
-#   prepare  STATE is there, with the folders that devices, bans and certificates lie in
-#   remove   STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
+#   prepare         STATE is there, with the folders that devices, bans and certificates lie in
+#   begin NAME...   the same, and no device but these may come in any more. Somebody whose Pulumi state was lost begins
+#                   anew, and nothing would ever withdraw what an earlier one enrolled and the config no longer names.
+#   remove          STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
 #
 # Refuses while anything still stands on them: an open funnel, or the units of the NixOS module.
 
@@ -19,6 +21,25 @@ refuse_while_open() {
     open | altered) die "The funnel on port $1 is still open; close it first with \"funnel.sh close $1 $2\"." ;;
     *) ;;
   esac
+}
+
+# `is_one_of WORD WORDS...`
+is_one_of() {
+  sought=$1
+  shift
+  for word; do [ "$word" != "$sought" ] || return 0; done
+  return 1
+}
+
+withdraw_all_but() {
+  for device_file in "$STATE/devices"/*; do
+    [ -f "$device_file" ] || continue
+    device_name=
+    read -r device_name <"$device_file" || :
+    if is_one_of "$device_name" "$@"; then continue; fi
+    rm -f "$device_file"
+    say "Device $device_name is in no configuration and may no longer come in"
+  done
 }
 
 remove_everything() {
@@ -40,9 +61,15 @@ case ${1:-} in
     lock
     make_state
     ;;
+  begin)
+    shift
+    lock
+    make_state
+    withdraw_all_but "$@"
+    ;;
   remove)
     lock
     remove_everything
     ;;
-  *) die "state.sh knows the verbs prepare and remove, not \"${1:-}\"; use one of them." ;;
+  *) die "state.sh knows the verbs prepare, begin and remove, not \"${1:-}\"; use one of them." ;;
 esac

@@ -227,6 +227,20 @@ def test_strangers_can_be_hung_up_on(lab: Lab, operator: Operator) -> None:
     assert (seen(lab, "/"), seen(lab, "/api/server/config")) == (REFUSED, "200")
 
 
+def test_a_lost_phone_is_out_although_the_state_was_lost_as_well(
+    lab: Lab, operator: Operator, tmp_path: Path
+) -> None:
+    """Laptop and phone in one stolen bag: the next machine has the keystore's backup and no state."""
+    successor = Operator(tmp_path, lab.info(), stack=operator.stack)
+    successor.init()
+    shutil.copytree(operator.keystore, successor.keystore)
+    successor.devices("laptop")
+    assert output(lab, f"cat {DEVICES}/* | grep -v until | sort") == "laptop\nphone"
+    successor.up()
+    assert output(lab, f"cat {DEVICES}/* | grep -v until") == "laptop"
+    operator.devices("laptop")
+
+
 def standing(lab: Lab) -> list[str]:
     """Return what a failed change must leave as it is: running system, the one that boots, services, door."""
     looks = (

@@ -121,3 +121,16 @@ def test_only_root_expires(machine: Machine) -> None:
     machine.fake("id", "echo 1000")
     assert_sentence(machine.run("devices", "expire"), "must run as root")
     assert_sentence(machine.run("devices", "renew"), "must run as root")
+
+
+def test_who_begins_anew_lets_nobody_in_but_the_devices_of_the_config(machine: Machine) -> None:
+    """The operator's state was lost, and a phone with it: nothing else would ever withdraw that."""
+    enrol(machine, "phone", OLD, NOW + 9000)
+    enrol(machine, "laptop", OTHER, NOW + 9000)
+    told = "Device phone is in no configuration and may no longer come in\n"
+    assert machine.run("state", "begin", "laptop", "phone-2") == Outcome(0, "", told)
+    assert set(devices(machine)) == {OTHER}
+    assert machine.run("state", "prepare") == Outcome(0, "", "")
+    assert set(devices(machine)) == {OTHER}
+    machine.run("state", "begin")
+    assert devices(machine) == {}

@@ -123,7 +123,13 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
     assert len(commands) >= 8
     for name, inputs in commands.items():
         assert "triggers" not in inputs, name
-        assert inputs["update"] == inputs["create"], name
+        # What begins an exposure anew is not for an update: its list of devices is that of the beginning.
+        wanted = "sudo -n sh -s -- prepare" if name == "immich-state-folder" else inputs["create"]
+        assert inputs["update"] == wanted, name
+
+
+def test_an_exposure_begins_with_the_devices_of_the_config_and_no_others(recorded: Recorder) -> None:
+    assert recorded.commands()["immich-state-folder"]["create"] == "sudo -n sh -s -- begin phone laptop"
 
 
 def test_commands_are_bare_and_their_scripts_come_by_standard_input(recorded: Recorder) -> None:
