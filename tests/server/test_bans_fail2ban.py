@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,20 @@ def test_bans_come_back_after_a_restart(watched: Edge, fail2ban: Fail2ban) -> No
     assert fail2ban.client("unban", "--all").returncode == 0
     wait_until(lambda: not path.exists(), "all bans of fail2ban are lifted")
     assert by_hand.exists(), "a ban by hand is nobody's but the owner's"
+
+
+def test_what_cannot_be_swept_keeps_nobody_from_being_banned(watched: Edge, fail2ban: Fail2ban) -> None:
+    """As when somebody lifts a ban in the moment in which fail2ban looks for those that have ended."""
+    odd = watched.state / "bans" / "scan" / "odd"
+    odd.mkdir()
+    os.utime(odd, (0, 0))
+    try:
+        scanner = watched.new_address()
+        repeat(watched, scanner, "/wp-login.php", MAX_RETRY)
+        await_ban(watched, "scan", scanner)
+        assert_cut(watched, scanner)
+    finally:
+        odd.rmdir()
 
 
 def test_a_missing_ban_folder_is_told(watched: Edge, fail2ban: Fail2ban) -> None:

@@ -17,6 +17,7 @@ fail2ban loads this file into its own process (actions in Python, jail.conf(5)),
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -57,7 +58,6 @@ class Action(ActionBase):  # type: ignore[misc]
     def ban(self, aInfo: Mapping[str, Any]) -> None:
         """Make the file."""
         self._look()
-        self._sweep()
         lasts = float(aInfo["bantime"])
         end = float(aInfo["time"]) + (lasts if lasts >= 0 else FOREVER)
         file = os.open(self._path(aInfo), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -66,6 +66,7 @@ class Action(ActionBase):  # type: ignore[misc]
             os.utime(file, (end, end))
         finally:
             os.close(file)
+        self._sweep()
 
     def unban(self, aInfo: Mapping[str, Any]) -> None:
         """Take the file away."""
@@ -87,8 +88,12 @@ class Action(ActionBase):  # type: ignore[misc]
             )
 
     def _sweep(self) -> None:
-        """Take away bans that ended while nobody was there to lift them."""
+        """Take away bans that ended while nobody was there to lift them.
+
+        What is gone already, because somebody lifted it in this moment, must not end what calls this.
+        """
         now = time.time()
         for entry in os.scandir(self.folder):
-            if entry.stat(follow_symlinks=False).st_mtime <= now:
-                os.unlink(entry.path)
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime <= now:
+                    os.unlink(entry.path)
