@@ -9,6 +9,8 @@
 #   expire                        what has ended goes; a timer runs this, so that it needs nobody
 
 DEVICES=$STATE/devices
+# What has ended lies here until its device is enrolled anew or withdrawn: the clock may have been years ahead.
+ENDED=$STATE/ended
 
 check_name() {
   case $1 in
@@ -28,9 +30,9 @@ check_fingerprint() {
   die "A fingerprint is the SHA-256 of the certificate, 64 digits 0-9 and a-f in lower case, unlike \"$1\"; correct it."
 }
 
-# The fingerprints enrolled for NAME, one a line.
+# The fingerprints enrolled for NAME, one a line; also of what has ended.
 fingerprints_of() {
-  for device_file in "$DEVICES"/*; do
+  for device_file in "$DEVICES"/* "$ENDED"/*; do
     [ -f "$device_file" ] || continue
     device_name=
     read -r device_name <"$device_file" || :
@@ -54,6 +56,7 @@ put_device() {
   put_new=no
   [ -e "$DEVICES/$2" ] || put_new=yes
   write_file 0644 "$DEVICES/$2" <"$WORK/device"
+  rm -f "$ENDED/$2"
 }
 
 enrol() {
@@ -69,30 +72,43 @@ enrol() {
   fi
   # Only now, with the new certificate in force, the old ones of the same device go.
   for enrol_old in $(fingerprints_of "$1"); do
-    case $enrol_old in "$2" | "$enrol_kept") ;; *) rm -f "$DEVICES/$enrol_old" ;; esac
+    case $enrol_old in "$2" | "$enrol_kept") ;; *) rm -f "$DEVICES/$enrol_old" "$ENDED/$enrol_old" ;; esac
   done
 }
 
 withdraw() {
   for withdraw_old in $(fingerprints_of "$1"); do
     if [ -n "$2" ] && [ "$withdraw_old" != "$2" ]; then continue; fi
-    rm -f "$DEVICES/$withdraw_old"
+    rm -f "$DEVICES/$withdraw_old" "$ENDED/$withdraw_old"
     say "Device $1 may no longer come in"
   done
 }
 
-# What says no end, or none that can be read, stays: it was enrolled by hand or by an older version.
+# `read_end FILE` sets DEVICE_NAME and DEVICE_END. What says no end, or none that can be read, was enrolled by hand or by an
+# older version: it has none.
+read_end() {
+  DEVICE_NAME=
+  DEVICE_END=
+  { read -r DEVICE_NAME && read -r DEVICE_END; } <"$1" || :
+  DEVICE_END=${DEVICE_END#until }
+  case $DEVICE_END in '' | *[!0-9]* | ????????????*) return 1 ;; esac
+}
+
 expire() {
+  expire_now=$(now)
+  for device_file in "$ENDED"/*; do
+    { [ -f "$device_file" ] && read_end "$device_file"; } || continue
+    # A clock from before the enrolment is wrong as well: it begins at 1970 when it has lost all.
+    { [ "$DEVICE_END" -gt "$expire_now" ] && [ "$expire_now" -ge "$(date -r "$device_file" +%s)" ]; } || continue
+    mv -f "$device_file" "$DEVICES/"
+    say "A certificate of device $DEVICE_NAME counts again: the clock had run ahead"
+  done
   for device_file in "$DEVICES"/*; do
-    [ -f "$device_file" ] || continue
-    expire_name=
-    expire_end=
-    { read -r expire_name && read -r expire_end; } <"$device_file" || :
-    expire_end=${expire_end#until }
-    case $expire_end in '' | *[!0-9]* | ????????????*) continue ;; esac
-    [ "$expire_end" -le "$(now)" ] || continue
-    rm -f "$device_file"
-    say "A certificate of device $expire_name has ended and may no longer come in"
+    { [ -f "$device_file" ] && read_end "$device_file"; } || continue
+    [ "$DEVICE_END" -le "$expire_now" ] || continue
+    # On a disk that is full as well: shut out is what counts.
+    { install -d -m 0700 "$ENDED" && mv -f "$device_file" "$ENDED/"; } || rm -f "$device_file"
+    say "A certificate of device $DEVICE_NAME has ended and may no longer come in"
   done
 }
 

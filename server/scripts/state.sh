@@ -32,7 +32,7 @@ is_one_of() {
 }
 
 withdraw_all_but() {
-  for device_file in "$STATE/devices"/*; do
+  for device_file in "$STATE/devices"/* "$STATE/ended"/*; do
     [ -f "$device_file" ] || continue
     device_name=
     read -r device_name <"$device_file" || :

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,41 @@ def test_what_has_ended_goes_by_itself(machine: Machine) -> None:
     assert set(devices(machine)) == {OTHER}
     assert machine.run("devices", "expire") == Outcome(0, "", "")
     assert machine.commands("systemctl") == [], "it must need no reload"
+
+
+def test_a_clock_that_ran_ahead_shuts_nobody_out_for_good(machine: Machine) -> None:
+    """A Raspberry Pi has no clock of its own, and no `up` would bring back what it did not change."""
+    enrol(machine, "phone", NEW, NOW + 99000, OLD, NOW + 10)
+    for file in (machine.state / "devices").iterdir():
+        os.utime(file, (NOW, NOW))
+    before = devices(machine)
+    machine.remember(clock=str(NOW + 10**9))
+    machine.run("devices", "expire")
+    assert devices(machine) == {}
+    machine.remember(clock="0")
+    assert machine.run("devices", "expire") == Outcome(0, "", "")
+    assert devices(machine) == {}, "a clock that begins at 1970 must bring back nobody whose time is over"
+    machine.remember(clock=str(NOW + 9))
+    back = "A certificate of device phone counts again: the clock had run ahead\n"
+    assert machine.run("devices", "expire") == Outcome(0, "", back * 2)
+    assert devices(machine) == before
+
+
+@pytest.mark.parametrize("how", ["withdraw", "renew", "begin"])
+def test_what_has_ended_never_comes_back_for_who_is_withdrawn(machine: Machine, how: str) -> None:
+    enrol(machine, "phone", OLD, NOW + 10)
+    os.utime(machine.state / "devices" / OLD, (NOW, NOW))
+    machine.remember(clock=str(NOW + 11))
+    machine.run("devices", "expire")
+    machine.remember(clock=str(NOW))
+    if how == "withdraw":
+        machine.run("devices", "withdraw", "phone")
+    elif how == "renew":
+        enrol(machine, "phone", NEW, NOW + 99)
+    else:
+        machine.run("state", "begin", "laptop")
+    machine.run("devices", "expire")
+    assert OLD not in devices(machine)
 
 
 @pytest.mark.parametrize(
