@@ -40,7 +40,8 @@ func parseKeyGuesses(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 }
 
 // ServeHTTP passes the request on and looks at the answer. Who hangs up when the status is there counts as well: then
-// the reverse proxy panics, and what would come after it never does.
+// the reverse proxy panics, and what would come after it never does. Who reads no further than the status counts soon:
+// a refusal has little time to be fetched, because the log is written after it.
 func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	seen := &answer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	defer func() {
@@ -48,7 +49,11 @@ func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			extra.Add(zap.String("verdict", verdictOn(r, seen)))
 		}
 	}()
-	return next.ServeHTTP(seen, r)
+	err := next.ServeHTTP(seen, r)
+	if seen.isRefusal() {
+		seen.fetchUntil(time.Time{}) // the connection is the next request's as well
+	}
+	return err
 }
 
 func verdictOn(r *http.Request, seen *answer) string {
@@ -73,9 +78,25 @@ type answer struct {
 // refusalSize is more than Immich has to say in a refusal.
 const refusalSize = 512
 
+// refusalPatience is how long a refusal may take to be fetched.
+const refusalPatience = 5 * time.Second
+
 func (a *answer) WriteHeader(status int) {
 	a.status = status
+	if a.isRefusal() {
+		a.fetchUntil(time.Now().Add(refusalPatience))
+	}
 	a.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (a *answer) isRefusal() bool {
+	return a.status == http.StatusNotFound || a.status == http.StatusUnauthorized
+}
+
+func (a *answer) fetchUntil(moment time.Time) {
+	if err := http.NewResponseController(a.ResponseWriter).SetWriteDeadline(moment); err != nil {
+		caddy.Log().Named("key_guesses").Debug("no deadline", zap.Error(err))
+	}
 }
 
 func (a *answer) Write(body []byte) (int, error) {

@@ -73,16 +73,17 @@ class Http2Connection:
         """Send one sound request."""
         return self.send(request_headers(target, method, extra=headers), body)
 
-    def glance(self, target: str) -> int:
-        """Ask, and hang up as soon as the status is there; return it."""
+    def glance(self, target: str, *, hang_up: bool) -> int:
+        """Ask, read no more than the status and return it; then hang up, or just wait."""
         stream = self._protocol.get_next_available_stream_id()
         self._protocol.send_headers(stream, request_headers(target), end_stream=True)
         self._tls.sendall(self._protocol.data_to_send())
         while data := self._tls.recv(65536):
             for event in self._protocol.receive_data(data):
                 if isinstance(event, h2.events.ResponseReceived):
-                    self._protocol.reset_stream(stream)
-                    self._tls.sendall(self._protocol.data_to_send())
+                    if hang_up:
+                        self._protocol.reset_stream(stream)
+                        self._tls.sendall(self._protocol.data_to_send())
                     return int(dict(event.headers)[b":status"])
             self._tls.sendall(self._protocol.data_to_send())
         raise ConnectionDroppedError("The edge closed the connection.")

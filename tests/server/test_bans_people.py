@@ -146,16 +146,17 @@ def test_what_immich_refuses_for_other_reasons_is_no_guess(watched: Edge) -> Non
     assert {entry["verdict"] for entry in watched.entries_of(person, 33)} == {"anon"}
 
 
-def test_who_hangs_up_at_the_status_has_guessed(watched: Edge) -> None:
+@pytest.mark.parametrize("hang_up", [True, False])
+def test_who_reads_no_more_than_the_status_has_guessed(watched: Edge, hang_up: bool) -> None:
     """The status says it all, and a page is long enough for the edge to be still writing it."""
     guesser = watched.new_address()
-    target = guess_pages(watched, 32)
+    target = guess_pages(watched, 32 + hang_up)
     watched.backend.bodies["GET", target] = b"<html>" + b"x" * 20_000
     with (
         watched.connect(guesser, protocols=("h2",)) as connection,
         Http2Connection(connection, window=0) as http2,
     ):
-        assert http2.glance(target) == 404
+        assert http2.glance(target, hang_up=hang_up) == 404
         assert [entry.get("verdict") for entry in watched.entries_of(guesser)] == ["guess"]
 
 
