@@ -7,14 +7,16 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pki.certificate import parse_certificate
-from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS
+from pki.certificate import fingerprint, parse_certificate
+from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS, device_of
 from pki.renewal import Pair, Renewal, is_needed
 
 WARN_DAYS = 60
 """Days before its end from which on a certificate is spoken of, due or not."""
 
 UNFINISHED = "begun and not finished"
+
+REVOKED = "revoked: the device gets a new certificate"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ def look_ahead(
         notices += _about_device(folder, name, pair, devices, now)
     return Outlook(
         authority_step=_authority_step(old, new, list(pairs.values()), authority, now),
-        device_steps={name: _device_step(pair, devices, now) for name, pair in ours.items()},
+        device_steps={
+            name: _device_step(pair, devices, now) or (REVOKED if _was_revoked(folder, name, pair) else "")
+            for name, pair in ours.items()
+        },
         notices=tuple(notices),
         authority_found=_ends_of(old, new),
         devices_found={name: _ends_of(current) for name, (current, _) in ours.items()},
@@ -98,6 +103,16 @@ def _device_step(pair: Pair, renewal: Renewal, now: datetime) -> str:
     if previous is not None and (end := renewal.grace_end(previous, current)) <= now:
         return f"ends: the certificate of before stopped counting on {_day(end)}"
     return ""
+
+
+def _was_revoked(folder: Path, name: str, pair: Pair) -> bool:
+    """Tell whether what the device had was revoked, be it half: what a state has of it counts no more."""
+    current, previous = pair
+    revoked = DEVICE_FOLDERS[2]
+    if current is not None:
+        return (folder / revoked / f"{name}-{fingerprint(current)[:16]}.crt").exists()
+    stems = (path.stem for path in (folder / revoked).glob("*.crt"))
+    return previous is None and any(device_of(revoked, stem) == name for stem in stems)
 
 
 def _about_authority(

@@ -198,6 +198,26 @@ def test_a_renewal_that_the_state_does_not_know_of_is_a_change(tmp_path: Path) -
     assert not changes(DEVICE, outs, news)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_what_was_revoked_is_never_enrolled_again(tmp_path: Path, half: bool) -> None:
+    """The run died in revoking, so the state still has the lost phone; then its name is back."""
+    folder = keystore_of_age(tmp_path / "keystore", 10)
+    olds = DEVICE.create(device_props(folder)).outs or {}
+    certificate = (folder / "devices" / "phone.crt").read_bytes()
+    DEVICE.delete("id", olds)
+    if half:
+        (folder / "devices" / "phone.crt").write_bytes(certificate)
+    step = outlook_of(config(folder)).device_steps["phone"]
+    news = device_props(folder, renewal=step)
+    assert changes(DEVICE, olds, news), "else the enrolment is made anew with the fingerprint in the state"
+    outs = DEVICE.update("id", olds, news).outs or {}
+    assert outs["fingerprint"] != olds["fingerprint"]
+    assert outs["previousFingerprint"] == ""
+    assert outlook_of(config(folder)).device_steps == {"phone": ""}
+    others = config(folder, devices=[{"name": "phon", "platform": "linux"}])
+    assert outlook_of(others).device_steps == {"phon": ""}
+
+
 def test_an_older_keystore_brings_no_old_certificate_back(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 10)
     there = outlook_of(config(folder)).devices_found["phone"]
