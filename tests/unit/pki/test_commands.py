@@ -111,8 +111,8 @@ def test_list_tells_what_is_there_without_a_passphrase(command: Command) -> None
         "3des-sha1 + mobileconfig",
         "3des-sha1",
     ]
-    credentials = quick_keystore(command.folder).adopt_or_issue_device("laptop", DeviceProfile("laptop"))
-    assert lines[3][-1] == credentials.fingerprint
+    store = quick_keystore(command.folder, now=datetime.now(UTC))
+    assert lines[3][-1] == store.adopt_or_issue_device("laptop", DeviceProfile("laptop")).fingerprint
 
 
 def test_list_marks_what_expired_or_cannot_be_read(command: Command) -> None:
