@@ -2,7 +2,7 @@
 # Runs after lib.sh. The command `immich-exposure` for whoever sits at the server; its output is for people.
 #
 #   status   the address, the funnel and its lease, devices, bans, services
-#   close    shut the funnel now; it stays shut until the next `pulumi up`
+#   close    shut the funnel now; it stays shut until `pulumi destroy` and a new `pulumi up`
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS [/64]   until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
@@ -89,7 +89,8 @@ print_bans() {
 ban() {
   ban_name "$1" "$2"
   [ -d "$STATE/bans/manual" ] ||
-    die "The folder $STATE/bans/manual is missing, so Caddy lets no visitor in at all; run pulumi up, which makes it."
+    die "The folder $STATE/bans/manual is missing, so Caddy lets no visitor in at all; make it with mode 0755, or restart the" \
+      "server, which does."
   : >"$STATE/bans/manual/$NAME" || die "$STATE/bans/manual/$NAME could not be written; make room on its disk."
   say "$1$2 is banned until you lift it: immich-exposure unban $1$2"
 }
@@ -145,7 +146,7 @@ print_status() {
   row address "https://$DOMAIN/"
   case $FUNNEL in
     open) row funnel "open to the internet on port $1" ;;
-    altered) row funnel "altered by hand on port $1: run pulumi up, or immich-exposure close" ;;
+    altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
     foreign) row funnel "shut; port $1 serves another tool" ;;
     *) row funnel shut ;;
   esac
@@ -183,7 +184,7 @@ case $verb in
   status) print_status "$1" "$2" ;;
   close)
     close_funnel "$1" "$2"
-    say "The funnel is shut; pulumi up opens it again"
+    say "The funnel is shut; \"pulumi destroy\" and then \"pulumi up\" open it again"
     ;;
   *) die "immich-exposure knows the verbs status, close, bans, ban and unban, not \"$verb\"; use one of them." ;;
 esac

@@ -120,7 +120,7 @@ confirm_funnel() {
 # A funnel that cannot be shut, or not be seen shut, may at least lead nowhere.
 stop_edge() {
   active caddy || return 0
-  say "Caddy is stopped, so that nobody gets in; \"pulumi up\" starts it again"
+  say "Caddy is stopped, so that nobody gets in; \"pulumi destroy\" and then \"pulumi up\" start anew"
   systemctl stop caddy </dev/null
 }
 
