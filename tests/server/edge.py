@@ -19,7 +19,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -300,6 +300,18 @@ class Edge:
 
         wait_until(lambda: len(entries()) >= count, f"{count} log entries of {address}")
         return entries()
+
+
+@contextlib.contextmanager
+def running_edge(program: Path, *, caddyfile: str | None = None) -> Iterator[Edge]:
+    """Run an edge whose log has its first line, for fail2ban to find."""
+    edge = Edge(program) if caddyfile is None else Edge(program, caddyfile=caddyfile)
+    try:
+        edge.start()
+        edge.ask("/")
+        yield edge
+    finally:
+        edge.stop()
 
 
 def caddy_user() -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.edge import SERVER_FILES, Edge
+from tests.server.edge import SERVER_FILES, Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import wait_until
@@ -28,13 +28,8 @@ SCRIPT = "".join((SERVER_FILES / "scripts" / name).read_text() for name in ("lib
 @pytest.fixture(scope="module")
 def watched(caddy_program: Path) -> Iterator[Edge]:
     """Return an edge for the tests of this file."""
-    edge = Edge(caddy_program)
-    try:
-        edge.start()
-        edge.ask("/")
+    with running_edge(caddy_program) as edge:
         yield edge
-    finally:
-        edge.stop()
 
 
 @pytest.fixture(scope="module")

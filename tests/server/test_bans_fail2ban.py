@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.certificates import Identity
-from tests.server.edge import Edge
+from tests.server.edge import Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import wait_until
@@ -24,14 +24,9 @@ LOGIN = "/api/shared-links/login?key=abc"
 @pytest.fixture(scope="module")
 def watched(caddy_program: Path) -> Iterator[Edge]:
     """Return an edge whose link passwords are always wrong, for the tests of this file."""
-    edge = Edge(caddy_program)
-    try:
-        edge.start()
+    with running_edge(caddy_program) as edge:
         edge.backend.answers["POST", "/api/shared-links/login"] = (401, {})
-        edge.ask("/")
         yield edge
-    finally:
-        edge.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.edge import SERVER_FILES, Edge
+from tests.server.edge import SERVER_FILES, Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.waiting import wait_until
 
@@ -26,13 +26,8 @@ def watched(caddy_program: Path) -> Iterator[Edge]:
     """Return an edge that rotates its log at 1 MiB, the least that Caddy knows."""
     text = (SERVER_FILES / "Caddyfile").read_text()
     assert text.count("roll_size 10MiB") == 1
-    edge = Edge(caddy_program, caddyfile=text.replace("roll_size 10MiB", "roll_size 1MiB"))
-    try:
-        edge.start()
-        edge.ask("/")
+    with running_edge(caddy_program, caddyfile=text.replace("roll_size 10MiB", "roll_size 1MiB")) as edge:
         yield edge
-    finally:
-        edge.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import SERVER_FILES, Edge
+from tests.server.edge import SERVER_FILES, Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection
 from tests.server.visitor import ConnectionDroppedError
@@ -27,13 +27,8 @@ OPERATIONS = SERVER_FILES / "immich-operations.json"
 @pytest.fixture(scope="module")
 def watched(caddy_program: Path) -> Iterator[Edge]:
     """Return an edge in front of an Immich that knows no link at all."""
-    edge = Edge(caddy_program)
-    try:
-        edge.start()
-        edge.ask("/")
+    with running_edge(caddy_program) as edge:
         yield edge
-    finally:
-        edge.stop()
 
 
 @pytest.fixture(scope="module")

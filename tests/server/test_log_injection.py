@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.edge import Edge
+from tests.server.edge import Edge, running_edge
 from tests.server.fail2ban import running_fail2ban
 from tests.server.visitor import DOMAIN, ConnectionDroppedError
 from tests.server.waiting import HarnessError, wait_until
@@ -99,14 +99,9 @@ PLACES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.fixture(scope="module")
 def guessed(caddy_program: Path) -> Iterator[Edge]:
     """Return an edge whose link passwords are always wrong."""
-    edge = Edge(caddy_program)
-    try:
-        edge.start()
+    with running_edge(caddy_program) as edge:
         edge.backend.answers["POST", "/api/shared-links/login"] = (401, {})
-        edge.ask("/")
         yield edge
-    finally:
-        edge.stop()
 
 
 def banned(edge: Edge) -> set[str]:
