@@ -93,7 +93,7 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@for script in server/scripts/*.sh; do \
 	  case $$script in */lib.sh) shellcheck --shell=sh $$script ;; \
 	  *) cat server/scripts/lib.sh $$script | shellcheck --shell=sh --exclude=SC2317 - ;; esac; done
-	@unformatted=$$(gofmt -l lab server toolchain); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l lab server tests toolchain); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	@.toolchain/bin/caddy fmt --diff server/Caddyfile >/dev/null || { echo "caddy fmt: server/Caddyfile"; exit 1; }
 	@find lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@echo "lint: clean"

@@ -60,9 +60,6 @@ def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_OF_BEFORE = ("previousFingerprint", "previousUntil")
-
-
 class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate"):
     fingerprint: pulumi.Output[str]
     notAfter: pulumi.Output[str]
@@ -72,8 +69,8 @@ class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate")
     previousUntil: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        names = ("fingerprint", "notAfter", "bundlePath", "bundlePassword", *_OF_BEFORE)
-        outputs = dict.fromkeys(names)
+        names = ("fingerprint", "notAfter", "bundlePath", "bundlePassword")
+        outputs = dict.fromkeys((*names, "previousFingerprint", "previousUntil"))
         super().__init__(_Provider(), name, {**props, **outputs}, opts)
 
 

@@ -49,8 +49,9 @@ def _nixos_version(facts: Mapping[str, Any]) -> list[str]:
     year, _, month = text.partition(".")
     if not (year.isdigit() and month.isdigit()) or (int(year), int(month)) >= LOWEST_NIXOS:
         return []
+    lowest = f"{LOWEST_NIXOS[0]}.{LOWEST_NIXOS[1]:02}"
     return [
-        f"NixOS {text} lacks Go 1.26, which the edge is built with; upgrade the server to 26.05 or newer."
+        f"NixOS {text} lacks Go 1.26, which the edge is built with; upgrade the server to {lowest} or newer."
     ]
 
 

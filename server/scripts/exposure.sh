@@ -4,7 +4,7 @@
 #   status   the address, the funnel and its lease, devices, bans, services
 #   close    shut the funnel now; it stays shut until `pulumi destroy` and a new `pulumi up`
 #   bans     who is banned, by whom and until when
-#   ban ADDRESS [/64]   until it is lifted by hand; /64 means the whole network of an IPv6 address
+#   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
 
 count() { find "$1" -maxdepth 1 -type f 2>/dev/null | wc -l | tr -d ' '; }
@@ -32,14 +32,12 @@ device_names() {
   done
 }
 
-JAILS="auth keys scan"
-
 # `ban_name ADDRESS [/64]` sets NAME to the file's name: the address as Caddy writes it (RFC 5952), a network as
 # 2001:db8:1:2::_64. Nothing else gets through: the name becomes part of a path.
 ban_name() {
   NAME=$(printf '%s\n' "$1$2" | awk '
     function fail() { bad = 1; exit 1 }
-    function spelled(  i, run, best, at, size, out) {
+    function spelled(  i, run, at, size, out) {
       for (i = 1; i <= 8; i++) { run = group[i] == "0" ? run + 1 : 0; if (run > size) { size = run; at = i - run + 1 } }
       if (size < 2) at = 9
       for (i = 1; i <= 8; i++) {

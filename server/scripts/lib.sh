@@ -22,6 +22,8 @@ STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
 LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
 LOCK=$ROOT/run/lock/immich-exposure.lock
+# The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual".
+JAILS="auth keys scan"
 
 # ---- Talking and failing
 
@@ -114,8 +116,8 @@ write_file() {
 
 # The folders of the exposure. The key's folder opens for Caddy only once its group exists (after the first rebuild).
 make_state() {
-  install -d -m 0755 "$STATE" "$STATE/devices" "$STATE/bans" "$STATE/bans/auth" "$STATE/bans/keys" \
-    "$STATE/bans/scan" "$STATE/bans/manual"
+  install -d -m 0755 "$STATE" "$STATE/devices" "$STATE/bans"
+  for make_jail in $JAILS manual; do install -d -m 0755 "$STATE/bans/$make_jail"; done
   if caddy_group; then
     install -d -m 0750 "$STATE/tls"
     chown root:caddy "$STATE/tls"

@@ -380,6 +380,15 @@ def test_a_unit_that_had_failed_before_is_no_reason_to_go_back(machine: Machine)
     assert result(apply(machine)) == {"generation": 42}
 
 
+def test_a_caddy_that_was_stopped_is_started_again(machine: Machine) -> None:
+    """A funnel that could not be shut stops it, and a change of something else would not start it."""
+    result(apply(machine))
+    machine.remember(active="fail2ban")
+    start = '[ "$*" != \'start caddy\' ] || echo caddy >>"$FAKES/active"\n'
+    machine.fake("systemctl", start + textwrap.dedent(BODIES["systemctl"]))
+    assert result(apply(machine)) == {"generation": 42}
+
+
 def test_caddy_that_ends_a_moment_later_is_noticed(machine: Machine) -> None:
     machine.fake("sleep", 'echo fail2ban >"$FAKES/active"')
     assert_sentence(apply(machine), "caddy does not run")
