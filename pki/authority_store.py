@@ -13,7 +13,7 @@ from cryptography import x509
 
 from pki.authority import Authority, authority_subject, create_authority, may_sign
 from pki.certificate import fingerprint, is_signed_by, pem
-from pki.contents import AUTHORITY_STEMS
+from pki.contents import AUTHORITY_STEMS, moved_stem
 from pki.errors import KeystoreError
 from pki.files import move_file, read_file, remove_file, write_file
 from pki.key import PrivateKey, generate_key
@@ -164,7 +164,7 @@ class AuthorityStore:
         move_file(self.next.certificate, self.current.certificate)
 
     def _retired(self, certificate: x509.Certificate) -> AuthorityFiles:
-        return AuthorityFiles(self._vault.folder, f"{self.current.stem}-{fingerprint(certificate)[:16]}")
+        return AuthorityFiles(self._vault.folder, moved_stem(self.current.stem, fingerprint(certificate)))
 
     @property
     def _start_anew(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from pki.marker import Marker
 
-DEVICE_FOLDERS = ("devices", "previous", "revoked")
+CURRENT, PREVIOUS, REVOKED = DEVICE_FOLDERS = ("devices", "previous", "revoked")
 """The folders of devices in use, of what they had before and still count, and of what was revoked."""
 
 AUTHORITY_STEMS = ("ca", "ca-next")
@@ -38,9 +38,14 @@ def foreign_files(folder: Path) -> list[PurePosixPath]:
     return [path for path in _files(folder) if path not in own and not path.name.startswith(".")]
 
 
+def moved_stem(stem: str, fingerprint: str) -> str:
+    """The stem of files that are moved away, by the SHA-256 of their certificate in hexadecimal."""
+    return f"{stem}-{fingerprint[:16]}"
+
+
 def device_of(folder: str, stem: str) -> str:
     """The name of the device whose files have this stem in one of the device folders."""
-    moved = _MOVED_STEM.fullmatch(stem) if folder == DEVICE_FOLDERS[-1] else None
+    moved = _MOVED_STEM.fullmatch(stem) if folder == REVOKED else None
     return stem if moved is None else moved["device"]
 
 

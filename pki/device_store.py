@@ -16,6 +16,7 @@ from pki.authority_store import AuthorityStore
 from pki.bundle import BUNDLE_ROUNDS, Platform, format_for, format_of, make_bundle, new_password, open_bundle
 from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem
 from pki.client_certificate import device_subject, issue_certificate
+from pki.contents import CURRENT, PREVIOUS, REVOKED, moved_stem
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
 from pki.files import make_folder, read_file
@@ -80,17 +81,17 @@ class DeviceStore:
     @property
     def current(self) -> Path:
         """Folder of the devices in use."""
-        return self._vault.folder / "devices"
+        return self._vault.folder / CURRENT
 
     @property
     def previous(self) -> Path:
         """Folder of what devices in use had before their renewal."""
-        return self._vault.folder / "previous"
+        return self._vault.folder / PREVIOUS
 
     @property
     def revoked(self) -> Path:
         """Folder of what was revoked."""
-        return self._vault.folder / "revoked"
+        return self._vault.folder / REVOKED
 
     def names(self) -> list[str]:
         """Names of all devices in use, sorted."""
@@ -184,7 +185,7 @@ class DeviceStore:
         return None if content is None else self._vault.read_certificate(files.certificate, content)
 
     def _revoked_files(self, name: str, certificate: x509.Certificate) -> DeviceFiles:
-        return DeviceFiles(self.revoked, f"{name}-{fingerprint(certificate)[:16]}")
+        return DeviceFiles(self.revoked, moved_stem(name, fingerprint(certificate)))
 
     def _finish_revocation(self, files: DeviceFiles) -> None:
         """Complete a revocation that a killed run began: the copy in `revoked/` says that it was meant."""

@@ -9,7 +9,7 @@ from cryptography import x509
 from pki.authority_store import AuthorityStore
 from pki.bundle import open_bundle
 from pki.certificate import is_signed_by, parse_certificate
-from pki.contents import DEVICE_FOLDERS, device_of, foreign_files, own_files
+from pki.contents import CURRENT, device_of, foreign_files, own_files
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
 from pki.files import read_file
@@ -113,7 +113,7 @@ def _of_device(vault: Vault, files: DeviceFiles, authorities: list[x509.Certific
     except KeystoreError as error:
         yield Finding(str(error), damage=True)
         return
-    if files.folder.name == DEVICE_FOLDERS[0]:
+    if files.folder.name == CURRENT:
         yield from _of_validity(vault, files, certificate, authorities)
     yield from _of_key(vault, files, certificate)
     yield from _of_bundle(vault, files, certificate)

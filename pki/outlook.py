@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 
 from pki.certificate import fingerprint, parse_certificate
-from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS, device_of
+from pki.contents import AUTHORITY_STEMS, CURRENT, PREVIOUS, REVOKED, device_of, moved_stem
 from pki.renewal import Pair, Renewal, is_needed
 
 WARN_DAYS = 60
@@ -16,7 +16,7 @@ WARN_DAYS = 60
 
 UNFINISHED = "begun and not finished"
 
-REVOKED = "revoked: the device gets a new certificate"
+ISSUED_ANEW = "revoked: the device gets a new certificate"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def look_ahead(
     return Outlook(
         authority_step=_authority_step(old, new, list(pairs.values()), authority, now),
         device_steps={
-            name: _device_step(pair, devices, now) or (REVOKED if _was_revoked(folder, name, pair) else "")
+            name: _device_step(pair, devices, now)
+            or (ISSUED_ANEW if _was_revoked(folder, name, pair) else "")
             for name, pair in ours.items()
         },
         notices=tuple(notices),
@@ -72,12 +73,12 @@ def _ends_of(*certificates: x509.Certificate | None) -> tuple[str, ...]:
 
 
 def _pair(folder: Path, name: str) -> Pair:
-    current, previous = (_read(folder / each / f"{name}.crt") for each in DEVICE_FOLDERS[:2])
+    current, previous = (_read(folder / each / f"{name}.crt") for each in (CURRENT, PREVIOUS))
     return current, previous
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.stem for each in DEVICE_FOLDERS[:2] for path in (folder / each).glob("*.crt")}
+    return {path.stem for each in (CURRENT, PREVIOUS) for path in (folder / each).glob("*.crt")}
 
 
 def _authority_step(
@@ -108,11 +109,10 @@ def _device_step(pair: Pair, renewal: Renewal, now: datetime) -> str:
 def _was_revoked(folder: Path, name: str, pair: Pair) -> bool:
     """Tell whether what the device had was revoked, be it half: what a state has of it counts no more."""
     current, previous = pair
-    revoked = DEVICE_FOLDERS[2]
     if current is not None:
-        return (folder / revoked / f"{name}-{fingerprint(current)[:16]}.crt").exists()
-    stems = (path.stem for path in (folder / revoked).glob("*.crt"))
-    return previous is None and any(device_of(revoked, stem) == name for stem in stems)
+        return (folder / REVOKED / f"{moved_stem(name, fingerprint(current))}.crt").exists()
+    stems = (path.stem for path in (folder / REVOKED).glob("*.crt"))
+    return previous is None and any(device_of(REVOKED, stem) == name for stem in stems)
 
 
 def _about_authority(
@@ -132,7 +132,7 @@ def _about_device(folder: Path, name: str, pair: Pair, renewal: Renewal, now: da
     if current is not None and _is_near(current, renewal, now):
         yield f"The certificate of the device {name} {_ends(current, now)}. {_remedy(current, renewal, now)}"
     if current is not None and previous is not None and (end := renewal.grace_end(previous, current)) > now:
-        bundle = folder / DEVICE_FOLDERS[0] / f"{name}.p12"
+        bundle = folder / CURRENT / f"{name}.p12"
         yield (
             f"The device {name} has a new certificate. Install {bundle} on it before {_day(end)}: then the "
             "one of before stops counting."

@@ -36,13 +36,8 @@ class Renewal:
         return min(issued + timedelta(days=self.grace_days), previous.not_valid_after_utc)
 
 
-def is_needed(
-    authority: x509.Certificate, devices: Iterable[Pair], renewal: Renewal | None, now: datetime
-) -> bool:
-    """Tell whether a device still depends on this authority: by its certificate, or by one in its grace.
-
-    Without `renewal` every certificate of before counts as being in its grace.
-    """
+def is_needed(authority: x509.Certificate, devices: Iterable[Pair], renewal: Renewal, now: datetime) -> bool:
+    """Tell whether a device still depends on this authority: by its certificate, or by one in its grace."""
     return any(_depends(authority, *pair, renewal, now) for pair in devices)
 
 
@@ -50,11 +45,11 @@ def _depends(
     authority: x509.Certificate,
     current: x509.Certificate | None,
     previous: x509.Certificate | None,
-    renewal: Renewal | None,
+    renewal: Renewal,
     now: datetime,
 ) -> bool:
     if current is not None and is_signed_by(current, authority):
         return True
     if previous is None or not is_signed_by(previous, authority):
         return False
-    return current is None or renewal is None or renewal.grace_end(previous, current) > now
+    return current is None or renewal.grace_end(previous, current) > now
