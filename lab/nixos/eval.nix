@@ -1,27 +1,22 @@
-# Evaluates a configuration as `nixos-rebuild` would and gives its system. All errors of the configuration show here.
+# The same as nixos/default.nix, for a machine that is not the lab's server: the facts come as arguments. All errors of the configuration
+# show here, in `config` as well.
 #
 # configuration:    file, e.g. /etc/nixos/configuration.nix
-# programs:         folder of the lab's own builds (caddy, tailscale)
-# tailscaleVersion: version of the tailscale program there
-# immichStub:       command line that serves in place of Immich, without --host and --port
+# the others:       see facts.nix
 { configuration, programs, tailscaleVersion, immichStub ? "/bin/false" }:
 let
-  lib = import ./lib.nix;
-  pkgs = import ./pkgs.nix { inherit lib programs tailscaleVersion; } // { inherit immichStub; };
-  evaluated = lib.evalModules {
-    modules = [ ./modules/base.nix ./modules/systemd.nix ./modules/services.nix ./modules/system.nix configuration ];
-    specialArgs = { inherit pkgs; };
+  hash = program: { name = program; value = builtins.hashFile "sha256" "${programs}/${program}"; };
+  evaluated = import ./nixos {
+    inherit configuration;
+    facts = {
+      inherit programs tailscaleVersion immichStub;
+      builder = builtins.currentSystem;
+      hashes = builtins.listToAttrs (map hash [ "caddy" "tailscale" ]);
+    };
   };
-  inherit (evaluated) config;
-
-  failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
-  accept =
-    if !lib.force config then throw "unreachable: force returns true"
-    else if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}"
-    else lib.foldl' (x: warning: builtins.trace "warning: ${warning}" x) (x: x) config.warnings;
 in
 {
   inherit (evaluated) options;
-  config = accept config;
-  toplevel = accept config.system.build.toplevel;
+  config = builtins.seq evaluated.system.drvPath evaluated.config;
+  toplevel = evaluated.system;
 }

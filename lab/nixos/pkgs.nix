@@ -3,14 +3,14 @@
 # A package of programs is a folder of links to what the machine has, holding only the programs that the real package holds: a service
 # whose `path` forgets one fails here as it would on NixOS.
 #
-# programs:         folder of the lab's own builds (caddy, tailscale)
-# tailscaleVersion: what `tailscale version` says there
-{ lib, programs, tailscaleVersion }:
+# facts:  what facts.nix describes
+# system: the platform that the configuration is for; the builders are the machine's own whatever it says
+{ lib, facts, system ? facts.builder }:
 let
   # A derivation run by the machine's own shell and tools; there is no sandbox.
   run = name: attrs: script: derivation (attrs // {
     inherit name;
-    system = builtins.currentSystem;
+    system = facts.builder;
     builder = "/bin/sh";
     args = [ "-euc" script ];
     PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -33,21 +33,21 @@ let
     // { pname = name; inherit version; meta = { inherit mainProgram; }; };
 
   # A program of the lab's own builds. It lies outside the store, so its hash stands in the name: a new build is a new package.
-  prebuilt = { name, version, attrs ? { }, script ? "" }:
-    let binary = "${programs}/${name}"; in
-    run "${name}-${version}-${builtins.substring 0 12 (builtins.hashFile "sha256" binary)}" (attrs // { inherit binary; }) ''
+  prebuilt = { name, version, program ? name, attrs ? { }, script ? "" }:
+    let binary = "${facts.programs}/${program}"; in
+    run "${name}-${version}-${builtins.substring 0 12 facts.hashes.${program}}" (attrs // { inherit binary; }) ''
       mkdir -p "$out/bin"
       ln -s "$binary" "$out/bin/${name}"
       ${script}
     ''
     // { pname = name; inherit version; meta.mainProgram = name; };
 
-  # The real one compiles `src`; this one checks what it is given and takes the program that the lab built from the same source.
+  # The real one compiles `src`; this one checks what it is given and takes the Caddy that the lab built from the same source.
   buildGoModule =
     { pname, version, src, vendorHash, meta ? { }, env ? { }, ldflags ? [ ], tags ? [ ], subPackages ? [ "." ], doCheck ? true, postInstall ? "" }:
     if !lib.pathExists (src + "/go.mod") then throw "buildGoModule: ${toString src} holds no go.mod."
     else if !lib.hasPrefix "sha256-" vendorHash then throw "buildGoModule: vendorHash of ${pname} is not a sha256 hash."
-    else prebuilt { name = meta.mainProgram or pname; inherit version; script = postInstall; };
+    else prebuilt { name = meta.mainProgram or pname; program = "caddy"; inherit version; script = postInstall; };
 
   # `shellcheck` is left to the tests.
   writeShellApplication =
@@ -74,7 +74,11 @@ in
   inherit lib writeText writeScript writeShellScript writeShellApplication buildGoModule;
   buildGo126Module = buildGoModule;
 
-  tailscale = prebuilt { name = "tailscale"; version = tailscaleVersion; };
+  inherit system;
+  inherit (facts) builder immichStub;
+  go = { pname = "go"; version = "1.26.0"; };
+
+  tailscale = prebuilt { name = "tailscale"; version = facts.tailscaleVersion; };
 
   # The stock server: without a unit file, and here the same program as ours.
   caddy = prebuilt { name = "caddy"; version = "0-stand-in"; };

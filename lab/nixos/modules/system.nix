@@ -29,6 +29,13 @@ let
     groups = lib.attrNames config.users.groups;
     version = config.system.stateVersion;
   };
+
+  failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+  everythingElse = config // { system = removeAttrs config.system [ "build" ]; };
+  accept =
+    if !lib.force everythingElse then throw "unreachable: force returns true"
+    else if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}"
+    else lib.foldl' (x: warning: builtins.trace "warning: ${warning}" x) (x: x) config.warnings;
 in
 {
   options.system.build.toplevel = mkOption { type = types.package; };
@@ -50,14 +57,14 @@ in
       };
     };
 
-    system.build.toplevel = derivation {
+    system.build.toplevel = accept (derivation {
       name = "nixos-system-${config.networking.hostName}";
-      system = builtins.currentSystem;
+      system = pkgs.builder;
       builder = "/usr/bin/python3";
       args = [ ../build_system.py ];
       inherit manifest;
       passAsFile = [ "manifest" ];
       switch = ../switch_to_configuration.py;
-    };
+    });
   };
 }

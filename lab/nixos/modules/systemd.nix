@@ -105,6 +105,10 @@ let
     // lib.mapAttrs' (name: service: lib.nameValuePair "${name}.timer" (timerOfStartAt service)) (lib.filterAttrs (_: s: s.startAt != [ ]) cfg.services)
     // units "timer" (_: timer: section "Unit" (unitSection timer) + section "Timer" timer.timerConfig) cfg.timers
     // units "path" (_: path: section "Unit" (unitSection path) + section "Path" path.pathConfig) cfg.paths
+    // units "socket" (_: socket: section "Unit" (unitSection socket) + section "Socket" ({
+      ListenStream = socket.listenStreams;
+      ListenDatagram = socket.listenDatagrams;
+    } // socket.socketConfig)) cfg.sockets
     // units "target" (_: target: section "Unit" (unitSection target)) cfg.targets;
 
   rule = type: path: r:
@@ -142,6 +146,7 @@ in
     };
     timers = unitType { timerConfig = settings; };
     paths = unitType { pathConfig = settings; };
+    sockets = unitType { socketConfig = settings; listenStreams = names; listenDatagrams = names; };
     targets = unitType { };
     tmpfiles = {
       rules = names;

@@ -271,10 +271,15 @@ let
   # --- modules ------------------------------------------------------------------------------------------------------
 
   # modules: files, functions or sets; specialArgs: further arguments of every module; prefix: option path of a submodule.
-  # Returns { config, options }.
-  evalModules = { modules, specialArgs ? { }, prefix ? [ ] }:
+  # Returns { config, options, extendModules }.
+  evalModules = { modules, specialArgs ? { }, prefix ? [ ] }@given:
     let
-      args = { inherit config options; lib = self; } // specialArgs;
+      args = { inherit config options extendModules; lib = self; } // specialArgs;
+
+      extendModules = more: evalModules (given // {
+        modules = modules ++ more.modules or [ ];
+        specialArgs = specialArgs // more.specialArgs or { };
+      });
 
       # Arguments stay lazy: a module may ask for one that its own definitions do not need.
       call = file: f: f (args // mapAttrs
@@ -315,7 +320,7 @@ let
       config = values evaluated;
       options = evaluated;
     in
-    { inherit config options; };
+    { inherit config options extendModules; };
 
   # Evaluates a whole configuration, so that a wrong type is found even where nothing uses the value. Packages and raw values stay closed.
   force = x:
