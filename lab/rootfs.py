@@ -13,7 +13,9 @@ from pathlib import Path
 
 from lab import commands, keys, mounts
 from lab.errors import LabError
+from lab.nixos import lay
 from lab.places import MACHINE, SSH_USER, Places
+from toolchain import program
 
 # Of the host's top level only these are looked through to; all else (the project's folder too) is whited out.
 KEPT_TOP = {
@@ -141,8 +143,8 @@ def _hide_host(upper: Path) -> None:
         _white_out(upper, f"etc/{name}")
     for name in ABSENT_DATA:
         _white_out(upper, f"var/lib/{name}")
-    for program in ABSENT_PROGRAMS:
-        _white_out(upper, f"usr/bin/{program}")
+    for name in ABSENT_PROGRAMS:
+        _white_out(upper, f"usr/bin/{name}")
 
 
 def _make_parents(upper: Path, name: str) -> Path:
@@ -181,11 +183,11 @@ def _dress(places: Places) -> None:
         "usr/local/bin",
         "usr/local/sbin",
         "opt/lab",
-        "opt/lab-nixos",
         "opt/lab-stub",
         "var/log/journal",
     ):
         (root / name).mkdir(parents=True, exist_ok=True)
+    lay.lay(root / "opt/lab-nixos", program("caddy").parent)
     for name, target in LINKED_PROGRAMS.items():
         (root / "usr/local/bin" / name).symlink_to(target)
 

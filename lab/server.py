@@ -34,7 +34,6 @@ def command(places: Places, programs: Path) -> list[str]:
         "--link-journal=no",
         "--console=read-only",
         f"--bind-ro={_escape(programs)}:/opt/lab",
-        f"--bind-ro={_escape(places.sources / 'nixos')}:/opt/lab-nixos",
         f"--bind-ro={_escape(places.sources / 'stub')}:/opt/lab-stub",
     ]
 

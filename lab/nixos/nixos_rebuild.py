@@ -6,7 +6,9 @@ of the step that failed; 1 for a configuration that does not evaluate or build, 
 """
 
 import argparse
+import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -14,9 +16,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROGRAMS = "/opt/lab"
-IMMICH_STUB = "/usr/bin/python3 /opt/lab-stub/stub_immich.py"
 PROFILE = Path("/nix/var/nix/profiles/system")
+CHANNEL = ("<nixpkgs/nixos>", "-A", "config.system.build.toplevel", "--quiet")
 TRANSIENT_UNIT = "nixos-rebuild-switch-to-configuration"
 
 # The evaluator works alone: nothing is fetched, builders run as root with the machine's own programs.
@@ -51,18 +52,33 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nixos-rebuild", allow_abbrev=False)
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("--rollback", action="store_true", help="go back to the generation before")
-    parser.add_argument("-I", dest="include", action="append", default=[], metavar="nixos-config=FILE")
+    parser.add_argument("-I", "--include", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--flake", nargs="?", const=".", metavar="DIR#NAME", help="build a flake's system")
+    parser.add_argument("--no-flake", dest="flake", action="store_false", help="not /etc/nixos/flake.nix")
+    parser.add_argument("--impure", action="store_true", help="let a flake read what is not in its inputs")
     parser.add_argument("--show-trace", action="store_true")
     # Taken and without effect here.
-    for flag in ("--fast", "--no-build-output", "--no-reexec", "--no-build-nix", "--impure", "--verbose"):
+    for flag in ("--fast", "--no-build-output", "--no-reexec", "--no-build-nix", "--verbose", "--offline"):
+        parser.add_argument(flag, action="store_true")
+    for flag in ("--no-update-lock-file", "--no-write-lock-file"):
         parser.add_argument(flag, action="store_true")
     return parser.parse_args(arguments)
 
 
-def _configuration(include: list[str]) -> Path:
-    named = [entry.partition("=")[2] for entry in include if entry.startswith("nixos-config=")]
-    default = os.environ.get("NIXOS_CONFIG", "/etc/nixos/configuration.nix")
-    return Path(named[-1] if named else default).absolute()
+def find_flake(named: str | bool | None, default: Path = Path("/etc/nixos/flake.nix")) -> str | None:
+    """The installable to build, or None for <nixos-config>; ``named`` is None without an option.
+
+    As nixos-rebuild-ng decides it (models.py, Flake.from_arg): a flake.nix in /etc/nixos, which may be a
+    link, wins over -I nixos-config, and the machine's name is the default for the part behind the #.
+    """
+    if named is False:
+        return None
+    if named is None:
+        if not default.exists():
+            return None
+        named = str(default.resolve().parent)
+    folder, _, name = str(named).partition("#")
+    return f'{folder}#nixosConfigurations."{name or platform.node()}".config.system.build.toplevel'
 
 
 def _build_and_activate(options: argparse.Namespace) -> int:
@@ -87,28 +103,29 @@ def _build_and_activate(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace, *how: str) -> str:
     """Evaluate and build; returns the generation's store path."""
-    arguments = {
-        "configuration": str(_configuration(options.include)),
-        "programs": PROGRAMS,
-        "tailscaleVersion": _tailscale_version(),
-        "immichStub": IMMICH_STUB,
-    }
-    command = ["nix-build", str(HERE / "eval.nix"), "-A", "toplevel", "--quiet", *how]
-    for name, value in arguments.items():
-        command += ["--argstr", name, value]
+    flake = find_flake(options.flake)
+    command = _flake_command(flake, how) if flake else ["nix-build", *CHANNEL, *how]
+    for entry in options.include:
+        command += ["-I", entry]
     if options.show_trace:
         command.append("--show-trace")
+    if flake and options.impure:
+        command.append("--impure")
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode != 0:
         raise Failed(1, "the configuration could not be built; see above.")
     if "--dry-run" in how:
         return ""
-    return os.path.realpath(built.stdout.strip())
+    out = json.loads(built.stdout)[0]["outputs"]["out"] if flake else built.stdout.strip()
+    return os.path.realpath(out)
 
 
-def _tailscale_version() -> str:
-    command = [f"{PROGRAMS}/tailscale", "version"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+def _flake_command(flake: str, how: tuple[str, ...]) -> list[str]:
+    # The lab's flake.lock files name this folder by its hash (lay.py): in the store it needs no fetching.
+    source = f'builtins.path {{ path = {HERE}; name = "source"; }}'
+    _call(["nix-instantiate", "--eval", "--read-write-mode", "-E", source], stdout=subprocess.DEVNULL)
+    how = tuple("--no-link" if word == "--no-out-link" else word for word in how)
+    return ["nix", "--extra-experimental-features", "nix-command flakes", "build", "--json", flake, *how]
 
 
 def _activate(generation: Path, action: str) -> None:
@@ -161,8 +178,8 @@ def _require_root() -> None:
         raise Failed(1, "this must be run as root.")
 
 
-def _call(command: list[str]) -> None:
-    status = subprocess.run(command, check=False).returncode
+def _call(command: list[str], stdout: int | None = None) -> None:
+    status = subprocess.run(command, stdout=stdout, check=False).returncode
     if status != 0:
         raise Failed(status, f"{command[0]} failed with exit status {status}.")
 

@@ -1,5 +1,8 @@
 # `<nixpkgs/nixos>`: the system of a configuration.
-{ configuration ? <nixos-config>, system ? null, facts ? import ../facts.nix }:
+let
+  named = builtins.getEnv "NIXOS_CONFIG";
+in
+{ configuration ? if named != "" then /. + named else <nixos-config>, system ? null, facts ? import ../facts.nix }:
 let evaluated = import ./lib/eval-config.nix { inherit system facts; modules = [ configuration ]; }; in
 {
   inherit (evaluated) config options pkgs;
