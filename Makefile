@@ -1,70 +1,148 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
-# The rest are their parts, and the daily `make up | preview | destroy`.
+# Two commands do everything on a fresh Linux machine: `make demo` and `make test`.
+#
+# For the owner of an exposure, `make up | preview | destroy | handover | keystore | module` need Python and Pulumi, nothing
+# of the lab: any POSIX shell, GNU make from 3.81 on, BSD or GNU programs, no root.
 
-SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
+SHELL := sh
 MAKEFLAGS += --no-print-directory
 
-STACK ?= lab
 KEEP ?=
+HOUSE ?=
 ARGS ?=
 DEVICE ?=
+DIR ?=
 MINUTES ?= 10
 ADDRESS ?=
+PORT ?=
 PYTHON ?= python3
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 
-export GOTOOLCHAIN := local
+# An old Go brings the one that go.mod asks for; some distributions switch that off.
+export GOTOOLCHAIN := auto
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The only stack there is needs no name. The lab's is nobody's home: it is used when it is named.
+STACKS := $(filter-out lab,$(sort $(patsubst stacks/Pulumi.%.yaml,%,$(wildcard stacks/Pulumi.*.yaml))))
+ifeq ($(words $(STACKS)),1)
+STACK ?= $(STACKS)
+endif
+STACK ?=
 
 # The lab's stack keeps its state beside the lab and has a public passphrase: it protects nothing. Every other
 # stack uses the backend that you are logged in to and the passphrase that you have set.
 ifeq ($(STACK),lab)
+READY := setup
 export PULUMI_BACKEND_URL := file://$(CURDIR)/.lab-state
 export PULUMI_CONFIG_PASSPHRASE_FILE := $(CURDIR)/stacks/lab.passphrase
+else
+READY := .venv/ready
 endif
 
-# pulumi COMMAND: on the stack, made on first use. The program itself checks the config and tells every problem at
-# once; the engine's own check would stop at the first. STACK=lab boots the lab when it is down, and forgets what stood on the
-# server that was thrown away.
+# STACK=lab boots the lab when it is down, and forgets what stood on the server that was thrown away.
 define lab-with-its-state
-$(VENV)/python -m lab status >/dev/null 2>&1 || { rm -rf .lab-state; $(VENV)/python -m lab up; }; mkdir -p .lab-state
+{ $(VENV)/python -m lab status >/dev/null 2>&1 || { rm -rf .lab-state; $(VENV)/python -m lab up; }; mkdir -p .lab-state; }
 endef
 
+# pulumi and its plugins on PATH. An `eval "$(...)"` alone would go on when the command in it fails.
+define pulumi-on-path
+environment=$$($(VENV)/python -m toolchain env) && eval "$$environment"
+endef
+
+# pulumi COMMAND, and what to do for a stack that the backend does not know: `init` makes it, `select` says so. The program
+# itself checks the config and tells every problem at once; the engine's own check would stop at the first.
 define pulumi
-eval "$$($(VENV)/python -m toolchain env)"; \
-$(if $(filter lab,$(STACK)),$(lab-with-its-state);) \
-pulumi stack select --create $(STACK) >/dev/null; \
+$(pulumi-on-path) && \
+$(if $(filter lab,$(STACK)),$(lab-with-its-state) &&) \
+{ pulumi stack select $(STACK) >/dev/null 2>&1 || pulumi stack $(2) $(STACK); } && \
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: bench clean demo destroy docs env fuzz handover help keystore lab-test lint nightly preview server setup test \
-  unit up
+.PHONY: a-device a-folder a-stack bench clean demo destroy docs env fuzz handover help keystore lab-test lint module \
+  nightly preview server setup test unit up
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/ready ## prepare everything: packages, Python, pinned programs
-	@$(VENV)/python -m toolchain setup
+# ---- for the owner of an exposure ------------------------------------------------------------------------------------
 
-.venv/ready: requirements.txt requirements-dev.txt
+# `organization/name` is the name of a stack, too; its file is the name's.
+a-stack:
+	@if test -z "$(STACK)" && test -z "$(STACKS)"; then \
+	  echo "There is no stack yet. Copy stacks/Pulumi.home.yaml.example to stacks/Pulumi.home.yaml and edit it." >&2; \
+	elif test -z "$(STACK)"; then echo "There are several stacks. Name one with STACK=...: $(STACKS)" >&2; \
+	elif test -f "stacks/Pulumi.$(notdir $(STACK)).yaml"; then exit 0; \
+	else echo "stacks/Pulumi.$(notdir $(STACK)).yaml is missing. There are these stacks: $(STACKS)" >&2; \
+	fi; exit 1
+
+a-device:
+	@test -n "$(DEVICE)" || { echo "Name the device: make handover DEVICE=phone" >&2; exit 1; }
+
+a-folder:
+	@test -n "$(DIR)" || { echo "Name the folder: make module DIR=../nixos/immich-exposure" >&2; exit 1; }
+
+.venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "installing python3-venv" >&2; \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null; }
-	@$(PYTHON) -m venv .venv
-	@echo "installing Python packages" >&2
-	@$(VENV)/pip install --quiet --requirement requirements-dev.txt
+	@test -x $(VENV)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments. On Debian: sudo apt install python3-venv" >&2; exit 1; }
+	@test -x $(VENV)/python || $(PYTHON) -m venv .venv
+	@echo "installing Python packages (about a minute)" >&2
+	@$(VENV)/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-demo: setup ## run the main job on the lab: expose, visit, revoke, ban, take back
-	@KEEP=$(KEEP) $(VENV)/python -m tests.lab.demo
+up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else named)
+	@$(call pulumi,up --skip-config-validation $(ARGS),init)
+
+preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
+	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),init)
+
+destroy: a-stack $(READY) ## close the funnel and take everything of ours off the server
+	@$(call pulumi,destroy $(ARGS),select)
+
+handover: a-device a-stack .venv/ready ## give a device its bundle, once, over the local network: DEVICE=phone PORT=8765
+	@$(pulumi-on-path) && \
+	keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
+	passphrase=$$(pulumi config get keystorePassphrase --stack $(STACK)) || { \
+	  echo "The keystore's passphrase could not be read from the stack (see above). If Pulumi wants a passphrase of its" \
+	    "own, export PULUMI_CONFIG_PASSPHRASE: what you gave pulumi stack init, not the keystore's." >&2; exit 1; }; \
+	printf '%s\n' "$$passphrase" | $(VENV)/python -m handover \
+	  --keystore "$$keystore" --device "$(DEVICE)" --minutes $(MINUTES) \
+	  $(if $(ADDRESS),--address $(ADDRESS)) $(if $(PORT),--port $(PORT))
+
+keystore: a-stack .venv/ready ## look after keys and backups: make keystore ARGS=list (or check, export, ...)
+	@keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
+	$(VENV)/python -m pki "$$keystore" $(ARGS)
+
+module: a-folder .venv/ready ## write the NixOS module into a folder of your own repository: make module DIR=../nixos/immich-exposure
+	@$(VENV)/python -m components.module_files "$(DIR)"
+
+env: .venv/ready ## print what makes plain `pulumi` work, with the lab's stack too: eval "$(make -s env)"
+	@$(VENV)/python -m toolchain env
+	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_BACKEND_URL="$(PULUMI_BACKEND_URL)"')
+	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_CONFIG_PASSPHRASE_FILE="$(PULUMI_CONFIG_PASSPHRASE_FILE)"')
+
+# ---- the lab, and for developers (Linux) -----------------------------------------------------------------------------
+
+demo: setup ## run the main job on the lab: expose, visit, revoke, ban, take back: HOUSE=book KEEP=1
+	@KEEP=$(KEEP) $(if $(HOUSE),HOUSE=$(HOUSE)) $(VENV)/python -m tests.lab.demo
 
 test: setup lint ## lint and all three tiers of tests
 	@$(PYTEST) tests
 
-unit: .venv/ready ## the tests that need no root and take seconds
+setup: .venv/developer ## prepare the lab: system packages, Python packages, pinned programs
+	@$(VENV)/python -m toolchain setup
+
+# What `make setup` may install by itself, `make up` never does. Debian leaves ensurepip out of Python.
+.venv/developer: requirements.txt requirements-dev.txt
+	@test -x $(VENV)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { \
+	  echo "installing python3-venv" >&2; apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null; }
+	@$(MAKE) .venv/ready
+	@$(VENV)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+unit: .venv/developer ## the tests that need no root and take seconds
 	@$(PYTEST) tests/unit
 
 server: setup ## the tests with real Caddy, fail2ban and Nix
@@ -90,41 +168,16 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check --quiet .
 	@$(VENV)/mypy --no-error-summary .
-	@for script in server/scripts/*.sh; do \
+	@set -e; for script in server/scripts/*.sh; do \
 	  case $$script in */lib.sh) shellcheck --shell=sh $$script ;; \
 	  *) cat server/scripts/lib.sh $$script | shellcheck --shell=sh --exclude=SC2317 - ;; esac; done
 	@unformatted=$$(gofmt -l lab server tests toolchain); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	@.toolchain/bin/caddy fmt --diff server/Caddyfile >/dev/null || { echo "caddy fmt: server/Caddyfile"; exit 1; }
-	@find lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
+	@find flake.nix lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@echo "lint: clean"
 
 docs: .venv/ready ## make the generated parts anew: docs/surface.md and the Caddyfile's allow-list
 	@$(VENV)/python -m components.surface_files
-
-up: setup ## expose: pulumi up on STACK (default lab)
-	@$(call pulumi,up --skip-config-validation $(ARGS))
-
-preview: setup ## show what `make up` would change, and what becomes public
-	@$(call pulumi,preview --diff --skip-config-validation $(ARGS))
-
-destroy: setup ## close the funnel and take everything of ours off the server
-	@$(call pulumi,destroy $(ARGS))
-
-env: ## print what makes plain `pulumi` work: eval "$$(make -s env)"
-	@$(VENV)/python -m toolchain env
-	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_BACKEND_URL="$(PULUMI_BACKEND_URL)"')
-	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_CONFIG_PASSPHRASE_FILE="$(PULUMI_CONFIG_PASSPHRASE_FILE)"')
-
-keystore: setup ## look after keys and backups: make keystore STACK=home ARGS="list" (or check, export, ...)
-	@$(VENV)/python -m pki stacks/keystore/$(STACK) $(ARGS)
-
-handover: setup ## give a device its bundle, once, over the local network: DEVICE=phone STACK=home
-	@test -n "$(DEVICE)" || { echo "Name the device: make handover DEVICE=phone STACK=home" >&2; exit 1; }
-	@eval "$$($(VENV)/python -m toolchain env)"; \
-	keystore=$$(pulumi config get keystore --stack $(STACK) 2>/dev/null || true); \
-	pulumi config get keystorePassphrase --stack $(STACK) | $(VENV)/python -m handover \
-	  --keystore "$${keystore:-stacks/keystore/$(STACK)}" --device "$(DEVICE)" --minutes $(MINUTES) \
-	  $(if $(ADDRESS),--address $(ADDRESS))
 
 clean: ## take the lab down and remove what was built
 	@test ! -x $(VENV)/python || $(VENV)/python -m lab down

@@ -5,6 +5,7 @@ Exit status: 0 everything was fetched, 1 it could not begin, 2 wrong arguments, 
 """
 
 import argparse
+import errno
 import getpass
 import logging
 import signal
@@ -51,6 +52,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=_minutes, default=10, help="how long the page stays open (1 to 60)")
     parser.add_argument("--address", help="this machine's address in the device's network")
     parser.add_argument(
+        "--port",
+        type=_port,
+        default=0,
+        help="the port that the page listens on, for a firewall that must let it in (default: any free one)",
+    )
+    parser.add_argument(
         "--passphrase-file",
         type=Path,
         help="holds the keystore's passphrase; else it is asked for, or read from stdin",
@@ -61,6 +68,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _minutes(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 60:
         raise argparse.ArgumentTypeError("must be a whole number from 1 to 60")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1024 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError("must be a whole number from 1024 to 65535")
     return int(text)
 
 
@@ -77,7 +90,7 @@ def _hand_over(options: argparse.Namespace) -> int:
     desk = Desk(
         handover, token, seconds, on_delivered=lambda _offer, client: _tell_password(handover, client)
     )
-    server = _open(desk, identity, address)
+    server = _open(desk, identity, address, options.port)
     _stop_on_signal(server)
     _announce(handover, page_url(address, server.port, token), identity.fingerprint, options.minutes)
     return _report(server.serve(seconds, linger_seconds=LINGER_SECONDS), options.minutes)
@@ -118,10 +131,14 @@ def _passphrase(file: Path | None) -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _open(desk: Desk, identity: Identity, address: Address) -> HandoverServer:
+def _open(desk: Desk, identity: Identity, address: Address, port: int) -> HandoverServer:
     try:
-        return HandoverServer(desk, identity, address)
+        return HandoverServer(desk, identity, address, port=port)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotBeginError(
+                f"Another program listens on port {port} of {address}. Give --port another one."
+            ) from error
         raise CannotBeginError(
             f"Nothing can listen at {address} ({error.strerror}). Give --address one of this machine's own "
             "addresses in the device's network."
@@ -134,7 +151,8 @@ def _announce(handover: Handover, url: str, fingerprint: str, minutes: int) -> N
     lines = (
         "",
         f"For {handover.device}: {files}, each to be fetched once within {minutes} minutes.",
-        "Scan this with the device. It must be in the same network as this machine.",
+        "Scan this with the device. It must be in the same network as this machine, whose firewall must let",
+        "it in at the port below (make handover PORT=... chooses the port).",
         "",
         terminal_code(url),
         f"  {url}",
@@ -160,7 +178,7 @@ def _tell_password(handover: Handover, client: str) -> None:
     lines = (
         "",
         f"Fetched by {client}. If that was not {handover.device}, take it out of the config and run",
-        "`make up`, which revokes it. The password, to be typed on the device with its dashes:",
+        "`pulumi up`, which revokes it. The password, to be typed on the device with its dashes:",
         "",
         f"  {handover.password}",
         "",

@@ -63,7 +63,7 @@ def read_handover(
     vault.require_passphrase()
     files = DeviceFiles(keystore / "devices", name)
     certificate = vault.read_certificate(files.certificate, _read(files.certificate, keystore, name))
-    vault.refuse_out_of_date(files.certificate, certificate, "run `make up`, which issues a new one")
+    vault.refuse_out_of_date(files.certificate, certificate, "run `pulumi up`, which issues a new one")
     password = vault.open_password(files.password, _read(files.password, keystore, name), name)
     bundle = _read(files.bundle, keystore, name)
     _refuse_other_bundle(files, bundle, password, certificate)
@@ -87,7 +87,7 @@ def _refuse_other_bundle(
         bundled = None
     if bundled is None or bundled.certificate != certificate:
         raise KeystoreError(
-            f"{files.bundle} does not hold the certificate of {files.certificate}. Delete it and run `make "
+            f"{files.bundle} does not hold the certificate of {files.certificate}. Delete it and run `pulumi "
             f"up`, which writes it anew."
         )
 
@@ -98,7 +98,7 @@ def _read(path: Path, keystore: Path, device: str) -> bytes:
     except FileNotFoundError as error:
         raise KeystoreError(
             f"{path} is missing. Is {device!r} in `devices` of the stack's config, and is {keystore} its "
-            f"keystore? Then run `make up` first, which makes what is missing."
+            f"keystore? Then run `pulumi up` first, which makes what is missing."
         ) from error
     except OSError as error:
         raise explain(error, keystore) from error

@@ -54,8 +54,10 @@ class Outcome(StrEnum):
 class HandoverServer(ThreadingHTTPServer):
     """Answers at one address for as long as `serve` runs. Each connection has a thread and one request.
 
+    Port 0 is a free one that the system chooses.
+
     Raises:
-        OSError: the address is not one of this machine.
+        OSError: the address is not one of this machine, or the port is taken.
     """
 
     allow_reuse_address = False
@@ -63,7 +65,13 @@ class HandoverServer(ThreadingHTTPServer):
     block_on_close = True
 
     def __init__(
-        self, desk: Desk, identity: Identity, address: Address, *, limits: Limits | None = None
+        self,
+        desk: Desk,
+        identity: Identity,
+        address: Address,
+        *,
+        port: int = 0,
+        limits: Limits | None = None,
     ) -> None:
         self.desk = desk
         self.limits = limits or Limits()
@@ -72,11 +80,11 @@ class HandoverServer(ThreadingHTTPServer):
         self._guard = threading.Lock()
         self._stopped = False
         self.address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        super().__init__((str(address), 0), _Handler)
+        super().__init__((str(address), port), _Handler)
 
     @property
     def port(self) -> int:
-        """The free port that the system chose."""
+        """The port it listens on."""
         return int(self.server_address[1])
 
     def serve(self, seconds: float, *, linger_seconds: float = 0.0) -> Outcome:

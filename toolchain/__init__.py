@@ -3,8 +3,10 @@
     python -m toolchain setup [NAME ...]    make everything ready (or only the named programs)
     python -m toolchain status              which programs are in use, and which are stand-ins
     python -m toolchain env                 `export` lines for a shell
+    python -m toolchain keystore STACK      where a stack's keystore lies
 
-Only the standard library is needed here; the stand-ins run on the project's virtual environment.
+The owner of an exposure needs `env` and `keystore` alone, and `env` is content with the official Pulumi CLI.
+All of it runs on the project's virtual environment.
 """
 
 from toolchain.errors import ToolchainError

@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from toolchain import installation, programs
+from toolchain import installation, programs, stacks
 from toolchain.builds import PRODUCTS
 from toolchain.errors import ToolchainError
 
@@ -17,13 +17,18 @@ def main(arguments: list[str] | None = None) -> int:
     setup.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(PRODUCTS)}")
     verbs.add_parser("status", help="which programs are in use")
     verbs.add_parser("env", help="export lines for a shell")
+    keystore = verbs.add_parser("keystore", help="where a stack's keystore lies")
+    keystore.add_argument("stack", metavar="STACK")
     options = parser.parse_args(arguments)
     try:
         if options.verb == "setup":
             installation.setup(options.names)
         elif options.verb == "status":
             return status()
+        elif options.verb == "keystore":
+            print(stacks.keystore(options.stack))
         else:
+            programs.program("pulumi")
             print(f"export PATH={shlex.quote(programs.pulumi_path())}")
     except ToolchainError as error:
         print(f"toolchain: {error}", file=sys.stderr)

@@ -17,6 +17,9 @@ PULUMI_VERSION = "3.259.0"
 TAILSCALE_VERSION = "1.102.5"
 ZLINT_VERSION = "3.7.3"
 
+# The first Go that fetches another Go when a module asks for it.
+GO_WITH_TOOLCHAINS = (1, 21, 0)
+
 
 @dataclass(frozen=True)
 class Product:
@@ -96,9 +99,9 @@ def ensure(product: Product) -> None:
 
     Raises ToolchainError.
     """
-    wanted = digest(product)
-    if product.path.exists() and product.stamp.exists() and product.stamp.read_text().strip() == wanted:
+    if is_built(product):
         return
+    wanted = digest(product)
     require_go(product)
     print(
         f"building {product.name} (about {product.first_build} s the first time) ...",
@@ -110,6 +113,13 @@ def ensure(product: Product) -> None:
     product.stamp.parent.mkdir(parents=True, exist_ok=True)
     product.stamp.write_text(wanted + "\n")
     print(f"built {product.name} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def is_built(product: Product) -> bool:
+    """Whether the product is there, made of the sources that are there now."""
+    if not product.path.exists() or not product.stamp.exists():
+        return False
+    return product.stamp.read_text().strip() == digest(product)
 
 
 def digest(product: Product) -> str:
@@ -134,19 +144,39 @@ def digest(product: Product) -> str:
 
 
 def require_go(product: Product) -> None:
-    """Raise ToolchainError when there is no Go or one older than the module asks for."""
+    """Raise ToolchainError when there is no Go that can build the module.
+
+    A Go that is too old brings the one that go.mod asks for by itself, from 1.21 on (https://go.dev/doc/toolchain).
+    """
     needed = go_version_of(product.module)
     wanted = ".".join(map(str, needed))
     remedy = f"Install Go {wanted} or newer from https://go.dev/dl/ and put it on PATH."
     if shutil.which("go") is None:
         raise ToolchainError(f"{product.name} is built from source, but there is no `go` on PATH. {remedy}")
-    shown = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, env=go_environment())
-    found = parse_version(shown.stdout)
-    if found < needed:
-        raise ToolchainError(
-            f"{product.name} needs Go {wanted}, but `go` on PATH is "
-            f"{shown.stdout.strip() or 'unusable'}. {remedy}"
-        )
+    installed = _go_version(product.module, "local")
+    if parse_version(installed) >= needed:
+        return
+    if parse_version(installed) >= GO_WITH_TOOLCHAINS:
+        print(f"fetching Go {wanted} with the {installed} that is here ...", file=sys.stderr, flush=True)
+        if parse_version(_go_version(product.module, "auto")) >= needed:
+            return
+    raise ToolchainError(
+        f"{product.name} needs Go {wanted}, but `go` on PATH is {installed or 'unusable'} and brings no "
+        f"newer one. {remedy}"
+    )
+
+
+def _go_version(module: Path, toolchain: str) -> str:
+    """What the `go` that builds the module calls itself; empty when it does not run."""
+    shown = subprocess.run(
+        ["go", "env", "GOVERSION"],
+        cwd=module,
+        env={**go_environment(), "GOTOOLCHAIN": toolchain},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return shown.stdout.strip() if shown.returncode == 0 else ""
 
 
 def go_version_of(module: Path) -> tuple[int, ...]:
@@ -167,8 +197,11 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 
 def go_environment() -> dict[str, str]:
-    """The environment of every `go` call: no C compiler needed, no other Go fetched behind our back."""
-    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+    """The environment of every `go` call: no C compiler; an old Go may bring the one that go.mod names.
+
+    `auto` is said because Fedora's Go has `local` as its default.
+    """
+    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto"}
 
 
 def _build(product: Product) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain import builds, paths, programs, system
+from toolchain.builds import Product
 from toolchain.errors import ToolchainError
 
 COMMAND_PLUGIN_VERSION = "1.2.1"
@@ -24,17 +25,35 @@ def setup(names: Sequence[str] = ()) -> None:
     unknown = [name for name in names if name not in builds.PRODUCTS]
     if unknown:
         raise ToolchainError(f"Unknown: {', '.join(unknown)}. There are: {', '.join(builds.PRODUCTS)}.")
+    wanted = [builds.PRODUCTS[name] for name in names or builds.PRODUCTS]
+    if programs.official_pulumi() is not None:
+        wanted = [product for product in wanted if product.name != "pulumi"]
+    missing = [product for product in wanted if not builds.is_built(product)]
+    if missing and not names:
+        system.ensure([system.GO])
+    announce(missing)
     if not names:
         system.ensure()
-    for name, product in builds.PRODUCTS.items():
-        if names and name not in names:
-            continue
-        if name != "pulumi" or programs.official_pulumi() is None:
-            builds.ensure(product)
+    for product in wanted:
+        builds.ensure(product)
     if not names or "pulumi" in names:
         install_language_host()
         install_command_plugin()
         write_environment_file()
+
+
+def announce(missing: Sequence[Product]) -> None:
+    """Before anything takes time: say how long it takes, and fail when there is no Go to do it with."""
+    if not missing:
+        return
+    builds.require_go(missing[0])
+    minutes = -(-sum(product.first_build for product in missing) // 60)
+    print(
+        f"to be built from source: {', '.join(product.name for product in missing)}; about {minutes} minutes "
+        "on two cores the first time, and about 7 GB of disk",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def install_language_host() -> None:

@@ -61,6 +61,9 @@ NEEDS = (
     Need("shellcheck", "shellcheck", "linting the server's scripts"),
 )
 
+# Any Go from 1.21 on will do: it brings the one that is asked for.
+GO = Need("go", "golang-go", "building programs from source")
+
 _NSS = Need("pk12util", "libnss3-tools", "opening bundles with NSS")
 
 # Of use to a few tests alone, and large; those tests ask for them.

@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -240,3 +241,47 @@ def test_the_address_is_found_when_it_is_one_of_a_local_network(
 
 def test_the_fingerprint_is_shown_as_phones_show_it() -> None:
     assert _pairs("0123456789abcdef" * 4).splitlines() == ["  01 23 45 67 89 AB CD EF"] * 4
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_port_can_be_chosen_and_a_taken_one_is_named(keystore: Path) -> None:
+    port = free_port()
+    arguments = [
+        "--keystore",
+        str(keystore),
+        "--device",
+        "phone",
+        "--address",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    first = Terminal(arguments, PASSPHRASE + "\n")
+    try:
+        first.wait_for(rf"https://127\.0\.0\.1:{port}/")
+        second = Terminal(arguments, PASSPHRASE + "\n")
+        try:
+            assert (
+                f"Another program listens on port {port} of 127.0.0.1. Give --port another one."
+                in second.errors()
+            )
+            assert second.process.returncode == 1
+        finally:
+            second.close()
+    finally:
+        first.close()
+
+
+@pytest.mark.parametrize("port", ["0", "1023", "65536", "x"])
+def test_a_port_that_cannot_be_is_refused(keystore: Path, port: str) -> None:
+    refused = Terminal(["--keystore", str(keystore), "--device", "phone", "--port", port], "")
+    try:
+        assert "must be a whole number from 1024 to 65535" in refused.errors()
+        assert refused.process.returncode == 2
+    finally:
+        refused.close()

@@ -86,7 +86,7 @@ def test_a_sheet_says_all_that_a_person_needs(platform: Platform) -> None:
         "5 November 2036",
         "If the device is lost",
         "See that it works",
-        "make up STACK=home",
+        "pulumi up --stack home",
         "make handover DEVICE=phone STACK=home",
         GUIDES[platform].noun,
     ):

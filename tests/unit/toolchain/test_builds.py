@@ -12,7 +12,7 @@ from toolchain.errors import ToolchainError
 # A `go` that knows its version and builds by writing down how it was called.
 FAKE_GO = """#!/bin/sh
 case "$1" in
-env) echo "${FAKE_GO_VERSION:-go1.26.8}" ;;
+env) [ "$GOTOOLCHAIN" = auto ] && version=$FAKE_GO_FETCHED; echo "${version:-${FAKE_GO_VERSION:-go1.26.8}}" ;;
 build)
     [ -z "${FAKE_GO_FAILS:-}" ] || { echo "no required module" >&2; exit 1; }
     while [ "$1" != -o ]; do shift; done
@@ -52,10 +52,10 @@ def calls(builder: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def test_builds_once_with_no_other_go_and_no_c_compiler(product: Product, builder: Path) -> None:
+def test_builds_once_and_without_a_c_compiler(product: Product, builder: Path) -> None:
     builds.ensure(product)
     builds.ensure(product)
-    assert product.path.read_text() == "local 0 .\n"
+    assert product.path.read_text() == "auto 0 .\n"
     assert calls(builder) == 1
 
 
@@ -111,10 +111,23 @@ def test_no_go_says_what_to_install(product: Product, monkeypatch: pytest.Monkey
         builds.ensure(product)
 
 
-def test_an_old_go_says_so(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_GO_VERSION", "go1.25.9")
-    with pytest.raises(ToolchainError, match=r"thing needs Go 1.26.0, but `go` on PATH is go1.25.9"):
+@pytest.mark.parametrize("version", ["go1.20.14", "go1.25.9"])
+def test_an_old_go_that_brings_no_newer_one_says_so(
+    product: Product, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("FAKE_GO_VERSION", version)
+    with pytest.raises(ToolchainError, match=rf"thing needs Go 1.26.0, but `go` on PATH is {version} and"):
         builds.ensure(product)
+
+
+def test_an_old_go_brings_the_one_that_is_asked_for(
+    product: Product, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_GO_VERSION", "go1.24.4")
+    monkeypatch.setenv("FAKE_GO_FETCHED", "go1.26.0")
+    builds.ensure(product)
+    assert product.path.exists()
+    assert "fetching Go 1.26.0 with the go1.24.4 that is here" in capsys.readouterr().err
 
 
 def test_a_missing_go_mod_is_named(product: Product) -> None:

@@ -161,6 +161,31 @@ def test_setup_refuses_an_unknown_name(machine: Path, capsys: pytest.CaptureFixt
     assert "Unknown: nginx" in capsys.readouterr().err
 
 
+def test_without_any_pulumi_the_environment_says_how_to_get_one(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an owner reads on a machine that has neither the official CLI nor ours."""
+    builds.PRODUCTS["pulumi"].path.unlink()
+    assert command_line.main(["env"]) == 1
+    assert "There is no Pulumi CLI 3.219.0 or newer on PATH. Install it" in capsys.readouterr().err
+
+
+def test_setup_says_at_once_what_it_cannot_do_and_how_long_it_takes(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caddy = builds.PRODUCTS["caddy"]
+    (caddy.module / "go.mod").write_text("module thing\n\ngo 1.26.0\n")
+    go = put(machine / "official" / "go", "go1.26.8")
+    installation.announce([caddy])
+    assert "to be built from source: caddy; about 1 minutes on two cores" in capsys.readouterr().err
+    installation.announce([])
+    assert capsys.readouterr().err == ""
+    go.unlink()
+    monkeypatch.setenv("PATH", str(machine / "official"))
+    with pytest.raises(ToolchainError, match="there is no `go` on PATH. Install Go 1.26.0 or newer"):
+        installation.announce([caddy])
+
+
 def test_setup_removes_stand_ins_once_the_official_ones_are_there(machine: Path) -> None:
     put(machine / "official" / "pulumi-language-python")
     put(machine / "official" / "pulumi-resource-command")
