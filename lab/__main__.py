@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import lifecycle, places, ssh
+from lab import bubble, lifecycle, places, ssh
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.visit import Refused
@@ -42,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="how to reach everything")
     info.add_argument("--json", action="store_true", help="as one JSON object (the only form there is)")
     info.set_defaults(run=_info)
+
+    inside = commands.add_parser("bubble", help="run a command with a machine of its own: labs side by side")
+    inside.add_argument("command", nargs="+", metavar="-- CMD", help="what to run")
+    inside.set_defaults(run=_bubble)
 
     shell = commands.add_parser("ssh", help="run a command on the server, or a shell without one")
     shell.add_argument("command", nargs="*", metavar="-- CMD", help="as ssh takes it")
@@ -88,9 +92,11 @@ def _status(lab: Lab, _: argparse.Namespace) -> int:
     if not found.up:
         lines += [f"  there is: {left}" for left in found.leftovers]
     if found.foreign:
-        lines.append(f"  another clone's lab is up: {found.foreign}")
+        lines.append(f"  another clone's lab is up: {found.foreign.project}")
     if found.abandoned:
-        lines.append(f"  another clone's lab is dead; `up` and `down` clear it away: {found.abandoned}")
+        lines.append(
+            f"  another clone's lab is dead; `up` and `down` clear it away: {found.abandoned.project}"
+        )
     print("\n".join(lines))
     return STATUS_CODES[found.word]
 
@@ -98,6 +104,10 @@ def _status(lab: Lab, _: argparse.Namespace) -> int:
 def _info(lab: Lab, _: argparse.Namespace) -> int:
     print(json.dumps(lab.info(), indent=2))
     return 0
+
+
+def _bubble(_: Lab, options: argparse.Namespace) -> int:
+    return bubble.run(options.command)
 
 
 def _ssh(lab: Lab, options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab import processes
@@ -14,6 +15,15 @@ PATIENCE = 5.0  # seconds
 NAME = "immich-lab"
 
 
+@dataclass(frozen=True)
+class Hierarchy:
+    """A hierarchy of control groups that nspawn uses: where it is mounted, and how to mount it again."""
+
+    point: Path
+    kind: str
+    options: str
+
+
 def enter() -> None:
     """Move this process, and so all that it starts, into the lab's groups."""
     for group in _groups():
@@ -23,8 +33,8 @@ def enter() -> None:
 
 def members() -> list[Process]:
     """The running processes in the lab's groups and all groups below."""
-    lists = (file for group in _groups() for file in group.rglob("cgroup.procs"))
-    numbers = {int(line) for file in lists for line in _lines(file)}
+    folders = (folder for group in _groups() for folder, _, _ in os.walk(group))  # one may go meanwhile
+    numbers = {int(line) for folder in folders for line in _lines(Path(folder, "cgroup.procs"))}
     return [process for number in numbers if (process := processes.find(number))]
 
 
@@ -37,19 +47,26 @@ def _lines(file: Path) -> list[str]:
 
 def remove() -> None:
     """Delete the lab's groups; no process may be left in them. Raises LabError when one stays busy."""
-    deadline = time.monotonic() + PATIENCE
     for group in _groups():
-        for folder, _, _ in os.walk(group, topdown=False):
-            while not _removed(folder):
-                if time.monotonic() > deadline:
-                    raise LabError(f"The control group {folder} stays busy; run `python -m lab down` again.")
-                time.sleep(0.02)
+        remove_tree(group)
+
+
+def remove_tree(group: Path) -> None:
+    """Delete a group and all below it, if it is there. Raises LabError when one stays busy."""
+    deadline = time.monotonic() + PATIENCE
+    for folder, _, _ in os.walk(group, topdown=False):
+        while not _removed(folder):
+            if time.monotonic() > deadline:
+                raise LabError(f"The control group {folder} stays busy; run `python -m lab down` again.")
+            time.sleep(0.02)
 
 
 def _removed(folder: str) -> bool:
     """Delete one group; False while the kernel still buries a process that was in it."""
     try:
         os.rmdir(folder)
+    except FileNotFoundError:
+        return True
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
@@ -57,12 +74,20 @@ def _removed(folder: str) -> bool:
     return True
 
 
-def _groups() -> list[Path]:
-    """The lab's group in each hierarchy that nspawn uses: version 2, and version 1's systemd."""
-    groups = []
+def hierarchies() -> list[Hierarchy]:
+    """Version 2, and version 1's systemd, as far as they are mounted."""
+    found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place, _, kind_source_options = line.partition(" - ")
         kind, _, options = kind_source_options.split(" ", 2)
-        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(",")):
-            groups.append(Path(place.split()[4]) / NAME)
-    return groups
+        point = Path(place.split()[4])
+        if kind == "cgroup2":
+            found.append(Hierarchy(point, kind, "rw"))
+        elif kind == "cgroup" and "name=systemd" in options.split(","):
+            found.append(Hierarchy(point, kind, "none,name=systemd"))
+    return found
+
+
+def _groups() -> list[Path]:
+    """The lab's group in each hierarchy that nspawn uses."""
+    return [hierarchy.point / NAME for hierarchy in hierarchies()]

@@ -39,8 +39,8 @@ PATIENCE = 60.0  # seconds until a step of booting counts as failed; the slowest
 class Status:
     """What was found just now, not what was once started."""
 
-    foreign: Path | None  # project of another clone whose lab runs
-    abandoned: Path | None  # project of another clone whose lab is dead and was not cleared away
+    foreign: Places | None  # another clone's lab that runs
+    abandoned: Places | None  # another clone's lab that is dead and was not cleared away
     supervisor: bool
     internet: bool
     server: bool
@@ -101,7 +101,7 @@ def down(where: Places, report: Report, *, force: bool = False) -> None:
     with machine_lock():
         other = ownership.foreign(where)
         if other and force:
-            where = Places(other)
+            where = other
         else:
             ownership.require_ours(where)
             _clear_abandoned(where, report)
@@ -136,7 +136,7 @@ def reboot(where: Places, report: Report) -> None:
 
 def power_on(where: Places) -> None:
     """Press the power button: the supervisor boots the server when it is off. Does not wait."""
-    for supervisor in processes.marked(where.project, "supervisor"):
+    for supervisor in processes.marked(where, "supervisor"):
         os.kill(supervisor.pid, signal.SIGUSR1)
 
 
@@ -164,15 +164,15 @@ def require_up_or_off(where: Places) -> None:
     """Raise LabError unless this clone's lab runs, be it with its server switched off, and we may use it."""
     require_root()
     ownership.require_ours(where)
-    if not processes.marked(where.project, "supervisor"):
+    if not processes.marked(where, "supervisor"):
         raise LabError("The lab is not up; boot it with `python -m lab up`.")
 
 
 def _clear_abandoned(where: Places, report: Report) -> None:
     """Nobody can be using a lab without processes, so nobody has to be asked."""
-    if project := ownership.abandoned(where):
-        _down(Places(project))
-        report(f"The lab of another clone was dead; what it left behind is cleared away ({project}).")
+    if other := ownership.abandoned(where):
+        _down(other)
+        report(f"The lab of another clone was dead; what it left behind is cleared away ({other.project}).")
 
 
 def _boot(where: Places, report: Report) -> None:
@@ -210,7 +210,7 @@ def _start(where: Places) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=os.environ | processes.marks(where.project, "supervisor"),
+            env=os.environ | processes.marks(where, "supervisor"),
         )
     _wait(
         "lab-internet did not get ready",
@@ -251,13 +251,13 @@ def _tail(log: Path, characters: int = 1500) -> str:
 
 def _status(where: Places) -> Status:
     # Without its nspawn a server is an orphan: it serves on, but could not reboot.
-    running = server.first_process() is not None and bool(processes.marked(where.project, "server"))
+    running = server.first_process() is not None and bool(processes.marked(where, "server"))
     answers = running and ssh.answers(where)
     return Status(
         foreign=ownership.foreign(where),
         abandoned=ownership.abandoned(where),
-        supervisor=bool(processes.marked(where.project, "supervisor")),
-        internet=bool(processes.marked(where.project, "internet")) and internet.ready_file(where).exists(),
+        supervisor=bool(processes.marked(where, "supervisor")),
+        internet=bool(processes.marked(where, "internet")) and internet.ready_file(where).exists(),
         server=running,
         ssh=answers,
         tailnet=answers and on_tailnet(where),
@@ -295,10 +295,10 @@ def _down(where: Places) -> None:
 def _end_processes(where: Places) -> None:
     """End all, in an order in which nothing is started again and nothing is lost from sight."""
     # Asked first, because it reaps what it started; a killed one leaves that to the machine's init.
-    _kill(processes.ask_to_end(processes.marked(where.project, "supervisor")))
+    _kill(processes.ask_to_end(processes.marked(where, "supervisor")))
     while members := ownership.inhabitants():  # again, for what was born in between
         _kill(members)
-    _kill(processes.marked(where.project))
+    _kill(processes.marked(where))
 
 
 def _kill(found: list[processes.Process]) -> None:

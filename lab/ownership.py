@@ -14,17 +14,18 @@ from lab.processes import Process
 class Owner:
     """Written before anything else is made and deleted after everything else is gone."""
 
-    project: Path
-    netns_folder_was_mounted: (
-        bool  # `ip netns add` mounts it for good; we take that back if it was not there before
-    )
+    where: Places
+    # `ip netns add` mounts it for good; we take that back if it was not there before
+    netns_folder_was_mounted: bool
 
 
 def read() -> Owner | None:
     """The owner on record; None when no lab is, or the record was not finished."""
     try:
         record = json.loads(OWNER_FILE.read_text())
-        return Owner(Path(record["project"]), bool(record["netns_folder_was_mounted"]))
+        elsewhere = Path(record["elsewhere"]) if record["elsewhere"] else None
+        where = Places(Path(record["project"]), elsewhere)
+        return Owner(where, bool(record["netns_folder_was_mounted"]))
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
@@ -35,9 +36,13 @@ def claim(where: Places) -> None:
     Keeps an older record of the same clone: it knows what the machine was like before.
     """
     owner = read()
-    if owner and owner.project == where.project:
+    if owner and owner.where == where:
         return
-    record = {"project": str(where.project), "netns_folder_was_mounted": mounts.is_mounted(NETNS_FOLDER)}
+    record = {
+        "project": str(where.project),
+        "elsewhere": str(where.elsewhere) if where.elsewhere else None,
+        "netns_folder_was_mounted": mounts.is_mounted(NETNS_FOLDER),
+    }
     temporary = OWNER_FILE.with_suffix(".new")
     temporary.write_text(json.dumps(record) + "\n")
     temporary.replace(OWNER_FILE)
@@ -61,7 +66,7 @@ def something_is_there(where: Places) -> bool:
 
 def running(where: Places) -> list[Process]:
     """Every process of this clone's lab, as long as the lab on record is this clone's; one may come twice."""
-    return [*processes.marked(where.project), *inhabitants()]
+    return [*processes.marked(where), *inhabitants()]
 
 
 def inhabitants() -> list[Process]:
@@ -73,30 +78,30 @@ def inhabitants() -> list[Process]:
     ]
 
 
-def foreign(where: Places) -> Path | None:
-    """The project of another clone whose lab runs on this machine, be it in part; None when none does."""
+def foreign(where: Places) -> Places | None:
+    """Another clone's lab that runs on this machine, be it in part; None when none does."""
     other = _other(where)
-    return other.project if other and running(other) else None
+    return other if other and running(other) else None
 
 
-def abandoned(where: Places) -> Path | None:
-    """The project of another clone whose lab is dead: links, namespaces or mounts, but not one process.
+def abandoned(where: Places) -> Places | None:
+    """Another clone's lab that is dead: links, namespaces or mounts, but not one process.
 
     That is what a machine that was stopped or a killed session leaves behind.
     """
     other = _other(where)
-    return other.project if other and something_is_there(other) and not running(other) else None
+    return other if other and something_is_there(other) and not running(other) else None
 
 
 def _other(where: Places) -> Places | None:
     owner = read()
-    return None if owner is None or owner.project == where.project else Places(owner.project)
+    return None if owner is None or owner.where == where else owner.where
 
 
 def require_ours(where: Places) -> None:
     """Raise LabError when the lab on this machine belongs to another clone."""
-    if project := foreign(where):
+    if other := foreign(where):
         raise LabError(
             f"The lab of another clone is up on this machine: take it down with `python -m lab down` in "
-            f"{project}, or from here with `python -m lab down --force`."
+            f"{other.project}, or from here with `python -m lab down --force`."
         )

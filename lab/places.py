@@ -9,6 +9,7 @@ other control server. The public addresses are the documentation ranges (RFC 573
 is shadowed.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +44,25 @@ DOMAIN = "immich.lab-tailnet.ts.net"
 OWNER_FILE = Path("/run/immich-lab.json")
 NETNS_FOLDER = Path("/run/netns")
 
+STATE_VARIABLE = "IMMICH_LAB_STATE"  # names another state folder than the clone's own .lab
+
 
 @dataclass(frozen=True)
 class Places:
-    """Where one clone of the project keeps its lab. Every path is absolute."""
+    """Where one clone of the project keeps its lab. Every path is absolute.
+
+    ``elsewhere`` is another state folder than ``.lab``: several labs of one clone need several.
+    """
 
     project: Path
+    elsewhere: Path | None = None
 
     @classmethod
     def of_this_clone(cls) -> "Places":
-        """The places of the clone that this very file belongs to."""
-        return cls(Path(__file__).resolve().parents[1])
+        """The places of the clone that this very file belongs to, the state where the environment says."""
+        project = Path(__file__).resolve().parents[1]
+        named = project / os.environ.get(STATE_VARIABLE, ".lab")
+        return cls(project, None if named == project / ".lab" else named)
 
     @property
     def sources(self) -> Path:
@@ -63,7 +72,7 @@ class Places:
     @property
     def state(self) -> Path:
         """Everything the lab makes; git-ignored."""
-        return self.project / ".lab"
+        return self.elsewhere or self.project / ".lab"
 
     @property
     def disk(self) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.places import NETNS_FOLDER
+from lab.places import NETNS_FOLDER, STATE_VARIABLE, Places
 
 PROJECT_MARK = "IMMICH_LAB_PROJECT"
 ROLE_MARK = "IMMICH_LAB_ROLE"
@@ -41,14 +41,14 @@ def find(pid: int) -> Process | None:
     return None if fields[0] in "ZX" else Process(pid, int(fields[19]))
 
 
-def marks(project: Path, role: str) -> dict[str, str]:
-    """Environment that marks a process as started by the lab of ``project``."""
-    return {PROJECT_MARK: str(project), ROLE_MARK: role}
+def marks(where: Places, role: str) -> dict[str, str]:
+    """Environment that marks a process as started by this lab, and tells it where the lab is."""
+    return {PROJECT_MARK: str(where.project), STATE_VARIABLE: str(where.state), ROLE_MARK: role}
 
 
-def marked(project: Path, role: str | None = None) -> list[Process]:
-    """The processes that the lab of ``project`` started outside its namespaces, by role or all."""
-    wanted = {f"{key}={value}".encode() for key, value in marks(project, role or "").items() if value}
+def marked(where: Places, role: str | None = None) -> list[Process]:
+    """The processes that this lab started outside its namespaces, by role or all."""
+    wanted = {f"{key}={value}".encode() for key, value in marks(where, role or "").items() if value}
     return [process for process in _running() if wanted <= set(_environment(process.pid))]
 
 

@@ -91,7 +91,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 pass_fds=pass_fds,
-                env=os.environ | processes.marks(self._places.project, role),
+                env=os.environ | processes.marks(self._places, role),
             )
 
     def _make_roots_known(self) -> None:

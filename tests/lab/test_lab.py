@@ -308,7 +308,7 @@ def victim(lab: Lab, name: str) -> int:
         first = server.first_process()
         assert first
         return first.pid
-    (process,) = processes.marked(lab.places.project, name)
+    (process,) = processes.marked(lab.places, name)
     return process.pid
 
 
@@ -397,12 +397,12 @@ def test_another_clones_dead_lab_is_cleared_away(lab: Lab, clean: Machine, other
     said: list[str] = []
     lab.up()
     other = Lab(other_clone, said.append)
-    kill_and_wait(processes.marked(lab.places.project))
+    kill_and_wait(processes.marked(lab.places))
     for forbidden in (other.up, other.down):  # an orphan of a server is a server
         with pytest.raises(LabError, match=str(lab.places.project)):
             forbidden()
     kill_and_wait(ownership.inhabitants())
-    assert other.status().abandoned == lab.places.project
+    assert other.status().abandoned == lab.places
     assert Machine.now(lab.places).since(clean).keys() == {"mounts", "links", "namespaces", "files"}
 
     other.up()

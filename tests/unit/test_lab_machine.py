@@ -40,20 +40,20 @@ def sleeper(environment: dict[str, str]) -> "subprocess.Popen[bytes]":
 
 
 def test_marked_process_is_found_by_project_and_role_and_killed(tmp_path: Path) -> None:
-    process = sleeper(processes.marks(tmp_path, "server"))
+    process = sleeper(processes.marks(Places(tmp_path), "server"))
     with process:
-        assert [found.pid for found in processes.marked(tmp_path)] == [process.pid]
-        assert processes.marked(tmp_path, "internet") == []
-        assert processes.marked(tmp_path / "other") == []
-        assert processes.kill(processes.marked(tmp_path, "server")) == []
+        assert [found.pid for found in processes.marked(Places(tmp_path))] == [process.pid]
+        assert processes.marked(Places(tmp_path), "internet") == []
+        assert processes.marked(Places(tmp_path / "other")) == []
+        assert processes.kill(processes.marked(Places(tmp_path), "server")) == []
         assert process.wait() == -9
-    assert processes.marked(tmp_path) == []
+    assert processes.marked(Places(tmp_path)) == []
 
 
 def test_project_whose_name_begins_alike_is_another(tmp_path: Path) -> None:
-    process = sleeper(processes.marks(tmp_path / "clone2", "server"))
+    process = sleeper(processes.marks(Places(tmp_path / "clone2"), "server"))
     with process:
-        assert processes.marked(tmp_path / "clone") == []
+        assert processes.marked(Places(tmp_path / "clone")) == []
         process.kill()
 
 
@@ -139,7 +139,7 @@ def test_other_clones_lab_runs_while_one_process_does(
     ownership.require_ours(FIRST)
     with pytest.raises(LabError, match=r"`python -m lab down` in /first, or from here with .*--force"):
         ownership.require_ours(SECOND)
-    assert (ownership.foreign(SECOND), ownership.abandoned(SECOND)) == (FIRST.project, None)
+    assert (ownership.foreign(SECOND), ownership.abandoned(SECOND)) == (FIRST, None)
 
 
 def leave_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_other_clones_lab_without_a_process_is_dead(
     ownership.claim(FIRST)
     leave(monkeypatch)
     ownership.require_ours(SECOND)
-    assert (ownership.foreign(SECOND), ownership.abandoned(SECOND)) == (None, FIRST.project)
+    assert (ownership.foreign(SECOND), ownership.abandoned(SECOND)) == (None, FIRST)
     assert ownership.abandoned(FIRST) is None, "one's own lab is not another clone's"
 
 
