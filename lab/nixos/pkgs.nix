@@ -21,7 +21,9 @@ let
   writeScript = name: text: run name { inherit text; passAsFile = [ "text" ]; } ''cat "$textPath" >"$out"; chmod 0555 "$out"; bash -n "$out"'';
   writeShellScript = name: text: writeScript name "#!/bin/bash\n${text}";
 
-  linked = { name, programs, version ? "0-stand-in", mainProgram ? name }:
+  runCommand = name: attrs: script: run name attrs ''export TMPDIR=$PWD; ${script}'';
+
+  linked = { name, programs, version ? "0-stand-in", mainProgram ? name, script ? "" }:
     run "${name}-${version}" { programs = lib.concatStringsSep " " programs; } ''
       mkdir -p "$out/bin"
       for program in $programs; do
@@ -29,6 +31,7 @@ let
           if [ -x "$folder/$program" ]; then ln -s "$folder/$program" "$out/bin/$program"; break; fi
         done
       done
+      ${script}
     ''
     // { pname = name; inherit version; meta = { inherit mainProgram; }; };
 
@@ -71,7 +74,7 @@ let
     // { meta = { mainProgram = name; } // meta; };
 in
 {
-  inherit lib writeText writeScript writeShellScript writeShellApplication buildGoModule;
+  inherit lib writeText writeScript writeShellScript writeShellApplication runCommand buildGoModule;
   buildGo126Module = buildGoModule;
 
   inherit system;
@@ -99,6 +102,7 @@ in
   fail2ban = linked { name = "fail2ban"; programs = [ "fail2ban-client" "fail2ban-server" "fail2ban-regex" ]; mainProgram = "fail2ban-client"; };
   findutils = linked { name = "findutils"; programs = [ "find" "xargs" ]; };
   gawk = linked { name = "gawk"; programs = [ "awk" "gawk" ]; };
+  getent = linked { name = "getent"; programs = [ "getent" ]; };
   gnugrep = linked { name = "gnugrep"; programs = [ "grep" "egrep" "fgrep" ]; mainProgram = "grep"; };
   gnused = linked { name = "gnused"; programs = [ "sed" ]; mainProgram = "sed"; };
   iproute2 = linked { name = "iproute2"; programs = [ "ip" "ss" "tc" ]; };
@@ -116,6 +120,7 @@ in
     version = "252";
     mainProgram = "systemctl";
     programs = lib.words "busctl journalctl loginctl networkctl systemctl systemd-analyze systemd-cat systemd-notify systemd-run systemd-sysusers systemd-tmpfiles";
+    script = ''mkdir -p "$out/lib/systemd"; ln -s /lib/systemd/systemd-socket-proxyd "$out/lib/systemd"'';
   };
   util-linux = linked {
     name = "util-linux";

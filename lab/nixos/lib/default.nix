@@ -12,6 +12,7 @@ let
   # --- lists, sets and strings --------------------------------------------------------------------------------------
 
   id = x: x;
+  take = n: xs: genList (elemAt xs) (min n (length xs));
   last = xs: elemAt xs (length xs - 1);
   range = from: to: genList (n: from + n) (to - from + 1);
   imap0 = f: xs: genList (n: f n (elemAt xs n)) (length xs);
@@ -40,9 +41,11 @@ let
   hasPrefix = prefix: s: substring 0 (stringLength prefix) s == prefix;
   hasSuffix = suffix: s:
     let from = stringLength s - stringLength suffix; in from >= 0 && substring from (stringLength suffix) s == suffix;
+  hasInfix = part: s: replaceStrings [ part ] [ "" ] s != s;
   removePrefix = prefix: s: if hasPrefix prefix s then substring (stringLength prefix) (stringLength s) s else s;
   removeSuffix = suffix: s: if hasSuffix suffix s then substring 0 (stringLength s - stringLength suffix) s else s;
   toUpper = replaceStrings (stringToCharacters "abcdefghijklmnopqrstuvwxyz") (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+  importJSON = file: builtins.fromJSON (readFile file);
   fileContents = file: removeSuffix "\n" (readFile file);
   boolToString = b: if b then "true" else "false";
   escapeShellArg = s: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString s)}'";
@@ -332,11 +335,12 @@ let
   self = {
     inherit
       all any attrNames attrValues boolToString concatLines concatLists concatMap concatMapStrings concatMapStringsSep concatStrings concatStringsSep
-      elem elemAt escapeShellArg escapeShellArgs evalModules fileContents filter filterAttrs flatten foldl' force genAttrs getExe getExe' hasPrefix hasSuffix
-      head id imap0 isAttrs isBool isDerivation isFunction isInt isList isPath isString last length listToAttrs mapAttrs mapAttrs' mapAttrsToList match min
+      elem elemAt escapeShellArg escapeShellArgs evalModules fileContents filter filterAttrs flatten foldl' force genAttrs getExe getExe' hasInfix hasPrefix
+      hasSuffix head id imap0 importJSON isAttrs isBool isDerivation isFunction isInt isList isPath isString last length listToAttrs mapAttrs mapAttrs' mapAttrsToList match min
       mkAfter mkBefore mkDefault mkEnableOption mkForce mkIf mkMerge mkOption mkOrder mkOverride mkPackageOption nameValuePair optional
       optionalAttrs optionalString optionals partition pathExists range removeAttrs removePrefix removeSuffix replaceStrings showOption sort
-      stringLength tail toList toUpper types unique versionAtLeast versionOlder words;
+      stringLength tail take toList toUpper types unique versionAtLeast versionOlder words;
+    inherit (builtins) splitVersion;
     literalExpression = text: text;
     literalMD = text: text;
   };
