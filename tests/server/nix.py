@@ -13,34 +13,19 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAND_IN = PROJECT / "lab/nixos"
-MODULE = PROJECT / "server/expose-immich.nix"
+SERVER_FILES = PROJECT / "server"
 
-SETTINGS: dict[str, Any] = {
-    "proxyPort": 8443,
-    "immichPort": 2283,
-    "funnelPort": 443,
-    "uploads": False,
-    "uploadMegabytes": 2000,
-    "features": {
-        "albums": True,
-        "passwords": True,
-        "video": True,
-        "originals": True,
-        "download": True,
-        "map": True,
-    },
-    "strangers": "refuse",
-    "rateLimits": {
-        "requests": 3000,
-        "windowSeconds": 30,
-        "passwordAttempts": 10,
-        "passwordWindowSeconds": 60,
-        "bundles": 10,
-        "bundleWindowSeconds": 60,
-    },
-    "bans": {"maxRetry": 10, "findTime": "10m", "banTime": "1h", "ipv6Prefix": 64},
-}
-DOMAIN = "immich.lab-tailnet.ts.net"
+MODULE_FILES = (
+    "Caddyfile",
+    "versions.json",
+    "caddy/*.go",
+    "caddy/go.*",
+    "fail2ban/*/*.conf",
+    "fail2ban/*/*.py",
+    "nix/*.nix",
+    "scripts/*.sh",
+)
+"""What makes the module, as patterns below server/."""
 
 
 class NixError(Exception):
@@ -132,16 +117,28 @@ class ConfigFolder:
     folder: Path
 
     @classmethod
-    def exposed(
-        cls, folder: Path, settings: dict[str, Any] | None = None, domain: str = DOMAIN
-    ) -> ConfigFolder:
-        """Lay out the lab's configuration with ./expose-immich.nix imported."""
+    def exposed(cls, folder: Path, *options: str) -> ConfigFolder:
+        """Lay out the lab's configuration with our module imported and switched on.
+
+        `options` are further lines, such as `lan = "keep";`.
+        """
+        made = cls.with_module(folder)
+        lines = "".join(f"    {option}\n" for option in ("enable = true;", *options))
+        made.write_default(f"  services.immich-exposure = {{\n{lines}  }};\n")
+        return made
+
+    @classmethod
+    def with_module(cls, folder: Path) -> ConfigFolder:
+        """Lay out the lab's configuration with our module imported and nothing else said of it."""
         made = cls.on_the_lan(folder)
-        shutil.copy(MODULE, folder)
-        shutil.copytree(MODULE.parent, made.ours, ignore=shutil.ignore_patterns(MODULE.name, "vendor"))
-        (made.ours / "settings.json").write_text(json.dumps(settings or SETTINGS))
-        (made.ours / "domain").write_text(f"{domain}\n")
-        made.replace("configuration.nix", "\n    ./lan-immich.nix", "\n    ./expose-immich.nix")
+        for pattern in MODULE_FILES:
+            for file in SERVER_FILES.glob(pattern):
+                if not file.name.endswith("_test.go"):
+                    copy = made.ours / file.relative_to(SERVER_FILES)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, copy)
+        made.write_default("")
+        made.replace("configuration.nix", "imports = [", "imports = [ ./immich-exposure")
         return made
 
     @classmethod
@@ -157,8 +154,12 @@ class ConfigFolder:
 
     @property
     def ours(self) -> Path:
-        """The folder beside our module."""
+        """The folder of our module."""
         return self.folder / "immich-exposure"
+
+    def write_default(self, text: str) -> None:
+        """Write the file that imports the module."""
+        (self.ours / "default.nix").write_text(f"{{\n  imports = [ ./nix ];\n{text}}}\n")
 
     def replace(self, name: str, old: str, new: str) -> None:
         """Change one place of a file. Raises AssertionError unless ``old`` stands there exactly once."""

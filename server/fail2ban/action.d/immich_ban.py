@@ -5,8 +5,8 @@ says:
 
     action = immich_ban.py[folder="/var/lib/immich-exposure/bans/scan"]
 
-The folder exists already. It is not made here: a missing folder means that something is wrong (the edge then
-refuses everybody but the devices), and hiding that would leave bans nobody enforces.
+The folder exists already and is fail2ban's own. It is not made here: a missing folder means that something
+is wrong (the edge then refuses everybody but the devices), and hiding that would leave bans nobody enforces.
 
 A network is named with an underscore, 2001:db8:1:2::_64. The time of a file is when its ban ends. The files
 stay when fail2ban stops, so that nobody slips in before it has read its database again; what has ended goes
@@ -39,6 +39,13 @@ class Action(ActionBase):  # type: ignore[misc]
         super().__init__(jail, name)
         self.folder = folder
         jail.filter.sleeptime = jail.actions.sleeptime = PAUSE
+
+    def clearAllParams(self) -> None:
+        """Called when fail2ban begins to read its configuration anew; there is nothing to forget."""
+
+    def reload(self, folder: str) -> None:
+        """Take over what the configuration says now; an action without this method is dropped instead."""
+        self.folder = folder
 
     def start(self) -> None:
         """Take away what has ended meanwhile; fail2ban hands over what still holds right after this."""
@@ -84,7 +91,7 @@ class Action(ActionBase):  # type: ignore[misc]
     def _look(self) -> None:
         if not os.path.isdir(self.folder):
             raise RuntimeError(
-                f"The ban folder {self.folder} is missing: rebuild the system, or create it with mode 0755."
+                f"The ban folder {self.folder} is missing: restart immich-bans, which makes it."
             )
 
     def _sweep(self) -> None:

@@ -1,0 +1,63 @@
+# What must be so before Immich can be exposed.
+{ config, lib, extendModules, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  immich = import ./immich.nix { inherit config lib extendModules; };
+  versions = lib.importJSON ../versions.json;
+
+  tailscaleVersion = config.services.tailscale.package.version;
+  accepted = program: version:
+    lib.versionAtLeast version versions.${program}.lowest && !(versions.${program}.refused ? ${version});
+
+  # A package without a version is of the owner's own making, and theirs to judge.
+  package = config.services.immich.package;
+  immichVersion = package.version or versions.immich.lowest;
+  immichFaults = package.meta.knownVulnerabilities or [ ];
+  # Where a configuration overrides what the module of Immich sets, Immich listens there, whatever its host is said to be.
+  listensOn = config.services.immich.environment.IMMICH_HOST or "127.0.0.1";
+in
+{
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = config.services.tailscale.enable;
+        message = "The exposure of Immich needs Tailscale on this server; set services.tailscale.enable = true.";
+      }
+      {
+        assertion = accepted "tailscale" tailscaleVersion;
+        message = "Tailscale ${tailscaleVersion} rejects funnel connections with a PROXY header; set"
+          + " services.tailscale.package to version ${versions.tailscale.lowest} or newer, other than"
+          + " ${lib.concatStringsSep " and " (lib.attrNames versions.tailscale.refused)}.";
+      }
+      {
+        assertion = immich.isAddress;
+        message = "The edge must know Immich's IP address, and \"${immich.address}\" is none; set "
+          + (if cfg.immich.managed then "services.immich.host" else "services.immich-exposure.immich.address")
+          + " to one like 127.0.0.1.";
+      }
+    ] ++ lib.optionals cfg.immich.managed [
+      {
+        assertion = config.services.immich.enable;
+        message = "There is no services.immich in this configuration; for an Immich that runs otherwise, in a container for"
+          + " example, set services.immich-exposure.immich.managed = false and its address and port.";
+      }
+      {
+        assertion = accepted "immich" immichVersion;
+        message = "Immich ${immichVersion} has known faults in what visitors see"
+          + " (${lib.concatMapStringsSep ", " (reason: reason.id) versions.immich.because}); set"
+          + " services.immich.package to version ${versions.immich.lowest} or newer.";
+      }
+      {
+        assertion = immich.closed -> listensOn == "127.0.0.1";
+        message = "services.immich.environment.IMMICH_HOST = \"${listensOn}\" keeps Immich open past the edge; set"
+          + " services.immich.host instead, or services.immich-exposure.lan = \"keep\".";
+      }
+    ];
+
+    # nixpkgs refuses such a package unless the owner has permitted it, which is forgotten sooner than it is undone.
+    warnings = lib.optional (cfg.immich.managed && immichFaults != [ ]) ("nixpkgs marks Immich ${immichVersion} as insecure"
+      + " (${lib.concatStringsSep "; " immichFaults}), and it is open to the internet; upgrade the channel, or run pulumi"
+      + " destroy until it is mended.");
+  };
+}

@@ -1,0 +1,56 @@
+# A fail2ban of our own. It counts what the edge writes into its log, and bans with files that the edge looks for, so it needs
+# neither network nor firewall nor root.
+{ config, lib, pkgs, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  names = import ./names.nix;
+  files = import ./bans-files.nix { inherit lib pkgs; };
+  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  prepare = scripts.program { name = "immich-exposure-prepare"; file = "state.sh"; };
+in
+{
+  config = lib.mkIf cfg.enable {
+    users.users.${names.bans} = {
+      description = "Bans at the edge in front of Immich";
+      isSystemUser = true;
+      group = names.bans;
+    };
+    users.groups.${names.bans} = { };
+
+    systemd.services.${names.bans} = {
+      description = "Bans at the edge in front of Immich";
+      documentation = [ "man:fail2ban(1)" ];
+      wantedBy = [ "multi-user.target" ];
+      after = [ "${names.edge}.service" ];
+      unitConfig.ConditionPathExists = [ names.mark "${names.state}/settings/bans.conf" ];
+
+      serviceConfig = import ./sandbox-user.nix // {
+        User = names.bans;
+        Group = names.bans;
+        # To read the log; the edge's key is the same group's, and none of its business.
+        SupplementaryGroups = [ names.edge ];
+        InaccessiblePaths = [ "-${names.state}/tls" ];
+        ExecStartPre = [ "+${lib.getExe prepare} prepare" ];
+        ExecStart = [ "${files.server} -xf start" ];
+        ExecReload = [ "${lib.getExe files.client} reload" ];
+        Restart = "on-failure";
+        RestartPreventExitStatus = [ 0 255 ];
+        RestartSec = 5;
+        MemoryMax = "256M";
+
+        RuntimeDirectory = [ names.bans ];
+        RuntimeDirectoryMode = "0700";
+        # Goes with the rest of the exposure.
+        StateDirectory = [ "${baseNameOf names.state}/fail2ban" ];
+        StateDirectoryMode = "0700";
+        ReadWritePaths = map (jail: "${names.state}/bans/${jail}") names.jails;
+        UMask = "0077";
+
+        PrivateNetwork = true;
+        RestrictAddressFamilies = [ "AF_UNIX" ];
+        ProcSubset = "pid";
+      };
+    };
+  };
+}

@@ -1,0 +1,33 @@
+# The command `immich-exposure` for whoever sits at the server.
+{ config, lib, pkgs, extendModules, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  immich = import ./immich.nix { inherit config lib extendModules; };
+  scripts = import ./scripts.nix { inherit config lib pkgs; };
+
+  module = builtins.toJSON {
+    inherit (cfg) lan;
+    inherit (cfg.immich) managed;
+    inherit (immich) home;
+    immich = immich.upstream;
+    digest = import ./digest.nix { inherit lib; };
+  };
+
+  command = scripts.program {
+    name = "immich-exposure";
+    file = "exposure.sh";
+    before = ''
+      # What this system was built with, for anybody to see.
+      if [ "''${1:-}" = module ]; then
+        printf '%s\n' ${lib.escapeShellArg module}
+        exit
+      fi
+    '';
+  };
+in
+{
+  config = lib.mkIf cfg.enable {
+    environment.systemPackages = [ command ];
+  };
+}

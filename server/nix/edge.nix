@@ -1,0 +1,114 @@
+# The edge: our Caddy on loopback, where the funnel hands over what comes from the internet.
+{ config, lib, pkgs, extendModules, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  names = import ./names.nix;
+  immich = import ./immich.nix { inherit config lib extendModules; };
+  scripts = import ./scripts.nix { inherit config lib pkgs; };
+
+  caddy = lib.getExe cfg.package;
+
+  # Caddy must understand the file before anything is built upon it. What its settings make of it shows when it starts.
+  caddyfile = pkgs.runCommand "immich-edge-Caddyfile" { source = ../Caddyfile; } ''
+    HOME=$TMPDIR ${caddy} adapt --adapter caddyfile --config "$source" >/dev/null
+    cp "$source" "$out"
+  '';
+  configuration = "--adapter caddyfile --config ${caddyfile}";
+
+  # Run by the edge before it starts and before it reloads, with the settings that it is about to take.
+  check = pkgs.writeShellApplication {
+    name = "immich-edge-check";
+    runtimeInputs = [ pkgs.coreutils pkgs.gnugrep ];
+    text = ''
+      # A certificate that Caddy cannot read must fail here: Caddy itself reports ready first and exits then.
+      if ! said=$(${caddy} validate ${configuration} 2>&1); then
+        tail -n 3 <<<"$said" >&2
+        echo "Caddy refuses its configuration (see above); correct the settings and run pulumi up." >&2
+        exit 1
+      fi
+      adapted=$(${caddy} adapt ${configuration} 2>/dev/null)
+      # A misplaced option can drop these without a word, and visitors could then choose the address they come from.
+      occurrences() { grep -o -e "$1" <<<"$adapted" | wc -l; }
+      for needed in '"listen":\["127\.0\.0\.1:[0-9]*"\]' '"protocols":\["h1","h2"\]' \
+        '"listener_wrappers":\[{"fallback_policy":"REQUIRE",[^]]*"wrapper":"proxy_protocol"},{"wrapper":"tls"}\]'; do
+        if [ "$(occurrences "$needed")" = 0 ] || [ "$(occurrences "$needed")" != "$(occurrences '"listen":\[')" ]; then
+          echo "A listener of Caddy lacks $needed, so it does not start; restore the Caddyfile by pulumi up." >&2
+          exit 1
+        fi
+      done
+    '';
+  };
+  prepare = scripts.program { name = "immich-exposure-prepare"; file = "state.sh"; };
+in
+{
+  config = lib.mkIf cfg.enable {
+    # Past the edge nothing reaches Immich, whatever else the configuration says.
+    services.immich.host = lib.mkIf immich.closed (lib.mkOverride 10 "127.0.0.1");
+
+    users.users.${names.edge} = {
+      description = "The edge in front of Immich";
+      isSystemUser = true;
+      group = names.edge;
+    };
+    users.groups.${names.edge} = { };
+
+    systemd.services.${names.edge} = {
+      description = "The edge in front of Immich";
+      documentation = [ "https://caddyserver.com/docs/" ];
+      wantedBy = [ "multi-user.target" ];
+      after = [ "network.target" ];
+      unitConfig.ConditionPathExists = [ names.mark ] ++ map (name: "${names.state}/${name}") [
+        "settings/edge.env"
+        "domain.env"
+        "tls/server.crt"
+        "tls/server.key"
+        "device-ca.crt"
+      ];
+      startLimitIntervalSec = 14400;
+      startLimitBurst = 10;
+
+      # The Caddyfile's values that are not settings. No secret is among them: everybody can read a unit.
+      environment = {
+        IMMICH_EXPOSURE_IMMICH = immich.upstream;
+        IMMICH_EXPOSURE_STATE = names.state;
+        IMMICH_EXPOSURE_LOG = names.accessLog;
+        IMMICH_EXPOSURE_ADMIN = "unix//run/${names.edge}/admin.sock";
+        # What Caddy keeps for itself is worth nothing to the next one.
+        XDG_CONFIG_HOME = "/run/${names.edge}";
+        XDG_DATA_HOME = "/run/${names.edge}";
+        GOMEMLIMIT = "400MiB";
+      };
+
+      serviceConfig = import ./sandbox-user.nix // {
+        Type = "notify";
+        User = names.edge;
+        Group = names.edge;
+        # Read anew by each command, so a reload takes over what has changed.
+        EnvironmentFile = [ "${names.state}/settings/edge.env" "${names.state}/domain.env" ];
+        ExecStartPre = [ "+${lib.getExe prepare} prepare" (lib.getExe check) ];
+        ExecStart = [ "${caddy} run ${configuration}" ];
+        # Without --force, a renewed certificate would not be read.
+        ExecReload = [ (lib.getExe check) "${caddy} reload ${configuration} --force" ];
+        Restart = "on-failure";
+        RestartPreventExitStatus = [ 1 ];
+        RestartSec = 5;
+        TimeoutStopSec = 5;
+        LimitNOFILE = 1048576;
+        MemoryMax = "512M";
+
+        LogsDirectory = [ names.edge ];
+        LogsDirectoryMode = "0750";
+        RuntimeDirectory = [ names.edge ];
+        RuntimeDirectoryMode = "0700";
+        UMask = "0027";
+
+        # Caddy talks to tailscaled and to Immich.
+        IPAddressAllow = [ "localhost" ] ++ lib.optional (!immich.isLoopback) immich.address;
+        IPAddressDeny = [ "any" ];
+        RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_UNIX" ];
+        MemoryDenyWriteExecute = true;
+      };
+    };
+  };
+}

@@ -1,0 +1,39 @@
+# Where Immich is, for the edge and for the people at home.
+{ config, lib, extendModules, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  immich = config.services.immich;
+
+  # An address as it stands before a port.
+  bracketed = address: if lib.hasInfix ":" address then "[${address}]" else address;
+
+  # Where to reach what listens on a host. Node takes the first address of localhost, which is ::1 where there is IPv6.
+  reached = host:
+    if lib.elem host [ "" "0.0.0.0" "::" ] then "127.0.0.1"
+    else if host == "localhost" then (if config.networking.enableIPv6 then "::1" else "127.0.0.1")
+    else host;
+
+  # The same configuration without this module, of which only one value is looked at.
+  without = extendModules { modules = [ { services.immich-exposure.enable = lib.mkOverride 0 false; } ]; };
+in
+rec {
+  # Whether Immich is taken off the network at home.
+  closed = cfg.immich.managed && cfg.lan == "close";
+
+  address =
+    if !cfg.immich.managed then cfg.immich.address
+    else if closed then "127.0.0.1"
+    else reached immich.host;
+  port = if cfg.immich.managed then immich.port else cfg.immich.port;
+  upstream = "${bracketed address}:${toString port}";
+
+  isAddress = builtins.match "[0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*" address != null;
+  isLoopback = lib.hasPrefix "127." address || address == "::1";
+
+  # What Immich listened on before; null where that has not changed.
+  home =
+    if !closed then null
+    else if without.config.services.immich.host == "" then "0.0.0.0"
+    else without.config.services.immich.host;
+}

@@ -1,0 +1,52 @@
+# Immich at home while the exposure is shut: sockets stand where Immich listened before and hand over to it on loopback. They are
+# started and stopped as /var/lib/immich-exposure/lan says, without a rebuild.
+{ config, lib, pkgs, extendModules, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  immich = import ./immich.nix { inherit config lib extendModules; };
+  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  sync = scripts.program { name = "immich-exposure-lan"; file = "lan.sh"; };
+in
+{
+  config = lib.mkIf (cfg.enable && immich.closed) {
+    systemd.services.immich-exposure-lan = {
+      description = "Open or close Immich at home";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      # The addresses must be there, and Immich must have left the port.
+      after = [ "network-online.target" "immich-server.service" ];
+      serviceConfig = import ./sandbox.nix // {
+        Type = "oneshot";
+        ExecStart = [ "${lib.getExe sync} sync ${immich.home} ${toString immich.port}" ];
+        ReadWritePaths = [ "/run" ];
+        RestrictAddressFamilies = [ "AF_NETLINK" "AF_UNIX" ];
+      };
+    };
+    # Addresses come and go: look again each minute.
+    systemd.services.immich-exposure-lease.wants = [ "immich-exposure-lan.service" ];
+
+    # The instance is the address to listen on, escaped.
+    systemd.sockets."immich-exposure-lan@" = {
+      description = "Immich at home on %I";
+      listenStreams = [ "%I" ];
+      socketConfig = {
+        BindIPv6Only = "ipv6-only";
+        FreeBind = true;
+      };
+    };
+    systemd.services."immich-exposure-lan@" = {
+      description = "Immich at home on %I";
+      # A closed socket ends what is connected.
+      partOf = [ "immich-exposure-lan@%i.socket" ];
+      serviceConfig = import ./sandbox-user.nix // {
+        DynamicUser = true;
+        ExecStart = [ "${pkgs.systemd}/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min ${immich.upstream}" ];
+        MemoryMax = "64M";
+        MemoryDenyWriteExecute = true;
+        ProcSubset = "pid";
+        RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_UNIX" ];
+      };
+    };
+  };
+}

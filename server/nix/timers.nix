@@ -1,0 +1,73 @@
+# What happens by itself: the certificate is renewed, a lease ends, devices end. Nothing where there is no exposure.
+{ config, lib, pkgs, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  names = import ./names.nix;
+  scripts = import ./scripts.nix { inherit config lib pkgs; };
+
+  run = name: file: verb: "${lib.getExe (scripts.program { inherit name file; })} ${verb}";
+
+  # Root, but with nothing to write except the exposure's own folder and what all services share below /run.
+  root = import ./sandbox.nix // {
+    Type = "oneshot";
+    ReadWritePaths = [ names.state "/run" ];
+    RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_NETLINK" "AF_UNIX" ];
+  };
+in
+{
+  config = lib.mkIf cfg.enable {
+    systemd.services.immich-exposure-certificate = {
+      description = "Renew the certificate that the edge shows";
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" "tailscaled.service" ];
+      unitConfig.ConditionPathExists = [ names.mark ];
+      serviceConfig = root // { ExecStart = [ (run "immich-exposure-renew" "certificate.sh" "renew") ]; };
+    };
+    systemd.timers.immich-exposure-certificate = {
+      description = "Renew the certificate that the edge shows, daily";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = "daily";
+        Persistent = true;
+        RandomizedDelaySec = "1h";
+      };
+    };
+
+    systemd.services.immich-exposure-lease = {
+      description = "Close the funnel unless a lease allows it";
+      after = [ "tailscaled.service" ];
+      unitConfig.ConditionPathExists = [ names.mark ];
+      serviceConfig = root // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
+    };
+    systemd.timers.immich-exposure-lease = {
+      description = "Close the funnel unless a lease allows it, each minute";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnBootSec = "20s";
+        OnUnitActiveSec = "1min";
+        AccuracySec = "1s";
+      };
+    };
+
+    systemd.services.immich-exposure-devices = {
+      description = "Shut out certificates of devices that have ended";
+      unitConfig.ConditionPathExists = [ names.mark ];
+      # Only files are looked at, so it needs no network.
+      serviceConfig = root // {
+        ExecStart = [ (run "immich-exposure-expire" "devices.sh" "expire") ];
+        PrivateNetwork = true;
+        RestrictAddressFamilies = [ "AF_UNIX" ];
+      };
+    };
+    systemd.timers.immich-exposure-devices = {
+      description = "Shut out certificates of devices that have ended, hourly";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = "hourly";
+        Persistent = true;
+        RandomizedDelaySec = "5min";
+      };
+    };
+  };
+}
