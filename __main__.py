@@ -1,13 +1,20 @@
 """The Pulumi program: the stack's config in, one exposure, its outputs out."""
 
+import signal
+
 import pulumi
 
 from components.config import from_pulumi
 from components.exposure import ImmichExposure
 
+# A failed run ends with an interrupt from the language host. Python would tell it as a traceback, twice, below
+# the sentence that says what is wrong.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 exposure = ImmichExposure("immich", from_pulumi())
 
 pulumi.export("url", exposure.url)
+pulumi.export("inImmich", exposure.in_immich)
 pulumi.export("public", exposure.public)
 pulumi.export("checked", exposure.checked)
 pulumi.export("devices", exposure.devices)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
-from components import surface_table
+from components import stack_file, surface_table
 from components.config_checks import (
     address_problem,
     config_dir_problem,
@@ -27,7 +27,18 @@ from components.config_checks import (
     moment_problem,
     private_key_problem,
     roots_problem,
+    sudo_password_problem,
     user_problem,
+)
+from components.config_home import (
+    Flake,
+    Immich,
+    Lan,
+    ModuleWay,
+    read_flake,
+    read_immich,
+    read_lan,
+    read_module,
 )
 from components.config_reader import Problems, Section
 from pki import KeyType, Platform
@@ -48,6 +59,9 @@ STRANGERS = ("refuse", "drop")
 
 GRACE_DAYS = 14
 """For how long the old certificate of a renewed device counts, unless the config says otherwise."""
+
+SECRETS = ("keystorePassphrase", "sudoPassword")
+"""Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."
 DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
@@ -132,7 +146,10 @@ class ExposureConfig:
     a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
 
     `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
-    `ssh_private_key_file` of None means the SSH agent.
+    `ssh_private_key_file` of None means the SSH agent, a `sudo_password` of None that sudo asks for none.
+
+    With a `flake` the `module` is `yours`; `allow_upgrade` lets a rebuild bring what else has changed in the
+    server's configuration, `take_over` lets this stack expose a server that another one has exposed.
     """
 
     host: str
@@ -140,9 +157,14 @@ class ExposureConfig:
     ssh_user: str
     ssh_port: int
     ssh_private_key_file: str | None
+    sudo_password: pulumi.Output[str] | None
     config_dir: str
-    flake: str | None
-    immich_port: int
+    module: ModuleWay
+    flake: Flake | None
+    immich: Immich
+    lan: Lan
+    allow_upgrade: bool
+    take_over: bool
     proxy_port: int
     funnel_port: int
     devices: tuple[DeviceConfig, ...]
@@ -181,6 +203,10 @@ def from_pulumi() -> ExposureConfig:
         stack=pulumi.get_stack(),
         project_dir=Path.cwd(),
         secret_keys={key.removeprefix(prefix) for key in secrets},
+        strays=[
+            *stack_file.in_other_namespaces(values, NAMESPACE),
+            *stack_file.outside_config(stack_file.stack_file(Path.cwd(), pulumi.get_stack()), NAMESPACE),
+        ],
     )
 
 
@@ -189,7 +215,9 @@ def load(
     *,
     stack: str,
     project_dir: Path,
-    secret_keys: Collection[str] = ("keystorePassphrase",),
+    secret_keys: Collection[str] = SECRETS,
+    strays: Sequence[stack_file.Stray] = (),
+    now: datetime | None = None,
 ) -> ExposureConfig:
     """Turn a mapping of keys and decoded values into the configuration.
 
@@ -198,56 +226,32 @@ def load(
         stack: name of the stack, for messages and the keystore's default place.
         project_dir: where relative paths begin.
         secret_keys: keys that are stored encrypted; no message shows their values.
+        strays: keys that stand where they count for nothing, each with a hint.
+        now: the present moment, unless it is another one.
 
     Raises:
         ConfigError: with every problem.
     """
-    problems = Problems(hidden={*secret_keys, "keystorePassphrase"})
+    problems = Problems(hidden={*secret_keys, *SECRETS})
     top = Section(raw, problems)
-    config = _read(top, stack, project_dir)
+    config = _read(top, stack, project_dir, now or datetime.now(UTC))
     _check_passphrase(top, secret_keys)
+    _check_sudo_password(top, secret_keys, config)
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()
+    for key, hint in strays:
+        problems.add_unknown(key, hint)
     if problems.lines:
         raise ConfigError(stack, problems.lines)
     return config
 
 
-def settings_json(config: ExposureConfig) -> str:
-    """Return the settings that the NixOS module reads: indented JSON in a fixed order."""
-    limits, bans = config.rate_limits, config.bans
-    settings = {
-        "proxyPort": config.proxy_port,
-        "immichPort": config.immich_port,
-        "funnelPort": config.funnel_port,
-        "uploads": config.uploads,
-        "uploadMegabytes": config.upload_megabytes,
-        "features": dict(config.features),
-        "strangers": config.strangers,
-        "rateLimits": {
-            "requests": limits.requests,
-            "windowSeconds": limits.window_seconds,
-            "passwordAttempts": limits.password_attempts,
-            "passwordWindowSeconds": limits.password_window_seconds,
-            "bundles": limits.bundles,
-            "bundleWindowSeconds": limits.bundle_window_seconds,
-        },
-        "bans": {
-            "maxRetry": bans.max_retry,
-            "findTime": bans.find_time,
-            "banTime": bans.ban_time,
-            "ipv6Prefix": bans.ipv6_prefix,
-        },
-    }
-    return json.dumps(settings, indent=2) + "\n"
-
-
 # Keys whose values are text and are taken as they are; the others are JSON in the engine's hands.
 _TEXT_KEYS = frozenset(
     {
-        "host", "hostKey", "sshUser", "sshPrivateKeyFile", "configDir", "flake", "keyType", "keystore",
-        "keystorePassphrase", "exposeUntil", "strangers",
+        "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
+        "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
     }
 )  # fmt: skip
 
@@ -263,7 +267,7 @@ def _decoded(key: str, value: object) -> object:
     return decoded
 
 
-def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
+def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> ExposureConfig:
     return ExposureConfig(
         host=top.text(
             "host",
@@ -279,11 +283,16 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
             example="~/.ssh/id_ed25519",
             check=lambda text: private_key_problem(text, project_dir),
         ),
+        sudo_password=_sudo_password(top),
         config_dir=top.text(
             "configDir", default="/etc/nixos", example="/etc/nixos", check=config_dir_problem
         ),
-        flake=_flake(top),
-        immich_port=top.integer("immichPort", default=2283, least=1, most=65535),
+        module=read_module(top),
+        flake=read_flake(top),
+        immich=read_immich(top),
+        lan=read_lan(top),
+        allow_upgrade=top.boolean("allowUpgrade", default=False),
+        take_over=top.boolean("takeOver", default=False),
         proxy_port=top.integer("proxyPort", default=8443, least=UNPRIVILEGED_PORT, most=65535),
         funnel_port=_funnel_port(top),
         devices=_devices(top),
@@ -305,7 +314,7 @@ def _read(top: Section, stack: str, project_dir: Path) -> ExposureConfig:
         rate_limits=_rate_limits(top),
         bans=_bans(top),
         lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
-        expose_until=_expose_until(top),
+        expose_until=_expose_until(top, now),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
         grace_days=top.integer("graceDays", default=GRACE_DAYS, least=1, most=DAYS_LIMIT),
         check=_check(top, project_dir),
@@ -326,12 +335,27 @@ def _host_key(top: Section) -> str:
     return " ".join(text.split()[:2])
 
 
-def _flake(top: Section) -> str | None:
-    return top.optional_text(
-        "flake",
-        example='""',
-        check=lambda _: "systems built from a flake are not supported yet; leave it out and use configDir",
-    )
+def _sudo_password(top: Section) -> pulumi.Output[str] | None:
+    value = top.value("sudoPassword")
+    return None if value is None else pulumi.Output.secret(str(value))
+
+
+def _check_sudo_password(top: Section, secret_keys: Collection[str], config: ExposureConfig) -> None:
+    """Look at the password in plain text, which no message may hold."""
+    key, command = "sudoPassword", "pulumi config set --secret sudoPassword"
+    password = top.value(key)
+    if password is None:
+        return
+    if not isinstance(password, str):
+        reason = "must be text; put it in quotes"
+    elif key not in secret_keys:
+        reason = "must be stored encrypted, and it stands in the stack file in plain text"
+    elif config.ssh_user == "root":
+        reason = "is of no use to sshUser root, who needs no sudo; leave it out"
+    else:
+        reason = sudo_password_problem(password) or ""
+    if reason:
+        top.problems.add(key, password, reason, f"`{command}`")
 
 
 # Ports
@@ -345,16 +369,16 @@ def _funnel_port(top: Section) -> int:
 
 
 def _check_ports(top: Section, config: ExposureConfig) -> None:
+    immich, proxy, ssh = config.immich.port, config.proxy_port, config.ssh_port
     ports = (
-        ("proxyPort", config.proxy_port, "immichPort", config.immich_port, "8443"),
-        ("proxyPort", config.proxy_port, "sshPort", config.ssh_port, "8443"),
-        ("immichPort", config.immich_port, "sshPort", config.ssh_port, "2283"),
+        ("proxyPort", proxy, "immich.port", immich, "`proxyPort: 8443`"),
+        ("proxyPort", proxy, "sshPort", ssh, "`proxyPort: 8443`"),
+        ("immich.port", immich, "sshPort", ssh, "`immich: {port: 2283}`"),
     )
     for key, port, other_key, other_port, example in ports:
         if port == other_port and not top.problems.concern(key, other_key):
-            top.complain(
-                key, f"is the port of {other_key} as well ({port}), and two services cannot share it", example
-            )
+            reason = f"is the port of {other_key} as well ({port}), and two services cannot share it"
+            top.problems.add(key, port, reason, example)
 
 
 # Certificates and keystore
@@ -561,11 +585,18 @@ def _bans(top: Section) -> Bans:
     return bans
 
 
-def _expose_until(top: Section) -> datetime | None:
-    text = top.optional_text("exposeUntil", example='"2027-01-06T20:00:00+01:00"', check=moment_problem)
-    if text is not None and top.value("leaseHours") not in (None, 0):
+def _expose_until(top: Section, now: datetime) -> datetime | None:
+    example = f'"{(now + timedelta(days=14)).date()}T20:00:00Z"'
+    text = top.optional_text("exposeUntil", example=example, check=moment_problem)
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    if top.value("leaseHours") not in (None, 0):
         top.complain("exposeUntil", "is set together with leaseHours; set one of the two", '""')
-    return None if text is None else datetime.fromisoformat(text)
+    elif moment <= now:
+        reason = "is in the past; set a later moment, leave it out, or close the funnel with pulumi destroy"
+        top.complain("exposeUntil", reason, example)
+    return moment
 
 
 # The outside check

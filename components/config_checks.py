@@ -17,8 +17,10 @@ HOST_KEY_TYPES = (
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
     "ecdsa-sha2-nistp521",
-    "ssh-rsa",
 )
+
+RSA = "ssh-rsa"
+"""Refused: whoever pins it can agree on no signature with today's servers, which use SHA-2 (RFC 8332)."""
 
 
 def host_problem(host: str) -> str | None:
@@ -45,6 +47,16 @@ def user_problem(user: str) -> str | None:
 
 def host_key_problem(text: str) -> str | None:
     words = text.split()
+    if RSA in words[:2]:
+        return (
+            "is an RSA key, with which no connection comes about; take the server's Ed25519 key, as "
+            "`cat /etc/ssh/ssh_host_ed25519_key.pub` prints it there"
+        )
+    if words[-1:] and words[-1].endswith("..."):
+        return (
+            "is the placeholder of the example; put the server's own key here, whole, as "
+            "`cat /etc/ssh/ssh_host_ed25519_key.pub` prints it there"
+        )
     if len(words) >= 3 and words[0] not in HOST_KEY_TYPES and words[1] in HOST_KEY_TYPES:
         return "is a line of known_hosts; leave out its first word"
     if words[:1] and words[0].startswith("SHA256:"):
@@ -98,6 +110,40 @@ def config_dir_problem(text: str) -> str | None:
         return "must be the absolute path of the folder of configuration.nix on the server"
     if not re.fullmatch(r"[A-Za-z0-9._/-]+", text):
         return "may hold letters, digits, dots, dashes, underscores and slashes only"
+    return None
+
+
+def flake_problem(text: str) -> str | None:
+    """Take DIR#HOST: an absolute folder on the server, and the name of a system of its flake."""
+    directory, hash_sign, host = text.partition("#")
+    if not directory.startswith("/"):
+        return (
+            "must begin with the absolute path of the flake's folder on the server; for a flake that another "
+            "machine builds, leave it out and set module: yours"
+        )
+    if not hash_sign or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", host):
+        return "must end with # and the name of the system, as after nixosConfigurations. in flake.nix"
+    if ".." in PurePosixPath(directory).parts or not re.fullmatch(r"/[A-Za-z0-9._/-]+", directory):
+        return "may name the folder with letters, digits, dots, dashes, underscores and slashes only"
+    return None
+
+
+def immich_address_problem(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return "must be an IP address, without a port; for localhost write 127.0.0.1 or ::1"
+    if address.is_unspecified:
+        return "stands for every address; name one of them at which the server itself reaches Immich"
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        return "has a zone, which the edge cannot use; name another address"
+    return None
+
+
+def sudo_password_problem(text: str) -> str | None:
+    """Take what fits on the one line that sudo reads."""
+    if len(text) > 250 or not text.isprintable():
+        return "must be one line of at most 250 printable characters"
     return None
 
 

@@ -8,11 +8,16 @@ import pulumi
 
 from components.client_certificate import ClientCertificate
 from components.options import child_of
-from components.remote_script import Server, remote_script, sudo_line
+from components.remote_script import Server, remote_script
 
 
 def enrol_line(
-    device: str, fingerprint: str, not_after: str, previous: str | None, previous_until: str | None
+    server: Server,
+    device: str,
+    fingerprint: str,
+    not_after: str,
+    previous: str | None,
+    previous_until: str | None,
 ) -> str:
     """Return the command that enrols a device's certificate and, in its grace, the one of before.
 
@@ -21,7 +26,7 @@ def enrol_line(
     words: list[str | int] = [device, fingerprint, _seconds(not_after)]
     if previous and previous_until:
         words += [previous, _seconds(previous_until)]
-    return sudo_line("enrol", *words)
+    return server.line("enrol", *words)
 
 
 def _seconds(moment: str) -> int:
@@ -55,8 +60,8 @@ class DeviceEnrolment(pulumi.ComponentResource):
                 certificate.not_after,
                 certificate.previous_fingerprint,
                 certificate.previous_until,
-            ).apply(lambda values: enrol_line(device, *values)),
-            delete=sudo_line("withdraw", device),
+            ).apply(lambda values: enrol_line(server, device, *values)),
+            delete=server.line("withdraw", device),
             opts=child_of(self, opts),
         )
         self.register_outputs({"fingerprint": certificate.fingerprint})

@@ -6,8 +6,9 @@ import pulumi
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation
 from components.client_certificate import ClientCertificate
-from components.config import ExposureConfig, settings_json
+from components.config import ExposureConfig
 from components.device_enrolment import DeviceEnrolment
+from components.edge_settings import EdgeSettings
 from components.exposure_check import ExposureCheck
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
@@ -17,7 +18,8 @@ from components.remote_script import Server
 from components.renewal import authority_renewal, device_renewal, outlook_of
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
-from components.surface import Words, what_becomes_public
+from components.surface import Words, what_becomes_public, what_to_set_in_immich
+from components.trust_pool import TrustPool
 from pki import AuthorityProfile, DeviceProfile
 
 ENROLMENT_LANES = 4
@@ -40,6 +42,8 @@ class ImmichExposure(pulumi.ComponentResource):
     """The import password of each device's bundle; a secret."""
     public: Words
     """Who can reach what, within which limits and for how long, in words."""
+    in_immich: pulumi.Output[str]
+    """What to set in Immich itself, in words."""
 
     def __init__(self, name: str, config: ExposureConfig, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("immich-exposure:index:ImmichExposure", name, {}, opts)
@@ -51,6 +55,7 @@ class ImmichExposure(pulumi.ComponentResource):
             user=config.ssh_user,
             host_key=config.host_key,
             private_key_file=config.ssh_private_key_file,
+            sudo_password=config.sudo_password,
         )
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._outlook = outlook_of(config)
@@ -61,17 +66,20 @@ class ImmichExposure(pulumi.ComponentResource):
         authority = self._certificate_authority(preflight)
         certificates = self._client_certificates(authority)
         state = self._folder_on_the_server(list(certificates.values()))
+        settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
-        nixos = self._nixos_configuration(authority, server_certificate)
+        trust_pool = self._trust_pool(authority, state)
+        nixos = self._nixos_configuration(settings, server_certificate, trust_pool)
         enrolments = self._enrolments(certificates, nixos)
         funnel = self._funnel(nixos, enrolments)
-        check = self._check_from_outside(server_certificate, nixos, authority, funnel)
+        check = self._check_from_outside(server_certificate, authority, funnel)
 
         self.url = server_certificate.domain.apply(self._url)
         sheets = self._install_sheets(certificates)
 
         self.checked = check.results
         self.public = what_becomes_public(config)
+        self.in_immich = self.url.apply(what_to_set_in_immich)
         self.devices = self._device_list(certificates, sheets)
         self.bundle_passwords = pulumi.Output.all(
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
@@ -82,10 +90,7 @@ class ImmichExposure(pulumi.ComponentResource):
         return Preflight(
             f"{self._prefix}-preflight",
             server=self._server,
-            config_dir=self._config.config_dir,
-            immich_port=self._config.immich_port,
-            proxy_port=self._config.proxy_port,
-            funnel_port=self._config.funnel_port,
+            config=self._config,
             opts=self._after(),
         )
 
@@ -135,30 +140,34 @@ class ImmichExposure(pulumi.ComponentResource):
         return ServerState(
             f"{self._prefix}-state",
             server=self._server,
+            owner=pulumi.get_stack(),
             devices=[device.name for device in self._config.devices],
             opts=self._after(*certificates),
         )
 
+    def _edge_settings(self, state: ServerState) -> EdgeSettings:
+        return EdgeSettings(
+            f"{self._prefix}-settings", server=self._server, config=self._config, opts=self._after(state)
+        )
+
     def _server_certificate(self, state: ServerState) -> ServerCertificate:
         return ServerCertificate(
-            f"{self._prefix}-server-certificate",
-            server=self._server,
-            config_dir=self._config.config_dir,
-            opts=self._after(state),
+            f"{self._prefix}-server-certificate", server=self._server, opts=self._after(state)
+        )
+
+    def _trust_pool(self, authority: CertificateAuthority, state: ServerState) -> TrustPool:
+        return TrustPool(
+            f"{self._prefix}-trust-pool", server=self._server, authority=authority, opts=self._after(state)
         )
 
     def _nixos_configuration(
-        self, authority: CertificateAuthority, server_certificate: ServerCertificate
+        self, settings: EdgeSettings, server_certificate: ServerCertificate, trust_pool: TrustPool
     ) -> NixosConfiguration:
         return NixosConfiguration(
             f"{self._prefix}-nixos",
             server=self._server,
-            config_dir=self._config.config_dir,
-            settings=settings_json(self._config),
-            proxy_port=self._config.proxy_port,
-            immich_port=self._config.immich_port,
-            authority=authority,
-            opts=self._after(server_certificate),
+            config=self._config,
+            opts=self._after(settings, server_certificate, trust_pool),
         )
 
     def _enrolments(
@@ -190,7 +199,6 @@ class ImmichExposure(pulumi.ComponentResource):
     def _check_from_outside(
         self,
         server_certificate: ServerCertificate,
-        nixos: NixosConfiguration,
         authority: CertificateAuthority,
         funnel: Funnel,
     ) -> ExposureCheck:
@@ -200,7 +208,6 @@ class ImmichExposure(pulumi.ComponentResource):
             domain=server_certificate.domain,
             config=self._config,
             keystore=self._keystore,
-            edge=nixos.digest,
             authority=authority,
             funnel=funnel,
             opts=self._after(funnel),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResul
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.config import ExposureConfig
+from components.edge_settings import settings_files
 from components.funnel import LEASE_SECONDS, Funnel
+from components.nixos_configuration import configuration_digest
 from components.outside_probe import (
     Answer,
     Credential,
@@ -22,9 +25,9 @@ from components.outside_probe import (
     UnansweredError,
     WrongAnswerError,
 )
-from components.preflight import server_of, server_props
 from components.refusal import told_plainly
-from components.remote_script import Server, script_text, sudo_line
+from components.remote_script import Server, script_text
+from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
 
 WAIT_FOR_DNS_SECONDS = 480
@@ -156,14 +159,14 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     ports = (int(props["funnelPort"]), int(props["proxyPort"]))
     script = script_text("funnel")
     try:
-        run_script(server, sudo_line("open", *ports, LEASE_SECONDS), script)
+        run_script(server, server.line("open", *ports, LEASE_SECONDS), script)
         lines = prove(
             _probe(props),
             _credentials(props),
             wait_seconds=_patience(props),
             drops=props["strangers"] == "drop",
         )
-        run_script(server, sudo_line("confirm", *_lease_end(props["until"])), script)
+        run_script(server, server.line("confirm", *_lease_end(props["until"])), script)
     except BaseException as error:
         _close(server, ports, error)
         raise
@@ -172,7 +175,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
 
 def _close(server: Server, ports: tuple[int, int], reason: BaseException) -> None:
     try:
-        run_script(server, sudo_line("close", *ports), script_text("funnel"))
+        run_script(server, server.line("close", *ports), script_text("funnel"))
     except SshError as unreachable:
         reason.add_note(f"The funnel could not be closed from here, its lease will: {unreachable}")
 
@@ -224,6 +227,13 @@ def open_until(config: ExposureConfig) -> str:
     return "always"
 
 
+def what_stands_behind_the_door(config: ExposureConfig) -> str:
+    """Return a short digest of all that answers a visitor; another one is a reason to look again."""
+    settings = "".join(file.text for file in settings_files(config))
+    home = f"{config.immich} {config.lan}"
+    return hashlib.sha256(f"{configuration_digest(config)}\n{home}\n{settings}".encode()).hexdigest()[:16]
+
+
 class ExposureCheck(pulumi.ComponentResource):
     """The proof from outside, and the confirmation that lets the funnel stay open.
 
@@ -242,7 +252,6 @@ class ExposureCheck(pulumi.ComponentResource):
         domain: pulumi.Output[str],
         config: ExposureConfig,
         keystore: KeystoreLocation,
-        edge: str,
         authority: CertificateAuthority,
         funnel: Funnel,
         opts: pulumi.ResourceOptions | None = None,
@@ -260,7 +269,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 **keystore.props(),
                 "expectDevice": bool(config.devices),
                 "strangers": config.strangers,
-                "edge": edge,
+                "edge": what_stands_behind_the_door(config),
                 # While one authority is trusted this is its fingerprint alone, as it always was.
                 "authority": authority.trusted.apply(",".join),
                 "opening": funnel.opening,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components.options import child_of
-from components.remote_script import Server, remote_script, sudo_line
+from components.remote_script import Server, remote_script
 
 LEASE_SECONDS = 600
 """How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""
@@ -30,14 +30,14 @@ class Funnel(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Funnel", name, {}, opts)
-        close = sudo_line("close", funnel_port, proxy_port)
+        close = server.line("close", funnel_port, proxy_port)
         # A command whose create fails is not in state, so nothing would ever run its delete. The guard is
         # in state before the funnel opens, and its delete closes whatever a failed opening left behind.
         self.guard = remote_script(
             f"{name}-guard",
             server,
             script="funnel",
-            create=sudo_line("status", funnel_port, proxy_port),
+            create=server.line("status", funnel_port, proxy_port),
             delete=close,
             opts=child_of(self, opts),
         )
@@ -45,9 +45,9 @@ class Funnel(pulumi.ComponentResource):
             f"{name}-door",
             server,
             script="funnel",
-            create=sudo_line("open", funnel_port, proxy_port, LEASE_SECONDS),
+            create=server.line("open", funnel_port, proxy_port, LEASE_SECONDS),
             delete=close,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.guard]),
         )
-        self.opening = self.door.stdout
+        self.opening = pulumi.Output.unsecret(self.door.stdout)
         self.register_outputs({"opening": self.opening})

@@ -1,102 +1,93 @@
-"""Step 5: Caddy, its filters and limits, and fail2ban, as NixOS configuration."""
+"""Step 5: the edge, its filters and limits as NixOS configuration, and a rebuild that undoes itself."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
+from collections.abc import Sequence
 
 import pulumi
 
-from components.certificate_authority import CertificateAuthority
+from components.config import ExposureConfig
+from components.config_home import ModuleWay
+from components.module_files import managed_files, module_digest
 from components.options import child_of
-from components.remote_script import SERVER_FILES, PayloadFile, Server, remote_script, script_text, sudo_line
-
-MODULE_FOLDER = "immich-exposure"
-"""Where, beside ``expose-immich.nix``, the module's own files lie in the server's configuration folder."""
-
-
-def server_files(settings: str) -> tuple[PayloadFile, ...]:
-    """Return the module and its plain files, with ``settings`` as settings.json.
-
-    The Go program comes last: its list of checksums is long, and what decides who gets in stands above it.
-    """
-    folders = ("fail2ban", "scripts")
-    plain = [SERVER_FILES / "Caddyfile", SERVER_FILES / "versions.json"]
-    plain += [
-        path for folder in folders for path in sorted((SERVER_FILES / folder).rglob("*")) if path.is_file()
-    ]
-    program = SERVER_FILES / "caddy"
-    sources = [path for path in sorted(program.glob("*.go")) if not path.name.endswith("_test.go")]
-    plain += [*sources, program / "go.mod", program / "go.sum"]
-    return (
-        _file(SERVER_FILES / "expose-immich.nix", "expose-immich.nix"),
-        PayloadFile(f"{MODULE_FOLDER}/settings.json", settings),
-        *(_file(path, f"{MODULE_FOLDER}/{path.relative_to(SERVER_FILES)}") for path in plain),
-    )
-
-
-def _file(source: Path, destination: str) -> PayloadFile:
-    return PayloadFile(destination, source.read_text(encoding="utf-8"))
-
-
-def digest(files: tuple[PayloadFile, ...]) -> str:
-    """Return a short hash of files and their places: the word by which a rebuild knows that it is due."""
-    text = json.dumps([[file.path, file.mode, file.text] for file in files])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+from components.remote_script import PayloadFile, Server, remote_script
 
 
 class NixosConfiguration(pulumi.ComponentResource):
-    """Our files in the server's configuration, the import swapped, and a rebuild that undoes itself.
+    """The module in the server's configuration, running: by our hand, from a flake, or by its owner's.
 
-    Destroying it puts ``lan-immich.nix`` back, rebuilds, and takes the files away.
+    Destroying it takes out what it has put in; Immich is at home again as before.
     """
-
-    digest: str
-    """Changes when anything that is built or run on the server changes; known at preview."""
 
     def __init__(
         self,
         name: str,
         *,
         server: Server,
-        config_dir: str,
-        settings: str,
-        proxy_port: int,
-        immich_port: int,
-        authority: CertificateAuthority,
+        config: ExposureConfig,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:NixosConfiguration", name, {}, opts)
-        child = child_of(self, opts)
-        payload = server_files(settings)
-        # The rebuild script is not among what it builds, yet a better script must run once, too.
-        self.digest = digest((*payload, PayloadFile("apply.sh", script_text("apply"))))
+        self._name, self._server, self._config = name, server, config
+        before: Sequence[pulumi.Resource] = []
+        if config.module is ModuleWay.MANAGED:
+            before = [self._files(child_of(self, opts))]
+        self._running(pulumi.ResourceOptions.merge(child_of(self, opts), _after(before)))
+        self.register_outputs({"digest": configuration_digest(config)})
 
-        files = remote_script(
-            f"{name}-files",
-            server,
+    def _files(self, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        return remote_script(
+            f"{self._name}-files",
+            self._server,
             script="files",
-            create=sudo_line("install", config_dir),
-            delete=sudo_line("remove", config_dir),
-            payload=payload,
-            opts=child,
+            create=self._server.line("install", self._config.config_dir),
+            delete=self._server.line("remove", self._config.config_dir),
+            payload=managed_files(self._config.immich, self._config.lan),
+            opts=opts,
         )
-        trust_pool = remote_script(
-            f"{name}-trust-pool",
-            server,
-            script="trust",
-            create=sudo_line("install"),
-            delete=sudo_line("remove"),
-            payload=authority.trusted_pem.apply(lambda pem: (PayloadFile("device-ca.crt", pem),)),
-            opts=child,
+
+    def _running(self, opts: pulumi.ResourceOptions) -> None:
+        create, delete = module_lines(self._server, self._config)
+        remote_script(
+            f"{self._name}-module",
+            self._server,
+            script="module",
+            create=create,
+            delete=delete,
+            # What is built is not among the script's arguments, and another one is the reason to run again.
+            note=f"The module's digest is {configuration_digest(self._config)}.",
+            opts=opts,
         )
-        self.rebuild = remote_script(
-            f"{name}-rebuild",
-            server,
-            script="apply",
-            create=sudo_line("apply", config_dir, proxy_port, immich_port, self.digest),
-            delete=sudo_line("restore", config_dir, immich_port),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[files, trust_pool]),
-        )
-        self.register_outputs({"digest": self.digest})
+
+
+def _after(resources: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions(depends_on=list(resources))
+
+
+def module_lines(server: Server, config: ExposureConfig) -> tuple[str, str]:
+    """Return the command lines that bring the module to run, and that take it back."""
+    immich = (config.proxy_port, config.immich.asked_address, config.immich.port)
+    upgrade = "yes" if config.allow_upgrade else "no"
+    if config.flake is not None:
+        where = (config.flake.directory, config.flake.host)
+        return server.line("flake", *where, *immich, upgrade), server.line("leave")
+    if config.module is ModuleWay.YOURS:
+        return server.line("yours", *immich), server.line("leave")
+    create = server.line("managed", config.config_dir, *immich, upgrade)
+    return create, server.line("restore", config.config_dir)
+
+
+def configuration_digest(config: ExposureConfig) -> str:
+    """Return a digest of all that a rebuild depends on; known at preview.
+
+    It is the module's own where the owner writes the rest, in a repository of theirs.
+    """
+    if config.module is ModuleWay.YOURS:
+        return module_digest()
+    return _digest(managed_files(config.immich, config.lan))
+
+
+def _digest(files: Sequence[PayloadFile]) -> str:
+    text = "".join(f"{file.path}\n{file.mode}\n{len(file.text)}\n{file.text}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.preflight_rules import Wanted, problems
+from components.config import ExposureConfig
+from components.config_home import ModuleWay
+from components.module_files import module_digest
+from components.preflight_rules import Wanted, problems, warnings
 from components.refusal import Refusal, told_plainly
-from components.remote_script import Server, script_text, sudo_line
+from components.remote_script import Server, script_text
+from components.server_props import server_of, server_props
 from components.ssh import run_script
+from pki.certificate import fingerprint, parse_certificate
+from pki.contents import AUTHORITY_STEMS
+
+OUTPUTS = ("domain", "tailscaleVersion", "warnings")
 
 
 class PreflightError(Refusal):
@@ -25,6 +34,11 @@ class _Provider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("preflight", examine(props))
 
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        changed = any(_olds.get(key) != value for key, value in _news.items() if key not in OUTPUTS)
+        # What was not as it should be is looked at again.
+        return DiffResult(changes=changed or bool(_olds.get("warnings")))
+
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         refuse_moving(_olds, _news)
@@ -37,7 +51,7 @@ def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
     No command is ever replaced, so what is left behind would stay open, and no run would know of it any more.
     A new address of the same machine (its host key tells) and a machine that was set up anew are fine.
 
-    Raises ``PreflightError`` for another server or another ``configDir``.
+    Raises ``PreflightError`` for another server, another ``configDir`` or another way in for the module.
     """
     if olds["host"] != news["host"] and olds["hostKey"] != news["hostKey"]:
         raise PreflightError(
@@ -45,7 +59,12 @@ def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
             "run pulumi destroy first, which still goes to the old server. If that one is gone for good, "
             "forget it with pulumi stack rm --force --preserve-config; the keystore stays."
         )
-    if olds["configDir"] != news["configDir"]:
+    if olds["module"] != news["module"]:
+        raise PreflightError(
+            f"Immich is exposed with module: {olds['module']}, and nothing would take that back once it is "
+            f"{news['module']}; run pulumi destroy first, then pulumi up."
+        )
+    if olds["module"] == ModuleWay.MANAGED and olds["configDir"] != news["configDir"]:
         raise PreflightError(
             f"The configuration in {olds['configDir']} exposes Immich, and nothing would restore it once "
             f"configDir is {news['configDir']}; run pulumi destroy first."
@@ -57,12 +76,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
 
     Raises ``SshError`` when the server cannot be asked and ``PreflightError`` when it is not ready.
     """
-    wanted = Wanted(
-        config_dir=props["configDir"],
-        immich_port=int(props["immichPort"]),
-        proxy_port=int(props["proxyPort"]),
-        funnel_port=int(props["funnelPort"]),
-    )
+    wanted = wanted_of(props)
     facts = _facts(server_of(props), wanted)
     found = problems(facts, wanted)
     if found:
@@ -73,11 +87,48 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         **props,
         "domain": facts["tailscale"]["CertDomains"][0],
         "tailscaleVersion": facts["tailscaleVersion"],
+        "warnings": warnings(facts, wanted),
     }
 
 
+def wanted_of(props: dict[str, Any]) -> Wanted:
+    """Return what the facts are held against; numbers come back from the engine as floats."""
+    return Wanted(
+        config_dir=props["configDir"],
+        module=ModuleWay(props["module"]),
+        flake_dir=props.get("flakeDir"),
+        module_digest=props.get("moduleDigest"),
+        immich_address=props.get("immichAddress"),
+        immich_port=int(props["immichPort"]),
+        immich_managed=props["immichManaged"],
+        lan=props["lan"],
+        proxy_port=int(props["proxyPort"]),
+        funnel_port=int(props["funnelPort"]),
+        authorities=authorities_in(Path(props["keystore"])),
+        take_over=props["takeOver"],
+    )
+
+
+def authorities_in(keystore: Path) -> tuple[str, ...]:
+    """Return the fingerprints of the authorities in a keystore, which may not exist yet; no key is opened."""
+    found = []
+    for stem in AUTHORITY_STEMS:
+        try:
+            found.append(fingerprint(parse_certificate((keystore / f"{stem}.crt").read_bytes())))
+        except (OSError, ValueError):
+            continue  # the certificate authority's own step says what is wrong with it
+    return tuple(found)
+
+
 def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
-    command = sudo_line("facts", wanted.config_dir, wanted.immich_port, wanted.proxy_port)
+    command = server.line(
+        "facts",
+        wanted.config_dir,
+        wanted.flake_dir or "-",
+        wanted.immich_address or "-",
+        wanted.immich_port,
+        wanted.proxy_port,
+    )
     answer = run_script(server, command, script_text("preflight"))
     try:
         facts = json.loads(answer)
@@ -91,40 +142,20 @@ def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
     return facts
 
 
-def server_props(server: Server) -> dict[str, pulumi.Input[Any]]:
-    """Return the connection as plain properties of a dynamic resource; a path, never a key."""
-    return {
-        "host": server.host,
-        "port": server.port,
-        "user": server.user,
-        "hostKey": server.host_key,
-        "privateKeyFile": server.private_key_file,
-    }
-
-
-def server_of(props: dict[str, Any]) -> Server:
-    """Return the connection that ``server_props`` wrote; numbers come back from the engine as floats."""
-    return Server(
-        host=props["host"],
-        port=int(props["port"]),
-        user=props["user"],
-        host_key=props["hostKey"],
-        private_key_file=props.get("privateKeyFile"),
-    )
-
-
 class _Preflight(Resource, module="immich", name="Preflight"):
     domain: pulumi.Output[str]
     tailscaleVersion: pulumi.Output[str]
+    warnings: pulumi.Output[list[str]]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, "domain": None, "tailscaleVersion": None}, opts)
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
 
 
 class Preflight(pulumi.ComponentResource):
     """Reads the server, never writes, and fails with every problem at once.
 
-    It runs when the exposure is created and again whenever the connection or the ports change.
+    It runs when the exposure is created and again whenever the connection, the ports or the way in change, or
+    when something was worth a warning.
     """
 
     domain: pulumi.Output[str]
@@ -135,23 +166,40 @@ class Preflight(pulumi.ComponentResource):
         name: str,
         *,
         server: Server,
-        config_dir: str,
-        immich_port: int,
-        proxy_port: int,
-        funnel_port: int,
+        config: ExposureConfig,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Preflight", name, {}, opts)
         self.facts = _Preflight(
             f"{name}-facts",
-            {
-                **server_props(server),
-                "configDir": config_dir,
-                "immichPort": immich_port,
-                "proxyPort": proxy_port,
-                "funnelPort": funnel_port,
-            },
+            {**server_props(server), **wanted_props(config)},
             pulumi.ResourceOptions(parent=self),
         )
+        self.facts.warnings.apply(_warn)
         self.domain = self.facts.domain
         self.register_outputs({"domain": self.domain})
+
+
+def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
+    """Return the properties that ``wanted_of`` reads."""
+    # Whoever has the module in a repository of their own must have this version of it.
+    theirs = config.module is ModuleWay.YOURS and config.flake is None
+    return {
+        "configDir": config.config_dir,
+        "module": config.module,
+        "flakeDir": config.flake.directory if config.flake else None,
+        "moduleDigest": module_digest() if theirs else None,
+        "immichAddress": config.immich.address,
+        "immichPort": config.immich.port,
+        "immichManaged": config.immich.managed,
+        "lan": config.lan,
+        "proxyPort": config.proxy_port,
+        "funnelPort": config.funnel_port,
+        "keystore": config.keystore,
+        "takeOver": config.take_over,
+    }
+
+
+def _warn(sentences: list[str] | None) -> None:
+    for sentence in sentences or ():
+        pulumi.warn(sentence)

@@ -6,23 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.config_home import ModuleWay
 from components.version_floors import load, parse_version
 
 LOWEST_NIXOS = (26, 5)
 """The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
 
 NEEDED_DISK_KIB = 1024 * 1024
-"""One GiB in the Nix store: a Caddy build and one more system generation."""
+"""One GiB in the Nix store: the build of the edge and one more system generation."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The configured values that the facts are held against."""
+    """The configured values that the facts are held against.
+
+    `module_digest` is the version that the owner's own repository must have; None where it may be any.
+    `authorities` are the fingerprints of those in the operator's keystore.
+    """
 
     config_dir: str
+    module: ModuleWay
+    flake_dir: str | None
+    module_digest: str | None
+    immich_address: str | None
     immich_port: int
+    immich_managed: bool
+    lan: str
     proxy_port: int
     funnel_port: int
+    authorities: tuple[str, ...]
+    take_over: bool
 
 
 def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -33,14 +46,34 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     return [
         *_nixos_version(facts),
         *_missing_commands(facts),
-        *_configuration(facts, wanted),
+        *_theirs(facts),
+        *_way_in(facts, wanted),
+        *_another_stack(facts, wanted),
         *_tailscale_version(facts),
         *_tailnet(facts, wanted),
         *_port(facts, wanted),
         *_funnel_port(facts, wanted),
-        *_immich(facts, wanted),
-        *_disk(facts),
+        *_immich(facts),
+        *_disk(facts, wanted),
     ]
+
+
+def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Return what does not stop the run, but is not as it should be."""
+    if _part(facts, "immich").get("ping"):
+        return []
+    address = wanted.immich_address or "127.0.0.1 or ::1"
+    return [
+        f"Immich does not answer on the server at {address}, port {wanted.immich_port}. All is prepared, "
+        "but the funnel opens only when it answers: start Immich, or correct immich.address and "
+        "immich.port, and run pulumi up again."
+    ]
+
+
+def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a group of facts; empty where the server could not tell."""
+    part = facts.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _nixos_version(facts: Mapping[str, Any]) -> list[str]:
@@ -62,18 +95,113 @@ def _missing_commands(facts: Mapping[str, Any]) -> list[str]:
     return [f"The server lacks the commands {', '.join(missing)}; add them to environment.systemPackages."]
 
 
+def _theirs(facts: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{path} on the server is somebody else's (it lacks the mark of this project), and nothing of "
+        "yours is ever overwritten; rename it or move it away."
+        for path in facts.get("theirs") or ()
+    ]
+
+
+def _way_in(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a server into whose configuration the module cannot get in the chosen way."""
+    if wanted.flake_dir is not None:
+        return _flake(facts, wanted.flake_dir)
+    if wanted.module is ModuleWay.YOURS:
+        return _module_of_yours(facts, wanted)
+    return _configuration(facts, wanted)
+
+
+def _flake(facts: Mapping[str, Any], directory: str) -> list[str]:
+    if _part(facts, "flake").get("exists"):
+        return []
+    return [
+        f"There is no {directory}/flake.nix on the server; correct flake (DIR#HOST), or leave it out when "
+        "the system is not built from a flake there."
+    ]
+
+
 def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    configuration = facts.get("configuration", {})
-    path = f"{wanted.config_dir}/configuration.nix"
+    configuration = _part(facts, "configuration")
+    path = configuration.get("path") or f"{wanted.config_dir}/configuration.nix"
     if not configuration.get("exists"):
-        return [f"There is no {path} on the server; set configDir to the folder that holds it."]
-    imports = (configuration.get("lanImport"), configuration.get("exposeImport"))
-    if "active" not in imports:
         return [
-            f"The imports of {path} name neither ./lan-immich.nix nor ./expose-immich.nix; "
-            "add ./lan-immich.nix (the module that runs Immich on the LAN) to the imports list."
+            f"There is no {wanted.config_dir}/configuration.nix on the server; set configDir to the folder "
+            "that holds it, flake to the flake that the system is built from, or module: yours when "
+            "another machine builds it."
         ]
-    return []
+    if configuration.get("flakeBeside"):
+        return [
+            f"A flake.nix lies beside {path}, and nixos-rebuild takes that flake instead; set flake to its "
+            f"folder and host (`flake: {wanted.config_dir}#HOST`), or module: yours when another machine "
+            "builds it."
+        ]
+    imported = any(configuration.get(name) == "active" for name in ("ourImport", "lanImport"))
+    if imported or configuration.get("importList"):
+        return []
+    return [
+        f"{path} has no list of imports that a line can be added to. Write "
+        "`imports = [ ./immich-exposure ];` at its top level, or add ./immich-exposure where the imports are "
+        "made; then run pulumi up, which brings that folder."
+    ]
+
+
+HOW_TO_HAVE_THE_MODULE = (
+    "in a flake, add this project as the input immich-exposure and immich-exposure.nixosModules.default "
+    "to the modules of the system; elsewhere, run `make module DIR=...` with a folder of your repository "
+    "and import that folder"
+)
+
+
+def _module_of_yours(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a running system that lacks the module, has another version of it, or other options."""
+    module = _part(facts, "module")
+    if not module:
+        return [
+            f"The running system lacks the module: {HOW_TO_HAVE_THE_MODULE}. Set "
+            "`services.immich-exposure.enable = true;`, deploy, and run pulumi up again."
+        ]
+    if wanted.module_digest is not None and module.get("digest") != wanted.module_digest:
+        seen, here = str(module.get("digest"))[:12], wanted.module_digest[:12]
+        return [
+            f"The running system has another version of the module ({seen}) than this project ({here}); "
+            "update the flake's input (nix flake update immich-exposure) or run `make module DIR=...` "
+            "again, deploy, and run pulumi up again."
+        ]
+    return [
+        f"The module on the server has {option} = {seen}, and this stack says {configured}; make them "
+        f"equal: set services.immich-exposure.{option} in your configuration and deploy, or {key} of this "
+        "stack."
+        for option, key, seen, configured in _options(module, wanted)
+        if seen != configured
+    ]
+
+
+def _options(module: Mapping[str, Any], wanted: Wanted) -> list[tuple[str, str, str, str]]:
+    """Return option, key, the server's value and this stack's, of what both have to say."""
+    address, _, port = str(module.get("immich", "")).rpartition(":")
+    managed = str(module.get("managed")).lower(), str(wanted.immich_managed).lower()
+    options = [
+        ("lan", "lan", str(module.get("lan")), str(wanted.lan)),
+        ("immich.managed", "immich.managed", *managed),
+        ("immich.port", "immich.port", port, str(wanted.immich_port)),
+    ]
+    if wanted.immich_address is not None:
+        options.append(("immich.address", "immich.address", address.strip("[]"), wanted.immich_address))
+    return options
+
+
+def _another_stack(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a server whose devices this keystore knows nothing of: they would all be shut out, unsaid."""
+    on_the_server = set(facts.get("authorities") or ())
+    if not on_the_server or wanted.take_over or on_the_server & set(wanted.authorities):
+        return []
+    owner = facts.get("owner") or "unknown"
+    return [
+        f"The server is exposed already, by the stack {owner}, with a certificate authority that is not in "
+        "this keystore; its devices would be shut out. Run pulumi destroy there first, bring the keystore "
+        "of that exposure here, or set takeOver: true to put this stack in its place."
+    ]
 
 
 def _tailscale_version(facts: Mapping[str, Any]) -> list[str]:
@@ -141,10 +269,16 @@ def funnel_port_allowed(capabilities: Mapping[str, Any], port: int) -> bool:
 
 
 def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    owner = facts.get("proxyPortOwner")
-    if not owner:
+    owner = str(facts.get("proxyPortOwner") or "")
+    if not owner or _goes_with_the_swap(owner, facts, wanted):
         return []
     return [f"Port {wanted.proxy_port} is taken on the server ({owner}); set proxyPort to a free port."]
+
+
+def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Tell whether it is the Caddy of the owner's own ./expose-immich.nix, which the module replaces."""
+    swapped = _part(facts, "configuration").get("exposeImport") == "active"
+    return wanted.module is ModuleWay.MANAGED and swapped and '"caddy"' in owner
 
 
 def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -166,17 +300,10 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     ]
 
 
-def _immich(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    immich = facts.get("immich", {})
-    port = immich.get("port", wanted.immich_port)
-    if port != wanted.immich_port:
-        return [
-            f"Immich is exposed with its port {port}, and `pulumi destroy` looks for it there on the LAN; "
-            f"to make it {wanted.immich_port}, set immichPort back, run `pulumi destroy`, change the port in "
-            "lan-immich.nix, and then set immichPort and run `pulumi up`."
-        ]
+def _immich(facts: Mapping[str, Any]) -> list[str]:
+    immich = _part(facts, "immich")
     if not immich.get("ping"):
-        return [f"Immich does not answer on port {port} of the server; start it or set immichPort."]
+        return []  # a warning: it may be started by hand, after its drive was unlocked
     if immich.get("initialized") is not True:
         return [
             "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on "
@@ -192,16 +319,18 @@ def _immich_version(text: object) -> list[str]:
         return []
     known = ", ".join(reason.id for reason in floor.because)
     return [
-        f"Immich {text} has known faults in what visitors see ({known}); set services.immich.package to "
-        f"version {floor.lowest_text()} or newer."
+        f"Immich {text} has known faults in what visitors see ({known}); upgrade it to version "
+        f"{floor.lowest_text()} or newer (services.immich.package, or the container's image)."
     ]
 
 
-def _disk(facts: Mapping[str, Any]) -> list[str]:
-    free = facts.get("diskFreeKiB", {})
+def _disk(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    if wanted.module is ModuleWay.YOURS and wanted.flake_dir is None:
+        return []  # nothing is built
+    free = _part(facts, "diskFreeKiB")
     return [
         f"Only {int(kib) // 1024} MiB are free on {path}; at least {NEEDED_DISK_KIB // 1024} MiB are needed: "
         "run sudo nix-collect-garbage --delete-older-than 30d on the server."
         for path, kib in sorted(free.items())
-        if path == "/nix" and int(kib) < NEEDED_DISK_KIB
+        if path == "/nix" and kib is not None and int(kib) < NEEDED_DISK_KIB
     ]

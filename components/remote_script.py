@@ -7,11 +7,13 @@ an older version opened, and ``pulumi preview --diff`` shows a reviewer the very
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
 from pulumi_command import remote
+
+from components.shown_text import ShownText
 
 SERVER_FILES = Path(__file__).resolve().parent.parent / "server"
 """The folder that holds, as plain files, all that may land on the server."""
@@ -28,23 +30,54 @@ class PayloadFile:
     mode: str = "0644"
 
 
+SCRIPT_BEGINS = "#immich-exposure"
+"""The line between a password and the script, both on standard input. To sh it is a comment."""
+
+# sudo reads the password's line, or leaves it where it needs none; what is in front of the mark is skipped.
+_PAST_THE_PASSWORD = (
+    f'while IFS= read -r line; do [ "$line" = "{SCRIPT_BEGINS}" ] && break; done; exec sh -s -- "$@"'
+)
+
+
+def _words(verb: str, *arguments: str | int) -> str:
+    return " ".join(shlex.quote(word) for word in (verb, *map(str, arguments)))
+
+
+def root_line(verb: str, *arguments: str | int) -> str:
+    """Return the command line that runs a script given on standard input, for a user who is root."""
+    return f"sh -s -- {_words(verb, *arguments)}"
+
+
 def sudo_line(verb: str, *arguments: str | int) -> str:
     """Return the command line that runs a script given on standard input as root.
 
     ``-n`` makes sudo fail at once instead of waiting for a password that nobody can type.
     """
-    words = (verb, *(str(argument) for argument in arguments))
-    return "sudo -n sh -s -- " + " ".join(shlex.quote(word) for word in words)
+    return f"sudo -n sh -s -- {_words(verb, *arguments)}"
 
 
-def script_text(script: str, payload: tuple[PayloadFile, ...] = ()) -> str:
-    """Return ``lib.sh``, the payload and ``<script>.sh`` as one text for ``sh -s``.
+def password_line(verb: str, *arguments: str | int) -> str:
+    """Return the command line for a sudo that asks; what ``with_password`` returns goes to standard input.
+
+    ``-S`` reads from there, ``-k`` asks afresh, so that a password that is wrong is noticed each time.
+    """
+    return f"sudo -k -S -p '' sh -c {shlex.quote(_PAST_THE_PASSWORD)} sh {_words(verb, *arguments)}"
+
+
+def with_password(password: str, text: str) -> str:
+    """Return the standard input for ``password_line``."""
+    return f"{password}\n{SCRIPT_BEGINS}\n{text}"
+
+
+def script_text(script: str, payload: tuple[PayloadFile, ...] = (), note: str = "") -> str:
+    """Return ``lib.sh``, a note, the payload and ``<script>.sh`` as one text for ``sh -s``.
 
     Raises ``ValueError`` when a payload file cannot be carried without changing a byte of it.
     """
     library = (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
     body = (SERVER_FILES / "scripts" / f"{script}.sh").read_text(encoding="utf-8")
-    return "\n".join(part for part in (library, _payload_function(payload), body) if part)
+    comment = f"# {note}\n" if note else ""
+    return "\n".join(part for part in (library, comment, _payload_function(payload), body) if part)
 
 
 def _payload_function(payload: tuple[PayloadFile, ...]) -> str:
@@ -68,7 +101,8 @@ class Server:
     """How the operator reaches the server: an address, a pinned host key, and a key file or an agent.
 
     ``private_key_file`` is the path as configured (relative ones start at the project), ``None`` means the
-    SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``.
+    SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
+    secret output in the program and its text in a provider; ``None`` means that sudo asks for none.
     """
 
     host: str
@@ -76,6 +110,15 @@ class Server:
     user: str
     host_key: str
     private_key_file: str | None
+    sudo_password: pulumi.Output[str] | str | None = field(default=None, repr=False)
+
+    def line(self, verb: str, *arguments: str | int) -> str:
+        """Return the command line that runs a script given on standard input as root; never a secret."""
+        if self.user == "root":
+            return root_line(verb, *arguments)
+        if self.sudo_password is None:
+            return sudo_line(verb, *arguments)
+        return password_line(verb, *arguments)
 
     def connection(self) -> remote.ConnectionArgs:
         """Return the connection of a ``remote.Command``; built in this one place, always as one secret.
@@ -107,24 +150,37 @@ def remote_script(
     update: pulumi.Input[str] | None = None,
     delete: pulumi.Input[str] | None = None,
     payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
+    note: str = "",
     opts: pulumi.ResourceOptions,
 ) -> remote.Command:
     """Return the command resource that runs ``server/scripts/<script>.sh`` over SSH.
 
     ``update`` is the same as ``create`` unless given: the scripts are idempotent, and a command without
     ``update`` would be replaced, which runs the new ``create`` and then the old ``delete``: the opposite
-    of what an exposure needs. For the same reason nothing here ever sets ``triggers``.
+    of what an exposure needs. For the same reason nothing here ever sets ``triggers``; what a script must
+    run for again goes into ``note``, a line that it carries as a comment.
     Standard error carries the progress lines, standard output the result.
     """
-    text = pulumi.Output.from_input(payload).apply(lambda files: script_text(script, files))
+    text = pulumi.Output.from_input(payload).apply(lambda files: script_text(script, files, note))
     return remote.Command(
         name,
         connection=server.connection(),
         create=create,
         update=create if update is None else update,
         delete=delete,
-        stdin=text,
+        stdin=_standard_input(name, server, text, opts),
         logging=remote.Logging.STDERR,
         add_previous_output_in_env=False,
         opts=opts,
     )
+
+
+def _standard_input(
+    name: str, server: Server, text: pulumi.Output[str], opts: pulumi.ResourceOptions
+) -> pulumi.Output[str]:
+    """Return the standard input; where a password hides it from previews, the text is shown beside it."""
+    if server.sudo_password is None or server.user == "root":
+        return text
+    ShownText(f"{name}-text", text, pulumi.ResourceOptions(parent=opts.parent))
+    both = pulumi.Output.all(password=server.sudo_password, text=text)
+    return pulumi.Output.secret(both.apply(lambda values: with_password(values["password"], values["text"])))

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from components.options import child_of
-from components.remote_script import Server, remote_script, sudo_line
+from components.remote_script import Server, remote_script
 
 
 class ServerCertificate(pulumi.ComponentResource):
@@ -24,19 +24,18 @@ class ServerCertificate(pulumi.ComponentResource):
     fingerprint: pulumi.Output[str]
     """SHA-256 of the certificate that was fetched, lower-case hexadecimal."""
 
-    def __init__(
-        self, name: str, *, server: Server, config_dir: str, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("immich-exposure:index:ServerCertificate", name, {}, opts)
         self.command = remote_script(
             f"{name}-files",
             server,
             script="certificate",
-            create=sudo_line("issue", config_dir),
-            delete=sudo_line("remove", config_dir),
+            create=server.line("issue"),
+            delete=server.line("remove"),
             opts=child_of(self, opts),
         )
-        answer = self.command.stdout.apply(json.loads)
+        # The name and the certificate are public, even where a password went in with the script.
+        answer = pulumi.Output.unsecret(self.command.stdout).apply(json.loads)
         self.domain = answer.apply(lambda value: str(value["domain"]))
         self.fingerprint = answer.apply(lambda value: leaf_fingerprint(value["certificatePem"]))
         self.register_outputs({"domain": self.domain, "fingerprint": self.fingerprint})

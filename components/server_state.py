@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pulumi
 
 from components.options import child_of
-from components.remote_script import Server, remote_script, sudo_line
+from components.remote_script import Server, remote_script
 
 
 class ServerState(pulumi.ComponentResource):
@@ -15,6 +15,7 @@ class ServerState(pulumi.ComponentResource):
 
     When it is there already at its creation, the state of an earlier exposure was lost, and with it who is
     enrolled. Then every device goes that is not among ``devices``, or a lost phone would stay for ever.
+    ``owner`` is noted down, so that the next who would expose this server learns who has done so.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class ServerState(pulumi.ComponentResource):
         name: str,
         *,
         server: Server,
+        owner: str,
         devices: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -30,9 +32,9 @@ class ServerState(pulumi.ComponentResource):
             f"{name}-folder",
             server,
             script="state",
-            create=sudo_line("begin", *devices),
-            update=sudo_line("prepare"),
-            delete=sudo_line("remove"),
+            create=server.line("begin", owner, *devices),
+            update=server.line("prepare"),
+            delete=server.line("remove"),
             # The list matters at creation alone; afterwards each device's enrolment is its own resource.
             opts=pulumi.ResourceOptions.merge(
                 child_of(self, opts), pulumi.ResourceOptions(ignore_changes=["create"])

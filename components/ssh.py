@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from components.refusal import Refusal
-from components.remote_script import Server
+from components.remote_script import Server, with_password
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -24,12 +24,14 @@ class SshError(Refusal):
 
 
 def run_script(server: Server, command: str, text: str, *, timeout_seconds: int = 300) -> str:
-    """Run ``command`` on the server with ``text`` as standard input and return its standard output.
+    """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
 
     Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
     use sudo, and for a script that fails (its own last sentence is the message).
     """
     _refuse_dead_agent()
+    if isinstance(server.sudo_password, str) and server.user != "root":
+        text = with_password(server.sudo_password, text)
     with tempfile.TemporaryDirectory(prefix="immich-exposure-") as folder:
         known_hosts = Path(folder) / "known_hosts"
         known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
@@ -80,19 +82,35 @@ def ssh_argv(server: Server, known_hosts: Path) -> list[str]:
 def explain(server: Server, returncode: int, stderr: str) -> str:
     """Return one full sentence with the remedy for a failed call.
 
-    255 is ssh's own failure; 1 with sudo's words is a user who may not become root without a password;
-    all else is the script's own error, whose sentence stands on the last line.
+    255 is ssh's own failure; 1 with sudo's words at the end is a user who may not become root, or a wrong
+    password; all else is the script's own error, whose sentence stands on the last line. sudo also warns, of
+    a host name that it cannot resolve, say, and goes on: so only its last word counts.
     """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
     if returncode == 255:
         return _explain_ssh(server, stderr, last)
-    if any(line.startswith("sudo:") for line in lines):
-        return (
-            f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); "
-            "set security.sudo.wheelNeedsPassword = false for this user's group or add a NOPASSWD rule."
-        )
+    if last.startswith("sudo:") or "is not in the sudoers file" in last or "may not run sudo" in last:
+        return _explain_sudo(server, last)
     return last
+
+
+def _explain_sudo(server: Server, last: str) -> str:
+    if server.sudo_password is None:
+        return (
+            f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); set "
+            "sudoPassword by `pulumi config set --secret sudoPassword`, let wheel do without "
+            "(security.sudo.wheelNeedsPassword = false), or use sshUser root."
+        )
+    if "password" in last:
+        return (
+            f"sudo on {server.host} does not take the sudoPassword for the user {server.user} ({last}); "
+            "set the right one by `pulumi config set --secret sudoPassword`."
+        )
+    return (
+        f"The user {server.user} may not use sudo on {server.host} ({last}); name a user of the group "
+        "wheel in sshUser, or root."
+    )
 
 
 def _explain_ssh(server: Server, stderr: str, last: str) -> str:

@@ -7,6 +7,8 @@ fixed keys a reviewer sees the one line that changes.
 from __future__ import annotations
 
 from components.config import ExposureConfig
+from components.config_home import Lan, ModuleWay
+from components.nixos_configuration import configuration_digest
 from components.surface_table import SETTING_OF_ITS_OWN, load
 
 Words = dict[str, list[str]]
@@ -27,7 +29,17 @@ def what_becomes_public(config: ExposureConfig) -> Words:
         or ["nobody"],
         "limits of one address": _limits(config),
         "until": [_until(config)],
+        "at home": _at_home(config),
+        "how it gets in": _way_in(config),
     }
+
+
+def what_to_set_in_immich(url: str) -> str:
+    """Return what makes Immich write links that open outside; nothing else of Immich's is touched."""
+    return (
+        f"Administration, Settings, Server settings: External domain = {url} "
+        "(else the links that people copy hold the address at home)"
+    )
 
 
 def _links(config: ExposureConfig) -> tuple[list[str], list[str]]:
@@ -61,3 +73,37 @@ def _until(config: ExposureConfig) -> str:
     if config.lease_hours is not None:
         return f"the server closes the funnel by itself {config.lease_hours} hours after it was opened"
     return "pulumi destroy closes the funnel"
+
+
+def _at_home(config: ExposureConfig) -> list[str]:
+    """Return who loses Immich at home while the funnel is open."""
+    port = config.immich.port
+    if not config.immich.managed:
+        return ["nothing changes: Immich is reached as before, by its own address"]
+    if config.lan is Lan.KEEP:
+        return [f"nothing changes: Immich's port {port} stays as it is, past the edge and its bans"]
+    return [
+        f"while the funnel is open, nobody reaches Immich's port {port} on the LAN or VPN address",
+        f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)",
+        "when the funnel shuts, Immich is there again, by itself",
+        "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
+    ]
+
+
+def _way_in(config: ExposureConfig) -> list[str]:
+    """Return what is written to the server's configuration, and what a rebuild costs."""
+    version = configuration_digest(config)[:12]
+    cost = "the first build compiles Caddy on the server: on a Raspberry Pi up to an hour, within 1 GB"
+    if config.flake is not None:
+        return [f"{config.flake} is built when its system lacks the module; no file is written", cost]
+    if config.module is ModuleWay.YOURS:
+        return [
+            "the module is in your own repository; no Nix file is written and nothing is built",
+            f"the running system must have module {version}",
+        ]
+    return [
+        f"one line of the imports in {config.config_dir}/configuration.nix, and a folder beside that file",
+        "pulumi destroy puts every byte of it back",
+        f"the server's configuration will be rebuilt, with module {version}",
+        cost,
+    ]

@@ -1,0 +1,95 @@
+"""The settings that the edge reads when it starts or reloads: no change of them rebuilds anything.
+
+`edge_environment` and `bans_configuration` are pure; `EdgeSettings` brings both files to the server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pulumi
+
+from components.config import ExposureConfig
+from components.options import child_of
+from components.remote_script import PayloadFile, Server, remote_script
+
+PREFIX = "IMMICH_EXPOSURE_"
+"""Before every name that the Caddyfile takes from its environment."""
+
+
+def edge_environment(config: ExposureConfig) -> str:
+    """Return edge.env: `KEY=VALUE` lines in a fixed order, which systemd reads as they stand.
+
+    Raises ``ValueError`` for a value that systemd or Caddy would read otherwise than it stands there.
+    """
+    limits = config.rate_limits
+    values: dict[str, str | int] = {
+        "PROXY_PORT": config.proxy_port,
+        "STRANGERS": config.strangers,
+        "UPLOADS": _switch(config.uploads),
+        "UPLOAD_SIZE": f"{config.upload_megabytes}MB",
+        **{f"FEATURE_{name.upper()}": _switch(on) for name, on in sorted(config.features.items())},
+        "REQUESTS": limits.requests,
+        "REQUESTS_WINDOW": f"{limits.window_seconds}s",
+        "PASSWORD_ATTEMPTS": limits.password_attempts,
+        "PASSWORD_WINDOW": f"{limits.password_window_seconds}s",
+        "BUNDLES": limits.bundles,
+        "BUNDLES_WINDOW": f"{limits.bundle_window_seconds}s",
+        "BAN_PREFIX": config.bans.ipv6_prefix,
+    }
+    return "".join(f"{line}\n" for line in _lines(values))
+
+
+def _lines(values: Mapping[str, str | int]) -> list[str]:
+    for name, value in values.items():
+        # Quotes, blanks, `$`, `#` and backslashes mean something in an EnvironmentFile (systemd.exec(5)).
+        if not re.fullmatch(r"[A-Za-z0-9.-]+", str(value)):
+            raise ValueError(f"{PREFIX}{name} may hold letters, digits, dots and dashes only, not {value!r}.")
+    return [f"{PREFIX}{name}={value}" for name, value in values.items()]
+
+
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def bans_configuration(config: ExposureConfig) -> str:
+    """Return bans.conf, which the configuration of the exposure's own fail2ban includes."""
+    bans = config.bans
+    lines = ("[DEFAULT]", f"maxretry = {bans.max_retry}", f"findtime = {bans.find_time}")
+    return "\n".join((*lines, f"bantime = {bans.ban_time}")) + "\n"
+
+
+def settings_files(config: ExposureConfig) -> tuple[PayloadFile, ...]:
+    """Return both files."""
+    return (
+        PayloadFile("edge.env", edge_environment(config)),
+        PayloadFile("bans.conf", bans_configuration(config)),
+    )
+
+
+class EdgeSettings(pulumi.ComponentResource):
+    """Ports, features, limits and ban times on the server, taken over by a reload.
+
+    Settings that the edge refuses are put back by the script, and the run fails.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        config: ExposureConfig,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:EdgeSettings", name, {}, opts)
+        remote_script(
+            f"{name}-files",
+            server,
+            script="settings",
+            create=server.line("install"),
+            delete=server.line("remove"),
+            payload=settings_files(config),
+            opts=child_of(self, opts),
+        )
+        self.register_outputs({})

@@ -1,0 +1,135 @@
+"""The NixOS module as plain files: which they are, their digest, and how a repository gets them.
+
+`python -m components.module_files DIR` exports the module to DIR, for a configuration in a repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from components.config_home import Immich, Lan
+from components.remote_script import SERVER_FILES, PayloadFile
+
+FOLDER = "immich-exposure"
+"""The module's folder beside configuration.nix."""
+
+MARK = ".immich-exposure"
+"""The file that says that a folder is ours; what lacks it is never replaced or removed."""
+
+MADE_BY = "# Made by immich-exposure; do not edit, because the next run writes it anew."
+"""The first line of every Nix file that is written for a configuration."""
+
+
+class ExportError(RuntimeError):
+    """The folder cannot be written to; the message is a full sentence with the remedy."""
+
+
+def module_files() -> tuple[PayloadFile, ...]:
+    """Return the files that make the module, the ones that decide who gets in first.
+
+    They are the same for everybody: what an owner sets comes from options or is read on the server.
+    """
+    return tuple(
+        PayloadFile(path.relative_to(SERVER_FILES).as_posix(), path.read_text(encoding="utf-8"))
+        for path in _paths()
+    )
+
+
+def _paths() -> Iterator[Path]:
+    yield SERVER_FILES / "Caddyfile"
+    yield SERVER_FILES / "versions.json"
+    yield from sorted((SERVER_FILES / "nix").glob("*.nix"))
+    yield from (
+        path
+        for path in sorted((SERVER_FILES / "fail2ban").rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    yield from sorted((SERVER_FILES / "scripts").glob("*.sh"))
+    program = SERVER_FILES / "caddy"
+    yield from (path for path in sorted(program.glob("*.go")) if not path.name.endswith("_test.go"))
+    yield program / "go.mod"
+    yield program / "go.sum"
+
+
+def digest(files: Sequence[PayloadFile]) -> str:
+    """Return the SHA-256 over all files, which `immich-exposure module` prints on a server that has them."""
+    lines = [f"{file.path} {hashlib.sha256(file.text.encode()).hexdigest()}\n" for file in files]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def module_digest() -> str:
+    """Return the digest of the module in this folder."""
+    return digest(module_files())
+
+
+def default_nix(immich: Immich, lan: Lan) -> str:
+    """Return default.nix for `module: managed`: it imports the module and switches it on."""
+    options = ["enable = true;", f'lan = "{lan}";', f"immich.managed = {str(immich.managed).lower()};"]
+    if not immich.managed:
+        options += [f'immich.address = "{immich.address}";', f"immich.port = {immich.port};"]
+    body = "".join(f"    {option}\n" for option in options)
+    return f"{MADE_BY}\n{{\n  imports = [ ./nix ];\n\n  services.immich-exposure = {{\n{body}  }};\n}}\n"
+
+
+def managed_files(immich: Immich, lan: Lan) -> tuple[PayloadFile, ...]:
+    """Return all that `module: managed` puts beside configuration.nix, below `FOLDER`."""
+    entry = PayloadFile("default.nix", default_nix(immich, lan))
+    return tuple(
+        PayloadFile(f"{FOLDER}/{file.path}", file.text, file.mode) for file in (entry, *module_files())
+    )
+
+
+EXPORTED_DEFAULT = f"""{MADE_BY}
+#
+# To use it, import this folder and add to the configuration:
+#   services.immich-exposure.enable = true;
+{{
+  imports = [ ./nix ];
+}}
+"""
+
+
+def export(folder: Path) -> None:
+    """Write the module to `folder`, which is new, empty, or an earlier export.
+
+    Raises `ExportError` for a folder that holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file; name a folder for the module.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise ExportError(f"{folder} holds files that are not the module's; name a folder of its own.")
+    wanted = {"default.nix": EXPORTED_DEFAULT, MARK: f"{MADE_BY}\n"}
+    wanted |= {file.path: file.text for file in module_files()}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Export the module to the folder that the only argument names."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("Usage: python -m components.module_files DIR", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    try:
+        export(folder)
+    except (ExportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"The module is in {folder} (version {module_digest()[:12]}).")
+    print("Import that folder in your configuration and set services.immich-exposure.enable = true.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""A text for the eyes of a reviewer: ``pulumi preview --diff`` shows how it changes, and nothing is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult("shown", props)
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_news)
+
+
+class ShownText(Resource, module="immich", name="ShownText"):
+    """What runs as root on the server, where the command that carries it is secret because of a password."""
+
+    text: pulumi.Output[str]
+
+    def __init__(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_Provider(), name, {"text": text}, opts)

@@ -1,0 +1,51 @@
+"""Settings that count for nothing because of where they stand in the stack file.
+
+The engine takes what is below `config:` in the project's own namespace. All else it passes over without a
+word, and a setting that its owner believes in would not be there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
+
+ENGINE_KEYS = frozenset({"config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider"})
+"""What a stack file may hold at its top level (pulumi: sdk/go/common/workspace, ProjectStack)."""
+
+Stray = tuple[str, str]
+"""A key that counts for nothing, and a hint where it belongs."""
+
+
+def stack_file(project_dir: Path, stack: str) -> Path:
+    """Return where the stack's settings stand; `stackConfigDir` in Pulumi.yaml names the folder."""
+    return project_dir / "stacks" / f"Pulumi.{stack}.yaml"
+
+
+def outside_config(file: Path, namespace: str) -> Iterator[Stray]:
+    """Yield the settings at the top level of a stack file; none when there is no such file."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # what the engine cannot read it has refused itself
+    for key in document if isinstance(document, dict) else ():
+        if key not in ENGINE_KEYS:
+            name = str(key).rpartition(":")[2]
+            hint = f"beside `config:` in {file.name} it counts for nothing; move it below `config:`"
+            yield str(key), f"{hint} as `  {namespace}:{name}: ...`"
+
+
+def in_other_namespaces(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
+    """Yield the keys whose namespace is nearly this one."""
+    for key in keys:
+        space, colon, name = key.partition(":")
+        if colon and space != namespace and _is_nearly(space, namespace):
+            yield key, f"the namespace is {namespace}, not {space}; write `{namespace}:{name}: ...`"
+
+
+def _is_nearly(space: str, namespace: str) -> bool:
+    seen, meant = (re.sub(r"[^a-z]", "", text.lower()) for text in (space, namespace))
+    return seen.startswith("immich") or difflib.SequenceMatcher(None, seen, meant).ratio() > 0.8

@@ -1,0 +1,33 @@
+"""Step 2b: what the server knows of the certificate authority, which is its certificate and nothing else."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.certificate_authority import CertificateAuthority
+from components.options import child_of
+from components.remote_script import PayloadFile, Server, remote_script
+
+
+class TrustPool(pulumi.ComponentResource):
+    """The certificates of the authorities whose devices may try to come in; the edge reloads on a change."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        authority: CertificateAuthority,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:TrustPool", name, {}, opts)
+        remote_script(
+            f"{name}-file",
+            server,
+            script="trust",
+            create=server.line("install"),
+            delete=server.line("remove"),
+            payload=authority.trusted_pem.apply(lambda pem: (PayloadFile("device-ca.crt", pem),)),
+            opts=child_of(self, opts),
+        )
+        self.register_outputs({})
