@@ -1,5 +1,5 @@
 # What a generation is made of: /etc, the programs, the checks before a switch and the script that switches.
-{ config, lib, pkgs, ... }:
+{ config, lib, options, pkgs, ... }:
 let
   inherit (lib) mkOption types;
 
@@ -31,9 +31,8 @@ let
   };
 
   failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
-  everythingElse = config // { system = removeAttrs config.system [ "build" ]; };
   accept =
-    if !lib.force everythingElse then throw "unreachable: force returns true"
+    if !lib.strictOptions (options // { system = removeAttrs options.system [ "build" ]; }) then throw "unreachable: it is true or throws"
     else if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}"
     else lib.foldl' (x: warning: builtins.trace "warning: ${warning}" x) (x: x) config.warnings;
 in

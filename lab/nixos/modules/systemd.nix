@@ -10,12 +10,16 @@ let
   # --- options ------------------------------------------------------------------------------------------------------
 
   scalar = types.oneOf [ types.bool types.int types.str types.path ];
-  # Several definitions of one setting add up if they are lists; otherwise they must agree.
-  setting = {
+  # As nixpkgs' unitOption (nixos/lib/systemd-unit-options.nix): definitions add up when all are lists, else they must agree.
+  setting = lib.mkOptionType {
+    name = "systemd option";
     description = "a systemd setting: boolean, integer, string, path or a list of them";
     check = x: scalar.check x || (lib.isList x && lib.all scalar.check x);
     merge = loc: defs:
-      if lib.any (d: lib.isList d.value) defs then lib.concatMap (d: lib.toList d.value) defs else scalar.merge loc defs;
+      if !lib.any (d: lib.isList d.value) defs then scalar.merge loc defs
+      else if lib.all (d: lib.isList d.value) defs then lib.concatMap (d: d.value) defs
+      else throw ("The definitions for systemd unit options should be either all lists, representing repeatable options, or all non-lists, "
+        + "but for the option ${lib.showOption loc}, the definitions are a mix of list and non-list:${lib.showDefs defs}");
   };
   settings = mkOption { type = types.attrsOf setting; default = { }; };
   names = mkOption { type = types.listOf types.str; default = [ ]; };
