@@ -9,6 +9,7 @@ Nothing here knows Pulumi, and nothing here goes over a network.
     phone = store.adopt_or_issue_device("phone", DeviceProfile("phone"))
 """
 
+from pki.adoption import AdoptedDevice, Adoption, Claim, Source
 from pki.authority import Authority
 from pki.bundle import Platform
 from pki.device_name import device_name
@@ -20,8 +21,11 @@ from pki.profile import AuthorityProfile, DeviceProfile
 from pki.renewal import Renewal
 
 __all__ = [
+    "AdoptedDevice",
+    "Adoption",
     "Authority",
     "AuthorityProfile",
+    "Claim",
     "DeviceCredential",
     "DeviceProfile",
     "KeyType",
@@ -30,5 +34,6 @@ __all__ = [
     "Platform",
     "ProbeCredential",
     "Renewal",
+    "Source",
     "device_name",
 ]

@@ -52,10 +52,15 @@ def create_authority(profile: AuthorityProfile, key: PrivateKey, now: datetime) 
 
 
 def may_sign(certificate: x509.Certificate) -> bool:
-    """Tell whether the certificate says that its holder is a CA (RFC 5280 6.1.4 k and n)."""
+    """Tell whether the certificate says that its holder is a CA (RFC 5280 6.1.4 k and n).
+
+    Without a key usage, as `openssl req -x509` makes it, the key may be used for all.
+    """
     try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+        if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound as missing:
+        return missing.oid == x509.KeyUsage.oid
+    except ValueError:
         return False
-    return constraints.ca and usage.key_cert_sign

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.adoption import Adoption
 from pki.authority import Authority, authority_subject, create_authority, may_sign
-from pki.certificate import fingerprint, is_signed_by, pem
+from pki.certificate import fingerprint, is_signed_by, pem, same_key
 from pki.contents import AUTHORITY_STEMS, moved_stem
 from pki.errors import KeystoreError
 from pki.files import move_file, read_file, remove_file, write_file
@@ -93,6 +94,44 @@ class AuthorityStore:
         self._refuse_other_profile(files, authority, profile)
         write_file(files.certificate, pem(authority.certificate))
         return authority
+
+    def take_over(self, authority: Authority, adoption: Adoption) -> None:
+        """Make an authority the keystore's own that somebody made by hand.
+
+        The certificate comes last, as ever. What a killed run left of the same authority is completed.
+
+        Raises:
+            KeystoreError: there is another authority, or its key.
+        """
+        self.refuse_another()
+        content = read_file(self.current.key)
+        if content is None:
+            self._vault.write_marker()
+            write_file(self.current.key, self._vault.encrypt(authority.key))
+        elif not same_key(authority.certificate, self._vault.open_key(self.current.key, content)):
+            raise self.another_authority()
+        adoption.write(self._vault.folder)
+        write_file(self.current.certificate, pem(authority.certificate))
+
+    def refuse_another(self) -> None:
+        """Refuse to take an authority over when there is one already.
+
+        Raises:
+            KeystoreError: there is.
+        """
+        if self.current.certificate.exists() or self.next.key.exists():
+            raise self.another_authority()
+
+    def taken_over(self, adoption: Adoption) -> x509.Certificate | None:
+        """Return the certificate of the authority that was taken over, be it set aside since."""
+        for files in self.all():
+            content = read_file(files.certificate)
+            if content is None:
+                continue
+            certificate = self._vault.read_certificate(files.certificate, content)
+            if adoption.is_of(certificate):
+                return certificate
+        return None
 
     def open(self) -> Authority:
         """Return certificate and key of the one that signs, opened with the passphrase.
@@ -184,6 +223,14 @@ class AuthorityStore:
         self._vault.refuse_other_key(files.key, key, files.certificate, certificate)
         return Authority(certificate, key)
 
+    def another_authority(self) -> KeystoreError:
+        """The refusal of a second authority beside the one that is there."""
+        return KeystoreError(
+            f"The keystore {self._vault.folder} already holds another authority, which is never overwritten. "
+            "Set `keystore` to a new folder to take over the one that `adopt` names, or take `adopt` out of "
+            "the config."
+        )
+
     def _certificate(self, files: AuthorityFiles) -> x509.Certificate:
         path = files.certificate
         content = read_file(path)
@@ -215,6 +262,10 @@ class AuthorityStore:
     def _refuse_other_profile(
         self, files: AuthorityFiles, authority: Authority, profile: AuthorityProfile
     ) -> None:
+        """Refuse another profile than the config's; one that was taken over is as its maker wanted it."""
+        adoption = Adoption.read(self._vault.folder)
+        if adoption is not None and adoption.is_of(authority.certificate):
+            return
         self._vault.refuse_other_profile(
             files.certificate,
             authority.certificate,

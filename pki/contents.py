@@ -11,6 +11,9 @@ CURRENT, PREVIOUS, REVOKED = DEVICE_FOLDERS = ("devices", "previous", "revoked")
 AUTHORITY_STEMS = ("ca", "ca-next")
 """File names of the authority, and of the one that takes over from it."""
 
+ADOPTED = "adopted.json"
+"""What was taken over from somebody who had made it by hand (`pki.adoption`)."""
+
 _AUTHORITY_SUFFIXES = frozenset({".crt", ".key"})
 _DEVICE_SUFFIXES = frozenset({".crt", ".key", ".password", ".p12", ".mobileconfig", ".html"})
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -23,7 +26,7 @@ def is_own(path: PurePosixPath) -> bool:
     if not all(_FILE_NAME.fullmatch(part) for part in path.parts):
         return False
     if len(path.parts) == 1:
-        return path.name == Marker.FILE_NAME or path.suffix in _AUTHORITY_SUFFIXES
+        return path.name in (Marker.FILE_NAME, ADOPTED) or path.suffix in _AUTHORITY_SUFFIXES
     return len(path.parts) == 2 and path.parts[0] in DEVICE_FOLDERS and path.suffix in _DEVICE_SUFFIXES
 
 

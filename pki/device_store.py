@@ -150,6 +150,10 @@ class DeviceStore:
         if certificate is not None:
             files.move_to(self._revoked_files(name, certificate), certificate)
 
+    def is_revoked(self, revoked_fingerprint: str) -> bool:
+        """Tell whether a certificate with this fingerprint was revoked."""
+        return any(self.revoked.glob(f"*-{revoked_fingerprint[:16]}.crt"))
+
     def finish_moves(self) -> None:
         """Complete what killed runs began to move. What cannot be read stays: whoever looks at it tells."""
         for name in self.names():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.adoption import Adoption
 from pki.authority_store import AuthorityStore
 from pki.bundle import open_bundle
 from pki.certificate import is_signed_by, parse_certificate
@@ -40,7 +41,7 @@ def inspect(vault: Vault) -> list[Finding]:
     """
     vault.require_passphrase()
     _refuse_other_passphrase(vault)
-    findings = [*_of_marker(vault), *_of_authority(vault)]
+    findings = [*_of_marker(vault), *_of_authority(vault), *_of_adoption(vault)]
     authorities = [certificate for _, certificate in certificates_in(vault.folder)]
     for files in device_files(vault.folder):
         findings += _of_device(vault, files, authorities)
@@ -97,6 +98,13 @@ def _of_authority(vault: Vault) -> Iterator[Finding]:
         store.certificate()
     except KeystoreError as error:
         yield Finding(str(error), damage=False)
+
+
+def _of_adoption(vault: Vault) -> Iterator[Finding]:
+    try:
+        Adoption.read(vault.folder)
+    except KeystoreError as error:
+        yield Finding(str(error), damage=True)
 
 
 def _of_device(vault: Vault, files: DeviceFiles, authorities: list[x509.Certificate]) -> Iterator[Finding]:

@@ -7,23 +7,36 @@
     revoked/<name>-<fingerprint>.*            what was revoked; 16 digits of the fingerprint
     ca-next.crt ca-next.key                   the authority that takes over, while both are trusted
     ca-<fingerprint>.*                        an authority that no device needs any more
+    adopted.json                              what was taken over, see pki/adoption.py
     keystore.json                             the stack that it belongs to, and a check of the passphrase
 
 Folders have mode 0700 and files 0600. What is there, valid and fitting is adopted; anything else is refused
 with a `KeystoreError` and left as it is. A CA key is never overwritten.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
+
+from pki.adoption import (
+    AdoptedDevice,
+    Adoption,
+    Claim,
+    Source,
+    read_certificate,
+    refuse_twins,
+    take_authority,
+    take_device,
+)
 from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.backup import pack, read_keystore, restore
 from pki.certificate import Certified, parse_certificate
-from pki.contents import DEVICE_FOLDERS
+from pki.contents import ADOPTED, DEVICE_FOLDERS
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
@@ -57,6 +70,12 @@ class ProbeCredential:
     name: str
     certificate_path: Path
     key_path: Path
+
+
+def _digests(certificate: Source | None, key: Source | None, claims: Sequence[Claim]) -> dict[str, str]:
+    """The SHA-256 of every file that was given, by its place."""
+    sources = (certificate, key, *(claim.certificate for claim in claims))
+    return {source.place: source.digest for source in sources if source is not None}
 
 
 def _utc_now() -> datetime:
@@ -120,9 +139,107 @@ class Keystore:
         if renewal.is_due(signing.certificate, now) and not self._authority.next.certificate.exists():
             signing = self._authority.create(profile, self._authority.next)
         old = self._authority.trusted()[0]
-        if old != signing.certificate and not is_needed(old, self._devices.pairs(), renewal, now):
+        if old != signing.certificate and not self._is_needed(old, renewal, now):
             self._authority.retire(old)
         return signing
+
+    def _is_needed(self, authority: x509.Certificate, renewal: Renewal, now: datetime) -> bool:
+        adoption = Adoption.read(self.folder)
+        if adoption is not None and adoption.needs(authority, now):
+            return True
+        return is_needed(authority, self._devices.pairs(), renewal, now)
+
+    def adoption(self) -> Adoption | None:
+        """Return what was taken over; None when nothing was, or not all of it. Needs no passphrase.
+
+        Raises:
+            KeystoreError: a file is damaged, or the keystore is another stack's.
+        """
+        if not self.folder.is_dir():
+            return None
+        with self._transaction():
+            adoption = Adoption.read(self.folder)
+            complete = adoption is not None and self._authority.taken_over(adoption) is not None
+            return adoption if complete else None
+
+    def take_over(
+        self,
+        *,
+        certificate: Source | None = None,
+        key: Source | None = None,
+        key_passphrase: str | None = None,
+        devices: Sequence[Claim] = (),
+    ) -> Adoption:
+        """Make an authority that was made by hand the keystore's own, and note down its devices.
+
+        The first time certificate and key are needed; the keystore has them afterwards, and a certificate
+        that is given must be the same. The devices replace those of before: who is not among them any more
+        is not counted on.
+
+        Raises:
+            KeystoreError: another authority is there, one of the files will not do (see `pki.adoption`), a
+                wrong passphrase, or another stack's keystore. Nothing was changed.
+        """
+        self._vault.require_passphrase()
+        with self._transaction():
+            known = Adoption.read(self.folder)
+            authority = None if known is None else self._authority.taken_over(known)
+            if known is None or authority is None:
+                return self._take_over_authority(certificate, key, key_passphrase, devices)
+            if certificate is not None and not known.is_of(read_certificate(certificate)):
+                raise self._authority.another_authority()
+            adoption = replace(
+                known,
+                devices=self._take_devices(devices, known, authority),
+                files={**known.files, **_digests(certificate, key, devices)},
+            )
+            adoption.write(self.folder)
+            return adoption
+
+    def _take_over_authority(
+        self,
+        certificate: Source | None,
+        key: Source | None,
+        key_passphrase: str | None,
+        claims: Sequence[Claim],
+    ) -> Adoption:
+        if certificate is None or key is None:
+            raise KeystoreError(
+                "The authority's certificate and its key are both needed to take it over. Name both in "
+                "`adopt` as files that are there."
+            )
+        self._authority.refuse_another()
+        self._refuse_devices_without_authority()
+        authority = take_authority(certificate, key, key_passphrase, self._vault.clock())
+        devices = self._take_devices(claims, None, authority.certificate)
+        adoption = Adoption(authority.fingerprint, devices, _digests(certificate, key, claims))
+        self._authority.take_over(authority, adoption)
+        return adoption
+
+    def _take_devices(
+        self, claims: Sequence[Claim], known: Adoption | None, authority: x509.Certificate
+    ) -> tuple[AdoptedDevice, ...]:
+        now = self._vault.clock()
+        devices = tuple(
+            take_device(claim, known.device(claim.name) if known else None, authority, now)
+            for claim in claims
+        )
+        refuse_twins(devices)
+        for device in devices:
+            if known is None or device not in known.devices:
+                self._refuse_to_take(device, authority, is_known=known is not None)
+        return devices
+
+    def _refuse_to_take(self, device: AdoptedDevice, authority: x509.Certificate, *, is_known: bool) -> None:
+        """Refuse a certificate that was revoked here, or is of an authority that is no longer trusted."""
+        remedy = "Take it out of `adopt.devices` and name the device in `devices`: it then gets a new one."
+        if self._devices.is_revoked(device.fingerprint):
+            raise KeystoreError(f"The certificate of the device {device.name!r} was revoked. {remedy}")
+        if is_known and authority not in self._authority.trusted():
+            raise KeystoreError(
+                f"The certificate of the device {device.name!r} is of an authority that has been replaced. "
+                f"{remedy}"
+            )
 
     def trusted(self) -> list[Certified]:
         """List the authorities whose devices may come in, the one that signs last. Needs no passphrase.
@@ -246,7 +363,8 @@ class Keystore:
                 for stem in sorted({path.stem for path in folder.iterdir()}):
                     DeviceFiles(folder, stem).discard()
             self._authority.remove()
-            remove_file(self.folder / Marker.FILE_NAME)
+            for name in (ADOPTED, Marker.FILE_NAME):
+                remove_file(self.folder / name)
             for folder in self._device_folders():
                 remove_empty_folder(folder)
             remove_locked_folder(self.folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.adoption import Adoption
 from pki.bundle import format_of
 from pki.certificate import parse_certificate
 from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS, device_of
@@ -19,9 +20,9 @@ _STATES = dict(zip(DEVICE_FOLDERS, ("device", "previous", "revoked"), strict=Tru
 class Record:
     """One certificate of a keystore.
 
-    `state` is authority, device, previous (it counts beside the new one for a while), revoked, or retired
-    (an authority that no device needs any more); `certificate` is None when the file cannot be read. `bundle`
-    says how the bundle is encrypted and what lies beside it, or `-`.
+    `state` is authority, device, previous (it counts beside the new one for a while), revoked, adopted (taken
+    over, without a key), or retired (an authority that no device needs any more); `certificate` is None when
+    the file cannot be read. `bundle` says how the bundle is encrypted and what lies beside it, or `-`.
     """
 
     name: str
@@ -32,13 +33,22 @@ class Record:
 
 def records(folder: Path) -> list[Record]:
     """List authorities, devices in use, and what was renewed or revoked. Takes no lock, changes nothing."""
-    return [*_authorities(folder), *(_record(files) for files in device_files(folder))]
+    devices = (_record(files) for files in device_files(folder))
+    return [*_authorities(folder), *devices, *_adopted(folder)]
 
 
 def _authorities(folder: Path) -> Iterator[Record]:
     for path, certificate in certificates_in(folder):
         state = "authority" if path.stem in AUTHORITY_STEMS else "retired"
         yield Record(path.stem, state, certificate)
+
+
+def _adopted(folder: Path) -> Iterator[Record]:
+    """The devices that were taken over, as far as there is a certificate of theirs."""
+    adoption = Adoption.read(folder)
+    for device in adoption.devices if adoption else ():
+        if device.certificate_pem is not None:
+            yield Record(device.name, "adopted", parse_certificate(device.certificate_pem.encode()))
 
 
 def _record(files: DeviceFiles) -> Record:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.adoption import AdoptedDevice, Adoption
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS, CURRENT, PREVIOUS, REVOKED, device_of, moved_stem
+from pki.errors import KeystoreError
 from pki.renewal import Pair, Renewal, is_needed
 
 WARN_DAYS = 60
@@ -48,8 +50,14 @@ def look_ahead(
     notices = [*_about_authority(old, new, authority, now)]
     for name, pair in ours.items():
         notices += _about_device(folder, name, pair, devices, now)
+    adoption = _adoption(folder)
+    for device in adoption.devices if adoption else ():
+        notices += _about_adopted(device, now)
+    waits = old is not None and adoption is not None and adoption.needs(old, now)
     return Outlook(
-        authority_step=_authority_step(old, new, list(pairs.values()), authority, now),
+        authority_step=""
+        if waits and new
+        else _authority_step(old, new, list(pairs.values()), authority, now),
         device_steps={
             name: _device_step(pair, devices, now)
             or (ISSUED_ANEW if _was_revoked(folder, name, pair) else "")
@@ -65,6 +73,13 @@ def _read(path: Path) -> x509.Certificate | None:
     try:
         return parse_certificate(path.read_bytes())
     except (OSError, ValueError):
+        return None
+
+
+def _adoption(folder: Path) -> Adoption | None:
+    try:
+        return Adoption.read(folder)
+    except (KeystoreError, OSError):
         return None
 
 
@@ -136,6 +151,16 @@ def _about_device(folder: Path, name: str, pair: Pair, renewal: Renewal, now: da
         yield (
             f"The device {name} has a new certificate. Install {bundle} on it before {_day(end)}: then the "
             "one of before stops counting."
+        )
+
+
+def _about_adopted(device: AdoptedDevice, now: datetime) -> Iterator[str]:
+    if device.until - now <= timedelta(days=WARN_DAYS):
+        verb = "ended" if device.until < now else "ends"
+        yield (
+            f"The certificate of the device {device.name}, which was taken over, {verb} on "
+            f"{_day(device.until)} and cannot be renewed. Name the device in `devices` as well, install the "
+            "bundle that it then gets, and take it out of `adopt.devices`."
         )
 
 
