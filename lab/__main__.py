@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab import bubble, lifecycle, places, ssh
 from lab.errors import LabError
+from lab.house import house, houses
 from lab.lab import Lab
 from lab.visit import Refused
 from toolchain import ToolchainError
@@ -33,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    commands.add_parser("up", help="boot everything").set_defaults(run=_up)
+    up = commands.add_parser("up", help="boot everything")
+    up.add_argument("--house", metavar="NAME", help=f"the home to be: {', '.join(houses())}")
+    up.set_defaults(run=_up)
     down = commands.add_parser("down", help="take everything down, whatever state it is in")
     down.add_argument("--force", action="store_true", help="also when it is another clone's lab")
     down.set_defaults(run=_down)
@@ -69,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(lab: Lab, _: argparse.Namespace) -> int:
-    lab.up()
+def _up(lab: Lab, options: argparse.Namespace) -> int:
+    lab.up(house(options.house) if options.house else None)
     return 0
 
 
@@ -87,6 +90,8 @@ def _reboot(lab: Lab, _: argparse.Namespace) -> int:
 def _status(lab: Lab, _: argparse.Namespace) -> int:
     found = lab.status()
     lines = [f"lab: {found.word}"]
+    if found.up:
+        lines.append(f"  house: {lab.house.name}")
     for name in ("supervisor", "internet", "server", "ssh", "tailnet"):
         lines.append(f"  {name}: {'yes' if getattr(found, name) else 'no'}")
     if not found.up:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import internet, keys, lifecycle, places, server, ssh
+from lab.house import House, current
 from lab.lifecycle import Report, Status
 from lab.places import Places
 from lab.visit import Reply, Visit
@@ -31,9 +32,14 @@ class Lab:
         """The server's name on the tailnet and to the public."""
         return places.DOMAIN
 
-    def up(self) -> None:
-        """Boot everything; says so when it is up already."""
-        lifecycle.up(self.places, self._report)
+    @property
+    def house(self) -> House:
+        """The house that it was booted as."""
+        return current(self.places)
+
+    def up(self, home: House | None = None) -> None:
+        """Boot everything, by default as the house of the chapter; says so when it is up already."""
+        lifecycle.up(self.places, self._report, home)
 
     def down(self, *, force: bool = False) -> None:
         """Take everything down; ``force`` takes down another clone's lab."""
@@ -60,6 +66,13 @@ class Lab:
         Does not raise on failure.
         """
         return ssh.run(self.places, command, text=text, timeout=timeout)
+
+    def console(self, command: str, *, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a shell command line as root on the server, whatever its people and SSH are like.
+
+        Does not raise on failure.
+        """
+        return server.console(command, text=text)
 
     def visit(
         self,
@@ -102,7 +115,7 @@ class Lab:
             "ssh": {
                 "host": places.SERVER_ADDRESS,
                 "port": places.SSH_PORT,
-                "user": places.SSH_USER,
+                "user": self.house.login,
                 "private_key_file": str(where.operator_key),
                 "host_key": keys.public_text(keys.host_key()),
             },

@@ -24,6 +24,7 @@ from lab import (
     ssh,
 )
 from lab.errors import LabError
+from lab.house import DEFAULT_HOUSE, House, current, house
 from lab.lock import machine_lock
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, SERVER_NAMESPACE, Places
 from toolchain import program
@@ -64,10 +65,10 @@ class Status:
         return "up" if self.up else "down" if self.down else "broken"
 
 
-def up(where: Places, report: Report) -> None:
-    """Boot the lab, unless it is up already.
+def up(where: Places, report: Report, home: House | None = None) -> None:
+    """Boot the lab as a house, the default one if none is named, unless it is up already.
 
-    A lab in pieces is taken down first, and so is a dead one of another clone.
+    A lab in pieces is taken down first, and so is a dead one of another clone, and one that is another house.
 
     Raises LabError when a step fails and ToolchainError when a program was not built yet; nothing is left
     behind then.
@@ -77,14 +78,16 @@ def up(where: Places, report: Report) -> None:
         ownership.require_ours(where)
         _clear_abandoned(where, report)
         found = _status(where)
-        if found.up:
+        if found.up and home in (None, current(where)):
             report("The lab is up already.")
             return
-        if not found.down:
+        if found.up:
+            report(f"The lab is the house {current(where).name}; it is taken down and booted anew.")
+        elif not found.down:
             report("The lab is in pieces; it is taken down and booted anew.")
         _down(where)
         try:
-            _boot(where, report)
+            _boot(where, report, home or house(DEFAULT_HOUSE))
         except BaseException:
             _down(where)
             raise
@@ -120,7 +123,7 @@ def reboot(where: Places, report: Report) -> None:
         before = ssh.boot_id(where)
         if before:
             # The connection may be cut before the command can say that it worked.
-            ssh.run(where, "sudo systemctl reboot", timeout=20)
+            server.console("systemctl reboot", timeout=20)
         elif first := server.first_process():
             server.power_off(first)
         _wait(
@@ -175,7 +178,7 @@ def _clear_abandoned(where: Places, report: Report) -> None:
         report(f"The lab of another clone was dead; what it left behind is cleared away ({other.project}).")
 
 
-def _boot(where: Places, report: Report) -> None:
+def _boot(where: Places, report: Report, home: House) -> None:
     began = time.monotonic()
 
     def done(what: str) -> None:
@@ -186,19 +189,33 @@ def _boot(where: Places, report: Report) -> None:
     ownership.claim(where)
     for folder in (where.state, where.logs, where.internet):
         folder.mkdir(mode=0o700, exist_ok=True)
+    where.house.write_text(home.name + "\n")
     network.build()
     done("two namespaces without a way out, and the links between")
-    rootfs.build(where)
+    rootfs.build(where, home)
     ssh.pin_host(where)
     done("the server's file system")
     _start(where)
     done("Tailscale's stand-in, ingress, ACME and DNS are ready; the server boots")
     _wait_or_explain(where, "the server did not answer SSH", lambda: ssh.answers(where))
     done("the server answers SSH")
-    _first_generation(where)
+    _on_the_server("what its owner has prepared", home.before)
+    _on_the_server("the server's first nixos-rebuild", home.rebuild)
     done("the first NixOS generation is active")
     _wait_or_explain(where, "the server did not join the tailnet", lambda: on_tailnet(where))
-    done(f"the lab is up; the server is {places.DOMAIN}")
+    _on_the_server("what its owner does after a boot", home.unlock)
+    _on_the_server("what its owner has done last", home.after)
+    done(f"the lab is up; the server is {places.DOMAIN}, the house is {home.name}")
+
+
+def _on_the_server(what: str, command_line: str) -> None:
+    """Do as a person who has set up the server. Raises LabError when it fails."""
+    if not command_line:
+        return
+    done = server.console(f"set -e\n{command_line}")
+    if done.returncode:
+        said = f"{done.stdout.strip()[-1000:]}\n{done.stderr.strip()[-2000:]}".strip()
+        raise LabError(f"In the lab's house {what} failed ({done.returncode}): {said}")
 
 
 def _start(where: Places) -> None:
@@ -218,15 +235,6 @@ def _start(where: Places) -> None:
     )
     if supervisor.poll() is not None:
         raise LabError(f"The lab's supervisor ended at once: {_tail(where.logs / 'supervisor.log')}")
-
-
-def _first_generation(where: Places) -> None:
-    """Activate /etc/nixos as it came, as on a server that its owner has set up."""
-    done = ssh.run(where, "sudo nixos-rebuild switch")
-    if done.returncode:
-        raise LabError(
-            f"The server's first nixos-rebuild failed ({done.returncode}): {done.stderr.strip()[-2000:]}"
-        )
 
 
 def _wait_or_explain(where: Places, failure: str, condition: Callable[[], bool]) -> None:
@@ -314,7 +322,7 @@ def _remove_files(where: Places) -> None:
     for folder in (where.logs, where.internet):
         shutil.rmtree(folder, ignore_errors=True)
     key = where.operator_key
-    for file in (key, key.with_name(key.name + ".pub"), where.known_hosts, where.roots):
+    for file in (key, key.with_name(key.name + ".pub"), where.known_hosts, where.roots, where.house):
         file.unlink(missing_ok=True)
     if where.state.is_dir() and not any(where.state.iterdir()):
         where.state.rmdir()

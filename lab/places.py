@@ -36,7 +36,6 @@ DEFAULT_VISITOR = "203.0.113.7"
 WINDOW_HOST = "127.0.0.1"
 WINDOW_PORT = 24443
 
-SSH_USER = "admin"
 SSH_PORT = 22
 MACHINE = "immich"
 DOMAIN = "immich.lab-tailnet.ts.net"
@@ -103,6 +102,11 @@ class Places:
     def operator_key(self) -> Path:
         """The operator's SSH key (ed25519, OpenSSH format, 0600)."""
         return self.state / "operator_key"
+
+    @property
+    def house(self) -> Path:
+        """Holds the name of the house that the lab was booted as."""
+        return self.state / "house"
 
     @property
     def known_hosts(self) -> Path:

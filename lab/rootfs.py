@@ -8,13 +8,15 @@ hidden by opaque directories and whiteouts (kernel documentation, filesystems/ov
 import os
 import shutil
 import stat
+import sys
 import uuid
 from pathlib import Path
 
 from lab import commands, keys, mounts
 from lab.errors import LabError
+from lab.house import House
 from lab.nixos import lay
-from lab.places import MACHINE, SSH_USER, Places
+from lab.places import MACHINE, Places
 from toolchain import program
 
 # Of the host's top level only these are looked through to; all else (the project's folder too) is whited out.
@@ -69,7 +71,19 @@ EMPTY_FOLDERS = {
 ABSENT = (
     *("apt", "caddy", "cron.d", "cron.daily", "cron.hourly", "cron.monthly", "cron.weekly", "crontab"),
     *("debian_version", "dpkg", "environment", "init.d", "issue.net", "ld.so.preload", "lsb-release", "motd"),
-    *("netns", "rc0.d", "rc1.d", "rc2.d", "rc3.d", "rc4.d", "rc5.d", "rc6.d", "rcS.d", "update-motd.d"),
+    *(
+        "netns",
+        "nginx",
+        "rc0.d",
+        "rc1.d",
+        "rc2.d",
+        "rc3.d",
+        "rc4.d",
+        "rc5.d",
+        "rc6.d",
+        "rcS.d",
+        "update-motd.d",
+    ),
 )
 ABSENT_DATA = ("apt", "containerd", "docker", "dpkg", "postgresql")
 
@@ -84,13 +98,15 @@ ABSENT_PROGRAMS = (
         "dpkg-query",
         "gcc",
         "git",
+        "fish",
         "jq",
         "lsb_release",
         "make",
         "openssl",
     ),
-    *("perl", "wget"),
+    *("perl", "wget", "zsh"),
 )
+ABSENT_ADMIN_PROGRAMS = ("nginx",)
 
 # Bound into the server at boot and on everybody's PATH.
 LINKED_PROGRAMS = {
@@ -101,10 +117,11 @@ LINKED_PROGRAMS = {
 
 SYSTEM_UIDS = 1000  # login.defs: people start here
 OVERFLOW_UID = 65534
+PERSON = 1000  # the owner
 
 
-def build(places: Places) -> None:
-    """Mount the overlay and lay out the server in it.
+def build(places: Places, home: House) -> None:
+    """Mount the overlay and lay out the server in it as a house.
 
     Raises LabError when a mount is refused; ``remove`` tidies up whatever was made.
     """
@@ -112,11 +129,11 @@ def build(places: Places) -> None:
     commands.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "immich-lab", str(places.disk)])
     for folder in (places.upper, places.disk / "work", places.root):
         folder.mkdir(mode=0o755)
-    _hide_host(places.upper)
+    _hide_host(places.upper, home)
     # Relative, because commas and colons in the project's path would have to be escaped twice.
     options = "lowerdir=/,upperdir=upper,workdir=work"
     commands.run(["mount", "-t", "overlay", "-o", options, "immich-lab", "root"], cwd=places.disk)
-    _dress(places)
+    _dress(places, home)
 
 
 def remove(places: Places) -> None:
@@ -130,7 +147,7 @@ def remove(places: Places) -> None:
         places.disk.rmdir()
 
 
-def _hide_host(upper: Path) -> None:
+def _hide_host(upper: Path, home: House) -> None:
     for name, mode in EMPTY_FOLDERS.items():
         folder = _make_parents(upper, name)
         folder.mkdir(exist_ok=True)
@@ -143,8 +160,13 @@ def _hide_host(upper: Path) -> None:
         _white_out(upper, f"etc/{name}")
     for name in ABSENT_DATA:
         _white_out(upper, f"var/lib/{name}")
-    for name in ABSENT_PROGRAMS:
+    there = {*home.programs, home.shell}
+    for name in set(ABSENT_PROGRAMS) - there:
         _white_out(upper, f"usr/bin/{name}")
+    for name in set(ABSENT_ADMIN_PROGRAMS) - there:
+        _white_out(upper, f"usr/sbin/{name}")
+    if home.sudo == "none":
+        _white_out(upper, "usr/bin/sudo")
 
 
 def _make_parents(upper: Path, name: str) -> Path:
@@ -166,12 +188,10 @@ def _white_out(upper: Path, name: str) -> None:
         os.mknod(_make_parents(upper, name), stat.S_IFCHR, os.makedev(0, 0))
 
 
-def _dress(places: Places) -> None:
+def _dress(places: Places, home: House) -> None:
     root = places.root
     _lay_tree(places.sources / "server/root", root)
-    _lay_tree(places.sources / "nixos/etc", root / "etc/nixos")
-    (root / "etc/sudoers").chmod(0o440)
-    _people(root, keys.operator_public_text(places.operator_key))
+    _people(root, home, keys.operator_public_text(places.operator_key))
     host_key = keys.host_key()
     keys.write_private(root / "etc/ssh/ssh_host_ed25519_key", keys.private_text(host_key))
     _replace(root / "etc/ssh/ssh_host_ed25519_key.pub", keys.public_text(host_key) + "\n")
@@ -190,6 +210,27 @@ def _dress(places: Places) -> None:
     lay.lay(root / "opt/lab-nixos", program("caddy").parent)
     for name, target in LINKED_PROGRAMS.items():
         (root / "usr/local/bin" / name).symlink_to(target)
+    _furnish(root, home, places.project)
+
+
+def _furnish(root: Path, home: House, project: Path) -> None:
+    """Lay what makes it that house over the server."""
+    if (home.folder / "root").exists():
+        _lay_tree(home.folder / "root", root)
+    for link, target in home.links.items():
+        place = root / link.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+    for folder, url in home.flakes.items():
+        lock = lay.flake_lock({"nixpkgs": (url, root / "opt/lab-nixos")})
+        _replace(root / folder.lstrip("/") / "flake.lock", lock)
+    if home.module:
+        export = [sys.executable, "-m", "components.module_files", str(root / home.module.lstrip("/"))]
+        commands.run(export, cwd=project)
+    own = root / "home" / home.user
+    if home.user != "root":
+        for path in (own, *own.rglob("*")):
+            os.lchown(path, PERSON, PERSON)
 
 
 def _lay_tree(source: Path, target: Path) -> None:
@@ -206,24 +247,54 @@ def _lay_tree(source: Path, target: Path) -> None:
                 copy.chmod(0o755 if original.stat().st_mode & 0o100 else 0o644)
 
 
-def _people(root: Path, operator_key: str) -> None:
-    """Drop the host's people and add the operator's: a host user with uid 1000 would win the name look-up."""
-    gone = _keep_system_entries(root / "etc/passwd", id_field=2)
-    _keep_system_entries(root / "etc/group", id_field=2)
+def _people(root: Path, home: House, operator_key: str) -> None:
+    """Drop the host's people and add the owner: a host user with uid 1000 would win the name look-up."""
+    user = home.user
+    gone = _keep_system_entries(root / "etc/passwd", user, id_field=2)
+    _keep_system_entries(root / "etc/group", user, id_field=2)
     for name in ("etc/shadow", "etc/gshadow"):
         if (root / name).exists():
             _drop_named(root / name, gone)
-    _append(root / "etc/passwd", f"{SSH_USER}:x:1000:1000::/home/{SSH_USER}:/bin/bash")
-    _append(root / "etc/group", f"{SSH_USER}:x:1000:")
-    _append(root / "etc/shadow", f"{SSH_USER}:*:19000::::::")
-    home = root / "home" / SSH_USER
-    home.mkdir(mode=0o700)
-    os.chown(home, 1000, 1000)
+    if user != "root":
+        _append(root / "etc/passwd", f"{user}:x:{PERSON}:{PERSON}::/home/{user}:{_shell(home)}")
+        _append(root / "etc/group", f"{user}:x:{PERSON}:")
+        _append(root / "etc/shadow", f"{user}:{_hash(home.password)}:19000::::::")
+        own = root / "home" / user
+        own.mkdir(mode=0o700)
+        os.chown(own, PERSON, PERSON)
+    _may(root, home)
     (root / "etc/ssh/authorized_keys.d").mkdir()
-    _replace(root / "etc/ssh/authorized_keys.d" / SSH_USER, operator_key + "\n")
+    _replace(root / "etc/ssh/authorized_keys.d" / home.login, operator_key + "\n")
 
 
-def _keep_system_entries(path: Path, *, id_field: int) -> set[str]:
+def _shell(home: House) -> str:
+    path = Path("/bin/bash") if home.shell == "bash" else Path("/usr/bin") / home.shell
+    if not path.exists():
+        raise LabError(f"The house {home.name} needs {home.shell}; `python -m toolchain setup` installs it.")
+    return str(path)
+
+
+def _hash(password: str) -> str:
+    """A password as /etc/shadow keeps it; ``*`` when there is none."""
+    return commands.run(["openssl", "passwd", "-6", "-stdin"], text=password).strip() if password else "*"
+
+
+def _may(root: Path, home: House) -> None:
+    """Write who may become root, and who may come in by SSH."""
+    sudoers = root / "etc/sudoers"
+    if home.sudo == "none":
+        sudoers.unlink(missing_ok=True)
+    elif sudoers.exists():
+        free = "NOPASSWD: " if home.sudo == "free" else ""
+        _append(sudoers, f"{home.user} ALL=(ALL:ALL) {free}ALL")
+        sudoers.chmod(0o440)
+    sshd = root / "etc/ssh/sshd_config"
+    if home.login == "root":
+        text = sshd.read_text().replace("PermitRootLogin no", "PermitRootLogin prohibit-password")
+        _replace(sshd, text)
+
+
+def _keep_system_entries(path: Path, user: str, *, id_field: int) -> set[str]:
     """Drop the entries of people; returns their names.
 
     Host daemons that a test installs itself are dropped too.
@@ -232,7 +303,9 @@ def _keep_system_entries(path: Path, *, id_field: int) -> set[str]:
     for line in path.read_text().splitlines():
         fields = line.split(":")
         number = int(fields[id_field])
-        if SYSTEM_UIDS <= number < OVERFLOW_UID or fields[0] in (SSH_USER, "caddy", "immich"):
+        if SYSTEM_UIDS <= number < OVERFLOW_UID or (
+            fields[0] in (user, "caddy", "immich", "nginx") and fields[0] != "root"
+        ):
             gone.add(fields[0])
         else:
             kept.append(line)

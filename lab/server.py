@@ -1,9 +1,12 @@
 """The server as a container: one systemd-nspawn command, and how to stop, reboot and watch what it runs."""
 
 import errno
+import subprocess
 from pathlib import Path
+from typing import TypeAlias
 
 from lab import processes
+from lab.errors import LabError
 from lab.places import MACHINE, NETNS_FOLDER, SERVER_NAMESPACE, Places
 from lab.processes import Process
 
@@ -12,6 +15,14 @@ REBOOT_STATUS = 133
 
 CONTAINER = "immich-lab"
 NSPAWN_FOLDER = Path("/run/systemd/nspawn")  # nspawn's own records on the host
+
+# A session of root's on NixOS has them from PAM.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CONSOLE_PATH = f"/run/wrappers/bin:/run/current-system/sw/bin:{SYSTEM_PATH}"
+CHANNELS = "/nix/var/nix/profiles/per-user/root/channels"
+NIX_PATH = f"NIX_PATH=nixpkgs={CHANNELS}/nixos:nixos-config=/etc/nixos/configuration.nix:{CHANNELS}"
+
+Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
 
 def command(places: Places, programs: Path) -> list[str]:
@@ -45,6 +56,22 @@ def first_process() -> Process | None:
     """
     members = processes.in_namespace(SERVER_NAMESPACE)
     return next((one for one in members if processes.is_first_of_container(one)), None)
+
+
+def console(command_line: str, *, text: str | None = None, timeout: float = 120.0) -> "Done":
+    """Run a shell command line as root on the server's console, whatever its people and SSH are like.
+
+    Does not raise on failure, but LabError when no server runs.
+    """
+    first = first_process()
+    if not first:
+        raise LabError("The server is off; switch it on with `python -m lab reboot`.")
+    enter = ["nsenter", f"--target={first.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
+    search = f"PATH={CONSOLE_PATH}"
+    words = [*enter, "--wdns=/", "env", "-i", search, "HOME=/root", NIX_PATH, "sh", "-c", command_line]
+    return subprocess.run(
+        words, input=text or "", capture_output=True, text=True, check=False, timeout=timeout
+    )
 
 
 def power_off(first: Process) -> None:

@@ -2,8 +2,8 @@
 
 import subprocess
 
-from lab import keys
-from lab.places import SERVER_ADDRESS, SSH_PORT, SSH_USER, Places
+from lab import house, keys
+from lab.places import SERVER_ADDRESS, SSH_PORT, Places
 
 
 def command(places: Places, *words: str, connect_seconds: int = 5) -> list[str]:
@@ -27,7 +27,7 @@ def command(places: Places, *words: str, connect_seconds: int = 5) -> list[str]:
         "-p",
         str(SSH_PORT),
         "-l",
-        SSH_USER,
+        house.current(places).login,
         SERVER_ADDRESS,
     ]
     return ["ssh", *flags, *where, "--", *words]

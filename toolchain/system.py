@@ -59,6 +59,11 @@ NEEDS = (
     Need("jq", "jq", "reading JSON in checks"),
     Need("openssl", "openssl", "looking at certificates in checks"),
     Need("shellcheck", "shellcheck", "linting the server's scripts"),
+    # Houses of the lab have people who use them.
+    Need("fish", "fish", "the login shell of a lab's house"),
+    Need("zsh", "zsh", "the login shell of a lab's house"),
+    Need("nginx", "nginx-light", "the proxy of a lab's house", ("nginx.service",)),
+    Need("git", "git", "the checkout of a lab's house"),
 )
 
 # Any Go from 1.21 on will do: it brings the one that is asked for.

@@ -33,7 +33,7 @@ from datetime import UTC, datetime
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import AF_INET6, AddressFamily
+from socket import AI_PASSIVE, SOCK_STREAM, AddressFamily, getaddrinfo
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -122,6 +122,13 @@ class Fault(Exception):
 ERROR_NAMES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 
 
+def listen_address(host: str, port: int) -> tuple[AddressFamily, str]:
+    """Where Node listens: at the first address of a name and no other, so at ``::1`` for localhost."""
+    found = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, str(address[0])
+
+
 class Stub(ThreadingHTTPServer):
     """The server; ``folder`` takes the record and the control files."""
 
@@ -129,12 +136,12 @@ class Stub(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, host: str, port: int, folder: Path) -> None:
-        self.address_family = AF_INET6 if ":" in host else AddressFamily.AF_INET
+        self.address_family, address = listen_address(host, port)
         self.folder = folder
         self.checksums: set[str] = set()
         self._recording = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        super().__init__((host, port), Handler)
+        super().__init__((address, port), Handler)
 
     @property
     def initialized(self) -> bool:

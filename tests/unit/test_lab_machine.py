@@ -24,6 +24,7 @@ from lab import (
     rootfs,
     server,
 )
+from lab.house import FOLDER, House, house, houses
 from lab.places import Places
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
@@ -203,11 +204,35 @@ def test_people_of_the_host_stay_outside(tmp_path: Path) -> None:
     (tmp_path / "etc/shadow").write_text("root:*:1::::::\nsecretary:$6$hash:1::::::\n")
     if os.geteuid():
         pytest.skip("giving the home folder to its owner needs root")
-    rootfs._people(tmp_path, "ssh-ed25519 AAAA")
+    rootfs._people(tmp_path, House("a", "nothing"), "ssh-ed25519 AAAA")
     names = [line.split(":")[0] for line in (tmp_path / "etc/passwd").read_text().splitlines()]
     assert names == ["root", "nobody", "admin"]
     assert (tmp_path / "etc/group").read_text() == "root:x:0:\nadmin:x:1000:\n"
     assert "hash" not in (tmp_path / "etc/shadow").read_text()
+
+
+def test_houses_say_what_they_prove_and_come_with_a_configuration() -> None:
+    assert houses()[0] == "chapter"
+    for name in houses():
+        home = house(name)
+        assert len(home.proves) > 20
+        assert list((home.folder / "root").rglob("*.nix")), f"{name} has no configuration"
+
+
+def test_house_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(LabError, match="There is no house 'chaptre'; there are chapter, "):
+        house("chaptre")
+
+
+def test_house_with_a_key_that_means_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FOLDER.is_dir()
+    monkeypatch.setattr("lab.house.FOLDER", tmp_path)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/house.toml").write_text('proves = "nothing"\nshel = "zsh"\n')
+    with pytest.raises(LabError, match="keys that mean nothing: shel"):
+        house("odd")
 
 
 def test_laid_files_replace_links_of_the_host(tmp_path: Path) -> None:

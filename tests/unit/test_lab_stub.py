@@ -216,3 +216,26 @@ def test_web_socket_sends_messages_back(ask: Client) -> None:
         raw.sendall(b"\x81\x82\x01\x02\x03\x04" + bytes((ord("h") ^ 1, ord("i") ^ 2)))
         assert stream.read(4) == b"\x81\x02hi"
         raw.sendall(b"\x88\x80\x00\x00\x00\x00")
+
+
+# Where it listens
+
+
+@pytest.mark.parametrize(
+    ("host", "known", "address"),
+    [
+        ("localhost", ["::1", "127.0.0.1"], "::1"),
+        ("localhost", ["127.0.0.1"], "127.0.0.1"),
+        ("0.0.0.0", None, "0.0.0.0"),
+        ("::", None, "::"),
+        ("::1", None, "::1"),
+    ],
+)
+def test_it_listens_at_the_first_address_of_a_name_as_node_does(
+    host: str, known: list[str] | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    families = {True: socket.AF_INET6, False: socket.AF_INET}
+    if known:
+        answer = [(families[":" in one], socket.SOCK_STREAM, 6, "", (one, 2283)) for one in known]
+        monkeypatch.setattr(stub_immich, "getaddrinfo", lambda *_, **__: answer)
+    assert stub_immich.listen_address(host, 2283) == (families[":" in address], address)

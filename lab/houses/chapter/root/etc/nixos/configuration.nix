@@ -10,6 +10,10 @@
   networking.hostName = "immich";
   time.timeZone = "UTC";
 
+  services.immich = {
+    enable = true;
+    port = 2283;
+  };
   services.openssh = {
     enable = true;
     settings.PasswordAuthentication = false;

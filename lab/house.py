@@ -1,0 +1,116 @@
+"""Houses: the homes that the lab can be. Each lies in a folder lab/houses/NAME.
+
+``house.toml`` says what makes it that home, ``root/`` holds files that are laid over the server's; what lies
+there below ``home/USER`` belongs to that user. Every key of house.toml is a field of ``House``.
+"""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.places import Places
+
+FOLDER = Path(__file__).resolve().parent / "houses"
+DEFAULT_HOUSE = "chapter"
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """Something of the owner's that must go on as it was: a command for root, and what it then prints."""
+
+    what: str
+    command: str
+    prints: str
+    exposed: str | None = None  # what it prints while Immich is exposed, where that differs
+
+
+@dataclass(frozen=True)
+class House:
+    """One home. Commands are shell lines that root runs on the server."""
+
+    name: str
+    proves: str
+    """One line for a person: what passes here passes in homes like it."""
+
+    user: str = "admin"
+    shell: str = "bash"
+    """The login shell: bash, fish or zsh."""
+
+    sudo: str = "free"
+    """free, password (asks), or none (there is no sudo)."""
+
+    password: str = ""
+    ssh_user: str = ""
+    programs: tuple[str, ...] = ()
+    """Programs that other houses lack."""
+
+    links: dict[str, str] = field(default_factory=dict)
+    flakes: dict[str, str] = field(default_factory=dict)
+    """Folder of a flake -> the URL of its input nixpkgs; it gets a flake.lock."""
+
+    module: str = ""
+    """Where the owner has put the exported module."""
+
+    before: str = ""
+    """Done once, before the first generation is built."""
+
+    rebuild: str = "nixos-rebuild switch"
+    unlock: str = ""
+    """What the owner does by hand after each boot."""
+
+    after: str = ""
+    """Done once, when the first generation runs and the server is on its tailnet."""
+
+    stack: dict[str, Any] = field(default_factory=dict)
+    """Settings of the stack that this owner writes."""
+
+    units: tuple[str, ...] = ()
+    """Services of the owner's that nothing of ours may restart."""
+
+    immich_at_home: str = "http://10.213.1.2:2283"
+    """Where the family finds Immich; it is asked on the server itself."""
+
+    wiped: bool = False
+    """Whether an exposure is gone after a reboot."""
+
+    theirs: tuple[Theirs, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The tracked files of this house."""
+        return FOLDER / self.name
+
+    @property
+    def login(self) -> str:
+        """The user of the operator's SSH connection."""
+        return self.ssh_user or self.user
+
+
+def houses() -> list[str]:
+    """The names of all houses, the default first."""
+    names = sorted(path.parent.name for path in FOLDER.glob("*/house.toml"))
+    return sorted(names, key=lambda name: name != DEFAULT_HOUSE)
+
+
+def house(name: str) -> House:
+    """Read a house. Raises LabError for a name that there is not, and for a key that is not known."""
+    file = FOLDER / name / "house.toml"
+    if name not in houses():
+        raise LabError(f"There is no house {name!r}; there are {', '.join(houses())}.")
+    said = tomllib.loads(file.read_text(encoding="utf-8"))
+    if unknown := set(said) - {entry.name for entry in fields(House)} | said.keys() & {"name"}:
+        raise LabError(f"{file} has keys that mean nothing: {', '.join(sorted(unknown))}.")
+    said["theirs"] = tuple(Theirs(**entry) for entry in said.get("theirs", []))
+    for key in ("programs", "units"):
+        said[key] = tuple(said.get(key, ()))
+    return House(name=name, **said)
+
+
+def current(where: Places) -> House:
+    """The house of the lab that is up; the default one when none is."""
+    try:
+        return house(where.house.read_text().strip())
+    except FileNotFoundError:
+        return house(DEFAULT_HOUSE)

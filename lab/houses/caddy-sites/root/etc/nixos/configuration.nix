@@ -1,0 +1,37 @@
+# Other sites on one Caddy, one of them a way to Immich.
+{ ... }:
+
+{
+  imports = [ ./hardware-configuration.nix ./services/immich.nix ];
+
+  services.openssh.enable = true;
+  services.tailscale.enable = true;
+  services.caddy = {
+    enable = true;
+    email = "me@home.example";
+    globalConfig = "grace_period 10s";
+    virtualHosts."http://notes.home.example".extraConfig = ''respond "their notes"'';
+    virtualHosts."photos.lan:80".extraConfig = "reverse_proxy localhost:2283";
+  };
+  systemd.services.caddy.preStart = "true";
+  services.fail2ban = {
+    enable = true;
+    bantime-increment.enable = true;
+    jails.sshd.settings.enabled = false;
+    jails.mine.settings = {
+      filter = "mine";
+      backend = "polling";
+      logpath = "/var/log/mine.log";
+      maxretry = 4;
+    };
+  };
+  environment.etc."fail2ban/filter.d/mine.conf".text = ''
+    [Definition]
+    failregex = ^bad guest from <HOST>$
+  '';
+  networking.firewall.allowedTCPPorts = [ 80 443 ];
+
+  security.sudo.wheelNeedsPassword = false;
+  users.users.admin = { isNormalUser = true; extraGroups = [ "wheel" ]; };
+  system.stateVersion = "25.11";
+}

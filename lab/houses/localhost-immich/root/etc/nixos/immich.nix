@@ -1,0 +1,10 @@
+{ ... }:
+
+{
+  services.immich = {
+    enable = true;
+    host = "localhost";
+    port = 3001;
+    machine-learning.enable = false;
+  };
+}

@@ -1,0 +1,140 @@
+"""The lab tier, several labs at once: ``python -m tests.lab.parallel [FILE or HOUSE ...]``.
+
+A test of the lab mostly waits. So each file, and each house of the walk, is one job: a pytest of its own in a
+bubble of its own (lab/bubble.py). A few workers take one job after the other. What failed is printed in full,
+and the last line counts everything.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lab.house import houses
+from tests.lab.operator import PROJECT
+from toolchain import ToolchainError, system
+
+HERE = Path(__file__).parent
+WALK = HERE / "test_houses.py"
+KINDS = ("failed", "passed", "skipped")
+WORKERS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pytest in one bubble."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job ended: its exit status, what it printed, and how many tests went how."""
+
+    job: Job
+    status: int
+    printed: str
+    counts: dict[str, int]
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """One line for a person."""
+        word = "ok  " if self.status == 0 else "FAIL"
+        return f"{word} {self.job.name:<24} {told(self.counts)} in {self.seconds:.0f} s"
+
+
+def told(counts: dict[str, int]) -> str:
+    """``2 failed, 12 passed``, without the kinds that did not occur."""
+    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]) or "no tests"
+
+
+def all_jobs() -> list[Job]:
+    """Every file and every house, those that take long first."""
+    files = sorted((path for path in HERE.glob("test_*.py") if path != WALK), key=_size, reverse=True)
+    walks = [Job(f"house {name}", (str(WALK), f"--house={name}")) for name in houses()]
+    return [*(Job(path.stem, (str(path),)) for path in files), *walks]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
+    """The jobs that a word names: a file with or without its folder and ending, or a house."""
+    names = {Path(word).stem for word in words}
+    found = [job for job in jobs if not names or job.name.removeprefix("house ") in names]
+    if unknown := names - {job.name.removeprefix("house ") for job in found}:
+        raise SystemExit(f"There is no file and no house named {', '.join(sorted(unknown))}.")
+    return found
+
+
+def run(job: Job) -> Result:
+    """Run one job to its end."""
+    with tempfile.TemporaryDirectory(prefix="immich-lab-job-") as folder:
+        report = Path(folder, "report.xml")
+        pytest = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *job.arguments]
+        options = ["-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "lab", "bubble", "--", *pytest, *options],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Result(job, done.returncode, done.stdout, counted(report), time.monotonic() - began)
+
+
+def counted(report: Path) -> dict[str, int]:
+    """Read pytest's report; a job that left none counts as one failure."""
+    if not report.exists():
+        return {"failed": 1, "passed": 0, "skipped": 0}
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    counts = dict.fromkeys(KINDS, 0)
+    for suite in suites:
+        failed = int(suite.attrib["failures"]) + int(suite.attrib["errors"])
+        skipped = int(suite.attrib["skipped"])
+        counts["failed"] += failed
+        counts["skipped"] += skipped
+        counts["passed"] += int(suite.attrib["tests"]) - failed - skipped
+    return counts
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the jobs, tell each when it has ended, and then all together; returns the exit status."""
+    jobs = chosen(all_jobs(), words)
+    with suppress(ToolchainError):  # no registry can be reached from a bubble; the tests skip without
+        system.ensure(system.BROWSER)
+    began = time.monotonic()
+    workers = int(os.environ.get("LAB_WORKERS", WORKERS))
+    results: list[Result] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for future in as_completed([pool.submit(run, job) for job in jobs]):
+            results.append(future.result())
+            if results[-1].status:
+                print(results[-1].printed, flush=True)
+            print(results[-1].line, flush=True)
+    total = {kind: sum(result.counts[kind] for result in results) for kind in KINDS}
+    failed = [result.job.name for result in results if result.status]
+    seconds = time.monotonic() - began
+    print(f"lab: {told(total)} in {seconds:.0f} s, {len(jobs)} jobs, {workers} labs at once", flush=True)
+    if failed:
+        print(f"lab: these failed: {', '.join(failed)}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
