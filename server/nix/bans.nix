@@ -6,7 +6,7 @@ let
   cfg = config.services.immich-exposure;
   names = import ./names.nix;
   files = import ./bans-files.nix { inherit lib pkgs; };
-  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  scripts = import ./scripts.nix { inherit config pkgs; };
   prepare = scripts.program { name = "immich-exposure-prepare"; file = "state.sh"; };
 in
 {

@@ -4,7 +4,7 @@
 let
   cfg = config.services.immich-exposure;
   immich = import ./immich.nix { inherit config lib extendModules; };
-  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  scripts = import ./scripts.nix { inherit config pkgs; };
 
   module = builtins.toJSON {
     inherit (cfg) lan;
@@ -17,6 +17,7 @@ let
   command = scripts.program {
     name = "immich-exposure";
     file = "exposure.sh";
+    programs = [ (import ./bans-files.nix { inherit lib pkgs; }).client ];
     before = ''
       # What this system was built with, for anybody to see.
       if [ "''${1:-}" = module ]; then

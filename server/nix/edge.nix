@@ -5,7 +5,7 @@ let
   cfg = config.services.immich-exposure;
   names = import ./names.nix;
   immich = import ./immich.nix { inherit config lib extendModules; };
-  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  scripts = import ./scripts.nix { inherit config pkgs; };
 
   caddy = lib.getExe cfg.package;
 

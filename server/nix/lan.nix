@@ -5,7 +5,7 @@
 let
   cfg = config.services.immich-exposure;
   immich = import ./immich.nix { inherit config lib extendModules; };
-  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  scripts = import ./scripts.nix { inherit config pkgs; };
   sync = scripts.program { name = "immich-exposure-lan"; file = "lan.sh"; };
 in
 {

@@ -1,15 +1,11 @@
 # The scripts of ../scripts as programs. Each is lib.sh and its own text in one, the same as `pulumi up` runs over SSH.
-{ config, lib, pkgs, ... }:
+{ config, pkgs, ... }:
 
-let
-  bans = import ./bans-files.nix { inherit lib pkgs; };
-in
 {
-  # `before` is run ahead of the library.
-  program = { name, file, before ? "" }: pkgs.writeShellApplication {
+  # `before` is run ahead of the library, `programs` are found beside those that every script may call.
+  program = { name, file, before ? "", programs ? [ ] }: pkgs.writeShellApplication {
     inherit name;
-    runtimeInputs = [
-      bans.client
+    runtimeInputs = programs ++ [
       config.services.tailscale.package
       pkgs.coreutils
       pkgs.curl

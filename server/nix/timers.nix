@@ -4,7 +4,7 @@
 let
   cfg = config.services.immich-exposure;
   names = import ./names.nix;
-  scripts = import ./scripts.nix { inherit config lib pkgs; };
+  scripts = import ./scripts.nix { inherit config pkgs; };
 
   run = name: file: verb: "${lib.getExe (scripts.program { inherit name file; })} ${verb}";
 

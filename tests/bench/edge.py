@@ -60,7 +60,7 @@ PLAIN = f"""{{
 https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
 	bind 127.0.0.1
 	tls {{$IMMICH_EXPOSURE_STATE}}/tls/server.crt {{$IMMICH_EXPOSURE_STATE}}/tls/server.key
-	reverse_proxy 127.0.0.1:{{$IMMICH_EXPOSURE_IMMICH_PORT}}
+	reverse_proxy {{$IMMICH_EXPOSURE_IMMICH}}
 }}
 """
 
@@ -209,7 +209,7 @@ def running_setup(
     The budget for requests has its usual size, which decides what it costs, and a window that nobody exceeds.
     """
     limits = Limits(requests_window="1ms")
-    edge = Edge(caddy, limits=limits, caddyfile=caddyfile, settings={"IMMICH_PORT": str(port)})
+    edge = Edge(caddy, limits=limits, caddyfile=caddyfile, settings={"IMMICH": f"127.0.0.1:{port}"})
     try:
         first = int(ipaddress.IPv4Address("10.0.0.1"))
         for number in range(bans):

@@ -40,7 +40,7 @@ FORBIDDEN = b'{"status":403,"message":"Forbidden"}'
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server's settings.json says, as the edge's environment takes it."""
+    """What the server's edge.env says."""
 
     requests: int = 3000
     requests_window: str = "30s"
@@ -77,7 +77,7 @@ class Edge:
         self.backend.start()
         self.port = _free_port()
         self.state = self.folder / "state"
-        self.log = self.folder / "log" / "immich-access.log"
+        self.log = self.folder / "log" / "access.log"
         self.journal = self.folder / "journal"
         self.authority = TestAuthority(self.folder / "authority")
         self._server_authority = TestAuthority(self.folder / "server-authority", "Lab public CA")
@@ -120,7 +120,7 @@ class Edge:
             "XDG_CONFIG_HOME": str(run),
             "IMMICH_EXPOSURE_DOMAIN": DOMAIN,
             "IMMICH_EXPOSURE_PROXY_PORT": str(self.port),
-            "IMMICH_EXPOSURE_IMMICH_PORT": str(self.backend.port),
+            "IMMICH_EXPOSURE_IMMICH": f"127.0.0.1:{self.backend.port}",
             "IMMICH_EXPOSURE_UPLOADS": uploads,
             "IMMICH_EXPOSURE_REQUESTS": str(limits.requests),
             "IMMICH_EXPOSURE_REQUESTS_WINDOW": limits.requests_window,

@@ -15,7 +15,7 @@ from tests.server.waiting import HarnessError, wait_until
 class Fail2ban:
     """A real fail2ban server with the project's filters and action, watching the log of one edge.
 
-    It runs with umask 077 as the system's does. `max_retry` as in settings.json.
+    It runs with umask 077 as the system's does. `max_retry` as in bans.conf.
     """
 
     def __init__(self, edge: Edge, *, max_retry: int = 5, ban_time: str = "1h") -> None:

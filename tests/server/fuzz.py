@@ -168,7 +168,7 @@ def main() -> int:
     end, seed, sent, arrived = time.monotonic() + given.seconds, given.seed, 0, 0
     with program_for_everybody(toolchain.program("caddy")) as program:
         backend = Normalising()
-        edge = Edge(program, settings={"IMMICH_PORT": str(backend.port)})
+        edge = Edge(program, settings={"IMMICH": f"127.0.0.1:{backend.port}"})
         try:
             edge.start()
             while True:

@@ -15,6 +15,34 @@ PROJECT = Path(__file__).resolve().parents[2]
 STAND_IN = PROJECT / "lab/nixos"
 SERVER_FILES = PROJECT / "server"
 
+CONFIGURATION = """\
+{ config, pkgs, ... }:
+
+{
+  imports = [
+    ./lan-immich.nix
+  ];
+
+  networking.hostName = "immich";
+  services.openssh.enable = true;
+  services.tailscale.enable = true;
+  environment.systemPackages = [ pkgs.curl ];
+  system.stateVersion = "26.05";
+}
+"""
+LAN_IMMICH = """\
+{ ... }:
+
+{
+  services.immich = {
+    enable = true;
+    host = "0.0.0.0";
+    port = 2283;
+    openFirewall = true;
+  };
+}
+"""
+
 MODULE_FILES = (
     "Caddyfile",
     "versions.json",
@@ -43,6 +71,14 @@ class Nix:
         """The value of an attribute of eval.nix, such as ``config.systemd.tmpfiles.rules``."""
         command = ["nix-instantiate", "--eval", "--strict", "--json"]
         return json.loads(self._run(command, configuration, attribute, arguments))
+
+    def expression(self, text: str) -> str:
+        """The value of a Nix expression as JSON, or what Nix says instead of one."""
+        command = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", text]
+        try:
+            return self._call(command)
+        except NixError as error:
+            return " ".join(str(error).split())
 
     def build(self, configuration: Path, **arguments: str) -> Path:
         """Build the generation of a configuration; returns its store path. Raises NixError."""
@@ -118,7 +154,7 @@ class ConfigFolder:
 
     @classmethod
     def exposed(cls, folder: Path, *options: str) -> ConfigFolder:
-        """Lay out the lab's configuration with our module imported and switched on.
+        """Lay out the same with our module imported and switched on.
 
         `options` are further lines, such as `lan = "keep";`.
         """
@@ -129,7 +165,7 @@ class ConfigFolder:
 
     @classmethod
     def with_module(cls, folder: Path) -> ConfigFolder:
-        """Lay out the lab's configuration with our module imported and nothing else said of it."""
+        """Lay out the same with our module imported and nothing else said of it."""
         made = cls.on_the_lan(folder)
         for pattern in MODULE_FILES:
             for file in SERVER_FILES.glob(pattern):
@@ -143,8 +179,10 @@ class ConfigFolder:
 
     @classmethod
     def on_the_lan(cls, folder: Path) -> ConfigFolder:
-        """Lay out the lab's configuration as it comes."""
-        shutil.copytree(STAND_IN / "etc", folder)
+        """Lay out a configuration that shows Immich to everybody at home."""
+        folder.mkdir(parents=True)
+        (folder / "configuration.nix").write_text(CONFIGURATION)
+        (folder / "lan-immich.nix").write_text(LAN_IMMICH)
         return cls(folder)
 
     @property

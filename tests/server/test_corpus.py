@@ -104,7 +104,7 @@ def passed(arrived: Sequence[tuple[Probe, Hit]]) -> list[str]:
 
 def edge_before(make_edge: EdgeMaker, backend: PathBackend, caddyfile: str | None = None) -> Edge:
     """Start an edge in front of a back end."""
-    return make_edge(settings={"IMMICH_PORT": str(backend.port)}, caddyfile=caddyfile)
+    return make_edge(settings={"IMMICH": f"127.0.0.1:{backend.port}"}, caddyfile=caddyfile)
 
 
 PROBES: dict[str, Callable[[], Sequence[Probe]]] = {"http/1.1": http1_probes, "http/2": http2_probes}

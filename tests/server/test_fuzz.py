@@ -21,7 +21,7 @@ COUNT = 1200
 def test_what_arrives_is_in_the_table(make_edge: EdgeMaker) -> None:
     """One round is always the same; the other is new each time, unless the environment names its seed."""
     backend = Normalising()
-    edge = make_edge(settings={"IMMICH_PORT": str(backend.port)})
+    edge = make_edge(settings={"IMMICH": f"127.0.0.1:{backend.port}"})
     try:
         for seed in (ALWAYS, int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))):
             result = fuzz.play(edge, backend, seed, COUNT)

@@ -1,8 +1,8 @@
-"""expose-immich.nix: what it makes of the files beside it, and what it refuses. Nothing is started."""
+"""services.immich-exposure: what it adds to a system, leaves alone, and refuses. Nothing is started."""
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import json
 import os
 import re
@@ -14,43 +14,33 @@ from typing import Any
 import pytest
 
 import toolchain
+from components.module_files import module_digest
 from components.version_floors import load as load_floors
 from components.version_floors import parse_version
 from lab.nixos import switch_to_configuration
-from tests.server.certificates import TestAuthority
-from tests.server.nix import DOMAIN, PROJECT, SETTINGS, ConfigFolder, Nix, read_unit
+from tests.server.nix import MODULE_FILES, PROJECT, SERVER_FILES, ConfigFolder, Nix, Unit, read_unit
 
 pytestmark = pytest.mark.server
 
 STATE = "/var/lib/immich-exposure"
-LOG = "/var/log/caddy/immich-access.log"
-UPLOAD = "^(?:/api/assets)"
-GO_SOURCE = PROJECT / "server/caddy"
+LOG = "/var/log/immich-edge/access.log"
+GO_SOURCE = SERVER_FILES / "caddy"
+INSTANCE = "127.0.0.1:2283"
+"""An address that Immich is opened on at home, as a unit's name."""
+JAILS = ("auth", "keys", "scan")
 
-OTHER_SETTINGS: dict[str, Any] = {
-    "proxyPort": 9443,
-    "immichPort": 3001,
-    "funnelPort": 10000,
-    "uploads": True,
-    "uploadMegabytes": 123,
-    "features": {
-        "albums": False,
-        "passwords": False,
-        "video": False,
-        "originals": False,
-        "download": False,
-        "map": False,
-    },
-    "strangers": "drop",
-    "rateLimits": {
-        "requests": 77,
-        "windowSeconds": 11,
-        "passwordAttempts": 3,
-        "passwordWindowSeconds": 44,
-        "bundles": 2,
-        "bundleWindowSeconds": 33,
-    },
-    "bans": {"maxRetry": 6, "findTime": "7m", "banTime": "8h", "ipv6Prefix": 128},
+OURS = {
+    "immich-edge.service",
+    "immich-bans.service",
+    "immich-exposure-certificate.service",
+    "immich-exposure-certificate.timer",
+    "immich-exposure-devices.service",
+    "immich-exposure-devices.timer",
+    "immich-exposure-lan.service",
+    "immich-exposure-lan@.service",
+    "immich-exposure-lan@.socket",
+    "immich-exposure-lease.service",
+    "immich-exposure-lease.timer",
 }
 
 
@@ -62,125 +52,270 @@ def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
 
 @pytest.fixture
 def exposed(tmp_path: Path) -> ConfigFolder:
-    """Return a configuration with our module in place of the LAN's."""
+    """Return a configuration with our module switched on."""
     return ConfigFolder.exposed(tmp_path / "nixos")
 
 
 @pytest.fixture(scope="module")
 def generation(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the system built from the default settings."""
+    """Return the system built with the module's defaults."""
     folder = tmp_path_factory.mktemp("exposed") / "nixos"
     return nix.build(ConfigFolder.exposed(folder).configuration)
 
 
-@pytest.fixture(scope="module")
-def other_generation(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the system built from settings that all differ from the defaults."""
-    folder = tmp_path_factory.mktemp("other") / "nixos"
-    made = ConfigFolder.exposed(folder, OTHER_SETTINGS, "box.other-tailnet.ts.net")
+def build(nix: Nix, folder: Path, *options: str, host: str | None = None, port: int | None = None) -> Path:
+    """Build a system with these options; ``host`` and ``port`` are those of services.immich."""
+    made = ConfigFolder.exposed(folder / "nixos", *options)
+    if host is not None:
+        made.replace("lan-immich.nix", 'host = "0.0.0.0"', f'host = "{host}"')
+    if port is not None:
+        made.replace("lan-immich.nix", "port = 2283", f"port = {port}")
     return nix.build(made.configuration)
 
 
-# --- what it makes
+def without_immich(made: ConfigFolder) -> ConfigFolder:
+    """Take Immich out of the configuration, as where it runs in a container."""
+    made.replace("configuration.nix", "\n    ./lan-immich.nix", "")
+    return made
+
+
+def module_says(generation: Path) -> dict[str, Any]:
+    """Return what `immich-exposure module` prints, for somebody without rights and without our state."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    # By its text, because the store of the tests is root's.
+    text = program_of(generation, "immich-exposure").read_text()
+    command = [*nobody, "bash", "-s", "module"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True, cwd="/")
+    [line] = done.stdout.splitlines()
+    said: dict[str, Any] = json.loads(line)
+    return said
+
+
+# --- off, and beside what is there
+
+
+def test_a_module_that_is_not_enabled_changes_nothing(nix: Nix, tmp_path: Path) -> None:
+    plain = ConfigFolder.on_the_lan(tmp_path / "plain" / "nixos")
+    imported = ConfigFolder.with_module(tmp_path / "imported" / "nixos")
+    off = ConfigFolder.with_module(tmp_path / "off" / "nixos")
+    off.write_default('  services.immich-exposure = { enable = false; lan = "keep"; };\n')
+    assert nix.build(plain.configuration) == nix.build(imported.configuration) == nix.build(off.configuration)
+
+
+def test_the_module_adds_only_what_is_its_own(nix: Nix, generation: Path, tmp_path: Path) -> None:
+    def files(system: Path) -> dict[str, str]:
+        return {
+            str(file.relative_to(system)): file.read_text()
+            for file in (system / "etc").rglob("*")
+            if file.is_file() and file.parent.suffix != ".wants"
+        }
+
+    plain = files(nix.build(ConfigFolder.on_the_lan(tmp_path / "nixos").configuration))
+    exposed = files(generation)
+    added = {Path(name).name for name in exposed.keys() - plain.keys()}
+    changed = {name for name in plain if exposed.get(name) != plain[name]}
+    assert added == OURS
+    assert changed == {"etc/systemd/system/immich-server.service", "etc/sysusers.d/00-nixos.conf"}
+
+
+def test_the_owners_caddy_and_fail2ban_are_as_they_were(nix: Nix, tmp_path: Path) -> None:
+    def units(made: ConfigFolder) -> dict[str, list[str]]:
+        made.add("services.caddy.enable = true;")
+        made.add("services.fail2ban.enable = true;")
+        system = nix.build(made.configuration)
+        return {
+            name: [file.read_text() for file in sorted(system.rglob(f"{name}.service*/*"))]
+            + [(system / f"etc/systemd/system/{name}.service").read_text()]
+            for name in ("caddy", "fail2ban")
+        }
+
+    plain = ConfigFolder.on_the_lan(tmp_path / "plain" / "nixos")
+    assert units(plain) == units(ConfigFolder.exposed(tmp_path / "exposed" / "nixos"))
 
 
 def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
     units = generation / "etc/systemd/system"
     services = {link.name for link in (units / "multi-user.target.wants").iterdir()}
     timers = {link.name for link in (units / "timers.target.wants").iterdir()}
-    assert services == {"caddy.service", "fail2ban.service", "immich-server.service"}
+    assert services == {
+        "immich-bans.service",
+        "immich-edge.service",
+        "immich-exposure-lan.service",
+        "immich-server.service",
+    }
     assert timers == {f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "lease")}
 
 
-def test_immich_listens_on_loopback_alone(generation: Path, other_generation: Path) -> None:
-    assert read_unit(generation, "immich-server.service")["ExecStart"][0].endswith(
-        "--host 127.0.0.1 --port 2283"
-    )
-    assert read_unit(other_generation, "immich-server.service")["ExecStart"][0].endswith(
-        "127.0.0.1 --port 3001"
-    )
+@pytest.mark.parametrize(
+    "name", sorted(each for each in OURS if each.endswith(".service") and "lan" not in each)
+)
+def test_nothing_runs_where_there_is_no_exposure(generation: Path, name: str) -> None:
+    assert f"{STATE}/.immich-exposure" in read_unit(generation, name)["ConditionPathExists"]
 
 
-def test_immich_stays_on_loopback_whatever_the_configuration_says(nix: Nix, exposed: ConfigFolder) -> None:
-    exposed.add('services.immich.host = "0.0.0.0";')
+def test_nothing_makes_the_state_by_itself(generation: Path) -> None:
+    rules = "".join(file.read_text() for file in (generation / "etc/tmpfiles.d").iterdir())
+    assert STATE not in rules and "immich-edge" not in rules
+
+
+# --- where Immich is
+
+
+@pytest.mark.parametrize(
+    ("host", "home"),
+    [("0.0.0.0", "0.0.0.0"), ("::", "::"), ("localhost", "localhost"), ("192.168.1.5", "192.168.1.5")],
+)
+def test_closed_immich_listens_on_loopback_and_home_is_remembered(
+    nix: Nix, tmp_path: Path, host: str, home: str
+) -> None:
+    generation = build(nix, tmp_path, host=host, port=3001)
+    immich = read_unit(generation, "immich-server.service")
+    assert immich["ExecStart"][0].endswith("--host 127.0.0.1 --port 3001")
+    assert read_unit(generation, "immich-exposure-lan.service")["ExecStart"][0].endswith(f" sync {home} 3001")
+    assert upstream(generation) == "127.0.0.1:3001"
+    assert module_says(generation) == {
+        "digest": module_digest(),
+        "home": home,
+        "immich": "127.0.0.1:3001",
+        "lan": "close",
+        "managed": True,
+    }
+
+
+@pytest.mark.parametrize("line", ['lib.mkForce "0.0.0.0"', 'lib.mkOverride 20 "0.0.0.0"'])
+def test_immich_is_closed_whatever_the_configuration_says(nix: Nix, exposed: ConfigFolder, line: str) -> None:
+    exposed.replace("lan-immich.nix", "{ ... }", "{ lib, ... }")
+    exposed.replace("lan-immich.nix", 'host = "0.0.0.0"', f"host = {line}")
     assert nix.evaluate(exposed.configuration, "config.services.immich.host") == "127.0.0.1"
 
 
-def test_caddys_environment_carries_every_setting(generation: Path, other_generation: Path) -> None:
-    assert _environment(generation) == {
-        "IMMICH_EXPOSURE_DOMAIN": DOMAIN,
-        "IMMICH_EXPOSURE_PROXY_PORT": "8443",
-        "IMMICH_EXPOSURE_IMMICH_PORT": "2283",
-        "IMMICH_EXPOSURE_UPLOADS": "off",
-        "IMMICH_EXPOSURE_UPLOAD_SIZE": "2000MB",
-        "IMMICH_EXPOSURE_FEATURE_ALBUMS": "on",
-        "IMMICH_EXPOSURE_FEATURE_PASSWORDS": "on",
-        "IMMICH_EXPOSURE_FEATURE_VIDEO": "on",
-        "IMMICH_EXPOSURE_FEATURE_ORIGINALS": "on",
-        "IMMICH_EXPOSURE_FEATURE_DOWNLOAD": "on",
-        "IMMICH_EXPOSURE_FEATURE_MAP": "on",
-        "IMMICH_EXPOSURE_STRANGERS": "refuse",
-        "IMMICH_EXPOSURE_BAN_PREFIX": "64",
-        "IMMICH_EXPOSURE_REQUESTS": "3000",
-        "IMMICH_EXPOSURE_REQUESTS_WINDOW": "30s",
-        "IMMICH_EXPOSURE_PASSWORD_ATTEMPTS": "10",
-        "IMMICH_EXPOSURE_PASSWORD_WINDOW": "60s",
-        "IMMICH_EXPOSURE_BUNDLES": "10",
-        "IMMICH_EXPOSURE_BUNDLES_WINDOW": "60s",
-        "IMMICH_EXPOSURE_STATE": STATE,
-        "IMMICH_EXPOSURE_LOG": LOG,
-        "IMMICH_EXPOSURE_ADMIN": "unix//run/caddy/admin.sock",
-    }
-    changed = _environment(other_generation)
-    fixed = {"IMMICH_EXPOSURE_STATE", "IMMICH_EXPOSURE_LOG", "IMMICH_EXPOSURE_ADMIN"}
-    assert {name for name, value in _environment(generation).items() if changed[name] == value} == fixed
+@pytest.mark.parametrize(
+    ("host", "reached", "allowed"),
+    [
+        ("0.0.0.0", "127.0.0.1:2283", ["localhost"]),
+        ("::", "127.0.0.1:2283", ["localhost"]),
+        ("localhost", "[::1]:2283", ["localhost"]),
+        ("192.168.1.5", "192.168.1.5:2283", ["localhost", "192.168.1.5"]),
+        ("fd00::5", "[fd00::5]:2283", ["localhost", "fd00::5"]),
+    ],
+)
+def test_kept_immich_stays_where_it_is(
+    nix: Nix, tmp_path: Path, host: str, reached: str, allowed: list[str]
+) -> None:
+    generation = build(nix, tmp_path, 'lan = "keep";', host=host)
+    assert read_unit(generation, "immich-server.service")["ExecStart"][0].endswith(
+        f"--host {host} --port 2283"
+    )
+    assert upstream(generation) == reached
+    assert read_unit(generation, "immich-edge.service")["IPAddressAllow"] == allowed
+    assert not list((generation / "etc/systemd/system").glob("immich-exposure-lan*"))
+    assert module_says(generation)["home"] is None
 
 
-def test_the_caddyfile_takes_the_environment(other_generation: Path) -> None:
-    adapted = _adapt(other_generation)
-    [server] = adapted["apps"]["http"]["servers"].values()
-    text = json.dumps(server)
-    assert server["listen"] == ["127.0.0.1:9443"]
-    assert [wrapper["wrapper"] for wrapper in server["listener_wrappers"]] == ["proxy_protocol", "tls"]
-    assert "box.other-tailnet.ts.net" in text
-    assert set(re.findall(r'"dial": "([^"]*)"', text)) == {"127.0.0.1:3001"}
-    zones = sorted((zone["max_events"], zone["window"]) for zone in _rate_limits(server))
-    assert zones == sorted([(3, 44 * 10**9), (3, 44 * 10**9), (2, 33 * 10**9), (77, 11 * 10**9)])
-    # Uploads through links are there only when asked for; the other features can be switched off.
-    assert UPLOAD in text and '"max_size": 123000000' in text
-    assert "/thumbnail" in text and "/map-markers" not in text
-    assert '"abort": true' in text
+def test_localhost_without_ipv6_is_the_other_loopback(nix: Nix, tmp_path: Path) -> None:
+    made = ConfigFolder.exposed(tmp_path / "nixos", 'lan = "keep";')
+    made.replace("lan-immich.nix", '"0.0.0.0"', '"localhost"')
+    made.add("networking.enableIPv6 = false;")
+    assert upstream(nix.build(made.configuration)) == "127.0.0.1:2283"
 
 
-def test_uploads_are_off_by_default(generation: Path) -> None:
-    assert UPLOAD not in json.dumps(_adapt(generation))
+@pytest.mark.parametrize(
+    ("address", "reached", "allowed"),
+    [
+        ("::1", "[::1]:3001", ["localhost"]),
+        ("127.0.0.1", "127.0.0.1:3001", ["localhost"]),
+        ("10.88.0.4", "10.88.0.4:3001", ["localhost", "10.88.0.4"]),
+    ],
+)
+def test_an_immich_of_others_is_only_reached(
+    nix: Nix, tmp_path: Path, address: str, reached: str, allowed: list[str]
+) -> None:
+    options = ("immich.managed = false;", f'immich.address = "{address}";', "immich.port = 3001;")
+    made = without_immich(ConfigFolder.exposed(tmp_path / "nixos", *options))
+    generation = nix.build(made.configuration)
+    assert upstream(generation) == reached
+    assert read_unit(generation, "immich-edge.service")["IPAddressAllow"] == allowed
+    assert nix.evaluate(made.configuration, "config.services.immich.enable") is False
+    assert not list((generation / "etc/systemd/system").glob("immich-server*"))
+    assert not list((generation / "etc/systemd/system").glob("immich-exposure-lan*"))
+    assert module_says(generation)["managed"] is False
 
 
-def test_caddys_unit_is_the_packages_with_our_sandbox(generation: Path) -> None:
-    package_unit = generation / "etc/systemd/system/caddy.service"
-    assert package_unit.resolve().parent.name == "system" and package_unit.resolve() != package_unit
-    unit = read_unit(generation, "caddy.service")
-    assert unit["Type"] == ["notify"]
-    assert unit["User"] == ["caddy"]
-    [start], [check], [reload] = unit["ExecStart"], unit["ExecStartPre"], unit["ExecReload"]
-    assert re.fullmatch(r"/\S*/bin/caddy run --config /etc/caddy/caddy_config --adapter caddyfile", start)
-    assert " validate " in check
+def test_a_port_open_in_the_firewall_does_no_harm(nix: Nix, exposed: ConfigFolder) -> None:
+    exposed.add("networking.firewall.allowedTCPPorts = [ 2283 ];")
+    assert nix.evaluate(exposed.configuration, "config.networking.firewall.allowedTCPPorts") == [2283, 2283]
+
+
+def test_home_is_opened_by_sockets_that_end_their_connections(generation: Path) -> None:
+    socket = read_unit(generation, "immich-exposure-lan@.socket")
+    assert socket["ListenStream"] == ["%I"] and socket["FreeBind"] == ["true"]
+    assert socket["BindIPv6Only"] == ["ipv6-only"]
+    service = read_unit(generation, "immich-exposure-lan@.service")
+    assert service["PartOf"] == ["immich-exposure-lan@%i.socket"]
+    assert service["ExecStart"][0].endswith(
+        "/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min 127.0.0.1:2283"
+    )
+
+
+def test_home_is_looked_after_at_boot_and_each_minute(generation: Path) -> None:
+    assert read_unit(generation, "immich-exposure-lease.service")["Wants"] == ["immich-exposure-lan.service"]
+    sync = read_unit(generation, "immich-exposure-lan.service")
+    # Without an exposure the family at home must have Immich as well.
+    assert "ConditionPathExists" not in sync
+    assert "immich-server.service" in sync["After"] and STATE not in sync["ReadWritePaths"]
+
+
+# --- the edge
+
+
+def test_the_edge_is_of_its_own(generation: Path) -> None:
+    unit = read_unit(generation, "immich-edge.service")
+    assert unit["Type"] == ["notify"] and unit["User"] == ["immich-edge"] and unit["Group"] == ["immich-edge"]
+    assert unit["EnvironmentFile"] == [f"{STATE}/settings/edge.env", f"{STATE}/domain.env"]
+    needed = (".immich-exposure", "settings/edge.env", "domain.env", "tls/server.crt", "tls/server.key")
+    assert unit["ConditionPathExists"] == [*(f"{STATE}/{name}" for name in needed), f"{STATE}/device-ca.crt"]
+    prepare, check = unit["ExecStartPre"]
+    assert prepare.startswith("+") and prepare.endswith("/bin/immich-exposure-prepare prepare")
+    reload_check, reload = unit["ExecReload"]
+    assert check == reload_check and check.endswith("/bin/immich-edge-check")
     # Without --force, a renewed certificate would not be read.
-    assert reload.endswith(" --force")
+    assert " reload --adapter caddyfile --config " in reload and reload.endswith(" --force")
+    [start] = unit["ExecStart"]
+    assert re.fullmatch(r"/\S*/bin/caddy run --adapter caddyfile --config /\S*", start)
     assert unit["CapabilityBoundingSet"] == [] and unit["AmbientCapabilities"] == []
     assert unit["IPAddressDeny"] == ["any"] and unit["IPAddressAllow"] == ["localhost"]
-    assert unit["ProtectSystem"] == ["strict"] and unit["ReadWritePaths"] == ["/var/lib/caddy"]
+    assert unit["ProtectSystem"] == ["strict"] and "ReadWritePaths" not in unit
     # Rotating the log calls chown; a filter that kills for it would take Caddy down at the tenth megabyte.
     assert unit["SystemCallFilter"][-1] == "@chown" and unit["SystemCallErrorNumber"] == ["EPERM"]
-    assert unit["RuntimeDirectory"] == ["caddy"] and unit["RuntimeDirectoryMode"] == ["0700"]
-    assert unit["LogsDirectory"] == ["caddy"] and unit["LogsDirectoryMode"] == ["0750"]
+    assert unit["RuntimeDirectory"] == ["immich-edge"] and unit["RuntimeDirectoryMode"] == ["0700"]
+    assert unit["LogsDirectory"] == ["immich-edge"] and unit["LogsDirectoryMode"] == ["0750"]
+    assert unit["MemoryMax"] == ["512M"]
+
+
+def test_the_edges_environment_is_what_no_setting_says(generation: Path) -> None:
+    names = environment(generation)
+    assert {name: value for name, value in names.items() if name.startswith("IMMICH_")} == {
+        "IMMICH_EXPOSURE_IMMICH": "127.0.0.1:2283",
+        "IMMICH_EXPOSURE_STATE": STATE,
+        "IMMICH_EXPOSURE_LOG": LOG,
+        "IMMICH_EXPOSURE_ADMIN": "unix//run/immich-edge/admin.sock",
+    }
+
+
+def test_the_caddyfiles_own_defaults_are_the_modules(generation: Path) -> None:
+    text = (SERVER_FILES / "Caddyfile").read_text()
+    for name, value in environment(generation).items():
+        if name.startswith("IMMICH_"):
+            assert set(re.findall(rf"\{{\${name}:([^}}]*)\}}", text)) == {value}
 
 
 def test_systemd_accepts_the_units(generation: Path, tmp_path: Path) -> None:
     wants = shutil.ignore_patterns("*.wants")
     shutil.copytree(generation / "etc/systemd/system", tmp_path / "units", ignore=wants)
-    units = [str(unit) for unit in sorted((tmp_path / "units").glob("immich-exposure-*"))]
-    units += [str(tmp_path / "units/caddy.service"), str(tmp_path / "units/fail2ban.service")]
+    units = [str(tmp_path / "units" / name.replace("@", f"@{INSTANCE}")) for name in sorted(OURS)]
+    for name in OURS:
+        if "@" in name:
+            shutil.copy(tmp_path / "units" / name, tmp_path / "units" / name.replace("@", f"@{INSTANCE}"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units],
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}/units:"},
@@ -188,54 +323,63 @@ def test_systemd_accepts_the_units(generation: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    ours = [
-        line for line in done.stderr.splitlines() if "caddy" in line or "fail2ban" in line or "immich" in line
-    ]
-    assert ours == []
+    assert [line for line in done.stderr.splitlines() if "immich" in line] == []
 
 
-def test_only_root_writes_devices_and_bans_and_caddy_reads_its_key(generation: Path) -> None:
-    rules = _tmpfiles(generation)
-    for folder in ("", "/devices", "/bans", "/bans/auth", "/bans/keys", "/bans/scan", "/bans/manual"):
-        assert rules[STATE + folder] == ("d", "0755", "root", "root")
-    assert rules[f"{STATE}/tls"] == ("d", "0750", "root", "caddy")
-    assert rules[f"{STATE}/tls/server.key"] == ("z", "0640", "root", "caddy")
-    assert rules[f"{STATE}/tls/server.crt"] == ("z", "0644", "root", "root")
-    assert rules["/var/log/caddy"] == ("d", "0750", "caddy", "caddy")
-    assert rules[LOG] == ("f", "0640", "caddy", "caddy")
+def test_a_caddyfile_that_caddy_does_not_understand_is_not_built(nix: Nix, exposed: ConfigFolder) -> None:
+    exposed.replace("immich-exposure/Caddyfile", "\tbind 127.0.0.1\n", "\tbind 127.0.0.1\n\tnonsense\n")
+    assert "unrecognized directive: nonsense" in nix.complaint(exposed.configuration)
 
 
-def test_the_jails_count_what_the_settings_say(generation: Path, other_generation: Path) -> None:
-    for kind in ("auth", "keys", "scan"):
-        jail = _ini(other_generation / "etc/fail2ban/jail.local")[f"immich-{kind}"]
-        assert jail == {
+# --- bans
+
+
+def test_bans_are_of_their_own(generation: Path) -> None:
+    unit = read_unit(generation, "immich-bans.service")
+    assert unit["User"] == ["immich-bans"] and unit["Group"] == ["immich-bans"]
+    # The log is the edge's group's, and so is the key, which must stay out of sight.
+    assert unit["SupplementaryGroups"] == ["immich-edge"]
+    assert unit["InaccessiblePaths"] == [f"-{STATE}/tls"]
+    assert unit["CapabilityBoundingSet"] == [] and unit["PrivateNetwork"] == ["true"]
+    assert unit["RestrictAddressFamilies"] == ["AF_UNIX"]
+    assert unit["ReadWritePaths"] == [f"{STATE}/bans/{jail}" for jail in JAILS]
+    assert unit["StateDirectory"] == ["immich-exposure/fail2ban"] and unit["StateDirectoryMode"] == ["0700"]
+    assert unit["RuntimeDirectory"] == ["immich-bans"] and unit["RuntimeDirectoryMode"] == ["0700"]
+    [prepare], [reload] = unit["ExecStartPre"], unit["ExecReload"]
+    assert prepare.startswith("+") and prepare.endswith("/bin/immich-exposure-prepare prepare")
+    assert reload.endswith("/bin/fail2ban-client reload")
+
+
+def test_the_jails_are_ours_alone_and_the_settings_win(nix: Nix, generation: Path) -> None:
+    folder = bans_folder(generation)
+    jails = ini(folder / "jail.conf")
+    assert jails["INCLUDES"] == {"after": f"{STATE}/settings/bans.conf"}
+    assert set(jails) == {"INCLUDES", "DEFAULT", *(f"immich-{jail}" for jail in JAILS)}
+    assert not {"maxretry", "findtime", "bantime"} & {key for section in jails.values() for key in section}
+    for jail in JAILS:
+        assert jails[f"immich-{jail}"] == {
             "enabled": "true",
-            "filter": f"immich-{kind}",
-            "action": f'immich_ban.py[folder="{STATE}/bans/{kind}"]',
-            "backend": "polling",
-            "logpath": LOG,
-            "usedns": "no",
-            "maxretry": "6",
-            "findtime": "7m",
-            "bantime": "8h",
+            "filter": f"immich-{jail}",
+            "action": f'immich_ban.py[folder="{STATE}/bans/{jail}"]',
         }
-    assert _ini(generation / "etc/fail2ban/jail.local")["immich-scan"]["maxretry"] == "10"
-    unit = read_unit(generation, "fail2ban.service")
-    assert unit["ProtectSystem"] == ["strict"] and unit["ReadWritePaths"] == [f"{STATE}/bans"]
+    daemon = ini(folder / "fail2ban.conf")["Definition"]
+    assert daemon["socket"] == "/run/immich-bans/socket" and daemon["pidfile"] == "/run/immich-bans/pid"
+    assert daemon["dbfile"].startswith(f"{STATE}/fail2ban/")
 
 
-def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "fail2ban"
-    shutil.copytree("/etc/fail2ban", folder, ignore=shutil.ignore_patterns("jail.d"))
-    for file in (generation / "etc/fail2ban").rglob("*"):
-        if not file.is_dir():
-            shutil.copy(file, folder / file.relative_to(generation / "etc/fail2ban"))
+@pytest.mark.parametrize("settings", ["", "[DEFAULT]\nmaxretry = 6\nfindtime = 7m\nbantime = 8h\n"])
+def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path, settings: str) -> None:
+    folder = tmp_path / "configuration"
+    shutil.copytree(bans_folder(generation), folder)
     # The log is the server's; fail2ban refuses a jail whose log is not there.
-    log = tmp_path / "access.log"
-    log.touch()
-    jails = folder / "jail.local"
-    jails.chmod(0o644)
-    jails.write_text(jails.read_text().replace(LOG, str(log)))
+    (tmp_path / "access.log").touch()
+    if settings:
+        (tmp_path / "bans.conf").write_text(settings)
+    folder.chmod(0o755)
+    jails = (folder / "jail.conf").read_text()
+    (folder / "jail.conf").unlink()
+    jails = jails.replace(LOG, str(tmp_path / "access.log"))
+    (folder / "jail.conf").write_text(jails.replace(f"{STATE}/settings", str(tmp_path)))
     done = subprocess.run(
         ["fail2ban-client", "-c", str(folder), "-s", str(tmp_path / "s"), "-p", str(tmp_path / "p"), "-d"],
         capture_output=True,
@@ -244,16 +388,30 @@ def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stdout + done.stderr
-    for jail in ("immich-auth", "immich-keys", "immich-scan"):
-        assert f"['start', '{jail}']" in done.stdout
-        assert f"'{jail}', 'addaction', 'immich_ban'" in done.stdout
+    for jail in JAILS:
+        assert f"['start', 'immich-{jail}']" in done.stdout
+        assert f"'immich-{jail}', 'addaction', 'immich_ban'" in done.stdout
+        assert (f"['set', 'immich-{jail}', 'bantime', '8h']" in done.stdout) == bool(settings)
 
 
-def test_the_lease_is_enforced_each_minute_and_after_boot(other_generation: Path) -> None:
-    timer = read_unit(other_generation, "immich-exposure-lease.timer")
-    service = read_unit(other_generation, "immich-exposure-lease.service")
+def test_the_scripts_know_the_same_names(nix: Nix) -> None:
+    library = (SERVER_FILES / "scripts/lib.sh").read_text()
+    names = (SERVER_FILES / "nix/names.nix").read_text()
+    [jails] = re.findall(r'^JAILS="(.*)"$', library, re.MULTILINE)
+    [in_nix] = re.findall(r"^  jails = \[ (.*) \];$", names, re.MULTILINE)
+    assert jails.split() == [word.strip('"') for word in in_nix.split()] == list(JAILS)
+    [state] = re.findall(r'^  state = "(.*)";$', names, re.MULTILINE)
+    assert f"$ROOT{state}}}" in library
+
+
+# --- what happens by itself, and the command
+
+
+def test_the_lease_is_enforced_each_minute_and_after_boot(generation: Path) -> None:
+    timer = read_unit(generation, "immich-exposure-lease.timer")
+    service = read_unit(generation, "immich-exposure-lease.service")
     assert timer["OnBootSec"] == ["20s"] and timer["OnUnitActiveSec"] == ["1min"]
-    assert service["ExecStart"][0].endswith("/bin/immich-exposure-enforce enforce 10000 9443")
+    assert service["ExecStart"][0].endswith("/bin/immich-exposure-enforce enforce")
     assert service["Type"] == ["oneshot"]
 
 
@@ -277,39 +435,52 @@ def test_the_certificate_is_renewed_daily(generation: Path) -> None:
         ("immich-exposure", "exposure.sh"),
         ("immich-exposure-enforce", "funnel.sh"),
         ("immich-exposure-expire", "devices.sh"),
+        ("immich-exposure-lan", "lan.sh"),
+        ("immich-exposure-prepare", "state.sh"),
         ("immich-exposure-renew", "certificate.sh"),
     ],
 )
 def test_a_command_is_the_library_and_its_script(generation: Path, program: str, script: str) -> None:
-    text = _program(generation, program).read_text()
-    scripts = PROJECT / "server/scripts"
+    text = program_of(generation, program).read_text()
+    scripts = SERVER_FILES / "scripts"
     assert text.rstrip().endswith((scripts / "lib.sh").read_text() + (scripts / script).read_text().rstrip())
 
 
-def test_shellcheck_accepts_the_check_that_nix_will_check(generation: Path) -> None:
-    checks = (generation / "pre-switch-checks").read_text()
-    [program] = re.findall(r"\S+/bin/immich-exposure-check-edge", checks)
+@pytest.mark.parametrize("name", ["immich-edge-check", "fail2ban-client"])
+def test_shellcheck_accepts_what_nix_will_check(generation: Path, name: str) -> None:
+    program = program_of(generation, name)
     done = subprocess.run(["shellcheck", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_commands_find_what_they_call(generation: Path) -> None:
-    [path] = re.findall(r'export PATH="([^"]*):\$PATH"', _program(generation, "immich-exposure").read_text())
+    text = program_of(generation, "immich-exposure").read_text()
+    [path] = re.findall(r'export PATH="([^"]*):\$PATH"', text)
     programs = {program.name for folder in path.split(":") for program in Path(folder).iterdir()}
-    needed = {
-        "tailscale",
-        "nix-instantiate",
-        "curl",
-        "flock",
-        "awk",
-        "sed",
-        "grep",
-        "systemctl",
-        "cmp",
-        "find",
-        "date",
+    needed = (
+        "tailscale nix-instantiate curl flock awk sed grep systemctl cmp find date getent ip fail2ban-client"
+    )
+    assert set(needed.split()) <= programs
+
+
+def test_the_command_asks_our_fail2ban(generation: Path) -> None:
+    client = program_of(generation, "fail2ban-client").read_text()
+    assert f"-c {bans_folder(generation)} -s /run/immich-bans/socket -p /run/immich-bans/pid " in client
+
+
+def test_the_digest_is_of_every_file(nix: Nix, exposed: ConfigFolder, generation: Path) -> None:
+    assert module_says(generation)["digest"] == module_digest()
+    files = [file for pattern in MODULE_FILES for file in SERVER_FILES.glob(pattern)]
+    paths = {
+        str(file.relative_to(SERVER_FILES)): file for file in files if not file.name.endswith("_test.go")
     }
-    assert needed <= programs
+    lines = "".join(
+        f"{path} {hashlib.sha256(paths[path].read_bytes()).hexdigest()}\n" for path in sorted(paths)
+    )
+    assert module_digest() == hashlib.sha256(lines.encode()).hexdigest()
+    with (exposed.ours / "scripts/exposure.sh").open("a") as changed:
+        changed.write("# changed\n")
+    assert module_says(nix.build(exposed.configuration))["digest"] != module_digest()
 
 
 # --- what a change does on the server
@@ -318,12 +489,12 @@ def test_the_commands_find_what_they_call(generation: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "unit", "action"),
     [
-        ("Caddyfile", "caddy.service", "reload"),
-        ("Caddyfile", "fail2ban.service", "none"),
-        ("fail2ban/filter.d/immich-scan.conf", "fail2ban.service", "restart"),
-        ("fail2ban/action.d/caddy-file.conf", "fail2ban.service", "restart"),
-        ("fail2ban/filter.d/immich-scan.conf", "caddy.service", "none"),
-        ("scripts/funnel.sh", "caddy.service", "none"),
+        ("Caddyfile", "immich-edge.service", "restart"),
+        ("Caddyfile", "immich-bans.service", "none"),
+        ("fail2ban/filter.d/immich-scan.conf", "immich-bans.service", "restart"),
+        ("fail2ban/action.d/immich_ban.py", "immich-bans.service", "restart"),
+        ("fail2ban/filter.d/immich-scan.conf", "immich-edge.service", "none"),
+        ("scripts/funnel.sh", "immich-edge.service", "none"),
     ],
 )
 def test_a_changed_file_touches_its_own_service(
@@ -334,13 +505,6 @@ def test_a_changed_file_touches_its_own_service(
     after = nix.build(exposed.configuration)
     lines = [switch_to_configuration.read_unit(one, unit) for one in (generation, after)]
     assert lines[0] and switch_to_configuration.compare(lines[0], lines[1]) == action
-
-
-def test_a_changed_setting_restarts_caddy(generation: Path, other_generation: Path) -> None:
-    lines = [
-        switch_to_configuration.read_unit(one, "caddy.service") for one in (generation, other_generation)
-    ]
-    assert switch_to_configuration.compare(lines[0], lines[1]) == "restart"
 
 
 # --- what it refuses
@@ -402,6 +566,12 @@ def test_an_insecure_immich_is_told(nix: Nix, exposed: ConfigFolder) -> None:
     assert "nixpkgs marks Immich 3.1.0 as insecure (CVE-2030-1)" in told
 
 
+def test_the_version_of_an_immich_of_others_is_not_asked(nix: Nix, tmp_path: Path) -> None:
+    made = without_immich(ConfigFolder.exposed(tmp_path / "nixos", "immich.managed = false;"))
+    _immich(made, "1.0.0", '"CVE-2030-1"')
+    assert nix.warnings(made.configuration) == ""
+
+
 def test_the_go_program_keeps_to_the_floors() -> None:
     text = (GO_SOURCE / "go.mod").read_text()
     floors = load_floors()
@@ -416,38 +586,23 @@ def test_the_go_program_keeps_to_the_floors() -> None:
         assert floors[name].pinned in (None, version)
 
 
-def _with_the_lan(exposed: ConfigFolder) -> None:
-    exposed.replace(
-        "configuration.nix", "./expose-immich.nix\n    #", "./expose-immich.nix ./lan-immich.nix\n    #"
-    )
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            _with_the_lan,
-            "./lan-immich.nix and ./expose-immich.nix exclude each other; import only one of them",
-        ),
-        (
-            lambda exposed: exposed.add("services.immich.openFirewall = true;"),
-            "Immich's port 2283 is open in the firewall",
-        ),
-        (
-            lambda exposed: exposed.add("networking.firewall.allowedTCPPorts = [ 2283 ];"),
-            "Immich's port 2283 is open in the firewall",
-        ),
         (
             lambda exposed: exposed.replace("configuration.nix", "services.tailscale.enable = true;", ""),
             "needs Tailscale on this server; set services.tailscale.enable = true.",
         ),
         (
-            lambda exposed: (exposed.ours / "domain").unlink(),
-            "The server's name is not known yet (immich-exposure/domain is missing or empty); run pulumi up",
+            without_immich,
+            "There is no services.immich in this configuration; for an Immich that runs otherwise, in a"
+            " container for example, set services.immich-exposure.immich.managed = false and its address and",
         ),
         (
-            lambda exposed: (exposed.ours / "domain").write_text("\n"),
-            "The server's name is not known yet",
+            lambda exposed: exposed.add(
+                'services.immich.environment.IMMICH_HOST = pkgs.lib.mkForce "0.0.0.0";'
+            ),
+            'services.immich.environment.IMMICH_HOST = "0.0.0.0" keeps Immich open past the edge',
         ),
     ],
 )
@@ -459,95 +614,33 @@ def test_an_unsafe_configuration_is_refused(
     assert "Failed assertions: - " in complaint and sentence in complaint
 
 
-@pytest.mark.parametrize("port", [443, 2283])
-def test_caddys_port_must_be_free_and_unprivileged(nix: Nix, tmp_path: Path, port: int) -> None:
-    exposed = ConfigFolder.exposed(tmp_path / "nixos", {**SETTINGS, "proxyPort": port})
-    assert f"set proxyPort to a free port from 1024 on, not {port}." in nix.complaint(exposed.configuration)
+@pytest.mark.parametrize("host", ["pi.fritz.box", "192.168.1", "1.2.3.4 evil"])
+def test_the_edge_must_know_an_address(nix: Nix, tmp_path: Path, host: str) -> None:
+    kept = ConfigFolder.exposed(tmp_path / "kept" / "nixos", 'lan = "keep";')
+    kept.replace("lan-immich.nix", '"0.0.0.0"', f'"{host}"')
+    sentence = f'- The edge must know Immich\'s IP address, and "{host}" is none; set '
+    assert f"{sentence}services.immich.host to one like 127.0.0.1." in nix.complaint(kept.configuration)
+    others = ConfigFolder.exposed(
+        tmp_path / "others" / "nixos", "immich.managed = false;", f'immich.address = "{host}";'
+    )
+    said = nix.complaint(without_immich(others).configuration)
+    assert f"{sentence}services.immich-exposure.immich.address to one like 127.0.0.1." in said
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "complaint"),
+    ("option", "complaint"),
     [
-        ("immichPort", "2283", "`services.immich.port' is not of type `16 bit unsigned integer"),
-        ("immichPort", 65536, "`services.immich.port' is not of type `16 bit unsigned integer"),
-        (
-            "bans",
-            {"maxRetry": [1], "findTime": "1m", "banTime": "1m", "ipv6Prefix": 64},
-            "maxretry' is not of type",
-        ),
-        ("bans", {"maxRetry": 1, "findTime": "1m", "ipv6Prefix": 64}, "attribute 'banTime' missing"),
+        ('lan = "open";', "`services.immich-exposure.lan' is not of type `one of"),
+        ("immich.port = 65536;", "`services.immich-exposure.immich.port' is not of type `16 bit unsigned"),
+        ('proxyPort = "8443";', "The option `services.immich-exposure.proxyPort' does not exist"),
     ],
 )
-def test_settings_of_a_wrong_kind_are_refused(
-    nix: Nix, tmp_path: Path, key: str, value: object, complaint: str
-) -> None:
-    exposed = ConfigFolder.exposed(tmp_path / "nixos", {**copy.deepcopy(SETTINGS), key: value})
+def test_options_of_a_wrong_kind_are_refused(nix: Nix, tmp_path: Path, option: str, complaint: str) -> None:
+    exposed = ConfigFolder.exposed(tmp_path / "nixos", option)
     assert complaint in nix.complaint(exposed.configuration)
 
 
-# --- the check before a switch
-
-
-def _checked(nix: Nix, exposed: ConfigFolder, state: Path) -> subprocess.CompletedProcess[str]:
-    """Run the pre-switch checks of a system whose state lies in ``state``."""
-    exposed.replace("expose-immich.nix", f'state = "{STATE}";', f'state = "{state}";')
-    exposed.replace("expose-immich.nix", f'"{LOG}"', f'"{state.parent}/access.log"')
-    generation = nix.build(exposed.configuration)
-    command = [str(generation / "pre-switch-checks"), str(generation), "switch"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """Return a state folder with a server certificate and a trust pool."""
-    folder = tmp_path / "state"
-    (folder / "tls").mkdir(parents=True)
-    authority = TestAuthority(tmp_path / "authority")
-    server = authority.issue(DOMAIN, usage=None, dns_name=DOMAIN)
-    shutil.copy(authority.certificate, folder / "device-ca.crt")
-    shutil.copy(server.certificate, folder / "tls/server.crt")
-    shutil.copy(server.key, folder / "tls/server.key")
-    return folder
-
-
-def test_the_check_lets_a_sound_configuration_pass(nix: Nix, exposed: ConfigFolder, state: Path) -> None:
-    before = sorted(state.rglob("*"))
-    done = _checked(nix, exposed, state)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sorted(state.rglob("*")) == before
-    # A log that root made while checking would shut the caddy user out.
-    assert not (state.parent / "access.log").exists()
-
-
-@pytest.mark.parametrize("missing", ["tls/server.key", "tls/server.crt", "device-ca.crt"])
-def test_the_check_names_a_missing_file(nix: Nix, exposed: ConfigFolder, state: Path, missing: str) -> None:
-    (state / missing).unlink()
-    done = _checked(nix, exposed, state)
-    assert done.returncode == 1
-    assert f"{state}/{missing}" in done.stderr and "so the switch is refused" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ("\tservers {", "\tservers :8443 {", '"protocols"'),
-        ("fallback_policy require", "fallback_policy use", "REQUIRE"),
-        ("\t\t\ttls\n", "", '"wrapper":"tls"'),
-        ("protocols h1 h2", "protocols h1 h2 h3", '"protocols"'),
-        ("\tbind 127.0.0.1\n", "", '"listen"'),
-        ("\tbind 127.0.0.1\n", "\tbind 127.0.0.1\n\tnonsense\n", "unrecognized directive: nonsense"),
-    ],
-)
-def test_the_check_sees_a_listener_without_its_guards(
-    nix: Nix, exposed: ConfigFolder, state: Path, old: str, new: str, complaint: str
-) -> None:
-    exposed.replace("immich-exposure/Caddyfile", old, new)
-    done = _checked(nix, exposed, state)
-    assert done.returncode == 1
-    assert complaint in done.stderr and "so the switch is refused" in done.stderr
-
-
-# --- the build of Caddy
+# --- the build of the edge
 
 
 def test_the_vendor_hash_is_that_of_the_modules(nix: Nix, tmp_path: Path) -> None:
@@ -559,55 +652,60 @@ def test_the_vendor_hash_is_that_of_the_modules(nix: Nix, tmp_path: Path) -> Non
         env={**os.environ, "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"},
         check=True,
     )
-    [written] = re.findall(r'vendorHash = "([^"]*)";', _module_text())
+    [written] = re.findall(r'vendorHash = "([^"]*)";', (SERVER_FILES / "nix/package.nix").read_text())
     assert written == nix.hash_path(tmp_path / "vendor")
 
 
 def test_the_package_has_the_version_of_caddy(nix: Nix, exposed: ConfigFolder) -> None:
     [required] = re.findall(r"caddyserver/caddy/v2 v(\S+)", (GO_SOURCE / "go.mod").read_text())
-    assert nix.evaluate(exposed.configuration, "config.services.caddy.package.version") == required
+    assert nix.evaluate(exposed.configuration, "config.services.immich-exposure.package.version") == required
+
+
+@pytest.mark.parametrize(
+    ("go", "builders", "builder"),
+    [
+        ("1.26.3", "{ }", "default"),
+        ("1.27.0", '{ buildGo126Module = throw "buildGo126Module has been removed"; }', "default"),
+        ("1.25.4", '{ buildGo126Module = _: "1.26"; }', "1.26"),
+        (
+            "1.25.4",
+            "{ }",
+            "The edge needs Go 1.26.0 or newer, and this nixpkgs has 1.25.4; upgrade the channel.",
+        ),
+    ],
+)
+def test_the_edge_is_built_by_a_go_that_is_new_enough(nix: Nix, go: str, builders: str, builder: str) -> None:
+    package = SERVER_FILES / "nix/package.nix"
+    expression = f"""import {package} {{
+      lib = import {PROJECT}/lab/nixos/lib;
+      pkgs = {{ go.version = "{go}"; buildGoModule = _: "default"; }} // {builders};
+    }}"""
+    assert builder in nix.expression(expression)
 
 
 # --- helpers
 
 
-def _module_text() -> str:
-    return (PROJECT / "server/expose-immich.nix").read_text()
+def environment(generation: Path, name: str = "immich-edge.service") -> dict[str, str]:
+    """Return what the unit itself puts into the environment."""
+    words = [word.strip('"').partition("=") for word in read_unit(generation, name)["Environment"]]
+    return {key: value for key, _, value in words}
 
 
-def _environment(generation: Path) -> dict[str, str]:
-    [file] = read_unit(generation, "caddy.service")["EnvironmentFile"]
-    return dict(line.split("=", 1) for line in Path(file).read_text().splitlines())
+def upstream(generation: Path) -> str:
+    """Return where the edge looks for Immich."""
+    return environment(generation)["IMMICH_EXPOSURE_IMMICH"]
 
 
-def _adapt(generation: Path) -> dict[str, Any]:
-    """The JSON that Caddy makes of the Caddyfile with its environment."""
-    done = subprocess.run(
-        ["caddy", "adapt", "--adapter", "caddyfile", "--config", str(generation / "etc/caddy/caddy_config")],
-        executable=toolchain.program("caddy"),
-        env=_environment(generation),
-        capture_output=True,
-        check=True,
-    )
-    adapted: dict[str, Any] = json.loads(done.stdout)
-    return adapted
+def bans_folder(generation: Path) -> Path:
+    """Return fail2ban's configuration."""
+    [start] = read_unit(generation, "immich-bans.service")["ExecStart"]
+    [folder] = re.findall(r" -c (\S+) ", start)
+    return Path(folder)
 
 
-def _rate_limits(node: Any) -> list[dict[str, Any]]:
-    """All zones of rate_limit handlers, however deep."""
-    if isinstance(node, dict):
-        here = list(node["rate_limits"].values()) if "rate_limits" in node else []
-        return here + [zone for value in node.values() for zone in _rate_limits(value)]
-    return [zone for item in node for zone in _rate_limits(item)] if isinstance(node, list) else []
-
-
-def _tmpfiles(generation: Path) -> dict[str, tuple[str, str, str, str]]:
-    rules = (generation / "etc/tmpfiles.d/00-nixos.conf").read_text().splitlines()
-    fields = [rule.split() for rule in rules]
-    return {path: (kind, mode, user, group) for kind, path, mode, user, group, *_ in fields}
-
-
-def _ini(file: Path) -> dict[str, dict[str, str]]:
+def ini(file: Path) -> dict[str, dict[str, str]]:
+    """Read an ini file without any of its magic."""
     sections: dict[str, dict[str, str]] = {}
     for line in file.read_text().splitlines():
         if line.startswith("["):
@@ -618,12 +716,13 @@ def _ini(file: Path) -> dict[str, dict[str, str]]:
     return sections
 
 
-def _program(generation: Path, name: str) -> Path:
-    """The text of one of the commands, wherever the generation names it."""
+def program_of(generation: Path, name: str) -> Path:
+    """Return one of the commands, wherever a unit names it."""
     if name == "immich-exposure":
         return (generation / "sw/bin/immich-exposure").resolve()
-    texts = "".join(
-        file.read_text() for file in (generation / "etc/systemd/system").glob("immich-exposure-*.service")
-    )
-    [path] = re.findall(rf"ExecStart=(\S+/bin/{name}) ", texts)
+    units: list[Unit] = [read_unit(generation, unit) for unit in sorted(OURS) if unit.endswith(".service")]
+    commands = [
+        line for unit in units for key, lines in unit.items() if key.startswith("Exec") for line in lines
+    ]
+    [path] = {word for line in commands for word in re.findall(rf"/\S+/bin/{name}(?= |$)", line)}
     return Path(path)
