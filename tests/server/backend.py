@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,11 +36,12 @@ class Backend:
     received: list[Received] = field(default_factory=list)
     arrived: int = 0
     port: int = 0
+    host: str = "127.0.0.1"
     _server: http.server.ThreadingHTTPServer | None = None
 
     def start(self) -> None:
-        """Listen on a free port of 127.0.0.1."""
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
+        """Listen on a free port of the host."""
+        self._server = _server_for(self.host)((self.host, 0), _handler_for(self))
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -53,6 +55,13 @@ class Backend:
     def targets(self) -> list[str]:
         """Return the targets received so far, oldest first."""
         return [request.target for request in self.received]
+
+
+def _server_for(host: str) -> type[http.server.ThreadingHTTPServer]:
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server
 
 
 def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:

@@ -176,6 +176,10 @@ class Edge:
             check=False,
         )
 
+    def change(self, **settings: str) -> None:
+        """Write other settings than those that the edge runs with; they count from the next reload on."""
+        self._environment |= {f"IMMICH_EXPOSURE_{name}": value for name, value in settings.items()}
+
     def reload(self) -> None:
         """Make Caddy read its files again, as the renewal timer does."""
         done = self.run_caddy("reload", "--force", "--config", str(self._caddyfile), "--adapter", "caddyfile")

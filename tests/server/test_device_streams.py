@@ -11,38 +11,18 @@ import time
 
 import pytest
 
-from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
 from tests.server.nix import PROJECT
-from tests.server.visitor import DOMAIN, Connection
+from tests.server.streams import UPGRADE, UPLOAD, echo, listen
+from tests.server.visitor import Connection
 from tests.server.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.server
 
-UPLOAD = f"POST /api/assets HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 6\r\n\r\n".encode()
-UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
 BOUND = 2
 """Seconds, in place of the day of the Caddyfile."""
 SOON, NEVER = {"LOOK_ANEW": "100ms"}, {"LOOK_ANEW": "1h"}
-
-
-def listen(edge: Edge, identity: Identity) -> Connection:
-    """Open a websocket as a device; every byte comes back through it."""
-    connection = edge.connect(edge.new_address(), identity)
-    assert connection.ask("/api/socket.io/", headers=UPGRADE).status == 101
-    connection.tls.settimeout(PATIENCE)
-    assert echo(connection)
-    return connection
-
-
-def echo(connection: Connection) -> bool:
-    """Tell whether a byte that is sent comes back; not, when the other side has hung up."""
-    try:
-        connection.tls.sendall(b"x")
-        return connection.tls.recv(1) == b"x"
-    except OSError:
-        return False
 
 
 def wait_for_the_end(connection: Connection) -> None:

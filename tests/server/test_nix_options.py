@@ -52,6 +52,10 @@ def test_the_labs_own_configuration_builds(nix: Nix, lan: ConfigFolder) -> None:
         ),
         ("services.immich.port = 70000;", "option `services.immich.port' is not of type `16 bit unsigned"),
         ("services.immich.port = 2284;", "option `services.immich.port' has conflicting definition values"),
+        (
+            "systemd.services.x.serviceConfig.A = pkgs.lib.mkMerge [ [ 1 ] 2 ];",
+            "the definitions are a mix of list and non-list",
+        ),
         ("systemd.services.x.serviceConfig = [ ];", "`systemd.services.x.serviceConfig' is not of type"),
         ("services.fail2ban.jails.x.settings.maxretry = [ 1 ];", "is not of type"),
         ('networking.firewall.allowedTCPPorts = [ "80" ];', "is not of type `16 bit unsigned"),
@@ -97,7 +101,7 @@ def test_the_file_of_a_wrong_definition_is_named(nix: Nix, lan: ConfigFolder) ->
             ["a", "b", "c"],
         ),
         (
-            ["systemd.services.x.serviceConfig.A = lib.mkMerge [ [ 1 ] 2 ];"],
+            ["systemd.services.x.serviceConfig.A = lib.mkMerge [ [ 1 ] [ 2 ] ];"],
             "systemd.services.x.serviceConfig.A",
             [1, 2],
         ),
