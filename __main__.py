@@ -7,8 +7,8 @@ import pulumi
 from components.config import from_pulumi
 from components.exposure import ImmichExposure
 
-# A failed run ends with an interrupt from the language host. Python would tell it as a traceback, twice, below
-# the sentence that says what is wrong.
+# A failed run ends with an interrupt from the language host. Python would tell it as a traceback, twice, and
+# bury the sentence that says what is wrong.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 exposure = ImmichExposure("immich", from_pulumi())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -22,6 +23,7 @@ from components.remote_script import SERVER_FILES
 from pki import AuthorityProfile, Keystore
 
 PASSPHRASE = "a passphrase that must not be seen"
+SUDO_PASSWORD = "the password of sudo's user"
 SSH_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 FINGERPRINT = "ab" * 32
 FINGERPRINT_BEFORE = "cd" * 32
@@ -67,9 +69,13 @@ class Recorder(pulumi.runtime.Mocks):
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     """Run the program once for two devices and return what it registered."""
-    folder = tmp_path_factory.mktemp("project")
+    return run_program(tmp_path_factory.mktemp("project"))
+
+
+def run_program(folder: Path, **settings: Any) -> Recorder:
+    """Run the program for two devices and with these settings, and return what it registered."""
     (folder / "ssh-key").write_text(SSH_KEY)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -87,6 +93,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
                 "sshPrivateKeyFile": str(folder / "ssh-key"),
                 "keystorePassphrase": PASSPHRASE,
                 "devices": [{"name": "phone", "platform": "ios"}, {"name": "laptop", "platform": "linux"}],
+                **settings,
             },
             stack="unit",
             project_dir=folder,
@@ -95,8 +102,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
         await exposure.urn.future()
 
     loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: asyncio.ensure_future(program())))
-    yield recorder
     loop.close()
+    return recorder
 
 
 def test_each_step_of_the_chapter_is_a_component(recorded: Recorder) -> None:
@@ -108,7 +115,9 @@ def test_each_step_of_the_chapter_is_a_component(recorded: Recorder) -> None:
         "Preflight",
         "CertificateAuthority",
         "ClientCertificate",
+        "EdgeSettings",
         "ServerCertificate",
+        "TrustPool",
         "NixosConfiguration",
         "DeviceEnrolment",
         "Funnel",
@@ -129,7 +138,9 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
 
 
 def test_an_exposure_begins_with_the_devices_of_the_config_and_no_others(recorded: Recorder) -> None:
-    assert recorded.commands()["immich-state-folder"]["create"] == "sudo -n sh -s -- begin phone laptop"
+    assert recorded.commands()["immich-state-folder"]["create"] == (
+        "sudo -n sh -s -- begin unit phone laptop"
+    )
 
 
 def test_commands_are_bare_and_their_scripts_come_by_standard_input(recorded: Recorder) -> None:
@@ -180,14 +191,104 @@ def test_the_walk_finds_what_is_planted() -> None:
 
 
 def test_the_certificate_authority_gives_the_server_its_certificate_alone(recorded: Recorder) -> None:
-    payload = recorded.commands()["immich-nixos-trust-pool"]["stdin"]
+    payload = recorded.commands()["immich-trust-pool-file"]["stdin"]
     assert recorded.certificate_pem in payload
 
 
 def test_what_lands_on_the_server_is_what_lies_in_the_tree(recorded: Recorder) -> None:
     text = recorded.commands()["immich-nixos-files"]["stdin"]
-    for path in ("expose-immich.nix", "Caddyfile", "caddy/main.go", "fail2ban/filter.d/immich-scan.conf"):
+    for path in ("nix/default.nix", "Caddyfile", "caddy/main.go", "fail2ban/filter.d/immich-scan.conf"):
         assert (SERVER_FILES / path).read_text(encoding="utf-8") in text, path
+
+
+# How the module gets in
+
+
+def lines_of(recorder: Recorder) -> dict[str, tuple[str, str]]:
+    """Return create and delete of the commands of the NixOS configuration, without what makes them root's."""
+    return {
+        name.removeprefix("immich-nixos-"): tuple(
+            inputs[key].removeprefix("sudo -n sh -s -- ") for key in ("create", "delete")
+        )
+        for name, inputs in recorder.commands().items()
+        if name.startswith("immich-nixos-")
+    }
+
+
+def test_managed_puts_files_and_a_line_into_the_configuration(recorded: Recorder) -> None:
+    assert lines_of(recorded) == {
+        "files": ("install /etc/nixos", "remove /etc/nixos"),
+        "module": ("managed /etc/nixos 8443 - 2283 no", "restore /etc/nixos"),
+    }
+
+
+def test_yours_writes_no_nix_file(tmp_path: Path) -> None:
+    recorder = run_program(
+        tmp_path, module="yours", immich={"managed": False, "address": "::1", "port": 3001}
+    )
+    assert lines_of(recorder) == {"module": ("yours 8443 ::1 3001", "leave")}
+
+
+def test_a_flake_is_built_by_its_folder_and_host(tmp_path: Path) -> None:
+    recorder = run_program(tmp_path, flake="/home/a/nix#pi", allowUpgrade=True)
+    assert lines_of(recorder) == {"module": ("flake /home/a/nix pi 8443 - 2283 yes", "leave")}
+
+
+def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
+    """Only the settings and the check from outside differ, which looks again at what a visitor gets."""
+    changed = differing(
+        recorded, run_program(tmp_path, uploads=True, strangers="drop", bans={"banTime": "2h"})
+    )
+    assert changed == {"immich-settings-files", "immich-check-outside"}
+
+
+def test_what_is_built_is_a_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
+    changed = differing(recorded, run_program(tmp_path, lan="keep"))
+    assert changed >= {"immich-nixos-files", "immich-nixos-module", "immich-check-outside"}
+
+
+def differing(one: Recorder, other: Recorder) -> set[str]:
+    """Return the names of the resources whose inputs differ, apart from places and what is random."""
+
+    def comparable(recorder: Recorder, name: str) -> str:
+        inputs = {key: value for key, value in recorder.resources[name][1].items() if key not in PLACES}
+        text = json.dumps(inputs, sort_keys=True, default=str)
+        return text.replace(json.dumps(recorder.certificate_pem)[1:-1], "CERTIFICATE")
+
+    assert set(one.resources) == set(other.resources)
+    return {name for name in one.resources if comparable(one, name) != comparable(other, name)}
+
+
+PLACES = {"keystore", "privateKeyFile", "connection"}
+
+
+# Ways to root
+
+
+def test_root_needs_no_sudo(tmp_path: Path) -> None:
+    for name, inputs in run_program(tmp_path, sshUser="root").commands().items():
+        assert inputs["create"].startswith("sh -s -- "), name
+
+
+def test_a_sudo_password_goes_by_standard_input_alone(tmp_path: Path) -> None:
+    recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
+    library = (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
+    for name, inputs in recorder.commands().items():
+        assert inputs["create"].startswith("sudo -k -S -p '' sh -c "), name
+        assert is_secret(inputs["stdin"]), name
+        assert inputs["stdin"]["value"].startswith(f"{SUDO_PASSWORD}\n#immich-exposure\n{library}"), name
+    for name, (_, inputs) in recorder.resources.items():
+        assert not any(SUDO_PASSWORD in text for text in plain_texts(inputs)), name
+
+
+def test_with_a_password_the_texts_stay_visible(recorded: Recorder, tmp_path: Path) -> None:
+    """Otherwise a preview would show [secret] where it shows what runs as root."""
+    recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
+    for name, inputs in recorder.commands().items():
+        shown = recorder.resources[f"{name}-text"][1]["text"]
+        assert inputs["stdin"]["value"].endswith(shown), name
+        assert "lib.sh" in shown and not is_secret(shown), name
+    assert not any(name.endswith("-text") for name in recorded.resources)
 
 
 def is_secret(value: Any) -> bool:

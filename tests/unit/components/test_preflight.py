@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
 
 from components import preflight
-from components.preflight import PreflightError
+from components.preflight import PreflightError, authorities_in, examine
+from components.remote_script import Server
+from pki import AuthorityProfile, Keystore
+from tests.unit.components.test_preflight_rules import SOUND
 
 BEFORE: dict[str, Any] = {
     "host": "192.168.1.20",
     "hostKey": "ssh-ed25519 AAAA-old",
     "configDir": "/etc/nixos",
+    "module": "managed",
     "immichPort": 2283,
 }
 
@@ -34,9 +40,131 @@ def test_another_folder_is_refused_while_the_old_one_is_changed(mocker: MockerFi
         update(mocker, configDir="/etc/nixos-2")
 
 
+@pytest.mark.parametrize("way", [("managed", "yours"), ("yours", "managed")])
+def test_another_way_in_is_refused_while_the_first_stands(
+    mocker: MockerFixture, way: tuple[str, str]
+) -> None:
+    mocker.patch.object(preflight, "examine", lambda props: props)
+    olds, news = ({**BEFORE, "module": module} for module in way)
+    with pytest.raises(PreflightError, match=f"exposed with module: {way[0]}, .*pulumi destroy first"):
+        preflight._Provider().update("preflight", olds, news)
+
+
+def test_a_folder_that_nothing_was_written_to_may_change(mocker: MockerFixture) -> None:
+    mocker.patch.object(preflight, "examine", lambda props: props)
+    olds = {**BEFORE, "module": "yours"}
+    news = {**olds, "configDir": "/etc/nixos-2"}
+    assert preflight._Provider().update("preflight", olds, news).outs == news
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"host": "immich.home.arpa"}, {"hostKey": "ssh-ed25519 AAAA-new"}, {"immichPort": 2284}],
 )
 def test_the_same_server_may_change(mocker: MockerFixture, changes: dict[str, Any]) -> None:
     assert update(mocker, **changes) == {**BEFORE, **changes}
+
+
+# When it looks
+
+
+LOOKED = {**BEFORE, "domain": "immich.example.ts.net", "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("olds", "news", "changes"),
+    [
+        (LOOKED, {**BEFORE, "domain": None, "warnings": None}, False),
+        (LOOKED, {**BEFORE, "immichPort": 2284}, True),
+        ({**LOOKED, "flakeDir": "/etc/nixos"}, {**BEFORE, "flakeDir": None}, True),
+        ({**LOOKED, "warnings": ["Immich does not answer."]}, BEFORE, True),
+    ],
+)
+def test_it_looks_again_when_something_changed_or_was_worth_a_warning(
+    olds: dict[str, Any], news: dict[str, Any], changes: bool
+) -> None:
+    assert preflight._Provider().diff("preflight", olds, news).changes is changes
+
+
+# What it asks and answers
+
+
+def props_of(keystore: Path, **changes: Any) -> dict[str, Any]:
+    """Return the properties as the engine hands them over."""
+    props = {
+        "host": "pi",
+        "port": 22.0,
+        "user": "admin",
+        "hostKey": "ssh-ed25519 AAAA",
+        "configDir": "/etc/nixos",
+        "module": "managed",
+        "immichPort": 2283.0,
+        "immichManaged": True,
+        "lan": "close",
+        "proxyPort": 8443.0,
+        "funnelPort": 443.0,
+        "keystore": str(keystore),
+        "takeOver": False,
+    }
+    return {**props, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "facts /etc/nixos - - 2283 8443"),
+        (
+            {"module": "yours", "flakeDir": "/home/a/nix", "immichAddress": "::1"},
+            "facts /etc/nixos /home/a/nix ::1 2283 8443",
+        ),
+    ],
+)
+def test_the_server_is_asked_for_what_the_config_names(
+    mocker: MockerFixture, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    facts = {**SOUND, "flake": {"exists": True, "git": False}}
+    run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
+    outputs = examine(props_of(tmp_path, **changes))
+    assert run.call_args.args[1] == f"sudo -n sh -s -- {words}"
+    assert (outputs["domain"], outputs["warnings"]) == ("immich.example.ts.net", [])
+
+
+def test_a_password_changes_the_line_and_is_not_in_it(mocker: MockerFixture, tmp_path: Path) -> None:
+    run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(SOUND))
+    examine(props_of(tmp_path, sudoPassword="geheim"))
+    server, line, script = run.call_args.args
+    assert isinstance(server, Server) and server.sudo_password == "geheim"
+    assert line.startswith("sudo -k -S -p '' ") and "geheim" not in line + script + repr(server)
+
+
+def test_an_immich_that_is_off_is_told_and_does_not_stop_the_run(
+    mocker: MockerFixture, tmp_path: Path
+) -> None:
+    facts = {**SOUND, "immich": {"port": 2283, "address": None, "ping": False, "initialized": None}}
+    mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
+    [warning] = examine(props_of(tmp_path))["warnings"]
+    assert "Immich does not answer" in warning
+
+
+def test_all_that_is_in_the_way_comes_as_one_message(mocker: MockerFixture, tmp_path: Path) -> None:
+    facts = {**SOUND, "proxyPortOwner": "nginx", "theirs": ["/etc/nixos/immich-exposure"]}
+    mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
+    with pytest.raises(PreflightError) as refusal:
+        examine(props_of(tmp_path))
+    assert [line[:2] for line in str(refusal.value).splitlines()] == ["Th", "- ", "- "]
+
+
+@pytest.mark.parametrize("answer", ["Welcome!\n{}", "[]", ""])
+def test_an_answer_that_is_none_is_told(mocker: MockerFixture, tmp_path: Path, answer: str) -> None:
+    mocker.patch.object(preflight, "run_script", return_value=answer)
+    with pytest.raises(PreflightError, match="answer to the preflight is not"):
+        examine(props_of(tmp_path))
+
+
+def test_the_keystores_authorities_are_known_without_its_passphrase(tmp_path: Path) -> None:
+    assert authorities_in(tmp_path / "none") == ()
+    store = Keystore(tmp_path / "keystore", "a passphrase of some length", kdf_rounds=2)
+    authority = store.adopt_or_create_authority(AuthorityProfile())
+    assert authorities_in(tmp_path / "keystore") == (authority.fingerprint,)
+    (tmp_path / "keystore/ca.crt").write_text("rubbish")
+    assert authorities_in(tmp_path / "keystore") == ()

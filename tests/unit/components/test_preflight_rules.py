@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.preflight_rules import Wanted, funnel_port_allowed, problems
+from components.config_home import ModuleWay
+from components.preflight_rules import Wanted, funnel_port_allowed, problems, warnings
 from components.version_floors import FILE, load, parse_version
 
-WANTED = Wanted(config_dir="/etc/nixos", immich_port=2283, proxy_port=8443, funnel_port=443)
+DIGEST = "5f" * 32
+OURS, OTHER = "aa" * 32, "bb" * 32
+
+WANTED = Wanted(
+    config_dir="/etc/nixos",
+    module=ModuleWay.MANAGED,
+    flake_dir=None,
+    module_digest=None,
+    immich_address=None,
+    immich_port=2283,
+    immich_managed=True,
+    lan="close",
+    proxy_port=8443,
+    funnel_port=443,
+    authorities=(OURS,),
+    take_over=False,
+)
+YOURS = replace(WANTED, module=ModuleWay.YOURS, module_digest=DIGEST)
+FLAKE = replace(WANTED, module=ModuleWay.YOURS, flake_dir="/home/a/nix")
 
 SOUND: dict[str, Any] = {
     "nixos": True,
@@ -30,8 +50,28 @@ SOUND: dict[str, Any] = {
         },
     },
     "proxyPortOwner": "",
-    "immich": {"ping": True, "initialized": True, "version": "3.1.0"},
-    "configuration": {"exists": True, "lanImport": "active", "exposeImport": "commented"},
+    "immich": {
+        "port": 2283,
+        "address": "127.0.0.1",
+        "ping": True,
+        "initialized": True,
+        "version": "3.1.0",
+    },
+    "module": None,
+    "configuration": {
+        "exists": True,
+        "path": "/etc/nixos/configuration.nix",
+        "lanImport": "absent",
+        "exposeImport": "absent",
+        "ourImport": "absent",
+        "importList": True,
+        "flakeBeside": False,
+        "gitTracked": False,
+    },
+    "flake": None,
+    "theirs": [],
+    "owner": None,
+    "authorities": [],
     "diskFreeKiB": {"/nix": 40_000_000, "/var": 40_000_000},
     "commands": [],
 }
@@ -59,7 +99,9 @@ def test_a_sound_server_has_no_problems() -> None:
         ("nixosVersion", "25.11", "NixOS 25.11 lacks Go 1.26"),
         ("commands", ["curl", "flock"], "lacks the commands curl, flock"),
         ("configuration.exists", False, "no /etc/nixos/configuration.nix"),
-        ("configuration.lanImport", "commented", "./lan-immich.nix"),
+        ("configuration.importList", False, "Write `imports = [ ./immich-exposure ];` at its top level"),
+        ("configuration.flakeBeside", True, "set flake to its folder and host (`flake: /etc/nixos#HOST`)"),
+        ("theirs", ["/etc/nixos/immich-exposure"], "somebody else's (it lacks the mark of this project)"),
         ("tailscaleVersion", None, "not installed"),
         ("tailscaleVersion", "1.98.8", "1.98.8 is too old"),
         ("tailscaleVersion", "1.102.0", "rejects every funnel connection"),
@@ -82,12 +124,14 @@ def test_a_sound_server_has_no_problems() -> None:
             {"TCP": {"443": {"HTTPS": True}}, "Web": {"a.ts.net:443": {}}},
             "something else on port 443",
         ),
-        ("immich.ping", False, "does not answer on port 2283"),
-        ("immich.port", 2284, "set immichPort back, run `pulumi destroy`"),
         ("immich.initialized", False, "no administrator"),
         ("immich.initialized", None, "no administrator"),
         ("immich.version", "2.7.2", "Immich 2.7.2 has known faults in what visitors see (CVE-2026-40096"),
-        ("immich.version", "1.142.1", "set services.immich.package to version 2.7.3 or newer"),
+        (
+            "immich.version",
+            "1.142.1",
+            "upgrade it to version 2.7.3 or newer (services.immich.package",
+        ),
         ("diskFreeKiB", {"/nix": 1000}, "are free on /nix"),
     ],
 )
@@ -100,7 +144,7 @@ def test_each_fault_is_named_with_a_remedy(path: str, value: Any, words: str) ->
 
 def test_all_faults_are_told_at_once() -> None:
     facts = facts_with("tailscaleVersion", "1.90.0")
-    facts["immich"]["ping"] = False
+    facts["immich"]["initialized"] = False
     facts["proxyPortOwner"] = "nginx"
     assert len(problems(facts, WANTED)) == 3
 
@@ -124,10 +168,110 @@ def test_a_release_that_is_new_enough_or_unreadable_is_left_to_the_build(version
     assert problems(facts_with("nixosVersion", version), WANTED) == []
 
 
-def test_a_configuration_already_swapped_is_fine() -> None:
-    facts = facts_with("configuration.lanImport", "absent")
-    facts["configuration"]["exposeImport"] = "active"
+@pytest.mark.parametrize("name", ["ourImport", "lanImport"])
+def test_an_import_that_is_there_or_swapped_needs_no_list(name: str) -> None:
+    facts = facts_with(f"configuration.{name}", "active")
+    facts["configuration"]["importList"] = False
     assert problems(facts, WANTED) == []
+
+
+def test_the_file_behind_a_link_is_the_one_that_is_named() -> None:
+    facts = facts_with("configuration.path", "/home/a/nix/configuration.nix")
+    facts["configuration"]["importList"] = False
+    [problem] = problems(facts, WANTED)
+    assert problem.startswith("/home/a/nix/configuration.nix has no list of imports")
+
+
+def test_the_caddy_of_a_module_that_is_swapped_may_hold_the_port() -> None:
+    facts = facts_with("configuration.exposeImport", "active")
+    facts["proxyPortOwner"] = 'LISTEN 0 4096 *:8443 *:* users:(("caddy",pid=7,fd=3))'
+    assert problems(facts, WANTED) == []
+    assert len(problems(facts, YOURS)) == 2, "nothing is swapped there, and the module is missing"
+    facts["configuration"]["exposeImport"] = "commented"
+    assert len(problems(facts, WANTED)) == 1
+
+
+# Modules that the owner brings
+
+
+MODULE = {"digest": DIGEST, "lan": "close", "managed": True, "immich": "127.0.0.1:2283", "home": "0.0.0.0"}
+
+
+@pytest.mark.parametrize("configuration", [None, {"exists": False}, {"exists": True, "flakeBeside": True}])
+def test_whoever_brings_the_module_may_have_any_configuration(configuration: Any) -> None:
+    facts = {**facts_with("module", MODULE), "configuration": configuration}
+    assert problems(facts, YOURS) == []
+    assert problems({**facts, "flake": {"exists": True, "git": True}}, FLAKE) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (None, "lacks the module: in a flake, add this project as the input immich-exposure"),
+        (
+            {**MODULE, "digest": "e" * 64},
+            "another version of the module (eeeeeeeeeeee) than this project",
+        ),
+        ({**MODULE, "lan": "keep"}, "has lan = keep, and this stack says close"),
+        ({**MODULE, "managed": False}, "has immich.managed = false, and this stack says true"),
+        ({**MODULE, "immich": "127.0.0.1:3001"}, "has immich.port = 3001, and this stack says 2283"),
+    ],
+)
+def test_a_module_of_yours_that_is_missing_or_another_is_named(module: Any, words: str) -> None:
+    [problem] = problems(facts_with("module", module), YOURS)
+    assert words in problem and problem.endswith(".")
+
+
+def test_an_address_of_immich_counts_when_the_stack_names_one() -> None:
+    facts = facts_with("module", {**MODULE, "immich": "[::1]:2283"})
+    assert problems(facts, YOURS) == []
+    assert problems(facts, replace(YOURS, immich_address="::1")) == []
+    [problem] = problems(facts, replace(YOURS, immich_address="10.88.0.5"))
+    assert "has immich.address = ::1, and this stack says 10.88.0.5" in problem
+
+
+def test_a_flake_must_be_there() -> None:
+    for flake in (None, {"exists": False, "git": False}):
+        [problem] = problems(facts_with("flake", flake), FLAKE)
+        assert problem.startswith("There is no /home/a/nix/flake.nix on the server; correct flake")
+
+
+def test_a_build_elsewhere_needs_no_room_here() -> None:
+    facts = {**facts_with("module", MODULE), "diskFreeKiB": {"/nix": 1000}}
+    assert problems(facts, YOURS) == []
+
+
+# Two stacks on one server
+
+
+def test_a_server_of_another_stack_is_refused_with_its_owner() -> None:
+    facts = {**SOUND, "owner": "holiday", "authorities": [OTHER]}
+    [problem] = problems(facts, WANTED)
+    assert "by the stack holiday" in problem and "set takeOver: true" in problem
+    assert len(problems(facts, replace(WANTED, authorities=()))) == 1, "a lost keystore is another one, too"
+    assert problems(facts, replace(WANTED, take_over=True)) == []
+
+
+@pytest.mark.parametrize("authorities", [[], [OURS], [OTHER, OURS]])
+def test_a_server_of_this_keystore_is_fine(authorities: list[str]) -> None:
+    assert problems({**SOUND, "owner": "home", "authorities": authorities}, WANTED) == []
+
+
+# Immich that is off
+
+
+def test_an_immich_that_is_off_is_a_warning_with_its_remedy() -> None:
+    facts = {**SOUND, "immich": {"port": 2283, "address": None, "ping": False, "initialized": None}}
+    assert problems(facts, WANTED) == []
+    [warning] = warnings(facts, WANTED)
+    assert "at 127.0.0.1 or ::1, port 2283" in warning and "start Immich" in warning
+    assert "at 10.88.0.5, port" in warnings(facts, replace(WANTED, immich_address="10.88.0.5"))[0]
+    assert warnings(SOUND, WANTED) == []
+
+
+def test_facts_that_the_server_could_not_tell_are_no_crash() -> None:
+    assert len(problems({"nixos": True}, WANTED)) >= 2
+    assert problems({"nixos": True, "diskFreeKiB": {"/nix": None}}, YOURS)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from components.remote_script import HEREDOC_END, PayloadFile, Server, script_text, sudo_line
+from components.remote_script import (
+    HEREDOC_END,
+    PayloadFile,
+    Server,
+    password_line,
+    script_text,
+    sudo_line,
+    with_password,
+)
 
 SHELLS = [shell for shell in ("dash", "bash", "sh") if shutil.which(shell)]
 SERVER = Server(host="pi", port=22, user="admin", host_key="ssh-ed25519 AAAA", private_key_file=None)
@@ -45,3 +55,54 @@ def test_the_connection_pins_the_host_key_and_gives_up_soon() -> None:
     assert connection.host_key == "ssh-ed25519 AAAA"
     assert connection.dial_error_limit == 2
     assert connection.private_key is None
+
+
+# Ways to root
+
+
+def test_each_user_has_a_way_to_root() -> None:
+    assert SERVER.line("close", 443) == "sudo -n sh -s -- close 443"
+    assert replace(SERVER, user="root").line("close", 443) == "sh -s -- close 443"
+    assert replace(SERVER, sudo_password="geheim").line("close", 443) == password_line("close", 443)
+    assert "geheim" not in repr(replace(SERVER, sudo_password="geheim"))
+
+
+# sudo stands aside here: it reads the line of the password, or leaves it where none is needed.
+SUDO = """#!/bin/sh
+[ "$1 $2 $3 $4" = "-k -S -p " ] || exit 9
+shift 4
+case $SUDO_READS in yes) IFS= read -r password; printf '%s' "$password" >"$SUDO_SAW" ;; esac
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("reads", ["yes", "no"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_begins_after_the_password_whether_sudo_took_it_or_not(
+    tmp_path: Path, shell: str, reads: str
+) -> None:
+    password = r"it's \"$HOME\" \n #immich-exposure  "
+    (tmp_path / "sudo").write_text(SUDO)
+    (tmp_path / "sudo").chmod(0o755)
+    (tmp_path / "sh").symlink_to(shutil.which(shell) or "")
+    script = 'printf "%s|" "$@"; cat <<\'END\'\nlast line\nEND\n'
+    done = subprocess.run(
+        [shell, "-c", password_line("enrol", "a b", 7)],
+        input=with_password(password, script),
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "SUDO_READS": reads,
+            "SUDO_SAW": str(tmp_path / "saw"),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "enrol|a b|7|last line\n"
+    if reads == "yes":
+        assert (tmp_path / "saw").read_text() == password
+
+
+def test_a_note_is_a_comment_of_the_script() -> None:
+    assert "\n# The digest is 1.\n" in script_text("funnel", note="The digest is 1.")
+    assert script_text("funnel", note="one") != script_text("funnel", note="two")

@@ -14,6 +14,7 @@ import pytest
 from components import certificate_authority, client_certificate
 from components.config import ExposureConfig, load
 from components.device_enrolment import enrol_line
+from components.remote_script import Server
 from components.renewal import authority_renewal, device_renewal, outlook_of, renewing_diff
 from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, Renewal
 
@@ -272,11 +273,13 @@ def test_outputs_that_are_not_known_yet_are_no_inputs() -> None:
 
 # Enrolling
 
+SERVER = Server(host="pi", port=22, user="admin", host_key="ssh-ed25519 AAAA", private_key_file=None)
+
 
 def test_the_command_says_when_each_certificate_stops_counting() -> None:
-    line = enrol_line("phone", "ab", "2036-11-21T00:00:00+00:00", "cd", "2026-12-08T00:00:00+00:00")
+    line = enrol_line(SERVER, "phone", "ab", "2036-11-21T00:00:00+00:00", "cd", "2026-12-08T00:00:00+00:00")
     assert line == "sudo -n sh -s -- enrol phone ab 2110838400 cd 1796688000"
-    assert enrol_line("phone", "ab", "2036-11-21T00:00:00+00:00", "", "").endswith(
+    assert enrol_line(SERVER, "phone", "ab", "2036-11-21T00:00:00+00:00", "", "").endswith(
         " enrol phone ab 2110838400"
     )
-    assert enrol_line("phone", "ab", "2036-11-21T00:00:00+00:00", None, None).endswith(" 2110838400")
+    assert enrol_line(SERVER, "phone", "ab", "2036-11-21T00:00:00+00:00", None, None).endswith(" 2110838400")

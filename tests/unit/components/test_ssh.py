@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ SERVER = Server(
             "cannot be reached by SSH on port 2222",
         ),
         (1, "sudo: a password is required\n", "cannot use sudo without a password"),
+        (1, "admin is not in the sudoers file.\n", "cannot use sudo without a password"),
+        (
+            1,
+            "sudo: unable to resolve host pi: Name not known\nerror: The port is taken; free it.\n",
+            "error: The port is taken; free it.",
+        ),
         (1, "working\nThe port is taken; choose another one.\n", "The port is taken; choose another one."),
         (7, "", "ended with status 7"),
     ],
@@ -39,6 +46,36 @@ def test_each_failure_is_a_sentence(code: int, stderr: str, words: str) -> None:
     message = explain(SERVER, code, stderr)
     assert words in message
     assert message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "words"),
+    [
+        (
+            "Sorry, try again.\nsudo: 3 incorrect password attempts\n",
+            "does not take the sudoPassword",
+        ),
+        ("sudo: no password was provided\n", "does not take the sudoPassword for the user admin"),
+        ("admin is not in the sudoers file.\n", "admin may not use sudo on pi.lan"),
+        ("sudo: unable to resolve host pi\nerror: The disk is full.\n", "error: The disk is full."),
+    ],
+)
+def test_with_a_password_sudos_words_mean_something_else(stderr: str, words: str) -> None:
+    message = explain(replace(SERVER, sudo_password="geheim"), 1, stderr)
+    assert words in message
+    assert "geheim" not in message
+
+
+@pytest.mark.parametrize(("user", "head"), [("admin", "geheim\n#immich-exposure\n"), ("root", "")])
+def test_a_password_goes_in_front_of_the_script(
+    mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch, user: str, head: str
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, "out", ""))
+    server = replace(SERVER, user=user, sudo_password="geheim")
+    run_script(server, server.line("status"), "the script")
+    assert run.call_args.kwargs["input"] == f"{head}the script"
+    assert not any("geheim" in word for word in run.call_args.args[0])
 
 
 def test_ssh_trusts_the_pinned_key_alone_and_never_asks() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from components.config import load
-from components.surface import Words, what_becomes_public
+from components.module_files import module_digest
+from components.surface import Words, what_becomes_public, what_to_set_in_immich
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,37 @@ def test_strangers_are_refused_or_not_answered() -> None:
     assert words(strangers="drop")["everything else"] == ["is not answered"]
 
 
+def test_who_loses_immich_at_home_is_told() -> None:
+    told = words()["at home"]
+    assert "port 2283 on the LAN or VPN address" in told[0] and "proxies" in told[1]
+    assert any("immich-exposure lan open" in line for line in told)
+    assert any("when the funnel shuts, Immich is there again" in line for line in told)
+    assert words(lan="keep")["at home"][0].startswith("nothing changes: Immich's port 2283")
+    assert words(immich={"managed": False})["at home"][0].startswith("nothing changes")
+
+
+def test_how_the_module_gets_in_is_told() -> None:
+    managed = words()["how it gets in"]
+    assert "/etc/nixos/configuration.nix" in managed[0]
+    assert any(line.startswith("the server's configuration will be rebuilt, with") for line in managed)
+    assert any("compiles Caddy" in line for line in managed)
+    yours = words(module="yours")["how it gets in"]
+    assert "no Nix file is written and nothing is built" in yours[0] and module_digest()[:12] in yours[1]
+    assert "/etc/nixos#pi is built" in words(flake="/etc/nixos#pi")["how it gets in"][0]
+
+
+def test_a_rebuild_is_told_by_another_line_and_a_setting_by_none() -> None:
+    topic = "how it gets in"
+    assert words(uploads=True, bans={"banTime": "2h"}, leaseHours=3)[topic] == words()[topic]
+    assert words(lan="keep")[topic] != words()[topic]
+
+
+def test_immich_is_told_its_address_outside() -> None:
+    told = what_to_set_in_immich("https://immich.example.ts.net")
+    assert "External domain = https://immich.example.ts.net" in told
+
+
 def test_every_line_is_short_enough_to_be_shown_whole() -> None:
-    for lines in words(uploads=True, leaseHours=3).values():
-        assert all(len(line) <= 110 for line in lines)
+    for settings in ({"uploads": True, "leaseHours": 3}, {"module": "yours"}, {"flake": "/etc/nixos#pi"}):
+        for lines in words(**settings).values():
+            assert all(len(line) <= 110 for line in lines)

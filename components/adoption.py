@@ -1,0 +1,296 @@
+"""Taking over the chapter that was done by hand: its authority, its devices, its bans, and its open funnel."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from components.certificate_authority import KeystoreLocation, keystore_of
+from components.chapter_bans import BAN_LIST, bans_in
+from components.client_certificate import ClientCertificate
+from components.config_adopt import ON_THE_SERVER, AdoptConfig
+from components.options import child_of
+from components.refusal import Refusal, told_plainly
+from components.remote_script import PayloadFile, Server, remote_script, script_text
+from components.server_props import server_of, server_props
+from components.ssh import run_script
+from pki import Claim, Source
+
+FILE_LIMIT = 256 * 1024
+"""A certificate or key has a few thousand bytes; a list of bans may be long."""
+
+INPUTS = ("caCertificate", "caKey", "devices")
+OUTPUTS = ("authority", "adopted", "files", "bans")
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    @told_plainly
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult("adoption", take_over(props))
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        # Another address of the server or another passphrase alone changes nothing of what was taken over.
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in INPUTS))
+
+    @told_plainly
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        outputs = take_over(_news)
+        # Who was banned by hand is taken over once: what was lifted since stays lifted.
+        return UpdateResult({**outputs, "bans": _olds["bans"]})
+
+
+def take_over(props: dict[str, Any]) -> dict[str, Any]:
+    """Read what was made by hand, put it into the keystore, and return the outputs of the resource.
+
+    The authority's key is read once, and what the keystore has may be gone at its place: whoever has cleared
+    up after the chapter still gets the same answer.
+
+    Raises ``Refusal``, ``SshError`` or ``KeystoreError``; then nothing was changed.
+    """
+    keystore = keystore_of(props)
+    known = keystore.adoption()
+    claims: list[dict[str, Any]] = props["devices"]
+    wanted = [props["caCertificate"], *(each["certificate"] for each in claims if each.get("certificate"))]
+    if known is None:
+        wanted.append(props["caKey"])
+    found = read_places(server_of(props), [*wanted, f"{ON_THE_SERVER}{BAN_LIST}"])
+    ban_list = found.pop(f"{ON_THE_SERVER}{BAN_LIST}")
+    already = {each.name for each in known.devices if each.certificate_pem} if known else set()
+    needed = () if known else (props["caCertificate"], props["caKey"])
+    _refuse_missing(
+        found, [*needed, *(each["certificate"] for each in claims if each["name"] not in already)]
+    )
+    adoption = keystore.take_over(
+        certificate=found[props["caCertificate"]],
+        key=found.get(props["caKey"]),
+        key_passphrase=props.get("caKeyPassphrase"),
+        devices=[_claim(each, found) for each in claims],
+    )
+    files = {**adoption.files, **({ban_list.place: ban_list.digest} if ban_list else {})}
+    return {
+        **props,
+        "authority": adoption.authority,
+        "adopted": {
+            each.name: {"fingerprint": each.fingerprint, "notAfter": each.until.isoformat()}
+            for each in adoption.devices
+        },
+        "files": files,
+        "bans": list(bans_in(ban_list.content.decode(errors="replace"))) if ban_list else [],
+    }
+
+
+def _claim(device: Mapping[str, Any], found: Mapping[str, Source | None]) -> Claim:
+    until = device.get("until")
+    return Claim(
+        device["name"],
+        certificate=found[device["certificate"]] if device.get("certificate") else None,
+        fingerprint=device.get("fingerprint"),
+        until=datetime.fromisoformat(until) if until else None,
+    )
+
+
+def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str | None]) -> None:
+    for place in needed:
+        if place and found[place] is None:
+            where = "on the server" if place.startswith(ON_THE_SERVER) else "on this machine"
+            raise Refusal(
+                f"There is no file {place.removeprefix(ON_THE_SERVER)} {where}, which adopt names. Correct the "
+                "path; if it lies on a drive that is opened by hand, open that and run again."
+            )
+
+
+# Files here and on the server
+
+
+def read_places(server: Server, places: Sequence[str]) -> dict[str, Source | None]:
+    """Read files here and, after ``server:``, on the server as root; None for what is not there.
+
+    Raises ``SshError`` when the server cannot be asked, ``Refusal`` when a file cannot be read.
+    """
+    remote = [place for place in dict.fromkeys(places) if place.startswith(ON_THE_SERVER)]
+    found = {place: _read_here(place) for place in places if place not in remote}
+    if remote:
+        paths = [place.removeprefix(ON_THE_SERVER) for place in remote]
+        answer = run_script(server, server.line("read", *paths), script_text("adopt"))
+        found.update(_answers(remote, answer))
+    return found
+
+
+def _read_here(place: str) -> Source | None:
+    try:
+        with Path(place).expanduser().open("rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refusal(f"{place} cannot be read ({error.strerror}); correct adopt or the file.") from error
+    if len(content) > FILE_LIMIT:
+        raise Refusal(f"{place} is far too large for a certificate or a key; correct adopt.")
+    return Source(place, content)
+
+
+def _answers(places: Sequence[str], answer: str) -> dict[str, Source | None]:
+    """Read one line for each place: base64, or ``-`` for what is not there."""
+    lines = answer.splitlines()
+    if len(lines) != len(places):
+        raise Refusal(
+            "The server did not answer as expected when its files were read; something prints text at login: "
+            "make the shell start-up files of the SSH user silent for non-interactive sessions."
+        )
+    return {place: _decoded(place, line) for place, line in zip(places, lines, strict=True)}
+
+
+def _decoded(place: str, line: str) -> Source | None:
+    if line == "-":
+        return None
+    try:
+        return Source(place, base64.b64decode(line, validate=True))
+    except binascii.Error as error:
+        raise Refusal(f"{place} did not arrive whole; run it again.") from error
+
+
+# Resources
+
+
+class _AdoptionInKeystore(Resource, module="immich", name="Adoption"):
+    authority: pulumi.Output[str]
+    adopted: pulumi.Output[dict[str, dict[str, str]]]
+    files: pulumi.Output[dict[str, str]]
+    bans: pulumi.Output[list[str]]
+
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
+
+
+@dataclass(frozen=True)
+class AdoptedCertificate:
+    """What a device that was taken over shows when it connects; there is none of before."""
+
+    fingerprint: pulumi.Output[str]
+    not_after: pulumi.Output[str]
+    previous_fingerprint: pulumi.Output[str]
+    previous_until: pulumi.Output[str]
+
+
+class Adoption(pulumi.ComponentResource):
+    """The authority in the keystore, as if it had been made there, and the devices by their fingerprints.
+
+    Nothing is ever deleted: what was taken over is the keystore's from then on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        keystore: KeystoreLocation,
+        adopt: AdoptConfig,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:Adoption", name, {}, opts)
+        self._taken = _AdoptionInKeystore(
+            f"{name}-keystore",
+            {**server_props(server), **keystore.props(), **adopt_props(adopt)},
+            child_of(self, opts),
+        )
+        self.files = self._taken.files
+        self.bans = self._taken.bans
+        self.register_outputs({"authority": self._taken.authority})
+
+    def certificate(self, device: str) -> AdoptedCertificate:
+        """Return the certificate of one of the devices."""
+        of_device = self._taken.adopted.apply(lambda adopted: adopted[device])
+        none = pulumi.Output.from_input("")
+        return AdoptedCertificate(of_device["fingerprint"], of_device["notAfter"], none, none)
+
+    def beside(self, device: str, certificate: ClientCertificate) -> AdoptedCertificate:
+        """Return a new certificate of a device that was taken over: both count while both are named.
+
+        After a renewal of the new one, years later, it is the renewed one that counts beside.
+        """
+        old = self.certificate(device)
+        renewed = certificate.previous_fingerprint
+        return AdoptedCertificate(
+            certificate.fingerprint,
+            certificate.not_after,
+            pulumi.Output.all(renewed, old.fingerprint).apply(lambda both: both[0] or both[1]),
+            pulumi.Output.all(renewed, certificate.previous_until, old.not_after).apply(
+                lambda all_three: all_three[1] if all_three[0] else all_three[2]
+            ),
+        )
+
+
+def adopt_props(adopt: AdoptConfig) -> dict[str, pulumi.Input[Any]]:
+    """Return the properties that ``take_over`` reads; the passphrase is secret."""
+    return {
+        "caCertificate": adopt.ca_certificate,
+        "caKey": adopt.ca_key,
+        "caKeyPassphrase": adopt.ca_key_passphrase,
+        "devices": [
+            {
+                "name": each.name,
+                "certificate": each.certificate,
+                "fingerprint": each.fingerprint,
+                "until": None if each.until is None else each.until.isoformat(),
+            }
+            for each in adopt.devices
+        ],
+    }
+
+
+class ChapterTakeOver(pulumi.ComponentResource):
+    """The server's side: the bans come over, and the funnel that was opened by hand shuts.
+
+    Ours opens it again when it has been proven. It runs once; afterwards only the note of what was taken over
+    is kept up, by which the leftovers are known when their owner clears them up. ``config_dir`` is None where
+    the configuration does not lie on the server.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        adoption: Adoption,
+        funnel_port: int,
+        proxy_port: int,
+        config_dir: str | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:ChapterTakeOver", name, {}, opts)
+        remote_script(
+            f"{name}-server",
+            server,
+            script="adopt",
+            create=server.line("begin", funnel_port, proxy_port),
+            update=server.line("note"),
+            payload=pulumi.Output.all(adoption.files, adoption.bans).apply(
+                lambda both: note_files(both[0], both[1], config_dir)
+            ),
+            opts=child_of(self, opts),
+        )
+        self.register_outputs({})
+
+
+def note_files(
+    files: Mapping[str, str], bans: Sequence[str], config_dir: str | None
+) -> tuple[PayloadFile, ...]:
+    """Return what the script is given: digests and places, where the configuration lies, and who is banned."""
+    places = "".join(
+        f"{digest} {place.removeprefix(ON_THE_SERVER) if place.startswith(ON_THE_SERVER) else '-'}\n"
+        for place, digest in sorted(files.items())
+    )
+    return (
+        PayloadFile("adopted", f"configuration {config_dir or '-'}\n{places}"),
+        PayloadFile("bans", "".join(f"{name}\n" for name in bans)),
+    )

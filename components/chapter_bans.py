@@ -1,0 +1,36 @@
+"""The list of bans that the chapter's fail2ban has written, as names of files in our own."""
+
+from __future__ import annotations
+
+import ipaddress
+
+BAN_LIST = "/var/lib/caddy/banlist"
+"""Where it lies on the server: lines such as `remote_ip 203.0.113.9`, part of a Caddyfile."""
+
+
+def bans_in(text: str) -> tuple[str, ...]:
+    """Return who is banned, each as the file that bans it: `203.0.113.9`, `2001:db8::9`, `2001:db8::_64`.
+
+    Whatever is no address of a visitor is left out, and so is every range but a /64 and what is one address.
+    """
+    words = (word for line in text.splitlines() for word in line.partition("#")[0].split())
+    names = (ban_name(word) for word in words)
+    return tuple(sorted({name for name in names if name is not None}))
+
+
+def ban_name(word: str) -> str | None:
+    """Return the name of the file that bans an address or a /64, spelled as Caddy does (RFC 5952)."""
+    try:
+        network = ipaddress.ip_network(word, strict=False)
+    except ValueError:
+        return None
+    address = network.network_address
+    if address.is_loopback or address.is_unspecified or _is_mapped(address):
+        return None
+    if network.num_addresses == 1:
+        return str(address)
+    return f"{address}_64" if network.version == 6 and network.prefixlen == 64 else None
+
+
+def _is_mapped(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None

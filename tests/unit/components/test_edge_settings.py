@@ -1,0 +1,97 @@
+"""What the server reads without a rebuild: names that the Caddyfile knows, values safe for systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.config import ExposureConfig, load
+from components.edge_settings import PREFIX, bans_configuration, edge_environment, settings_files
+from components.remote_script import SERVER_FILES
+
+# The module bakes these in or reads them from other files; the rest of what the Caddyfile names is for tests.
+FROM_ELSEWHERE = {"ADMIN", "BODY_PATIENCE", "DOMAIN", "IMMICH", "LOG", "LOOK_ANEW", "STATE", "STREAM_TIMEOUT"}
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """Outputs want an event loop."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+
+
+def configured(**settings: Any) -> ExposureConfig:
+    """Return a sound configuration with these settings."""
+    raw = {
+        "host": "192.168.1.20",
+        "hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ",
+        "keystorePassphrase": "twelve or more characters",
+        **settings,
+    }
+    return load(raw, stack="unit", project_dir=Path.cwd())
+
+
+def values_of(config: ExposureConfig) -> dict[str, str]:
+    """Return the settings by name, without the prefix."""
+    pairs = [line.split("=", 1) for line in edge_environment(config).splitlines()]
+    assert all(name.startswith(PREFIX) for name, _ in pairs)
+    return {name.removeprefix(PREFIX): value for name, value in pairs}
+
+
+def test_the_whole_of_it() -> None:
+    config = configured(uploads=True, features={"map": False}, strangers="drop", proxyPort=9443)
+    assert values_of(config) == {
+        "PROXY_PORT": "9443",
+        "STRANGERS": "drop",
+        "UPLOADS": "on",
+        "UPLOAD_SIZE": "2000MB",
+        "FEATURE_ALBUMS": "on",
+        "FEATURE_DOWNLOAD": "on",
+        "FEATURE_MAP": "off",
+        "FEATURE_ORIGINALS": "on",
+        "FEATURE_PASSWORDS": "on",
+        "FEATURE_VIDEO": "on",
+        "REQUESTS": "3000",
+        "REQUESTS_WINDOW": "30s",
+        "PASSWORD_ATTEMPTS": "10",
+        "PASSWORD_WINDOW": "60s",
+        "BUNDLES": "10",
+        "BUNDLES_WINDOW": "60s",
+        "BAN_PREFIX": "64",
+    }
+
+
+def test_each_setting_is_one_that_the_caddyfile_asks_for() -> None:
+    asked = set(re.findall(r"\{\$IMMICH_EXPOSURE_(\w+)", (SERVER_FILES / "Caddyfile").read_text()))
+    assert set(values_of(configured())) == asked - FROM_ELSEWHERE
+
+
+def test_defaults_are_those_of_the_caddyfile() -> None:
+    caddyfile = (SERVER_FILES / "Caddyfile").read_text()
+    defaults = dict(re.findall(r"\{\$IMMICH_EXPOSURE_(\w+):([^}]+)\}", caddyfile))
+    settings = values_of(configured())
+    assert {name: defaults[name] for name in settings} == settings
+
+
+def test_a_value_that_systemd_would_read_otherwise_is_refused() -> None:
+    for strangers in ('refuse"', "a b", "$HOME", "x\ny", "\\", "#", ""):
+        with pytest.raises(ValueError, match="IMMICH_EXPOSURE_STRANGERS may hold letters"):
+            edge_environment(replace(configured(), strangers=strangers))
+
+
+def test_bans_are_a_section_that_fail2ban_reads() -> None:
+    config = configured(bans={"maxRetry": 3, "findTime": "5m", "banTime": "2d"})
+    assert bans_configuration(config) == "[DEFAULT]\nmaxretry = 3\nfindtime = 5m\nbantime = 2d\n"
+
+
+def test_a_setting_changes_no_file_but_these() -> None:
+    assert [file.path for file in settings_files(configured())] == ["edge.env", "bans.conf"]
+    assert settings_files(configured()) == settings_files(configured(devices=[], leaseHours=3, lan="keep"))

@@ -1,0 +1,119 @@
+"""The module's files: which they are, the digest that both sides compute, and how a repository gets them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from components.config_home import Immich, Lan
+from components.module_files import (
+    EXPORTED_DEFAULT,
+    FOLDER,
+    MADE_BY,
+    MARK,
+    ExportError,
+    default_nix,
+    digest,
+    export,
+    main,
+    managed_files,
+    module_digest,
+    module_files,
+)
+from components.remote_script import SERVER_FILES, PayloadFile
+
+NATIVE = Immich(None, 2283, managed=True)
+PODMAN = Immich("127.0.0.1", 3001, managed=False)
+
+
+def test_exactly_these_files_make_the_module() -> None:
+    """The same words as in server/nix/digest.nix, which computes the digest on the server."""
+    suffixes = {"nix": (".nix",), "fail2ban/action.d": (".py",), "fail2ban/filter.d": (".conf",)}
+    suffixes |= {"scripts": (".sh",), "caddy": (".go",)}
+    wanted = {"Caddyfile", "versions.json", "caddy/go.mod", "caddy/go.sum"}
+    for folder, endings in suffixes.items():
+        names = [path.name for path in (SERVER_FILES / folder).iterdir() if path.name.endswith(endings)]
+        wanted |= {f"{folder}/{name}" for name in names if not name.endswith("_test.go")}
+    assert {file.path for file in module_files()} == wanted
+
+
+def test_the_module_is_whole() -> None:
+    paths = {file.path for file in module_files()}
+    assert {
+        "nix/default.nix",
+        "caddy/main.go",
+        "scripts/lib.sh",
+        "fail2ban/filter.d/immich-scan.conf",
+    } <= paths
+    for file in module_files():
+        assert file.text == (SERVER_FILES / file.path).read_text(encoding="utf-8"), file.path
+
+
+def test_the_digest_is_that_of_the_contract() -> None:
+    files = (PayloadFile("nix/b.nix", "two\n"), PayloadFile("Caddyfile", "one\n"))
+    one, two = hashlib.sha256(b"one\n").hexdigest(), hashlib.sha256(b"two\n").hexdigest()
+    wanted = hashlib.sha256(f"Caddyfile {one}\nnix/b.nix {two}\n".encode()).hexdigest()
+    assert digest(files) == digest(files[::-1]) == wanted
+    assert module_digest() == digest(module_files())
+
+
+@pytest.mark.parametrize("change", [PayloadFile("a", "other\n"), PayloadFile("c", "one\n")])
+def test_the_digest_follows_texts_and_places(change: PayloadFile) -> None:
+    assert digest((PayloadFile("a", "one\n"),)) != digest((change,))
+
+
+def test_a_managed_module_is_switched_on_with_the_options_of_the_stack() -> None:
+    text = default_nix(NATIVE, Lan.CLOSE)
+    assert text.startswith(f"{MADE_BY}\n")
+    assert "imports = [ ./nix ];" in text
+    assert "enable = true;" in text and 'lan = "close";' in text and "immich.managed = true;" in text
+    assert "immich.address" not in text and "immich.port" not in text
+    elsewhere = default_nix(PODMAN, Lan.KEEP)
+    assert 'lan = "keep";' in elsewhere and "immich.managed = false;" in elsewhere
+    assert 'immich.address = "127.0.0.1";' in elsewhere and "immich.port = 3001;" in elsewhere
+
+
+def test_what_is_managed_stays_within_its_folder() -> None:
+    paths = [file.path for file in managed_files(NATIVE, Lan.CLOSE)]
+    assert all(path.startswith(f"{FOLDER}/") for path in paths)
+    assert paths[0] == f"{FOLDER}/default.nix"
+    assert len(paths) == len(set(paths)) == len(module_files()) + 1
+
+
+def test_the_export_is_the_module_with_its_mark(tmp_path: Path) -> None:
+    folder = tmp_path / "repository" / "immich-exposure"
+    export(folder)
+    seen = {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()
+    }
+    assert seen.pop("default.nix") == EXPORTED_DEFAULT
+    assert seen.pop(MARK)
+    assert seen == {file.path: file.text for file in module_files()}
+
+
+def test_an_export_replaces_an_earlier_one(tmp_path: Path) -> None:
+    export(tmp_path)
+    (tmp_path / "nix/gone.nix").write_text("{ }")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/gone.sh").write_text("exit")
+    export(tmp_path)
+    assert not (tmp_path / "nix/gone.nix").exists() and not (tmp_path / "old/gone.sh").exists()
+
+
+def test_an_export_never_touches_somebody_elses_files(tmp_path: Path) -> None:
+    (tmp_path / "flake.nix").write_text("mine")
+    with pytest.raises(ExportError, match="holds files that are not the module's; name a folder of its own"):
+        export(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["flake.nix"]
+    with pytest.raises(ExportError, match="is a file"):
+        export(tmp_path / "flake.nix")
+
+
+def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "module")]) == 0
+    assert "services.immich-exposure.enable = true" in capsys.readouterr().out
+    (tmp_path / "file").write_text("x")
+    assert main([str(tmp_path)]) == 1
+    assert main([]) == main(["--help"]) == 2
