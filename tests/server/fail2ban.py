@@ -36,9 +36,16 @@ class Fail2ban:
             for name in ("auth", "keys", "scan")
         )
         (self.folder / "jail.conf").write_text(
-            f"[DEFAULT]\nbackend = polling\nlogpath = {edge.log}\nusedns = no\nignoreip = 127.0.0.1/8 ::1\n"
-            f"maxretry = {max_retry}\nfindtime = 10m\nbantime = {ban_time}\n{jails}"
+            f"[INCLUDES]\nafter = {self.folder}/bans.conf\n"
+            f"[DEFAULT]\nbackend = polling\nlogpath = {edge.log}\nusedns = no\n"
+            f"ignoreip = 127.0.0.1/8 ::1\n{jails}"
         )
+        self.configure(max_retry=max_retry, ban_time=ban_time)
+
+    def configure(self, *, max_retry: int, ban_time: str) -> None:
+        """Write the settings; a server that runs takes them over when it is told to reload."""
+        settings = f"[DEFAULT]\nmaxretry = {max_retry}\nfindtime = 10m\nbantime = {ban_time}\n"
+        (self.folder / "bans.conf").write_text(settings)
 
     def _command(self, program: str, *arguments: str) -> list[str]:
         found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin")
