@@ -21,6 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 PASSPHRASE = "correct horse battery staple"
 """The keystore's passphrase in the tests; they search state, logs and command lines for it."""
 
+SECRET = ("keystorePassphrase", "sudoPassword")
 STATE_PASSPHRASE = "the stack's own passphrase"
 UP_TIMEOUT_SECONDS = 300
 
@@ -46,8 +47,15 @@ class Operator:
     """One person with one stack. ``info`` is what ``python -m lab info --json`` prints."""
 
     def __init__(
-        self, folder: Path, info: Mapping[str, Any], *, stack: str = "lab-test", project: Path = PROJECT
+        self,
+        folder: Path,
+        info: Mapping[str, Any],
+        *,
+        stack: str = "lab-test",
+        project: Path = PROJECT,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
+        """``more`` are settings of this operator's home; those of ``SECRET`` are stored encrypted."""
         self.folder = folder
         self.project = project
         self.stack = stack
@@ -80,7 +88,10 @@ class Operator:
             "NO_COLOR": "1",
         }
         self.environment.pop("SSH_AUTH_SOCK", None)
-        self._passphrase = PASSPHRASE
+        given = dict(more or {})
+        self.secrets = {key: given.pop(key) for key in SECRET if key in given}
+        self.secrets["keystorePassphrase"] = PASSPHRASE
+        self.settings |= given
         self.patience_seconds = UP_TIMEOUT_SECONDS
         self.log: list[str] = []
 
@@ -96,14 +107,14 @@ class Operator:
 
     def set_passphrase(self, passphrase: str) -> None:
         """Use another keystore passphrase from now on."""
-        self._passphrase = passphrase
-        self._write_secret()
+        self.secrets["keystorePassphrase"] = passphrase
+        self._write_secrets()
 
     def passphrase_file(self) -> Path:
         """Return a file with the keystore's passphrase, for a person who visits as a device."""
         path = self.folder / "keystore-passphrase"
         path.touch(mode=0o600)
-        path.write_text(self._passphrase, encoding="utf-8")
+        path.write_text(self.secrets["keystorePassphrase"], encoding="utf-8")
         return path
 
     def devices(self, *names: str) -> None:
@@ -117,19 +128,19 @@ class Operator:
         self.pulumi("stack", "init", "--stack", self.stack)
         # init writes its own stack file whatever --config-file says; ours lies in this operator's folder
         (self.project / "stacks" / f"Pulumi.{self.stack}.yaml").unlink(missing_ok=True)
-        self._write_secret()
+        self._write_secrets()
 
-    def _write_secret(self) -> None:
-        self.pulumi(
-            "config", "set", "--secret", "keystorePassphrase", *self._config_file(), stdin=self._passphrase
-        )
+    def _write_secrets(self) -> None:
+        for key, secret in self.secrets.items():
+            self.pulumi("config", "set", "--secret", key, *self._config_file(), stdin=secret)
 
     def _write_settings(self) -> None:
-        """Put the settings into the stack's file, beside the salt and the secret that the CLI keeps there."""
+        """Put the settings into the stack's file, beside the salt and the secrets that the CLI keeps."""
         content = yaml.safe_load(self._stack_file.read_text(encoding="utf-8"))
-        secret = content["config"]["immich-exposure:keystorePassphrase"]
+        names = [f"immich-exposure:{key}" for key in self.secrets]
+        kept = {name: content["config"][name] for name in names if name in content["config"]}
         plain = {f"immich-exposure:{key}": value for key, value in self.settings.items()}
-        content["config"] = {"immich-exposure:keystorePassphrase": secret, **plain}
+        content["config"] = kept | plain
         self._stack_file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def _config_file(self) -> tuple[str, ...]:

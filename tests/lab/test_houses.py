@@ -1,0 +1,204 @@
+"""One walk through every house: expose, visit, change, revoke, reboot, close, expose again, take back.
+
+Each house is a home as people have it (lab/houses). The tests of a house tell one story and run in the order
+in which they stand. What is the owner's is looked at all the way, and at the end the server is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lab import Lab
+from lab.house import House, house, houses
+from pki import Keystore, ProbeCredential
+from tests.lab.conftest import fresh_lab
+from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.outside import FORBIDDEN, REFUSED, seen
+from tests.lab.whole_server import Look, lives, look, root
+from tests.server.waiting import wait_until
+
+pytestmark = pytest.mark.lab
+
+PING = "/api/server/ping"
+PONG = '{"res": "pong"}'
+SHARED = "/api/shared-links/me?key=labsharekey"
+UPLOAD = "/api/assets?key=labupload"
+GENERATION = "readlink -f /run/current-system /nix/var/nix/profiles/system; ls /nix/var/nix/profiles"
+
+
+@dataclass
+class Walk:
+    """A house, its owner, and what was there before anything of ours came."""
+
+    lab: Lab
+    home: House
+    operator: Operator
+    before: Look
+    theirs: dict[str, str]
+    lives: dict[str, str]
+    kept: dict[str, ProbeCredential] = field(default_factory=dict)
+
+    def device(self, name: str) -> ProbeCredential:
+        """A device's credential from the keystore."""
+        credentials = Keystore(self.operator.keystore).probe_credentials()
+        return next(found for found in credentials if found.name == name)
+
+    def sees(self, credential: ProbeCredential, path: str = PING) -> str:
+        """What somebody with this credential sees from outside."""
+        return seen(self.lab, path, credential=credential, passphrase=PASSPHRASE)
+
+    def immich_at_home(self) -> str:
+        """What the family gets where it always found Immich: ``open`` or ``closed``."""
+        answer = root(self.lab, f"curl -s --max-time 5 '{self.home.immich_at_home}{PING}'")
+        return "open" if answer == PONG else answer or "closed"
+
+    @property
+    def shut_at_home(self) -> bool:
+        """Whether an exposure shuts Immich where the family finds it."""
+        managed = self.operator.settings.get("immich", {}).get("managed", True)
+        keep = self.operator.settings.get("lan") == "keep"
+        return managed and not keep and "//127." not in self.home.immich_at_home
+
+    def assert_theirs(self) -> None:
+        """All that the owner has goes on as it did."""
+        for thing in self.home.theirs:
+            printed = root(self.lab, thing.command)
+            assert printed == self.theirs[thing.what], thing.what
+
+    def assert_exposed(self) -> None:
+        """A stranger is refused, a visitor of a link and the phone get in, and what is theirs goes on."""
+        wait_until(lambda: seen(self.lab, "/") == FORBIDDEN, "the edge refuses a stranger", 60)
+        assert seen(self.lab, "/api/users/me") == FORBIDDEN
+        assert seen(self.lab, SHARED) == "200"
+        assert self.sees(self.device("phone")) == "200"
+        assert self.immich_at_home() == ("closed" if self.shut_at_home else "open")
+        self.assert_theirs()
+
+    def unlock(self) -> None:
+        """Do what the owner does by hand after a boot."""
+        if self.home.unlock:
+            done = self.lab.console(f"set -e\n{self.home.unlock}")
+            assert done.returncode == 0, done.stderr
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Walk through all houses, or those that ``--house`` names."""
+    if "walk" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--house", default=[]) or houses()
+        metafunc.parametrize("walk", chosen, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def walk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    """A house in which nothing of ours has happened yet."""
+    home = house(request.param)
+    for lab in fresh_lab(home.name):
+        folder = tmp_path_factory.mktemp(home.name)
+        operator = Operator(folder, lab.info(), stack=f"house-{home.name}", more=home.stack)
+        operator.init()
+        theirs = {thing.what: root(lab, thing.command) for thing in home.theirs}
+        yield Walk(lab, home, operator, look(lab), theirs, lives(lab, home.units))
+
+
+def test_before_it_is_the_home_that_it_says(walk: Walk) -> None:
+    assert walk.immich_at_home() == "open"
+    assert seen(walk.lab, "/") == REFUSED
+    for thing in walk.home.theirs:
+        assert thing.prints in ("@same", walk.theirs[thing.what]), thing.what
+    for unit in walk.home.units:
+        assert walk.before.units[unit] == "loaded active running"
+
+
+def test_a_preview_touches_nothing(walk: Walk) -> None:
+    walk.operator.preview()
+    assert look(walk.lab).since(walk.before) == []
+
+
+def test_up_exposes(walk: Walk) -> None:
+    walk.operator.up()
+    walk.assert_exposed()
+    walk.kept["laptop"] = walk.device("laptop")
+    assert walk.sees(walk.kept["laptop"]) == "200"
+
+
+def test_what_is_theirs_was_not_restarted(walk: Walk) -> None:
+    assert lives(walk.lab, walk.home.units) == walk.lives
+
+
+def test_a_second_up_changes_nothing(walk: Walk) -> None:
+    walk.operator.up()
+    assert set(walk.operator.changes()) == {"same"}
+
+
+def test_a_setting_is_changed_without_a_rebuild(walk: Walk) -> None:
+    before = root(walk.lab, GENERATION)
+    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN
+    walk.operator.set(uploads=True)
+    walk.operator.up()
+    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == "201"
+    assert root(walk.lab, GENERATION) == before
+    walk.assert_theirs()
+
+
+def test_a_revoked_device_is_out_and_nobody_else(walk: Walk) -> None:
+    laptop = copied(walk.device("laptop"), walk.operator.folder / "lost")
+    walk.operator.devices("phone")
+    walk.operator.up()
+    assert walk.sees(laptop) == FORBIDDEN
+    assert walk.sees(walk.device("phone")) == "200"
+
+
+def copied(credential: ProbeCredential, folder: Path) -> ProbeCredential:
+    """A credential as it lies on the device itself, whatever becomes of the keystore."""
+    folder.mkdir()
+    paths = [folder / path.name for path in (credential.certificate_path, credential.key_path)]
+    for path, original in zip(paths, (credential.certificate_path, credential.key_path), strict=True):
+        path.write_bytes(original.read_bytes())
+    return ProbeCredential(credential.name, *paths)
+
+
+def test_after_a_reboot_it_is_exposed_or_shut_for_everybody(walk: Walk) -> None:
+    walk.lab.reboot()
+    if walk.home.wiped:
+        assert seen(walk.lab, "/") == REFUSED
+        assert walk.sees(walk.device("phone")) == REFUSED
+        walk.operator.up()
+    else:
+        wait_until(lambda: seen(walk.lab, "/") == FORBIDDEN, "the edge answers before Immich does", 60)
+    walk.unlock()
+    walk.assert_exposed()
+
+
+def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
+    assert walk.lab.console("immich-exposure close").returncode == 0
+    assert seen(walk.lab, "/") == REFUSED
+    wait_until(lambda: walk.immich_at_home() == "open", "Immich is open at home again", 20)
+    walk.assert_theirs()
+
+
+def test_up_opens_it_again_and_nobody_touches_the_phone(walk: Walk) -> None:
+    walk.operator.up("--refresh")
+    walk.assert_exposed()
+
+
+def test_destroy_leaves_everything_as_it_was(walk: Walk) -> None:
+    if walk.home.unlock:
+        walk.lab.reboot()  # and nobody opens the drive: taking back does not wait for Immich
+    walk.operator.destroy()
+    assert seen(walk.lab, "/") == REFUSED
+    walk.unlock()
+    wait_until(lambda: walk.immich_at_home() == "open", "Immich is open at home again", 20)
+    walk.assert_theirs()
+    settle(walk)
+    assert look(walk.lab).since(walk.before) == []
+
+
+def settle(walk: Walk) -> None:
+    """Wait until services that are still starting have started."""
+    wait_until(
+        lambda: "activating" not in "".join(look(walk.lab).units.values()), "nothing is starting any more", 30
+    )

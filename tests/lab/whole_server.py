@@ -1,0 +1,154 @@
+"""All that the server is, so that a test can say that it is as it was: files, services, ports, funnel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import Lab
+
+# What lives by itself, whether anything of ours is there or not.
+ALIVE = (
+    "dev",
+    "nix",
+    "opt/lab-nixos",
+    "proc",
+    "run",
+    "sys",
+    "tmp",
+    "var/cache",
+    "var/lib/fail2ban",
+    "var/lib/immich-stub",
+    "var/lib/systemd",
+    "var/lib/tailscale",
+    "var/log",
+    "var/tmp",
+)
+# Written anew by each activation, so only what stands in them counts.
+PEOPLE = ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")
+WRITTEN_ANEW = (*(f"etc/{name}" for name in PEOPLE), "etc/.pwd.lock", "etc/static", "etc/systemd/system")
+
+# Its mode is the service's at a start, and another one's at an activation.
+IMMICHS_OWN = "var/lib/immich"
+
+OUR_NAMES = "-name '*immich-exposure*' -o -name '*immich-edge*' -o -name '*immich-bans*'"
+PASSING = (
+    "lab-",
+    "nixos-rebuild-",
+    "run-",
+    "session-",
+    "systemd-",
+    "user-",
+    "user@",
+    "logrotate",
+    "dev-",
+    "sys-",
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """``files`` are those that were laid into the server or changed on it: path -> what can be seen of it."""
+
+    files: dict[str, str]
+    units: dict[str, str]
+    ports: frozenset[str]
+    rest: dict[str, str]
+
+    def since(self, earlier: Look) -> list[str]:
+        """What is different now, one line each; nothing when all is as it was."""
+        told = [*_differences("file", earlier.files, self.files, _of_the_host)]
+        told += _differences("unit", earlier.units, self.units)
+        told += _differences("", earlier.rest, self.rest)
+        told += [f"port {port} is new" for port in sorted(self.ports - earlier.ports)]
+        return told + [f"port {port} is gone" for port in sorted(earlier.ports - self.ports)]
+
+
+def look(lab: Lab) -> Look:
+    """Look at the whole server. Nobody logs in for it."""
+    return Look(
+        files=dict(_files(lab.places.upper, lab.places.root)),
+        units=_units(lab),
+        ports=frozenset(
+            root(lab, "ss -Hltn | awk '{ print $4 }' | grep -v -e '^100[.]' -e '^.fd7a:'").split()
+        ),
+        rest={
+            "running system": root(lab, "readlink -f /run/current-system"),
+            "system of the next boot": root(lab, "readlink -f /nix/var/nix/profiles/system"),
+            "what Tailscale serves": root(lab, "tailscale serve status --json | tr -d ' \\n'"),
+            "names in /run": root(lab, "ls -A /run | grep -v -e booted-system -e nixos"),
+            "names in /tmp": root(lab, "ls -A /tmp | grep -v '^systemd-private-'"),
+            "our names anywhere": root(
+                lab, f"find / /run /tmp -xdev -path /nix -prune -o \\( {OUR_NAMES} \\) -print | sort"
+            ),
+        },
+    )
+
+
+def root(lab: Lab, command: str) -> str:
+    """Run a command on the server's console and return what it printed."""
+    return lab.console(command).stdout.strip()
+
+
+def _files(upper: Path, merged: Path) -> Iterator[tuple[str, str]]:
+    for folder, folders, files in os.walk(upper):
+        place = Path(folder).relative_to(upper)
+        folders[:] = [name for name in folders if str(place / name) not in ALIVE]
+        for name in (*files, *folders):
+            path = str(place / name)
+            if path not in ALIVE:
+                yield path, _seen(merged, path)
+
+
+def _seen(tree: Path, path: str) -> str:
+    """Kind, mode, owner, content and time of a file; of a folder no time, of ``WRITTEN_ANEW`` neither."""
+    try:
+        status = (tree / path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    words = [f"{status.st_uid}:{status.st_gid}"]
+    if path != IMMICHS_OWN:
+        words.insert(0, stat.filemode(status.st_mode))
+    if stat.S_ISLNK(status.st_mode):
+        words.append(os.readlink(tree / path))
+    if stat.S_ISREG(status.st_mode):
+        words.append(hashlib.sha256((tree / path).read_bytes()).hexdigest()[:16])
+        if not path.startswith(WRITTEN_ANEW):
+            words.append(f"written {status.st_mtime_ns}")
+    return " ".join(words)
+
+
+def _of_the_host(path: str) -> str:
+    """What the server shows of a file that nobody has touched: the host's."""
+    return _seen(Path("/"), path)
+
+
+def _units(lab: Lab) -> dict[str, str]:
+    kinds = "--type=service,socket,timer,path,mount"
+    listed = root(lab, f"systemctl list-units --all {kinds} --output=json")
+    return {
+        unit["unit"]: f"{unit['load']} {unit['active']} {unit['sub']}"
+        for unit in json.loads(listed)
+        if not unit["unit"].startswith(PASSING)
+    }
+
+
+def _differences(
+    kind: str, earlier: dict[str, str], now: dict[str, str], untouched: object = None
+) -> Iterator[str]:
+    for name in sorted(earlier.keys() | now.keys()):
+        default = untouched(name) if callable(untouched) else "absent"
+        was, is_now = earlier.get(name, default), now.get(name, default)
+        if was != is_now:
+            yield f"{kind} {name} was {was!r} and is {is_now!r}".strip()
+
+
+def lives(lab: Lab, units: tuple[str, ...]) -> dict[str, str]:
+    """Process and start of each service: both stay when nobody restarts it."""
+    show = "systemctl show --property=MainPID,ActiveEnterTimestampMonotonic --value"
+    return {unit: root(lab, f"{show} {unit} | tr '\\n' ' '") for unit in units}
