@@ -271,13 +271,13 @@ def _of_claim(claim: Claim, known: AdoptedDevice | None, authority: x509.Certifi
 
 def _of_certificate(name: str, source: Source, authority: x509.Certificate) -> AdoptedDevice:
     certificate = read_certificate(source)
+    _refuse_useless(name, source, certificate)
     if not is_signed_by(certificate, authority):
         raise KeystoreError(
             f"{source.place}, the certificate of the device {name!r}, was not issued by "
             f"'{distinguished_name(authority.subject)}', the authority that is taken over. Name another, or "
             "leave the device out."
         )
-    _refuse_useless(name, source, certificate)
     return AdoptedDevice(
         name, fingerprint(certificate), certificate.not_valid_after_utc, pem(certificate).decode()
     )

@@ -412,6 +412,29 @@ def test_what_openssl_makes_is_taken_over(kind: str, tmp_path: Path) -> None:
     openssl("verify", "-purpose", "sslclient", "-CAfile", ca, tmp_path / "tablet.crt")
 
 
+@pytest.mark.usefixtures("openssl_is_there")
+@pytest.mark.parametrize("digest", ["sha256", "sha1"])
+def test_a_certificate_of_version_1(digest: str, tmp_path: Path, chapter: ByHand) -> None:
+    """Made without an extension file; with SHA-1 no server in Go takes it."""
+    ca, ca_key, request, anna = (tmp_path / name for name in ("ca.pem", "ca-key.pem", "a.csr", "anna.crt"))
+    ca.write_bytes(chapter.certificate_file.content)
+    ca_key.write_bytes(chapter.key_file.content)
+    openssl(
+        *("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "anna.key", "-out", request),
+        *("-subj", "/CN=anna/O=MyOrg"),
+    )
+    openssl(
+        *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-out", anna),
+        *("-days", "365", f"-{digest}"),
+    )
+    folder = tmp_path / "keystore"
+    store, claim = quick_keystore(folder), Claim("anna", Source("anna.crt", anna.read_bytes()))
+    if digest == "sha1":
+        assert_refused("is signed with SHA1", folder, lambda: adopt(store, chapter, claim))
+    else:
+        assert len(adopt(store, chapter, claim).devices) == 1
+
+
 def test_a_key_of_4096_bits(store: Keystore) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
     chapter = ByHand(self_signed(key), key)
