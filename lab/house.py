@@ -1,7 +1,8 @@
 """Houses: the homes that the lab can be. Each lies in a folder lab/houses/NAME.
 
 ``house.toml`` says what makes it that home, ``root/`` holds files that are laid over the server's; what lies
-there below ``home/USER`` belongs to that user. Every key of house.toml is a field of ``House``.
+there below ``home/USER`` belongs to that user. ``prepare.sh`` is run on the machine of the lab, with the
+server's root and a folder for phones. Every key of house.toml is a field of ``House``.
 """
 
 import tomllib
@@ -74,6 +75,9 @@ class House:
 
     wiped: bool = False
     """Whether an exposure is gone after a reboot."""
+
+    walk: bool = True
+    """Whether the walk through all houses comes here; a test of its own does otherwise."""
 
     theirs: tuple[Theirs, ...] = ()
 

@@ -319,7 +319,7 @@ def _kill(found: list[processes.Process]) -> None:
 
 def _remove_files(where: Places) -> None:
     """Delete what the lab made in the state folder; the folder stays when others keep something there."""
-    for folder in (where.logs, where.internet):
+    for folder in (where.logs, where.internet, where.phones):
         shutil.rmtree(folder, ignore_errors=True)
     key = where.operator_key
     for file in (key, key.with_name(key.name + ".pub"), where.known_hosts, where.roots, where.house):

@@ -109,6 +109,11 @@ class Places:
         return self.state / "house"
 
     @property
+    def phones(self) -> Path:
+        """What lies on the phones of a house that was exposed by hand: NAME.crt and NAME.key."""
+        return self.state / "phones"
+
+    @property
     def known_hosts(self) -> Path:
         """An OpenSSH known_hosts file that pins the server."""
         return self.state / "known_hosts"

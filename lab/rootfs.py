@@ -210,11 +210,12 @@ def _dress(places: Places, home: House) -> None:
     lay.lay(root / "opt/lab-nixos", program("caddy").parent)
     for name, target in LINKED_PROGRAMS.items():
         (root / "usr/local/bin" / name).symlink_to(target)
-    _furnish(root, home, places.project)
+    _furnish(places, home)
 
 
-def _furnish(root: Path, home: House, project: Path) -> None:
+def _furnish(places: Places, home: House) -> None:
     """Lay what makes it that house over the server."""
+    root = places.root
     if (home.folder / "root").exists():
         _lay_tree(home.folder / "root", root)
     for link, target in home.links.items():
@@ -226,7 +227,9 @@ def _furnish(root: Path, home: House, project: Path) -> None:
         _replace(root / folder.lstrip("/") / "flake.lock", lock)
     if home.module:
         export = [sys.executable, "-m", "components.module_files", str(root / home.module.lstrip("/"))]
-        commands.run(export, cwd=project)
+        commands.run(export, cwd=places.project)
+    if (prepare := home.folder / "prepare.sh").exists():
+        commands.run(["sh", str(prepare), str(root), str(places.phones)])
     own = root / "home" / home.user
     if home.user != "root":
         for path in (own, *own.rglob("*")):

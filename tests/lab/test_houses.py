@@ -88,8 +88,13 @@ class Walk:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Walk through all houses, or those that ``--house`` names."""
     if "walk" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--house", default=[]) or houses()
+        chosen = metafunc.config.getoption("--house", default=[]) or walked()
         metafunc.parametrize("walk", chosen, indirect=True, scope="module")
+
+
+def walked() -> list[str]:
+    """The houses of this walk."""
+    return [name for name in houses() if house(name).walk]
 
 
 @pytest.fixture(scope="module")
