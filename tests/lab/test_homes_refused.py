@@ -1,0 +1,148 @@
+"""Homes that cannot be exposed as the stack says: one sentence with the remedy, nothing on them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lab import Lab
+from lab.house import house
+from tests.lab.conftest import fresh_lab
+from tests.lab.operator import Operator
+from tests.lab.outside import REFUSED, seen
+from tests.lab.test_refusals import assert_told
+from tests.lab.whole_server import look, root
+
+pytestmark = pytest.mark.lab
+
+CONFIGURATION = "/etc/nixos/configuration.nix"
+KEEP = f"cp -a {CONFIGURATION} /root/kept"
+PUT_BACK = f"mv /root/kept {CONFIGURATION}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the owner has done or said, how it is undone, and what must be told."""
+
+    name: str
+    house: str
+    told: str
+    done: str = ":"
+    undone: str = ":"
+    says: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = [
+    Case(
+        "a folder of theirs with the name of ours",
+        "chapter",
+        "/etc/nixos/immich-exposure on the server is somebody else's",
+        "mkdir /etc/nixos/immich-exposure; echo mine >/etc/nixos/immich-exposure/notes",
+        "rm -r /etc/nixos/immich-exposure",
+    ),
+    Case(
+        "state of theirs with the name of ours",
+        "chapter",
+        "/var/lib/immich-exposure on the server is somebody else's",
+        "mkdir /var/lib/immich-exposure; echo mine >/var/lib/immich-exposure/notes",
+        "rm -r /var/lib/immich-exposure",
+    ),
+    Case(
+        "imports that cannot be added to",
+        "chapter",
+        "has no list of imports that a line can be added to",
+        f"{KEEP}; sed -i 's,imports = .$,imports = builtins.filter (one: true) [,' {CONFIGURATION};"
+        f" sed -i 's,./lan-immich.nix,./immich-at-home.nix,' {CONFIGURATION};"
+        " cp -a /etc/nixos/lan-immich.nix /etc/nixos/immich-at-home.nix",
+        f"{PUT_BACK}; rm /etc/nixos/immich-at-home.nix",
+    ),
+    Case(
+        "a service of theirs on the proxy's port",
+        "chapter",
+        "Port 8443 is taken on the server",
+        "systemd-run -q --unit=theirs /usr/bin/python3 -m http.server 8443 --bind 127.0.0.1;"
+        " until ss -Hltn sport = :8443 | grep -q .; do sleep 0.1; done",
+        "systemctl stop theirs",
+    ),
+    Case(
+        "module: yours without the module",
+        "chapter",
+        "The running system lacks the module",
+        says={"module": "yours"},
+    ),
+    Case(
+        "a flake that is not there",
+        "chapter",
+        "There is no /etc/nixos/flake.nix on the server",
+        says={"flake": "/etc/nixos#pi"},
+    ),
+    Case(
+        "module: managed where the system comes from a flake",
+        "flake",
+        "A flake.nix lies beside /etc/nixos/configuration.nix",
+        says={"flake": None},
+    ),
+    Case(
+        "a host that the flake does not have",
+        "flake",
+        "nobody",
+        says={"flake": "/etc/nixos#nobody"},
+    ),
+    Case(
+        "a flake whose system lacks the module",
+        "flake",
+        "services.immich-exposure",
+        "cp -a /etc/nixos /root/kept; sed -i 's, ./immich-exposure,,' /etc/nixos/flake.nix;"
+        " sed -i '/services.immich-exposure/d' /etc/nixos/hosts/pi/default.nix;"
+        " nixos-rebuild switch --flake path:/etc/nixos#pi",
+        "rm -r /etc/nixos; mv /root/kept /etc/nixos; nixos-rebuild switch --flake path:/etc/nixos#pi",
+    ),
+]
+
+
+@dataclass
+class Home:
+    """A house, and an owner who has exposed nothing."""
+
+    lab: Lab
+    operator: Operator
+
+
+@pytest.fixture(scope="module")
+def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The house of a case; all cases of one house share it."""
+    there = house(request.param)
+    for lab in fresh_lab(there.name):
+        folder = tmp_path_factory.mktemp(f"refused-{there.name}")
+        operator = Operator(folder, lab.info(), stack=f"refused-{there.name}", more=there.stack)
+        operator.init()
+        yield Home(lab, operator)
+
+
+@pytest.mark.parametrize(
+    ("home", "case"),
+    [pytest.param(case.house, case, id=case.name) for case in CASES],
+    indirect=["home"],
+    scope="module",
+)
+def test_it_is_told_in_one_sentence_and_nothing_changes(home: Home, case: Case) -> None:
+    sound = dict(home.operator.settings)
+    done = home.lab.console(f"set -e; {case.done}")
+    assert done.returncode == 0, done.stderr
+    try:
+        home.operator.set(**case.says)
+        before = look(home.lab)
+        printed = home.operator.fails()
+        assert_told(printed, case.told)
+        assert look(home.lab).since(before) == []
+        assert seen(home.lab, "/") == REFUSED
+        home.operator.destroy()
+        assert look(home.lab).since(before) == []
+    finally:
+        home.operator.settings = sound
+        undone = home.lab.console(f"set -e; {case.undone}")
+    assert undone.returncode == 0, undone.stderr
+    assert root(home.lab, "systemctl is-system-running") == "running"
