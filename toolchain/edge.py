@@ -1,9 +1,10 @@
 """The edge for a server that is too small to compile it: cross-compiled here, from the same pinned sources.
 
-The same sources, architecture and Go give the same bytes on every machine, in every folder: no path, time, version
-control or linker's id gets in. The flags are those of nixpkgs' buildGoModule with server/nix/package.nix: modules
-vendored (with them, go.sum's hashes are not written into the program), -trimpath, no C, -s -w -buildid=.
-nixpkgs' own Go holds store paths of time zones and service names, so that what Nix builds differs in those.
+The same sources, architecture and Go give the same bytes on every machine, in every folder: no path, time,
+version control or linker's id gets in. The flags are those of nixpkgs' buildGoModule with
+server/nix/package.nix: modules vendored (with them, go.sum's hashes are not written into the program),
+-trimpath, no C, -s -w -buildid=. nixpkgs' own Go holds store paths of time zones and service names, so that
+what Nix builds differs in those.
 """
 
 import hashlib
@@ -123,6 +124,6 @@ def _go(module: Path, environment: dict[str, str], *arguments: str) -> None:
     )
     if done.returncode != 0:
         raise ToolchainError(
-            f"`go {arguments[0]} {arguments[1]}` for the edge failed. Check the network (it brings Go modules "
-            f"the first time) and run it again.\n{done.stderr.strip()}"
+            f"`go {arguments[0]} {arguments[1]}` for the edge failed. Check the network (it brings Go "
+            f"modules the first time) and run it again.\n{done.stderr.strip()}"
         )
