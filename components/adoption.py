@@ -1,4 +1,4 @@
-"""Taking over the chapter that was done by hand: its authority, its devices, its bans, and its open funnel."""
+"""Taking over the chapter that was done by hand: its authority, its devices, its bans and its open funnel."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 from components.certificate_authority import KeystoreLocation, keystore_of
 from components.chapter_bans import BAN_LIST, bans_in
 from components.client_certificate import ClientCertificate
-from components.config_adopt import ON_THE_SERVER, AdoptConfig
+from components.config_adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceConfig
 from components.options import child_of
 from components.refusal import Refusal, told_plainly
 from components.remote_script import PayloadFile, Server, remote_script, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script
+from pki import Adoption as KnownAdoption
 from pki import Claim, Source
 
 FILE_LIMIT = 256 * 1024
 """A certificate or key has a few thousand bytes; a list of bans may be long."""
+
+BAN_LIST_PLACE = f"{ON_THE_SERVER}{BAN_LIST}"
 
 INPUTS = ("caCertificate", "caKey", "devices")
 OUTPUTS = ("authority", "adopted", "files", "bans")
@@ -59,24 +62,15 @@ def take_over(props: dict[str, Any]) -> dict[str, Any]:
     """
     keystore = keystore_of(props)
     known = keystore.adoption()
-    claims: list[dict[str, Any]] = props["devices"]
-    wanted = [props["caCertificate"], *(each["certificate"] for each in claims if each.get("certificate"))]
-    if known is None:
-        wanted.append(props["caKey"])
-    found = read_places(server_of(props), [*wanted, f"{ON_THE_SERVER}{BAN_LIST}"])
-    ban_list = found.pop(f"{ON_THE_SERVER}{BAN_LIST}")
-    already = {each.name for each in known.devices if each.certificate_pem} if known else set()
-    needed = () if known else (props["caCertificate"], props["caKey"])
-    _refuse_missing(
-        found, [*needed, *(each["certificate"] for each in claims if each["name"] not in already)]
-    )
+    found = read_places(server_of(props), [*_places(props, known), BAN_LIST_PLACE])
+    ban_list = found.pop(BAN_LIST_PLACE)
+    _refuse_missing(found, _needed(props, known))
     adoption = keystore.take_over(
         certificate=found[props["caCertificate"]],
         key=found.get(props["caKey"]),
         key_passphrase=props.get("caKeyPassphrase"),
-        devices=[_claim(each, found) for each in claims],
+        devices=[_claim(each, found) for each in props["devices"]],
     )
-    files = {**adoption.files, **({ban_list.place: ban_list.digest} if ban_list else {})}
     return {
         **props,
         "authority": adoption.authority,
@@ -84,28 +78,44 @@ def take_over(props: dict[str, Any]) -> dict[str, Any]:
             each.name: {"fingerprint": each.fingerprint, "notAfter": each.until.isoformat()}
             for each in adoption.devices
         },
-        "files": files,
+        "files": {**adoption.files, **({BAN_LIST_PLACE: ban_list.digest} if ban_list else {})},
         "bans": list(bans_in(ban_list.content.decode(errors="replace"))) if ban_list else [],
     }
+
+
+def _places(props: Mapping[str, Any], known: KnownAdoption | None) -> list[str]:
+    """Return what is looked at; the key only until the keystore has it."""
+    authority = [props["caCertificate"]] if known else [props["caCertificate"], props["caKey"]]
+    return [*authority, *(each["certificate"] for each in props["devices"] if "certificate" in each)]
+
+
+def _needed(props: Mapping[str, Any], known: KnownAdoption | None) -> list[str]:
+    """Return what must be there, because the keystore does not have it."""
+    if known is None:
+        return _places(props, None)
+    kept = {device.name for device in known.devices if device.certificate_pem is not None}
+    return [
+        each["certificate"] for each in props["devices"] if "certificate" in each and each["name"] not in kept
+    ]
 
 
 def _claim(device: Mapping[str, Any], found: Mapping[str, Source | None]) -> Claim:
     until = device.get("until")
     return Claim(
         device["name"],
-        certificate=found[device["certificate"]] if device.get("certificate") else None,
+        certificate=found[device["certificate"]] if "certificate" in device else None,
         fingerprint=device.get("fingerprint"),
         until=datetime.fromisoformat(until) if until else None,
     )
 
 
-def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str | None]) -> None:
+def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str]) -> None:
     for place in needed:
-        if place and found[place] is None:
+        if found[place] is None:
             where = "on the server" if place.startswith(ON_THE_SERVER) else "on this machine"
             raise Refusal(
-                f"There is no file {place.removeprefix(ON_THE_SERVER)} {where}, which adopt names. Correct the "
-                "path; if it lies on a drive that is opened by hand, open that and run again."
+                f"There is no file {place.removeprefix(ON_THE_SERVER)} {where}, which adopt names. Correct "
+                "the path; if it lies on a drive that is opened by hand, open that and run again."
             )
 
 
@@ -236,16 +246,18 @@ def adopt_props(adopt: AdoptConfig) -> dict[str, pulumi.Input[Any]]:
         "caCertificate": adopt.ca_certificate,
         "caKey": adopt.ca_key,
         "caKeyPassphrase": adopt.ca_key_passphrase,
-        "devices": [
-            {
-                "name": each.name,
-                "certificate": each.certificate,
-                "fingerprint": each.fingerprint,
-                "until": None if each.until is None else each.until.isoformat(),
-            }
-            for each in adopt.devices
-        ],
+        "devices": [_device_props(each) for each in adopt.devices],
     }
+
+
+def _device_props(device: AdoptedDeviceConfig) -> dict[str, str]:
+    props = {
+        "name": device.name,
+        "certificate": device.certificate,
+        "fingerprint": device.fingerprint,
+        "until": None if device.until is None else device.until.isoformat(),
+    }
+    return {key: value for key, value in props.items() if value is not None}
 
 
 class ChapterTakeOver(pulumi.ComponentResource):
@@ -285,7 +297,7 @@ class ChapterTakeOver(pulumi.ComponentResource):
 def note_files(
     files: Mapping[str, str], bans: Sequence[str], config_dir: str | None
 ) -> tuple[PayloadFile, ...]:
-    """Return what the script is given: digests and places, where the configuration lies, and who is banned."""
+    """Return what the script is given: where the configuration lies, digests and places, who is banned."""
     places = "".join(
         f"{digest} {place.removeprefix(ON_THE_SERVER) if place.startswith(ON_THE_SERVER) else '-'}\n"
         for place, digest in sorted(files.items())

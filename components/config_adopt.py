@@ -16,7 +16,7 @@ from components.config_reader import Section
 from pki import KeystoreError, Source
 from pki.adoption import read_certificate
 
-PASSPHRASE_KEY = "adoptCaPassphrase"
+OPENER = "adoptCaPassphrase"
 """The secret that opens the authority's key, where that is encrypted."""
 
 ON_THE_SERVER = "server:"
@@ -79,18 +79,18 @@ def read_adopt(top: Section, project_dir: Path, secret_keys: Collection[str]) ->
 
 
 def _passphrase(top: Section, secret_keys: Collection[str]) -> pulumi.Output[str] | None:
-    value = top.value(PASSPHRASE_KEY)
+    value = top.value(OPENER)
     if value is None:
         return None
     if not isinstance(value, str):
         reason = "must be text; put it in quotes"
-    elif PASSPHRASE_KEY not in secret_keys:
+    elif OPENER not in secret_keys:
         reason = "must be stored encrypted, and it stands in the stack file in plain text"
     elif top.value("adopt") is None:
         reason = "opens the key that adopt names, and adopt is not set; leave it out"
     else:
         return pulumi.Output.secret(value)
-    top.problems.add(PASSPHRASE_KEY, value, reason, f"`pulumi config set --secret {PASSPHRASE_KEY}`")
+    top.problems.add(OPENER, value, reason, f"`pulumi config set --secret {OPENER}`")
     return None
 
 

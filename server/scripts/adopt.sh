@@ -1,0 +1,171 @@
+# shellcheck shell=sh
+# Runs after lib.sh and, for begin and note, after a function payload() that calls `put MODE adopted` and `put MODE bans`.
+# Taking over an exposure that was made by hand, as the chapter describes it, and clearing up after it.
+#
+#   read PATH...               prints each file in base64, one a line, "-" for what is not there; changes nothing
+#   begin FUNNEL_PORT PROXY_PORT
+#                              notes down what was taken over, bans whom it says, and shuts the funnel that was opened by
+#                              hand: the exposure opens its own when all of it has been proven
+#   note                       notes down what was taken over, and no more
+#   forget [--yes]             lists what is left of the chapter; with --yes removes what was taken over byte for byte
+#
+# The note holds `configuration DIR|-`, then `SHA256 PATH` for each file, "-" for one that did not lie on this server.
+
+NOTE=$STATE/adopted
+FILE_LIMIT=262144
+# Where the chapter puts things.
+CHAPTER="/var/lib/certs/ca-key.pem /mnt/immich_drive/secrets/ca-key.pem /var/lib/certs/ca-cert.pem /var/lib/certs/cert.pem
+  /var/lib/certs/key.pem /var/lib/caddy/banlist"
+
+put() {
+  case $2 in
+    adopted | bans) cat >"$WORK/$2" ;;
+    *) die "The payload may only hold adopted and bans, not \"$2\"; remove the other file from it." ;;
+  esac
+}
+
+read_files() {
+  for path; do
+    case $path in
+      /*) ;;
+      *) die "A file on the server is named by its absolute path, unlike \"$path\"; correct adopt." ;;
+    esac
+    if [ ! -f "$ROOT$path" ]; then
+      echo -
+      continue
+    fi
+    [ "$(wc -c <"$ROOT$path")" -le "$FILE_LIMIT" ] ||
+      die "$path is far too large for a certificate, a key or a list of bans; correct adopt."
+    base64 <"$ROOT$path" >"$WORK/file" || die "$path could not be read; look at its disk and run this again."
+    tr -d '\n' <"$WORK/file"
+    echo
+  done
+}
+
+# ---- Taking over
+
+write_note() {
+  payload
+  [ -f "$WORK/adopted" ] || die "The payload holds no note of what was taken over; send the file adopted."
+  make_state
+  write_file 0600 "$NOTE" <"$WORK/adopted"
+}
+
+# The names become parts of a path.
+take_bans() {
+  [ -f "$WORK/bans" ] || return 0
+  while IFS= read -r ban_name; do
+    case $ban_name in
+      '' | .* | *[!0-9a-f.:_]*) die "\"$ban_name\" is not the name of a ban; send addresses as Caddy writes them." ;;
+    esac
+    [ -e "$STATE/bans/manual/$ban_name" ] || : >"$STATE/bans/manual/$ban_name" ||
+      die "$STATE/bans/manual/$ban_name could not be written; make room on its disk and run this again."
+  done <"$WORK/bans"
+}
+
+# What raw TCP on the funnel's ports leads to on this machine: FUNNEL_PORT=PORT words.
+read_targets() {
+  timeout 20 tailscale funnel status --json >"$WORK/by-hand.json" 2>"$WORK/tailscale.log" </dev/null ||
+    die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
+  # shellcheck disable=SC2016
+  TARGETS=$(json_read "$WORK/by-hand.json" 'config: _: let
+      set = v: if builtins.isAttrs v then v else { };
+      tcp = set ((set config).TCP or null);
+      text = v: if builtins.isString v then v else "";
+      target = port: builtins.match "(localhost|127[.]0[.]0[.]1):([0-9]+)" (text ((set (tcp.${port} or null)).TCPForward or ""));
+      word = port: if target port == null then [ ] else [ "${port}=${builtins.elemAt (target port) 1}" ];
+    in builtins.concatStringsSep " " (builtins.concatMap word [ "443" "8443" "10000" ])')
+}
+
+# The one on our port, wherever it leads, and any that leads to our edge's port: behind it the edge comes to stand.
+shut_by_hand() {
+  if [ -s "$FUNNEL_RECORD" ]; then return 0; fi
+  read_targets
+  for target in $TARGETS; do
+    if [ "${target%=*}" = "$1" ] || [ "${target#*=}" = "$2" ]; then
+      close_funnel "${target%=*}" "${target#*=}"
+      say "The funnel on port ${target%=*} that was opened by hand is shut; it opens again when all is proven"
+    fi
+  done
+}
+
+begin() {
+  write_note
+  take_bans
+  shut_by_hand "$1" "$2"
+}
+
+# ---- Clearing up
+
+# `named TEXT`: the server's own configuration still speaks of it, and "pulumi destroy" puts that back into force.
+named() {
+  [ -d "$CONFIGURATION" ] || return 1
+  grep -rqIF --include='*.nix' --include='*addyfile*' --exclude-dir=immich-exposure -e "$1" "$CONFIGURATION"
+}
+
+taken_over() { grep -q "^$(sha256sum <"$1" | cut -d ' ' -f 1) " "$NOTE"; }
+
+# `reason_to_keep PATH` prints why a file stays; nothing when it may go. Of what the configuration names by its folder alone
+# the authority's key may go all the same: no service reads it.
+reason_to_keep() {
+  keep_file=$ROOT$1
+  if ! taken_over "$keep_file" && ! cmp -s "$keep_file" "$STATE/tls/server.crt" &&
+    ! cmp -s "$keep_file" "$STATE/tls/server.key"; then
+    printf 'is not what was taken over'
+  elif named "$1"; then
+    printf 'the configuration in %s names it, and "pulumi destroy" puts that back' "$CONFIGURATION"
+  elif named "${1%/*}" && ! { taken_over "$keep_file" && grep -q "PRIVATE KEY" "$keep_file"; }; then
+    printf 'the configuration in %s names its folder, and "pulumi destroy" puts that back' "$CONFIGURATION"
+  fi
+}
+
+forget() {
+  case ${1:-} in
+    '' | --yes) ;;
+    *) die "forget-chapter takes --yes or nothing, not \"$1\"; without it, it only lists." ;;
+  esac
+  [ -f "$NOTE" ] ||
+    die "Nothing was taken over on this server, so nothing can be told from what is still needed; set adopt and run \"pulumi up\"."
+  read -r _ CONFIGURATION <"$NOTE"
+  CONFIGURATION=$ROOT$CONFIGURATION
+  if [ -e "$CONFIGURATION/configuration.nix" ]; then
+    CONFIGURATION=$(readlink -f "$CONFIGURATION/configuration.nix")
+    CONFIGURATION=${CONFIGURATION%/*}
+  fi
+  # shellcheck disable=SC2086
+  { printf '%s\n' $CHAPTER && sed -n 's/^[0-9a-f]\{64\} \(\/.*\)$/\1/p' "$NOTE"; } | awk '!seen[$0]++' >"$WORK/leftovers"
+  forget_some=no
+  while IFS= read -r leftover; do
+    { [ -f "$ROOT$leftover" ] && [ ! -L "$ROOT$leftover" ]; } || continue
+    reason=$(reason_to_keep "$leftover")
+    if [ -n "$reason" ]; then
+      printf 'stays    %s: %s\n' "$leftover" "$reason"
+    elif [ "${1:-}" = --yes ]; then
+      rm -f "$ROOT$leftover" || die "$leftover could not be removed; look at its disk and run this again."
+      printf 'removed  %s\n' "$leftover"
+    else
+      forget_some=yes
+      printf 'can go   %s\n' "$leftover"
+    fi
+  done <"$WORK/leftovers"
+  [ "$forget_some" = no ] || say "Nothing was removed; \"sudo immich-exposure forget-chapter --yes\" removes what can go"
+}
+
+need_root
+verb=${1:-}
+[ $# = 0 ] || shift
+case $verb in
+  read)
+    read_files "$@"
+    exit 0
+    ;;
+  begin)
+    port funnelPort "${1:-}"
+    port proxyPort "${2:-}"
+    ;;
+  note) verb=write_note ;;
+  forget) ;;
+  *) die "adopt.sh knows the verbs read, begin, note and forget, not \"$verb\"; use one of them." ;;
+esac
+lock
+"$verb" "${1:-}" "${2:-}"
