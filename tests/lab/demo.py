@@ -1,7 +1,7 @@
 """The main job, told line by line: expose, visit, revoke, ban, take back, expose again.
 
-Run by ``make demo``. Every check prints what was asked and what was seen. With ``KEEP=1`` in the
-environment the lab and the exposure stay up.
+Run by ``make demo``, in the house that ``HOUSE`` in the environment names. Every check prints what was asked
+and what was seen. With ``KEEP=1`` in the environment the lab and the exposure stay up.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Callable
 
 import toolchain
 from lab import Lab, LabError
+from lab.house import DEFAULT_HOUSE, house
 from pki import Keystore, ProbeCredential
 from tests.lab.operator import PASSPHRASE, PROJECT, Operator, PulumiFailedError
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.lab.strangers import PASSPHRASE as FOREIGN_PASSPHRASE
 from tests.lab.strangers import foreign_credential, unenrolled_credential
+from tests.lab.whole_server import Look, look
 
 FOLDER = PROJECT / ".lab-demo"
 SCANNER = "203.0.113.66"
@@ -74,7 +76,8 @@ class Demo:
         self.lab = lab
         self.operator = operator
         self.report = report
-        self.configuration_before = ""
+        self.look_before: Look | None = None
+        self.theirs: dict[str, str] = {}
         self.phone_before = ""
 
     def run(self) -> None:
@@ -95,10 +98,11 @@ class Demo:
 
     def before(self) -> None:
         chapter("before: Immich on the LAN, somebody's own serve entry on the node, nothing public")
-        self.server("sudo tailscale serve --bg --tcp 9443 tcp://localhost:22")
-        self.configuration_before = self.server("sudo sha256sum /etc/nixos/configuration.nix")
+        self.server("tailscale serve --bg --tcp 9443 tcp://localhost:22")
+        self.theirs = {thing.what: self.server(thing.command) for thing in self.lab.house.theirs}
+        self.look_before = look(self.lab)
         self.check("ingress: GET /", REFUSED, seen(self.lab, "/"))
-        self.check("LAN: Immich's ping", "pong", self.immich_on_the_lan())
+        self.check("home: Immich's ping", "pong", self.immich_at_home())
 
     def expose(self) -> None:
         chapter("pulumi up: the whole chapter")
@@ -145,6 +149,7 @@ class Demo:
             )
         self.check("phone: GET / (all of Immich)", "200", self.as_device(self.device("phone"), "/"))
         self.phone_before = self.fingerprint("phone")
+        self.what_is_theirs()
 
     def run_again(self) -> None:
         chapter("pulumi up again")
@@ -154,14 +159,14 @@ class Demo:
     def revoke_the_laptop(self) -> None:
         chapter("the laptop is lost: it leaves the config")
         laptop = self.device("laptop")
-        caddy = self.caddy_since()
+        edge = self.edge_since()
         self.operator.devices("phone")
         timed("pulumi up", self.operator.up)
         self.check("laptop: GET /api/users/me", FORBIDDEN, self.as_device(self.moved(laptop)))
         self.check(
             "phone: GET /api/server/ping", "200", self.as_device(self.device("phone"), "/api/server/ping")
         )
-        self.check("Caddy was neither restarted nor reloaded", caddy, self.caddy_since())
+        self.check("the edge was neither restarted nor reloaded", edge, self.edge_since())
 
     def ban_a_scanner(self) -> None:
         chapter("a scanner")
@@ -186,19 +191,17 @@ class Demo:
         chapter("pulumi destroy")
         timed("pulumi destroy", self.operator.destroy)
         self.check("ingress: GET /", REFUSED, seen(self.lab, "/"))
-        funnel = self.server("sudo tailscale funnel status --json | tr -d ' \\n'")
+        funnel = self.server("tailscale funnel status --json | tr -d ' \\n'")
         self.check(
             "tailscale: only the other tool's entry is left",
             '{"TCP":{"9443":{"TCPForward":"localhost:22"}}}',
             funnel,
         )
-        now = self.server("sudo sha256sum /etc/nixos/configuration.nix")
-        self.check("configuration.nix, byte for byte", self.configuration_before[:16], now[:16])
-        self.check("LAN: Immich's ping", "pong", self.immich_on_the_lan())
-        left = self.server(
-            "sudo find / -xdev -path /nix -prune -o -name '*immich-exposure*' -print | tr '\\n' ' '"
-        )
-        self.check("files of ours on the server", "none", left or "none")
+        self.check("home: Immich's ping", "pong", self.immich_at_home())
+        assert self.look_before
+        left = look(self.lab).since(self.look_before)
+        self.check("the whole server: files, services, ports as before", "none", "; ".join(left) or "none")
+        self.what_is_theirs()
         self.check(
             "keystore: the phone's certificate is still there", self.phone_before, self.fingerprint("phone")
         )
@@ -224,7 +227,7 @@ class Demo:
 
     def server(self, command: str) -> str:
         """Run a command on the server and return what it printed."""
-        return self.lab.ssh(command).stdout.strip()
+        return self.lab.console(command).stdout.strip()
 
     def device(self, name: str) -> ProbeCredential:
         found = Keystore(self.operator.keystore).probe_credentials()
@@ -251,21 +254,26 @@ class Demo:
         pem = self.device(device).certificate_path.read_text(encoding="ascii")
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()[:16]
 
-    def immich_on_the_lan(self) -> str:
-        answer = self.server("curl -s --max-time 5 http://10.213.0.2:2283/api/server/ping")
+    def immich_at_home(self) -> str:
+        answer = self.server(f"curl -s --max-time 5 '{self.lab.house.immich_at_home}/api/server/ping'")
         return "pong" if '"pong"' in answer else answer or "no answer"
+
+    def what_is_theirs(self) -> None:
+        """What the owner of the house has besides Immich goes on."""
+        for thing in self.lab.house.theirs:
+            self.check(f"theirs: {thing.what}", self.theirs[thing.what], self.server(thing.command))
 
     def without_proxy_header(self) -> str:
         url = f"https://{self.operator.outputs()['url'].removeprefix('https://')}:8443/"
-        done = self.lab.ssh(
+        done = self.lab.console(
             f"curl -sk --max-time 5 -o /dev/null -w '%{{http_code}}' --connect-to ::127.0.0.1:8443 {url}"
         )
         return REFUSED if done.returncode else done.stdout
 
-    def caddy_since(self) -> str:
-        """Return process id and time of the last reload; both stay when nothing touched Caddy."""
-        process = self.server("systemctl show caddy --property=MainPID --value")
-        reloads = self.server("sudo journalctl -u caddy -o cat --no-pager | grep -c -i reload")
+    def edge_since(self) -> str:
+        """Return process id and count of reloads; both stay when nothing touched the edge."""
+        process = self.server("systemctl show immich-edge --property=MainPID --value")
+        reloads = self.server("journalctl -u immich-edge -o cat --no-pager | grep -c -i reload")
         return f"pid {process}, {reloads} reloads"
 
     def wait_for_ban(self, address: str) -> str:
@@ -309,13 +317,15 @@ def main() -> int:
     """Run the demo and return its exit status."""
     report = Report()
     lab = Lab(report=lambda line: print(f"        {line}", flush=True))
+    home = house(os.environ.get("HOUSE") or DEFAULT_HOUSE)
     chapter("the lab: a server, its tailnet and an internet of its own on this machine")
+    print(f"        the house {home.name}: {home.proves}")
     say_what_is_in_use()
     shutil.rmtree(FOLDER, ignore_errors=True)
     try:
         lab.down()
-        lab.up()
-        operator = Operator(FOLDER, lab.info(), stack="demo")
+        lab.up(home)
+        operator = Operator(FOLDER, lab.info(), stack="demo", more=home.stack)
         operator.init()
         Demo(lab, operator, report).run()
     except (LabError, PulumiFailedError) as error:

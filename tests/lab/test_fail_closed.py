@@ -162,7 +162,7 @@ BROKEN = [
         id="refused by caddy validate",
     ),
     pytest.param(
-        ("admin {$IMMICH_EXPOSURE_ADMIN:unix//run/caddy/admin.sock}", "admin unix//nowhere/admin.sock"),
+        ("admin {$IMMICH_EXPOSURE_ADMIN:unix//run/immich-edge/admin.sock}", "admin unix//nowhere/admin.sock"),
         "Going back to the generation from before",
         "The new configuration was taken back, because caddy did not take over its new configuration",
         id="valid, but cannot be loaded",
@@ -190,7 +190,7 @@ def test_a_broken_edge_is_taken_back(
 
 KILL_APPLY = """
 for process in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$process/cmdline 2>/dev/null | grep -q '^sh -s -- apply '; then
+  if tr '\\0' ' ' <$process/cmdline 2>/dev/null | grep -q '^sh -s -- managed '; then
     kill -9 ${process#/proc/} && echo killed
   fi
 done
@@ -201,7 +201,7 @@ def test_a_run_that_was_killed_on_the_server_is_taken_back_by_the_next(lab: Lab,
     """Its change is active, nobody has looked at it, and the timer that takes it back is still waiting."""
     running = "readlink -f /run/current-system"
     before = output(lab, running)
-    operator.set(bans={"maxRetry": 12})
+    operator.set(lan="keep")
     process = operator.start("up")
     wait_until(lambda: output(lab, running) != before, "the change is active", 60)
     assert lab.ssh("sudo sh", text=KILL_APPLY).stdout == "killed\n"
@@ -246,7 +246,7 @@ def standing(lab: Lab) -> list[str]:
     looks = (
         "readlink -f /run/current-system",
         "readlink /nix/var/nix/profiles/system",
-        "systemctl is-active caddy fail2ban immich-exposure-lease.timer",
+        "systemctl is-active immich-edge immich-bans immich-exposure-lease.timer",
         "sudo sha256sum /etc/nixos/configuration.nix",
         f"cat {LEASE}",
     )

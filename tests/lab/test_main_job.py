@@ -225,10 +225,10 @@ def reachable(name: str, direct: dict[str, set[str]]) -> set[str]:
     return found
 
 
-def caddy_life(lab: Lab) -> tuple[str, str]:
-    """Return Caddy's process and how often it loaded a configuration: both stay when nobody touches it."""
-    process = output(lab, "systemctl show caddy --property=MainPID --value")
-    journal = "sudo journalctl -u caddy --no-pager -o cat"
+def edge_life(lab: Lab) -> tuple[str, str]:
+    """Return the edge's process and how often it loaded a configuration: both stay when nobody touches it."""
+    process = output(lab, "systemctl show immich-edge --property=MainPID --value")
+    journal = "sudo journalctl -u immich-edge --no-pager -o cat"
     loads = output(lab, f"{journal} | grep -c -i -e 'reload' -e 'serving initial' || :")
     return process, loads
 
@@ -246,7 +246,7 @@ def test_a_change_is_shown_as_a_text_diff_and_touches_nothing(story: Story) -> N
 
 
 def test_a_new_device_is_its_own_business(story: Story) -> None:
-    before, caddy = snapshot(story.lab), caddy_life(story.lab)
+    before, edge = snapshot(story.lab), edge_life(story.lab)
     story.operator.devices("phone", "laptop", "tablet")
     planned = story.operator.planned()
     assert {step.op for step in planned} == {"create"}
@@ -258,11 +258,11 @@ def test_a_new_device_is_its_own_business(story: Story) -> None:
     file = f"{DEVICES}/{story.enrolled()['tablet']}"
     assert changed_files(before, after) == {"gone": set(), "new": {file}}
     assert after.generation == before.generation
-    assert caddy_life(story.lab) == caddy
+    assert edge_life(story.lab) == edge
 
 
 def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
-    before, caddy = snapshot(story.lab), caddy_life(story.lab)
+    before, edge = snapshot(story.lab), edge_life(story.lab)
     open_connection = OpenConnection(story.lab, story.device("tablet"), PASSPHRASE)
     assert open_connection.status(PING) == 200
     file = f"{DEVICES}/{story.enrolled()['tablet']}"
@@ -278,7 +278,7 @@ def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
     after = snapshot(story.lab)
     assert changed_files(before, after) == {"gone": {file}, "new": set()}
     assert after.generation == before.generation
-    assert caddy_life(story.lab) == caddy
+    assert edge_life(story.lab) == edge
 
 
 def test_a_device_that_comes_back_gets_a_new_certificate(story: Story) -> None:
@@ -306,12 +306,12 @@ def test_a_scanner_is_banned_and_nobody_else(story: Story) -> None:
 
 
 def test_bans_go_on_after_the_log_was_rotated(story: Story) -> None:
-    logs = "sudo sh -c 'ls /var/log/caddy'"
-    assert output(story.lab, logs) == "immich-access.log"
+    logs = "sudo sh -c 'ls /var/log/immich-edge'"
+    assert output(story.lab, logs) == "access.log"
     fill_the_log(story.lab)
-    wait_until(lambda: "immich-access-" in output(story.lab, logs), "Caddy rotates its log", 30)
-    log = "/var/log/caddy/immich-access.log"
-    assert output(story.lab, f"sudo stat -c '%a %U:%G' {log}") == "640 caddy:caddy"
+    wait_until(lambda: "access-" in output(story.lab, logs), "the edge rotates its log", 30)
+    log = "/var/log/immich-edge/access.log"
+    assert output(story.lab, f"sudo stat -c '%a %U:%G' {log}") == "640 immich-edge:immich-edge"
     scan(story.lab, NEIGHBOUR)
 
 
@@ -334,7 +334,7 @@ def assert_all_is_back(story: Story) -> None:
     assert story.sees("phone") == "200"
     assert seen(story.lab, PING, credential=story.revoked("tablet"), passphrase=PASSPHRASE) == FORBIDDEN
     wait_until(lambda: seen(story.lab, "/", source=SCANNER) == REFUSED, "the ban is back", 30)
-    watchers = "fail2ban.service immich-exposure-lease.timer immich-exposure-certificate.timer"
+    watchers = "immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer"
     wait_until(
         lambda: output(story.lab, f"systemctl is-active {watchers}").split() == ["active"] * 3,
         "bans, lease and renewal are watched again",
@@ -386,11 +386,12 @@ def test_destroy_leaves_the_server_as_it_was(story: Story) -> None:
     ping = output(story.lab, f"curl -s --max-time 5 http://{places.SERVER_ADDRESS}:2283{PING}")
     assert '"pong"' in ping
     assert (
-        output(story.lab, "systemctl is-active caddy fail2ban immich-exposure-lease.timer || :").split()
+        output(
+            story.lab, "systemctl is-active immich-edge immich-bans immich-exposure-lease.timer || :"
+        ).split()
         == ["inactive"] * 3
     )
-    # (the lab's own system has a fail2ban, which nothing starts)
-    for unit in ("caddy.service", "immich-exposure-lease.timer", "immich-exposure-certificate.timer"):
+    for unit in ("immich-edge.service", "immich-bans.service", "immich-exposure-lease.timer"):
         assert output(story.lab, f"systemctl show --property=LoadState --value {unit}") == "not-found", unit
     assert story.lab.ssh("pgrep -x 'caddy|fail2ban-server'").returncode == 1
     leftovers = output(story.lab, "sudo find / -xdev -path /nix -prune -o -name '*immich-exposure*' -print")

@@ -144,13 +144,16 @@ def test_the_server_itself_ends_what_has_ended(story: Story) -> None:
     (old,) = (story.operator.keystore / "previous").glob("phone.crt")
     credential = ProbeCredential("phone", old, old.with_suffix(".key"))
     name = fingerprint(parse_certificate(old.read_bytes()))
-    running = output(story.lab, "systemctl show caddy --property=MainPID,ExecMainStartTimestamp")
+    life = "systemctl show immich-edge --property=MainPID,ExecMainStartTimestamp"
+    running = output(story.lab, life)
     assert story.sees(credential) == "200"
     output(story.lab, f"printf 'phone\\nuntil 1000\\n' | sudo tee {DEVICES}/{name}")
     output(story.lab, "systemctl is-active immich-exposure-devices.timer")
     output(story.lab, "sudo systemctl start immich-exposure-devices.service")
     assert [story.sees(each) for each in (credential, new)] == [FORBIDDEN, "200"]
-    assert output(story.lab, "systemctl show caddy --property=MainPID,ExecMainStartTimestamp") == running
+    assert (
+        output(story.lab, "systemctl show immich-edge --property=MainPID,ExecMainStartTimestamp") == running
+    )
 
 
 def test_when_the_grace_is_over_up_withdraws_the_old_certificate(story: Story) -> None:
