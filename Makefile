@@ -11,9 +11,11 @@ HOUSE ?=
 ARGS ?=
 DEVICE ?=
 DIR ?=
+FILE ?=
 MINUTES ?= 10
 ADDRESS ?=
 PORT ?=
+ARCH ?= arm64
 PYTHON ?= python3
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
@@ -58,8 +60,8 @@ $(if $(filter lab,$(STACK)),$(lab-with-its-state) &&) \
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: a-device a-folder a-stack bench clean demo destroy docs env fuzz handover help keystore lab-test lint module \
-  nightly preview server setup test unit up
+.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env fuzz handover help keystore lab-test lint \
+  module nightly preview server setup test unit up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +79,9 @@ a-stack:
 
 a-device:
 	@test -n "$(DEVICE)" || { echo "Name the device: make handover DEVICE=phone" >&2; exit 1; }
+
+a-file:
+	@test -n "$(FILE)" || { echo "Name the file: make edge FILE=../nixos/edge" >&2; exit 1; }
 
 a-folder:
 	@test -n "$(DIR)" || { echo "Name the folder: make module DIR=../nixos/immich-exposure" >&2; exit 1; }
@@ -114,8 +119,11 @@ keystore: a-stack .venv/ready ## look after keys and backups: make keystore ARGS
 	@keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
 	$(VENV)/python -m pki "$$keystore" $(ARGS)
 
-module: a-folder .venv/ready ## write the NixOS module into a folder of your own repository: make module DIR=../nixos/immich-exposure
+module: a-folder .venv/ready ## write the NixOS module into a repository of your own: make module DIR=../nixos/immich-exposure
 	@$(VENV)/python -m components.module_files "$(DIR)"
+
+edge: a-file .venv/ready ## compile the edge (needs Go) for a repository of your own: make edge FILE=../nixos/edge ARCH=arm64
+	@$(VENV)/python -m toolchain edge $(ARCH) "$(FILE)"
 
 env: .venv/ready ## print what makes plain `pulumi` work, with the lab's stack too: eval "$(make -s env)"
 	@$(VENV)/python -m toolchain env

@@ -4,6 +4,7 @@
     python -m toolchain status              which programs are in use, and which are stand-ins
     python -m toolchain env                 `export` lines for a shell
     python -m toolchain keystore STACK      where a stack's keystore lies
+    python -m toolchain edge ARCH FILE      the edge for a server that is too small to compile it
 
 The owner of an exposure needs `env` and `keystore` alone, and `env` is content with the official Pulumi CLI.
 All of it runs on the project's virtual environment.

@@ -3,8 +3,9 @@
 import argparse
 import shlex
 import sys
+from pathlib import Path
 
-from toolchain import installation, programs, stacks
+from toolchain import edge, installation, programs, stacks
 from toolchain.builds import PRODUCTS
 from toolchain.errors import ToolchainError
 
@@ -19,6 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("env", help="export lines for a shell")
     keystore = verbs.add_parser("keystore", help="where a stack's keystore lies")
     keystore.add_argument("stack", metavar="STACK")
+    build = verbs.add_parser("edge", help="build the edge for a server that is too small to do it")
+    build.add_argument("architecture", metavar="amd64|arm64")
+    build.add_argument("file", metavar="FILE", type=Path)
     options = parser.parse_args(arguments)
     try:
         if options.verb == "setup":
@@ -27,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
             return status()
         elif options.verb == "keystore":
             print(stacks.keystore(options.stack))
+        elif options.verb == "edge":
+            build_edge(options.architecture, options.file)
         else:
             programs.program("pulumi")
             print(f"export PATH={shlex.quote(programs.pulumi_path())}")
@@ -34,6 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"toolchain: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def build_edge(architecture: str, file: Path) -> None:
+    """Build the edge and tell how a configuration takes it."""
+    digest = edge.build(architecture, file)
+    print(
+        f"{file} is the edge for {architecture}. A file beside it takes it, with lib and pkgs as arguments:"
+    )
+    print("  services.immich-exposure.package = import ./immich-exposure/nix/prebuilt.nix {")
+    print(f'    inherit lib pkgs; file = ./{file.name}; sha256 = "{digest}";')
+    print("  };")
 
 
 def status() -> int:

@@ -11,9 +11,9 @@ import pytest
 
 from tests.bare_machine import MISSING, PROJECT, BareMachine
 
-OWNERS_TARGETS = ("up", "preview", "destroy", "handover", "keystore", "module", "env")
+OWNERS_TARGETS = ("up", "preview", "destroy", "handover", "keystore", "module", "edge", "env")
 ON_A_STACK = ("up", "preview", "destroy", "handover", "keystore")
-NAMED = {"DEVICE": "phone", "DIR": "module"}
+NAMED = {"DEVICE": "phone", "DIR": "module", "FILE": "edge"}
 
 # A CLI that writes down how it was called. `stack select` fails where the stack is said to be unknown.
 FAKE_PULUMI = """#!/bin/sh
@@ -118,6 +118,7 @@ def test_without_pulumi_the_remedy_is_named(machine: BareMachine) -> None:
     (machine.tools / "pulumi").unlink()
     shown = machine.make("preview")
     assert shown.returncode != 0
+    assert "pulumi: not found" not in shown.stderr
     assert "There is no Pulumi CLI" in shown.stderr and "https://www.pulumi.com/docs/install/" in shown.stderr
 
 
@@ -183,3 +184,10 @@ def test_a_make_variable_with_a_space_stays_one_word(machine: BareMachine) -> No
     machine.stack("home", '  immich-exposure:keystore: "my keys"\n')
     shown = machine.make("keystore", ARGS="list")
     assert f"{machine.project}/my keys" in shown.stdout + shown.stderr
+
+
+def test_without_go_the_edge_is_left_to_the_server_in_one_sentence(machine: BareMachine) -> None:
+    shown = machine.make("edge", FILE="edge")
+    assert shown.returncode != 0
+    assert "there is no `go` on PATH" in shown.stderr and "leave the build to the server" in shown.stderr
+    assert "Traceback" not in shown.stderr
