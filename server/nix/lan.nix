@@ -46,6 +46,7 @@ in
         MemoryDenyWriteExecute = true;
         ProcSubset = "pid";
         RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_UNIX" ];
+        UMask = "0077";
       };
     };
   };

@@ -190,7 +190,7 @@ def test_the_caddyfile_needs_no_environment(edge: Edge, caddy_program: Path, tmp
     config = json.loads(done.stdout)
     [server] = config["apps"]["http"]["servers"].values()
     assert server["listen"] == ["127.0.0.1:8443"]
-    assert config["admin"]["listen"] == "unix//run/caddy/admin.sock"
+    assert config["admin"]["listen"] == "unix//run/immich-edge/admin.sock"
     assert "/var/lib/immich-exposure/devices" in done.stdout
 
 
