@@ -44,10 +44,16 @@ def _units(folder: Path, units: dict[str, dict[str, Any]], packages: list[Path])
     for name, file in shipped.items():
         (folder / name).symlink_to(file)
     for name, unit in units.items():
+        if unit["unit"] is None:  # masked
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to("/dev/null")
+            continue
         # A package's own unit stays; the configuration only overrides it, as on NixOS.
         place = folder / f"{name}.d" / "overrides.conf" if name in shipped else folder / name
         place.parent.mkdir(exist_ok=True)
         place.write_text(unit["unit"])
+        for alias in unit["aliases"]:
+            (folder / alias).symlink_to(name)
         for kind, targets in (("wants", unit["wantedBy"]), ("requires", unit["requiredBy"])):
             for target in targets:
                 link = folder / f"{target}.{kind}" / name

@@ -1,3 +1,8 @@
 # `import <nixpkgs> { }`: the packages.
-{ system ? null, facts ? import ./facts.nix, ... }:
-import ./pkgs.nix { lib = import ./lib; inherit facts; system = if system == null then facts.builder else system; }
+{ system ? builtins.currentSystem, overlays ? [ ], facts ? import ./facts.nix, ... }:
+let
+  lib = import ./lib;
+  base = import ./pkgs.nix { inherit lib facts system pkgs; };
+  pkgs = lib.foldl' (all: overlay: all // overlay pkgs all) base overlays;
+in
+pkgs

@@ -5,7 +5,8 @@
 #
 # facts:  what facts.nix describes
 # system: the platform that the configuration is for; the builders are the machine's own whatever it says
-{ lib, facts, system ? facts.builder }:
+# pkgs:   the packages themselves, with the overlays of the configuration
+{ lib, facts, system, pkgs }:
 let
   # A derivation run by the machine's own shell and tools; there is no sandbox.
   run = name: attrs: script: derivation (attrs // {
@@ -17,6 +18,13 @@ let
   });
 
   writeText = name: text: run name { inherit text; passAsFile = [ "text" ]; } ''cat "$textPath" >"$out"'';
+  writeTextDir = path: text: run (baseNameOf path) { inherit text; passAsFile = [ "text" ]; } ''mkdir -p "$out/${dirOf path}"; cat "$textPath" >"$out/${path}"'';
+  writeTextFile = { name, text, executable ? false, destination ? "", ... }:
+    run name { inherit text; passAsFile = [ "text" ]; } ''
+      mkdir -p "$(dirname "$out${destination}")"
+      cat "$textPath" >"$out${destination}"
+      ${lib.optionalString executable ''chmod 0555 "$out${destination}"''}
+    '';
 
   writeScript = name: text: run name { inherit text; passAsFile = [ "text" ]; } ''cat "$textPath" >"$out"; chmod 0555 "$out"; bash -n "$out"'';
   writeShellScript = name: text: writeScript name "#!/bin/bash\n${text}";
@@ -45,6 +53,32 @@ let
     ''
     // { pname = name; inherit version; meta.mainProgram = name; };
 
+  # As Caddy ships it (caddyserver/dist, init/caddy.service); @out@ is the package.
+  caddyUnit = ''
+    [Unit]
+    Description=Caddy
+    Documentation=https://caddyserver.com/docs/
+    After=network.target network-online.target
+    Requires=network-online.target
+
+    [Service]
+    Type=notify
+    User=caddy
+    Group=caddy
+    ExecStart=@out@/bin/caddy run --environ --config /etc/caddy/Caddyfile
+    ExecReload=@out@/bin/caddy reload --config /etc/caddy/Caddyfile --force
+    TimeoutStopSec=5s
+    LimitNOFILE=1048576
+    PrivateTmp=true
+    ProtectSystem=full
+    AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
+
+    [Install]
+    WantedBy=multi-user.target
+  '';
+
+  postgresql = version: linked { name = "postgresql"; inherit version; programs = [ "psql" ]; mainProgram = "psql"; };
+
   # The real one compiles `src`; this one checks what it is given and takes the Caddy that the lab built from the same source.
   buildGoModule =
     { pname, version, src, vendorHash, meta ? { }, env ? { }, ldflags ? [ ], tags ? [ ], subPackages ? [ "." ], doCheck ? true, postInstall ? "" }:
@@ -72,10 +106,54 @@ let
         bash -n "$out/bin/${name}"
       ''
     // { meta = { mainProgram = name; } // meta; };
+
+  writeScriptBin = name: text: run name { inherit text; passAsFile = [ "text" ]; }
+    ''mkdir -p "$out/bin"; cat "$textPath" >"$out/bin/${name}"; chmod 0555 "$out/bin/${name}"'' // { meta.mainProgram = name; };
+  symlinkJoin = { name, paths, ... }: run name { paths = map toString paths; }
+    ''mkdir -p "$out"; for path in $paths; do cp -rsn "$path/." "$out/"; done'';
+
+  # Structured settings: a type, and how it is written.
+  formats =
+    let
+      inherit (lib) types;
+      atom = types.nullOr (types.oneOf [ types.bool types.int types.float types.str types.path ]);
+      tree = types.either atom (types.either (types.attrsOf tree) (types.listOf tree)) // { description = "JSON value"; };
+      sections = types.attrsOf (types.attrsOf (types.either atom (types.listOf atom)));
+    in
+    {
+      json = { }: { type = tree; generate = name: value: writeText name (builtins.toJSON value); };
+      yaml = { }: { type = tree; generate = name: value: writeText name (builtins.toJSON value); };
+      toml = { }: { type = types.attrsOf tree; generate = name: _: throw "The lab's pkgs.formats.toml writes no file (${name})."; };
+      ini = given: { type = sections; generate = name: value: writeText name (lib.generators.toINI given value); };
+      keyValue = given: { type = types.attrsOf atom; generate = name: value: writeText name (lib.generators.toKeyValue given value); };
+    };
+
+  # Packages that homes name and that do nothing here; the machine's program of that name, where there is one.
+  others = lib.genAttrs (lib.concatMap lib.words [
+    "age bat bottom btop btrfs-progs cryptsetup deploy-rs dig dnsutils docker docker-compose e2fsprogs ethtool exiftool eza fastfetch fd ffmpeg file fzf git gnupg"
+    "gnumake gnutar gptfdisk gzip hdparm htop immich-cli immich-go inetutils iotop iputils jellyfin-ffmpeg just killall libraspberrypi lm_sensors lsof mdadm micro mosh"
+    "ncdu neovim nettools nfs-utils nh nixos-rebuild nmap nvd nvme-cli openssl parted pciutils podman podman-compose powertop procps psmisc pv python3 raspberrypi-eeprom rclone redis"
+    "restic ripgrep rsync screen shadow smartmontools sops sqlite ssh-to-age strace sudo tcpdump tmux tree unzip usbutils vim wget which wireguard-tools xz yq zip zstd"
+  ]) (name: linked { inherit name; programs = [ name ]; });
+  shells = lib.genAttrs [ "fish" "nushell" "zsh" ] (name: linked { inherit name; programs = [ name ]; } // { shellPath = "/bin/${name}"; });
 in
-{
-  inherit lib writeText writeScript writeShellScript writeShellApplication runCommand buildGoModule;
+others // shells // {
+  inherit lib writeText writeTextDir writeTextFile writeScript writeScriptBin writeShellScript writeShellApplication runCommand symlinkJoin formats buildGoModule;
+  writeShellScriptBin = name: text: writeScriptBin name "#!/bin/bash\n${text}";
+  runCommandLocal = runCommand;
   buildGo126Module = buildGoModule;
+  # As on nixpkgs, an old name is a trap that `or` does not catch.
+  buildGo118Module = throw "buildGo118Module has been removed, as Go 1.18 is end-of-life.";
+  callPackage = file: given:
+    let f = if lib.isFunction file then file else import file; in
+    lib.makeOverridable f (lib.intersectAttrs (lib.functionArgs f) pkgs // given);
+  stdenv = {
+    hostPlatform = { inherit system; isLinux = true; isAarch64 = lib.hasPrefix "aarch64" system; isx86_64 = lib.hasPrefix "x86_64" system; isDarwin = false; };
+    buildPlatform = { inherit system; };
+    isLinux = true;
+  };
+  config = { };
+  vimPlugins = { };
 
   inherit system;
   inherit (facts) builder immichStub;
@@ -83,10 +161,29 @@ in
 
   tailscale = prebuilt { name = "tailscale"; version = facts.tailscaleVersion; };
 
-  # The stock server: without a unit file, and here the same program as ours.
-  caddy = prebuilt { name = "caddy"; version = "0-stand-in"; };
+  # The stock server; here it is the same program as ours.
+  caddy = prebuilt {
+    name = "caddy";
+    version = "2.11.9";
+    attrs = { unit = caddyUnit; passAsFile = [ "unit" ]; };
+    script = ''
+      mkdir -p "$out/lib/systemd/system"
+      sed "s|@out@|$out|" "$unitPath" >"$out/lib/systemd/system/caddy.service"
+    '';
+  } // { withPlugins = _: pkgs.caddy; };
+  immich = linked { name = "immich"; version = "3.1.0"; programs = [ ]; mainProgram = "server"; };
+  nginx = linked { name = "nginx"; programs = [ "nginx" ]; };
+  postgresql = postgresql "17.5";
+  postgresql_15 = postgresql "15.13";
+  postgresql_16 = postgresql "16.9";
+  postgresql_17 = postgresql "17.5";
+  linuxPackages_latest = { };
+  linuxPackages = { };
+  linuxKernel.packages = { };
+  nixos-rebuild-ng = pkgs.nixos-rebuild;
 
-  bash = linked { name = "bash"; programs = [ "bash" "sh" ]; };
+  bash = linked { name = "bash"; programs = [ "bash" "sh" ]; } // { shellPath = "/bin/bash"; };
+  bashInteractive = pkgs.bash;
   coreutils = linked {
     name = "coreutils";
     programs = lib.concatMap lib.words [
@@ -126,5 +223,4 @@ in
     name = "util-linux";
     programs = lib.words "blkid findmnt flock fsfreeze getopt ionice kill logger lsblk mount mountpoint nsenter setpriv setsid taskset umount unshare uuidgen";
   };
-  vim = linked { name = "vim"; programs = [ "vim" ]; };
 }

@@ -92,6 +92,7 @@ rec {
   optionalAttrs = cond: set: if cond then set else { };
   getAttrs = names: set: genAttrs names (name: set.${name});
   catAttrs = builtins.catAttrs;
+  intersectAttrs = builtins.intersectAttrs;
   attrVals = names: set: map (name: set.${name}) names;
   attrByPath = path: default: set:
     if path == [ ] then set

@@ -2,7 +2,7 @@
 let
   named = builtins.getEnv "NIXOS_CONFIG";
 in
-{ configuration ? if named != "" then /. + named else <nixos-config>, system ? null, facts ? import ../facts.nix }:
+{ configuration ? if named != "" then /. + named else <nixos-config>, system ? builtins.currentSystem, facts ? import ../facts.nix }:
 let evaluated = import ./lib/eval-config.nix { inherit system facts; modules = [ configuration ]; }; in
 {
   inherit (evaluated) config options pkgs;

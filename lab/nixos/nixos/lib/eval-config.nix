@@ -1,11 +1,13 @@
 # Evaluates modules to a system: { config, options, pkgs, lib, extendModules }. Assertions count where the system is asked for.
-{ system ? null, modules, specialArgs ? { }, facts ? import ../../facts.nix }:
+# system: the platform, where the modules say none; null for none
+{ system ? null, modules, specialArgs ? { }, baseModules ? import ../modules/module-list.nix, extraModules ? [ ], facts ? import ../../facts.nix, ... }:
 let
   lib = import ../../lib;
-  pkgs = import ../../pkgs.nix { inherit lib facts; system = if system == null then facts.builder else system; };
+  pkgsFor = { system, overlays ? [ ] }: import ../../. { inherit system overlays facts; };
+  given = { _file = ./eval-config.nix; config = lib.optionalAttrs (system != null) { nixpkgs.system = lib.mkDefault system; }; };
   evaluated = lib.evalModules {
-    modules = map (name: ../../modules + "/${name}") [ "base.nix" "systemd.nix" "services.nix" "system.nix" ] ++ modules;
-    specialArgs = { inherit pkgs; modulesPath = toString ../modules; } // specialArgs;
+    modules = baseModules ++ extraModules ++ [ given { _module.args = { inherit pkgsFor; utils = import ./utils.nix lib; }; } ] ++ modules;
+    specialArgs = { modulesPath = toString ../modules; } // specialArgs;
   };
 in
-evaluated // { inherit lib pkgs; }
+evaluated // { inherit lib; inherit (evaluated._module.args) pkgs; }

@@ -2,6 +2,7 @@
 { config, lib, options, pkgs, ... }:
 let
   inherit (lib) mkOption types;
+  short = import ../../short.nix lib;
 
   entry = file:
     if file.source != null then { source = "${file.source}"; }
@@ -21,23 +22,26 @@ let
 
   manifest = builtins.toJSON {
     etc = files;
-    units = config.systemd.rendered;
+    inherit (config.systemd.rendered) units users groups;
     unitPackages = map (p: "${p}") config.systemd.packages;
     programs = map (p: "${p}") config.environment.systemPackages;
     preSwitchChecks = "${pkgs.writeShellScript "pre-switch-checks" checks}";
-    users = lib.attrNames (lib.filterAttrs (_: user: !user.isNormalUser) config.users.users);
-    groups = lib.attrNames config.users.groups;
     version = config.system.stateVersion;
   };
 
+  # All errors of a configuration show where its system is asked for, as on NixOS; there, a wrong type shows only where it is used.
   failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+  looked = lib.strictOptions (options // { system = removeAttrs options.system [ "build" ]; });
   accept =
-    if !lib.strictOptions (options // { system = removeAttrs options.system [ "build" ]; }) then throw "unreachable: it is true or throws"
+    if !looked then throw "unreachable: it is true or throws"
     else if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}"
     else lib.foldl' (x: warning: builtins.trace "warning: ${warning}" x) (x: x) config.warnings;
 in
 {
-  options.system.build.toplevel = mkOption { type = types.package; };
+  options.system = {
+    build = mkOption { type = types.lazyAttrsOf types.raw; default = { }; };
+    preSwitchChecks = short.of (types.attrsOf types.str) { };
+  };
 
   config = {
     # At boot the profile decides, as on NixOS: a generation that was only tested is gone after a restart.
@@ -60,10 +64,10 @@ in
       name = "nixos-system-${config.networking.hostName}";
       system = pkgs.builder;
       builder = "/usr/bin/python3";
-      args = [ ../build_system.py ];
+      args = [ ../../../../build_system.py ];
       inherit manifest;
       passAsFile = [ "manifest" ];
-      switch = ../switch_to_configuration.py;
+      switch = ../../../../switch_to_configuration.py;
     });
   };
 }

@@ -1,0 +1,2 @@
+# Imported by every hardware-configuration.nix.
+{ lib, ... }: { hardware.enableRedistributableFirmware = lib.mkDefault true; }

@@ -1,0 +1,28 @@
+# Every module of the stand-in. Files lie where nixpkgs has them, so that `disabledModules` and `modulesPath` find them.
+[
+  ./config/environment.nix
+  ./config/networking.nix
+  ./config/nix.nix
+  ./config/recorded.nix
+  ./config/users-groups.nix
+  ./misc/assertions.nix
+  ./misc/nixpkgs.nix
+  ./misc/version.nix
+  ./programs/shells.nix
+  ./security/acme.nix
+  ./security/sudo.nix
+  ./services/databases/postgresql.nix
+  ./services/databases/redis.nix
+  ./services/networking/avahi-daemon.nix
+  ./services/networking/firewall.nix
+  ./services/networking/openssh.nix
+  ./services/networking/tailscale.nix
+  ./services/security/fail2ban.nix
+  ./services/web-apps/immich.nix
+  ./services/web-servers/caddy/default.nix
+  ./services/web-servers/nginx/default.nix
+  ./system/activation/top-level.nix
+  ./system/boot/systemd.nix
+  ./system/boot/units.nix
+  ./virtualisation/oci-containers.nix
+]
