@@ -31,10 +31,12 @@ from components.config_checks import (
     user_problem,
 )
 from components.config_home import (
+    EdgeBuilder,
     Flake,
     Immich,
     Lan,
     ModuleWay,
+    read_edge_build,
     read_flake,
     read_immich,
     read_lan,
@@ -163,6 +165,7 @@ class ExposureConfig:
     flake: Flake | None
     immich: Immich
     lan: Lan
+    edge_build: EdgeBuilder
     allow_upgrade: bool
     take_over: bool
     proxy_port: int
@@ -251,7 +254,7 @@ def load(
 _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
-        "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
+        "edgeBuild", "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
     }
 )  # fmt: skip
 
@@ -268,6 +271,7 @@ def _decoded(key: str, value: object) -> object:
 
 
 def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> ExposureConfig:
+    module = read_module(top)
     return ExposureConfig(
         host=top.text(
             "host",
@@ -287,10 +291,11 @@ def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> Exposur
         config_dir=top.text(
             "configDir", default="/etc/nixos", example="/etc/nixos", check=config_dir_problem
         ),
-        module=read_module(top),
+        module=module,
         flake=read_flake(top),
         immich=read_immich(top),
         lan=read_lan(top),
+        edge_build=read_edge_build(top, module),
         allow_upgrade=top.boolean("allowUpgrade", default=False),
         take_over=top.boolean("takeOver", default=False),
         proxy_port=top.integer("proxyPort", default=8443, least=UNPRIVILEGED_PORT, most=65535),

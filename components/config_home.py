@@ -28,6 +28,13 @@ class Lan(StrEnum):
     KEEP = "keep"
 
 
+class EdgeBuilder(StrEnum):
+    """Whose machine compiles the edge."""
+
+    SERVER = "server"
+    OPERATOR = "operator"
+
+
 @dataclass(frozen=True)
 class Flake:
     """A flake on the server that the system is built from: its folder, and the name of the system in it."""
@@ -79,6 +86,19 @@ def read_flake(top: Section) -> Flake | None:
         return None
     directory, _, host = text.partition("#")
     return Flake(directory.rstrip("/"), host)
+
+
+def read_edge_build(top: Section, module: ModuleWay) -> EdgeBuilder:
+    """Read `edgeBuild`; only where `pulumi up` writes the configuration can it name what was built here."""
+    builder = EdgeBuilder(top.choice("edgeBuild", choices=list(EdgeBuilder), default=EdgeBuilder.SERVER))
+    if builder is EdgeBuilder.OPERATOR and module is ModuleWay.YOURS:
+        top.complain(
+            "edgeBuild",
+            "cannot be operator where the module is in a configuration of yours; set its option package "
+            "there, with server/nix/prebuilt.nix",
+            "server",
+        )
+    return builder
 
 
 def read_immich(top: Section) -> Immich:

@@ -7,7 +7,9 @@ import pulumi
 from components.certificate_authority import CertificateAuthority, KeystoreLocation
 from components.client_certificate import ClientCertificate
 from components.config import ExposureConfig
+from components.config_home import EdgeBuilder
 from components.device_enrolment import DeviceEnrolment
+from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.exposure_check import ExposureCheck
 from components.funnel import Funnel
@@ -69,7 +71,8 @@ class ImmichExposure(pulumi.ComponentResource):
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
-        nixos = self._nixos_configuration(settings, server_certificate, trust_pool)
+        edge = self._edge_built_here(state)
+        nixos = self._nixos_configuration(edge, settings, server_certificate, trust_pool)
         enrolments = self._enrolments(certificates, nixos)
         funnel = self._funnel(nixos, enrolments)
         check = self._check_from_outside(server_certificate, authority, funnel)
@@ -160,14 +163,24 @@ class ImmichExposure(pulumi.ComponentResource):
             f"{self._prefix}-trust-pool", server=self._server, authority=authority, opts=self._after(state)
         )
 
+    def _edge_built_here(self, state: ServerState) -> EdgeBuild | None:
+        if self._config.edge_build is EdgeBuilder.SERVER:
+            return None
+        return EdgeBuild(f"{self._prefix}-edge", server=self._server, opts=self._after(state))
+
     def _nixos_configuration(
-        self, settings: EdgeSettings, server_certificate: ServerCertificate, trust_pool: TrustPool
+        self,
+        edge: EdgeBuild | None,
+        settings: EdgeSettings,
+        server_certificate: ServerCertificate,
+        trust_pool: TrustPool,
     ) -> NixosConfiguration:
         return NixosConfiguration(
             f"{self._prefix}-nixos",
             server=self._server,
             config=self._config,
-            opts=self._after(settings, server_certificate, trust_pool),
+            edge=edge.edge if edge else None,
+            opts=self._after(settings, server_certificate, trust_pool, *([edge] if edge else [])),
         )
 
     def _enrolments(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.config_home import Immich, Lan
@@ -21,6 +22,14 @@ MARK = ".immich-exposure"
 
 MADE_BY = "# Made by immich-exposure; do not edit, because the next run writes it anew."
 """The first line of every Nix file that is written for a configuration."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The edge's program, built elsewhere: where it waits on the server, and its hash."""
+
+    place: str
+    sha256: str
 
 
 class ExportError(RuntimeError):
@@ -65,18 +74,30 @@ def module_digest() -> str:
     return digest(module_files())
 
 
-def default_nix(immich: Immich, lan: Lan) -> str:
-    """Return default.nix for `module: managed`: it imports the module and switches it on."""
+def default_nix(immich: Immich, lan: Lan, edge: Edge | None = None) -> str:
+    """Return default.nix for `module: managed`: it imports the module and switches it on.
+
+    `edge` is the program that was built elsewhere; None leaves it to Nix.
+    """
     options = ["enable = true;", f'lan = "{lan}";', f"immich.managed = {str(immich.managed).lower()};"]
     if not immich.managed:
         options += [f'immich.address = "{immich.address}";', f"immich.port = {immich.port};"]
+    if edge is not None:
+        options += [
+            "package = import ./nix/prebuilt.nix {",
+            "  inherit lib pkgs;",
+            f"  file = {edge.place};",
+            f'  sha256 = "{edge.sha256}";',
+            "};",
+        ]
+    head = "{\n" if edge is None else "{ lib, pkgs, ... }:\n\n{\n"
     body = "".join(f"    {option}\n" for option in options)
-    return f"{MADE_BY}\n{{\n  imports = [ ./nix ];\n\n  services.immich-exposure = {{\n{body}  }};\n}}\n"
+    return f"{MADE_BY}\n{head}  imports = [ ./nix ];\n\n  services.immich-exposure = {{\n{body}  }};\n}}\n"
 
 
-def managed_files(immich: Immich, lan: Lan) -> tuple[PayloadFile, ...]:
+def managed_files(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:
     """Return all that `module: managed` puts beside configuration.nix, below `FOLDER`."""
-    entry = PayloadFile("default.nix", default_nix(immich, lan))
+    entry = PayloadFile("default.nix", default_nix(immich, lan, edge))
     return tuple(
         PayloadFile(f"{FOLDER}/{file.path}", file.text, file.mode) for file in (entry, *module_files())
     )

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pulumi
 
 from components.config import ExposureConfig
-from components.config_home import ModuleWay
-from components.module_files import managed_files, module_digest
+from components.config_home import EdgeBuilder, ModuleWay
+from components.edge_build import PLACE, source_digest
+from components.module_files import Edge, managed_files, module_digest
 from components.options import child_of
 from components.remote_script import PayloadFile, Server, remote_script
 
@@ -26,26 +27,30 @@ class NixosConfiguration(pulumi.ComponentResource):
         *,
         server: Server,
         config: ExposureConfig,
+        edge: pulumi.Output[Edge] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:NixosConfiguration", name, {}, opts)
         self._name, self._server, self._config = name, server, config
         before: Sequence[pulumi.Resource] = []
         if config.module is ModuleWay.MANAGED:
-            before = [self._files(child_of(self, opts))]
+            before = [self._files(edge, child_of(self, opts))]
         self._running(pulumi.ResourceOptions.merge(child_of(self, opts), _after(before)))
         self.register_outputs({"digest": configuration_digest(config)})
 
-    def _files(self, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+    def _files(self, edge: pulumi.Output[Edge] | None, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         return remote_script(
             f"{self._name}-files",
             self._server,
             script="files",
             create=self._server.line("install", self._config.config_dir),
             delete=self._server.line("remove", self._config.config_dir),
-            payload=managed_files(self._config.immich, self._config.lan),
+            payload=pulumi.Output.from_input(edge).apply(self._payload),
             opts=opts,
         )
+
+    def _payload(self, edge: Edge | None) -> tuple[PayloadFile, ...]:
+        return managed_files(self._config.immich, self._config.lan, edge)
 
     def _running(self, opts: pulumi.ResourceOptions) -> None:
         create, delete = module_lines(self._server, self._config)
@@ -85,7 +90,10 @@ def configuration_digest(config: ExposureConfig) -> str:
     """
     if config.module is ModuleWay.YOURS:
         return module_digest()
-    return _digest(managed_files(config.immich, config.lan))
+    # The hash of a program that is built here is known only when it is built, but not what it is built of.
+    operator = config.edge_build is EdgeBuilder.OPERATOR
+    edge = Edge(PLACE, source_digest()) if operator else None
+    return _digest(managed_files(config.immich, config.lan, edge))
 
 
 def _digest(files: Sequence[PayloadFile]) -> str:

@@ -34,8 +34,20 @@ SCRIPT_BEGINS = "#immich-exposure"
 """The line between a password and the script, both on standard input. To sh it is a comment."""
 
 # sudo reads the password's line, or leaves it where it needs none; what is in front of the mark is skipped.
-_PAST_THE_PASSWORD = (
-    f'while IFS= read -r line; do [ "$line" = "{SCRIPT_BEGINS}" ] && break; done; exec sh -s -- "$@"'
+_PAST_THE_PASSWORD = f'while IFS= read -r line; do [ "$line" = "{SCRIPT_BEGINS}" ] && break; done; '
+
+_RUN_SCRIPT = 'exec sh -s -- "$@"'
+
+# The bytes on standard input become a file, whole or not at all, in a folder that bears our mark. The name
+# ends with a dash and the hash. The one of before stays, because a roll-back needs it; older ones go.
+_RECEIVE_FILE = (
+    "set -eu; umask 077; new=$1.new; "
+    '[ -f "${1%/*}/.immich-exposure" ] || { echo "error: ${1%/*} is not there or not ours." >&2; exit 1; }; '
+    'cat >"$new"; '
+    'echo "$2  $new" | sha256sum --check --status || '
+    '{ rm -f "$new"; echo "error: $1 did not arrive whole; run this again." >&2; exit 1; }; '
+    'chmod 0755 "$new"; mv -f "$new" "$1"; '
+    'ls -t "${1%-*}"-* | tail -n +3 | while IFS= read -r old; do rm -f "$old"; done'
 )
 
 
@@ -61,7 +73,8 @@ def password_line(verb: str, *arguments: str | int) -> str:
 
     ``-S`` reads from there, ``-k`` asks afresh, so that a password that is wrong is noticed each time.
     """
-    return f"sudo -k -S -p '' sh -c {shlex.quote(_PAST_THE_PASSWORD)} sh {_words(verb, *arguments)}"
+    script = shlex.quote(_PAST_THE_PASSWORD + _RUN_SCRIPT)
+    return f"sudo -k -S -p '' sh -c {script} sh {_words(verb, *arguments)}"
 
 
 def with_password(password: str, text: str) -> str:
@@ -119,6 +132,15 @@ class Server:
         if self.sudo_password is None:
             return sudo_line(verb, *arguments)
         return password_line(verb, *arguments)
+
+    def receive_line(self, path: str, sha256: str) -> str:
+        """Return the command line that takes a file of this hash from standard input, as root."""
+        words = _words(path, sha256)
+        if self.user == "root":
+            return f"sh -c {shlex.quote(_RECEIVE_FILE)} sh {words}"
+        if self.sudo_password is None:
+            return f"sudo -n sh -c {shlex.quote(_RECEIVE_FILE)} sh {words}"
+        return f"sudo -k -S -p '' sh -c {shlex.quote(_PAST_THE_PASSWORD + _RECEIVE_FILE)} sh {words}"
 
     def connection(self) -> remote.ConnectionArgs:
         """Return the connection of a ``remote.Command``; built in this one place, always as one secret.
@@ -181,6 +203,7 @@ def _standard_input(
     """Return the standard input; where a password hides it from previews, the text is shown beside it."""
     if server.sudo_password is None or server.user == "root":
         return text
-    ShownText(f"{name}-text", text, pulumi.ResourceOptions(parent=opts.parent))
+    when = pulumi.ResourceOptions(parent=opts.parent, depends_on=opts.depends_on)
+    ShownText(f"{name}-text", text, when)
     both = pulumi.Output.all(password=server.sudo_password, text=text)
     return pulumi.Output.secret(both.apply(lambda values: with_password(values["password"], values["text"])))

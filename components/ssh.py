@@ -29,16 +29,32 @@ def run_script(server: Server, command: str, text: str, *, timeout_seconds: int 
     Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
     use sudo, and for a script that fails (its own last sentence is the message).
     """
+    return _run(server, command, text.encode(), timeout_seconds)
+
+
+SEND_SECONDS = 1800
+"""For a file of tens of megabytes over a slow network."""
+
+
+def send_file(server: Server, content: bytes, path: str, sha256: str) -> None:
+    """Put a file of this hash at ``path`` on the server, whole or not at all, mode 0755, owned by root.
+
+    Raises ``SshError`` as ``run_script`` does, and when the file did not arrive whole.
+    """
+    _run(server, server.receive_line(path, sha256), content, SEND_SECONDS)
+
+
+def _run(server: Server, command: str, content: bytes, timeout_seconds: int) -> str:
     _refuse_dead_agent()
     if isinstance(server.sudo_password, str) and server.user != "root":
-        text = with_password(server.sudo_password, text)
+        content = with_password(server.sudo_password, "").encode() + content
     with tempfile.TemporaryDirectory(prefix="immich-exposure-") as folder:
         known_hosts = Path(folder) / "known_hosts"
         known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
         argv = ssh_argv(server, known_hosts) + [command]
         try:
             done = subprocess.run(
-                argv, input=text, capture_output=True, text=True, timeout=timeout_seconds, check=False
+                argv, input=content, capture_output=True, timeout=timeout_seconds, check=False
             )
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
@@ -48,8 +64,8 @@ def run_script(server: Server, command: str, text: str, *, timeout_seconds: int 
                 "look at its load and its network, then run the same command again."
             ) from error
     if done.returncode == 0:
-        return done.stdout
-    raise SshError(explain(server, done.returncode, done.stderr))
+        return done.stdout.decode(errors="replace")
+    raise SshError(explain(server, done.returncode, done.stderr.decode(errors="replace")))
 
 
 def known_hosts_name(server: Server) -> str:

@@ -7,7 +7,7 @@ fixed keys a reviewer sees the one line that changes.
 from __future__ import annotations
 
 from components.config import ExposureConfig
-from components.config_home import Lan, ModuleWay
+from components.config_home import EdgeBuilder, Lan, ModuleWay
 from components.nixos_configuration import configuration_digest
 from components.surface_table import SETTING_OF_ITS_OWN, load
 
@@ -93,7 +93,7 @@ def _at_home(config: ExposureConfig) -> list[str]:
 def _way_in(config: ExposureConfig) -> list[str]:
     """Return what is written to the server's configuration, and what a rebuild costs."""
     version = configuration_digest(config)[:12]
-    cost = "the first build compiles Caddy on the server: on a Raspberry Pi up to an hour, within 1 GB"
+    cost = _cost_of_the_first_build(config)
     if config.flake is not None:
         return [f"{config.flake} is built when its system lacks the module; no file is written", cost]
     if config.module is ModuleWay.YOURS:
@@ -107,3 +107,9 @@ def _way_in(config: ExposureConfig) -> list[str]:
         f"the server's configuration will be rebuilt, with module {version}",
         cost,
     ]
+
+
+def _cost_of_the_first_build(config: ExposureConfig) -> str:
+    if config.edge_build is EdgeBuilder.OPERATOR:
+        return "Caddy is compiled on this machine, with Go, and sent to the server"
+    return "the first build compiles Caddy on the server: on a small Pi for long (see edgeBuild), within 1 GB"

@@ -18,7 +18,7 @@ import yaml
 from pulumi.runtime import config as engine_config
 
 from components.config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
-from components.config_home import Flake, Immich, Lan, ModuleWay
+from components.config_home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -69,6 +69,7 @@ def test_three_keys_are_enough() -> None:
     assert (config.host, config.host_key) == ("192.168.1.20", HOST_KEY)
     assert (config.ssh_user, config.ssh_port, config.ssh_private_key_file) == ("admin", 22, None)
     assert (config.config_dir, config.module, config.flake) == ("/etc/nixos", ModuleWay.MANAGED, None)
+    assert config.edge_build is EdgeBuilder.SERVER
     assert (config.immich, config.lan) == (Immich(None, 2283, managed=True), Lan.CLOSE)
     assert (config.sudo_password, config.allow_upgrade, config.take_over) == (None, False, False)
     assert (config.proxy_port, config.funnel_port) == (8443, 443)
@@ -354,6 +355,12 @@ BAD = [
     ({"immich": {"address": "fe80::1%eth0"}}, "has a zone, which the edge cannot use", "address: 127.0.0.1"),
     ({"immich": {"port": 0}}, "immich.port = 0: must be a whole number from 1", "port: 2283"),
     ({"immich": {"managed": "no"}}, "immich.managed = 'no': must be true or false", "managed: true"),
+    ({"edgeBuild": "pi"}, "edgeBuild = 'pi': must be one of server, operator", "edgeBuild: server"),
+    (
+        {"edgeBuild": "operator", "module": "yours"},
+        "edgeBuild = 'operator': cannot be operator where the module is in a configuration of yours",
+        "edgeBuild: server",
+    ),
     ({"lan": "open"}, "lan = 'open': must be one of close, keep", "lan: close"),
     ({"allowUpgrade": "yes"}, "allowUpgrade = 'yes': must be true or false", "allowUpgrade: false"),
     ({"takeOver": 1}, "takeOver = 1: must be true or false", "takeOver: false"),

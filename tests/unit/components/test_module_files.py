@@ -13,6 +13,7 @@ from components.module_files import (
     FOLDER,
     MADE_BY,
     MARK,
+    Edge,
     ExportError,
     default_nix,
     digest,
@@ -73,6 +74,13 @@ def test_a_managed_module_is_switched_on_with_the_options_of_the_stack() -> None
     elsewhere = default_nix(PODMAN, Lan.KEEP)
     assert 'lan = "keep";' in elsewhere and "immich.managed = false;" in elsewhere
     assert 'immich.address = "127.0.0.1";' in elsewhere and "immich.port = 3001;" in elsewhere
+
+
+def test_an_edge_that_was_built_elsewhere_is_named_by_its_hash() -> None:
+    text = default_nix(NATIVE, Lan.CLOSE, Edge("/var/lib/immich-exposure/edge-ab12", "ab12"))
+    assert "\n{ lib, pkgs, ... }:\n" in text
+    assert "package = import ./nix/prebuilt.nix {" in text
+    assert "file = /var/lib/immich-exposure/edge-ab12;" in text and 'sha256 = "ab12";' in text
 
 
 def test_what_is_managed_stays_within_its_folder() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -101,6 +103,68 @@ def test_the_script_begins_after_the_password_whether_sudo_took_it_or_not(
     assert done.stdout == "enrol|a b|7|last line\n"
     if reads == "yes":
         assert (tmp_path / "saw").read_text() == password
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder on the server that is ours."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/.immich-exposure").write_text("ours\n")
+    (tmp_path / "sudo").write_text(SUDO)
+    (tmp_path / "sudo").chmod(0o755)
+    return tmp_path / "state"
+
+
+PROGRAM = b"\x7fELF\n\0\r\n#immich-exposure\n" + bytes(range(256)) * 999
+
+
+def receive(
+    folder: Path, content: bytes, sha256: str, *, reads: str = "no"
+) -> subprocess.CompletedProcess[bytes]:
+    """Send a file to the folder as a user whose sudo asks for a password, or does not."""
+    line = replace(SERVER, sudo_password="geheim").receive_line(f"{folder}/edge-{sha256}", sha256)
+    return subprocess.run(
+        ["sh", "-c", line],
+        input=with_password("geheim", "").encode() + content,
+        env={"PATH": f"{folder.parent}:/usr/bin:/bin", "SUDO_READS": reads, "SUDO_SAW": f"{folder}/../saw"},
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("reads", ["yes", "no"])
+def test_a_file_arrives_byte_for_byte(folder: Path, reads: str) -> None:
+    sha256 = hashlib.sha256(PROGRAM).hexdigest()
+    assert receive(folder, PROGRAM, sha256, reads=reads).returncode == 0
+    program = folder / f"edge-{sha256}"
+    assert program.read_bytes() == PROGRAM and program.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_file_that_is_cut_short_is_none(folder: Path) -> None:
+    done = receive(folder, PROGRAM[:-1], hashlib.sha256(PROGRAM).hexdigest())
+    assert done.returncode == 1 and b"did not arrive whole; run this again." in done.stderr
+    assert [path.name for path in folder.iterdir()] == [".immich-exposure"]
+
+
+def test_a_file_goes_into_no_folder_of_somebody_elses(folder: Path) -> None:
+    (folder / ".immich-exposure").unlink()
+    done = receive(folder, PROGRAM, hashlib.sha256(PROGRAM).hexdigest())
+    assert done.returncode == 1 and b"is not there or not ours." in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_the_program_of_before_stays_and_older_ones_go(folder: Path) -> None:
+    programs = [bytes([number]) * 9 for number in range(4)]
+    for moment, content in enumerate(programs):
+        sha256 = hashlib.sha256(content).hexdigest()
+        assert receive(folder, content, sha256).returncode == 0
+        os.utime(folder / f"edge-{sha256}", (moment, moment))
+    assert {path.read_bytes() for path in folder.glob("edge-*")} == set(programs[2:])
+
+
+@pytest.mark.parametrize(("user", "head"), [("admin", "sudo -n sh -c "), ("root", "sh -c ")])
+def test_a_file_needs_no_password_where_root_is_open(user: str, head: str) -> None:
+    assert replace(SERVER, user=user).receive_line("/x/edge-1", "1").startswith(head)
 
 
 def test_a_note_is_a_comment_of_the_script() -> None:

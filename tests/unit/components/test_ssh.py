@@ -71,10 +71,10 @@ def test_a_password_goes_in_front_of_the_script(
     mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch, user: str, head: str
 ) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, "out", ""))
+    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, b"out", b""))
     server = replace(SERVER, user=user, sudo_password="geheim")
     run_script(server, server.line("status"), "the script")
-    assert run.call_args.kwargs["input"] == f"{head}the script"
+    assert run.call_args.kwargs["input"] == f"{head}the script".encode()
     assert not any("geheim" in word for word in run.call_args.args[0])
 
 
@@ -98,9 +98,9 @@ def test_known_hosts_names_the_port_unless_it_is_22() -> None:
 
 def test_the_script_goes_by_standard_input(mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, "out", ""))
+    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, b"out", b""))
     assert run_script(SERVER, "sudo -n sh -s -- status", "the script") == "out"
-    assert run.call_args.kwargs["input"] == "the script"
+    assert run.call_args.kwargs["input"] == b"the script"
     assert run.call_args.args[0][-1] == "sudo -n sh -s -- status"
     assert "the script" not in run.call_args.args[0]
 

@@ -1,0 +1,58 @@
+"""An edge that is built here: for the server's kind of machine, and sent as what was built."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from components import edge_build
+from components.edge_build import EdgeBuildError, build_and_send, source_digest
+from toolchain import ToolchainError, edge, paths
+
+PROPS: dict[str, Any] = {"host": "pi", "port": 22.0, "user": "admin", "hostKey": "ssh-ed25519 AAAA"}
+
+
+def build(architecture: str, output: Path) -> str:
+    """Build as little as possible."""
+    output.write_bytes(architecture.encode())
+    return hashlib.sha256(architecture.encode()).hexdigest()
+
+
+@pytest.fixture
+def sent(mocker: MockerFixture, tmp_path: Path) -> Any:
+    """A server that is a Raspberry Pi and greets whoever logs in."""
+    mocker.patch.object(paths, "HOME", tmp_path)
+    mocker.patch.object(edge, "build", side_effect=build)
+    mocker.patch.object(edge_build, "run_script", return_value="Welcome!\naarch64\n")
+    return mocker.patch.object(edge_build, "send_file")
+
+
+def test_it_is_built_for_the_servers_machine_and_sent_under_its_hash(sent: Any) -> None:
+    digest = hashlib.sha256(b"arm64").hexdigest()
+    assert build_and_send(PROPS) == {**PROPS, "machine": "aarch64", "sha256": digest}
+    assert sent.call_args.args[1:] == (b"arm64", f"/var/lib/immich-exposure/edge-{digest}", digest)
+
+
+def test_a_machine_that_it_cannot_be_built_for_is_named(sent: Any, mocker: MockerFixture) -> None:
+    mocker.patch.object(edge_build, "run_script", return_value="riscv64\n")
+    with pytest.raises(EdgeBuildError, match=r"\(riscv64\) .* set edgeBuild: server"):
+        build_and_send(PROPS)
+    sent.assert_not_called()
+
+
+def test_a_build_that_fails_is_told_plainly(sent: Any, mocker: MockerFixture) -> None:
+    mocker.patch.object(edge, "build", side_effect=ToolchainError("There is no go on PATH. Install it."))
+    with pytest.raises(EdgeBuildError, match="There is no go on PATH"):
+        build_and_send(PROPS)
+    sent.assert_not_called()
+
+
+def test_the_source_is_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = source_digest()
+    assert before == source_digest()
+    monkeypatch.setattr(edge, "GO_RELEASE", "go1.99.0")
+    assert source_digest() != before
