@@ -25,12 +25,15 @@ def ban_name(word: str) -> str | None:
     except ValueError:
         return None
     address = network.network_address
-    if address.is_loopback or address.is_unspecified or _is_mapped(address):
+    if address.is_loopback or address.is_unspecified or _is_no_visitors(address):
         return None
     if network.num_addresses == 1:
         return str(address)
     return f"{address}_64" if network.version == 6 and network.prefixlen == 64 else None
 
 
-def _is_mapped(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+def _is_no_visitors(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether an IPv6 address stands for one of IPv4, or has a zone: none comes through a funnel."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return False
+    return address.ipv4_mapped is not None or address.scope_id is not None
