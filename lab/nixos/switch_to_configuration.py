@@ -10,6 +10,7 @@ import fcntl
 import grp
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ LOCK = Path("/run/nixos/switch-to-configuration.lock")
 ORIGINALS = Path("/var/lib/lab-nixos/originals")  # the machine's own files that a generation replaces
 
 # Of these targets, those that run are started again, so that what they newly want starts.
-TARGETS = ("multi-user.target", "timers.target", "paths.target")
+TARGETS = ("multi-user.target", "timers.target", "paths.target", "sockets.target")
 
 # A change of these alone asks for nothing; nixpkgs, switch-to-configuration-ng, `UNIT_SECTION_IGNORES`.
 IGNORED = ("Description", "Documentation", "OnFailure", "X-Reload-Triggers")
@@ -115,10 +116,8 @@ class Plan:
         self.restart: list[str] = []
         self.reload: list[str] = []
         self.start = [target for target in TARGETS if _active(target)]
-        old_units = set(_unit_names(old)) if old else set()
-        for name in sorted(old_units):
-            if _active(name):
-                self._consider(name, read_unit(old, name), read_unit(new, name))
+        for name in sorted(_running(old)) if old else ():
+            self._consider(name, read_unit(old, name), read_unit(new, name))
 
     def _consider(self, name: str, old: list[str], new: list[str]) -> None:
         if not new:
@@ -155,18 +154,38 @@ def compare(old: list[str], new: list[str]) -> str:
 
 
 def read_unit(generation: Path | None, name: str) -> list[str]:
-    """The lines of a unit with those of its drop-ins; empty when the generation has none such."""
+    """The lines of a unit with those of its drop-ins; empty when the generation has none such, or masks it.
+
+    An instance that has no file of its own is what its template says.
+    """
     if generation is None:
         return []
     folder = generation / "etc/systemd/system"
+    if not (folder / name).exists():
+        name = template_of(name)
     files = [folder / name, *sorted((folder / f"{name}.d").glob("*.conf"))]
     return [line for file in files if file.exists() for line in file.read_text().splitlines() if line]
 
 
-def _unit_names(generation: Path) -> Iterator[str]:
+def template_of(name: str) -> str:
+    """``a@b.service`` -> ``a@.service``; any other name as it is."""
+    return re.sub(r"@.*(?=\.\w+$)", "@", name)
+
+
+def _running(generation: Path) -> Iterator[str]:
+    """The units of a generation that run; of a template, its instances."""
     for entry in (generation / "etc/systemd/system").iterdir():
-        if not entry.is_dir():
+        if template_of(entry.name) == entry.name and "@." in entry.name:
+            yield from _instances(entry.name)
+        elif not entry.is_dir() and _active(entry.name):
             yield entry.name
+
+
+def _instances(template: str) -> list[str]:
+    pattern = template.replace("@.", "@*.")
+    command = ["systemctl", "list-units", "--state=active,activating,reloading", "--plain", "--no-legend"]
+    listed = subprocess.run([*command, "--full", pattern], capture_output=True, text=True, check=False).stdout
+    return [line.split()[0] for line in listed.splitlines() if line.strip()]
 
 
 # --- making it so

@@ -1,12 +1,14 @@
-"""The lab's switch-to-configuration: how it reads units and lays out /etc. No systemd, no root."""
+"""The lab's nixos-rebuild and switch-to-configuration: units, /etc, which flake. No systemd, no root."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
+from lab.nixos import nixos_rebuild as rebuild
 from lab.nixos import switch_to_configuration as switch
 
 
@@ -88,3 +90,44 @@ def test_drop_ins_belong_to_the_unit(tmp_path: Path) -> None:
     )
     assert switch.read_unit(generation, "x.service") == ["[Service]", "Type=notify", "[Service]", "User=x"]
     assert switch.read_unit(generation, "y.service") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("a@b.service", "a@.service"),
+        ("a@[--]:2283.socket", "a@.socket"),
+        ("a@b.c@d.socket", "a@.socket"),
+        ("a@.service", "a@.service"),
+        ("a.service", "a.service"),
+    ],
+)
+def test_an_instance_belongs_to_its_template(name: str, template: str) -> None:
+    assert switch.template_of(name) == template
+
+
+def test_an_instance_is_what_its_template_says(tmp_path: Path) -> None:
+    units = {"x@.socket": "[Socket]\nListenStream=%I\n", "x@own.socket": "[Socket]\nListenStream=1\n"}
+    generation = _generation(tmp_path / "one", {f"systemd/system/{name}": units[name] for name in units})
+    assert switch.read_unit(generation, "x@80.socket") == ["[Socket]", "ListenStream=%I"]
+    assert switch.read_unit(generation, "x@own.socket") == ["[Socket]", "ListenStream=1"]
+
+
+def test_a_masked_unit_has_no_lines(tmp_path: Path) -> None:
+    generation = _generation(tmp_path / "one", {"systemd/system/y.service": ""})
+    (generation / "etc/systemd/system/x.service").symlink_to("/dev/null")
+    assert switch.read_unit(generation, "x.service") == []
+
+
+def test_a_flake_of_the_machine_wins_over_a_named_configuration(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "flake.nix").touch()
+    flake = tmp_path / "flake.nix"
+    assert rebuild.find_flake(None, flake) is None
+    flake.symlink_to(checkout / "flake.nix")
+    host = platform.node()
+    attribute = "config.system.build.toplevel"
+    assert rebuild.find_flake(None, flake) == f'{checkout}#nixosConfigurations."{host}".{attribute}'
+    assert rebuild.find_flake(False, flake) is None
+    assert rebuild.find_flake("path:/x#pi", flake) == f'path:/x#nixosConfigurations."pi".{attribute}'
