@@ -121,7 +121,7 @@ def flake_problem(text: str) -> str | None:
             "must begin with the absolute path of the flake's folder on the server; for a flake that another "
             "machine builds, leave it out and set module: yours"
         )
-    if not hash_sign or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", host):
+    if not hash_sign or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", host):
         return "must end with # and the name of the system, as after nixosConfigurations. in flake.nix"
     if ".." in PurePosixPath(directory).parts or not re.fullmatch(r"/[A-Za-z0-9._/-]+", directory):
         return "may name the folder with letters, digits, dots, dashes, underscores and slashes only"

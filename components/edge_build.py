@@ -43,6 +43,12 @@ class _Provider(ResourceProvider):
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(build_and_send(_news))
 
+    @told_plainly
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        # By then no configuration names it: what is built of it lies in the Nix store.
+        server = server_of(_props)
+        run_script(server, server.line("remove"), f"rm -f {PLACE}*\n")
+
 
 def build_and_send(props: dict[str, Any]) -> dict[str, Any]:
     """Build the edge for the server's kind of machine, bring it there, and return the outputs.
@@ -83,7 +89,7 @@ class _Edge(Resource, module="immich", name="EdgeBuild"):
 
 
 class EdgeBuild(pulumi.ComponentResource):
-    """The program at its place on the server. It goes with the exposure's folder when that is removed."""
+    """The program at its place on the server, until nothing names it any more."""
 
     edge: pulumi.Output[Edge]
     """Where the program lies, and its hash."""

@@ -35,7 +35,8 @@ class _Provider(ResourceProvider):
         return CreateResult("preflight", examine(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        changed = any(_olds.get(key) != value for key, value in _news.items() if key not in OUTPUTS)
+        inputs = {*_olds, *_news}.difference(OUTPUTS)  # what is not set is missing on either side
+        changed = any(_olds.get(key) != _news.get(key) for key in inputs)
         # What was not as it should be is looked at again.
         return DiffResult(changes=changed or bool(_olds.get("warnings")))
 

@@ -226,7 +226,7 @@ def test_a_flake_is_a_folder_and_a_host_and_its_owner_writes_it() -> None:
     config = load_with(flake="/etc/nixos/#home-server")
     assert config.flake == Flake("/etc/nixos", "home-server")
     assert (str(config.flake), config.module) == ("/etc/nixos#home-server", ModuleWay.YOURS)
-    assert load_with(flake="/home/a/nix#pi", module="yours").module is ModuleWay.YOURS
+    assert load_with(flake="/home/a/nix#pi.home", module="yours").module is ModuleWay.YOURS
 
 
 def test_an_immich_that_is_not_managed_has_an_address() -> None:

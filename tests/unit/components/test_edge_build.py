@@ -51,6 +51,12 @@ def test_a_build_that_fails_is_told_plainly(sent: Any, mocker: MockerFixture) ->
     sent.assert_not_called()
 
 
+def test_it_goes_when_nothing_names_it(mocker: MockerFixture) -> None:
+    run = mocker.patch.object(edge_build, "run_script")
+    edge_build._Provider().delete("edge", PROPS)
+    assert run.call_args.args[1:] == ("sudo -n sh -s -- remove", "rm -f /var/lib/immich-exposure/edge-*\n")
+
+
 def test_the_source_is_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     before = source_digest()
     assert before == source_digest()

@@ -77,6 +77,9 @@ LOOKED = {**BEFORE, "domain": "immich.example.ts.net", "warnings": []}
         (LOOKED, {**BEFORE, "domain": None, "warnings": None}, False),
         (LOOKED, {**BEFORE, "immichPort": 2284}, True),
         ({**LOOKED, "flakeDir": "/etc/nixos"}, {**BEFORE, "flakeDir": None}, True),
+        ({**LOOKED, "flakeDir": "/etc/nixos"}, BEFORE, True),
+        (LOOKED, {**BEFORE, "flakeDir": "/etc/nixos"}, True),
+        ({**LOOKED, "flakeDir": None}, BEFORE, False),
         ({**LOOKED, "warnings": ["Immich does not answer."]}, BEFORE, True),
     ],
 )
