@@ -8,14 +8,15 @@ All that runs in a bubble ends with it, however that happens: its first process 
 and dies with its keeper, the process outside that waits for it.
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab import cgroups, commands
@@ -38,17 +39,29 @@ def run(command: Sequence[str]) -> int:
             "A bubble is made of namespaces and mounts, which only root may; run the command again with sudo."
         )
     _remove_dead()
-    state = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    hierarchies = cgroups.hierarchies()
-    groups = [place.point / state.name for place in hierarchies]
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    groups = [hierarchy.point / folder.name for hierarchy in cgroups.hierarchies()]
+    with _locked(folder):
+        try:
+            for group in groups:
+                group.mkdir()
+            return _run_inside(command, folder / "state", groups)
+        finally:
+            _remove(folder.name, [group.parent for group in groups])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock that says that a bubble lives. The kernel lets go of it with the keeper.
+
+    Raises BlockingIOError when somebody holds it, and FileNotFoundError.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for group in groups:
-            group.mkdir()
-        return _run_inside(command, state, groups)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        for group in groups:
-            cgroups.remove_tree(group)
-        shutil.rmtree(state, ignore_errors=True)
+        os.close(handle)
 
 
 def _run_inside(command: Sequence[str], state: Path, groups: Sequence[Path]) -> int:
@@ -78,21 +91,22 @@ def _status(code: int) -> int:
 
 def _remove_dead() -> None:
     """Clear away what bubbles leave whose keeper was killed: empty groups, a folder of files."""
-    groups = [group for place in cgroups.hierarchies() for group in place.point.glob(f"{PREFIX}*")]
-    folders = list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
-    for left in (*groups, *folders):
-        if _alive(left.name):
-            continue
-        if left in folders:
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with suppress(LabError):  # it is still dying: the next one finds it
-                cgroups.remove_tree(left)
+    temporary = Path(tempfile.gettempdir())
+    places = [hierarchy.point for hierarchy in cgroups.hierarchies()]
+    names = {path.name for place in (temporary, *places) for path in place.glob(f"{PREFIX}*")}
+    for name in names:
+        with suppress(BlockingIOError, LabError):  # it lives, or is still dying: the next one finds it
+            if (temporary / name).exists():
+                with _locked(temporary / name):
+                    _remove(name, places)
+            else:
+                _remove(name, places)
 
 
-def _alive(name: str) -> bool:
-    keeper = name.removeprefix(PREFIX).partition("-")[0]
-    return keeper.isdigit() and Path(f"/proc/{keeper}").exists()
+def _remove(name: str, places: Sequence[Path]) -> None:
+    for place in places:
+        cgroups.remove_tree(place / name)
+    shutil.rmtree(Path(tempfile.gettempdir(), name), ignore_errors=True)
 
 
 # -- inside ---------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def _boot(where: Places, report: Report, home: House) -> None:
         program(name)
     ownership.claim(where)
     for folder in (where.state, where.logs, where.internet):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     where.house.write_text(home.name + "\n")
     network.build()
     done("two namespaces without a way out, and the links between")

@@ -24,10 +24,10 @@ BUBBLE = [sys.executable, "-m", "lab", "bubble", "--"]
 LIVE = f"{sys.executable} -m lab up && echo up && sleep 60"
 
 
-def leftovers() -> set[str]:
-    """The control groups and folders of bubbles that are there."""
-    groups = [group for place in cgroups.hierarchies() for group in place.point.glob(f"{bubble.PREFIX}*")]
-    return {str(path) for path in (*groups, *Path(tempfile.gettempdir()).glob(f"{bubble.PREFIX}*"))}
+def left(process: subprocess.Popen[str]) -> set[str]:
+    """The control groups and the folder of this bubble, as far as they are there."""
+    places = [place.point for place in cgroups.hierarchies()] + [Path(tempfile.gettempdir())]
+    return {str(path) for place in places for path in place.glob(f"{bubble.PREFIX}{process.pid}-*")}
 
 
 def start(command: str) -> subprocess.Popen[str]:
@@ -64,35 +64,36 @@ def test_a_bubble_has_a_network_processes_and_records_of_its_own() -> None:
 
 
 def test_two_labs_of_one_clone_live_at_once_and_leave_nothing() -> None:
-    before = leftovers()
     with start(LIVE) as first, start(LIVE) as second:
         for process in (first, second):
             wait_for(process, "up")
-        ours = leftovers() - before
-        assert len({Path(path).name for path in ours}) == 2
+        assert left(first) and left(second)
         first.send_signal(signal.SIGTERM)
         first.wait(30)
-        assert len({Path(path).name for path in leftovers() - before}) == 1
+        assert left(first) == set()
         assert second.poll() is None, "the end of one is none of the other's business"
         second.terminate()
         second.wait(30)
-    assert leftovers() == before
+        assert left(second) == set()
 
 
 def test_a_killed_bubble_takes_its_lab_with_it_and_the_next_one_clears_up() -> None:
-    before = leftovers()
-    with start(LIVE) as process:
-        wait_for(process, "up")
-        (folder,) = (path for path in leftovers() - before if path.startswith(tempfile.gettempdir()))
+    with start(LIVE) as neighbour, start(LIVE) as process:
+        for bubble_process in (neighbour, process):
+            wait_for(bubble_process, "up")
+        (folder,) = (path for path in left(process) if path.startswith(tempfile.gettempdir()))
         process.kill()
         process.wait(30)
-    wait_until(lambda: not _with_state(folder), "all that ran in the bubble has ended", 20)
-    assert leftovers() != before
-    subprocess.run([*BUBBLE, "true"], cwd=PROJECT, check=True, timeout=30)
-    assert leftovers() == before
+        wait_until(lambda: not _with_state(folder), "all that ran in the bubble has ended", 20)
+        assert left(process) != set()
+        there = left(neighbour)
+        subprocess.run([*BUBBLE, "true"], cwd=PROJECT, check=True, timeout=30)
+        assert left(process) == set()
+        assert left(neighbour) == there, "who lives is not cleared away"
+        neighbour.terminate()
 
 
 def _with_state(folder: str) -> list[int]:
     """The processes that keep their state in this folder."""
-    wanted = f"IMMICH_LAB_STATE={folder}".encode()
+    wanted = f"IMMICH_LAB_STATE={folder}/state".encode()
     return [process.pid for process in processes._running() if wanted in processes._environment(process.pid)]
