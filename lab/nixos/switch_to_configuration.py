@@ -168,8 +168,11 @@ def read_unit(generation: Path | None, name: str) -> list[str]:
 
 
 def template_of(name: str) -> str:
-    """``a@b.service`` -> ``a@.service``; any other name as it is."""
-    return re.sub(r"@.*(?=\.\w+$)", "@", name)
+    """``a@b.service`` -> ``a@.service``; any other name as it is.
+
+    As NixOS takes it: of an instance with a dot in its name it finds no template, and leaves it alone.
+    """
+    return re.sub(r"^(.*)@[^.]*\.(.*)$", r"\1@.\2", name)
 
 
 def _running(generation: Path) -> Iterator[str]:
@@ -185,7 +188,8 @@ def _instances(template: str) -> list[str]:
     pattern = template.replace("@.", "@*.")
     command = ["systemctl", "list-units", "--state=active,activating,reloading", "--plain", "--no-legend"]
     listed = subprocess.run([*command, "--full", pattern], capture_output=True, text=True, check=False).stdout
-    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+    units = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    return [unit for unit in units if template_of(unit) == template]
 
 
 # --- making it so
