@@ -77,7 +77,6 @@ in
         # What Caddy keeps for itself is worth nothing to the next one.
         XDG_CONFIG_HOME = "/run/${names.edge}";
         XDG_DATA_HOME = "/run/${names.edge}";
-        GOMEMLIMIT = "400MiB";
       };
 
       serviceConfig = import ./sandbox-user.nix // {
