@@ -1,16 +1,16 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The server's certificate for the node's own name, from `tailscale cert`.
 #
-#   issue CONFIG_DIR    certificate and key in STATE/tls, the name in CONFIG_DIR/immich-exposure/domain;
-#                       prints {"domain":NAME,"fingerprint":SHA256,"certificatePem":PEM}
-#   renew               the same for the name that is there, without output (by a timer of the NixOS module)
-#   remove CONFIG_DIR   neither certificate nor name is there
+#   issue    certificate and key in STATE/tls, the name in STATE/domain.env;
+#            prints {"domain":NAME,"fingerprint":SHA256,"certificatePem":PEM}
+#   renew    the same where there is an exposure, without output (by a timer of the NixOS module)
+#   remove   neither certificate nor name is there
 #
 # A raw TCP funnel never renews by itself, and without --min-validity one call more would give the old certificate.
 
 TLS=$STATE/tls
 MIN_VALIDITY=720h
-# Stands while Caddy has not yet loaded what lies in STATE/tls, so that an interrupted run is finished by the next.
+# Stands while the edge has not yet loaded what lies in STATE/tls, so that an interrupted run is finished by the next.
 UNLOADED=$TLS/.unloaded
 
 drop_new() { rm -rf "$TLS/.new"; }
@@ -29,25 +29,28 @@ fetch() {
     die "Tailscale left no usable certificate and key for $DOMAIN; run \"sudo tailscale cert $DOMAIN\" on the server to see why."
 }
 
-# Put both in place with the owner and mode that Caddy, and nobody else, can read. Before the first rebuild there is no
-# caddy group; the key then stays root's alone, and the module's tmpfiles rule opens it.
+# Put both in place with the owner and mode that the edge, and nobody else, can read. Before the first rebuild there is no
+# such group; the key then stays root's alone, and the edge opens it before it starts (see "prepare" in state.sh).
 install_pair() {
+  echo "IMMICH_EXPOSURE_DOMAIN=$DOMAIN" >"$WORK/domain"
+  cmp -s "$WORK/domain" "$DOMAIN_FILE" || : >"$UNLOADED"
   if ! cmp -s "$TLS/.new/server.crt" "$TLS/server.crt" || ! cmp -s "$TLS/.new/server.key" "$TLS/server.key"; then
     : >"$UNLOADED"
   fi
   chmod 0644 "$TLS/.new/server.crt"
-  if caddy_group; then
-    chown root:caddy "$TLS/.new/server.key"
+  if has_group immich-edge; then
+    chown root:immich-edge "$TLS/.new/server.key"
     chmod 0640 "$TLS/.new/server.key"
   else
     chmod 0600 "$TLS/.new/server.key"
   fi
   mv -f "$TLS/.new/server.key" "$TLS/server.key"
   mv -f "$TLS/.new/server.crt" "$TLS/server.crt"
+  write_file 0644 "$DOMAIN_FILE" <"$WORK/domain"
   drop_new
   if [ -e "$UNLOADED" ]; then
     say "The certificate of $DOMAIN is new"
-    reload_caddy
+    reload_edge
     rm -f "$UNLOADED"
   fi
 }
@@ -67,28 +70,26 @@ fingerprint() {
 
 issue() {
   refresh
-  mkdir -p "$1/immich-exposure"
-  echo "$DOMAIN" >"$WORK/domain"
-  write_file 0644 "$1/immich-exposure/domain" <"$WORK/domain"
   certificate_pem=$(json_quote <"$TLS/server.crt")
   printf '{"domain":%s,"fingerprint":"%s","certificatePem":%s\\n"}\n' "$(json_string "$DOMAIN")" \
     "$(fingerprint "$TLS/server.crt")" "${certificate_pem%\"}"
 }
 
 remove() {
+  is_ours "$STATE" || return 0
   rm -rf "$TLS"
-  rm -f "$1/immich-exposure/domain"
-  if [ -d "$1/immich-exposure" ]; then rmdir --ignore-fail-on-non-empty "$1/immich-exposure"; fi
+  rm -f "$DOMAIN_FILE"
+}
+
+# A server can have the module and its timers, and no exposure.
+renew() {
+  if is_ours "$STATE" && [ -f "$TLS/server.crt" ]; then refresh; fi
 }
 
 need_root
 case ${1:-}:${2:-} in
-  issue:/* | remove:/* | renew:) ;;
-  *) die "certificate.sh takes \"issue CONFIG_DIR\", \"renew\" or \"remove CONFIG_DIR\" with an absolute path; correct them." ;;
+  issue: | renew: | remove:) ;;
+  *) die "certificate.sh knows the verbs issue, renew and remove, alone, not \"$*\"; use one of them." ;;
 esac
 lock
-case $1 in
-  issue) issue "$2" ;;
-  renew) refresh ;;
-  *) remove "$2" ;;
-esac
+"$1"

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The devices that may come in: one file per certificate, named by its SHA-256 fingerprint, holding the
-# device's name and, on a second line, `until EPOCH`: from then on it counts no more. Caddy looks for the file at every
+# device's name and, on a second line, `until EPOCH`: from then on it counts no more. The edge looks for the file at every
 # request, so a change counts at once, without any reload.
 #
 #   enrol NAME FINGERPRINT [UNTIL [OLD_FINGERPRINT OLD_UNTIL]]
@@ -51,7 +51,7 @@ refuse_other_owner() {
 
 # `put_device NAME FINGERPRINT UNTIL`; without an end it counts until it is withdrawn.
 put_device() {
-  # Readable by Caddy, which opens the file: the temporary file's 0600 would lock the device out.
+  # Readable by the edge, which opens the file: the temporary file's 0600 would lock the device out.
   { printf '%s\n' "$1" && if [ -n "$3" ]; then printf 'until %s\n' "$3"; fi; } >"$WORK/device"
   put_new=no
   [ -e "$DEVICES/$2" ] || put_new=yes

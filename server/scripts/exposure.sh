@@ -1,11 +1,37 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The command `immich-exposure` for whoever sits at the server; its output is for people.
 #
-#   status   the address, the funnel and its lease, devices, bans, services
+#   status   the address, the funnel and its lease, Immich at home, devices, bans, services
 #   close    shut the funnel now; it stays shut until `pulumi destroy` and a new `pulumi up`
+#   lan open|close      Immich at home: open it, also while the funnel is open, or close it until it is opened again
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
+#   module   what this system was built with, as JSON (the module of NixOS answers that)
+#
+# --help after any of them only explains it.
+
+explain() {
+  case $1 in
+    status) echo "immich-exposure status: the address, the funnel and its lease, Immich at home, devices, bans, services." ;;
+    close)
+      echo "immich-exposure close: shut the funnel now. It stays shut until \"pulumi destroy\" and a new \"pulumi up\". At home" \
+        "Immich can be reached again."
+      ;;
+    lan)
+      echo "immich-exposure lan open: Immich can be reached at home now, also while the funnel is open."
+      echo "immich-exposure lan close: Immich cannot be reached at home, until you open it again."
+      ;;
+    bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
+    ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
+    unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever made it; for an IPv6 address its network's as well." ;;
+    module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
+    *)
+      echo "immich-exposure VERB, as root: the exposure of Immich on this server."
+      for explained in status close lan bans ban unban module; do explain "$explained" | sed 's/^/  /'; done
+      ;;
+  esac
+}
 
 count() { find "$1" -maxdepth 1 -type f 2>/dev/null | wc -l | tr -d ' '; }
 
@@ -75,6 +101,7 @@ ban_name() {
 }
 
 print_bans() {
+  [ -n "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | head -n 1)" ] || say "Nobody is banned"
   for jail in $JAILS manual; do
     for ban_file in "$STATE/bans/$jail"/*; do
       [ -f "$ban_file" ] || continue
@@ -87,24 +114,24 @@ print_bans() {
 ban() {
   ban_name "$1" "$2"
   [ -d "$STATE/bans/manual" ] ||
-    die "The folder $STATE/bans/manual is missing, so Caddy lets no visitor in at all; make it with mode 0755, or restart the" \
-      "server, which does."
+    die "The folder $STATE/bans/manual is missing, so the edge lets no visitor in at all; restart immich-edge, which makes" \
+      "it."
   : >"$STATE/bans/manual/$NAME" || die "$STATE/bans/manual/$NAME could not be written; make room on its disk."
   say "$1$2 is banned until you lift it: immich-exposure unban $1$2"
 }
 
-# fail2ban must know, or it would ban anew what it has in its database. Our jails alone: it may have others.
+# Our fail2ban must know, or it would ban anew what it has in its database. (The command of this name is for ours alone.)
 lift() {
   lift_jail=$1
   shift
-  [ $# -gt 0 ] && active fail2ban || return 0
+  [ $# -gt 0 ] && active immich-bans || return 0
   fail2ban-client set "immich-$lift_jail" unbanip "$@" >/dev/null 2>"$WORK/fail2ban.log" </dev/null ||
     grep -q "is not banned" "$WORK/fail2ban.log" ||
-    die "fail2ban does not lift the ban ($(tail -n 1 "$WORK/fail2ban.log")); see \"systemctl status fail2ban\"."
+    die "fail2ban does not lift the ban ($(tail -n 1 "$WORK/fail2ban.log")); see \"systemctl status immich-bans\"."
 }
 
 tell_what_comes_back() {
-  active fail2ban || say "fail2ban is not running: bans of its own that have not ended come back when it starts"
+  active immich-bans || say "immich-bans is not running: bans of its own that have not ended come back when it starts"
 }
 
 unban() {
@@ -127,7 +154,7 @@ unban() {
 
 unban_all() {
   for jail in $JAILS; do
-    if active fail2ban; then
+    if active immich-bans; then
       # shellcheck disable=SC2046
       lift "$jail" $(fail2ban-client get "immich-$jail" banip 2>/dev/null </dev/null)
     fi
@@ -135,6 +162,32 @@ unban_all() {
   find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f -delete
   tell_what_comes_back
   say "Nobody is banned any more"
+}
+
+home_in_words() {
+  if ! has_lan_unit; then
+    echo "as the configuration has it"
+  elif home_is_closed; then
+    case $(lan_line) in *hand) echo "closed by hand: immich-exposure lan open" ;; *) echo "closed while the funnel is open" ;; esac
+  else
+    home_sockets=$(systemctl list-units --plain --no-legend --full 'immich-exposure-lan@*.socket' </dev/null |
+      awk '{ sub(/^immich-exposure-lan@/, "", $1); sub(/\.socket$/, "", $1); print $1 }' |
+      sed -e 's/\\x5b/[/' -e 's/\\x5d/]/' | sort | tr '\n' ' ')
+    echo "open${home_sockets:+ on ${home_sockets% }}"
+  fi
+}
+
+# `set_home open|close`
+set_home() {
+  has_lan_unit || die "This server's configuration leaves Immich at home as it is, so there is nothing to $1; set lan: close to change that."
+  is_ours "$STATE" || die "Nothing is exposed from this server, and Immich is open at home; run \"pulumi up\" first."
+  case $1 in
+    open) home_word=open ;;
+    *) home_word="closed by hand" ;;
+  esac
+  printf '%s\n' "$home_word" | write_file 0644 "$LAN"
+  sync_home
+  say "Immich is $home_word at home"
 }
 
 row() { printf '%-10s %s\n' "$1" "$2"; }
@@ -149,20 +202,41 @@ print_status() {
     *) row funnel shut ;;
   esac
   row lease "$(lease_in_words)"
+  row home "$(home_in_words)"
   row devices "$(count "$STATE/devices")$(device_names)"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
-  for service in caddy.service fail2ban.service immich-exposure-lease.timer immich-exposure-certificate.timer \
+  for service in immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer \
     immich-exposure-devices.timer; do
     if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi
   done
 }
 
-need_root
 verb=${1:-status}
+for word; do
+  case $word in
+    -h | --help | help)
+      explain "$verb"
+      exit 0
+      ;;
+    *) ;;
+  esac
+done
+need_root
+case $verb:$# in
+  status:[01] | close:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
+  status:* | close:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
+  *) die "immich-exposure knows the verbs status, close, lan, bans, ban, unban and module, not \"$verb\"; use one of them." ;;
+esac
 case $verb in
   bans)
     print_bans
+    exit 0
+    ;;
+  lan)
+    case $2 in open | close) ;; *) die "Say immich-exposure lan open, or immich-exposure lan close; see --help." ;; esac
+    lock
+    set_home "$2"
     exit 0
     ;;
   ban | unban)
@@ -179,10 +253,9 @@ esac
 # shellcheck disable=SC2046
 set -- $(recorded_ports)
 case $verb in
-  status) print_status "$1" "$2" ;;
   close)
     close_funnel "$1" "$2"
     say "The funnel is shut; \"pulumi destroy\" and then \"pulumi up\" open it again"
     ;;
-  *) die "immich-exposure knows the verbs status, close, bans, ban and unban, not \"$verb\"; use one of them." ;;
+  *) print_status "$1" "$2" ;;
 esac

@@ -1,11 +1,16 @@
 # shellcheck shell=sh
-# Runs after lib.sh and, for install, after a function payload() that calls `put MODE RELATIVE_PATH <<'END'` for each file.
-# Our files in the folder of the NixOS configuration: expose-immich.nix and what lies under immich-exposure/.
+# Runs after lib.sh and, for install, after a function payload() that calls `put MODE immich-exposure/NAME <<'END'` for each.
+# The files of the module: a folder of ours beside the configuration.nix that Nix really reads, wherever a link leads.
 #
-#   install CONFIG_DIR   all files of the payload are there, and no file of ours that is not in it
+#   install CONFIG_DIR   the folder holds all files of the payload, and none of ours that is not in it
 #   remove CONFIG_DIR    none of our files is there
 #
-# Everything is written beside its place first and then renamed, so a full disk changes nothing.
+# The folder's mark lists what is ours in it. A folder without the mark is somebody else's, and so is a file that the mark
+# does not list. Everything is written beside its place first and then renamed, so a full disk changes nothing.
+
+NAME=immich-exposure
+# The files of the module that the running system was built from (see module.sh).
+MODULE_BEFORE=$STATE/module.before
 
 # put MODE RELATIVE_PATH: stage one file, its content on standard input.
 put() {
@@ -13,57 +18,108 @@ put() {
     *..* | /* | *//* | *[!A-Za-z0-9._/@-]*)
       die "The payload may not write to \"$2\"; use plain relative names without \"..\"."
       ;;
-    expose-immich.nix | immich-exposure/?*) ;;
-    *) die "The payload may not write to \"$2\"; only expose-immich.nix and immich-exposure/ are this project's." ;;
+    "$NAME/$MARK")
+      # Written here, with the list.
+      cat >/dev/null
+      return 0
+      ;;
+    "$NAME"/?*) ;;
+    *) die "The payload may not write to \"$2\"; only $NAME/ is this project's." ;;
   esac
-  mkdir -p "$STAGE/$(dirname "$2")"
-  if ! cat >"$STAGE/$2" || ! chmod "$1" "$STAGE/$2"; then
-    die "$CONFIG_DIR/$2 could not be written; make room on the disk and run this again."
+  put_path=${2#"$NAME"/}
+  mkdir -p "$STAGE/$(dirname "$put_path")"
+  if ! cat >"$STAGE/$put_path" || ! chmod "$1" "$STAGE/$put_path"; then
+    die "$FOLDER/$put_path could not be written; make room on the disk and run this again."
   fi
-  printf '%s\n' "$2" >>"$WORK/paths"
+  printf '%s\n' "$put_path" >>"$WORK/paths"
 }
 
 discard_stage() { rm -rf "$STAGE"; }
 
+# What a run that was killed has left.
+discard_old_stages() {
+  for old_stage in "${FOLDER%/*}/$NAME"-stage.??????; do
+    if is_ours "$old_stage"; then rm -rf "$old_stage"; fi
+  done
+}
+
+begin_stage() {
+  STAGE=$(mktemp -d "${FOLDER%/*}/$NAME-stage.XXXXXX" 2>/dev/null) ||
+    die "Nothing can be written to ${FOLDER%/*}; make that folder writable, or set module: yours, and run this again."
+  UNDO=discard_stage
+  printf '%s\n' "$MARK_TEXT" >"$STAGE/$MARK"
+  chmod 0755 "$STAGE"
+}
+
+# Until the system is built anew, somebody may ask what it was built from.
+keep_former() {
+  if is_ours "$STATE" && [ "$install_changed" != 0 ] && [ ! -e "$MODULE_BEFORE" ]; then
+    rm -rf "$MODULE_BEFORE.new"
+    cp -a "$FOLDER" "$MODULE_BEFORE.new"
+    mv "$MODULE_BEFORE.new" "$MODULE_BEFORE"
+  fi
+}
+
 install_files() {
   [ -d "$CONFIG_DIR" ] || die "The folder $CONFIG_DIR is not there; set configDir to the folder of configuration.nix."
-  STAGE=$CONFIG_DIR/.immich-exposure.stage
-  UNDO=discard_stage
-  rm -rf "$STAGE"
-  mkdir -m 0755 "$STAGE"
+  is_ours "$FOLDER" || { [ ! -e "$FOLDER" ] && [ ! -L "$FOLDER" ]; } ||
+    die "$FOLDER is somebody else's: it lacks the file $MARK that this project puts there; rename it and run this again."
+  discard_old_stages
+  begin_stage
   : >"$WORK/paths"
   payload
-  [ -s "$WORK/paths" ] || die "The payload holds no file; send at least expose-immich.nix."
-  # certificate.sh writes the node's name here; it is not part of any payload.
-  echo immich-exposure/domain >>"$WORK/paths"
+  [ -s "$WORK/paths" ] || die "The payload holds no file; send at least $NAME/default.nix."
+  cat "$WORK/paths" >>"$STAGE/$MARK"
   install_changed=0
   while read -r install_path; do
-    [ -f "$STAGE/$install_path" ] || continue
-    mkdir -p "$CONFIG_DIR/$(dirname "$install_path")"
-    cmp -s "$STAGE/$install_path" "$CONFIG_DIR/$install_path" || install_changed=$((install_changed + 1))
-    mv -f "$STAGE/$install_path" "$CONFIG_DIR/$install_path"
+    cmp -s "$STAGE/$install_path" "$FOLDER/$install_path" || install_changed=$((install_changed + 1))
   done <"$WORK/paths"
-  drop_others
-  rm -rf "$STAGE"
-  say "$install_changed of $(($(wc -l <"$WORK/paths") - 1)) files in $CONFIG_DIR changed"
+  if [ -d "$FOLDER" ]; then
+    keep_former
+    replace_files
+  else
+    mv -T "$STAGE" "$FOLDER"
+  fi
+  say "$install_changed of $(wc -l <"$WORK/paths" | tr -d ' ') files in $FOLDER changed"
 }
 
-# Files of an earlier version of this project that the payload no longer has.
-drop_others() {
-  [ -d "$CONFIG_DIR/immich-exposure" ] || return 0
-  (cd "$CONFIG_DIR" && find immich-exposure ! -type d) >"$WORK/present"
+# File by file, so that at no moment a file is missing that configuration.nix imports. The mark comes first with the names of
+# both, so that an interrupted run loses track of none.
+replace_files() {
+  cp "$STAGE/$MARK" "$WORK/mark"
+  listed_files "$FOLDER" >"$WORK/former"
+  grep -vxF -f "$WORK/paths" "$WORK/former" >>"$STAGE/$MARK" || :
+  mv -f "$STAGE/$MARK" "$FOLDER/$MARK"
+  while read -r install_path; do
+    mkdir -p "$FOLDER/$(dirname "$install_path")"
+    mv -f "$STAGE/$install_path" "$FOLDER/$install_path"
+  done <"$WORK/paths"
   while IFS= read -r drop_path; do
-    grep -qxF -- "$drop_path" "$WORK/paths" || rm -f -- "$CONFIG_DIR/$drop_path"
-  done <"$WORK/present"
-  find "$CONFIG_DIR/immich-exposure" -mindepth 1 -type d -empty -delete
+    grep -qxF -e "$drop_path" "$WORK/paths" || rm -f -- "$FOLDER/$drop_path"
+  done <"$WORK/former"
+  drop_empty_folders
+  write_file 0644 "$FOLDER/$MARK" <"$WORK/mark"
+  rm -rf "$STAGE"
 }
+
+# What the mark lists, as far as it can be a path of ours; home.nix is module.sh's.
+listed_files() { sed -n -e 1d -e '/^[A-Za-z0-9_@][A-Za-z0-9._\/@-]*$/{/\.\./!p;}' "$1/$MARK"; }
+
+drop_empty_folders() { find "$FOLDER" -mindepth 1 -depth -type d -empty -delete; }
 
 remove_files() {
-  [ "$(import_state "$CONFIG_DIR/configuration.nix" ./expose-immich.nix)" != active ] ||
-    die "$CONFIG_DIR/configuration.nix still imports ./expose-immich.nix, and the next rebuild would fail without it;" \
-      "restore ./lan-immich.nix there first."
-  rm -f "$CONFIG_DIR/expose-immich.nix"
-  rm -rf "$CONFIG_DIR/immich-exposure" "$CONFIG_DIR/.immich-exposure.stage"
+  discard_old_stages
+  is_ours "$FOLDER" || return 0
+  [ "$(import_state "$CONFIG_DIR/configuration.nix" "./$NAME")" != active ] ||
+    die "$CONFIG_DIR/configuration.nix still imports ./$NAME, and the next rebuild would fail without it; take the module out" \
+      "first (\"module.sh restore\")."
+  listed_files "$FOLDER" >"$WORK/former"
+  while IFS= read -r drop_path; do rm -f -- "$FOLDER/$drop_path"; done <"$WORK/former"
+  rm -f "$FOLDER/home.nix"
+  drop_empty_folders
+  [ "$(ls -A "$FOLDER")" = "$MARK" ] || say "$FOLDER holds files of somebody else's, which stay"
+  rm -f "$FOLDER/$MARK"
+  rmdir "$FOLDER" 2>/dev/null || :
 }
 
 need_root
@@ -73,6 +129,7 @@ case ${1:-}:${2:-} in
 esac
 CONFIG_DIR=$2
 lock
+FOLDER=$(configuration_folder "$CONFIG_DIR")/$NAME
 case $1 in
   install) install_files ;;
   *) remove_files ;;

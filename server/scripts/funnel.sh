@@ -4,11 +4,11 @@
 #   open FUNNEL_PORT PROXY_PORT LEASE_SECONDS   open it for LEASE_SECONDS; prints {"openedAt":EPOCH,"url":URL}
 #   confirm [UNTIL_EPOCH]                       keep it open, for ever or until then; prints {"lease":"confirmed"|"until EPOCH"}
 #   close FUNNEL_PORT PROXY_PORT                close it and see it closed
-#   enforce FUNNEL_PORT PROXY_PORT              close it unless a lease allows it (each minute, by a timer of the NixOS module)
+#   enforce                                     close it unless a lease allows it (each minute, by a timer of the NixOS module)
 #   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|shut,"shared":BOOL,"url":URL,"lease":LEASE}
 #
 # The lease stands in STATE/lease before the funnel opens: `until EPOCH` or `confirmed`. No lease, or one that makes no
-# sense, means shut.
+# sense, means shut. While the funnel is open Immich is closed at home, where the module says so; after it, open again.
 
 # none, confirmed, or the moment until which the funnel may stay open.
 lease_word() {
@@ -74,6 +74,15 @@ close_former() {
 
 shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT"; }
 
+# What nobody answers behind shall not be opened; what is open already stays, and the edge goes on refusing strangers.
+need_immich() {
+  if [ "$FUNNEL" = open ]; then return 0; fi
+  upstream=$(module_word immich)
+  [ -z "$upstream" ] || wait_for 20 immich_answers "$upstream" ||
+    die "Immich does not answer at $upstream, so the funnel stays shut; everything is prepared, and the next \"pulumi up\" opens" \
+      "it once Immich answers."
+}
+
 open_funnel() {
   FUNNEL_PORT=$1 PROXY_PORT=$2
   need_free_port "$1"
@@ -82,7 +91,9 @@ open_funnel() {
   [ "$FUNNEL" != foreign ] ||
     die "Port $1 of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
       "funnelPort to another of 443, 8443 and 10000."
+  need_immich
   UNDO=shut_again
+  close_home
   opened_at=$(now)
   echo "until $((opened_at + $3))" | write_file 0644 "$LEASE"
   echo "$1 $2" | write_file 0644 "$FUNNEL_RECORD"
@@ -119,13 +130,16 @@ confirm_funnel() {
 
 # A funnel that cannot be shut, or not be seen shut, may at least lead nowhere.
 stop_edge() {
-  active caddy || return 0
-  say "Caddy is stopped, so that nobody gets in; \"pulumi destroy\" and then \"pulumi up\" start anew"
-  systemctl stop caddy </dev/null
+  active immich-edge || return 0
+  say "The edge is stopped, so that nobody gets in; \"pulumi destroy\" and then \"pulumi up\" start anew"
+  systemctl stop immich-edge </dev/null
 }
 
+# The ports are those that `open` noted down. Where it never did, there is nothing of ours to close.
 enforce_lease() {
-  if lease_holds; then return 0; fi
+  if ! is_ours "$STATE" || [ ! -e "$FUNNEL_RECORD" ] || lease_holds; then return 0; fi
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
   lock_briefly
   if lease_holds; then return 0; fi
   UNDO=stop_edge
@@ -139,7 +153,6 @@ enforce_lease() {
     say "Tailscale is not connected (state $TAILSCALE_STATE), so nothing is open now"
     return 0
   fi
-  close_former "$1" "$2"
   close_funnel "$1" "$2"
 }
 
@@ -171,7 +184,11 @@ case $verb in
     lock
     confirm_funnel "$lease"
     ;;
-  close | enforce | status)
+  enforce)
+    [ $# = 0 ] || die "\"enforce\" takes its ports from $FUNNEL_RECORD; leave the arguments out."
+    enforce_lease
+    ;;
+  close | status)
     port funnelPort "${1:-}"
     port proxyPort "${2:-}"
     case $verb in
@@ -180,7 +197,6 @@ case $verb in
         close_former "$1" "$2"
         close_funnel "$1" "$2"
         ;;
-      enforce) enforce_lease "$1" "$2" ;;
       *) print_status "$1" "$2" ;;
     esac
     ;;

@@ -4,7 +4,8 @@
 #     lib.sh + payload() (only where files are sent) + SCRIPT.sh
 #
 # as one text to `sh -s -- VERB ARGUMENTS`, as root. So everything that two scripts need stands here: talking and
-# failing, the lock, files, JSON, the exposure's own funnel, and the imports of configuration.nix.
+# failing, the lock, files and their marks, JSON, the exposure's own funnel, home access, and the imports of
+# configuration.nix.
 #
 # POSIX sh (dash and bash). Standard output is for the result alone: one JSON object on one line, or nothing. Progress and
 # errors go to standard error. Every child gets </dev/null, because this very text is on standard input.
@@ -21,9 +22,15 @@ ROOT=${IMMICH_EXPOSURE_ROOT:-}
 STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
 LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
+# What the owner or the funnel says of Immich at home; without the file it is open.
+LAN=$STATE/lan
+DOMAIN_FILE=$STATE/domain.env
 LOCK=$ROOT/run/lock/immich-exposure.lock
 # The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual".
 JAILS="auth keys scan"
+# A folder with this file is ours. One of the same name without it is somebody else's: never replaced, never removed.
+MARK=.immich-exposure
+MARK_TEXT='Made by immich-exposure, and removed by "pulumi destroy".'
 
 # ---- Talking and failing
 
@@ -114,25 +121,98 @@ write_file() {
   mv -f "$write_temp" "$2"
 }
 
-# The folders of the exposure. The key's folder opens for Caddy only once its group exists (after the first rebuild).
+# `is_ours FOLDER`: a real folder with our mark; a link may lead to anything.
+is_ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -f "$1/$MARK" ]; }
+
+# `is_free FOLDER`: nothing stands there, or an empty folder (a mount point, or the start of a run that was killed).
+is_free() {
+  if [ -d "$1" ] && [ ! -L "$1" ]; then
+    [ -z "$(ls -A "$1")" ]
+  else
+    [ ! -e "$1" ] && [ ! -L "$1" ]
+  fi
+}
+
+need_own_state() {
+  is_ours "$STATE" || is_free "$STATE" ||
+    die "$STATE is somebody else's: it lacks the file $MARK that this project puts there; move it away and run this again."
+}
+
+# The folders of the exposure. Those of the units' users get their owner once the group exists (after the first rebuild).
 make_state() {
-  install -d -m 0755 "$STATE" "$STATE/devices" "$STATE/bans"
-  for make_jail in $JAILS manual; do install -d -m 0755 "$STATE/bans/$make_jail"; done
-  if caddy_group; then
+  need_own_state
+  install -d -m 0755 "$STATE"
+  [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" | write_file 0644 "$STATE/$MARK"
+  install -d -m 0755 "$STATE/devices" "$STATE/bans" "$STATE/settings" "$STATE/bans/manual"
+  for make_jail in $JAILS; do
+    install -d -m 0755 "$STATE/bans/$make_jail"
+    if has_group immich-bans; then chown immich-bans:immich-bans "$STATE/bans/$make_jail"; fi
+  done
+  if has_group immich-edge; then
     install -d -m 0750 "$STATE/tls"
-    chown root:caddy "$STATE/tls"
+    chown root:immich-edge "$STATE/tls"
+    if [ -f "$STATE/tls/server.key" ]; then
+      chown root:immich-edge "$STATE/tls/server.key"
+      chmod 0640 "$STATE/tls/server.key"
+    fi
   else
     install -d -m 0700 "$STATE/tls"
   fi
 }
 
-caddy_group() { getent group caddy >/dev/null </dev/null; }
+has_group() { getent group "$1" >/dev/null </dev/null; }
 
-reload_caddy() {
-  active caddy || return 0
-  # On NixOS this runs `caddy reload --force`. A configuration that cannot be loaded fails here and the old one stays.
-  systemctl reload caddy </dev/null ||
-    die "Caddy refused to reload and keeps what it had; see why with \"journalctl -u caddy\" and run this again."
+# The name this server has in the tailnet, from what certificate.sh wrote down.
+recorded_domain() { sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE" 2>/dev/null; }
+
+reload_edge() {
+  active immich-edge || return 0
+  # This runs `caddy reload --force`. A configuration that cannot be loaded fails here and the old one stays.
+  systemctl reload immich-edge </dev/null ||
+    die "The edge refused to reload and keeps what it had; see why with \"journalctl -u immich-edge\" and run this again."
+}
+
+# ---- Immich, and what the running system says of our module
+
+# `module_word NAME`: a word of the one line of JSON that `immich-exposure module` prints; empty when there is no module.
+module_word() {
+  timeout 20 immich-exposure module 2>/dev/null </dev/null |
+    sed -n 's/^.*"'"$1"'": *"\{0,1\}\([^",}]*\).*$/\1/p' | head -n 1
+}
+
+# `immich_says HOST:PORT PATH` prints Immich's answer; an address of IPv6 stands in brackets.
+immich_says() {
+  curl --silent --fail --noproxy '*' --max-time 5 "http://$1$2" 2>/dev/null </dev/null
+}
+
+immich_answers() { immich_says "$1" /api/server/ping | grep -q pong; }
+
+# `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine, which NixOS calls "localhost", that is [::1].
+immich_places() {
+  case $1 in
+    -) printf '%s\n' "127.0.0.1:$2" "[::1]:$2" ;;
+    *:*) printf '[%s]:%s\n' "$1" "$2" ;;
+    *) printf '%s:%s\n' "$1" "$2" ;;
+  esac
+}
+
+# `immich_place ADDRESS|- PORT`: the first of them that answers; fails when none does.
+immich_place() {
+  for place in $(immich_places "$1" "$2"); do
+    if immich_answers "$place"; then
+      printf '%s\n' "$place"
+      return 0
+    fi
+  done
+  return 1
+}
+
+check_address() {
+  case $1 in
+    '' | -?* | *[!0-9A-Za-z:.-]*)
+      die "Immich's address must be a plain address such as 127.0.0.1 or ::1, not \"$1\"; correct immich.address."
+      ;;
+  esac
 }
 
 # ---- JSON
@@ -251,10 +331,11 @@ read_funnel() {
 # `close_funnel FUNNEL_PORT PROXY_PORT`: take our entry away, see it gone, leave every other tool's in place.
 close_funnel() {
   # Without a lease the timer on the server keeps closing, should the rest of this fail.
-  rm -f "$LEASE"
+  rm -f "$LEASE" || say "$LEASE cannot be removed; closing all the same"
   stop_lease_timer
   if ! command -v tailscale >/dev/null; then
     rm -f "$FUNNEL_RECORD"
+    open_home
     return 0
   fi
   close_found=
@@ -285,14 +366,16 @@ close_funnel() {
       die "The funnel on port $1 is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); $close_remedy."
       ;;
   esac
-  rm -f "$FUNNEL_RECORD"
+  rm -f "$FUNNEL_RECORD" || say "$FUNNEL_RECORD cannot be removed"
+  open_home
 }
 
 # A closed funnel lets nobody in, but tailscaled goes on carrying what is connected already, for as long as both ends like. So
-# the other end hangs up: behind a closed funnel nobody else needs Caddy.
+# the other end hangs up: behind a closed funnel nobody else needs the edge.
 cut_connections() {
-  if active caddy; then
-    systemctl restart caddy >/dev/null 2>&1 </dev/null || say "Caddy did not start again; see \"journalctl -u caddy\""
+  if active immich-edge; then
+    systemctl restart immich-edge >/dev/null 2>&1 </dev/null ||
+      say "The edge did not start again; see \"journalctl -u immich-edge\""
   fi
 }
 
@@ -301,29 +384,88 @@ stop_lease_timer() {
   systemctl stop immich-exposure-lease-end.timer >/dev/null 2>&1 </dev/null || :
 }
 
+# ---- Immich at home
+#
+# Behind the edge Immich listens on loopback alone. A unit of the module opens sockets for the home network as $LAN says:
+# no file, or any other word, is open; "closed" is closed until the funnel is shut; "closed by hand" is the owner's word.
+
+LAN_UNIT=immich-exposure-lan.service
+
+lan_line() {
+  lan_said=
+  [ ! -r "$LAN" ] || read -r lan_said <"$LAN" || :
+  printf '%s' "$lan_said"
+}
+
+home_is_closed() { case $(lan_line) in closed*) ;; *) return 1 ;; esac }
+
+# The configuration may leave home access alone (lan: keep); then there is no such unit.
+has_lan_unit() { systemctl cat "$LAN_UNIT" >/dev/null 2>&1 </dev/null; }
+
+sync_home() {
+  has_lan_unit || return 0
+  systemctl restart "$LAN_UNIT" >/dev/null 2>&1 </dev/null ||
+    die "Home access could not be brought to what $LAN says; see why with \"journalctl -u $LAN_UNIT\" and run this again."
+}
+
+close_home() {
+  has_lan_unit || return 0
+  [ "$(lan_line)" = "closed by hand" ] || echo closed | write_file 0644 "$LAN"
+  sync_home
+}
+
+# After the funnel is shut. Must never stand in the way of what is being shut.
+open_home() {
+  [ "$(lan_line)" = closed ] || return 0
+  rm -f "$LAN" || :
+  (UNDO=: sync_home) || :
+}
+
 # ---- The imports of configuration.nix
 
-# An awk function that blanks out comments and strings, so that only code is searched, and finds whole path words.
+# An awk function that blanks out comments and strings, with all that is interpolated into them, so that only code is
+# searched; and one that finds whole path words. WHERE is a stack of what is open, one letter each: s a string, i an
+# indented one, b a block comment, x an interpolation, { a brace in it.
+# shellcheck disable=SC2016
 NIX_SCANNER='
-  function code_of(line,   out, i, c, two, three, step) {
-    out = ""
+  function code_of(line,   out, i, c, two, three, step, top, name) {
+    out = ""; name = 0
     for (i = 1; i <= length(line); i += step) {
       c = substr(line, i, 1); two = substr(line, i, 2); three = substr(line, i, 3); step = 1
-      if (where == "block") { if (two == "*/") { where = ""; step = 2 } }
-      else if (where == "string") { if (c == "\\") step = 2; else if (c == "\"") where = "" }
-      else if (where == "indented") {
-        if (three == "'"'''"'" || three == "'"''"'$" || three == "'"''"'\\") step = 3
-        else if (two == "'"''"'") { where = ""; step = 2 }
+      top = substr(where, length(where), 1)
+      if (top == "b") { if (two == "*/") { close_one(); step = 2 } }
+      else if (top == "s") {
+        if (c == "\\") step = 2
+        else if (c == "\"") close_one()
+        else if (two == "${") { where = where "x"; step = 2 }
+        else if (c == "$" && two !~ /^.["\\]/) step = 2
       }
-      else if (c == "#") break
-      else if (two == "/*") { where = "block"; step = 2 }
-      else if (c == "\"") where = "string"
-      else if (two == "'"''"'" && substr(line, i - 1, 1) !~ /[A-Za-z0-9_]/) { where = "indented"; step = 2 }
-      else { out = out c; continue }
-      out = out substr("   ", 1, step)
+      else if (top == "i") {
+        if (three == "'"'''"'" || three == "'"''"'$") step = 3
+        else if (three == "'"''"'\\") step = 4
+        else if (two == "'"''"'") { close_one(); step = 2 }
+        else if (two == "${") { where = where "x"; step = 2 }
+        else if (c == "$" && two !~ /^.'"'"'/) step = 2
+      }
+      else if (name && c ~ /[A-Za-z0-9_'"'"'-]/) { if (top == "") { out = out c; continue } }
+      else {
+        name = c ~ /[A-Za-z_]/
+        if (c == "#") {
+          # A carriage return ends a comment as well.
+          step = index(substr(line, i), "\r") - 1; if (step < 1) step = length(line) - i + 1
+        }
+        else if (two == "/*") { where = where "b"; step = 2 }
+        else if (c == "\"") where = where "s"
+        else if (two == "'"''"'") { where = where "i"; step = 2 }
+        else if (top == "") { out = out c; continue }
+        else if (c == "{") where = where "{"
+        else if (c == "}") close_one()
+      }
+      out = out sprintf("%" step "s", "")
     }
-    return out
+    return substr(out, 1, length(line))
   }
+  function close_one() { where = substr(where, 1, length(where) - 1) }
   function find(code, word, start,   at) {
     at = index(substr(code, start), word)
     if (!at) return 0
@@ -344,9 +486,19 @@ import_state() {
     END { printf "%s", active ? "active" : mentioned ? "commented" : "absent" }' "$1"
 }
 
+# `edit_imports FILE AWK_PROGRAM...` prints FILE as the program prints it, with the end of the last line as it was: awk ends
+# it with a newline, whether the file did or not.
+edit_imports() {
+  edit_file=$1
+  shift
+  awk "$@" "$edit_file" >"$WORK/edited"
+  if [ -n "$(tail -c 1 "$edit_file")" ]; then head -c -1 "$WORK/edited"; else cat "$WORK/edited"; fi
+}
+
 # `swap_import FILE FROM TO` prints FILE with every active import of FROM naming TO; all other bytes stay.
 swap_import() {
-  awk -v from="$2" -v to="$3" "$NIX_SCANNER"'
+  # shellcheck disable=SC2016
+  edit_imports "$1" -v from="$2" -v to="$3" "$NIX_SCANNER"'
     {
       line = $0; code = code_of(line); done = ""
       while (at = find(code, from, 1)) {
@@ -354,7 +506,93 @@ swap_import() {
         line = substr(line, at + length(from)); code = substr(code, at + length(from))
       }
       print done line
-    }' "$1" >"$WORK/swapped"
-  # awk ends the last line with a newline, whether the file did or not.
-  if [ -n "$(tail -c 1 "$1")" ]; then head -c -1 "$WORK/swapped"; else cat "$WORK/swapped"; fi
+    }'
+}
+
+# `drop_import FILE PATH` prints FILE without its active imports of PATH: with the blank before it, and with its line when
+# nothing else stood there. All other bytes stay.
+drop_import() {
+  # shellcheck disable=SC2016
+  edit_imports "$1" -v word="$2" "$NIX_SCANNER"'
+    {
+      line = $0; code = code_of(line); done = ""; dropped = 0
+      while (at = find(code, word, 1)) {
+        before = substr(line, 1, at - 1); sub(/[ \t]$/, "", before)
+        done = done before; dropped = 1
+        line = substr(line, at + length(word)); code = substr(code, at + length(word))
+      }
+      if (!dropped || done line !~ /^[ \t\r]*$/) print done line
+    }'
+}
+
+# `import_list FILE` prints how many bytes of FILE stand before the inside of its list of imports: of the first
+# `imports = [` of a set that is not inside of anything else. Fails when there is none.
+import_list() {
+  awk "$NIX_SCANNER"'
+    function skip_blanks() { while (substr(code, i, 1) ~ /[ \t\r\n]/) i++ }
+    function word_at(at) { match(substr(code, at), /^[A-Za-z_][A-Za-z0-9_'"'"'-]*/); return substr(code, at, RLENGTH) }
+    # From behind the word "imports": an equal sign, perhaps `with SET;`, and a list.
+    function list_follows() {
+      skip_blanks()
+      if (substr(code, i, 1) != "=" || substr(code, i + 1, 1) == "=") return 0
+      i++; skip_blanks()
+      while (word_at(i) == "with" && match(substr(code, i), /^with[ \t\r\n]+[A-Za-z0-9_.'"'"'-]+[ \t\r\n]*;/)) {
+        i += RLENGTH; skip_blanks()
+      }
+      return substr(code, i, 1) == "["
+    }
+    { code = code code_of($0) "\n" }
+    END {
+      # open: what is open, one letter each; l is a let without its in.
+      open = ""; last = ""; size = length(code)
+      for (i = 1; i <= size; i++) {
+        c = substr(code, i, 1); top = substr(open, length(open), 1)
+        if (c ~ /[{(\[]/) open = open c
+        else if (c ~ /[})\]]/) open = substr(open, 1, length(open) - 1)
+        else if (c ~ /[A-Za-z_]/) {
+          word = word_at(i); inside = substr(code, i - 1, 1) ~ /[.\/<~+-]/; i += length(word) - 1
+          if (inside || substr(code, i + 1, 1) ~ /[.\/]/) { }
+          else if (word == "let") open = open "l"
+          else if (word == "in" && top == "l") open = substr(open, 1, length(open) - 1)
+          else if (word == "imports" && open == "{" && last ~ /[{;]/) {
+            here = ++i
+            if (list_follows()) { print i; exit }
+            i = here - 1
+          }
+          last = "a"; continue
+        }
+        if (c !~ /[ \t\r\n]/) last = c
+      }
+      exit 1
+    }' "$1"
+}
+
+# `insert_import FILE PATH` prints FILE with PATH as the first of its list of imports; all other bytes stay.
+insert_import() {
+  insert_at=$(import_list "$1") || return 1
+  head -c "$insert_at" "$1"
+  printf ' %s' "$2"
+  case $(tail -c "+$((insert_at + 1))" "$1" | head -c 1) in
+    '' | ' ' | '	' | ']' | "$CARRIAGE_RETURN") ;;
+    *) printf ' ' ;;
+  esac
+  tail -c "+$((insert_at + 1))" "$1"
+}
+CARRIAGE_RETURN=$(printf '\r')
+
+# `in_git FOLDER`: the folder belongs to a git checkout, as Nix sees it. (The server need not have git.)
+in_git() {
+  git_folder=$1
+  while [ -n "$git_folder" ]; do
+    [ ! -e "$git_folder/.git" ] || return 0
+    git_folder=${git_folder%/*}
+  done
+  return 1
+}
+
+# `configuration_folder CONFIG_DIR`: where the configuration really lies. Nix reads ./x.nix beside the file that a link leads
+# to, so this is where our folder must be.
+configuration_folder() {
+  configuration_file=$(readlink -f "$1/configuration.nix") && [ -f "$configuration_file" ] || configuration_file=$1/configuration.nix
+  printf '%s\n' "${configuration_file%/*}"
 }

@@ -2,16 +2,23 @@
 # Runs after lib.sh. What there is to know before anything changes. Reads only, needs no lock, and never fails half-way: what
 # cannot be found out is null, false or empty, and the operator's program judges.
 #
-#   facts CONFIG_DIR IMMICH_PORT PROXY_PORT   prints one JSON object:
+#   facts CONFIG_DIR FLAKE_DIR|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT   prints one JSON object:
 #     nixos, root, systemdRunning   true or false
 #     nixosVersion                  text, may be empty
 #     tailscaleVersion              text or null
 #     tailscale                     `tailscale status --json --peers=false`, or null
 #     funnel                        `tailscale funnel status --json`, or null
-#     proxyPortOwner                who listens on the proxy port ("" = nobody but this project's Caddy)
-#     immich                        port: the one that was asked; ping: true or false; initialized: true, false or null;
-#                                   version: text or null
-#     configuration                 exists; lanImport, exposeImport: active, commented or absent
+#     proxyPortOwner                who listens on the proxy port ("" = nobody, or the edge of this project)
+#     immich                        port: the one that was asked; address: the one that answered, or null ("-" asks 127.0.0.1
+#                                   and then [::1]); ping: true or false; initialized: true, false or null; version: text or null
+#     module                        what `immich-exposure module` prints of the running system, or null
+#     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
+#                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
+#                                   would build a flake instead; gitTracked: it lies in a git checkout
+#     flake                         null without FLAKE_DIR; exists; git: it is a git checkout
+#     theirs                        paths that have a name of ours and are not ours
+#     owner                         the stack that exposed this server, or null
+#     authorities                   the SHA-256 of each certificate in the trust pool
 #     diskFreeKiB                   free KiB at /nix and /var, or null
 #     commands                      the names of missing commands
 
@@ -55,24 +62,18 @@ tailscale_version() {
 }
 
 # Blanks do not count in JSON, so the answer comes without any.
-ask_immich() {
-  curl --silent --fail --noproxy '*' --max-time 5 "http://127.0.0.1:$1$2" 2>/dev/null </dev/null |
-    head -c 65536 | tr -d ' \t\r\n'
-}
+ask_immich() { immich_says "$1" "$2" | head -c 65536 | tr -d ' \t\r\n'; }
 
-# Where Immich listens now: while our configuration is active that is what it says.
-immich_port() {
-  present=
-  if [ "$(import_state "$2/configuration.nix" ./expose-immich.nix)" = active ]; then
-    present=$(sed -n 's/^ *"immichPort": \([0-9]\{1,5\}\),\{0,1\}$/\1/p' "$2/immich-exposure/settings.json" 2>/dev/null)
-  fi
-  printf '%s' "${present:-$1}"
-}
-
+# `immich_facts ADDRESS|- PORT`
 immich_facts() {
-  immich_ping=$(ask_immich "$1" /api/server/ping) || immich_ping=
-  immich_config=$(ask_immich "$1" /api/server/config) || immich_config=
-  immich_version=$(ask_immich "$1" /api/server/version) || immich_version=
+  immich_at=$(immich_place "$1" "$2") || immich_at=
+  immich_address=null immich_ping=false immich_config='' immich_version=''
+  if [ -n "$immich_at" ]; then
+    immich_ping=true
+    immich_address=$(json_string "$(printf '%s' "${immich_at%:*}" | tr -d '[]')")
+    immich_config=$(ask_immich "$immich_at" /api/server/config) || immich_config=
+    immich_version=$(ask_immich "$immich_at" /api/server/version) || immich_version=
+  fi
   case $immich_config in
     *'"isInitialized":true'*) immich_initialized=true ;;
     *'"isInitialized":false'*) immich_initialized=false ;;
@@ -80,18 +81,74 @@ immich_facts() {
   esac
   immich_version=$(printf '%s\n' "$immich_version" |
     sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p')
-  printf '{"port":%s,"ping":%s,"initialized":%s,"version":%s}' "$1" "$(case $immich_ping in *pong*) echo true ;; *) echo false ;; esac)" \
+  printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s}' "$2" "$immich_address" "$immich_ping" \
     "$immich_initialized" "$(text_or_null "$immich_version")"
 }
 
-# With our configuration active, Caddy on this port is the exposure itself.
 port_owner() {
   owner=$(ss -H -l -t -n -p "sport = :$1" 2>/dev/null </dev/null | tr -s ' \n' ' ') || owner=
-  case $(import_state "$2" ./expose-immich.nix):$owner in
-    active:*'(("caddy",'*) owner= ;;
+  edge_pid=$(systemctl show --property=MainPID --value immich-edge 2>/dev/null </dev/null) || edge_pid=
+  case $edge_pid:$owner in
+    [1-9]*:*",pid=$edge_pid,"*) owner= ;;
     *) ;;
   esac
   printf '%s' "${owner% }"
+}
+
+configuration_facts() {
+  configuration_place=$(configuration_folder "$1")
+  configuration=$configuration_place/configuration.nix
+  [ ! -f "$1/configuration.nix" ] || configuration=$(readlink -f "$1/configuration.nix")
+  printf '{"exists":%s,"path":%s,' "$(yes_no test -f "$configuration")" "$(json_string "$configuration")"
+  printf '"lanImport":"%s","exposeImport":"%s","ourImport":"%s",' "$(import_state "$configuration" ./lan-immich.nix)" \
+    "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
+  printf '"importList":%s,"flakeBeside":%s,"gitTracked":%s}' "$(yes_no has_import_list "$configuration")" \
+    "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")" "$(yes_no in_git "$configuration_place")"
+}
+
+has_import_list() { [ -f "$1" ] && import_list "$1"; }
+
+has_flake() {
+  for flake_folder; do [ ! -e "$flake_folder/flake.nix" ] || return 0; done
+  return 1
+}
+
+flake_facts() {
+  if [ "$1" = - ]; then
+    printf null
+  else
+    printf '{"exists":%s,"git":%s}' "$(yes_no test -e "$1/flake.nix")" "$(yes_no in_git "$1")"
+  fi
+}
+
+# `not_ours FOLDER...`: those that stand there without our mark, as a list.
+not_ours() {
+  found=
+  for folder; do
+    is_ours "$folder" || is_free "$folder" || found="$found,$(json_string "$folder")"
+  done
+  printf '[%s]' "${found#,}"
+}
+
+owner_fact() {
+  owner=
+  ! is_ours "$STATE" || read -r owner 2>/dev/null <"$STATE/owner" || :
+  text_or_null "$owner"
+}
+
+# The fingerprint is that of the DER form, which is what stands between the lines of a PEM.
+authorities() {
+  rm -f "$WORK"/authority.*
+  [ ! -r "$STATE/device-ca.crt" ] || ! is_ours "$STATE" || awk -v folder="$WORK" '
+    /^-----BEGIN CERTIFICATE-----/ { at++; next }
+    /^-----END / { close(folder "/authority." at); next }
+    at { print >(folder "/authority." at) }' "$STATE/device-ca.crt"
+  found=
+  for authority in "$WORK"/authority.*; do
+    [ -f "$authority" ] || continue
+    found="$found,\"$(base64 -d <"$authority" 2>/dev/null | sha256sum | cut -d ' ' -f 1)\""
+  done
+  printf '[%s]' "${found#,}"
 }
 
 free_kib() {
@@ -108,27 +165,33 @@ missing_commands() {
 }
 
 print_facts() {
-  configuration=$1/configuration.nix
   printf '{"nixos":%s,"nixosVersion":%s,' "$(yes_no test -e "$ROOT/etc/NIXOS")" "$(json_string "$(nixos_version)")"
   printf '"root":%s,"systemdRunning":%s,' "$(yes_no is_root)" "$(yes_no systemd_runs)"
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
   printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
-  printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$3" "$configuration")")"
-  printf '"immich":%s,' "$(immich_facts "$(immich_port "$2" "$1")")"
-  printf '"configuration":{"exists":%s,"lanImport":"%s","exposeImport":"%s"},' "$(yes_no test -f "$configuration")" \
-    "$(import_state "$configuration" ./lan-immich.nix)" "$(import_state "$configuration" ./expose-immich.nix)"
+  printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$5")")"
+  printf '"immich":%s,' "$(immich_facts "$3" "$4")"
+  printf '"module":%s,' "$(object_of immich-exposure module)"
+  printf '"configuration":%s,' "$(configuration_facts "$1")"
+  printf '"flake":%s,' "$(flake_facts "$2")"
+  printf '"theirs":%s,' "$(not_ours "$(configuration_folder "$1")/immich-exposure" "$STATE")"
+  printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
   printf '"commands":%s}\n' "$(missing_commands)"
 }
 
-case ${1:-}:${2:-} in
-  facts:/*) ;;
-  *) die "preflight.sh takes \"facts CONFIG_DIR IMMICH_PORT PROXY_PORT\" with an absolute path; correct the arguments." ;;
+case ${1:-}:${2:-}:${3:-} in
+  facts:/*:/* | facts:/*:-) ;;
+  *)
+    die "preflight.sh takes \"facts CONFIG_DIR FLAKE_DIR|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT\" with absolute paths;" \
+      "correct the arguments."
+    ;;
 esac
-port immichPort "${3:-}"
-port proxyPort "${4:-}"
+check_address "${4:-}"
+port "immich.port" "${5:-}"
+port proxyPort "${6:-}"
 # Nothing that is missing here may end the script: each fact speaks for itself.
 set +e
-print_facts "$2" "$3" "$4" >"$WORK/facts"
+print_facts "$2" "$3" "$4" "$5" "$6" >"$WORK/facts"
 cat "$WORK/facts"

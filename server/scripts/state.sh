@@ -1,14 +1,16 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The exposure's own folder: the first thing made, the last thing removed.
 #
-#   prepare         STATE is there, with the folders that devices, bans and certificates lie in
-#   begin NAME...   the same, and no device but these may come in any more. Somebody whose Pulumi state was lost begins
-#                   anew, and nothing would ever withdraw what an earlier one enrolled and the config no longer names.
-#   remove          STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
+#   prepare               STATE is there, with the folders that devices, bans and certificates lie in, each with its owner.
+#                         The units run this before they start, also while another run holds the lock and waits for them.
+#   begin OWNER NAME...   the same, it is OWNER's, and no device but these may come in any more. Somebody whose Pulumi state
+#                         was lost begins anew, and nothing would ever withdraw what an earlier one enrolled and the config
+#                         no longer names.
+#   remove                STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
 #
-# Refuses while anything still stands on them: an open funnel, or the units of the NixOS module.
+# Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
 
-LOGS=$ROOT/var/log/caddy
+LOGS=$ROOT/var/log/immich-edge
 
 refuse_while_open() {
   command -v tailscale >/dev/null || return 0
@@ -44,27 +46,61 @@ withdraw_all_but() {
 
 remove_everything() {
   refuse_while_open
-  ! active immich-exposure-lease.timer ||
-    die "The NixOS configuration still exposes Immich on this server; restore the LAN configuration first."
+  ! active immich-edge ||
+    die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
-  rm -rf "$STATE"
-  rm -f "$LOGS"/immich-access.log "$LOGS"/immich-access-*.log* "$LOGS"/immich-access.log.*
-  active caddy || rmdir --ignore-fail-on-non-empty "$LOGS" 2>/dev/null || :
-  # What systemd notes down of a persistent timer outlives the timer.
-  rm -f "$ROOT"/var/lib/systemd/timers/stamp-immich-exposure-*.timer
+  remove_state
+  rm -f "$LOGS"/access.log "$LOGS"/access-*.log "$LOGS"/access-*.log.gz
+  remove_empty "$LOGS"
+  # What systemd notes down of a persistent timer outlives the timer, but not one that is still there.
+  for stamp in "$ROOT"/var/lib/systemd/timers/stamp-immich-exposure-*.timer; do
+    stamped=${stamp##*/stamp-}
+    active "$stamped" || rm -f "$stamp"
+  done
   rm -f "$LOCK"
+}
+
+# All that the scripts and the units ever put there, and nothing else; the mark goes last.
+remove_state() {
+  is_ours "$STATE" || return 0
+  for name in devices ended bans tls settings fail2ban module.before; do rm -rf "${STATE:?}/$name"; done
+  for name in domain.env owner lease funnel lan device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
+    configuration.nix.before configuration.nix.after configuration.nix.rollback; do
+    rm -f "$STATE/$name"
+  done
+  rm -f "$STATE"/.immich-exposure.??????
+  # Last, so that a run that is cut off here can be finished.
+  if [ "$(ls -A "$STATE")" = "$MARK" ]; then
+    rm -f "$STATE/$MARK"
+    remove_empty "$STATE"
+  else
+    rm -f "$STATE/$MARK"
+    say "$STATE holds files of somebody else's, which stay"
+  fi
+}
+
+# A folder that something is mounted on stays, and is empty.
+remove_empty() { [ ! -d "$1" ] || rmdir "$1" 2>/dev/null || :; }
+
+# Who exposes this server: words without blanks, such as organization/project/stack.
+note_owner() {
+  case $1 in
+    '' | *[!A-Za-z0-9._/@+-]*)
+      die "The owner of an exposure is the name of its stack, not \"$1\"; give one such as organization/project/stack."
+      ;;
+  esac
+  printf '%s\n' "$1" | write_file 0644 "$STATE/owner"
 }
 
 need_root
 case ${1:-} in
-  prepare)
-    lock
-    make_state
-    ;;
+  prepare) make_state ;;
   begin)
     shift
     lock
     make_state
+    note_owner "${1:-}"
+    shift
     withdraw_all_but "$@"
     ;;
   remove)

@@ -1,12 +1,12 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE device-ca.crt <<'END'`.
-# The trust pool: the certificates of the authorities whose devices Caddy lets try. Only certificates ever come here.
+# The trust pool: the certificates of the authorities whose devices the edge lets try. Only certificates ever come here.
 #
-#   install   the pool is the payload's; Caddy reloads when it changed
+#   install   the pool is the payload's; the edge reloads when it changed
 #   remove    there is no pool
 
 POOL=$STATE/device-ca.crt
-# Stands while Caddy has not yet loaded the pool, so that an interrupted run is finished by the next.
+# Stands while the edge has not yet loaded the pool, so that an interrupted run is finished by the next.
 UNLOADED=$STATE/.device-ca.unloaded
 
 put() {
@@ -33,7 +33,7 @@ install_pool() {
   write_file "$POOL_MODE" "$POOL" <"$WORK/device-ca.crt"
   if [ -e "$UNLOADED" ]; then
     say "The trust pool changed"
-    reload_caddy
+    reload_edge
     rm -f "$UNLOADED"
   fi
 }
@@ -42,6 +42,6 @@ need_root
 lock
 case ${1:-} in
   install) install_pool ;;
-  remove) rm -f "$POOL" "$UNLOADED" ;;
+  remove) ! is_ours "$STATE" || rm -f "$POOL" "$UNLOADED" ;;
   *) die "trust.sh knows the verbs install and remove, not \"${1:-}\"; use one of them." ;;
 esac

@@ -28,17 +28,27 @@ RUNNING = f"Running {DOMAIN} true true true"
 BODIES = {
     "id": "echo 0",
     "chown": "",
-    "getent": '[ -e "$FAKES/caddy-group" ]',
+    "getent": """
+        case $1 in
+          group) grep -qx -- "$2" "$FAKES/groups" ;;
+          ahosts) cat "$FAKES/hosts" ;;
+        esac""",
+    # What `immich-exposure module` prints, where the running system has the module.
+    "immich-exposure": '[ ! -e "$FAKES/module" ] || cat "$FAKES/module"',
+    "ip": 'cat "$FAKES/addresses"',
     # The clock stands still but for sleeping, which takes half a minute of it: long waits take no time.
     "sleep": 'clock=$(cat "$FAKES/clock"); echo $((clock + 30)) >"$FAKES/clock"',
     "date": 'case $1 in +%s) cat "$FAKES/clock" ;; *) TZ=UTC exec /bin/date "$@" ;; esac',
-    # Units listed in `active` run, units listed in `failed` have failed.
+    # Units listed in `active` run, units listed in `failed` have failed, units listed in `units` exist.
     "systemctl": """
         case $1 in
           is-active) grep -qx -- "${3%.service}" "$FAKES/active" ;;
           --failed) cat "$FAKES/failed" ;;
           is-system-running) echo running ;;
-          reload) [ ! -e "$FAKES/reload-fails" ] ;;
+          reload | reload-or-restart) [ ! -e "$FAKES/$1-fails" ] ;;
+          cat) grep -qx -- "$2" "$FAKES/units" ;;
+          list-units) cat "$FAKES/sockets" ;;
+          show) case $2 in *MainPID) cat "$FAKES/edge-pid" ;; esac ;;
         esac""",
     # Runs the command at once when told to wait for it, with its output where the unit would have it.
     "systemd-run": """
@@ -55,8 +65,17 @@ BODIES = {
         [ $wait = no ] || "$@" >>"$output" 2>&1""",
     "tailscale": 'echo "{}"',
     # The unit tier has no Nix: what the expressions would make of Tailscale's JSON is said in two files.
+    # What a configuration evaluates to stands in two more, by whether our import is in it; none is an error.
     "nix-instantiate": """
         case $* in
+          *toplevel=*)
+            while [ "$1" != configuration ]; do shift; done
+            words=unchanged
+            ! grep -q -e '/immich-exposure[] ]' -e '/module.before' "$2" || words=changed
+            cp "$2" "$FAKES/looked-at-$words"
+            [ -n "$(cat "$FAKES/$words")" ] || { echo "error: undefined variable" >&2; exit 1; }
+            printf '"%s"' "$(cat "$FAKES/$words")"
+            ;;
           *AllowFunnel*) printf '"%s"' "$(cat "$FAKES/funnel-words")" ;;
           *) printf '"%s"' "$(cat "$FAKES/tailscale-words")" ;;
         esac""",
@@ -121,7 +140,9 @@ class Machine:
             place.mkdir(parents=True)
         for name, body in BODIES.items():
             self.fake(name, body)
-        self.remember(clock="1000000", active="", failed="", answers="", listeners="")
+        self.remember(clock="1000000", active="", failed="", answers="", listeners="", groups="", units="")
+        self.remember(hosts="", addresses="", sockets="")
+        self.remember(**{"edge-pid": "0"})
         self.remember(**{"tailscale-words": RUNNING, "funnel-words": "shut no"})
 
     def fake(self, name: str, body: str) -> None:
@@ -133,6 +154,11 @@ class Machine:
         )
         program.write_text(f"#!/bin/sh\n{record}\n{body}\n")
         program.chmod(0o755)
+
+    def prepare(self) -> None:
+        """Make the folder of the exposure, as the first script of a run does."""
+        assert self.run("state", "prepare").status == 0
+        self.forget_commands()
 
     def unfake(self, name: str) -> None:
         """Let the real command through."""

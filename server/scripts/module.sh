@@ -1,0 +1,775 @@
+# shellcheck shell=sh
+# Runs after lib.sh. The NixOS module, brought into the running system so that a mistake cannot stay, and taken out again.
+#
+#   managed CONFIG_DIR PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT ALLOW_UPGRADE
+#                           ./immich-exposure is among the imports of configuration.nix, and the system is that
+#   flake DIR HOST PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT ALLOW_UPGRADE
+#                           the system is what this flake says, with the module in it; no file of the flake is touched
+#   yours PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT
+#                           the module is there by the owner's own doing; its units run
+#   restore CONFIG_DIR      the way back from managed: configuration.nix is byte for byte what it was, and so is the system
+#   leave                   the way back from flake and yours: the units rest, Immich is open at home
+#
+# ALLOW_UPGRADE is yes or no. All but `leave` print {"generation":N}.
+#
+# The story of a change: evaluate the configuration as it is and as it would be, and compare; build; pre-switch checks;
+# activate as a test with a roll-back timer armed; look at the result from the server itself; and only then make it the
+# generation that boots. Anything else ends in the generation and the configuration.nix from before. NixOS itself does none
+# of this: `nixos-rebuild switch` sets the profile first and leaves it there.
+
+PROFILE=$ROOT/nix/var/nix/profiles/system
+CURRENT_SYSTEM=$ROOT/run/current-system
+REBUILD_LOG=$STATE/rebuild.log
+# The user's configuration.nix from before our change, what we made of it, and what it was when this run began.
+BEFORE=$STATE/configuration.nix.before
+AFTER=$STATE/configuration.nix.after
+AT_START=$STATE/configuration.nix.rollback
+ROLLBACK=$STATE/rollback.sh
+# The files of the module that the running system was built from, while newer ones lie in its place (see files.sh).
+MODULE_BEFORE=$STATE/module.before
+# Longer than an activation and all the waiting below can take.
+ROLLBACK_SECONDS=900
+IMPORT=./immich-exposure
+LOOK_MARK="# A copy that immich-exposure looks at; it may be removed."
+# Where NixOS has its channels, for a shell that was not told.
+: "${NIX_PATH:=nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixos:/nix/var/nix/profiles/per-user/root/channels}"
+export NIX_PATH
+
+fail_with_log() {
+  tail -n 15 "$REBUILD_LOG" | cut -c 1-400 | sed 's/^/  | /' >&2 || :
+  die "$* The lines above are the end of $REBUILD_LOG."
+}
+
+# `reject REASON`: what was looked at is not as it must be.
+reject() {
+  [ "$STARTED" = yes ] || die "This configuration was active before, but $1; mend that and run this again."
+  fail_with_log "The new configuration was taken back, because $1."
+}
+
+# ---- What a configuration evaluates to
+
+# A Nix function from a system to words NAME=VALUE. An option that this nixpkgs does not have, or that nobody has set, reads
+# as null. Immich's settings come as hashes: they are only compared. A path stays text, because JSON would copy what lies
+# there to the store. An assertion that fails, or an option that does not exist, is an error here.
+# shellcheck disable=SC2016
+DESCRIBE='system: let
+    inherit (system) config;
+    text = value:
+      if builtins.isPath value then toString value
+      else if builtins.isFunction value then "a function"
+      else if builtins.isList value then "[ ${builtins.concatStringsSep " " (map text value)} ]"
+      else if builtins.isAttrs value then
+        if value ? outPath then toString value.outPath
+        else "{ ${builtins.concatStringsSep " " (map (name: "${name} = ${text value.${name}};") (builtins.attrNames value))} }"
+      else builtins.toJSON value;
+    attempt = value: let tried = builtins.tryEval value; in if tried.success then tried.value else "null";
+    hash = value: builtins.hashString "sha256" (builtins.unsafeDiscardStringContext (attempt (text value)));
+    word = value: let plain = builtins.unsafeDiscardStringContext (attempt "${toString value}");
+      in if builtins.match "[A-Za-z0-9:_./+-]+" plain == null then "-" else plain;
+    immich = config.services.immich or { };
+    settings = {
+      enable = immich.enable or null; user = immich.user or null; group = immich.group or null;
+      host = immich.host or null; port = immich.port or null; package = immich.package or null;
+      mediaLocation = immich.mediaLocation or null; secretsFile = immich.secretsFile or null;
+      settings = immich.settings or null; database = immich.database or null;
+      # The host is said here again.
+      environment = builtins.removeAttrs (immich.environment or { }) [ "HOST" "IMMICH_HOST" ];
+      "redis.enable" = immich.redis.enable or null; "machine-learning.enable" = immich.machine-learning.enable or null;
+    };
+    exposure = config.services.immich-exposure or null;
+  in builtins.concatStringsSep " " ([
+    "toplevel=${builtins.unsafeDiscardStringContext "${config.system.build.toplevel}"}"
+    "nixos=${word (config.system.nixos.label or config.system.nixos.version or null)}"
+    "immich=${word (immich.package.version or null)}"
+    "exposure=${if exposure == null then "absent" else if exposure.enable then "on" else "off"}"
+    "lan=${word (exposure.lan or null)}"
+  ] ++ map (name: "setting:${name}=${hash settings.${name}}") (builtins.attrNames settings))'
+
+# `write_words FILE WORDS`: the evaluator's JSON string as one word a line.
+write_words() {
+  case $2 in
+    \"toplevel=*\") printf '%s\n' "$2" | tr -d '"' | tr ' ' '\n' >"$1" ;;
+    *) return 1 ;;
+  esac
+}
+
+# `describe_channel FILE CONFIGURATION`: FILE gets the words of a configuration on <nixpkgs>.
+describe_channel() {
+  described=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$2" --argstr configuration "$2" \
+    -E "{ configuration }: ($DESCRIBE) (import <nixpkgs/nixos> { configuration = /. + configuration; })" \
+    2>>"$REBUILD_LOG" </dev/null) || return 1
+  write_words "$1" "$described"
+}
+
+# `describe_flake FILE FUNCTION`: the words of the flake's system, after FUNCTION has been applied to it.
+describe_flake() {
+  described=$(nix --extra-experimental-features "nix-command flakes" eval --no-write-lock-file --json \
+    --apply "system: ($DESCRIBE) (($2) system)" "$FLAKE#nixosConfigurations.\"$HOST\"" 2>>"$REBUILD_LOG" </dev/null) || return 1
+  write_words "$1" "$described"
+}
+
+word_of() { sed -n "s/^$1=//p" "$2"; }
+
+# `look_at TEXT FILE`: FILE gets the words of a configuration.nix of this text. Nix reads ./x.nix beside the file, so that is
+# where the copy lies; its name is none that a configuration would import by a pattern.
+look_at() {
+  CANDIDATE=$(mktemp "${CONFIG%/*}/immich-exposure-look.XXXXXX" 2>/dev/null) ||
+    die "Nothing can be written to ${CONFIG%/*}; make that folder writable, or set module: yours, and run this again."
+  { cat "$1" && printf '\n%s\n' "$LOOK_MARK"; } >"$CANDIDATE"
+  look_status=0
+  describe_channel "$2" "$CANDIDATE" || look_status=$?
+  drop_candidate
+  return "$look_status"
+}
+
+drop_candidate() {
+  rm -f "${CANDIDATE:-}"
+  CANDIDATE=
+}
+
+drop_old_candidates() {
+  for old_candidate in "${CONFIG%/*}"/immich-exposure-look.??????; do
+    [ -f "$old_candidate" ] || continue
+    if [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
+  done
+}
+
+running_immich() {
+  sed -n 's/^ExecStart=[^ ]*-immich-\([0-9][0-9.]*\)\/.*/\1/p' "$CURRENT_SYSTEM/etc/systemd/system/immich-server.service" \
+    2>/dev/null | head -n 1
+}
+
+# `name_difference FILE` sets DIFFERENCE to what the configuration of these words has and the running system has not.
+name_difference() {
+  DIFFERENCE=
+  differs "NixOS" "$(cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null)" "$(word_of nixos "$1")"
+  differs "Immich" "$(running_immich)" "$(word_of immich "$1")"
+}
+
+differs() {
+  if [ -n "$2" ] && [ -n "$3" ] && [ "$3" != - ] && [ "$2" != "$3" ]; then
+    DIFFERENCE="${DIFFERENCE:+$DIFFERENCE and }$1 $3 instead of $2"
+  fi
+}
+
+runs() { [ "$(readlink -f "$CURRENT_SYSTEM")" = "$1" ]; }
+
+# `refuse_upgrade WHAT`: nothing may ride along unseen.
+refuse_upgrade() {
+  if [ "$ALLOW_UPGRADE" = yes ]; then
+    say "$1 also brings $DIFFERENCE, as allowUpgrade says"
+  else
+    die "$1 would also bring $DIFFERENCE; bring the server up to date yourself (\"sudo nixos-rebuild switch\") or set" \
+      "allowUpgrade: true, and run this again."
+  fi
+}
+
+compare_with_running() {
+  if runs "$(word_of toplevel "$2")"; then return 0; fi
+  name_difference "$2"
+  : "${DIFFERENCE:=another configuration than the running one}"
+  refuse_upgrade "$1"
+}
+
+# `other_settings BEFORE AFTER`: the names of Immich's settings that differ. Its host is ours to change, unless home access
+# is to stay as it is.
+other_settings() {
+  for settings_file; do
+    if [ "$(word_of lan "$2")" = keep ]; then
+      sed -n 's/^setting://p' "$settings_file"
+    else
+      sed -n -e '/^setting:host=/d' -e 's/^setting://p' "$settings_file"
+    fi | sort >"$settings_file.settings"
+  done
+  comm -3 "$1.settings" "$2.settings" | tr -d '\t' | cut -d = -f 1 | sort -u | tr '\n' ' '
+}
+
+# ---- configuration.nix
+
+replace_configuration() {
+  replace_temp=$(mktemp "${CONFIG%/*}/immich-exposure-new.XXXXXX" 2>/dev/null) ||
+    die "Nothing can be written to ${CONFIG%/*}; make that folder writable and run this again."
+  if ! cp -a "$CONFIG" "$replace_temp" || ! cat "$1" >"$replace_temp"; then
+    rm -f "$replace_temp"
+    die "$CONFIG could not be written; make room on its disk and run this again."
+  fi
+  # The user's own text comes back with the time it had.
+  case $1 in "$BEFORE" | "$AT_START") touch -r "$1" "$replace_temp" ;; *) ;; esac
+  mv -f "$replace_temp" "$CONFIG"
+}
+
+# Copies may hold whatever the user keeps in configuration.nix, so they are root's alone.
+keep_copy() {
+  cat "$1" >"$WORK/copy"
+  write_file 0600 "$2" <"$WORK/copy"
+  touch -r "$1" "$2"
+}
+
+imports() { [ "$(import_state "$CONFIG" "$1")" = active ]; }
+
+# `fits TEXT`: what configuration.nix would be with this text has our module switched on, and Immich is in it as it was. Else
+# FAULT says why not.
+fits() {
+  if ! look_at "$1" "$WORK/changed"; then
+    FAULT="it does not evaluate ($(grep -v '^ *$' "$REBUILD_LOG" | tail -n 1 | cut -c 1-300))"
+  elif [ "$(word_of exposure "$WORK/changed")" != on ]; then
+    FAULT="services.immich-exposure would not be enabled"
+  else
+    changed_settings=$(other_settings "$WORK/unchanged" "$WORK/changed")
+    [ -n "$changed_settings" ] || return 0
+    FAULT="it would change Immich's ${changed_settings% }"
+  fi
+  return 1
+}
+
+# ./lan-immich.nix and what the chapter puts in its place make way for us. What ./lan-immich.nix says of home access, and of
+# anything else, still counts: our folder imports it in turn. (With its whole path, for a copy of our folder as well.)
+swap_fits() {
+  if ! imports ./lan-immich.nix && ! imports ./expose-immich.nix; then return 1; fi
+  case ${CONFIG%/*} in
+    *[!A-Za-z0-9/._+-]*) ;;
+    *)
+      ! imports ./lan-immich.nix ||
+        printf '%s\n' "# Made by immich-exposure: what was imported in its place." "{ imports = [ ${CONFIG%/*}/lan-immich.nix ]; }" |
+        write_file 0644 "$FOLDER/home.nix"
+      ;;
+  esac
+  swap_import "$CONFIG" ./lan-immich.nix "$IMPORT" >"$WORK/half"
+  swap_import "$WORK/half" ./expose-immich.nix "$IMPORT" >"$WORK/after"
+  fits "$WORK/after" && return 0
+  say "The chapter's imports stay as they are in $CONFIG: without them $FAULT"
+  rm -f "$FOLDER/home.nix"
+  return 1
+}
+
+insert_fits() {
+  insert_import "$CONFIG" "$IMPORT" >"$WORK/after" ||
+    die "$CONFIG has no plain list \"imports = [ ... ];\" to add to; add $IMPORT to its imports yourself and run this again."
+  fits "$WORK/after" ||
+    die "With $IMPORT in its imports, $CONFIG cannot be used: $FAULT; correct that and run this again."
+}
+
+bring_in() {
+  if imports "$IMPORT"; then
+    say "$CONFIG imports $IMPORT already"
+    cat "$CONFIG" >"$WORK/after"
+    fits "$WORK/after" || die "$CONFIG imports $IMPORT, but $FAULT; correct that and run this again."
+    return 0
+  fi
+  swap_fits || insert_fits
+  say "Adding $IMPORT to the imports of $CONFIG"
+  keep_copy "$CONFIG" "$BEFORE"
+  keep_copy "$WORK/after" "$AFTER"
+  SWAPPED=yes
+  replace_configuration "$AFTER"
+}
+
+# `without_ours FILE`: configuration.nix as it was; what was edited since stays, and only our import is taken out again.
+without_ours() {
+  if [ -f "$BEFORE" ] && cmp -s "$CONFIG" "$AFTER"; then
+    cat "$BEFORE" >"$1"
+  elif [ -f "$FOLDER/home.nix" ]; then
+    swap_import "$CONFIG" "$IMPORT" ./lan-immich.nix >"$1"
+  elif [ -f "$BEFORE" ] && [ "$(import_state "$BEFORE" ./expose-immich.nix)" = active ] && ! imports ./expose-immich.nix; then
+    swap_import "$CONFIG" "$IMPORT" ./expose-immich.nix >"$1"
+  else
+    drop_import "$CONFIG" "$IMPORT" >"$1"
+  fi
+}
+
+bring_out() {
+  imports "$IMPORT" || return 0
+  if [ -f "$BEFORE" ] && cmp -s "$CONFIG" "$AFTER"; then
+    say "Putting $CONFIG back as it was"
+    replace_configuration "$BEFORE"
+  else
+    say "$CONFIG was edited since; only $IMPORT is taken out of its imports"
+    without_ours "$WORK/after"
+    replace_configuration "$WORK/after"
+  fi
+}
+
+# ---- Building and activating
+
+# `build OPTION...` of nixos-rebuild
+build() {
+  say "Building the configuration (the first time on a small machine this can take a while)"
+  mkdir "$WORK/build"
+  (cd "$WORK/build" && nixos-rebuild build "$@") >>"$REBUILD_LOG" 2>&1 </dev/null ||
+    fail_with_log "The configuration does not build; correct what Nix reports and run this again."
+  RESULT=$(readlink -f "$WORK/build/result")
+  [ -x "$RESULT/bin/switch-to-configuration" ] ||
+    fail_with_log "nixos-rebuild left no system to activate; run \"nixos-rebuild build $*\" on the server to see why."
+}
+
+build_channel() {
+  if [ "$CONFIG_DIR" = /etc/nixos ]; then build; else build -I "nixos-config=$CONFIG_DIR/configuration.nix"; fi
+}
+
+is_running() { runs "$1" && [ "$(readlink -f "$PROFILE")" = "$1" ]; }
+
+# `in_unit NAME COMMAND...`: away from the SSH connection, which the change may cut.
+in_unit() {
+  unit_name=$1
+  shift
+  systemd-run --quiet --wait --collect --service-type=exec --unit="immich-exposure-$unit_name-$$" --setenv=PATH="$PATH" \
+    --setenv=NIXOS_INSTALL_BOOTLOADER= --property=StandardOutput="append:$REBUILD_LOG" \
+    --property=StandardError="append:$REBUILD_LOG" "$@" </dev/null
+}
+
+failed_units() { systemctl --failed --plain --no-legend --full </dev/null | awk '{ print $1 }' | sort; }
+
+check_before_switch() {
+  "$RESULT/bin/switch-to-configuration" check >>"$REBUILD_LOG" 2>&1 </dev/null ||
+    fail_with_log "The checks before the switch failed, and nothing was changed; correct what they report and run this again."
+}
+
+activate_as_test() {
+  failed_units >"$WORK/failed-before"
+  say "Activating it as a test"
+  STARTED=yes
+  activate_status=0
+  in_unit rebuild "$RESULT/bin/switch-to-configuration" test || activate_status=$?
+  case $activate_status in
+    0) ;;
+    4)
+      # Also given for a unit that had failed long before; only new failures count.
+      failed_units >"$WORK/failed-after"
+      newly_failed=$(comm -13 "$WORK/failed-before" "$WORK/failed-after" | tr '\n' ' ')
+      [ -z "$newly_failed" ] ||
+        reject "these units failed in it: ${newly_failed% }"
+      # After a reload that failed the edge runs on with its old configuration, and all the looking would be at that.
+      case $(systemctl show --property=ReloadResult --value immich-edge </dev/null) in
+        '' | success) ;;
+        *) reject "immich-edge did not take over its new configuration (see \"journalctl -u immich-edge\")" ;;
+      esac
+      ;;
+    *) reject "its activation failed (exit status $activate_status)" ;;
+  esac
+}
+
+make_default() {
+  say "Making it the configuration that boots"
+  nix-env --profile "$PROFILE" --set "$RESULT" >>"$REBUILD_LOG" 2>&1 </dev/null ||
+    fail_with_log "The new generation could not be recorded in $PROFILE; make room on its disk and run this again."
+  switch_status=0
+  in_unit switch "$RESULT/bin/switch-to-configuration" switch || switch_status=$?
+  case $switch_status in
+    0 | 4) ;;
+    *) reject "the switch failed (exit status $switch_status)" ;;
+  esac
+}
+
+# ---- The way back
+
+# The same few lines serve the timer and a failure seen by this script. Without a configuration.nix of ours, CONFIGURATION
+# is "-".
+arm_rollback() {
+  cat >"$WORK/rollback" <<'END'
+# sh rollback.sh COPY CONFIGURATION PROFILE LINK SYSTEM: bring back configuration.nix, the generation that boots, the system.
+if [ "$2" != - ] && ! cmp -s "$1" "$2"; then
+  new=$(mktemp "${2%/*}/immich-exposure-new.XXXXXX")
+  if cp -a "$2" "$new" && cat "$1" >"$new" && touch -r "$1" "$new"; then mv -f "$new" "$2"; else rm -f "$new"; fi
+fi
+action=test
+if [ "$(readlink "$3")" != "$4" ]; then
+  generation=${4#system-}
+  nix-env --profile "$3" --switch-generation "${generation%-link}"
+  action=switch
+fi
+exec "$5/bin/switch-to-configuration" "$action"
+END
+  write_file 0600 "$ROLLBACK" <"$WORK/rollback"
+  OLD_LINK=$(readlink "$PROFILE") ||
+    fail_with_log "$PROFILE is not a link to a generation, so nothing could bring it back; run \"nixos-rebuild boot\" once."
+  OLD_SYSTEM=$(readlink -f "$CURRENT_SYSTEM")
+  disarm_rollback
+  systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active="$ROLLBACK_SECONDS" --service-type=oneshot \
+    --setenv=PATH="$PATH" sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" </dev/null >>"$REBUILD_LOG" 2>&1 ||
+    fail_with_log "The roll-back timer could not be set, so nothing was changed; look at \"systemctl --failed\"."
+}
+
+# A run that was killed has left its change half-way, its timer armed and its files in STATE. This run would put its own
+# files in their place, and the configuration that nobody looked at would stay: so first everything goes back.
+finish_rollback() {
+  rollback_is_pending || return 0
+  say "An earlier run was killed in its midst; going back to where it began"
+  systemctl start immich-exposure-rollback.service </dev/null ||
+    say "The way back reported problems; see \"journalctl -u immich-exposure-rollback\""
+  disarm_rollback
+}
+
+# Armed, or on its way already: then starting it only waits for its end.
+rollback_is_pending() {
+  active immich-exposure-rollback.timer ||
+    [ "$(systemctl is-active immich-exposure-rollback.service </dev/null)" = activating ]
+}
+
+disarm_rollback() {
+  systemctl stop immich-exposure-rollback.timer >/dev/null 2>&1 </dev/null || :
+}
+
+roll_back() {
+  drop_candidate
+  if [ "$STARTED" = yes ]; then
+    say "Going back to the generation from before"
+    in_unit rollback sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" ||
+      say "The way back reported problems; see $REBUILD_LOG"
+    disarm_rollback
+    (UNDO=: sync_home) || :
+  fi
+  if [ "$CONFIG" != - ]; then
+    cmp -s "$AT_START" "$CONFIG" || replace_configuration "$AT_START"
+    if [ "$SWAPPED" = yes ]; then rm -f "$BEFORE" "$AFTER"; fi
+    imports "$IMPORT" || rm -f "$FOLDER/home.nix"
+  fi
+  rm -f "$AT_START" "$ROLLBACK"
+}
+
+# ---- Looking at the result, from the server itself
+
+# Asked where the settings say, and where the module in the running system looks for it.
+immich_is_there() {
+  immich_place "$IMMICH_ADDRESS" "$IMMICH_PORT" >/dev/null || immich_is_behind
+}
+
+immich_is_behind() {
+  behind=$(module_word immich)
+  [ -n "$behind" ] && immich_answers "$behind"
+}
+
+# An Immich that does not run before a change, say because its drive is locked, need not run after it.
+note_whether_it_answers() {
+  ANSWERED=no
+  if "$@"; then ANSWERED=yes; fi
+}
+
+# `edge PATH [OPTION...]` prints the status the edge answers with, 000 for none; the body is in WORK/body. What it serves must
+# be the certificate in STATE/tls, so that file is all curl trusts.
+edge() {
+  edge_path=$1
+  shift
+  : >"$WORK/body"
+  curl --silent --noproxy '*' --max-time 10 --cacert "$STATE/tls/server.crt" --resolve "$DOMAIN:$PROXY_PORT:127.0.0.1" \
+    --output "$WORK/body" --write-out '%{http_code}' "$@" "https://$DOMAIN:$PROXY_PORT$edge_path" </dev/null || :
+}
+
+edge_allows() {
+  case $(edge "$1" --haproxy-protocol):$ANSWERED in
+    200:*) ;;
+    # It let the request through, and there was nobody behind it.
+    502:no | 503:no | 504:no) ;;
+    *) return 1 ;;
+  esac
+}
+
+# With "strangers": "drop" the edge refuses by hanging up.
+edge_drops() { grep -qx 'IMMICH_EXPOSURE_STRANGERS="\{0,1\}drop"\{0,1\}' "$STATE/settings/edge.env" 2>/dev/null; }
+
+edge_refuses() {
+  edge_status=$(edge "$1" --haproxy-protocol)
+  if edge_drops; then
+    [ "$edge_status" = 000 ]
+  else
+    [ "$edge_status" = 403 ] && grep -q '"status":403' "$WORK/body"
+  fi
+}
+
+UNITS="immich-edge immich-bans"
+
+need_active() {
+  for service in $UNITS; do
+    active "$service" ||
+      reject "$service does not run (see \"journalctl -u $service\")"
+  done
+}
+
+# They start by themselves only at boot and with a new system; their files may have come later.
+start_units() {
+  for service in $UNITS; do
+    active "$service" || systemctl start "$service" >/dev/null 2>&1 </dev/null || :
+  done
+}
+
+check_edge() {
+  say "Looking at the edge from the server itself"
+  start_units
+  # A restart can succeed and the service end a moment later, so it is asked again at the end.
+  need_active
+  if [ "$ANSWERED" = yes ]; then
+    wait_for 180 immich_is_there ||
+      reject "Immich does not answer any more on port $IMMICH_PORT"
+  else
+    say "Immich does not answer, as before; the funnel opens once it does"
+  fi
+  refusal="answer 403"
+  ! edge_drops || refusal="hang up"
+  # First that it answers at all: silence is then a refusal.
+  wait_for 20 edge_allows /api/server/config ||
+    reject "/api/server/config does not pass the edge"
+  for refused in / /api/users/me; do
+    wait_for 20 edge_refuses "$refused" ||
+      reject "the edge does not $refusal for $refused without a certificate"
+  done
+  [ "$(edge /)" = 000 ] ||
+    reject "the edge talks to connections without a PROXY header"
+  sleep 2
+  need_active
+}
+
+# `home_places IMMICH HOME`: where Immich may answer once nothing stands before it any more.
+immich_is_home() {
+  home_port=${IMMICH##*:}
+  for place in "$IMMICH" "127.0.0.1:$home_port" "[::1]:$home_port" $(immich_places "$HOME_HOST" "$home_port"); do
+    if immich_answers "$place"; then return 0; fi
+  done
+  return 1
+}
+
+check_home() {
+  if [ "$ANSWERED" = no ]; then
+    say "Immich did not answer before, so nobody waits for it now"
+    return 0
+  fi
+  wait_for 180 immich_is_home ||
+    reject "Immich does not answer any more on port ${IMMICH##*:}"
+}
+
+# ---- The verbs
+
+need_nixos() {
+  [ -e "$ROOT/etc/NIXOS" ] || die "This server does not run NixOS; set host to the NixOS machine that runs Immich."
+}
+
+begin() {
+  make_state
+  finish_rollback
+  : >"$WORK/empty"
+  write_file 0600 "$REBUILD_LOG" <"$WORK/empty"
+  CONFIG=- SWAPPED=no STARTED=no CANDIDATE=''
+  UNDO=roll_back
+}
+
+begin_with_configuration() {
+  need_nixos
+  [ -f "$CONFIG_DIR/configuration.nix" ] ||
+    die "There is no $CONFIG_DIR/configuration.nix; set configDir to the folder that holds it."
+  begin
+  FOLDER=$(configuration_folder "$CONFIG_DIR")/immich-exposure
+  keep_copy "$(readlink -f "$CONFIG_DIR/configuration.nix")" "$AT_START"
+  CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
+  drop_old_candidates
+}
+
+need_domain() {
+  DOMAIN=$(recorded_domain)
+  [ -n "$DOMAIN" ] || die "There is no name in $DOMAIN_FILE yet; get the server's certificate first."
+}
+
+# With a flake.nix there, nixos-rebuild would build that and never read configuration.nix.
+need_channel() {
+  for channel_folder in "$CONFIG_DIR" "${FOLDER%/*}" "$ROOT/etc/nixos"; do
+    [ ! -e "$channel_folder/flake.nix" ] ||
+      die "This system comes from the flake in $channel_folder, so $CONFIG is not what it is built from; import the module in" \
+        "that flake, set flake: \"$channel_folder#$(uname -n)\" and run this again."
+  done
+}
+
+# `change CHECK BUILD...`: to a generation that passed CHECK.
+change() {
+  change_check=$1
+  shift
+  "$@"
+  if is_running "$RESULT"; then
+    say "This configuration is active already"
+    "$change_check"
+  else
+    check_before_switch
+    arm_rollback
+    # Immich is about to take back the addresses that our sockets hold for it.
+    [ "$change_check" != check_home ] || stop_home
+    activate_as_test
+    "$change_check"
+    make_default
+    disarm_rollback
+  fi
+  UNDO=:
+  rm -f "$AT_START" "$ROLLBACK"
+  print_generation
+}
+
+stop_home() { systemctl stop 'immich-exposure-lan@*.socket' 'immich-exposure-lan@*.service' >/dev/null 2>&1 </dev/null || :; }
+
+print_generation() {
+  generation=$(readlink "$PROFILE") || generation=
+  generation=${generation#system-}
+  generation=${generation%-link}
+  case $generation in '' | *[!0-9]*) generation=null ;; *) ;; esac
+  printf '{"generation":%s}\n' "$generation"
+}
+
+# The configuration without what this run changes in it, to be held against the running system.
+describe_unchanged() {
+  if ! imports "$IMPORT"; then
+    describe_channel "$WORK/unchanged" "$CONFIG"
+  elif [ -z "$(module_word digest)" ]; then
+    # An earlier run was cut off before it was active.
+    without_ours "$WORK/without"
+    look_at "$WORK/without" "$WORK/unchanged"
+  elif is_ours "$MODULE_BEFORE"; then
+    swap_import "$CONFIG" "$IMPORT" "$MODULE_BEFORE" >"$WORK/with-before"
+    look_at "$WORK/with-before" "$WORK/unchanged"
+  else
+    describe_channel "$WORK/unchanged" "$CONFIG"
+  fi
+}
+
+# What was evaluated needs no building when it runs already.
+use_or_build() {
+  RESULT=$(word_of toplevel "$WORK/changed")
+  is_running "$RESULT" || "$@"
+}
+
+managed() {
+  begin_with_configuration
+  need_channel
+  is_ours "$FOLDER" || die "The files of the module are not in $FOLDER; install them first."
+  need_domain
+  note_whether_it_answers immich_is_there
+  say "Evaluating the configuration as it is, and as it would be"
+  describe_unchanged ||
+    fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
+  compare_with_running "The rebuild" "$WORK/unchanged"
+  bring_in
+  change check_edge use_or_build build_channel
+  rm -rf "$MODULE_BEFORE"
+}
+
+restore() {
+  CONFIG=$(configuration_folder "$CONFIG_DIR")/configuration.nix
+  [ ! -f "$CONFIG_DIR/configuration.nix" ] || CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
+  # shellcheck disable=SC2046
+  if is_ours "$STATE" || imports "$IMPORT"; then close_funnel $(recorded_ports); fi
+  if [ ! -f "$BEFORE" ] && ! imports "$IMPORT"; then
+    say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
+    return 0
+  fi
+  begin_with_configuration
+  IMMICH=$(module_word immich)
+  IMMICH=${IMMICH:-127.0.0.1:2283}
+  HOME_HOST=$(module_word home)
+  case $HOME_HOST in '' | null | 0.0.0.0 | :: | localhost | *[!0-9A-Za-z:.-]*) HOME_HOST=- ;; *) ;; esac
+  note_whether_it_answers immich_answers "$IMMICH"
+  bring_out
+  change check_home build_home
+  rm -f "$BEFORE" "$AFTER" "$LAN" "$FOLDER/home.nix"
+  rm -rf "$MODULE_BEFORE"
+}
+
+# The way home is never refused; but what else it brings is said.
+build_home() {
+  build_channel
+  DIFFERENCE=
+  differs "NixOS" "$(cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null)" "$(cat "$RESULT/nixos-version" 2>/dev/null)"
+  [ -z "$DIFFERENCE" ] || say "This also brings $DIFFERENCE"
+}
+
+# The whole system is the owner's; what would ride along is what it has without our module, as far as that can be told:
+# a running system that has the module already only tells its versions.
+compare_flake() {
+  if runs "$(word_of toplevel "$WORK/changed")"; then return 0; fi
+  if [ -n "$(module_word digest)" ]; then
+    name_difference "$WORK/changed"
+    [ -z "$DIFFERENCE" ] || refuse_upgrade "The rebuild of $FLAKE#$HOST"
+    return 0
+  fi
+  describe_flake "$WORK/unchanged" 'system: system.extendModules { modules = [
+      { services.immich-exposure.enable = { _type = "override"; priority = 0; content = false; }; } ]; }' ||
+    fail_with_log "$FLAKE#$HOST does not evaluate without the module; correct what Nix reports and run this again."
+  compare_with_running "The rebuild of $FLAKE#$HOST" "$WORK/unchanged"
+  changed_settings=$(other_settings "$WORK/unchanged" "$WORK/changed")
+  [ -z "$changed_settings" ] ||
+    die "With the module in it, $FLAKE#$HOST changes Immich's ${changed_settings% }; correct that and run this again."
+}
+
+flake() {
+  need_nixos
+  [ -e "$FLAKE_DIR/flake.nix" ] || die "There is no $FLAKE_DIR/flake.nix; set flake to DIR#HOST of the server's own flake."
+  begin
+  need_domain
+  # In a git checkout Nix sees what git knows of, and so would the owner's own rebuild; elsewhere all that is there.
+  FLAKE=path:$FLAKE_DIR
+  if in_git "$FLAKE_DIR"; then FLAKE=$FLAKE_DIR; fi
+  note_whether_it_answers immich_is_there
+  say "Evaluating $FLAKE#$HOST as it is, and without the module"
+  describe_flake "$WORK/changed" 'system: system' ||
+    fail_with_log "$FLAKE#$HOST does not evaluate (is $HOST one of its nixosConfigurations?); correct what Nix reports."
+  [ "$(word_of exposure "$WORK/changed")" = on ] ||
+    die "$FLAKE#$HOST does not have services.immich-exposure.enable = true; import the module there (\"make module\" exports" \
+      "it), commit it where git is used, and run this again."
+  compare_flake
+  change check_edge use_or_build build --flake "$FLAKE#$HOST"
+}
+
+yours() {
+  [ -n "$(module_word digest)" ] ||
+    die "The running system does not have services.immich-exposure; import the module, enable it and rebuild, then run this" \
+      "again."
+  make_state
+  need_domain
+  STARTED=no
+  note_whether_it_answers immich_is_there
+  check_edge
+  print_generation
+}
+
+leave_alone() {
+  if is_ours "$STATE"; then
+    # shellcheck disable=SC2046
+    close_funnel $(recorded_ports)
+  fi
+  for service in $UNITS; do systemctl stop "$service" >/dev/null 2>&1 </dev/null || :; done
+  rm -f "$LAN"
+  sync_home
+}
+
+# `take_arguments PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT [ALLOW_UPGRADE]`
+take_arguments() {
+  PROXY_PORT=${1:-} IMMICH_ADDRESS=${2:-} IMMICH_PORT=${3:-} ALLOW_UPGRADE=${4:-no}
+  port proxyPort "$PROXY_PORT"
+  check_address "$IMMICH_ADDRESS"
+  port "immich.port" "$IMMICH_PORT"
+  case $ALLOW_UPGRADE in
+    yes | no) ;;
+    *) die "ALLOW_UPGRADE is yes or no, not \"$ALLOW_UPGRADE\"; correct it and run this again." ;;
+  esac
+}
+
+need_root
+verb=${1:-}
+[ $# = 0 ] || shift
+case $verb:${1:-} in
+  managed:/*)
+    CONFIG_DIR=$1
+    shift
+    take_arguments "$@"
+    ;;
+  restore:/*) CONFIG_DIR=$1 ;;
+  flake:/*)
+    FLAKE_DIR=$1 HOST=${2:-}
+    case $HOST in
+      '' | *[!A-Za-z0-9._-]*) die "A host of a flake is a plain name, not \"$HOST\"; set flake to DIR#HOST." ;;
+      *) ;;
+    esac
+    shift 2
+    take_arguments "$@"
+    ;;
+  yours:*) take_arguments "$@" ;;
+  leave:) verb=leave_alone ;;
+  *)
+    die "module.sh takes \"managed CONFIG_DIR ...\", \"flake DIR HOST ...\", \"yours ...\", \"restore CONFIG_DIR\" or \"leave\"," \
+      "folders as absolute paths; correct the arguments."
+    ;;
+esac
+lock
+"$verb"

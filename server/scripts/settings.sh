@@ -1,0 +1,82 @@
+# shellcheck shell=sh
+# Runs after lib.sh and, for install, after a function payload() that calls `put MODE NAME <<'END'` for each file.
+# The settings that need no rebuild: edge.env for the edge, bans.conf for fail2ban.
+#
+#   install   they are the payload's; what runs has taken them over, or all is as it was and this fails
+#   remove    there are no settings
+
+SETTINGS=$STATE/settings
+# Each stands while what runs has not yet taken over its file, so that an interrupted run is finished by the next.
+EDGE_UNLOADED=$SETTINGS/.edge.unloaded
+BANS_UNLOADED=$SETTINGS/.bans.unloaded
+
+put() {
+  case $2 in
+    edge.env | bans.conf) ;;
+    *) die "The payload may hold edge.env and bans.conf, not \"$2\"; remove the other file from it." ;;
+  esac
+  cat >"$WORK/$2"
+  chmod "$1" "$WORK/$2"
+}
+
+check_payload() {
+  { [ -s "$WORK/edge.env" ] && [ -s "$WORK/bans.conf" ]; } ||
+    die "The payload lacks edge.env or bans.conf; send both."
+  ! grep -qvx -e 'IMMICH_EXPOSURE_[A-Z0-9_]*=.*' -e '#.*' -e '' "$WORK/edge.env" ||
+    die "edge.env holds a line that is not IMMICH_EXPOSURE_NAME=VALUE; correct it and run this again."
+  grep -qx '\[DEFAULT\]' "$WORK/bans.conf" ||
+    die "bans.conf holds no section [DEFAULT]; correct it and run this again."
+}
+
+put_back() {
+  for name in edge.env bans.conf; do
+    if [ -f "$WORK/before-$name" ]; then cp -p "$WORK/before-$name" "$SETTINGS/$name"; else rm -f "$SETTINGS/$name"; fi
+  done
+  # The edge keeps what it had when it refuses; fail2ban is told again.
+  if [ -e "$BANS_UNLOADED" ] && active immich-bans; then
+    systemctl reload-or-restart immich-bans >/dev/null 2>&1 </dev/null || say "immich-bans did not take back its settings"
+  fi
+  rm -f "$EDGE_UNLOADED" "$BANS_UNLOADED"
+}
+
+# `place NAME UNLOADED`
+place() {
+  cmp -s "$WORK/$1" "$SETTINGS/$1" || : >"$2"
+  place_mode=$(stat -c 0%a "$WORK/$1")
+  write_file "$place_mode" "$SETTINGS/$1" <"$WORK/$1"
+}
+
+reload_bans() {
+  active immich-bans || return 0
+  systemctl reload-or-restart immich-bans </dev/null ||
+    die "fail2ban refused its settings, and they are as before; see why with \"journalctl -u immich-bans\" and run this again."
+}
+
+install_settings() {
+  payload
+  check_payload
+  make_state
+  for name in edge.env bans.conf; do
+    if [ -f "$SETTINGS/$name" ]; then cp -p "$SETTINGS/$name" "$WORK/before-$name"; fi
+  done
+  UNDO=put_back
+  place edge.env "$EDGE_UNLOADED"
+  place bans.conf "$BANS_UNLOADED"
+  if [ -e "$EDGE_UNLOADED" ]; then
+    say "The settings of the edge changed"
+    reload_edge
+  fi
+  if [ -e "$BANS_UNLOADED" ]; then
+    say "The settings of the bans changed"
+    reload_bans
+  fi
+  rm -f "$EDGE_UNLOADED" "$BANS_UNLOADED"
+}
+
+need_root
+lock
+case ${1:-} in
+  install) install_settings ;;
+  remove) ! is_ours "$STATE" || rm -rf "$SETTINGS" ;;
+  *) die "settings.sh knows the verbs install and remove, not \"${1:-}\"; use one of them." ;;
+esac
