@@ -51,12 +51,12 @@ define pulumi-on-path
 environment=$$($(VENV)/python -m toolchain env) && eval "$$environment"
 endef
 
-# pulumi COMMAND, and what to do for a stack that the backend does not know: `init` makes it, `select` says so. The program
-# itself checks the config and tells every problem at once; the engine's own check would stop at the first.
+# pulumi COMMAND, and whether to make a stack that the backend does not know. The program itself checks the config and tells
+# every problem at once; the engine's own check would stop at the first.
 define pulumi
 $(pulumi-on-path) && \
 $(if $(filter lab,$(STACK)),$(lab-with-its-state) &&) \
-{ pulumi stack select $(STACK) >/dev/null 2>&1 || pulumi stack $(2) $(STACK); } && \
+pulumi stack select $(2) $(STACK) && \
 pulumi $(1) --stack $(STACK)
 endef
 
@@ -97,13 +97,13 @@ a-folder:
 	@touch $@
 
 up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else named)
-	@$(call pulumi,up --skip-config-validation $(ARGS),init)
+	@$(call pulumi,up --skip-config-validation $(ARGS),--create)
 
 preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
-	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),init)
+	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),--create)
 
 destroy: a-stack $(READY) ## close the funnel and take everything of ours off the server
-	@$(call pulumi,destroy $(ARGS),select)
+	@$(call pulumi,destroy $(ARGS))
 
 handover: a-device a-stack .venv/ready ## give a device its bundle, once, over the local network: DEVICE=phone PORT=8765
 	@$(pulumi-on-path) && \
