@@ -8,6 +8,18 @@ let
   files = import ./bans-files.nix { inherit lib pkgs; };
   scripts = import ./scripts.nix { inherit config pkgs; };
   prepare = scripts.program { name = "immich-exposure-prepare"; file = "state.sh"; };
+
+  # fail2ban does not start without its log, which the edge makes when it starts for the first time. As the edge itself: root
+  # writes nothing into a folder of somebody else's.
+  log = pkgs.writeShellApplication {
+    name = "immich-bans-log";
+    runtimeInputs = [ pkgs.coreutils pkgs.util-linux ];
+    text = ''
+      install -d -m 0750 -o ${names.edge} -g ${names.edge} ${dirOf names.accessLog}
+      umask 027
+      setpriv --reuid=${names.edge} --regid=${names.edge} --clear-groups touch ${names.accessLog}
+    '';
+  };
 in
 {
   config = lib.mkIf cfg.enable {
@@ -31,7 +43,7 @@ in
         # To read the log; the edge's key is the same group's, and none of its business.
         SupplementaryGroups = [ names.edge ];
         InaccessiblePaths = [ "-${names.state}/tls" ];
-        ExecStartPre = [ "+${lib.getExe prepare} prepare" ];
+        ExecStartPre = [ "+${lib.getExe prepare} prepare" "+${lib.getExe log}" ];
         ExecStart = [ "${files.server} -xf start" ];
         ExecReload = [ "${lib.getExe files.client} reload" ];
         Restart = "on-failure";
