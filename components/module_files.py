@@ -92,7 +92,13 @@ def default_nix(immich: Immich, lan: Lan, edge: Edge | None = None) -> str:
         ]
     head = "{\n" if edge is None else "{ lib, pkgs, ... }:\n\n{\n"
     body = "".join(f"    {option}\n" for option in options)
-    return f"{MADE_BY}\n{head}  imports = [ ./nix ];\n\n  services.immich-exposure = {{\n{body}  }};\n}}\n"
+    return f"{MADE_BY}\n{head}{_IMPORTS}\n  services.immich-exposure = {{\n{body}  }};\n}}\n"
+
+
+_IMPORTS = """\
+  # home.nix is written on the server: what was imported in our place, such as ./lan-immich.nix, still counts.
+  imports = [ ./nix ] ++ (if builtins.pathExists ./home.nix then [ ./home.nix ] else [ ]);
+"""
 
 
 def managed_files(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:

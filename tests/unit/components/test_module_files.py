@@ -68,7 +68,8 @@ def test_the_digest_follows_texts_and_places(change: PayloadFile) -> None:
 def test_a_managed_module_is_switched_on_with_the_options_of_the_stack() -> None:
     text = default_nix(NATIVE, Lan.CLOSE)
     assert text.startswith(f"{MADE_BY}\n")
-    assert "imports = [ ./nix ];" in text
+    assert "imports = [ ./nix ]" in text
+    assert "then [ ./home.nix ]" in text, "what our import was swapped for must go on counting"
     assert "enable = true;" in text and 'lan = "close";' in text and "immich.managed = true;" in text
     assert "immich.address" not in text and "immich.port" not in text
     elsewhere = default_nix(PODMAN, Lan.KEEP)
