@@ -15,8 +15,8 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 
 from components.certificate_authority import KeystoreLocation, keystore_of
 from components.chapter_bans import BAN_LIST, bans_in
-from components.client_certificate import ClientCertificate
 from components.config_adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceConfig
+from components.device_enrolment import EnrollableCertificate
 from components.options import child_of
 from components.refusal import Refusal, told_plainly
 from components.remote_script import PayloadFile, Server, remote_script, script_text
@@ -198,6 +198,13 @@ class Adoption(pulumi.ComponentResource):
     Nothing is ever deleted: what was taken over is the keystore's from then on.
     """
 
+    certificates: dict[str, AdoptedCertificate]
+    """What each device shows when it connects, by name."""
+    files: pulumi.Output[dict[str, str]]
+    """The SHA-256 of each file that was taken over, by its place."""
+    bans: pulumi.Output[list[str]]
+    """Who was banned by hand, as names of files."""
+
     def __init__(
         self,
         name: str,
@@ -205,47 +212,52 @@ class Adoption(pulumi.ComponentResource):
         server: Server,
         keystore: KeystoreLocation,
         adopt: AdoptConfig,
+        ca_passphrase: pulumi.Output[str] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Adoption", name, {}, opts)
-        self._taken = _AdoptionInKeystore(
+        taken = _AdoptionInKeystore(
             f"{name}-keystore",
-            {**server_props(server), **keystore.props(), **adopt_props(adopt)},
+            {
+                **server_props(server),
+                **keystore.props(),
+                **adopt_props(adopt),
+                "caKeyPassphrase": ca_passphrase,
+            },
             child_of(self, opts),
         )
-        self.files = self._taken.files
-        self.bans = self._taken.bans
-        self.register_outputs({"authority": self._taken.authority})
+        self.certificates = {each.name: _adopted_certificate(taken, each.name) for each in adopt.devices}
+        self.files = taken.files
+        self.bans = taken.bans
+        self.register_outputs({"authority": taken.authority})
 
-    def certificate(self, device: str) -> AdoptedCertificate:
-        """Return the certificate of one of the devices."""
-        of_device = self._taken.adopted.apply(lambda adopted: adopted[device])
-        none = pulumi.Output.from_input("")
-        return AdoptedCertificate(of_device["fingerprint"], of_device["notAfter"], none, none)
 
-    def beside(self, device: str, certificate: ClientCertificate) -> AdoptedCertificate:
-        """Return a new certificate of a device that was taken over: both count while both are named.
+def _adopted_certificate(taken: _AdoptionInKeystore, device: str) -> AdoptedCertificate:
+    of_device = taken.adopted.apply(lambda adopted: adopted[device])
+    none = pulumi.Output.from_input("")
+    return AdoptedCertificate(of_device["fingerprint"], of_device["notAfter"], none, none)
 
-        After a renewal of the new one, years later, it is the renewed one that counts beside.
-        """
-        old = self.certificate(device)
-        renewed = certificate.previous_fingerprint
-        return AdoptedCertificate(
-            certificate.fingerprint,
-            certificate.not_after,
-            pulumi.Output.all(renewed, old.fingerprint).apply(lambda both: both[0] or both[1]),
-            pulumi.Output.all(renewed, certificate.previous_until, old.not_after).apply(
-                lambda all_three: all_three[1] if all_three[0] else all_three[2]
-            ),
-        )
+
+def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertificate:
+    """Return the new certificate of a device that was taken over, with the old one counting as well.
+
+    When the new one is renewed, years later, the one before the renewal takes the old one's place.
+    """
+    return AdoptedCertificate(
+        new.fingerprint,
+        new.not_after,
+        pulumi.Output.all(new.previous_fingerprint, old.fingerprint).apply(lambda both: both[0] or both[1]),
+        pulumi.Output.all(new.previous_fingerprint, new.previous_until, old.not_after).apply(
+            lambda values: values[1] if values[0] else values[2]
+        ),
+    )
 
 
 def adopt_props(adopt: AdoptConfig) -> dict[str, pulumi.Input[Any]]:
-    """Return the properties that ``take_over`` reads; the passphrase is secret."""
+    """Return what is to be taken over as properties."""
     return {
         "caCertificate": adopt.ca_certificate,
         "caKey": adopt.ca_key,
-        "caKeyPassphrase": adopt.ca_key_passphrase,
         "devices": [_device_props(each) for each in adopt.devices],
     }
 

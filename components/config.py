@@ -16,6 +16,7 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from components import stack_file, surface_table
+from components.config_adopt import AdoptConfig, check_names, check_opener, read_adopt, read_opener
 from components.config_checks import (
     address_problem,
     config_dir_problem,
@@ -62,7 +63,7 @@ STRANGERS = ("refuse", "drop")
 GRACE_DAYS = 14
 """For how long the old certificate of a renewed device counts, unless the config says otherwise."""
 
-SECRETS = ("keystorePassphrase", "sudoPassword")
+SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase")
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."
@@ -171,6 +172,8 @@ class ExposureConfig:
     proxy_port: int
     funnel_port: int
     devices: tuple[DeviceConfig, ...]
+    adopt: AdoptConfig | None
+    adopt_ca_passphrase: pulumi.Output[str] | None
     ca: AuthorityConfig
     client_validity_days: int
     key_type: KeyType
@@ -240,6 +243,8 @@ def load(
     config = _read(top, stack, project_dir, now or datetime.now(UTC))
     _check_passphrase(top, secret_keys)
     _check_sudo_password(top, secret_keys, config)
+    check_opener(top, secret_keys)
+    check_names(top, config.adopt, [device.name for device in config.devices])
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()
@@ -255,6 +260,7 @@ _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
         "edgeBuild", "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
+        "adoptCaPassphrase",
     }
 )  # fmt: skip
 
@@ -301,6 +307,8 @@ def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> Exposur
         proxy_port=top.integer("proxyPort", default=8443, least=UNPRIVILEGED_PORT, most=65535),
         funnel_port=_funnel_port(top),
         devices=_devices(top),
+        adopt=read_adopt(top, project_dir),
+        adopt_ca_passphrase=read_opener(top),
         ca=_authority(top),
         client_validity_days=top.integer("clientValidityDays", default=3650, least=1, most=DAYS_LIMIT),
         key_type=KeyType(top.choice("keyType", choices=list(KeyType), default=KeyType.ECDSA_P256)),

@@ -22,9 +22,7 @@ OPENER = "adoptCaPassphrase"
 ON_THE_SERVER = "server:"
 """How a place begins that is a path on the server."""
 
-_EXAMPLE = (
-    "{caCertificate: server:/var/lib/certs/ca-cert.pem, caKey: server:/mnt/immich_drive/secrets/ca-key.pem}"
-)
+_EXAMPLE = "{caCertificate: server:/var/lib/certs/ca-cert.pem, caKey: server:/var/lib/certs/ca-key.pem}"
 _DEVICES_EXAMPLE = "[{name: phone-anna, certificate: phone-anna.crt}]"
 
 
@@ -42,20 +40,22 @@ class AdoptedDeviceConfig:
 class AdoptConfig:
     """An authority that was made by hand, and the devices that it has certified.
 
-    A place is a path on this machine, or one on the server after `server:`. `ca_key_passphrase` is None where
-    the key is not encrypted.
+    A place is a path on this machine, or one on the server after `server:`.
     """
 
     ca_certificate: str
     ca_key: str
-    ca_key_passphrase: pulumi.Output[str] | None
     devices: tuple[AdoptedDeviceConfig, ...]
 
 
-def read_adopt(top: Section, project_dir: Path, secret_keys: Collection[str]) -> AdoptConfig | None:
-    """Read `adopt` and the passphrase beside it; None when nothing is to be taken over."""
-    passphrase = _passphrase(top, secret_keys)
-    if top.value("adopt") is None:
+def is_adopting(top: Section) -> bool:
+    """Tell whether something is to be taken over."""
+    return top.value("adopt") not in (None, {})
+
+
+def read_adopt(top: Section, project_dir: Path) -> AdoptConfig | None:
+    """Read `adopt`; None when nothing is to be taken over."""
+    if not is_adopting(top):
         return None
     section = top.section("adopt", example=_EXAMPLE)
     adopt = AdoptConfig(
@@ -71,27 +71,32 @@ def read_adopt(top: Section, project_dir: Path, secret_keys: Collection[str]) ->
             missing="the authority's key certifies new devices from now on",
             check=place_problem,
         ),
-        ca_key_passphrase=passphrase,
         devices=_devices(section, project_dir),
     )
     section.refuse_unknown()
     return adopt
 
 
-def _passphrase(top: Section, secret_keys: Collection[str]) -> pulumi.Output[str] | None:
+def read_opener(top: Section) -> pulumi.Output[str] | None:
+    """Read what opens the authority's key; None where that is not encrypted."""
+    value = top.value(OPENER)
+    return None if value is None else pulumi.Output.secret(str(value))
+
+
+def check_opener(top: Section, secret_keys: Collection[str]) -> None:
+    """Look at what opens the key in plain text, which no message may hold."""
     value = top.value(OPENER)
     if value is None:
-        return None
+        return
     if not isinstance(value, str):
         reason = "must be text; put it in quotes"
     elif OPENER not in secret_keys:
         reason = "must be stored encrypted, and it stands in the stack file in plain text"
-    elif top.value("adopt") is None:
+    elif not is_adopting(top):
         reason = "opens the key that adopt names, and adopt is not set; leave it out"
     else:
-        return pulumi.Output.secret(value)
+        return
     top.problems.add(OPENER, value, reason, f"`pulumi config set --secret {OPENER}`")
-    return None
 
 
 def place_problem(text: str) -> str | None:
@@ -183,10 +188,13 @@ def _refuse_twin(section: Section, device: AdoptedDeviceConfig, others: list[Ado
             )
 
 
-def names_problem(name: str, others: Collection[str]) -> str | None:
-    """Say what is wrong with the name beside those of `devices`: the very same means one device."""
-    clash = next((each for each in others if each != name and each.lower() == name.lower()), None)
-    return None if clash is None else f"differs from the device {clash!r} in case alone"
+def check_names(top: Section, adopt: AdoptConfig | None, devices: Collection[str]) -> None:
+    """Refuse a name that is nearly one of `devices`; the very same is that device, with two certificates."""
+    for index, device in enumerate(adopt.devices if adopt else ()):
+        clash = next((each for each in devices if each.lower() == device.name.lower()), device.name)
+        if clash != device.name:
+            reason = f"differs from the device {clash!r} in case alone; write both alike when they are one"
+            top.problems.add(f"adopt.devices[{index}].name", device.name, reason, f"`name: {clash}`")
 
 
 def _plain(fingerprint: str) -> str:

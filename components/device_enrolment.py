@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Protocol
 
 import pulumi
 
-from components.client_certificate import ClientCertificate
 from components.options import child_of
 from components.remote_script import Server, remote_script
+
+
+class EnrollableCertificate(Protocol):
+    """What is let in: a certificate, and the one of before while that counts as well; else empty."""
+
+    @property
+    def fingerprint(self) -> pulumi.Output[str]:
+        """SHA-256 of the certificate."""
+
+    @property
+    def not_after(self) -> pulumi.Output[str]:
+        """The end of its validity, ISO 8601."""
+
+    @property
+    def previous_fingerprint(self) -> pulumi.Output[str]:
+        """SHA-256 of the certificate of before."""
+
+    @property
+    def previous_until(self) -> pulumi.Output[str]:
+        """Until when that counts, ISO 8601."""
 
 
 def enrol_line(
@@ -47,7 +67,7 @@ class DeviceEnrolment(pulumi.ComponentResource):
         *,
         server: Server,
         device: str,
-        certificate: ClientCertificate,
+        certificate: EnrollableCertificate,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:DeviceEnrolment", name, {}, opts)

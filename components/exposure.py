@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 
+from components.adoption import AdoptedCertificate, Adoption, ChapterTakeOver, beside
 from components.certificate_authority import CertificateAuthority, KeystoreLocation
 from components.client_certificate import ClientCertificate
 from components.config import ExposureConfig
-from components.config_home import EdgeBuilder
-from components.device_enrolment import DeviceEnrolment
+from components.config_home import EdgeBuilder, ModuleWay
+from components.device_enrolment import DeviceEnrolment, EnrollableCertificate
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.exposure_check import ExposureCheck
@@ -65,15 +68,19 @@ class ImmichExposure(pulumi.ComponentResource):
             pulumi.warn(notice)
 
         preflight = self._look_before_changing_anything()
-        authority = self._certificate_authority(preflight)
+        adoption = self._adoption(preflight)
+        adopted = adoption.certificates if adoption else {}
+        authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
-        state = self._folder_on_the_server(list(certificates.values()))
+        state = self._folder_on_the_server(authority, certificates, adopted)
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
         edge = self._edge_built_here(state)
-        nixos = self._nixos_configuration(edge, settings, server_certificate, trust_pool)
-        enrolments = self._enrolments(certificates, nixos)
+        ready = [settings, server_certificate, trust_pool, *([edge] if edge else [])]
+        chapter = self._take_over_on_the_server(adoption, ready)
+        nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
+        enrolments = self._enrolments(self._to_be_let_in(certificates, adopted), nixos)
         funnel = self._funnel(nixos, enrolments)
         check = self._check_from_outside(server_certificate, authority, funnel)
 
@@ -83,7 +90,7 @@ class ImmichExposure(pulumi.ComponentResource):
         self.checked = check.results
         self.public = what_becomes_public(config)
         self.in_immich = self.url.apply(what_to_set_in_immich)
-        self.devices = self._device_list(certificates, sheets)
+        self.devices = self._device_list(certificates, sheets, adopted)
         self.bundle_passwords = pulumi.Output.all(
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
         )
@@ -97,7 +104,19 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(),
         )
 
-    def _certificate_authority(self, preflight: Preflight) -> CertificateAuthority:
+    def _adoption(self, preflight: Preflight) -> Adoption | None:
+        if self._config.adopt is None:
+            return None
+        return Adoption(
+            f"{self._prefix}-adoption",
+            server=self._server,
+            keystore=self._keystore,
+            adopt=self._config.adopt,
+            ca_passphrase=self._config.adopt_ca_passphrase,
+            opts=self._after(preflight),
+        )
+
+    def _certificate_authority(self, before: pulumi.Resource) -> CertificateAuthority:
         return CertificateAuthority(
             f"{self._prefix}-ca",
             keystore=self._keystore,
@@ -113,7 +132,7 @@ class ImmichExposure(pulumi.ComponentResource):
             renewal=authority_renewal(self._config),
             step=self._outlook.authority_step,
             found=self._outlook.authority_found,
-            opts=self._after(preflight),
+            opts=self._after(before),
         )
 
     def _client_certificates(self, authority: CertificateAuthority) -> dict[str, ClientCertificate]:
@@ -138,14 +157,19 @@ class ImmichExposure(pulumi.ComponentResource):
             for device in self._config.devices
         }
 
-    def _folder_on_the_server(self, certificates: list[ClientCertificate]) -> ServerState:
+    def _folder_on_the_server(
+        self,
+        authority: CertificateAuthority,
+        certificates: dict[str, ClientCertificate],
+        adopted: dict[str, AdoptedCertificate],
+    ) -> ServerState:
         # Nothing is written to the server before every key and certificate is known to be sound.
         return ServerState(
             f"{self._prefix}-state",
             server=self._server,
             owner=pulumi.get_stack(),
-            devices=[device.name for device in self._config.devices],
-            opts=self._after(*certificates),
+            devices=list({**certificates, **adopted}),
+            opts=self._after(authority, *certificates.values()),
         )
 
     def _edge_settings(self, state: ServerState) -> EdgeSettings:
@@ -168,23 +192,45 @@ class ImmichExposure(pulumi.ComponentResource):
             return None
         return EdgeBuild(f"{self._prefix}-edge", server=self._server, opts=self._after(state))
 
+    def _take_over_on_the_server(
+        self, adoption: Adoption | None, before: Sequence[pulumi.Resource]
+    ) -> ChapterTakeOver | None:
+        # As late as can be: from here on nobody gets in until the exposure has been proven.
+        if adoption is None:
+            return None
+        managed = self._config.module is ModuleWay.MANAGED
+        return ChapterTakeOver(
+            f"{self._prefix}-chapter",
+            server=self._server,
+            adoption=adoption,
+            funnel_port=self._config.funnel_port,
+            proxy_port=self._config.proxy_port,
+            config_dir=self._config.config_dir if managed else None,
+            opts=self._after(*before),
+        )
+
     def _nixos_configuration(
-        self,
-        edge: EdgeBuild | None,
-        settings: EdgeSettings,
-        server_certificate: ServerCertificate,
-        trust_pool: TrustPool,
+        self, edge: EdgeBuild | None, before: Sequence[pulumi.Resource]
     ) -> NixosConfiguration:
         return NixosConfiguration(
             f"{self._prefix}-nixos",
             server=self._server,
             config=self._config,
             edge=edge.edge if edge else None,
-            opts=self._after(settings, server_certificate, trust_pool, *([edge] if edge else [])),
+            opts=self._after(*before),
         )
 
+    def _to_be_let_in(
+        self, certificates: dict[str, ClientCertificate], adopted: dict[str, AdoptedCertificate]
+    ) -> dict[str, EnrollableCertificate]:
+        """Return each device's certificate; of one that is taken over as well, both count."""
+        both = {
+            name: beside(certificates[name], old) for name, old in adopted.items() if name in certificates
+        }
+        return {**certificates, **adopted, **both}
+
     def _enrolments(
-        self, certificates: dict[str, ClientCertificate], nixos: NixosConfiguration
+        self, certificates: dict[str, EnrollableCertificate], nixos: NixosConfiguration
     ) -> list[DeviceEnrolment]:
         enrolments: list[DeviceEnrolment] = []
         for device, certificate in certificates.items():
@@ -246,21 +292,35 @@ class ImmichExposure(pulumi.ComponentResource):
         return f"https://{domain}" if port == 443 else f"https://{domain}:{port}"
 
     def _device_list(
-        self, certificates: dict[str, ClientCertificate], sheets: dict[str, InstallSheet]
+        self,
+        certificates: dict[str, ClientCertificate],
+        sheets: dict[str, InstallSheet],
+        adopted: dict[str, AdoptedCertificate],
     ) -> pulumi.Output[list[dict[str, str]]]:
-        return pulumi.Output.all(
-            *(
-                {
-                    "name": device.name,
-                    "platform": device.platform,
-                    "fingerprint": certificates[device.name].fingerprint,
-                    "notAfter": certificates[device.name].not_after,
-                    "bundle": certificates[device.name].bundle_path,
-                    "sheet": sheets[device.name].path,
-                }
-                for device in self._config.devices
-            )
-        )
+        """Return what is let in; a device that was taken over has nothing to install."""
+        issued: list[dict[str, pulumi.Input[str]]] = [
+            {
+                "name": device.name,
+                "platform": device.platform,
+                "fingerprint": certificates[device.name].fingerprint,
+                "notAfter": certificates[device.name].not_after,
+                "bundle": certificates[device.name].bundle_path,
+                "sheet": sheets[device.name].path,
+            }
+            for device in self._config.devices
+        ]
+        taken_over: list[dict[str, pulumi.Input[str]]] = [
+            {
+                "name": name,
+                "platform": "adopted",
+                "fingerprint": certificate.fingerprint,
+                "notAfter": certificate.not_after,
+                "bundle": "",
+                "sheet": "",
+            }
+            for name, certificate in adopted.items()
+        ]
+        return pulumi.Output.all(*issued, *taken_over)
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(resources))

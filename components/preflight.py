@@ -107,6 +107,7 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
         funnel_port=int(props["funnelPort"]),
         authorities=authorities_in(Path(props["keystore"])),
         take_over=props["takeOver"],
+        adopt=bool(props.get("adopt")),
     )
 
 
@@ -198,6 +199,7 @@ def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
         "funnelPort": config.funnel_port,
         "keystore": config.keystore,
         "takeOver": config.take_over,
+        "adopt": config.adopt is not None,
     }
 
 

@@ -12,6 +12,9 @@ from components.version_floors import load, parse_version
 LOWEST_NIXOS = (26, 5)
 """The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
 
+LOCAL_TARGETS = ("localhost:", "127.0.0.1:")
+"""How the target of a funnel begins that leads to this machine itself."""
+
 NEEDED_DISK_KIB = 1024 * 1024
 """One GiB in the Nix store: the build of the edge and one more system generation."""
 
@@ -21,7 +24,8 @@ class Wanted:
     """The configured values that the facts are held against.
 
     `module_digest` is the version that the owner's own repository must have; None where it may be any.
-    `authorities` are the fingerprints of those in the operator's keystore.
+    `authorities` are the fingerprints of those in the operator's keystore. `adopt`: an exposure that was made
+    by hand is taken over, with its funnel.
     """
 
     config_dir: str
@@ -36,6 +40,7 @@ class Wanted:
     funnel_port: int
     authorities: tuple[str, ...]
     take_over: bool
+    adopt: bool = False
 
 
 def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -284,20 +289,32 @@ def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], wanted: Wanted) ->
 def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Refuse a funnel port on which the node serves something that cannot be ours.
 
-    A PROXY forward may be our own from before a change of ``proxyPort``; opening looks closer.
+    A PROXY forward may be our own from before a change of ``proxyPort``; opening looks closer. On a server
+    that nobody has exposed with this project, somebody has opened it by hand.
     """
     config = facts.get("funnel")
     if not isinstance(config, Mapping):
         return []
     port = str(wanted.funnel_port)
-    entry = (config.get("TCP") or {}).get(port)
+    entry: Mapping[str, Any] | None = (config.get("TCP") or {}).get(port)
     web = any(name.endswith(f":{port}") for name in config.get("Web") or {})
-    if not web and (entry is None or entry.get("ProxyProtocol") == 1):
-        return []
+    if not web:
+        if entry is None or (wanted.adopt and str(entry.get("TCPForward")).startswith(LOCAL_TARGETS)):
+            return []
+        if entry.get("ProxyProtocol") == 1:
+            return [] if facts.get("owner") else [_opened_by_hand(port)]
     return [
         f"The node already serves something else on port {port} (see tailscale serve status); remove that "
         "entry with tailscale serve, or set funnelPort to another of 443, 8443 and 10000."
     ]
+
+
+def _opened_by_hand(port: str) -> str:
+    return (
+        f"A funnel that was opened by hand stands on port {port} of this node; to take it over, with its "
+        "authority and its devices, set adopt (see docs/adopt.md), else remove it with "
+        f"`sudo tailscale funnel --tcp={port} off`."
+    )
 
 
 def _immich(facts: Mapping[str, Any]) -> list[str]:

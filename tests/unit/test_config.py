@@ -637,9 +637,11 @@ def test_a_long_value_is_cut_short() -> None:
 
 @pytest.mark.parametrize("key", SECRETS)
 def test_a_secret_in_plain_text_is_refused(key: str) -> None:
-    secrets = {"keystorePassphrase": PASSPHRASE, "sudoPassword": "geheim geheim"}
+    secrets = {"keystorePassphrase": PASSPHRASE, "sudoPassword": "geheim geheim", "adoptCaPassphrase": "x1y2"}
+    adopt = {"caCertificate": "ca.pem", "caKey": "ca-key.pem"}
     with pytest.raises(ConfigError, match=rf"{key} = \[secret\]: must be stored encrypted") as refusal:
-        load({**MINIMAL, **secrets}, stack="home", project_dir=PROJECT, secret_keys=set(SECRETS) - {key})
+        raw = {**MINIMAL, **secrets, "adopt": adopt}
+        load(raw, stack="home", project_dir=PROJECT, secret_keys=set(SECRETS) - {key})
     assert len(refusal.value.problems) == 1
     assert not any(secret in str(refusal.value) for secret in secrets.values())
 

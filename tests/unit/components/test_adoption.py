@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,14 +19,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from components import adoption, certificate_authority
-from components.adoption import note_files, read_places
+from components.adoption import AdoptedCertificate, beside, note_files, read_places
 from components.chapter_bans import BAN_LIST, ban_name, bans_in
-from components.config_adopt import AdoptConfig, AdoptedDeviceConfig, names_problem, read_adopt
+from components.config_adopt import (
+    AdoptConfig,
+    AdoptedDeviceConfig,
+    check_names,
+    check_opener,
+    read_adopt,
+    read_opener,
+)
 from components.config_reader import Problems, Section
 from components.refusal import Refusal
 from components.remote_script import Server, script_text
 from pki import KeystoreError
 from pki.certificate import fingerprint, parse_certificate, pem
+from tests.unit.components.test_exposure import run_program
 from tests.unit.components.test_keystore_refusals import authority_props, digest
 
 PASSPHRASE = "correct horse battery staple"
@@ -44,6 +54,13 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     asyncio.set_event_loop(loop)
     yield loop
     loop.close()
+
+
+@pytest.fixture(autouse=True)
+def tracebacks() -> Iterator[None]:
+    """A refusal that is told plainly shortens tracebacks for good, on which the SDK leans elsewhere."""
+    yield
+    sys.__dict__.pop("tracebacklimit", None)
 
 
 # What was made by hand
@@ -115,7 +132,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def props(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Return the inputs as the engine hands them to the provider: numbers are floats, and there is no None."""
+    """Return the inputs as the engine hands them to the provider: numbers are floats, None is nowhere."""
     return {
         "host": "192.168.1.20",
         "port": 22.0,
@@ -364,22 +381,17 @@ def test_the_chapters_list_of_bans() -> None:
 # The config
 
 
-def read(
-    project: Path,
-    adopt: Any,
-    passphrase: object = None,
-    secret_keys: tuple[str, ...] = ("adoptCaPassphrase",),
-) -> tuple[AdoptConfig | None, list[str]]:
-    raw = {"adopt": adopt, "adoptCaPassphrase": passphrase}
-    problems = Problems(hidden=["adoptCaPassphrase"])
-    top = Section({key: value for key, value in raw.items() if value is not None}, problems)
-    config = read_adopt(top, project, secret_keys)
+def read(project: Path, adopt: Any) -> tuple[AdoptConfig | None, list[str]]:
+    problems = Problems()
+    top = Section({} if adopt is None else {"adopt": adopt}, problems)
+    config = read_adopt(top, project)
     top.refuse_unknown()
     return config, problems.lines
 
 
 def test_nothing_is_taken_over_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert read(tmp_path, None) == (None, [])
+    assert read(tmp_path, {}) == (None, [])
 
 
 def test_every_way_to_name_a_device(tmp_path: Path) -> None:
@@ -396,7 +408,7 @@ def test_every_way_to_name_a_device(tmp_path: Path) -> None:
     config, problems = read(tmp_path, adopt)
     assert problems == []
     assert config is not None
-    assert (config.ca_certificate, config.ca_key, config.ca_key_passphrase) == (CA, "ca-key.pem", None)
+    assert (config.ca_certificate, config.ca_key) == (CA, "ca-key.pem")
     assert config.devices == (
         AdoptedDeviceConfig("phone-anna", "anna.crt", None, None),
         AdoptedDeviceConfig("ben", "server:/root/ben.crt", None, None),
@@ -411,7 +423,7 @@ EVE = {"name": "eve", "fingerprint": "ab" * 32, "until": "2030-06-30"}
 @pytest.mark.parametrize(
     ("adopt", "words"),
     [
-        ({}, ["adopt.caCertificate is not set", "adopt.caKey is not set"]),
+        ({"devices": []}, ["adopt.caCertificate is not set", "adopt.caKey is not set"]),
         ("ca.pem", ["must be a group"] + ["is not set"] * 2),
         ({**BOTH, "key": "x"}, ["adopt.key is not a known key"]),
         ({**BOTH, "caKey": "server:ca-key.pem"}, ["absolute path on the server"]),
@@ -450,26 +462,89 @@ def test_mistakes_are_told(adopt: Any, words: list[str], tmp_path: Path) -> None
     ("passphrase", "adopt", "secret_keys", "words"),
     [
         (KEY_PASSPHRASE, BOTH, (), "must be stored encrypted"),
-        (KEY_PASSPHRASE, None, ("adoptCaPassphrase",), "adopt is not set"),
+        (KEY_PASSPHRASE, {}, ("adoptCaPassphrase",), "adopt is not set"),
         (12345, BOTH, ("adoptCaPassphrase",), "must be text"),
     ],
 )
 def test_a_passphrase_that_will_not_do(
-    passphrase: object, adopt: Any, secret_keys: tuple[str, ...], words: str, tmp_path: Path
+    passphrase: object, adopt: Any, secret_keys: tuple[str, ...], words: str
 ) -> None:
-    _, [problem] = read(tmp_path, adopt, passphrase, secret_keys)
+    problems = Problems(hidden=["adoptCaPassphrase"])
+    check_opener(Section({"adopt": adopt, "adoptCaPassphrase": passphrase}, problems), secret_keys)
+    [problem] = problems.lines
     assert words in problem
     assert KEY_PASSPHRASE not in problem
 
 
-def test_the_passphrase_is_secret(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
-    config, problems = read(tmp_path, BOTH, KEY_PASSPHRASE)
-    assert problems == []
-    assert config is not None and config.ca_key_passphrase is not None
-    assert loop.run_until_complete(config.ca_key_passphrase.is_secret()) is True
-    assert KEY_PASSPHRASE not in repr(config)
+def test_the_passphrase_is_secret(loop: asyncio.AbstractEventLoop) -> None:
+    problems = Problems()
+    top = Section({"adopt": BOTH, "adoptCaPassphrase": KEY_PASSPHRASE}, problems)
+    check_opener(top, ["adoptCaPassphrase"])
+    assert problems.lines == []
+    opener = read_opener(top)
+    assert opener is not None
+    assert loop.run_until_complete(opener.is_secret()) is True
+    assert read_opener(Section({}, problems)) is None
 
 
-def test_one_device_may_have_a_certificate_of_ours_as_well() -> None:
-    assert names_problem("phone", ["phone", "laptop"]) is None
-    assert "case alone" in (names_problem("Phone", ["phone"]) or "")
+@pytest.mark.parametrize(("devices", "count"), [(["phone", "laptop"], 0), (["Phone"], 1), ([], 0)])
+def test_one_device_may_have_a_certificate_of_ours_as_well(devices: list[str], count: int) -> None:
+    problems = Problems()
+    adopt = AdoptConfig(CA, CA_KEY, (AdoptedDeviceConfig("phone", ANNA, None, None),))
+    check_names(Section({}, problems), adopt, devices)
+    assert len(problems.lines) == count
+    assert all("case alone" in line for line in problems.lines)
+
+
+# The program
+
+
+def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
+    """One device is taken over as it is; one has a certificate of ours as well, and both of its count."""
+    until = str(int(datetime(2027, 1, 1, tzinfo=UTC).timestamp()))
+    adopt = {
+        **BOTH,
+        "devices": [{"name": name, "certificate": f"server:/root/{name}.crt"} for name in ("phone", "ben")],
+    }
+    recorded = run_program(tmp_path, adopt=adopt, adoptCaPassphrase=KEY_PASSPHRASE)
+    commands = recorded.commands()
+    chapter = commands["immich-chapter-server"]
+    assert chapter["create"] == "sudo -n sh -s -- begin 443 8443"
+    assert chapter["update"] == "sudo -n sh -s -- note"
+    assert "delete" not in chapter
+    assert f"configuration /etc/nixos\n{'ef' * 32} /var/lib/certs/ca-cert.pem\n" in chapter["stdin"]
+    assert "\n203.0.113.9\n" in chapter["stdin"]
+    assert commands["immich-state-folder"]["create"] == "sudo -n sh -s -- begin unit phone laptop ben"
+    assert (
+        commands["immich-enrolment-ben-file"]["create"] == f"sudo -n sh -s -- enrol ben {'ef' * 32} {until}"
+    )
+    assert commands["immich-enrolment-ben-file"]["delete"] == "sudo -n sh -s -- withdraw ben"
+    assert commands["immich-enrolment-phone-file"]["create"].startswith("sudo -n sh -s -- enrol phone ")
+    assert "immich-sheet-ben-sheet" not in recorded.resources
+    assert recorded.resources["immich-preflight-facts"][1]["adopt"] is True
+    assert KEY_PASSPHRASE not in str(recorded.commands())
+
+
+def test_without_adopt_there_is_none_of_it(tmp_path: Path) -> None:
+    recorded = run_program(tmp_path)
+    assert not [name for name in recorded.resources if "adoption" in name or "chapter" in name]
+
+
+async def _text(output: pulumi.Output[str]) -> str:
+    return str(await output.future())
+
+
+@pytest.mark.parametrize(("renewed", "counts"), [("", "old 2027"), ("before", "before 2028")])
+def test_both_certificates_of_a_device_count(
+    renewed: str, counts: str, loop: asyncio.AbstractEventLoop
+) -> None:
+    asyncio.set_event_loop(loop)
+
+    def certificate(*values: str) -> AdoptedCertificate:
+        return AdoptedCertificate(*(pulumi.Output.from_input(value) for value in values))
+
+    both = beside(
+        certificate("new", "2036", renewed, "2028" if renewed else ""), certificate("old", "2027", "", "")
+    )
+    outputs = (both.fingerprint, both.not_after, both.previous_fingerprint, both.previous_until)
+    assert " ".join(loop.run_until_complete(_text(each)) for each in outputs) == f"new 2036 {counts}"

@@ -30,6 +30,7 @@ FINGERPRINT = "ab" * 32
 FINGERPRINT_BEFORE = "cd" * 32
 EDGE = "ef" * 32
 COMMAND = "command:remote:Command"
+ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
 
 class Recorder(pulumi.runtime.Mocks):
@@ -62,6 +63,9 @@ class Recorder(pulumi.runtime.Mocks):
                 machine="aarch64",
                 sha256=EDGE,
                 domain="immich.example.ts.net",
+                adopted={name: ADOPTED for name in ("phone", "ben")},
+                files={"server:/var/lib/certs/ca-cert.pem": "ef" * 32},
+                bans=["203.0.113.9"],
             )
         return f"{args.name}-id", outputs
 

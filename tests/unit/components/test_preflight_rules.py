@@ -31,6 +31,7 @@ WANTED = Wanted(
     take_over=False,
 )
 YOURS = replace(WANTED, module=ModuleWay.YOURS, module_digest=DIGEST)
+ADOPTING = replace(WANTED, adopt=True)
 FLAKE = replace(WANTED, module=ModuleWay.YOURS, flake_dir="/home/a/nix")
 
 SOUND: dict[str, Any] = {
@@ -160,7 +161,35 @@ def test_all_faults_are_told_at_once() -> None:
     ],
 )
 def test_what_the_node_serves_elsewhere_and_our_own_funnel_are_fine(serve: Any) -> None:
-    assert problems(facts_with("funnel", serve), WANTED) == []
+    facts = facts_with("funnel", serve)
+    facts["owner"] = "home"
+    assert problems(facts, WANTED) == []
+
+
+BY_HAND = {"TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1}}}
+
+
+def test_a_funnel_that_was_opened_by_hand_is_taken_over_only_when_that_is_asked_for() -> None:
+    [problem] = problems(facts_with("funnel", BY_HAND), WANTED)
+    assert "opened by hand" in problem and "adopt" in problem
+    assert problems(facts_with("funnel", BY_HAND), ADOPTING) == []
+
+
+@pytest.mark.parametrize("entry", [{"TCPForward": "localhost:8443"}, {"TCPForward": "127.0.0.1:9443"}])
+def test_it_may_lead_anywhere_on_the_server(entry: dict[str, Any]) -> None:
+    assert problems(facts_with("funnel", {"TCP": {"443": entry}}), ADOPTING) == []
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        {"TCP": {"443": {"TCPForward": "192.168.1.9:443"}}},
+        {"TCP": {"443": {"HTTPS": True}}, "Web": {"a.ts.net:443": {}}},
+    ],
+)
+def test_what_serves_something_else_is_not_taken_over(serve: dict[str, Any]) -> None:
+    [problem] = problems(facts_with("funnel", serve), ADOPTING)
+    assert "serves something else" in problem
 
 
 @pytest.mark.parametrize("version", ["26.05", "26.11", "27.05", "", None, "unstable"])
