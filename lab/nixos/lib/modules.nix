@@ -110,21 +110,24 @@ rec {
     else if isAttrs value then [ value ]
     else throw "A definition for `${showOption loc}' is not an attribute set:${showDefs [{ inherit file value; }]}";
 
-  # Resolves the properties of definitions; what remains are those of the lowest priority number, in order.
+  # Resolves the properties of definitions; what remains are those of the lowest priority number, in order. As in nixpkgs, conditions come
+  # first, then one priority, then one order: a mkIf inside of a mkForce is not looked for.
   discharge = defs:
     let
-      open = priority: order: { file, value, ... }:
-        let on = content: { inherit file; value = content; }; in
-        if isType "merge" value then concatMap (content: open priority order (on content)) value.contents
-        else if isType "if" value then optionals value.condition (open priority order (on value.content))
-        else if isType "override" value then open value.priority order (on value.content)
-        else if isType "order" value then open priority value.order (on value.content)
-        else if isType "definition" value then open priority order { inherit (value) file value; }
-        else [ { inherit file value priority order; } ];
-      opened = concatMap (open 100 1000) defs;
-      lowest = foldl' (least: d: min least d.priority) 9999 opened;
+      conditions = { file, value, ... }:
+        let on = content: conditions { inherit file; value = content; }; in
+        if isType "merge" value then concatMap on value.contents
+        else if isType "if" value then
+          (if builtins.isBool value.condition then optionals value.condition (on value.content) else throw "`mkIf' called with a non-Boolean condition.")
+        else if isType "definition" value then conditions { inherit (value) file value; }
+        else [ { inherit file value; priority = if isType "override" value then value.priority else defaultOverridePriority; } ];
+      strip = property: d: if isType property d.value then d // { value = d.value.content; } // lib.optionalAttrs (d.value ? order) { inherit (d.value) order; } else d;
+      open = concatMap conditions defs;
+      lowest = foldl' (least: d: min least d.priority) 9999 open;
+      best = map (strip "override") (filter (d: d.priority == lowest) open);
     in
-    sort (a: b: a.order < b.order) (filter (d: d.priority == lowest) opened);
+    if length best < 2 then map (strip "order") best
+    else sort (a: b: a.order or 1000 < b.order or 1000) (map (strip "order") best);
   defined = defs: discharge defs != [ ];
 
   mergeDischarged = loc: type: defs: type.merge loc (checked loc type defs);
@@ -150,7 +153,9 @@ rec {
       own = optional (option ? default) { file = "the default"; value = mkOptionDefault option.default; };
       final = discharge (defs ++ own);
       type = option.type or types.unspecified;
-      twice = (option.readOnly or false) && length final > 1 || (option.readOnly or false) && option ? default && defined defs;
+      # The default counts as one definition.
+      once = !(option.readOnly or false) || length (discharge defs) + length own <= 1
+        || throw "The option `${showOption loc}' is read-only, but it's set multiple times.${showDefs (discharge defs)}";
     in
     option // {
       inherit loc type;
@@ -159,10 +164,8 @@ rec {
       definitionsWithLocations = map (d: { inherit (d) file value; }) final;
       isDefined = final != [ ];
       highestPrio = if final == [ ] then 9999 else (head final).priority;
-      strict = strictValue loc type defs;
-      value =
-        if twice then throw "The option `${showOption loc}' is read-only, but it's set multiple times.${showDefs (discharge defs)}"
-        else (option.apply or id) (evalValue loc type (defs ++ own));
+      strict = once && strictValue loc type defs;
+      value = builtins.seq once ((option.apply or id) (evalValue loc type (defs ++ own)));
       __toString = _: showOption loc;
     };
 
@@ -320,7 +323,7 @@ rec {
         (lib.optionalAttrs (options ? warnings) {
           warnings = optional (warn && old.isDefined) "The option `${showOption from}' defined in ${showFiles old.files} has been renamed to `${showOption to}'.";
         })
-        (setAttrByPath to (mkIf old.isDefined (if withPriority then mkOverride old.highestPrio (mkMerge old.definitions) else mkMerge old.definitions)))
+        (setAttrByPath to (mkIf old.isDefined (mkMerge (if withPriority then map (mkOverride old.highestPrio) old.definitions else old.definitions))))
       ];
     };
   mkRenamedOptionModule = from: to: doRename { inherit from to; visible = false; warn = true; };
