@@ -14,6 +14,10 @@
   services.tailscale.enable = true;
   users.mutableUsers = false;
   security.sudo.wheelNeedsPassword = false;
-  users.users.admin = { isNormalUser = true; extraGroups = [ "wheel" ]; };
+  users.users.admin = {
+    isNormalUser = true;
+    extraGroups = [ "wheel" ];
+    openssh.authorizedKeys.keyFiles = [ ./admin.pub ];
+  };
   system.stateVersion = "25.11";
 }
