@@ -1,0 +1,1 @@
+{ lib, ... }: { options.mine.name = lib.mkOption { type = lib.types.str; }; }

@@ -1,0 +1,1 @@
+{ lib, ... }: { options.services.nginx.mine = lib.mkOption { type = lib.types.int; }; }
