@@ -15,7 +15,7 @@ let
   immichVersion = package.version or versions.immich.lowest;
   immichFaults = package.meta.knownVulnerabilities or [ ];
   # Where a configuration overrides what the module of Immich sets, Immich listens there, whatever its host is said to be.
-  listensOn = config.services.immich.environment.IMMICH_HOST or "127.0.0.1";
+  listensOn = config.systemd.services.immich-server.environment.IMMICH_HOST or "127.0.0.1";
 in
 {
   config = lib.mkIf cfg.enable {
@@ -50,7 +50,7 @@ in
       }
       {
         assertion = immich.closed -> listensOn == "127.0.0.1";
-        message = "services.immich.environment.IMMICH_HOST = \"${listensOn}\" keeps Immich open past the edge; set"
+        message = "IMMICH_HOST = \"${listensOn}\" in the environment of immich-server keeps Immich open past the edge; set"
           + " services.immich.host instead, or services.immich-exposure.lan = \"keep\".";
       }
     ];

@@ -13,6 +13,7 @@ let
   # writes nothing into a folder of somebody else's.
   log = pkgs.writeShellApplication {
     name = "immich-bans-log";
+    checkPhase = "";
     runtimeInputs = [ pkgs.coreutils pkgs.util-linux ];
     text = ''
       install -d -m 0750 -o ${names.edge} -g ${names.edge} ${dirOf names.accessLog}

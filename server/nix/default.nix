@@ -70,7 +70,7 @@ in
       type = types.package;
       default = import ./package.nix { inherit lib pkgs; };
       defaultText = literalExpression "pkgs.callPackage ./package.nix { }";
-      example = literalExpression "inputs.immich-exposure.packages.\${pkgs.system}.default";
+      example = literalExpression "inputs.immich-exposure.packages.\${pkgs.stdenv.hostPlatform.system}.default";
       description = "The edge: Caddy with the modules of this project, as `bin/caddy`.";
     };
   };

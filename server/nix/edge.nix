@@ -9,17 +9,14 @@ let
 
   caddy = lib.getExe cfg.package;
 
-  # Caddy must understand the file before anything is built upon it. What its settings make of it shows when it starts.
-  caddyfile = pkgs.runCommand "immich-edge-Caddyfile" { source = ../Caddyfile; } ''
-    HOME=$TMPDIR ${caddy} adapt --adapter caddyfile --config "$source" >/dev/null
-    cp "$source" "$out"
-  '';
-  configuration = "--adapter caddyfile --config ${caddyfile}";
+  configuration = "--adapter caddyfile --config ${../Caddyfile}";
 
   # Run by the edge before it starts and before it reloads, with the settings that it is about to take.
   check = pkgs.writeShellApplication {
     name = "immich-edge-check";
     runtimeInputs = [ pkgs.coreutils pkgs.gnugrep ];
+    # Checked where it is written: a newer checker must not stop a rebuild.
+    checkPhase = "";
     text = ''
       # A certificate that Caddy cannot read must fail here: Caddy itself reports ready first and exits then.
       if ! said=$(${caddy} validate ${configuration} 2>&1); then
@@ -45,6 +42,9 @@ in
   config = lib.mkIf cfg.enable {
     # Past the edge nothing reaches Immich, whatever else the configuration says.
     services.immich.host = lib.mkIf immich.closed (lib.mkOverride 10 "127.0.0.1");
+
+    # Caddy must understand its file before anything is switched. What the settings make of it shows when it starts.
+    system.preSwitchChecks.immich-edge = "${caddy} adapt ${configuration} >/dev/null";
 
     users.users.${names.edge} = {
       description = "The edge in front of Immich";

@@ -33,7 +33,9 @@ rec {
 
   # What Immich listened on before; null where that has not changed.
   home =
+    let host = without.config.services.immich.host; in
     if !closed then null
-    else if without.config.services.immich.host == "" then "0.0.0.0"
-    else without.config.services.immich.host;
+    else if host == "" then "0.0.0.0"
+    else if host == "localhost" && !config.networking.enableIPv6 then "127.0.0.1"
+    else host;
 }

@@ -7,6 +7,9 @@ let
   immich = import ./immich.nix { inherit config lib extendModules; };
   scripts = import ./scripts.nix { inherit config pkgs; };
   sync = scripts.program { name = "immich-exposure-lan"; file = "lan.sh"; };
+
+  # The zone of an address stands after a percent sign, which means something else to systemd.
+  escaped = lib.replaceStrings [ "%" ] [ "%%" ];
 in
 {
   config = lib.mkIf (cfg.enable && immich.closed) {
@@ -18,7 +21,7 @@ in
       after = [ "network-online.target" "immich-server.service" ];
       serviceConfig = import ./sandbox.nix // {
         Type = "oneshot";
-        ExecStart = [ "${lib.getExe sync} sync ${immich.home} ${toString immich.port}" ];
+        ExecStart = [ "${lib.getExe sync} sync ${escaped immich.home} ${toString immich.port}" ];
         ReadWritePaths = [ "/run" ];
         RestrictAddressFamilies = [ "AF_NETLINK" "AF_UNIX" ];
       };
@@ -41,7 +44,7 @@ in
       partOf = [ "immich-exposure-lan@%i.socket" ];
       serviceConfig = import ./sandbox-user.nix // {
         DynamicUser = true;
-        ExecStart = [ "${pkgs.systemd}/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min ${immich.upstream}" ];
+        ExecStart = [ "${config.systemd.package}/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min ${immich.upstream}" ];
         MemoryMax = "64M";
         MemoryDenyWriteExecute = true;
         ProcSubset = "pid";

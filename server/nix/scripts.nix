@@ -16,8 +16,8 @@
       pkgs.gnugrep
       pkgs.gnused
       pkgs.iproute2
-      pkgs.nix
-      pkgs.systemd
+      config.nix.package
+      config.systemd.package
       pkgs.util-linux
     ];
     # The script sets its own options. It is checked where it is written: a newer checker must not stop a rebuild.

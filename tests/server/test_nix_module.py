@@ -162,7 +162,13 @@ def test_nothing_makes_the_state_by_itself(generation: Path) -> None:
 
 @pytest.mark.parametrize(
     ("host", "home"),
-    [("0.0.0.0", "0.0.0.0"), ("::", "::"), ("localhost", "localhost"), ("192.168.1.5", "192.168.1.5")],
+    [
+        ("0.0.0.0", "0.0.0.0"),
+        ("::", "::"),
+        ("localhost", "localhost"),
+        ("192.168.1.5", "192.168.1.5"),
+        ("", "0.0.0.0"),
+    ],
 )
 def test_closed_immich_listens_on_loopback_and_home_is_remembered(
     nix: Nix, tmp_path: Path, host: str, home: str
@@ -209,11 +215,14 @@ def test_kept_immich_stays_where_it_is(
     assert module_says(generation)["home"] is None
 
 
-def test_localhost_without_ipv6_is_the_other_loopback(nix: Nix, tmp_path: Path) -> None:
-    made = ConfigFolder.exposed(tmp_path / "nixos", 'lan = "keep";')
+@pytest.mark.parametrize("lan", ["close", "keep"])
+def test_localhost_without_ipv6_is_the_other_loopback(nix: Nix, tmp_path: Path, lan: str) -> None:
+    made = ConfigFolder.exposed(tmp_path / "nixos", f'lan = "{lan}";')
     made.replace("lan-immich.nix", '"0.0.0.0"', '"localhost"')
     made.add("networking.enableIPv6 = false;")
-    assert upstream(nix.build(made.configuration)) == "127.0.0.1:2283"
+    generation = nix.build(made.configuration)
+    assert upstream(generation) == "127.0.0.1:2283"
+    assert module_says(generation)["home"] == ("127.0.0.1" if lan == "close" else None)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +249,7 @@ def test_an_immich_of_others_is_only_reached(
 
 def test_a_port_open_in_the_firewall_does_no_harm(nix: Nix, exposed: ConfigFolder) -> None:
     exposed.add("networking.firewall.allowedTCPPorts = [ 2283 ];")
-    assert nix.evaluate(exposed.configuration, "config.networking.firewall.allowedTCPPorts").count(2283) == 2
+    assert 2283 in nix.evaluate(exposed.configuration, "config.networking.firewall.allowedTCPPorts")
 
 
 def test_home_is_opened_by_sockets_that_end_their_connections(generation: Path) -> None:
@@ -323,9 +332,21 @@ def test_systemd_accepts_the_units(generation: Path, tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if "immich" in line] == []
 
 
-def test_a_caddyfile_that_caddy_does_not_understand_is_not_built(nix: Nix, exposed: ConfigFolder) -> None:
+def checked_before_a_switch(generation: Path) -> subprocess.CompletedProcess[str]:
+    """Run the checks of a system that would be switched to."""
+    command = [str(generation / "pre-switch-checks"), str(generation), "switch"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_caddyfile_that_caddy_does_not_understand_is_not_switched_to(
+    nix: Nix, generation: Path, exposed: ConfigFolder
+) -> None:
+    sound = checked_before_a_switch(generation)
+    assert (sound.returncode, sound.stdout) == (0, "")
     exposed.replace("immich-exposure/Caddyfile", "\tbind 127.0.0.1\n", "\tbind 127.0.0.1\n\tnonsense\n")
-    assert "unrecognized directive: nonsense" in nix.complaint(exposed.configuration)
+    done = checked_before_a_switch(nix.build(exposed.configuration))
+    assert done.returncode == 1 and "unrecognized directive: nonsense" in done.stderr
+    assert "Pre-switch check 'immich-edge' failed" in done.stderr
 
 
 # --- bans
@@ -600,7 +621,13 @@ def test_the_go_program_keeps_to_the_floors() -> None:
             lambda exposed: exposed.add(
                 'services.immich.environment.IMMICH_HOST = pkgs.lib.mkForce "0.0.0.0";'
             ),
-            'services.immich.environment.IMMICH_HOST = "0.0.0.0" keeps Immich open past the edge',
+            'IMMICH_HOST = "0.0.0.0" in the environment of immich-server keeps Immich open past the edge',
+        ),
+        (
+            lambda exposed: exposed.add(
+                'systemd.services.immich-server.environment.IMMICH_HOST = pkgs.lib.mkForce "::";'
+            ),
+            'IMMICH_HOST = "::" in the environment of immich-server keeps Immich open past the edge',
         ),
     ],
 )
