@@ -172,7 +172,7 @@ home_in_words() {
   else
     home_sockets=$(systemctl list-units --plain --no-legend --full 'immich-exposure-lan@*.socket' </dev/null |
       awk '{ sub(/^immich-exposure-lan@/, "", $1); sub(/\.socket$/, "", $1); print $1 }' |
-      sed -e 's/\\x5b/[/' -e 's/\\x5d/]/' | sort | tr '\n' ' ')
+      plain_instances | sort | tr '\n' ' ')
     echo "open${home_sockets:+ on ${home_sockets% }}"
   fi
 }

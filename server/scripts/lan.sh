@@ -59,7 +59,7 @@ sync() {
     if active "$SOCKET$instance.socket"; then continue; fi
     # An address that another program holds is tried again in a minute; no unit stays failed for it.
     if ! systemctl start "$SOCKET$instance.socket" >/dev/null 2>&1 </dev/null; then
-      say "Immich cannot be reached at home on $instance: something else holds that address"
+      say "Immich cannot be reached at home on $(printf '%s' "$instance" | plain_instances): something else holds that address"
       systemctl reset-failed "$SOCKET$instance.socket" >/dev/null 2>&1 </dev/null || :
     fi
   done <"$WORK/wanted"

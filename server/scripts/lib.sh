@@ -25,6 +25,9 @@ FUNNEL_RECORD=$STATE/funnel
 # What the owner or the funnel says of Immich at home; without the file it is open.
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
+# Funnels that were opened by hand before us and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh shuts them.
+# shellcheck disable=SC2034
+BY_HAND=$STATE/by-hand
 LOCK=$ROOT/run/lock/immich-exposure.lock
 # The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual".
 JAILS="auth keys scan"
@@ -163,7 +166,7 @@ make_state() {
 has_group() { getent group "$1" >/dev/null </dev/null; }
 
 # The name this server has in the tailnet, from what certificate.sh wrote down.
-recorded_domain() { sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE" 2>/dev/null; }
+recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }
 
 reload_edge() {
   active immich-edge || return 0
@@ -420,6 +423,9 @@ open_home() {
   rm -f "$LAN" || :
   (UNDO=: sync_home) || :
 }
+
+# The names of its sockets' instances, as people read them (see lan.sh).
+plain_instances() { sed -e 's/\\x5b/[/g' -e 's/\\x5d/]/g' -e 's/\\x2e/./g'; }
 
 # ---- The imports of configuration.nix
 

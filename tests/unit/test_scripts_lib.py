@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ IMPORTS = {
     ),
     "in a string": ('{ a = "./lan-immich.nix"; }\n', "commented", None),
     "in an indented string": ("{ a = ''\n  it''''s ''${x} ./lan-immich.nix\n''; }\n", "commented", None),
+    "interpolated": (
+        "{ a = \"${./lan-immich.nix}\"; b = ''${f { x = ./lan-immich.nix; }}''; }\n",
+        "commented",
+        None,
+    ),
     "after an indented string": (
         "{ a = ''\n  # /*\n''; imports = [ ./lan-immich.nix ]; }\n",
         "active",
@@ -92,6 +98,162 @@ def test_imports_are_read_and_swapped_as_nix_sees_them(machine: Machine, case: s
     if after is not None:
         assert machine.run_text(swap, str(swapped), *reversed(names), str(back)).status == 0
         assert back.read_bytes() == before.encode()
+
+
+# configuration.nix, and what it is with an import more; None where there is no list to add to.
+LISTS: dict[str, tuple[str, str | None]] = {
+    "plain": ("{ imports = [ ./a.nix ]; }\n", "{ imports = [ ./immich-exposure ./a.nix ]; }\n"),
+    "empty": ("{ imports = []; }\n", "{ imports = [ ./immich-exposure]; }\n"),
+    "no blank": ("{imports=[./a.nix];}", "{imports=[ ./immich-exposure ./a.nix];}"),
+    "on the next line": (
+        "{ config, ... }:\n{\n  imports =\n    [ # Include\n      ./hardware.nix\n    ];\n}\n",
+        "{ config, ... }:\n{\n  imports =\n    [ ./immich-exposure # Include\n      ./hardware.nix\n    ];\n}\n",
+    ),
+    "carriage returns": (
+        "{\r\n imports = [\r\n ./a\r\n ];\r\n}",
+        "{\r\n imports = [ ./immich-exposure\r\n ./a\r\n ];\r\n}",
+    ),
+    "and more": ("{ imports = [ ./a ] ++ x; }\n", "{ imports = [ ./immich-exposure ./a ] ++ x; }\n"),
+    "with": ("{ imports = with a.b; [ y ]; }\n", "{ imports = with a.b; [ ./immich-exposure y ]; }\n"),
+    "after a let": (
+        "{ ... }@x: with lib; let a = { imports = [ ]; }; in rec { imports = [ ./a ]; }\n",
+        "{ ... }@x: with lib; let a = { imports = [ ]; }; in rec { imports = [ ./immich-exposure ./a ]; }\n",
+    ),
+    "after nested ones": (
+        "{ a.b = { imports = [ ]; }; c = [ { imports = [ ]; } ]; imports = [ ./a ]; }\n",
+        "{ a.b = { imports = [ ]; }; c = [ { imports = [ ]; } ]; imports = [ ./immich-exposure ./a ]; }\n",
+    ),
+    "default arguments": (
+        "{ imports ? [ ], x ? { imports = [ ]; }, ... }: { imports = [ ./a ]; }\n",
+        "{ imports ? [ ], x ? { imports = [ ]; }, ... }: { imports = [ ./immich-exposure ./a ]; }\n",
+    ),
+    "comments": (
+        "# { imports = [\n/* { imports = [ */ { /* x */ imports /* y */ = # z\n [/* c */ ./a ]; }\n",
+        "# { imports = [\n/* { imports = [ */ { /* x */ imports /* y */ = # z\n"
+        " [ ./immich-exposure /* c */ ./a ]; }\n",
+    ),
+    "strings": (
+        '{ a = "imports = [ \\" ${x "}" {} } $${"; imports = [ ./a ]; }\n',
+        '{ a = "imports = [ \\" ${x "}" {} } $${"; imports = [ ./immich-exposure ./a ]; }\n',
+    ),
+    "indented strings": (
+        "{ b = ''\n imports = [ ''' ''${ ${y} ''\\n $${\n''; imports = [ ./a ]; }\n",
+        "{ b = ''\n imports = [ ''' ''${ ${y} ''\\n $${\n''; imports = [ ./immich-exposure ./a ]; }\n",
+    ),
+    "braces in interpolations": (
+        '{ a = "${f { x = "}"; }} { "; imports = [ ./a ]; }\n',
+        '{ a = "${f { x = "}"; }} { "; imports = [ ./immich-exposure ./a ]; }\n',
+    ),
+    "names with quotes, keywords in paths": (
+        "{ a' = b''; c = let d = ./in; in ./let/in.nix; imports = [ ./a ]; }\n",
+        "{ a' = b''; c = let d = ./in; in ./let/in.nix; imports = [ ./immich-exposure ./a ]; }\n",
+    ),
+    "absent": ("{ }\n", None),
+    "nothing at all": ("", None),
+    "computed": ("{ imports = map f [ ./a ]; }\n", None),
+    "added to": ("{ imports = x ++ [ ./a ]; }\n", None),
+    "another option's": ("{ foo.imports = [ ]; }\n", None),
+    "in a list": ("{ lib, ... }: lib.mkMerge [ { imports = [ ]; } ]\n", None),
+    "in a let": ("{ ... }: let imports = [ ]; in { inherit imports; }\n", None),
+    "in a nested set": ("{ a = { imports = [ ]; }; }\n", None),
+    "a comparison": ("{ a = imports == [ ]; }\n", None),
+    "commented": ("{ # imports = [ ]\n }\n", None),
+    "other words": ("{ my-imports = [ ]; imports' = [ ]; }\n", None),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_an_import_is_added_where_nix_looks_for_it(machine: Machine, case: str) -> None:
+    before, after = LISTS[case]
+    place, added, back = machine.config / "configuration.nix", machine.root / "added", machine.root / "back"
+    place.write_bytes(before.encode())
+    insert = f'{LIBRARY}\ninsert_import "$1" ./immich-exposure >"$2"'
+    assert machine.run_text(insert, str(place), str(added)).status == (1 if after is None else 0)
+    assert added.read_bytes() == (after or "").encode()
+    if after is not None:
+        drop = f'{LIBRARY}\ndrop_import "$1" ./immich-exposure >"$2"'
+        assert machine.run_text(drop, str(added), str(back)).status == 0
+        # The blank that keeps two words apart may stay.
+        assert back.read_bytes() in {before.encode(), *_with_a_blank(before)}
+
+
+def _with_a_blank(text: str) -> list[bytes]:
+    """The text with one blank more somewhere."""
+    return [f"{text[:at]} {text[at:]}".encode() for at in range(len(text))]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{ imports = [\n  ./a\n  ./immich-exposure\n  ./b\n]; }\n", "{ imports = [\n  ./a\n  ./b\n]; }\n"),
+        ("{ imports = [ ./immich-exposure/nix ./immich-exposure.nix ]; }", None),
+        ('{ imports = [ # ./immich-exposure\n ]; x = "./immich-exposure"; }\n', None),
+        ("[ ./immich-exposure ./b ./immich-exposure ]", "[ ./b ]"),
+        ("[\n\n./immich-exposure # ours\n]", "[\n\n # ours\n]"),
+    ],
+)
+def test_only_our_import_is_taken_out(machine: Machine, before: str, after: str | None) -> None:
+    place = machine.config / "configuration.nix"
+    place.write_text(before)
+    drop = f'{LIBRARY}\ndrop_import "$1" ./immich-exposure'
+    assert machine.run_text(drop, str(place)).stdout == (before if after is None else after)
+
+
+PIECES = [
+    "{", "}", "[", "]", "(", ")", "imports", "=", ";", "with lib;", "let", "in", "#", "/*", "*/", '"', "''",
+    "${", "$", "'", "\\", "\n", "\r\n", "\r", "\t", " ", "./lan-immich.nix", "./immich-exposure", "./a.nix",
+    "{ imports = [", "\nimports = [", "inherit", "\xfc", "$${", "''${", "'''", "''\\", ":", "a", ".", "x'",
+    "\x01", "\x7f", "-", "~",
+]  # fmt: skip
+
+
+def test_no_file_ever_loses_a_byte(tmp_path: Path) -> None:
+    """What is added, swapped or taken out is a path word; every other byte stays, whatever the file holds."""
+    machine = Machine(tmp_path, available_shells()[0])
+    dice = random.Random(8)
+    folder = machine.root / "random"
+    folder.mkdir()
+    texts = ["".join(dice.choice(PIECES) for _ in range(dice.randrange(40))).encode("latin-1") for _ in range(2000)]
+    for number, text in enumerate(texts):
+        (folder / f"{number}").write_bytes(text)
+    loop = f"""{LIBRARY}
+        cd "$1"
+        at=0
+        while [ $at -lt {len(texts)} ]; do
+          insert_import $at ./immich-exposure >$at.inserted || rm $at.inserted
+          if [ $((at % 5)) = 0 ]; then
+            swap_import $at ./lan-immich.nix ./immich-exposure >$at.swapped
+            drop_import $at ./immich-exposure >$at.dropped
+          fi
+          at=$((at + 1))
+        done"""
+    outcome = machine.run_text(loop, str(folder), seconds=600)
+    assert outcome.status == 0, outcome.stderr
+    inserted = 0
+    for number, text in enumerate(texts):
+        place = folder / f"{number}.inserted"
+        if place.exists():
+            inserted += 1
+            assert _is_insertion(text, place.read_bytes()), text
+        if number % 5:
+            continue
+        swapped = (folder / f"{number}.swapped").read_bytes()
+        assert _without_paths(swapped) == _without_paths(text), text
+        dropped = (folder / f"{number}.dropped").read_bytes()
+        assert b"".join(_without_paths(dropped).split()) == b"".join(_without_paths(text).split()), text
+    assert inserted > 20, "the dice must meet some lists"
+
+
+def _is_insertion(text: bytes, grown: bytes) -> bool:
+    """Our import, and perhaps a blank, behind a bracket of the text."""
+    brackets = [at for at in range(1, len(text) + 1) if text[:at].endswith(b"[")]
+    return any(
+        grown == text[:at] + b" ./immich-exposure" + blank + text[at:] for at in brackets for blank in (b"", b" ")
+    )
+
+
+def _without_paths(text: bytes) -> bytes:
+    return text.replace(b"./lan-immich.nix", b"").replace(b"./immich-exposure", b"")
 
 
 def test_missing_configuration_imports_nothing(machine: Machine) -> None:

@@ -42,7 +42,7 @@ BODIES = {
     # Units listed in `active` run, units listed in `failed` have failed, units listed in `units` exist.
     "systemctl": """
         case $1 in
-          is-active) grep -qx -- "${3%.service}" "$FAKES/active" ;;
+          is-active) grep -qxF -- "${3%.service}" "$FAKES/active" ;;
           --failed) cat "$FAKES/failed" ;;
           is-system-running) echo running ;;
           reload | reload-or-restart) [ ! -e "$FAKES/$1-fails" ] ;;
@@ -187,7 +187,7 @@ class Machine:
         text += (SCRIPTS / f"{script}.sh").read_text()
         return self.run_text(text, *arguments)
 
-    def run_text(self, text: str, *arguments: str) -> Outcome:
+    def run_text(self, text: str, *arguments: str, seconds: float = 60) -> Outcome:
         """Run any text as a script, in this server's environment."""
         environment = {
             "PATH": f"{self.fakes}:{os.environ['PATH']}",
@@ -203,7 +203,7 @@ class Machine:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
         left = [*self.temporary.glob("tmp.*"), *self.root.glob("run/immich-exposure.*")]
