@@ -14,6 +14,11 @@ let
     digest = import ./digest.nix { inherit lib; };
   };
 
+  forgetChapter = scripts.program {
+    name = "immich-exposure-forget-chapter";
+    file = "adopt.sh";
+  };
+
   command = scripts.program {
     name = "immich-exposure";
     file = "exposure.sh";
@@ -23,6 +28,11 @@ let
       if [ "''${1:-}" = module ]; then
         printf '%s\n' ${lib.escapeShellArg module}
         exit
+      fi
+      # Clearing up after an exposure that was made by hand.
+      if [ "''${1:-}" = forget-chapter ]; then
+        shift
+        exec ${forgetChapter}/bin/immich-exposure-forget-chapter forget "$@"
       fi
     '';
   };

@@ -4,8 +4,9 @@
 #
 #   read PATH...               prints each file in base64, one a line, "-" for what is not there; changes nothing
 #   begin FUNNEL_PORT PROXY_PORT
-#                              notes down what was taken over, bans whom it says, and shuts the funnel that was opened by
-#                              hand: the exposure opens its own when all of it has been proven
+#                              notes down what was taken over, bans whom it says, and notes down the funnel that was opened
+#                              by hand: module.sh shuts it before the edge comes to stand behind it, and funnel.sh opens
+#                              ours when all has been proven
 #   note                       notes down what was taken over, and no more
 #   forget [--yes]             lists what is left of the chapter; with --yes removes what was taken over byte for byte
 #
@@ -65,10 +66,10 @@ take_bans() {
 
 # What raw TCP on the funnel's ports leads to on this machine: FUNNEL_PORT=PORT words.
 read_targets() {
-  timeout 20 tailscale funnel status --json >"$WORK/by-hand.json" 2>"$WORK/tailscale.log" </dev/null ||
+  timeout 20 tailscale funnel status --json >"$WORK/serving.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
   # shellcheck disable=SC2016
-  TARGETS=$(json_read "$WORK/by-hand.json" 'config: _: let
+  TARGETS=$(json_read "$WORK/serving.json" 'config: _: let
       set = v: if builtins.isAttrs v then v else { };
       tcp = set ((set config).TCP or null);
       text = v: if builtins.isString v then v else "";
@@ -78,21 +79,19 @@ read_targets() {
 }
 
 # The one on our port, wherever it leads, and any that leads to our edge's port: behind it the edge comes to stand.
-shut_by_hand() {
+note_funnels() {
   if [ -s "$FUNNEL_RECORD" ]; then return 0; fi
   read_targets
   for target in $TARGETS; do
-    if [ "${target%=*}" = "$1" ] || [ "${target#*=}" = "$2" ]; then
-      close_funnel "${target%=*}" "${target#*=}"
-      say "The funnel on port ${target%=*} that was opened by hand is shut; it opens again when all is proven"
-    fi
-  done
+    if [ "${target%=*}" = "$1" ] || [ "${target#*=}" = "$2" ]; then echo "${target%=*} ${target#*=}"; fi
+  done >"$WORK/by-hand"
+  write_file 0644 "$BY_HAND" <"$WORK/by-hand"
 }
 
 begin() {
   write_note
   take_bans
-  shut_by_hand "$1" "$2"
+  note_funnels "$1" "$2"
 }
 
 # ---- Clearing up

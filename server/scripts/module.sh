@@ -575,11 +575,23 @@ need_channel() {
   done
 }
 
+# What stands behind a funnel that was opened by hand is about to change. It shuts as late as this, so that nobody waits
+# outside for a build, and ours opens when all has been proven.
+shut_by_hand() {
+  [ -f "$BY_HAND" ] || return 0
+  while read -r by_hand_funnel by_hand_target; do
+    close_funnel "$by_hand_funnel" "$by_hand_target"
+    say "The funnel on port $by_hand_funnel that was opened by hand is shut; it opens again when all is proven"
+  done <"$BY_HAND"
+  rm -f "$BY_HAND"
+}
+
 # `change CHECK BUILD...`: to a generation that passed CHECK.
 change() {
   change_check=$1
   shift
   "$@"
+  shut_by_hand
   if is_running "$RESULT"; then
     say "This configuration is active already"
     "$change_check"
@@ -719,6 +731,7 @@ yours() {
   need_domain
   STARTED=no
   note_whether_it_answers immich_is_there
+  shut_by_hand
   check_edge
   print_generation
 }

@@ -14,6 +14,8 @@ LOGS=$ROOT/var/log/immich-edge
 
 refuse_while_open() {
   command -v tailscale >/dev/null || return 0
+  # An open funnel is still the one of before us.
+  [ ! -f "$BY_HAND" ] || return 0
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
   # A Tailscale that has gone away or is logged out serves nothing.
@@ -64,7 +66,7 @@ remove_everything() {
 remove_state() {
   is_ours "$STATE" || return 0
   for name in devices ended bans tls settings fail2ban module.before; do rm -rf "${STATE:?}/$name"; done
-  for name in domain.env owner lease funnel lan device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
+  for name in domain.env owner lease funnel lan adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback; do
     rm -f "$STATE/$name"
   done

@@ -102,45 +102,47 @@ def test_reading_refuses_what_is_no_file_of_a_chapter(machine: Machine) -> None:
 # Taking over
 
 
-def test_the_funnel_that_was_opened_by_hand_is_shut(machine: Machine) -> None:
-    outcome = assert_done(begin(machine))
-    assert serving(machine) == {}
-    assert "opened by hand is shut" in outcome.stderr
-    assert not (machine.state / "lease").exists()
+def by_hand(machine: Machine) -> str | None:
+    """What is noted down of funnels that were opened by hand."""
+    path = machine.state / "by-hand"
+    return path.read_text() if path.exists() else None
 
 
-def test_what_other_tools_serve_stays(machine: Machine) -> None:
+def test_the_funnel_that_was_opened_by_hand_is_noted_down(machine: Machine) -> None:
+    """It shuts when something else comes to stand behind it, and not before: a build takes long."""
+    assert_done(begin(machine))
+    assert serving(machine) == BY_HAND
+    assert by_hand(machine) == "443 8443\n"
+
+
+def test_what_other_tools_serve_is_not_ours_to_take(machine: Machine) -> None:
     both = {key: {**OTHERS[key], **BY_HAND.get(key, {})} for key in OTHERS}
     serve(machine, both)
     assert_done(begin(machine))
-    assert serving(machine) == OTHERS
+    assert by_hand(machine) == "443 8443\n"
+    serve(machine, OTHERS)
+    assert_done(begin(machine))
+    assert by_hand(machine) == ""
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("port", "entry", "noted"),
     [
-        {"TCPForward": "localhost:8443"},
-        {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1},
-        {"TCPForward": "localhost:9443", "ProxyProtocol": 1},
+        ("443", {"TCPForward": "localhost:8443"}, "443 8443\n"),
+        ("443", {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}, "443 8443\n"),
+        ("443", {"TCPForward": "localhost:9443", "ProxyProtocol": 1}, "443 9443\n"),
+        ("8443", {"TCPForward": "localhost:8443", "ProxyProtocol": 1}, "8443 8443\n"),
+        ("10000", {"TCPForward": "localhost:5000"}, ""),
+        ("443", {"TCPForward": "192.168.1.9:443"}, ""),
+        ("443", {"HTTPS": True}, ""),
     ],
 )
-def test_the_one_on_our_port_is_shut_wherever_it_leads(machine: Machine, entry: dict[str, Any]) -> None:
-    serve(machine, {"TCP": {"443": entry}, "AllowFunnel": {f"{DOMAIN}:443": True}})
+def test_it_is_the_one_on_our_port_or_before_our_edge(
+    machine: Machine, port: str, entry: dict[str, Any], noted: str
+) -> None:
+    serve(machine, {"TCP": {port: entry}, "AllowFunnel": {f"{DOMAIN}:{port}": True}})
     assert_done(begin(machine))
-    assert serving(machine) == {}
-
-
-def test_one_on_another_port_that_leads_to_where_the_edge_comes_to_stand(machine: Machine) -> None:
-    serve(machine, {"TCP": {"8443": BY_HAND["TCP"]["443"]}, "AllowFunnel": {f"{DOMAIN}:8443": True}})
-    assert_done(begin(machine))
-    assert serving(machine) == {}
-
-
-def test_one_that_leads_elsewhere_stays(machine: Machine) -> None:
-    elsewhere = {"TCP": {"10000": {"TCPForward": "localhost:5000"}}, "AllowFunnel": {f"{DOMAIN}:10000": True}}
-    serve(machine, elsewhere)
-    assert_done(begin(machine))
-    assert serving(machine) == elsewhere
+    assert by_hand(machine) == noted
 
 
 def test_our_own_funnel_is_left_alone(machine: Machine) -> None:
@@ -149,13 +151,21 @@ def test_our_own_funnel_is_left_alone(machine: Machine) -> None:
     machine.write(machine.state / "funnel", "443 8443\n")
     machine.write(machine.state / "lease", "confirmed\n")
     assert_done(begin(machine))
-    assert serving(machine) == BY_HAND
+    assert by_hand(machine) is None
     assert (machine.state / "lease").read_text() == "confirmed\n"
 
 
-def test_a_funnel_that_does_not_shut_ends_the_run(machine: Machine) -> None:
-    (machine.fakes / "mood").write_text("asking")
-    assert_sentence(begin(machine), "is still configured")
+def test_a_tailscale_that_does_not_answer_ends_the_run(machine: Machine) -> None:
+    (machine.fakes / "mood").write_text("down")
+    assert_sentence(begin(machine), "does not tell its funnel's state")
+
+
+def test_given_up_before_it_shut_the_funnel_of_before_stays(machine: Machine) -> None:
+    """The build failed, say, and the owner runs `pulumi destroy`: all is as it was."""
+    assert_done(begin(machine))
+    assert_done(machine.run("state", "remove"))
+    assert serving(machine) == BY_HAND
+    assert not machine.state.exists()
 
 
 def test_bans_are_ours_too(machine: Machine) -> None:
