@@ -1,6 +1,7 @@
 { ... }:
 
 {
+  nixpkgs.hostPlatform = "aarch64-linux";
   networking.hostName = "nas";
   services.openssh.enable = true;
   services.tailscale.enable = true;
