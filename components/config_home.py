@@ -95,7 +95,7 @@ def read_edge_build(top: Section, module: ModuleWay) -> EdgeBuilder:
         top.complain(
             "edgeBuild",
             "cannot be operator where the module is in a configuration of yours; set its option package "
-            "there, with server/nix/prebuilt.nix",
+            "there, as `make edge` says",
             "server",
         )
     return builder

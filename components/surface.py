@@ -112,4 +112,4 @@ def _way_in(config: ExposureConfig) -> list[str]:
 def _cost_of_the_first_build(config: ExposureConfig) -> str:
     if config.edge_build is EdgeBuilder.OPERATOR:
         return "Caddy is compiled on this machine, with Go, and sent to the server"
-    return "the first build compiles Caddy on the server: on a small Pi for long (see edgeBuild), within 1 GB"
+    return "the first build compiles Caddy on the server: minutes on a PC, far longer on a Pi (see edgeBuild)"
