@@ -26,11 +26,7 @@ buildGoModule {
   };
   # The modules as `go mod vendor` leaves them; a test computes it anew from go.mod and go.sum.
   vendorHash = "sha256-agDetngFF7Bkg4LqjaXm/NhH1JGD6MhV1bdCjtKdV6I=";
-  env = {
-    CGO_ENABLED = 0;
-    # The linker would take 880 MB otherwise, of a server that has perhaps 1 GB. The program is the same.
-    GOMEMLIMIT = "400MiB";
-  };
+  env.CGO_ENABLED = 0;
   ldflags = [ "-s" "-w" ];
   doCheck = false;
   meta = {
