@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from components.nixos_configuration import server_files
+from components.config_home import Immich, Lan
+from components.module_files import managed_files
 from components.remote_script import PayloadFile, script_text, sudo_line
 from lab import Lab, LabError
 from pki import AuthorityProfile, DeviceProfile, Keystore
@@ -25,14 +26,15 @@ from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.server.waiting import wait_until
 
-SETTINGS_OF_THE_SERVER = "immich-exposure/settings.json"
+SETTINGS_OF_THE_SERVER = "/var/lib/immich-exposure/settings"
 CONFIG_DIR = "/etc/nixos"
+IMMICH = Immich(address=None, port=2283, managed=True)
 
 
 class ByHand:
     """A person with a shell: each step is one SSH connection."""
 
-    def __init__(self, lab: Lab, folder: Path, settings: str) -> None:
+    def __init__(self, lab: Lab, folder: Path, settings: tuple[PayloadFile, ...]) -> None:
         self.lab = lab
         self.folder = folder
         self.settings = settings
@@ -42,11 +44,12 @@ class ByHand:
         store = Keystore(self.folder, PASSPHRASE)
         authority = store.adopt_or_create_authority(AuthorityProfile())
         phones = [store.adopt_or_issue_device(name, DeviceProfile(name)) for name in ("phone", "laptop")]
-        self._run("state", "prepare")
-        self._run("certificate", "issue", CONFIG_DIR)
-        self._run("files", "install", CONFIG_DIR, payload=server_files(self.settings))
+        self._run("state", "begin", "by-hand", "phone", "laptop")
+        self._run("settings", "install", payload=self.settings)
+        self._run("certificate", "issue")
         self._run("trust", "install", payload=(PayloadFile("device-ca.crt", authority.certificate_pem),))
-        self._run("apply", "apply", CONFIG_DIR, 8443, 2283)
+        self._run("files", "install", CONFIG_DIR, payload=managed_files(IMMICH, Lan.CLOSE))
+        self._run("module", "managed", CONFIG_DIR, 8443, "-", 2283, "no")
         for phone in phones:
             self._run("devices", "enrol", phone.name, phone.fingerprint)
         self._run("funnel", "open", 443, 8443, 600)
@@ -58,10 +61,11 @@ class ByHand:
         self._run("funnel", "close", 443, 8443)
         for name in ("phone", "laptop"):
             self._run("devices", "withdraw", name)
-        self._run("apply", "restore", CONFIG_DIR, 2283)
-        self._run("trust", "remove")
+        self._run("module", "restore", CONFIG_DIR)
         self._run("files", "remove", CONFIG_DIR)
-        self._run("certificate", "remove", CONFIG_DIR)
+        self._run("trust", "remove")
+        self._run("certificate", "remove")
+        self._run("settings", "remove")
         self._run("state", "remove")
         shutil.rmtree(self.folder)
 
@@ -98,6 +102,9 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
         operator.devices("phone", "laptop")
         note("pulumi up", operator.up)
         note("pulumi up, no change", operator.up)
+        operator.set(uploads=True)
+        note("pulumi up, a setting changed", operator.up)
+        operator.set(uploads=None)
         operator.devices("phone", "laptop", f"tablet-{number}")
         note("pulumi up, one device more", operator.up)
         note("pulumi destroy", operator.destroy)
@@ -106,13 +113,16 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def settings_of(operator: Operator, lab: Lab) -> str:
-    """Return the settings.json that an exposure sends, so that both ways send the same."""
+def settings_of(operator: Operator, lab: Lab) -> tuple[PayloadFile, ...]:
+    """Return the settings that an exposure sends, so that both ways send the same."""
     operator.up()
-    text = lab.ssh(f"cat {CONFIG_DIR}/{SETTINGS_OF_THE_SERVER}").stdout
+    files = tuple(
+        PayloadFile(name, lab.ssh(f"cat {SETTINGS_OF_THE_SERVER}/{name}").stdout)
+        for name in ("edge.env", "bans.conf")
+    )
     operator.destroy()
     shutil.rmtree(operator.keystore)
-    return text
+    return files
 
 
 def report(times: dict[str, list[float]]) -> None:

@@ -190,12 +190,13 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     dot = graph.read_text(encoding="utf-8")
     needs = transitive_needs(dot)
     door = needs["immich-funnel-door"]
-    assert {"immich-enrolment-phone-file", "immich-enrolment-laptop-file", "immich-nixos-rebuild"} <= door
+    assert {"immich-enrolment-phone-file", "immich-enrolment-laptop-file", "immich-nixos-module"} <= door
     assert "immich-funnel-guard" in door
     assert "immich-funnel-door" in needs["immich-check-outside"]
     assert "immich-preflight-facts" in needs["immich-ca-key-pair"]
     assert "immich-device-phone-credential" in needs["immich-state-folder"]
-    assert "immich-server-certificate-files" in needs["immich-nixos-rebuild"]
+    prepared = {"immich-server-certificate-files", "immich-settings-files", "immich-trust-pool-file"}
+    assert prepared <= needs["immich-nixos-module"]
     commands = re.findall(r"command:remote:Command::([^\"]+)", dot)
     assert len(commands) >= 9
     unprepared = [name for name in commands if "immich-preflight-facts" not in needs[name]]
