@@ -104,10 +104,10 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
         note("pulumi up, no change", operator.up)
         operator.set(uploads=True)
         note("pulumi up, a setting changed", operator.up)
-        operator.set(uploads=None)
         operator.devices("phone", "laptop", f"tablet-{number}")
         note("pulumi up, one device more", operator.up)
         note("pulumi destroy", operator.destroy)
+        operator.set(uploads=None)
         assert seen(lab, "/") == REFUSED
         shutil.rmtree(operator.keystore)
     return times
