@@ -7,7 +7,12 @@ import pytest
 
 from tests.unit.scripts.harness import Machine, Outcome, assert_sentence, available_shells
 
-FILES = {"expose-immich.nix": "{ }\n", "immich-exposure/Caddyfile": "# $HOME `id` \\n\n"}
+FILES = {
+    "immich-exposure/default.nix": "{ }\n",
+    "immich-exposure/Caddyfile": "# $HOME `id` \\n\n",
+    "immich-exposure/nix/edge.nix": "edge\n",
+}
+MARK = 'Made by immich-exposure, and removed by "pulumi destroy".\n'
 AUTHORITY = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 FINGERPRINTS = ["a" * 64, "b" * 64]
 
@@ -18,37 +23,144 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     return Machine(tmp_path, request.param)
 
 
+def install(machine: Machine, files: dict[str, str] | None = None) -> Outcome:
+    return machine.run("files", "install", str(machine.config), payload=FILES if files is None else files)
+
+
+def remove(machine: Machine) -> Outcome:
+    return machine.run("files", "remove", str(machine.config))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+INSTALLED = {
+    "immich-exposure/.immich-exposure": f"0644 {MARK}default.nix\nCaddyfile\nnix/edge.nix\n",
+    "immich-exposure/default.nix": "0644 { }\n",
+    "immich-exposure/Caddyfile": "0644 # $HOME `id` \\n\n",
+    "immich-exposure/nix/edge.nix": "0644 edge\n",
+}
+
+
 def test_files_arrive_as_sent_and_only_they_stay(machine: Machine) -> None:
     machine.write(machine.config / "configuration.nix", "{ }\n")
-    machine.write(machine.config / "immich-exposure/scripts/gone.sh", "old\n")
-    machine.write(machine.config / "immich-exposure/domain", "immich.example.ts.net\n")
-    outcome = machine.run("files", "install", str(machine.config), payload=FILES)
-    assert outcome == Outcome(0, "", "2 of 2 files in /etc/nixos changed\n")
-    assert machine.files(machine.config) == {
-        "configuration.nix": "0644 { }\n",
-        "expose-immich.nix": "0644 { }\n",
-        "immich-exposure/Caddyfile": "0644 # $HOME `id` \\n\n",
-        "immich-exposure/domain": "0644 immich.example.ts.net\n",
-    }
-    assert machine.commands() == ["id -u"]
+    own = {"expose-immich.nix": "the user's own\n", "lan-immich.nix": "the user's own\n"}
+    for name, text in own.items():
+        machine.write(machine.config / name, text)
+    expected = {"configuration.nix": "0644 { }\n", **{name: f"0644 {text}" for name, text in own.items()}}
+    install(machine, {**FILES, "immich-exposure/scripts/gone.sh": "old\n"})
+    assert "immich-exposure/scripts/gone.sh" in machine.files(machine.config)
+    assert install(machine) == Outcome(0, "", "0 of 3 files in /etc/nixos/immich-exposure changed\n")
+    assert machine.files(machine.config) == {**expected, **INSTALLED}
+    assert not (machine.config / "immich-exposure/scripts").exists()
 
 
 def test_files_again_change_nothing(machine: Machine) -> None:
-    machine.run("files", "install", str(machine.config), payload=FILES)
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    assert install(machine) == Outcome(0, "", "3 of 3 files in /etc/nixos/immich-exposure changed\n")
     before = machine.files(machine.config)
-    outcome = machine.run("files", "install", str(machine.config), payload=FILES)
-    assert outcome == Outcome(0, "", "0 of 2 files in /etc/nixos changed\n")
+    assert install(machine) == Outcome(0, "", "0 of 3 files in /etc/nixos/immich-exposure changed\n")
     assert machine.files(machine.config) == before
 
 
+def test_files_lie_beside_what_a_link_leads_to(machine: Machine) -> None:
+    """Nix reads ./immich-exposure there, and never beside the link."""
+    real = machine.root / "home/admin/photo-server/configuration.nix"
+    machine.write(real, "{ }\n")
+    (machine.config / "configuration.nix").symlink_to(real)
+    install(machine)
+    assert names(machine.config) == {"configuration.nix"}
+    assert machine.files(real.parent) == {"configuration.nix": "0644 { }\n", **INSTALLED}
+    remove(machine)
+    assert names(real.parent) == {"configuration.nix"}
+
+
+@pytest.mark.parametrize("theirs", ["folder", "empty folder", "link", "file"])
+def test_what_is_not_ours_is_never_touched(machine: Machine, theirs: str) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    place = machine.config / "immich-exposure"
+    machine.write(machine.root / "elsewhere/.immich-exposure", MARK)
+    if theirs == "link":
+        place.symlink_to(machine.root / "elsewhere")
+    elif theirs == "file":
+        machine.write(place, "mine\n")
+    else:
+        place.mkdir()
+        if theirs == "folder":
+            machine.write(place / "mine.nix", "mine\n")
+    before = machine.files(machine.root)
+    assert_sentence(install(machine), "/etc/nixos/immich-exposure is somebody else's", "rename it")
+    assert remove(machine).status == 0
+    assert machine.files(machine.root) == {**before, "run/lock/immich-exposure.lock": "0600 "}
+    assert names(machine.config) == {"configuration.nix", "immich-exposure"}
+
+
+def test_a_file_of_the_users_in_our_folder_stays(machine: Machine) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    install(machine)
+    machine.write(machine.config / "immich-exposure/notes.txt", "mine\n")
+    install(machine, {"immich-exposure/default.nix": "new\n"})
+    assert machine.files(machine.config / "immich-exposure") == {
+        ".immich-exposure": f"0644 {MARK}default.nix\n",
+        "default.nix": "0644 new\n",
+        "notes.txt": "0644 mine\n",
+    }
+    outcome = remove(machine)
+    assert "holds files of somebody else's, which stay" in outcome.stderr
+    assert machine.files(machine.config / "immich-exposure") == {"notes.txt": "0644 mine\n"}
+
+
+def test_a_mark_leads_to_no_file_elsewhere(machine: Machine) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    install(machine)
+    with (machine.config / "immich-exposure/.immich-exposure").open("a") as mark:
+        mark.write("../configuration.nix\nnix/../../configuration.nix\n/etc/NIXOS\n")
+    machine.write(machine.root / "etc/NIXOS", "")
+    remove(machine)
+    assert (machine.config / "configuration.nix").exists() and (machine.root / "etc/NIXOS").exists()
+
+
 @pytest.mark.parametrize(
-    "path", ["configuration.nix", "../x", "/etc/passwd", "immich-exposure/../../x", "immich-exposure/a b"]
-)
+    "path", ["configuration.nix", "expose-immich.nix", "../x", "/etc/passwd", "immich-exposure/../../x", "immich-exposure/a b"]
+)  # fmt: skip
 def test_files_go_nowhere_else_and_nothing_is_half_written(machine: Machine, path: str) -> None:
-    outcome = machine.run("files", "install", str(machine.config), payload={**FILES, path: "x\n"})
+    outcome = install(machine, {**FILES, path: "x\n"})
     assert_sentence(outcome, f'may not write to "{path}"')
-    assert machine.files(machine.config) == {}
     assert list(machine.config.iterdir()) == []
+
+
+def test_a_read_only_folder_is_left_without_a_trace(machine: Machine) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    machine.fake("mktemp", 'case $* in */etc/nixos/*) exit 1 ;; esac; exec /bin/mktemp "$@"')
+    assert_sentence(install(machine), "Nothing can be written to /etc/nixos; make that folder writable")
+    assert names(machine.config) == {"configuration.nix"}
+
+
+def test_what_a_killed_run_left_is_cleared_up_and_nothing_else(machine: Machine) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    machine.write(machine.config / "immich-exposure-stage.AAAAAA/.immich-exposure", MARK)
+    machine.write(machine.config / "immich-exposure-stage.BBBBBB/mine", "mine\n")
+    install(machine)
+    assert names(machine.config) == {"configuration.nix", "immich-exposure", "immich-exposure-stage.BBBBBB"}
+
+
+def test_the_files_of_the_running_system_are_kept_until_it_is_built_anew(machine: Machine) -> None:
+    """What the system was built from, once, however often newer files come before the rebuild."""
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    machine.prepare()
+    install(machine)
+    machine.write(machine.config / "immich-exposure/home.nix", "{ imports = [ /etc/nixos/lan-immich.nix ]; }\n")
+    install(machine)
+    kept = machine.state / "module.before"
+    assert not kept.exists()
+    first = machine.files(machine.config / "immich-exposure")
+    for text in ("newer\n", "newest\n"):
+        install(machine, {**FILES, "immich-exposure/default.nix": text})
+        assert machine.files(kept) == first
+    assert (machine.config / "immich-exposure/home.nix").exists()
+    remove(machine)
+    assert names(machine.config) == {"configuration.nix"}
 
 
 def test_files_need_the_folder_of_the_configuration(machine: Machine) -> None:
@@ -60,63 +172,216 @@ def test_files_need_the_folder_of_the_configuration(machine: Machine) -> None:
 
 
 def test_files_remove_leaves_the_users_own(machine: Machine) -> None:
-    machine.write(
-        machine.config / "configuration.nix", "{ imports = [ ./lan-immich.nix ]; } # ./expose-immich.nix\n"
-    )
-    machine.run("files", "install", str(machine.config), payload=FILES)
+    machine.write(machine.config / "configuration.nix", "{ } # ./immich-exposure\n")
+    machine.write(machine.config / "expose-immich.nix", "the user's own\n")
+    install(machine)
     for _ in range(2):
-        assert machine.run("files", "remove", str(machine.config)) == Outcome(0, "", "")
-        assert list(machine.files(machine.config)) == ["configuration.nix"]
-        assert [path.name for path in machine.config.iterdir()] == ["configuration.nix"]
+        assert remove(machine) == Outcome(0, "", "")
+        assert names(machine.config) == {"configuration.nix", "expose-immich.nix"}
 
 
 def test_files_stay_while_they_are_imported(machine: Machine) -> None:
-    machine.write(machine.config / "configuration.nix", "{ imports = [ ./expose-immich.nix ]; }\n")
-    machine.run("files", "install", str(machine.config), payload=FILES)
+    machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
+    install(machine)
     before = machine.files(machine.config)
-    assert_sentence(
-        machine.run("files", "remove", str(machine.config)), "still imports ./expose-immich.nix", "restore"
-    )
+    assert_sentence(remove(machine), "still imports ./immich-exposure", "take the module out first")
     assert machine.files(machine.config) == before
 
 
 def test_the_folders_of_the_exposure(machine: Machine) -> None:
-    folders = ("", "devices", "bans", "bans/auth", "bans/keys", "bans/scan", "bans/manual")
-    for group, mode in ((False, 0o700), (True, 0o750)):
-        if group:
-            machine.remember(**{"caddy-group": ""})
+    folders = ("", "devices", "settings", "bans", "bans/auth", "bans/keys", "bans/scan", "bans/manual")
+    for groups, mode in (("", 0o700), ("immich-edge\nimmich-bans", 0o750)):
+        machine.remember(groups=groups)
         assert machine.run("state", "prepare") == Outcome(0, "", "")
         assert {machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders} == {0o755}
         assert (machine.state / "tls").stat().st_mode & 0o777 == mode
-    assert machine.commands("chown") == ["chown root:caddy /var/lib/immich-exposure/tls"]
+        assert machine.files(machine.state) == {".immich-exposure": f"0644 {MARK}"}
+    state = "/var/lib/immich-exposure"
+    assert machine.commands("chown") == [
+        *(f"chown immich-bans:immich-bans {state}/bans/{jail}" for jail in ("auth", "keys", "scan")),
+        f"chown root:immich-edge {state}/tls",
+    ]
 
 
-def test_trust_pool_arrives_and_a_running_caddy_reloads_once(machine: Machine) -> None:
-    machine.remember(active="caddy")
-    for expected in (["systemctl is-active --quiet caddy", "systemctl reload caddy"], []):
+def test_the_edge_is_given_its_key_before_it_starts(machine: Machine) -> None:
+    """The first certificate comes before the edge has a group."""
+    machine.prepare()
+    machine.write(machine.state / "tls/server.key", "key\n", 0o600)
+    machine.remember(groups="immich-edge")
+    machine.run("state", "prepare")
+    assert (machine.state / "tls/server.key").stat().st_mode & 0o777 == 0o640
+    assert "chown root:immich-edge /var/lib/immich-exposure/tls/server.key" in machine.commands("chown")
+
+
+def test_preparing_waits_for_no_lock(machine: Machine) -> None:
+    """A unit does it before it starts, while the run that starts the unit holds the lock."""
+    assert machine.run("state", "prepare").status == 0
+    assert machine.commands("flock") == []
+    assert not (machine.root / "run/lock").exists()
+
+
+def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
+    machine.write(machine.state / "photos.db", "theirs\n")
+    before = machine.files(machine.state)
+    changes = [
+        ("state", ("prepare",), None),
+        ("state", ("begin", "a/b/c", "phone"), None),
+        ("settings", ("install",), SETTINGS),
+        ("trust", ("install",), {"device-ca.crt": AUTHORITY}),
+        ("devices", ("enrol", "phone", FINGERPRINTS[0]), None),
+    ]
+    for script, arguments, payload in changes:
+        assert_sentence(machine.run(script, *arguments, payload=payload), "is somebody else's", "move it away")
+    for script, verb in (("state", "remove"), ("settings", "remove"), ("trust", "remove"), ("certificate", "remove")):
+        assert machine.run(script, verb).status == 0
+    assert machine.files(machine.state) == before
+
+
+def test_an_empty_state_is_taken(machine: Machine) -> None:
+    """A mount point, or what a killed run has left."""
+    machine.state.mkdir()
+    machine.prepare()
+    assert (machine.state / ".immich-exposure").exists()
+
+
+def test_the_owner_is_written_down(machine: Machine) -> None:
+    assert machine.run("state", "begin", "organization/immich/home", "phone").status == 0
+    assert (machine.state / "owner").read_text() == "organization/immich/home\n"
+    assert_sentence(machine.run("state", "begin", "a b"), "the name of its stack", "organization/project/stack")
+    assert_sentence(machine.run("state", "begin"), "the name of its stack")
+
+
+def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
+    machine.run("state", "begin", "a/b/c")
+    machine.run("settings", "install", payload=SETTINGS)
+    machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
+    machine.write(machine.state / "notes.txt", "mine\n")
+    machine.write(machine.root / "var/log/immich-edge/access.log", "x\n")
+    machine.write(machine.root / "var/log/immich-edge/mine.txt", "x\n")
+    stamps = machine.root / "var/lib/systemd/timers"
+    for name in ("immich-exposure-devices", "immich-exposure-certificate", "logrotate"):
+        machine.write(stamps / f"stamp-{name}.timer", "")
+    machine.remember(active="immich-exposure-certificate.timer")
+    machine.unfake("tailscale")
+    machine.fake("tailscale", "exit 1")
+    outcome = machine.run("state", "remove")
+    assert (outcome.status, "files of somebody else's" in outcome.stderr) == (0, True)
+    assert machine.files(machine.root / "var") == {
+        "lib/immich-exposure/notes.txt": "0644 mine\n",
+        "log/immich-edge/mine.txt": "0644 x\n",
+        "lib/systemd/timers/stamp-immich-exposure-certificate.timer": "0644 ",
+        "lib/systemd/timers/stamp-logrotate.timer": "0644 ",
+    }
+    assert machine.run("state", "remove").status == 0
+
+
+def test_nothing_is_removed_while_the_edge_runs(machine: Machine) -> None:
+    machine.prepare()
+    machine.fake("tailscale", "exit 1")
+    machine.remember(active="immich-edge")
+    assert_sentence(machine.run("state", "remove"), "The edge still runs", "take the module out first")
+    assert (machine.state / ".immich-exposure").exists()
+
+
+SETTINGS = {
+    "edge.env": "# made\nIMMICH_EXPOSURE_UPLOADS=off\nIMMICH_EXPOSURE_STRANGERS=refuse\n",
+    "bans.conf": "[DEFAULT]\nmaxretry = 10\n",
+}
+
+
+def settings(machine: Machine, **changes: str) -> Outcome:
+    files = {name: changes.get(name.split(".")[0], text) for name, text in SETTINGS.items()}
+    return machine.run("settings", "install", payload=files)
+
+
+def test_changed_settings_are_taken_over_once_and_only_by_whom_they_concern(machine: Machine) -> None:
+    assert settings(machine).status == 0
+    machine.remember(active="immich-edge\nimmich-bans")
+    new = SETTINGS["edge.env"].replace("off", "on")
+    steps = [
+        ({}, []),
+        ({"edge": new}, ["systemctl reload immich-edge"]),
+        ({"edge": new}, []),
+        ({"edge": new, "bans": "[DEFAULT]\nmaxretry = 3\n"}, ["systemctl reload-or-restart immich-bans"]),
+    ]
+    for changes, expected in steps:
+        machine.forget_commands()
+        assert settings(machine, **changes).status == 0
+        assert [line for line in machine.commands("systemctl") if "is-active" not in line] == expected
+    assert machine.files(machine.state / "settings") == {
+        "edge.env": f"0644 {new}",
+        "bans.conf": "0644 [DEFAULT]\nmaxretry = 3\n",
+    }
+    for _ in range(2):
+        assert machine.run("settings", "remove").status == 0
+        assert not (machine.state / "settings").exists()
+
+
+@pytest.mark.parametrize(("word", "reason"), [("reload", "edge refused"), ("reload-or-restart", "fail2ban refused")])
+def test_settings_that_are_refused_are_taken_back(machine: Machine, word: str, reason: str) -> None:
+    settings(machine)
+    before = machine.files(machine.state)
+    machine.remember(active="immich-edge\nimmich-bans", **{f"{word}-fails": ""})
+    changes = {"edge": "IMMICH_EXPOSURE_X=y\n", "bans": "[DEFAULT]\nmaxretry = 3\n"}
+    assert_sentence(settings(machine, **changes), reason, "journalctl -u immich-")
+    assert machine.files(machine.state) == before
+
+
+def test_settings_that_a_killed_run_left_are_taken_over_by_the_next(machine: Machine) -> None:
+    settings(machine)
+    machine.remember(active="immich-edge\nimmich-bans")
+    machine.write(machine.state / "settings/.edge.unloaded", "")
+    machine.forget_commands()
+    assert settings(machine).status == 0
+    assert "systemctl reload immich-edge" in machine.commands("systemctl")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"edge.env": "PATH=/tmp\n", "bans.conf": "[DEFAULT]\n"}, "not IMMICH_EXPOSURE_NAME=VALUE"),
+        ({"edge.env": "IMMICH_EXPOSURE_A=b\n", "bans.conf": "maxretry = 3\n"}, "no section [DEFAULT]"),
+        ({"edge.env": "IMMICH_EXPOSURE_A=b\n"}, "lacks edge.env or bans.conf"),
+        ({**SETTINGS, "other": "x\n"}, 'may hold edge.env and bans.conf, not "other"'),
+    ],
+)
+def test_settings_are_looked_at_before_they_are_taken(machine: Machine, files: dict[str, str], reason: str) -> None:
+    assert_sentence(machine.run("settings", "install", payload=files), reason)
+    assert machine.files(machine.root / "var") == {}
+
+
+def without_mark(machine: Machine) -> dict[str, str]:
+    """What lies in the folder of the exposure, but for its mark."""
+    return {name: text for name, text in machine.files(machine.state).items() if name != ".immich-exposure"}
+
+
+def test_trust_pool_arrives_and_a_running_edge_reloads_once(machine: Machine) -> None:
+    machine.remember(active="immich-edge")
+    for expected in (["systemctl is-active --quiet immich-edge", "systemctl reload immich-edge"], []):
         machine.forget_commands()
         assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
         assert machine.commands("systemctl") == expected
-    assert machine.files(machine.state) == {"device-ca.crt": f"0644 {AUTHORITY}"}
+    assert without_mark(machine) == {"device-ca.crt": f"0644 {AUTHORITY}"}
     assert machine.run("trust", "remove") == Outcome(0, "", "")
-    assert machine.files(machine.state) == {}
+    assert without_mark(machine) == {}
 
 
-def test_trust_pool_without_caddy_reloads_nothing(machine: Machine) -> None:
+def test_trust_pool_without_an_edge_reloads_nothing(machine: Machine) -> None:
     assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
-    assert machine.commands("systemctl") == ["systemctl is-active --quiet caddy"]
+    assert machine.commands("systemctl") == ["systemctl is-active --quiet immich-edge"]
 
 
-def test_trust_pool_that_caddy_refuses_is_taken_back(machine: Machine) -> None:
+def test_trust_pool_that_the_edge_refuses_is_taken_back(machine: Machine) -> None:
     machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
-    machine.remember(active="caddy", **{"reload-fails": ""})
+    machine.remember(active="immich-edge", **{"reload-fails": ""})
     outcome = machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY.replace("AAAA", "BBBB")})
-    assert_sentence(outcome, "Caddy refused to reload", "journalctl -u caddy")
+    assert_sentence(outcome, "The edge refused to reload", "journalctl -u immich-edge")
     assert machine.files(machine.state)["device-ca.crt"] == f"0644 {AUTHORITY}"
 
 
 def test_trust_pool_that_a_killed_run_left_unloaded_is_loaded_by_the_next(machine: Machine) -> None:
-    machine.remember(active="caddy")
+    machine.prepare()
+    machine.remember(active="immich-edge")
     machine.fake("mv", "kill -9 $PPID")
     with pytest.raises(AssertionError, match="left its private folder behind"):
         machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
@@ -125,7 +390,7 @@ def test_trust_pool_that_a_killed_run_left_unloaded_is_loaded_by_the_next(machin
     (machine.state / "device-ca.crt").write_text(AUTHORITY)  # as if it had been killed a moment later
     machine.forget_commands()
     assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
-    assert "systemctl reload caddy" in machine.commands("systemctl")
+    assert "systemctl reload immich-edge" in machine.commands("systemctl")
 
 
 def test_trust_pool_takes_certificates_alone(machine: Machine) -> None:
@@ -144,13 +409,13 @@ def test_trust_pool_takes_certificates_alone(machine: Machine) -> None:
     )
     assert_sentence(machine.run("trust", "install", payload={}), "holds no device-ca.crt")
     assert_sentence(machine.run("trust", "renew"), "install and remove")
-    assert machine.files(machine.state) == {}
+    assert without_mark(machine) == {}
 
 
-def test_device_is_a_file_that_caddy_can_read(machine: Machine) -> None:
+def test_device_is_a_file_that_the_edge_can_read(machine: Machine) -> None:
     outcome = machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
     assert outcome == Outcome(0, "", "Device phone may come in\n")
-    assert machine.files(machine.state) == {f"devices/{FINGERPRINTS[0]}": "0644 phone\n"}
+    assert without_mark(machine) == {f"devices/{FINGERPRINTS[0]}": "0644 phone\n"}
     assert machine.run("devices", "enrol", "phone", FINGERPRINTS[0]) == Outcome(0, "", "")
     assert machine.commands("systemctl") == [], "enrolling must need no reload"
 
@@ -196,7 +461,7 @@ def test_withdrawing_an_old_certificate_leaves_the_new(machine: Machine) -> None
 def test_one_certificate_is_one_device(machine: Machine) -> None:
     machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
     assert_sentence(machine.run("devices", "enrol", "laptop", FINGERPRINTS[0]), 'enrolled as "phone" already')
-    assert machine.files(machine.state) == {f"devices/{FINGERPRINTS[0]}": "0644 phone\n"}
+    assert without_mark(machine) == {f"devices/{FINGERPRINTS[0]}": "0644 phone\n"}
 
 
 @pytest.mark.parametrize("name", ["", ".", "../x", "a b", "-rf", "é", "a\nb", "x" * 65])

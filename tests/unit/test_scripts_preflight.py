@@ -1,5 +1,7 @@
 """Golden cases of preflight.sh: every fact of a good server, and that a bad one still gets a whole answer."""
 
+import base64
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,17 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def facts(machine: Machine) -> dict[str, object]:
-    return result(machine.run("preflight", "facts", str(machine.config), "2283", "8443"))
+    return ask(machine)
+
+
+def ask(machine: Machine, flake: str = "-", address: str = "-") -> dict[str, object]:
+    return result(machine.run("preflight", "facts", str(machine.config), flake, address, "2283", "8443"))
+
+
+def part(machine: Machine, name: str) -> dict[str, object]:
+    facts_of_part = facts(machine)[name]
+    assert isinstance(facts_of_part, dict)
+    return facts_of_part
 
 
 def test_facts_of_a_good_server(machine: Machine) -> None:
@@ -51,8 +63,28 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
         "tailscale": {"BackendState": "Running", "CertDomains": [DOMAIN]},
         "funnel": {},
         "proxyPortOwner": "",
-        "immich": {"port": 2283, "ping": True, "initialized": True, "version": "3.0.2"},
-        "configuration": {"exists": True, "lanImport": "active", "exposeImport": "commented"},
+        "immich": {
+            "port": 2283,
+            "address": "127.0.0.1",
+            "ping": True,
+            "initialized": True,
+            "version": "3.0.2",
+        },
+        "module": None,
+        "configuration": {
+            "exists": True,
+            "path": str(machine.config / "configuration.nix"),
+            "lanImport": "active",
+            "exposeImport": "commented",
+            "ourImport": "absent",
+            "importList": True,
+            "flakeBeside": False,
+            "gitTracked": False,
+        },
+        "flake": None,
+        "theirs": [],
+        "owner": None,
+        "authorities": [],
         "diskFreeKiB": {"/nix": 4711, "/var": 4711},
         "commands": [],
     }
@@ -84,8 +116,22 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "tailscale": None,
         "funnel": None,
         "proxyPortOwner": "",
-        "immich": {"port": 2283, "ping": False, "initialized": None, "version": None},
-        "configuration": {"exists": False, "lanImport": "absent", "exposeImport": "absent"},
+        "immich": {"port": 2283, "address": None, "ping": False, "initialized": None, "version": None},
+        "module": None,
+        "configuration": {
+            "exists": False,
+            "path": str(machine.config / "configuration.nix"),
+            "lanImport": "absent",
+            "exposeImport": "absent",
+            "ourImport": "absent",
+            "importList": False,
+            "flakeBeside": False,
+            "gitTracked": False,
+        },
+        "flake": None,
+        "theirs": [],
+        "owner": None,
+        "authorities": [],
         "diskFreeKiB": {"/nix": None, "/var": None},
     }
 
@@ -98,6 +144,7 @@ def test_an_immich_without_an_admin_is_seen(machine: Machine, config: str, initi
     machine.remember(answers=f'no /api/server/ping 200 {{"res":"pong"}}\nno /api/server/config 200 {config}')
     assert facts(machine)["immich"] == {
         "port": 2283,
+        "address": "127.0.0.1",
         "ping": True,
         "initialized": initialized,
         "version": None,
@@ -110,18 +157,99 @@ def test_who_holds_the_proxy_port(machine: Machine) -> None:
         facts(machine)["proxyPortOwner"]
         == 'LISTEN 0 4096 127.0.0.1:8443 0.0.0.0:* users:(("nginx",pid=7,fd=3))'
     )
-    machine.remember(listeners=LISTENERS.format("caddy"))
+    machine.remember(listeners=LISTENERS.format("caddy"), **{"edge-pid": "77"})
     assert "caddy" in str(facts(machine)["proxyPortOwner"]), "a Caddy of the user's own is in the way"
-    machine.write(machine.config / "configuration.nix", "{ imports = [ ./expose-immich.nix ]; }\n")
-    assert facts(machine)["proxyPortOwner"] == "", "our own Caddy is not"
+    machine.remember(**{"edge-pid": "7"})
+    assert facts(machine)["proxyPortOwner"] == "", "our edge is not"
 
 
-def test_immich_is_asked_where_it_listens_while_it_is_exposed(machine: Machine) -> None:
-    machine.write(machine.config / "immich-exposure/settings.json", '{\n  "immichPort": 3001,\n  "x": 1\n}\n')
-    rest = {"ping": True, "initialized": True, "version": "3.0.2"}
-    assert facts(machine)["immich"] == {"port": 2283, **rest}, "settings of an exposure that is gone"
-    machine.write(machine.config / "configuration.nix", "{ imports = [ ./expose-immich.nix ]; }\n")
-    assert facts(machine)["immich"] == {"port": 3001, **rest}
+def test_immich_is_where_it_answers(machine: Machine) -> None:
+    """NixOS's own default, localhost, is [::1] alone."""
+    machine.fake("curl", "case $* in *'//[::1]:2283/'*) " + LOCALHOST + ' ;; *) exit 7 ;; esac')
+    assert part(machine, "immich")["address"] == "::1"
+    assert ask(machine, address="::1")["immich"] == part(machine, "immich")
+    assert machine.commands("curl")[0].endswith(" http://127.0.0.1:2283/api/server/ping")
+    elsewhere = ask(machine, address="172.17.0.2")["immich"]
+    assert elsewhere == {"port": 2283, "address": None, "ping": False, "initialized": None, "version": None}
+
+
+LOCALHOST = """
+    case $* in
+      *ping) echo '{"res":"pong"}' ;;
+      *config) echo '{"isInitialized":true}' ;;
+      *version) echo '{"major":3,"minor":0,"patch":2}' ;;
+    esac"""
+
+
+def test_the_module_of_the_running_system(machine: Machine) -> None:
+    machine.remember(module='{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283","home":"::"}')
+    assert part(machine, "module")["digest"] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{ imports = [ ./immich-exposure ./lan-immich.nix ]; }", ("active", "active", "absent", True)),
+        ("{ # ./immich-exposure\n imports = map f [ ./expose-immich.nix ]; }", ("absent", "commented", "active", False)),
+        ("{ }", ("absent", "absent", "absent", False)),
+    ],
+)
+def test_what_is_imported(machine: Machine, text: str, expected: tuple[str, str, str, bool]) -> None:
+    machine.write(machine.config / "configuration.nix", text)
+    seen = part(machine, "configuration")
+    lan, ours, expose, importable = expected
+    assert (seen["lanImport"], seen["ourImport"], seen["exposeImport"]) == (lan, ours, expose)
+    assert seen["importList"] is importable
+
+
+def test_a_link_is_followed(machine: Machine) -> None:
+    real = machine.root / "home/admin/photo-server/configuration.nix"
+    machine.write(real, "{ imports = [ ]; }\n")
+    machine.write(real.parent / ".git/HEAD", "")
+    (machine.config / "configuration.nix").unlink()
+    (machine.config / "configuration.nix").symlink_to(real)
+    machine.write(real.parent / "immich-exposure/mine.nix", "")
+    seen = facts(machine)
+    configuration = part(machine, "configuration")
+    assert (configuration["path"], configuration["gitTracked"]) == (str(real), True)
+    assert configuration["flakeBeside"] is False
+    assert seen["theirs"] == [str(real.parent / "immich-exposure")]
+    machine.write(real.parent / "flake.nix", "")
+    assert part(machine, "configuration")["flakeBeside"] is True
+
+
+def test_a_flake(machine: Machine) -> None:
+    folder = machine.root / "home/admin/infra/hosts"
+    assert ask(machine, str(folder))["flake"] == {"exists": False, "git": False}
+    machine.write(folder / "flake.nix", "")
+    assert ask(machine, str(folder))["flake"] == {"exists": True, "git": False}
+    (folder.parent / ".git").mkdir()
+    assert ask(machine, str(folder))["flake"] == {"exists": True, "git": True}
+
+
+def test_what_stands_there_of_somebody_elses(machine: Machine) -> None:
+    machine.write(machine.state / "photos.db", "")
+    machine.write(machine.state / "owner", "not ours to read\n")
+    (machine.config / "immich-exposure").symlink_to(machine.state)
+    seen = facts(machine)
+    assert seen["theirs"] == [str(machine.config / "immich-exposure"), str(machine.state)]
+    assert (seen["owner"], seen["authorities"]) == (None, [])
+
+
+def test_who_exposed_this_server_and_whom_it_trusts(machine: Machine) -> None:
+    machine.run("state", "begin", "organization/immich/home")
+    ders = [b"first", b"second certificate"]
+    pem = "".join(
+        f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----\n" for der in ders
+    )
+    machine.write(machine.state / "device-ca.crt", pem)
+    machine.write(machine.config / "immich-exposure/.immich-exposure", "ours\n")
+    (machine.root / "run/lock/immich-exposure.lock").unlink()
+    (machine.root / "run/lock").rmdir()
+    seen = facts(machine)
+    assert seen["owner"] == "organization/immich/home"
+    assert seen["authorities"] == [hashlib.sha256(der).hexdigest() for der in ders]
+    assert seen["theirs"] == []
 
 
 @pytest.mark.parametrize("answer", ["not json", "[1]", '{"half": ', ""])
@@ -132,9 +260,17 @@ def test_what_is_not_an_object_is_null(machine: Machine, answer: str) -> None:
     assert (seen["tailscale"], seen["funnel"]) == (None, None)
 
 
-def test_its_arguments_are_checked(machine: Machine) -> None:
-    assert_sentence(machine.run("preflight", "facts", "etc", "2283", "8443"), "absolute path; correct")
-    assert_sentence(
-        machine.run("preflight", "facts", "/etc/nixos", "x", "8443"), "The immichPort must be a whole number"
-    )
-    assert_sentence(machine.run("preflight"), "absolute path; correct")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("facts", "etc", "-", "-", "2283", "8443"), "absolute paths; correct"),
+        (("facts", "/etc/nixos", "infra", "-", "2283", "8443"), "absolute paths; correct"),
+        (("facts", "/etc/nixos", "-", "-", "x", "8443"), "The immich.port must be a whole number"),
+        (("facts", "/etc/nixos", "-", "-", "2283", ""), "The proxyPort must be a whole number"),
+        (("facts", "/etc/nixos", "-", "$(id)", "2283", "8443"), "Immich's address must be a plain address"),
+        (("facts", "/etc/nixos", "-", "-x", "2283", "8443"), "Immich's address must be a plain address"),
+        ((), "absolute paths; correct"),
+    ],
+)
+def test_its_arguments_are_checked(machine: Machine, arguments: tuple[str, ...], reason: str) -> None:
+    assert_sentence(machine.run("preflight", *arguments), reason)
