@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,6 +201,7 @@ def _activate(plan: Plan) -> int:
     print("activating the configuration...", file=sys.stderr)
     lay_etc(plan.new)
     _point(CURRENT, plan.new)
+    socket.sethostname((ETC / "hostname").read_text().strip())
     print("setting up /etc...", file=sys.stderr)
     _people(plan.old, plan.new)
     # As on NixOS: old failures are forgotten here, so a unit counts below when it has failed (again) by then.
