@@ -137,10 +137,10 @@ def test_it_is_told_in_one_sentence_and_nothing_changes(home: Home, case: Case) 
         before = look(home.lab)
         printed = home.operator.fails()
         assert_told(printed, case.told)
-        assert look(home.lab).since(before) == []
+        assert look(home.lab).since(before) == ""
         assert seen(home.lab, "/") == REFUSED
         home.operator.destroy()
-        assert look(home.lab).since(before) == []
+        assert look(home.lab).since(before) == ""
     finally:
         home.operator.settings = sound
         undone = home.lab.console(f"set -e; {case.undone}")

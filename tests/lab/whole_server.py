@@ -32,6 +32,7 @@ ALIVE = (
 # Written anew by each activation, so only what stands in them counts.
 PEOPLE = ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")
 WRITTEN_ANEW = (*(f"etc/{name}" for name in PEOPLE), "etc/.pwd.lock", "etc/static", "etc/systemd/system")
+KEPT_BY_THE_SYSTEM = tuple(f"etc/{name}-" for name in PEOPLE)  # as it was before the last activation
 
 # Its mode is the service's at a start, and another one's at an activation.
 IMMICHS_OWN = "var/lib/immich"
@@ -60,13 +61,14 @@ class Look:
     ports: frozenset[str]
     rest: dict[str, str]
 
-    def since(self, earlier: Look) -> list[str]:
+    def since(self, earlier: Look) -> str:
         """What is different now, one line each; nothing when all is as it was."""
         told = [*_differences("file", earlier.files, self.files, _of_the_host)]
         told += _differences("unit", earlier.units, self.units)
         told += _differences("", earlier.rest, self.rest)
         told += [f"port {port} is new" for port in sorted(self.ports - earlier.ports)]
-        return told + [f"port {port} is gone" for port in sorted(earlier.ports - self.ports)]
+        told += [f"port {port} is gone" for port in sorted(earlier.ports - self.ports)]
+        return "\n".join(told)
 
 
 def look(lab: Lab) -> Look:
@@ -101,7 +103,7 @@ def _files(upper: Path, merged: Path) -> Iterator[tuple[str, str]]:
         folders[:] = [name for name in folders if str(place / name) not in ALIVE]
         for name in (*files, *folders):
             path = str(place / name)
-            if path not in ALIVE:
+            if path not in (*ALIVE, *KEPT_BY_THE_SYSTEM):
                 yield path, _seen(merged, path)
 
 

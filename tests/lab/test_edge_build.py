@@ -1,0 +1,58 @@
+"""The edge compiled on the operator's machine, pushed, taken by its hash; with the real engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import Lab
+from tests.lab.operator import Operator
+from tests.lab.outside import FORBIDDEN, seen
+from tests.lab.whole_server import Look, look, root
+from toolchain import paths
+
+pytestmark = pytest.mark.lab
+
+RUNNING = "sha256sum < /proc/$(systemctl show -P MainPID immich-edge)/exe | cut -d ' ' -f 1"
+
+
+@pytest.fixture(scope="module")
+def before(lab: Lab) -> Look:
+    return look(lab)
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab, before: Look, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Somebody with a small server. The tests run in the order in which they stand."""
+    person = Operator(tmp_path_factory.mktemp("edge"), lab.info(), stack="edge-built-here")
+    person.init()
+    person.set(edgeBuild="operator")
+    yield person
+
+
+def test_what_was_built_here_runs_there(lab: Lab, operator: Operator) -> None:
+    operator.up()
+    (program,) = paths.HOME.glob("edge-a*64")
+    assert root(lab, RUNNING) == hashlib.sha256(Path(program).read_bytes()).hexdigest()
+    assert seen(lab, "/") == FORBIDDEN
+
+
+def test_a_second_up_changes_nothing(operator: Operator) -> None:
+    operator.up()
+    assert set(operator.changes()) == {"same"}
+
+
+def test_a_file_that_was_altered_does_not_build(lab: Lab, operator: Operator) -> None:
+    root(lab, "for file in /var/lib/immich-exposure/edge-*; do printf x >> $file; done")
+    refused = lab.console("cd /run && nixos-rebuild build")
+    assert refused.returncode != 0
+    assert "is not the edge that the configuration names" in refused.stderr
+    assert seen(lab, "/") == FORBIDDEN
+
+
+def test_destroy_takes_it_back(lab: Lab, operator: Operator, before: Look) -> None:
+    operator.destroy()
+    assert look(lab).since(before) == []
