@@ -10,8 +10,8 @@ import pytest
 
 from lab import Lab
 from tests.lab.operator import Operator
-from tests.lab.outside import FORBIDDEN, seen
-from tests.lab.whole_server import Look, look, root
+from tests.lab.outside import FORBIDDEN, REFUSED, seen
+from tests.lab.whole_server import root
 from toolchain import paths
 
 pytestmark = pytest.mark.lab
@@ -20,12 +20,7 @@ RUNNING = "sha256sum < /proc/$(systemctl show -P MainPID immich-edge)/exe | cut 
 
 
 @pytest.fixture(scope="module")
-def before(lab: Lab) -> Look:
-    return look(lab)
-
-
-@pytest.fixture(scope="module")
-def operator(lab: Lab, before: Look, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """Somebody with a small server. The tests run in the order in which they stand."""
     person = Operator(tmp_path_factory.mktemp("edge"), lab.info(), stack="edge-built-here")
     person.init()
@@ -47,12 +42,14 @@ def test_a_second_up_changes_nothing(operator: Operator) -> None:
 
 def test_a_file_that_was_altered_does_not_build(lab: Lab, operator: Operator) -> None:
     root(lab, "for file in /var/lib/immich-exposure/edge-*; do printf x >> $file; done")
-    refused = lab.console("cd /run && nixos-rebuild build")
+    refused = lab.console("cd /tmp && nixos-rebuild build")
     assert refused.returncode != 0
     assert "is not the edge that the configuration names" in refused.stderr
     assert seen(lab, "/") == FORBIDDEN
 
 
-def test_destroy_takes_it_back(lab: Lab, operator: Operator, before: Look) -> None:
+def test_destroy_takes_it_back(lab: Lab, operator: Operator) -> None:
+    """What else it leaves as it was is for the houses to show."""
     operator.destroy()
-    assert look(lab).since(before) == []
+    assert seen(lab, "/") == REFUSED
+    assert root(lab, "ls -d /var/lib/immich-exposure /etc/nixos/immich-exposure 2>/dev/null") == ""
