@@ -136,7 +136,8 @@ demo: setup ## run the main job on the lab: expose, visit, revoke, ban, take bac
 	@KEEP=$(KEEP) $(if $(HOUSE),HOUSE=$(HOUSE)) $(VENV)/python -m tests.lab.demo
 
 test: setup lint ## lint and all three tiers of tests
-	@$(PYTEST) tests
+	@$(PYTEST) tests/unit tests/server
+	@$(VENV)/python -m tests.lab.parallel
 
 setup: .venv/developer ## prepare the lab: system packages, Python packages, pinned programs
 	@$(VENV)/python -m toolchain setup
@@ -156,8 +157,8 @@ unit: .venv/developer ## the tests that need no root and take seconds
 server: setup ## the tests with real Caddy, fail2ban and Nix
 	@$(PYTEST) tests/server
 
-lab-test: setup ## the tests on the whole lab
-	@$(PYTEST) tests/lab
+lab-test: setup ## the tests on the whole lab, several labs at once: ARGS="book test_renewal.py"
+	@$(VENV)/python -m tests.lab.parallel $(ARGS)
 
 bench: setup ## ratios: the main job beside the same steps by hand, the edge beside plain Caddy, many devices
 	@$(VENV)/python -m tests.bench.main_job
