@@ -25,7 +25,7 @@
           trust_pool file /var/lib/certs/ca-cert.pem
         }
       }
-      @phone vars_regexp {http.request.tls.client.fingerprint} ^[0-9a-f]{64}$
+      @phone vars_regexp {http.request.tls.client.subject} .
       handle @phone {
         reverse_proxy 127.0.0.1:2283
       }
