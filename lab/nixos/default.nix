@@ -1,7 +1,6 @@
 # `import <nixpkgs> { }`: the packages.
-{ system ? builtins.currentSystem, overlays ? [ ], facts ? import ./facts.nix, ... }:
+{ system ? builtins.currentSystem, overlays ? [ ], facts ? import ./facts.nix, lib ? import ./lib, ... }:
 let
-  lib = import ./lib;
   base = import ./pkgs.nix { inherit lib facts system pkgs; };
   pkgs = lib.foldl' (all: overlay: all // overlay pkgs all) base overlays;
 in

@@ -2,12 +2,14 @@
 # show here, in `config` as well.
 #
 # configuration:    file, e.g. /etc/nixos/configuration.nix
+# realLib:          folder of nixpkgs' own lib, to compare ours with it; none for ours
 # the others:       see facts.nix
-{ configuration, programs, tailscaleVersion, immichStub ? "/bin/false" }:
+{ configuration, programs, tailscaleVersion, immichStub ? "/bin/false", realLib ? "" }:
 let
   hash = program: { name = program; value = builtins.hashFile "sha256" "${programs}/${program}"; };
   evaluated = import ./nixos {
     inherit configuration;
+    lib = if realLib == "" then import ./lib else import ./lib/real.nix (import (/. + realLib));
     facts = {
       inherit programs tailscaleVersion immichStub;
       builder = builtins.currentSystem;

@@ -7,6 +7,7 @@ passes here and not at home hides a defect.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from base64 import b64encode
@@ -66,6 +67,25 @@ def test_nixos_refuses_it(nix: Nix, tmp_path: Path, name: str) -> None:
 def test_homes_build(nix: Nix, tmp_path: Path, name: str) -> None:
     generation = nix.build(_row(tmp_path, "homes", name))
     assert read_unit(generation, "immich-server.service")["Requires"] == ["postgresql.service"]
+
+
+def test_what_the_user_adds_comes_after_what_nixos_has(nix: Nix, tmp_path: Path) -> None:
+    configuration = _row(tmp_path, "accepted", "preStart beside a list")
+    steps = nix.evaluate(configuration, "config.systemd.services.x.serviceConfig.ExecStartPre")
+    assert len(steps) == 2 and steps[1] == "/a"
+
+
+REAL_LIB = os.environ.get("NIXPKGS_LIB", "")
+
+
+@pytest.mark.skipif(not REAL_LIB, reason="NIXPKGS_LIB names no folder of nixpkgs' own lib")
+@pytest.mark.parametrize(
+    ("table", "name"), [(table, name) for table in ("accepted", "homes") for name in _names(table)]
+)
+def test_nixpkgs_own_lib_makes_the_same_system(nix: Nix, tmp_path: Path, table: str, name: str) -> None:
+    row = _row(tmp_path, table, name)
+    ours, real = (nix.evaluate(row, "toplevel.drvPath", realLib=lib) for lib in ("", REAL_LIB))
+    assert ours == real
 
 
 def test_immich_on_localhost_is_on_v6_alone(nix: Nix, tmp_path: Path) -> None:

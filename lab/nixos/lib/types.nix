@@ -137,7 +137,8 @@ rec {
       evaluate = loc: defs: evalModules {
         prefix = loc;
         inherit specialArgs;
-        modules = [ { _module.args.name = lib.mkOptionDefault (last ([ "‹name›" ] ++ loc)); } ] ++ modules ++ map asModule defs;
+        # Imported, as nixpkgs does it: so what they define comes before what the user does.
+        modules = [ { _module.args.name = lib.mkOptionDefault (last ([ "‹name›" ] ++ loc)); } ] ++ map (m: { imports = [ m ]; }) modules ++ map asModule defs;
       };
       asModule = { file, value }:
         if isAttrs value && shorthandOnlyDefinesConfig && !(value ? _type && value._type != "if" && value._type != "merge" && value._type != "override")

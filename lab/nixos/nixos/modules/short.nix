@@ -28,8 +28,7 @@ rec {
       if ofAll (x: lib.isAttrs x && !lib.isStringLike x) then (types.attrsOf anyTree).merge loc defs
       else if ofAll lib.isList then (types.listOf types.raw).merge loc defs
       else lib.mergeEqualOption loc defs;
-    strict = loc: defs: builtins.seq (anyTree.merge loc defs) true;
-  };
+  } // { strict = loc: defs: builtins.seq (anyTree.merge loc defs) true; };
   recorded = mkOption { type = anyTree; default = { }; };
   recordedAll = names: lib.genAttrs names (_: recorded);
 }

@@ -3,7 +3,7 @@
 let
   short = import ../../short.nix lib;
   inherit (lib) types;
-  ports = lib.mkOption { type = types.listOf types.port; default = [ ]; apply = ports: lib.naturalSort (lib.unique ports); };
+  ports = lib.mkOption { type = types.listOf types.port; default = [ ]; apply = ports: lib.unique (lib.sort builtins.lessThan ports); };
   ranges = short.of (types.listOf (types.attrsOf types.port)) [ ];
   open = { allowedTCPPorts = ports; allowedUDPPorts = ports; allowedTCPPortRanges = ranges; allowedUDPPortRanges = ranges; };
 in
