@@ -65,7 +65,8 @@ in
         "tls/server.key"
         "device-ca.crt"
       ];
-      startLimitIntervalSec = 14400;
+      # Each closing of the funnel restarts the edge, and counts: only a Caddy that ends again and again is given up.
+      startLimitIntervalSec = 60;
       startLimitBurst = 10;
 
       # The Caddyfile's values that are not settings. No secret is among them: everybody can read a unit.
