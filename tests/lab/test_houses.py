@@ -18,7 +18,7 @@ from pki import Keystore, ProbeCredential
 from tests.lab.conftest import fresh_lab
 from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
-from tests.lab.whole_server import Look, lives, look, root
+from tests.lab.whole_server import Look, lives, look, root, settle
 from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.lab
@@ -106,6 +106,7 @@ def walk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         operator = Operator(folder, lab.info(), stack=f"house-{home.name}", more=home.stack)
         operator.init()
         theirs = {thing.what: root(lab, thing.command) for thing in home.theirs}
+        settle(lab)
         yield Walk(lab, home, operator, look(lab), theirs, lives(lab, home.units))
 
 
@@ -200,12 +201,5 @@ def test_destroy_leaves_everything_as_it_was(walk: Walk) -> None:
     walk.unlock()
     wait_until(lambda: walk.immich_at_home() == "open", "Immich is open at home again", 20)
     walk.assert_theirs()
-    settle(walk)
+    settle(walk.lab)
     assert look(walk.lab).since(walk.before) == ""
-
-
-def settle(walk: Walk) -> None:
-    """Wait until services that are still starting have started."""
-    wait_until(
-        lambda: "activating" not in "".join(look(walk.lab).units.values()), "nothing is starting any more", 30
-    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import Lab
+from tests.server.waiting import wait_until
 
 # What lives by itself, whether anything of ours is there or not.
 ALIVE = (
@@ -22,6 +23,7 @@ ALIVE = (
     "sys",
     "tmp",
     "var/cache",
+    "var/lib/caddy/.config",  # theirs: written at each of its starts
     "var/lib/fail2ban",
     "var/lib/immich-stub",
     "var/lib/systemd",
@@ -148,6 +150,12 @@ def _differences(
         was, is_now = earlier.get(name, default), now.get(name, default)
         if was != is_now:
             yield f"{kind} {name} was {was!r} and is {is_now!r}".strip()
+
+
+def settle(lab: Lab) -> None:
+    """Wait until nothing is starting any more, so that two looks can be compared."""
+    wait_until(lambda: "running" in root(lab, "systemctl is-system-running"), "the server is running", 60)
+    wait_until(lambda: root(lab, "systemctl list-jobs --no-legend") == "", "nothing is being started", 60)
 
 
 def lives(lab: Lab, units: tuple[str, ...]) -> dict[str, str]:
