@@ -245,9 +245,7 @@ def test_a_flake_is_built_by_its_folder_and_host(tmp_path: Path) -> None:
 
 def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
     """Only the settings and the check from outside differ, which looks again at what a visitor gets."""
-    changed = differing(
-        recorded, run_program(tmp_path, uploads=True, strangers="drop", bans={"banTime": "2h"})
-    )
+    changed = differing(recorded, run_program(tmp_path, uploads=True, bans={"banTime": "2h"}))
     assert changed == {"immich-settings-files", "immich-check-outside"}
 
 
