@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,24 +123,33 @@ EXPORTED_DEFAULT = f"""{MADE_BY}
 def export(folder: Path) -> None:
     """Write the module to `folder`, which is new, empty, or an earlier export.
 
-    Raises `ExportError` for a folder that holds something else.
+    The mark lists what is ours; of an earlier export, that alone is removed. Raises `ExportError` for a folder
+    that holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; name a folder for the module.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise ExportError(f"{folder} holds files that are not the module's; name a folder of its own.")
-    wanted = {"default.nix": EXPORTED_DEFAULT, MARK: f"{MADE_BY}\n"}
-    wanted |= {file.path: file.text for file in module_files()}
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(folder).as_posix() not in wanted:
-            path.unlink()
+    wanted = {"default.nix": EXPORTED_DEFAULT} | {file.path: file.text for file in module_files()}
+    for name in _exported(folder):
+        if name not in wanted:
+            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # another file lies there
+                (folder / name).parent.rmdir()
+    wanted[MARK] = "\n".join([MADE_BY, *sorted(wanted), ""])
     for name, text in wanted.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
+
+
+def _exported(folder: Path) -> list[str]:
+    """Return what the mark of an earlier export lists, as far as it lies in the folder."""
+    try:
+        listed = (folder / MARK).read_text(encoding="utf-8").splitlines()[1:]
+    except FileNotFoundError:
+        return []
+    return [name for name in listed if name and not name.startswith("/") and ".." not in name.split("/")]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -102,13 +102,19 @@ def test_the_export_is_the_module_with_its_mark(tmp_path: Path) -> None:
     assert seen == {file.path: file.text for file in module_files()}
 
 
-def test_an_export_replaces_an_earlier_one(tmp_path: Path) -> None:
-    export(tmp_path)
-    (tmp_path / "nix/gone.nix").write_text("{ }")
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old/gone.sh").write_text("exit")
-    export(tmp_path)
-    assert not (tmp_path / "nix/gone.nix").exists() and not (tmp_path / "old/gone.sh").exists()
+def test_an_export_replaces_an_earlier_one_and_keeps_what_the_owner_put_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "module"
+    export(folder)
+    (tmp_path / "outside.nix").write_text("mine")
+    for name in ("nix/gone.nix", "old/gone.sh", "nix/mine.nix", "edge"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{ }")
+    with (folder / MARK).open("a") as mark:
+        mark.write("nix/gone.nix\nold/gone.sh\n../outside.nix\n")
+    export(folder)
+    assert not (folder / "nix/gone.nix").exists() and not (folder / "old").exists()
+    assert (folder / "nix/mine.nix").exists() and (folder / "edge").exists()
+    assert (tmp_path / "outside.nix").exists()
 
 
 def test_an_export_never_touches_somebody_elses_files(tmp_path: Path) -> None:
