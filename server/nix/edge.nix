@@ -44,7 +44,12 @@ in
     services.immich.host = lib.mkIf immich.closed (lib.mkOverride 10 "127.0.0.1");
 
     # Caddy must understand its file before anything is switched. What the settings make of it shows when it starts.
-    system.preSwitchChecks.immich-edge = "${caddy} adapt ${configuration} >/dev/null";
+    system.preSwitchChecks.immich-edge = ''
+      if ! said=$(${caddy} adapt ${configuration} 2>&1 >/dev/null); then
+        printf '%s\n' "$said" >&2
+        exit 1
+      fi
+    '';
 
     users.users.${names.edge} = {
       description = "The edge in front of Immich";

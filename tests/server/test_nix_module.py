@@ -342,7 +342,7 @@ def test_a_caddyfile_that_caddy_does_not_understand_is_not_switched_to(
     nix: Nix, generation: Path, exposed: ConfigFolder
 ) -> None:
     sound = checked_before_a_switch(generation)
-    assert (sound.returncode, sound.stdout) == (0, "")
+    assert (sound.returncode, sound.stdout, sound.stderr) == (0, "", "")
     exposed.replace("immich-exposure/Caddyfile", "\tbind 127.0.0.1\n", "\tbind 127.0.0.1\n\tnonsense\n")
     done = checked_before_a_switch(nix.build(exposed.configuration))
     assert done.returncode == 1 and "unrecognized directive: nonsense" in done.stderr
