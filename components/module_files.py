@@ -123,8 +123,8 @@ EXPORTED_DEFAULT = f"""{MADE_BY}
 def export(folder: Path) -> None:
     """Write the module to `folder`, which is new, empty, or an earlier export.
 
-    The mark lists what is ours; of an earlier export, that alone is removed. Raises `ExportError` for a folder
-    that holds something else.
+    The mark lists what is ours; of an earlier export, that alone is removed. Raises `ExportError` for a
+    folder that holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; name a folder for the module.")
