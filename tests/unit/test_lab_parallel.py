@@ -1,0 +1,41 @@
+"""The launcher of the lab tier: every file and every house is a job, and the counts are those of all jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.house import house, houses
+from tests.lab import parallel
+
+REPORT = (
+    """<testsuites><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="10"/></testsuites>"""
+)
+
+
+def test_every_file_and_every_house_of_the_walk_is_a_job() -> None:
+    names = {job.name for job in parallel.all_jobs()}
+    files = {path.stem for path in parallel.HERE.glob("test_*.py")} - {"test_houses"}
+    assert names == files | {f"house {name}" for name in houses() if house(name).walk}
+
+
+def test_a_word_chooses_a_file_or_a_house() -> None:
+    found = parallel.chosen(parallel.all_jobs(), ["tests/lab/test_lab.py", "book"])
+    assert {job.name for job in found} == {"test_lab", "house book"}
+
+
+def test_a_word_that_names_nothing_is_refused() -> None:
+    with pytest.raises(SystemExit, match="no file and no house named bok"):
+        parallel.chosen(parallel.all_jobs(), ["bok"])
+
+
+def test_the_report_is_counted_and_errors_are_failures(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(REPORT, encoding="utf-8")
+    assert parallel.counted(report) == {"failed": 3, "passed": 4, "skipped": 3}
+    assert parallel.told(parallel.counted(report)) == "3 failed, 4 passed, 3 skipped"
+
+
+def test_a_job_without_a_report_has_failed(tmp_path: Path) -> None:
+    assert parallel.counted(tmp_path / "none")["failed"] == 1
