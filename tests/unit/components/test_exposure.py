@@ -243,6 +243,10 @@ def test_a_flake_is_built_by_its_folder_and_host(tmp_path: Path) -> None:
     assert lines_of(recorder) == {"module": ("flake /home/a/nix pi 8443 - 2283 yes", "leave")}
 
 
+def test_the_same_settings_are_no_reason_for_anything(recorded: Recorder, tmp_path: Path) -> None:
+    assert differing(recorded, run_program(tmp_path)) == set()
+
+
 def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
     """Only the settings and the check from outside differ, which looks again at what a visitor gets."""
     changed = differing(recorded, run_program(tmp_path, uploads=True, bans={"banTime": "2h"}))
@@ -266,7 +270,7 @@ def differing(one: Recorder, other: Recorder) -> set[str]:
     return {name for name in one.resources if comparable(one, name) != comparable(other, name)}
 
 
-PLACES = {"keystore", "privateKeyFile", "connection"}
+PLACES = {"keystore", "privateKeyFile", "connection", "opening"}
 
 
 def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp_path: Path) -> None:
