@@ -290,7 +290,7 @@ need_tailscale() {
 
 # Whose ports to look at when no argument says it: what `open` noted down, else the defaults.
 recorded_ports() {
-  if [ -s "$FUNNEL_RECORD" ]; then cat "$FUNNEL_RECORD"; else echo 443 8443; fi
+  grep -x '[0-9]\{1,5\} [0-9]\{1,5\}' "$FUNNEL_RECORD" 2>/dev/null || echo 443 8443
 }
 
 # `read_funnel FUNNEL_PORT PROXY_PORT` sets FUNNEL to
@@ -405,11 +405,15 @@ home_is_closed() { case $(lan_line) in closed*) ;; *) return 1 ;; esac }
 # The configuration may leave home access alone (lan: keep); then there is no such unit.
 has_lan_unit() { systemctl cat "$LAN_UNIT" >/dev/null 2>&1 </dev/null; }
 
+restart_lan_unit() { ! has_lan_unit || systemctl restart "$LAN_UNIT" >/dev/null 2>&1 </dev/null; }
+
 sync_home() {
-  has_lan_unit || return 0
-  systemctl restart "$LAN_UNIT" >/dev/null 2>&1 </dev/null ||
+  restart_lan_unit ||
     die "Home access could not be brought to what $LAN says; see why with \"journalctl -u $LAN_UNIT\" and run this again."
 }
+
+# Where something more important must go on.
+try_sync_home() { restart_lan_unit || say "Home access is not yet what $LAN says; see \"journalctl -u $LAN_UNIT\""; }
 
 close_home() {
   has_lan_unit || return 0
@@ -421,7 +425,7 @@ close_home() {
 open_home() {
   [ "$(lan_line)" = closed ] || return 0
   rm -f "$LAN" || :
-  (UNDO=: sync_home) || :
+  try_sync_home
 }
 
 # The names of its sockets' instances, as people read them (see lan.sh).

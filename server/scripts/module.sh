@@ -416,7 +416,7 @@ roll_back() {
     in_unit rollback sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" ||
       say "The way back reported problems; see $REBUILD_LOG"
     disarm_rollback
-    (UNDO=: sync_home) || :
+    try_sync_home
   fi
   if [ "$CONFIG" != - ]; then
     cmp -s "$AT_START" "$CONFIG" || replace_configuration "$AT_START"
@@ -743,7 +743,7 @@ leave_alone() {
   fi
   for service in $UNITS; do systemctl stop "$service" >/dev/null 2>&1 </dev/null || :; done
   rm -f "$LAN"
-  sync_home
+  try_sync_home
 }
 
 # `take_arguments PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT [ALLOW_UPGRADE]`

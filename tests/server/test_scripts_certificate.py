@@ -1,7 +1,6 @@
-"""certificate.sh: the pair comes whole, readable by Caddy alone, and Caddy loads it exactly once."""
+"""certificate.sh: the pair comes whole, readable by the edge alone, and the edge loads it exactly once."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> TestAuthority:
 
 @pytest.fixture(params=available_shells())
 def machine(request: pytest.FixtureRequest, tmp_path: Path, authority: TestAuthority) -> Machine:
-    """A server whose Tailscale has a certificate to give; Caddy has never run on it."""
+    """A server whose Tailscale has a certificate to give; the edge has never run on it."""
     machine = Machine(tmp_path, request.param)
     machine.unfake("nix-instantiate")
     tailscale.install(machine.fakes)
@@ -40,15 +39,15 @@ def offer(machine: Machine, authority: TestAuthority) -> Identity:
 
 
 def issue(machine: Machine) -> Outcome:
-    return machine.run("certificate", "issue", str(machine.config))
+    return machine.run("certificate", "issue")
 
 
-def caddy_runs(machine: Machine) -> None:
-    machine.remember(active="caddy", **{"caddy-group": ""})
+def edge_runs(machine: Machine) -> None:
+    machine.remember(active="immich-edge", groups="immich-edge")
 
 
 def reloads(machine: Machine) -> int:
-    return machine.commands().count("systemctl reload caddy")
+    return machine.commands().count("systemctl reload immich-edge")
 
 
 def modes(machine: Machine) -> dict[str, str]:
@@ -59,7 +58,7 @@ def mood(machine: Machine, word: str) -> None:
     (machine.fakes / "mood").write_text(word)
 
 
-def test_first_certificate_before_there_is_a_caddy(machine: Machine, authority: TestAuthority) -> None:
+def test_first_certificate_before_there_is_an_edge(machine: Machine, authority: TestAuthority) -> None:
     identity = offer(machine, authority)
     answer = result(issue(machine))
     pem = (machine.fakes / "issued.cert").read_text()
@@ -67,12 +66,13 @@ def test_first_certificate_before_there_is_a_caddy(machine: Machine, authority: 
     assert modes(machine) == {"server.crt": "0644", "server.key": "0600"}
     assert machine.state.joinpath("tls").stat().st_mode & 0o777 == 0o700
     assert (machine.state / "tls/server.key").read_bytes() == identity.key.read_bytes()
-    assert machine.files(machine.config) == {"immich-exposure/domain": f"0644 {DOMAIN}\n"}
+    assert (machine.state / "domain.env").read_text() == f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n"
+    assert machine.files(machine.config) == {}
     assert machine.commands("tailscale", "systemctl", "chown") == [
         "tailscale status --json --peers=false",
         "tailscale cert --min-validity 720h --cert-file /var/lib/immich-exposure/tls/.new/server.crt "
         f"--key-file /var/lib/immich-exposure/tls/.new/server.key {DOMAIN}",
-        "systemctl is-active --quiet caddy",
+        "systemctl is-active --quiet immich-edge",
     ]
 
 
@@ -82,23 +82,24 @@ def test_the_key_never_leaves_the_server(machine: Machine) -> None:
     assert "PRIVATE KEY" not in outcome.stdout + outcome.stderr + "\n".join(machine.commands())
 
 
-def test_owner_and_mode_are_set_each_time_for_caddy(machine: Machine) -> None:
+def test_owner_and_mode_are_set_each_time_for_the_edge(machine: Machine) -> None:
     issue(machine)
-    caddy_runs(machine)
+    edge_runs(machine)
     machine.forget_commands()
     assert issue(machine).status == 0
     assert modes(machine) == {"server.crt": "0644", "server.key": "0640"}
     assert machine.state.joinpath("tls").stat().st_mode & 0o777 == 0o750
     assert machine.commands("chown") == [
-        "chown root:caddy /var/lib/immich-exposure/tls",
-        "chown root:caddy /var/lib/immich-exposure/tls/.new/server.key",
+        "chown root:immich-edge /var/lib/immich-exposure/tls",
+        "chown root:immich-edge /var/lib/immich-exposure/tls/server.key",
+        "chown root:immich-edge /var/lib/immich-exposure/tls/.new/server.key",
     ]
     assert reloads(machine) == 0, "the certificate is the same"
 
 
-def test_renewal_reloads_caddy_once_and_says_nothing(machine: Machine, authority: TestAuthority) -> None:
+def test_renewal_reloads_the_edge_once_and_says_nothing(machine: Machine, authority: TestAuthority) -> None:
     issue(machine)
-    caddy_runs(machine)
+    edge_runs(machine)
     identity = offer(machine, authority)
     machine.fake("systemctl", f'[ "$1" = is-active ] || cp {machine.state}/tls/server.* "$FAKES"')
     for _ in range(2):
@@ -111,10 +112,10 @@ def test_renewal_reloads_caddy_once_and_says_nothing(machine: Machine, authority
 
 def test_a_reload_that_failed_is_made_up_for(machine: Machine, authority: TestAuthority) -> None:
     issue(machine)
-    caddy_runs(machine)
+    edge_runs(machine)
     offer(machine, authority)
     machine.remember(**{"reload-fails": ""})
-    assert_sentence(machine.run("certificate", "renew"), "Caddy refused to reload")
+    assert_sentence(machine.run("certificate", "renew"), "The edge refused to reload")
     (machine.fakes / "reload-fails").unlink()
     assert machine.run("certificate", "renew").status == 0
     assert reloads(machine) == 2
@@ -135,7 +136,8 @@ def test_a_failure_leaves_the_pair_that_works(
     machine: Machine, authority: TestAuthority, word: str, reason: str
 ) -> None:
     issue(machine)
-    caddy_runs(machine)
+    edge_runs(machine)
+    machine.prepare()
     before = machine.files(machine.state)
     offer(machine, authority)
     mood(machine, word)
@@ -164,17 +166,34 @@ def test_what_tailscale_must_grant_first(machine: Machine, changes: dict[str, An
     assert machine.files(machine.config) == {}
 
 
+def test_a_node_that_was_renamed_is_known_by_its_new_name(machine: Machine) -> None:
+    """The edge serves one name; with the certificate of another it would not come up again."""
+    issue(machine)
+    edge_runs(machine)
+    name = DOMAIN.replace("immich", "photos")
+    (machine.fakes / "status.json").write_text(json.dumps({**tailscale.STATUS, "CertDomains": [name]}))
+    for _ in range(2):
+        assert machine.run("certificate", "renew").status == 0
+    assert (machine.state / "domain.env").read_text() == f"IMMICH_EXPOSURE_DOMAIN={name}\n"
+    assert reloads(machine) == 1, "its name is new, though the certificate is the same"
+
+
+def test_there_is_nothing_to_renew_without_an_exposure(machine: Machine) -> None:
+    """The module and its timer may stand on a server that exposes nothing."""
+    assert machine.run("certificate", "renew") == Outcome(0, "", "")
+    assert machine.commands("tailscale") == []
+    assert not machine.state.exists()
+
+
 def test_remove_leaves_nothing_of_it(machine: Machine) -> None:
     issue(machine)
-    machine.write(machine.config / "configuration.nix", "{ }\n")
     for _ in range(2):
-        assert machine.run("certificate", "remove", str(machine.config)) == Outcome(0, "", "")
-        assert machine.files(machine.state) == {}
-        assert list(machine.files(machine.config)) == ["configuration.nix"]
-        assert os.listdir(machine.config) == ["configuration.nix"]
+        assert machine.run("certificate", "remove") == Outcome(0, "", "")
+        assert set(machine.files(machine.state)) == {".immich-exposure"}
+        assert not (machine.state / "tls").exists()
 
 
 def test_arguments_are_checked(machine: Machine) -> None:
-    for arguments in (["issue"], ["issue", "nixos"], ["renew", "/etc/nixos"], ["remove"], []):
-        assert_sentence(machine.run("certificate", *arguments), "absolute path; correct them")
+    for arguments in (["issue", "/etc/nixos"], ["renew", "/etc/nixos"], ["remove", "x"], ["fetch"], []):
+        assert_sentence(machine.run("certificate", *arguments), "issue, renew and remove, alone", "use one of them")
     assert machine.commands("tailscale") == []

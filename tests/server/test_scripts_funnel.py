@@ -2,13 +2,14 @@
 
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.scripts import tailscale
-from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
+from tests.unit.scripts.harness import BODIES, DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
 
 pytestmark = pytest.mark.server
 
@@ -35,6 +36,8 @@ ARM = (
     "systemctl start immich-exposure-lease.service"
 )
 NOW = 1000000
+ANSWERS = 'no /api/server/ping 200 {"res":"pong"}'
+MODULE = '{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283","home":"0.0.0.0"}'
 
 
 @pytest.fixture(params=available_shells())
@@ -43,12 +46,13 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine = Machine(tmp_path, request.param)
     machine.unfake("nix-instantiate")
     tailscale.install(machine.fakes)
-    machine.remember(active="immich-exposure-lease.timer")
+    machine.remember(active="immich-exposure-lease.timer", answers=ANSWERS, module=MODULE)
+    machine.prepare()
     return machine
 
 
 def funnel(machine: Machine, verb: str, *arguments: object) -> Outcome:
-    ports = () if verb == "confirm" else (443, 8443)
+    ports = () if verb in ("confirm", "enforce") else (443, 8443)
     return machine.run("funnel", verb, *map(str, (*ports, *arguments)))
 
 
@@ -76,7 +80,7 @@ def lease(machine: Machine) -> str | None:
 
 def changes(machine: Machine) -> list[str]:
     """The commands that changed something."""
-    asked = ("tailscale status", "tailscale funnel status", "systemctl is-active")
+    asked = ("tailscale status", "tailscale funnel status", "systemctl is-active", "systemctl cat")
     return [
         line
         for line in machine.commands("tailscale", "systemctl", "systemd-run")
@@ -229,6 +233,24 @@ def test_other_ports_close_the_old_funnel_first(machine: Machine) -> None:
     }
 
 
+def test_enforce_leaves_alone_what_was_never_ours(machine: Machine) -> None:
+    """A funnel that was opened by hand, on a server whose configuration has the module and no exposure."""
+    serve(machine, OPEN)
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    machine.write(machine.state / "funnel", "443 8443\n")
+    (machine.state / ".immich-exposure").unlink()
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert serving(machine) == OPEN
+
+
+@pytest.mark.parametrize("record", ["", "\n"])
+def test_a_record_that_says_nothing_means_the_ordinary_ports(machine: Machine, record: str) -> None:
+    serve(machine, OPEN)
+    machine.write(machine.state / "funnel", record)
+    funnel(machine, "enforce")
+    assert serving(machine) == {}
+
+
 @pytest.mark.parametrize("verb", ["close", "enforce"])
 def test_closing_knows_the_ports_of_an_earlier_run(machine: Machine, verb: str) -> None:
     result(machine.run("funnel", "open", "10000", "9443", "300"))
@@ -249,13 +271,13 @@ def test_close_alone_resets(machine: Machine, mine: dict[str, Any]) -> None:
 
 
 def test_closing_cuts_who_is_connected_once(machine: Machine) -> None:
-    machine.remember(active="caddy\nimmich-exposure-lease.timer")
+    machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     serve(machine, OPEN)
     assert funnel(machine, "close").status == 0
-    assert changes(machine)[-2:] == ["tailscale funnel reset", "systemctl restart caddy"]
+    assert changes(machine)[-2:] == ["tailscale funnel reset", "systemctl restart immich-edge"]
     machine.forget_commands()
     assert funnel(machine, "close").status == 0
-    assert "systemctl restart caddy" not in changes(machine)
+    assert "systemctl restart immich-edge" not in changes(machine)
 
 
 @pytest.mark.parametrize("mine", [BOTH, {**BOTH, "TCP": OTHERS["TCP"]}])
@@ -399,8 +421,10 @@ def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(machine: Machine, co
 
 def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
     serve(machine, OTHERS)
+    machine.write(machine.state / "funnel", "443 8443\n")
     assert funnel(machine, "enforce") == Outcome(0, "", "")
     assert serving(machine) == OTHERS
+    machine.write(machine.state / "funnel", "443 8443\n")
     (machine.fakes / "mood").write_text("down")
     outcome = funnel(machine, "enforce")
     assert outcome.status == 0
@@ -409,16 +433,17 @@ def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
 
 @pytest.mark.parametrize("trouble", ["the funnel stays", "nobody can tell"])
 def test_a_funnel_that_enforce_cannot_shut_leads_nowhere(machine: Machine, trouble: str) -> None:
-    machine.remember(active="caddy\nimmich-exposure-lease.timer")
+    machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     serve(machine, OPEN)
+    machine.write(machine.state / "funnel", "443 8443\n")
     if trouble == "the funnel stays":
         (machine.fakes / "mood").write_text("asking")
     else:
         (machine.fakes / "status.json").write_text("<html>")
     outcome = funnel(machine, "enforce")
     assert_sentence(outcome)
-    assert "Caddy is stopped, so that nobody gets in" in outcome.stderr
-    assert changes(machine)[-1] == "systemctl stop caddy"
+    assert "The edge is stopped, so that nobody gets in" in outcome.stderr
+    assert changes(machine)[-1] == "systemctl stop immich-edge"
     machine.forget_commands()
     machine.write(machine.state / "lease", "confirmed\n")
     assert funnel(machine, "enforce") == Outcome(0, "", "")
@@ -446,6 +471,7 @@ def test_status_tells_all(machine: Machine) -> None:
         ("open", "443", "8443", "0"),
         ("open", "0", "8443", "9"),
         ("close", "443"),
+        ("enforce", "443", "8443"),
         ("confirm", "x"),
         (),
     ],
@@ -464,22 +490,94 @@ def test_hostile_json_is_data(machine: Machine) -> None:
     )
 
 
+RESTART_HOME = "systemctl restart immich-exposure-lan.service"
+
+
+def home(machine: Machine) -> str | None:
+    place = machine.state / "lan"
+    return place.read_text() if place.exists() else None
+
+
+def test_the_home_is_closed_before_the_door_opens_and_opened_after_it_is_shut(machine: Machine) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    assert home(machine) == "closed\n"
+    done = changes(machine)
+    assert done.index(RESTART_HOME) < done.index(COMMAND)
+    machine.forget_commands()
+    assert funnel(machine, "close").status == 0
+    assert home(machine) is None
+    done = changes(machine)
+    assert done.index("tailscale funnel reset") < done.index(RESTART_HOME)
+
+
+def test_the_end_of_a_lease_gives_immich_back_to_the_home(machine: Machine) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    machine.remember(clock=str(NOW + 300))
+    assert funnel(machine, "enforce").status == 0
+    assert home(machine) is None
+
+
+@pytest.mark.parametrize(("word", "while_open", "after"), [("closed by hand", "closed by hand", "closed by hand"), ("open", "closed", None)])
+def test_what_the_owner_said_of_the_home(machine: Machine, word: str, while_open: str, after: str | None) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    machine.write(machine.state / "lan", f"{word}\n")
+    result(funnel(machine, "open", 300))
+    assert home(machine) == f"{while_open}\n"
+    assert funnel(machine, "close").status == 0
+    assert home(machine) == (None if after is None else f"{after}\n")
+
+
+def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None:
+    result(funnel(machine, "open", 300))
+    assert home(machine) is None
+    assert RESTART_HOME not in changes(machine)
+
+
+def test_a_home_that_cannot_be_closed_keeps_the_door_shut(machine: Machine) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
+    assert_sentence(funnel(machine, "open", 300), "Home access could not be brought", "journalctl -u immich-exposure-lan")
+    assert serving(machine) == {}
+    assert (lease(machine), home(machine)) == (None, None)
+
+
+def test_a_home_that_cannot_be_opened_does_not_keep_the_door_open(machine: Machine) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
+    assert funnel(machine, "close").status == 0
+    assert (serving(machine), home(machine)) == ({}, None)
+
+
+def test_the_door_stays_shut_until_immich_answers(machine: Machine) -> None:
+    machine.remember(answers="no /api/server/ping 000", units="immich-exposure-lan.service")
+    assert_sentence(funnel(machine, "open", 300), "stays shut; everything is prepared", 'next "pulumi up" opens it once')
+    assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
+    machine.remember(answers=ANSWERS)
+    result(funnel(machine, "open", 300))
+    machine.remember(answers="no /api/server/ping 000")
+    assert result(funnel(machine, "open", 300))["url"], "a door that is open already gets its lease anew"
+
+
 def test_the_command_on_the_server(machine: Machine) -> None:
     funnel(machine, "open", 300)
     for letter, name in (("a", "phone"), ("b", "laptop"), ("c", "phone")):
         machine.write(machine.state / "devices" / (letter * 64), f"{name}\nuntil 2110838400\n")
     machine.write(machine.state / "bans/scan/203.0.113.9", "")
-    machine.remember(active="caddy\nfail2ban\nimmich-exposure-lease.timer")
+    machine.remember(active="immich-edge\nimmich-bans\nimmich-exposure-lease.timer")
     outcome = machine.run("exposure")
     assert outcome.status == 0
     assert [line.split(None, 1) for line in outcome.stdout.splitlines()] == [
         ["address", f"https://{DOMAIN}/"],
         ["funnel", "open to the internet on port 443"],
         ["lease", "ends Mon Jan 12 13:51:40 UTC 1970"],
+        ["home", "as the configuration has it"],
         ["devices", "3 laptop phone (twice)"],
         ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
-        ["caddy.service", "active"],
-        ["fail2ban.service", "active"],
+        ["immich-edge.service", "active"],
+        ["immich-bans.service", "active"],
         ["immich-exposure-lease.timer", "active"],
         ["immich-exposure-certificate.timer", "NOT active"],
         ["immich-exposure-devices.timer", "NOT active"],
@@ -487,24 +585,42 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
-    assert_sentence(machine.run("exposure", "open"), "status, close, bans, ban and unban")
+    assert_sentence(machine.run("exposure", "open"), "status, close, lan, bans, ban, unban and module")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (None, "open on 192.168.1.5:2283 [::1]:2283"),
+        ("closed", "closed while the funnel is open"),
+        ("closed by hand", "closed by hand: immich-exposure lan open"),
+    ],
+)
+def test_the_command_tells_of_immich_at_home(machine: Machine, word: str | None, said: str) -> None:
+    sockets = (r"192\x2e168\x2e1\x2e5:2283", r"\x5b::1\x5d:2283")
+    machine.remember(
+        units="immich-exposure-lan.service",
+        sockets="\n".join(f"immich-exposure-lan@{name}.socket loaded active listening x" for name in sockets),
+    )
+    if word:
+        machine.write(machine.state / "lan", f"{word}\n")
+    assert f"home       {said}\n" in machine.run("exposure", "status").stdout
 
 
 def test_cleanup_is_the_last_step(machine: Machine) -> None:
     funnel(machine, "open", 300)
-    logs = machine.root / "var/log/caddy"
-    for name in ("immich-access.log", "immich-access-2026-01-01.log.gz", "other.log"):
+    logs = machine.root / "var/log/immich-edge"
+    for name in ("access.log", "access-2026-01-01T00-00-00.000.log.gz", "other.log"):
         machine.write(logs / name, "x\n")
     assert_sentence(machine.run("state", "remove"), "port 443 is still open; close it first")
     funnel(machine, "close")
-    assert_sentence(
-        machine.run("state", "remove"), "still exposes Immich", "restore the LAN configuration first"
-    )
+    machine.remember(active="immich-edge")
+    assert_sentence(machine.run("state", "remove"), "The edge still runs", "take the module out first")
     assert machine.state.exists()
     machine.remember(active="")
     for _ in range(2):
         assert machine.run("state", "remove") == Outcome(0, "", "")
-        assert [str(path) for path in machine.files(machine.root)] == ["var/log/caddy/other.log"]
+        assert [str(path) for path in machine.files(machine.root)] == ["var/log/immich-edge/other.log"]
     assert not machine.state.exists()
 
 

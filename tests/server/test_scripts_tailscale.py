@@ -158,11 +158,13 @@ def machine(tmp_path: Path, tailnet: Tailnet) -> Machine:
     machine.unfake("nix-instantiate")
     machine.fake("tailscale", f'exec {" ".join(tailnet.command())} "$@"')
     machine.remember(active="immich-exposure-lease.timer")
+    machine.prepare()
     return machine
 
 
 def funnel(machine: Machine, verb: str, *arguments: str) -> Outcome:
-    return machine.run("funnel", verb, "443", "8443", *arguments)
+    ports = () if verb == "enforce" else ("443", "8443")
+    return machine.run("funnel", verb, *ports, *arguments)
 
 
 def test_open_confirm_and_close_alone(machine: Machine, tailnet: Tailnet) -> None:
@@ -250,9 +252,9 @@ def openssl(*words: str | Path) -> str:
 
 
 def test_certificate_is_the_real_one(machine: Machine, tailnet: Tailnet) -> None:
-    answer = result(machine.run("certificate", "issue", str(machine.config)))
+    answer = result(machine.run("certificate", "issue"))
     assert answer["domain"] == DOMAIN
-    assert (machine.config / "immich-exposure/domain").read_text() == f"{DOMAIN}\n"
+    assert (machine.state / "domain.env").read_text() == f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n"
     certificate = machine.state / "tls/server.crt"
     chain = ["-CAfile", str(tailnet.folder / "roots.pem"), "-untrusted", str(certificate)]
     assert openssl("verify", *chain, "-verify_hostname", DOMAIN, certificate).endswith(": OK")
@@ -260,5 +262,5 @@ def test_certificate_is_the_real_one(machine: Machine, tailnet: Tailnet) -> None
     assert shown.split("=")[1].replace(":", "").lower() == answer["fingerprint"]
     assert (machine.state / "tls/server.key").stat().st_mode & 0o777 == 0o600
     before = machine.files(machine.state)
-    assert result(machine.run("certificate", "issue", str(machine.config))) == answer
+    assert result(machine.run("certificate", "issue")) == answer
     assert machine.files(machine.state) == before
