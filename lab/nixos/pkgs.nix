@@ -107,8 +107,9 @@ let
       ''
     // { meta = { mainProgram = name; } // meta; };
 
-  writeScriptBin = name: text: run name { inherit text; passAsFile = [ "text" ]; }
+  scriptPackage = package: name: text: run package { inherit text; passAsFile = [ "text" ]; }
     ''mkdir -p "$out/bin"; cat "$textPath" >"$out/bin/${name}"; chmod 0555 "$out/bin/${name}"'' // { meta.mainProgram = name; };
+  writeScriptBin = name: scriptPackage name name;
   symlinkJoin = { name, paths, ... }: run name { paths = map toString paths; }
     ''mkdir -p "$out"; for path in $paths; do cp -rsn "$path/." "$out/"; done'';
 
@@ -171,7 +172,8 @@ others // shells // {
       sed "s|@out@|$out|" "$unitPath" >"$out/lib/systemd/system/caddy.service"
     '';
   } // { withPlugins = _: pkgs.caddy; };
-  immich = linked { name = "immich"; version = "3.1.0"; programs = [ ]; mainProgram = "server"; };
+  # The stub says that it is 3.1.0.
+  immich = scriptPackage "immich-3.1.0" "server" "#!/bin/sh\nexec ${facts.immichStub} \"$@\"\n" // { pname = "immich"; version = "3.1.0"; };
   nginx = linked { name = "nginx"; programs = [ "nginx" ]; };
   postgresql = postgresql "17.5";
   postgresql_15 = postgresql "15.13";

@@ -88,6 +88,15 @@ def test_nixpkgs_own_lib_makes_the_same_system(nix: Nix, tmp_path: Path, table: 
     assert ours == real
 
 
+def test_a_generation_says_which_nixos_and_which_immich_it_is(nix: Nix, tmp_path: Path) -> None:
+    configuration = _write(tmp_path, IMMICH)
+    generation = nix.build(configuration)
+    label = nix.evaluate(configuration, "config.system.nixos.label")
+    assert (generation / "nixos-version").read_text() == label
+    [start] = read_unit(generation, "immich-server.service")["ExecStart"]
+    assert re.match(r"\S*-immich-3\.1\.0/bin/server ", start)
+
+
 def test_immich_on_localhost_is_on_v6_alone(nix: Nix, tmp_path: Path) -> None:
     generation = nix.build(_write(tmp_path, IMMICH))
     assert read_unit(generation, "immich-server.service")["ExecStart"][0].endswith("--host ::1 --port 2283")

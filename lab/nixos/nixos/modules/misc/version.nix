@@ -2,6 +2,7 @@
 let
   short = import ../short.nix lib;
   release = "26.05";
+  cfg = config.system.nixos;
 in
 {
   options.system = {
@@ -10,7 +11,7 @@ in
     nixos = {
       release = lib.mkOption { type = lib.types.str; readOnly = true; default = release; };
       version = short.str "${release}.lab";
-      label = short.str "${release}.lab";
+      label = short.str (lib.concatStringsSep "-" (lib.sort builtins.lessThan cfg.tags ++ [ cfg.version ]));
       tags = short.strings;
       codeName = short.str "lab";
       variant_id = short.nullOrStr;

@@ -26,7 +26,7 @@ let
     unitPackages = map (p: "${p}") config.systemd.packages;
     programs = map (p: "${p}") config.environment.systemPackages;
     preSwitchChecks = "${pkgs.writeShellScript "pre-switch-checks" checks}";
-    version = config.system.stateVersion;
+    version = config.system.nixos.label;
   };
 
   # All errors of a configuration show where its system is asked for, as on NixOS; there, a wrong type shows only where it is used.
