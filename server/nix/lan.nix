@@ -19,7 +19,7 @@ in
       wants = [ "network-online.target" ];
       # The addresses must be there, and Immich must have left the port.
       after = [ "network-online.target" "immich-server.service" ];
-      serviceConfig = import ./sandbox.nix // {
+      serviceConfig = import ./sandbox.nix // import ./quiet.nix // {
         Type = "oneshot";
         ExecStart = [ "${lib.getExe sync} sync ${escaped immich.home} ${toString immich.port}" ];
         ReadWritePaths = [ "/run" ];

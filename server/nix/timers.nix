@@ -38,7 +38,7 @@ in
       description = "Close the funnel unless a lease allows it";
       after = [ "tailscaled.service" ];
       unitConfig.ConditionPathExists = [ names.mark ];
-      serviceConfig = root // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
+      serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
     };
     systemd.timers.immich-exposure-lease = {
       description = "Close the funnel unless a lease allows it, each minute";

@@ -271,6 +271,12 @@ def test_home_is_looked_after_at_boot_and_each_minute(generation: Path) -> None:
     assert "immich-server.service" in sync["After"] and STATE not in sync["ReadWritePaths"]
 
 
+@pytest.mark.parametrize("unit", ["immich-exposure-lan.service", "immich-exposure-lease.service"])
+def test_what_runs_each_minute_fills_no_journal_and_yet_is_heard(generation: Path, unit: str) -> None:
+    settings = read_unit(generation, unit)
+    assert settings["LogLevelMax"] == settings["SyslogLevel"] == ["notice"]
+
+
 # --- the edge
 
 
