@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from lab import Lab, LabError, Refused, ownership, places, processes, server
 from lab.places import INTERNET_NAMESPACE, OWNER_FILE, SERVER_NAMESPACE, Places
+from tests.lab.whole_server import look, settle
 
 pytestmark = pytest.mark.lab
 
@@ -210,6 +211,32 @@ def test_without_a_funnel_the_ingress_refuses(lab: Lab) -> None:
     with pytest.raises(Refused) as refusal:
         lab.visit("/")
     assert refusal.value.code == 35
+
+
+# Looking at the whole server
+
+
+@pytest.mark.parametrize(
+    ("change", "undo", "told"),
+    [
+        ("touch /etc/nixos/lan-immich.nix", ":", "file etc/nixos/lan-immich.nix was "),
+        ("chmod 600 /etc/hosts", "chmod 644 /etc/hosts", "file etc/hosts was "),
+        ("mkdir /var/lib/immich-exposure", "rmdir /var/lib/immich-exposure", "var/lib/immich-exposure was "),
+        ("mv /etc/login.defs /root/", "mv /root/login.defs /etc/", "file etc/login.defs was "),
+        ("systemd-run -q --unit=x sleep 99", "systemctl stop x", "unit x.service was 'absent'"),
+        ("tailscale serve --bg --tcp 9 tcp://localhost:22", "tailscale serve reset", "what Tailscale serves"),
+        ("touch /run/immich-edge", "rm /run/immich-edge", "names in /run was "),
+    ],
+)
+def test_a_look_at_the_whole_server_finds(lab: Lab, change: str, undo: str, told: str) -> None:
+    settle(lab)
+    before = look(lab)
+    assert look(lab).since(before) == ""
+    assert lab.console(change).returncode == 0
+    try:
+        assert told in look(lab).since(before)
+    finally:
+        lab.console(undo)
 
 
 # Lifecycle

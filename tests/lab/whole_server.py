@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ KEPT_BY_THE_SYSTEM = tuple(f"etc/{name}-" for name in PEOPLE)  # as it was befor
 
 # Its mode is the service's at a start, and another one's at an activation.
 IMMICHS_OWN = "var/lib/immich"
+
+# Its socket listens or runs, and its service comes, as somebody has asked for Immich or not.
+SOMEBODY_CAME = re.compile(r"immich-exposure-lan@.*")
 
 OUR_NAMES = "-name '*immich-exposure*' -o -name '*immich-edge*' -o -name '*immich-bans*'"
 PASSING = (
@@ -88,7 +92,8 @@ def look(lab: Lab) -> Look:
             "names in /run": root(lab, "ls -A /run | grep -v -e booted-system -e nixos"),
             "names in /tmp": root(lab, "ls -A /tmp | grep -v '^systemd-private-'"),
             "our names anywhere": root(
-                lab, f"find / /run /tmp -xdev -path /nix -prune -o \\( {OUR_NAMES} \\) -print | sort"
+                lab,
+                f"find / /run /tmp -xdev -path /nix -prune -o \\( {OUR_NAMES} \\) -print | grep -v systemd-private- | sort",
             ),
         },
     )
@@ -138,7 +143,7 @@ def _units(lab: Lab) -> dict[str, str]:
     return {
         unit["unit"]: f"{unit['load']} {unit['active']} {unit['sub']}"
         for unit in json.loads(listed)
-        if not unit["unit"].startswith(PASSING)
+        if not (unit["unit"].startswith(PASSING) or SOMEBODY_CAME.fullmatch(unit["unit"]))
     }
 
 
