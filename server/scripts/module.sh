@@ -172,10 +172,10 @@ compare_with_running() {
 }
 
 # `other_settings BEFORE AFTER`: the names of Immich's settings that differ. Its host is ours to change, unless home access
-# is to stay as it is.
+# is to stay as it is, and was not ours before.
 other_settings() {
   for settings_file; do
-    if [ "$(word_of lan "$2")" = keep ]; then
+    if [ "$(word_of lan "$2")" = keep ] && [ "$(word_of lan "$1")" != close ]; then
       sed -n 's/^setting://p' "$settings_file"
     else
       sed -n -e '/^setting:host=/d' -e 's/^setting://p' "$settings_file"
@@ -207,11 +207,17 @@ keep_copy() {
 
 imports() { [ "$(import_state "$CONFIG" "$1")" = active ]; }
 
+# What Nix said last, on one line.
+last_error() {
+  awk '/^ *error:/ { text = "" } !/show-trace/ { text = text " " $0 } END { print text }' "$REBUILD_LOG" |
+    tr -s ' ' | sed -e 's/^ *//' -e 's/^error: *//' -e 's/[ .]*$//' | cut -c 1-400
+}
+
 # `fits TEXT`: what configuration.nix would be with this text has our module switched on, and Immich is in it as it was. Else
 # FAULT says why not.
 fits() {
   if ! look_at "$1" "$WORK/changed"; then
-    FAULT="it does not evaluate ($(grep -v '^ *$' "$REBUILD_LOG" | tail -n 1 | cut -c 1-300))"
+    FAULT="it does not evaluate ($(last_error))"
   elif [ "$(word_of exposure "$WORK/changed")" != on ]; then
     FAULT="services.immich-exposure would not be enabled"
   else

@@ -276,7 +276,7 @@ def test_with_lan_keep_the_host_stays(machine: Machine) -> None:
 
 def test_what_does_not_evaluate_is_refused(machine: Machine) -> None:
     machine.remember(changed="")
-    assert_sentence(apply(machine), "it does not evaluate (error: undefined variable); correct that")
+    assert_sentence(apply(machine), "it does not evaluate (undefined variable); correct that")
     assert_as_before(machine)
     machine.remember(unchanged="")
     assert_sentence(apply(machine), "does not evaluate even before any change; correct what Nix reports")

@@ -1,0 +1,211 @@
+"""module.sh over what the real Nix evaluates: the ways in, and what of them is refused. Nothing is built or started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import toolchain
+from components.config_home import Immich, Lan
+from components.module_files import managed_files
+from lab.nixos import lay
+from tests.unit.scripts.harness import DOMAIN, SCRIPTS, Machine, Outcome, assert_sentence, result
+from tests.unit.test_scripts_module import HEALTHY, NEW, link, system
+
+pytestmark = pytest.mark.server
+
+HOUSES = Path(__file__).resolve().parents[2] / "lab/houses"
+DESCRIBE = (SCRIPTS / "module.sh").read_text().split("DESCRIBE='", 1)[1].split("'\n\n", 1)[0]
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What Nix must know: a store of its own, and the lab's stand-in as <nixpkgs>."""
+    folder = tmp_path_factory.mktemp("nix")
+    lay.lay(folder / "nixpkgs", toolchain.program("caddy").parent)
+    places = ("STORE_DIR", "STATE_DIR", "LOCALSTATE_DIR", "LOG_DIR", "CONF_DIR")
+    return {
+        **{f"NIX_{place}": str(folder / place.lower()) for place in places},
+        "NIX_PATH": f"nixpkgs={folder}/nixpkgs",
+        "NIX_REMOTE": "",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+
+
+@dataclass(frozen=True)
+class Home:
+    """A server whose running system is what its configuration says, with the files of the module beside it."""
+
+    machine: Machine
+    evaluator: dict[str, str]
+
+    @property
+    def configuration(self) -> Path:
+        """The file that a link may lead to."""
+        return (self.machine.config / "configuration.nix").resolve()
+
+    def managed(self, upgrade: str = "no") -> Outcome:
+        return self.machine.run("module", "managed", str(self.machine.config), "8443", "-", "2283", upgrade)
+
+    def evaluate(self, configuration: Path) -> dict[str, str]:
+        """The words of a configuration."""
+        text = f"({DESCRIBE}) (import <nixpkgs/nixos> {{ configuration = {configuration}; }})"
+        words = subprocess.run(
+            ["nix-instantiate", "--eval", "--strict", "--read-write-mode", "-E", text],
+            env={**os.environ, **self.evaluator},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip('"\n')
+        return dict(word.split("=", 1) for word in words.split(" "))
+
+    def run_unchanged(self) -> None:
+        """Make the running system what the configuration evaluates to now."""
+        link(self.machine.root / "run/current-system", self.evaluate(self.configuration)["toplevel"])
+
+    def install(self, managed: bool = True, lan: Lan = "close") -> None:
+        """Lay the files of the module beside the configuration, as `pulumi up` does."""
+        files = managed_files(Immich("127.0.0.1", 2283, managed), lan)
+        payload = {file.path: file.text for file in files}
+        assert self.machine.run("files", "install", str(self.machine.config), payload=payload).status == 0
+
+
+def settle(folder: Path, evaluator: dict[str, str], files: dict[str, str] | Path) -> Home:
+    """Let somebody live there: with these files in /etc/nixos, or with a house of the lab."""
+    machine = Machine(folder, "dash")
+    exports = " ".join(f"{name}={value}" for name, value in evaluator.items())
+    machine.fake("nix-instantiate", f'exec env {exports} {shutil.which("nix-instantiate")} "$@"')
+    machine.write(machine.root / "etc/NIXOS", "")
+    if isinstance(files, Path):
+        shutil.copytree(files, machine.root, dirs_exist_ok=True)
+        for found in machine.root.rglob("configuration.nix"):
+            if not (machine.config / "configuration.nix").exists():
+                link(machine.config / "configuration.nix", found)
+    else:
+        for name, text in files.items():
+            machine.write(machine.config / name, text)
+    system(machine, NEW)
+    profiles = machine.root / "nix/var/nix/profiles"
+    profiles.mkdir(parents=True)
+    link(profiles / "system-41-link", machine.root / "old")
+    link(profiles / "system", "system-41-link")
+    machine.prepare()
+    machine.write(machine.state / "domain.env", f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n")
+    machine.write(machine.state / "tls/server.crt", "certificate\n")
+    machine.remember(active="immich-edge\nimmich-bans", answers=HEALTHY, built=str(machine.root / NEW[1:]))
+    home = Home(machine, evaluator)
+    home.run_unchanged()
+    return home
+
+
+TAIL = "networking.hostName = \"immich\"; services.openssh.enable = true; services.tailscale.enable = true; system.stateVersion = \"26.05\"; }\n"  # fmt: skip # noqa: E501, Q003
+CHAPTER = {
+    "configuration.nix": "{ ... }: { imports = [ ./lan-immich.nix ]; " + TAIL,
+    "lan-immich.nix": """{ ... }: {
+      services.immich = { enable = true; host = "0.0.0.0"; port = 2283; openFirewall = true; };
+    }\n""",
+}
+
+
+def test_the_chapters_layout_is_swapped_and_keeps_all_it_said(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
+    """Its media location and secrets stand in the very file whose import makes way."""
+    lan = CHAPTER["lan-immich.nix"].replace(
+        "port = 2283;", 'port = 2283; mediaLocation = "/mnt/drive/media"; secretsFile = "/mnt/drive/secret";'
+    )
+    home = settle(tmp_path, evaluator, {**CHAPTER, "lan-immich.nix": lan})
+    home.install()
+    before = home.evaluate(home.configuration)
+    outcome = home.managed()
+    assert result(outcome) == {"generation": 42}, outcome.stderr
+    assert "imports = [ ./immich-exposure ];" in home.configuration.read_text()
+    after = home.evaluate(home.configuration)
+    assert (after["exposure"], after["lan"]) == ("on", "close")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"toplevel", "exposure", "lan", "setting:host"}
+
+
+def test_with_lan_keep_nothing_of_immich_changes(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    home = settle(tmp_path, evaluator, CHAPTER)
+    home.install(lan="keep")
+    before = home.evaluate(home.configuration)
+    assert result(home.managed()) == {"generation": 42}
+    after = home.evaluate(home.configuration)
+    assert {name for name in before if before[name] != after[name]} == {"toplevel", "exposure", "lan"}
+
+
+@pytest.mark.parametrize("house", ["book", "inline", "options", "caddy-sites", "nginx-v6", "impermanence"])
+def test_real_homes_take_the_module(tmp_path: Path, evaluator: dict[str, str], house: str) -> None:
+    home = settle(tmp_path, evaluator, HOUSES / house / "root")
+    home.install()
+    files = home.machine.files(home.configuration.parent)
+    outcome = home.managed()
+    assert result(outcome) == {"generation": 42}, outcome.stderr
+    now = home.machine.files(home.configuration.parent)
+    assert {name for name in now if now[name] != files.get(name)} <= {
+        "configuration.nix",
+        "immich-exposure/home.nix",
+    }
+    assert "./immich-exposure" in now["configuration.nix"]
+
+
+def test_an_immich_in_a_container_is_not_switched_on(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    home = settle(tmp_path, evaluator, HOUSES / "podman/root")
+    home.install()
+    assert_sentence(home.managed(), "Failed assertions: - There is no services.immich in this configuration")
+    home.install(managed=False)
+    assert result(home.managed()) == {"generation": 42}
+
+
+@pytest.mark.parametrize(
+    ("ours", "reason"),
+    [
+        ('enable = true; }; services.immich = { mediaLocation = "/elsewhere";', "it would change Immich's environment mediaLocation"),
+        ("enable = false;", "services.immich-exposure would not be enabled"),
+        ("enable = true; nonsense = 1;", "it does not evaluate (The option `services.immich-exposure.nonsense' does not"),
+    ],
+)
+def test_what_changes_immich_is_refused_with_its_name(
+    tmp_path: Path, evaluator: dict[str, str], ours: str, reason: str
+) -> None:
+    home = settle(tmp_path, evaluator, HOUSES / "inline/root")
+    home.install()
+    place = home.configuration.parent / "immich-exposure/default.nix"
+    place.write_text(f"{{ imports = [ ./nix ]; services.immich-exposure = {{ {ours} }}; }}\n")
+    before = home.configuration.read_text()
+    assert_sentence(home.managed(), "With ./immich-exposure in its imports", reason)
+    assert home.configuration.read_text() == before
+    assert home.machine.commands("nixos-rebuild") == []
+
+
+def test_a_pending_change_does_not_ride_along(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    home = settle(tmp_path, evaluator, CHAPTER)
+    home.install()
+    text = home.configuration.read_text()
+    home.configuration.write_text(text.replace('"immich"', '"photos"'))
+    assert_sentence(home.managed(), "would also bring another configuration than the running one")
+    assert home.machine.commands("nixos-rebuild") == []
+    assert result(home.managed("yes")) == {"generation": 42}
+
+
+def test_an_update_of_the_module_is_no_pending_change(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    """It is held against the files that the running system was built from, and a pending one still shows."""
+    home = settle(tmp_path, evaluator, CHAPTER)
+    home.install()
+    result(home.managed())
+    home.run_unchanged()
+    home.machine.remember(module='{"digest":"abc","immich":"127.0.0.1:2283"}')
+    home.install(lan="keep")
+    assert (home.machine.state / "module.before").exists()
+    text = home.configuration.read_text()
+    home.configuration.write_text(text.replace('"immich"', '"photos"'))
+    assert_sentence(home.managed(), "would also bring another configuration than the running one")
+    home.configuration.write_text(text)
+    assert result(home.managed()) == {"generation": 42}
+    assert not (home.machine.state / "module.before").exists()
