@@ -100,7 +100,8 @@ CASES = [
         "does not have services.immich-exposure.enable = true",
         "cp -a /etc/nixos /root/kept; sed -i 's, ./immich-exposure,,' /etc/nixos/flake.nix;"
         " sed -i '/services.immich-exposure/d' /etc/nixos/hosts/pi/default.nix;"
-        " nixos-rebuild switch --flake path:/etc/nixos#pi",
+        " nixos-rebuild switch --flake path:/etc/nixos#pi;"
+        " rm -f /var/lib/systemd/timers/stamp-immich-exposure-*",
         "rm -r /etc/nixos; mv /root/kept /etc/nixos; nixos-rebuild switch --flake path:/etc/nixos#pi",
         late=True,
     ),
