@@ -209,3 +209,67 @@ def test_an_update_of_the_module_is_no_pending_change(tmp_path: Path, evaluator:
     home.configuration.write_text(text)
     assert result(home.managed()) == {"generation": 42}
     assert not (home.machine.state / "module.before").exists()
+
+
+FLAKE = """{
+  inputs.nixpkgs.url = "path:NIXPKGS";
+  outputs = { nixpkgs, ... }: {
+    nixosConfigurations.pi = nixpkgs.lib.nixosSystem {
+      system = "x86_64-linux";
+      modules = [ ./pi.nix MODULE ];
+    };
+  };
+}
+"""
+PI = CHAPTER["configuration.nix"].replace(" imports = [ ./lan-immich.nix ];", " services.immich.enable = true;")
+
+
+def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
+    """Let somebody live in a flake; the running system is the one without the module."""
+    home = settle(folder, evaluator, {"configuration.nix": PI})
+    exports = " ".join(f"{name}={value}" for name, value in evaluator.items())
+    home.machine.fake("nix", f'exec env {exports} {shutil.which("nix")} "$@"')
+    infra = home.machine.root / "home/admin/infra"
+    nixpkgs = evaluator["NIX_PATH"].removeprefix("nixpkgs=")
+    text = FLAKE.replace("NIXPKGS", nixpkgs)
+    home.machine.write(infra / "pi.nix", PI)
+    home.machine.write(infra / "flake.nix", text.replace("MODULE", ""))
+    toplevel = 'system: builtins.unsafeDiscardStringContext "${system.config.system.build.toplevel}"'
+    command = ["nix", "--extra-experimental-features", "nix-command flakes", "eval", "--no-write-lock-file", "--raw"]
+    running = subprocess.run(
+        [*command, "--apply", toplevel, f"path:{infra}#nixosConfigurations.pi"],
+        env={**os.environ, **evaluator},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    link(home.machine.root / "run/current-system", running)
+    home.machine.write(infra / "flake.nix", text.replace("MODULE", module))
+    for file in managed_files(Immich("127.0.0.1", 2283, True), "close"):
+        home.machine.write(infra / file.path, file.text)
+    return home
+
+
+def flake(home: Home, host: str = "pi") -> Outcome:
+    infra = str(home.machine.root / "home/admin/infra")
+    return home.machine.run("module", "flake", infra, host, "8443", "-", "2283", "no")
+
+
+def test_a_flake_with_the_module_is_built_and_left_as_it_is(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    home = settle_flake(tmp_path, evaluator, "./immich-exposure")
+    before = home.machine.files(home.machine.root / "home")
+    outcome = flake(home)
+    assert result(outcome) == {"generation": 42}, outcome.stderr
+    assert home.machine.files(home.machine.root / "home") == before
+    assert home.machine.commands("nixos-rebuild") == ["nixos-rebuild build --flake path:/home/admin/infra#pi"]
+
+
+def test_a_flake_that_lacks_something_is_refused(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    home = settle_flake(tmp_path, evaluator, "")
+    assert_sentence(flake(home), "does not have services.immich-exposure.enable = true; import the module there")
+    assert_sentence(flake(home, "nas"), "(is nas one of its nixosConfigurations?)")
+    place = home.machine.root / "home/admin/infra/pi.nix"
+    home.machine.write(place.parent / "flake.nix", (place.parent / "flake.nix").read_text().replace("pi.nix", "pi.nix ./immich-exposure"))
+    place.write_text(PI.replace('"immich"', '"photos"'))
+    assert_sentence(flake(home), "would also bring another configuration than the running one")
+    assert home.machine.commands("nixos-rebuild") == []
