@@ -76,7 +76,7 @@ in
       inherit (cfg) environment;
       serviceConfig = {
         Type = "simple";
-        ExecStart = "${lib.getExe cfg.package} --host ${address} --port ${cfg.environment.IMMICH_PORT}";
+        ExecStart = "${lib.getExe' cfg.package "server"} --host ${address} --port ${cfg.environment.IMMICH_PORT}";
         EnvironmentFile = mkIf (cfg.secretsFile != null) cfg.secretsFile;
         Restart = "on-failure";
         RestartSec = 3;
