@@ -195,5 +195,7 @@ def test_remove_leaves_nothing_of_it(machine: Machine) -> None:
 
 def test_arguments_are_checked(machine: Machine) -> None:
     for arguments in (["issue", "/etc/nixos"], ["renew", "/etc/nixos"], ["remove", "x"], ["fetch"], []):
-        assert_sentence(machine.run("certificate", *arguments), "issue, renew and remove, alone", "use one of them")
+        assert_sentence(
+            machine.run("certificate", *arguments), "issue, renew and remove, alone", "use one of them"
+        )
     assert machine.commands("tailscale") == []

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from tests.unit.scripts import tailscale
-from tests.unit.scripts.harness import BODIES, DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
+from tests.unit.scripts.harness import (
+    BODIES,
+    DOMAIN,
+    Machine,
+    Outcome,
+    assert_sentence,
+    available_shells,
+    result,
+)
 
 pytestmark = pytest.mark.server
 
@@ -519,8 +527,13 @@ def test_the_end_of_a_lease_gives_immich_back_to_the_home(machine: Machine) -> N
     assert home(machine) is None
 
 
-@pytest.mark.parametrize(("word", "while_open", "after"), [("closed by hand", "closed by hand", "closed by hand"), ("open", "closed", None)])
-def test_what_the_owner_said_of_the_home(machine: Machine, word: str, while_open: str, after: str | None) -> None:
+@pytest.mark.parametrize(
+    ("word", "while_open", "after"),
+    [("closed by hand", "closed by hand", "closed by hand"), ("open", "closed", None)],
+)
+def test_what_the_owner_said_of_the_home(
+    machine: Machine, word: str, while_open: str, after: str | None
+) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.write(machine.state / "lan", f"{word}\n")
     result(funnel(machine, "open", 300))
@@ -538,7 +551,9 @@ def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None
 def test_a_home_that_cannot_be_closed_keeps_the_door_shut(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
-    assert_sentence(funnel(machine, "open", 300), "Home access could not be brought", "journalctl -u immich-exposure-lan")
+    assert_sentence(
+        funnel(machine, "open", 300), "Home access could not be brought", "journalctl -u immich-exposure-lan"
+    )
     assert serving(machine) == {}
     assert (lease(machine), home(machine)) == (None, None)
 
@@ -553,7 +568,9 @@ def test_a_home_that_cannot_be_opened_does_not_keep_the_door_open(machine: Machi
 
 def test_the_door_stays_shut_until_immich_answers(machine: Machine) -> None:
     machine.remember(answers="no /api/server/ping 000", units="immich-exposure-lan.service")
-    assert_sentence(funnel(machine, "open", 300), "stays shut; everything is prepared", 'next "pulumi up" opens it once')
+    assert_sentence(
+        funnel(machine, "open", 300), "stays shut; everything is prepared", 'next "pulumi up" opens it once'
+    )
     assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
     machine.remember(answers=ANSWERS)
     result(funnel(machine, "open", 300))

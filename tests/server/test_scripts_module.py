@@ -1,4 +1,4 @@
-"""module.sh over what the real Nix evaluates: the ways in, and what of them is refused. Nothing is built or started."""
+"""module.sh over what the real Nix evaluates: the ways in, and what is refused. Nothing is built."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Home:
-    """A server whose running system is what its configuration says, with the files of the module beside it."""
+    """A server whose running system is what its configuration says."""
 
     machine: Machine
     evaluator: dict[str, str]
@@ -68,7 +68,7 @@ class Home:
         """Make the running system what the configuration evaluates to now."""
         link(self.machine.root / "run/current-system", self.evaluate(self.configuration)["toplevel"])
 
-    def install(self, managed: bool = True, lan: Lan = "close") -> None:
+    def install(self, managed: bool = True, lan: Lan = Lan.CLOSE) -> None:
         """Lay the files of the module beside the configuration, as `pulumi up` does."""
         files = managed_files(Immich("127.0.0.1", 2283, managed), lan)
         payload = {file.path: file.text for file in files}
@@ -103,7 +103,9 @@ def settle(folder: Path, evaluator: dict[str, str], files: dict[str, str] | Path
     return home
 
 
-TAIL = "networking.hostName = \"immich\"; services.openssh.enable = true; services.tailscale.enable = true; system.stateVersion = \"26.05\"; }\n"  # fmt: skip # noqa: E501, Q003
+TAIL = """networking.hostName = "immich"; services.openssh.enable = true;
+  services.tailscale.enable = true; system.stateVersion = "26.05"; }
+"""
 CHAPTER = {
     "configuration.nix": "{ ... }: { imports = [ ./lan-immich.nix ]; " + TAIL,
     "lan-immich.nix": """{ ... }: {
@@ -133,7 +135,7 @@ def test_the_chapters_layout_is_swapped_and_keeps_all_it_said(
 
 def test_with_lan_keep_nothing_of_immich_changes(tmp_path: Path, evaluator: dict[str, str]) -> None:
     home = settle(tmp_path, evaluator, CHAPTER)
-    home.install(lan="keep")
+    home.install(lan=Lan.KEEP)
     before = home.evaluate(home.configuration)
     assert result(home.managed()) == {"generation": 42}
     after = home.evaluate(home.configuration)
@@ -166,9 +168,15 @@ def test_an_immich_in_a_container_is_not_switched_on(tmp_path: Path, evaluator: 
 @pytest.mark.parametrize(
     ("ours", "reason"),
     [
-        ('enable = true; }; services.immich = { mediaLocation = "/elsewhere";', "it would change Immich's environment mediaLocation"),
+        (
+            'enable = true; }; services.immich = { mediaLocation = "/elsewhere";',
+            "it would change Immich's environment mediaLocation",
+        ),
         ("enable = false;", "services.immich-exposure would not be enabled"),
-        ("enable = true; nonsense = 1;", "it does not evaluate (The option `services.immich-exposure.nonsense' does not"),
+        (
+            "enable = true; nonsense = 1;",
+            "it does not evaluate (The option `services.immich-exposure.nonsense' does not",
+        ),
     ],
 )
 def test_what_changes_immich_is_refused_with_its_name(
@@ -201,7 +209,7 @@ def test_an_update_of_the_module_is_no_pending_change(tmp_path: Path, evaluator:
     result(home.managed())
     home.run_unchanged()
     home.machine.remember(module='{"digest":"abc","immich":"127.0.0.1:2283"}')
-    home.install(lan="keep")
+    home.install(lan=Lan.KEEP)
     assert (home.machine.state / "module.before").exists()
     text = home.configuration.read_text()
     home.configuration.write_text(text.replace('"immich"', '"photos"'))
@@ -221,7 +229,9 @@ FLAKE = """{
   };
 }
 """
-PI = CHAPTER["configuration.nix"].replace(" imports = [ ./lan-immich.nix ];", " services.immich.enable = true;")
+PI = CHAPTER["configuration.nix"].replace(
+    " imports = [ ./lan-immich.nix ];", " services.immich.enable = true;"
+)
 
 
 def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
@@ -235,7 +245,14 @@ def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
     home.machine.write(infra / "pi.nix", PI)
     home.machine.write(infra / "flake.nix", text.replace("MODULE", ""))
     toplevel = 'system: builtins.unsafeDiscardStringContext "${system.config.system.build.toplevel}"'
-    command = ["nix", "--extra-experimental-features", "nix-command flakes", "eval", "--no-write-lock-file", "--raw"]
+    command = [
+        "nix",
+        "--extra-experimental-features",
+        "nix-command flakes",
+        "eval",
+        "--no-write-lock-file",
+        "--raw",
+    ]
     running = subprocess.run(
         [*command, "--apply", toplevel, f"path:{infra}#nixosConfigurations.pi"],
         env={**os.environ, **evaluator},
@@ -245,7 +262,7 @@ def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
     ).stdout
     link(home.machine.root / "run/current-system", running)
     home.machine.write(infra / "flake.nix", text.replace("MODULE", module))
-    for file in managed_files(Immich("127.0.0.1", 2283, True), "close"):
+    for file in managed_files(Immich("127.0.0.1", 2283, True), Lan.CLOSE):
         home.machine.write(infra / file.path, file.text)
     return home
 
@@ -255,7 +272,9 @@ def flake(home: Home, host: str = "pi") -> Outcome:
     return home.machine.run("module", "flake", infra, host, "8443", "-", "2283", "no")
 
 
-def test_a_flake_with_the_module_is_built_and_left_as_it_is(tmp_path: Path, evaluator: dict[str, str]) -> None:
+def test_a_flake_with_the_module_is_built_and_left_as_it_is(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
     home = settle_flake(tmp_path, evaluator, "./immich-exposure")
     before = home.machine.files(home.machine.root / "home")
     outcome = flake(home)
@@ -266,10 +285,15 @@ def test_a_flake_with_the_module_is_built_and_left_as_it_is(tmp_path: Path, eval
 
 def test_a_flake_that_lacks_something_is_refused(tmp_path: Path, evaluator: dict[str, str]) -> None:
     home = settle_flake(tmp_path, evaluator, "")
-    assert_sentence(flake(home), "does not have services.immich-exposure.enable = true; import the module there")
+    assert_sentence(
+        flake(home), "does not have services.immich-exposure.enable = true; import the module there"
+    )
     assert_sentence(flake(home, "nas"), "(is nas one of its nixosConfigurations?)")
     place = home.machine.root / "home/admin/infra/pi.nix"
-    home.machine.write(place.parent / "flake.nix", (place.parent / "flake.nix").read_text().replace("pi.nix", "pi.nix ./immich-exposure"))
+    home.machine.write(
+        place.parent / "flake.nix",
+        (place.parent / "flake.nix").read_text().replace("pi.nix", "pi.nix ./immich-exposure"),
+    )
     place.write_text(PI.replace('"immich"', '"photos"'))
     assert_sentence(flake(home), "would also bring another configuration than the running one")
     assert home.machine.commands("nixos-rebuild") == []

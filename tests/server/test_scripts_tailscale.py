@@ -155,7 +155,8 @@ def machine(tmp_path: Path, tailnet: Tailnet) -> Machine:
     """A server whose `tailscale` is the real one, serving nothing yet."""
     tailnet.tailscale("funnel", "reset")
     machine = Machine(tmp_path, "dash")
-    machine.unfake("nix-instantiate")
+    for name in ("nix-instantiate", "ip"):
+        machine.unfake(name)
     machine.fake("tailscale", f'exec {" ".join(tailnet.command())} "$@"')
     machine.remember(active="immich-exposure-lease.timer")
     machine.prepare()

@@ -122,7 +122,9 @@ def test_a_mark_leads_to_no_file_elsewhere(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["configuration.nix", "expose-immich.nix", "../x", "/etc/passwd", "immich-exposure/../../x", "immich-exposure/a b"]
+    "path",
+    ["configuration.nix", "expose-immich.nix", "../x", "/etc/x", "immich-exposure/../../x",
+     "immich-exposure/a b"],
 )  # fmt: skip
 def test_files_go_nowhere_else_and_nothing_is_half_written(machine: Machine, path: str) -> None:
     outcome = install(machine, {**FILES, path: "x\n"})
@@ -150,7 +152,9 @@ def test_the_files_of_the_running_system_are_kept_until_it_is_built_anew(machine
     machine.write(machine.config / "configuration.nix", "{ }\n")
     machine.prepare()
     install(machine)
-    machine.write(machine.config / "immich-exposure/home.nix", "{ imports = [ /etc/nixos/lan-immich.nix ]; }\n")
+    machine.write(
+        machine.config / "immich-exposure/home.nix", "{ imports = [ /etc/nixos/lan-immich.nix ]; }\n"
+    )
     install(machine)
     kept = machine.state / "module.before"
     assert not kept.exists()
@@ -231,8 +235,15 @@ def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
         ("devices", ("enrol", "phone", FINGERPRINTS[0]), None),
     ]
     for script, arguments, payload in changes:
-        assert_sentence(machine.run(script, *arguments, payload=payload), "is somebody else's", "move it away")
-    for script, verb in (("state", "remove"), ("settings", "remove"), ("trust", "remove"), ("certificate", "remove")):
+        assert_sentence(
+            machine.run(script, *arguments, payload=payload), "is somebody else's", "move it away"
+        )
+    for script, verb in (
+        ("state", "remove"),
+        ("settings", "remove"),
+        ("trust", "remove"),
+        ("certificate", "remove"),
+    ):
         assert machine.run(script, verb).status == 0
     assert machine.files(machine.state) == before
 
@@ -247,7 +258,9 @@ def test_an_empty_state_is_taken(machine: Machine) -> None:
 def test_the_owner_is_written_down(machine: Machine) -> None:
     assert machine.run("state", "begin", "organization/immich/home", "phone").status == 0
     assert (machine.state / "owner").read_text() == "organization/immich/home\n"
-    assert_sentence(machine.run("state", "begin", "a b"), "the name of its stack", "organization/project/stack")
+    assert_sentence(
+        machine.run("state", "begin", "a b"), "the name of its stack", "organization/project/stack"
+    )
     assert_sentence(machine.run("state", "begin"), "the name of its stack")
 
 
@@ -317,7 +330,9 @@ def test_changed_settings_are_taken_over_once_and_only_by_whom_they_concern(mach
         assert not (machine.state / "settings").exists()
 
 
-@pytest.mark.parametrize(("word", "reason"), [("reload", "edge refused"), ("reload-or-restart", "fail2ban refused")])
+@pytest.mark.parametrize(
+    ("word", "reason"), [("reload", "edge refused"), ("reload-or-restart", "fail2ban refused")]
+)
 def test_settings_that_are_refused_are_taken_back(machine: Machine, word: str, reason: str) -> None:
     settings(machine)
     before = machine.files(machine.state)
@@ -345,7 +360,9 @@ def test_settings_that_a_killed_run_left_are_taken_over_by_the_next(machine: Mac
         ({**SETTINGS, "other": "x\n"}, 'may hold edge.env and bans.conf, not "other"'),
     ],
 )
-def test_settings_are_looked_at_before_they_are_taken(machine: Machine, files: dict[str, str], reason: str) -> None:
+def test_settings_are_looked_at_before_they_are_taken(
+    machine: Machine, files: dict[str, str], reason: str
+) -> None:
     assert_sentence(machine.run("settings", "install", payload=files), reason)
     assert machine.files(machine.root / "var") == {}
 

@@ -49,7 +49,7 @@ def started(machine: Machine) -> list[str]:
 )
 def test_sockets_stand_where_immich_would_listen(machine: Machine, host: str, expected: list[str]) -> None:
     machine.remember(
-        hosts="192.168.1.5 STREAM photos.lan\n192.168.1.5 DGRAM\nfd00::5 STREAM\n127.0.0.2 STREAM\nfd00::5 RAW"
+        hosts="192.168.1.5 STREAM a\n192.168.1.5 DGRAM\nfd00::5 STREAM\n127.0.0.2 STREAM\nfd00::5 RAW"
     )
     assert sync(machine, host) == Outcome(0, "", "")
     assert started(machine) == expected
@@ -96,9 +96,7 @@ immich-exposure-lan@{KEPT}.socket loaded active listening Immich at home""",
     sync(machine, "0.0.0.0")
     assert started(machine) == ["100.64.0.2:2283.socket"]
     stopped = [line for line in machine.commands("systemctl") if " stop " in line]
-    assert stopped == [
-        f"systemctl stop immich-exposure-lan@{LEFT}.socket immich-exposure-lan@{LEFT}.service"
-    ]
+    assert stopped == [f"systemctl stop immich-exposure-lan@{LEFT}.socket immich-exposure-lan@{LEFT}.service"]
 
 
 def test_an_address_that_is_taken_fails_nothing(machine: Machine) -> None:
@@ -117,7 +115,8 @@ def test_it_waits_for_no_lock(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("sync",), ("sync", "0.0.0.0"), ("sync", "$(id)", "2283"), ("sync", "::", "0"), ("open",)]
+    "arguments",
+    [(), ("sync",), ("sync", "0.0.0.0"), ("sync", "$(id)", "2283"), ("sync", "::", "0"), ("open",)],
 )
 def test_arguments_are_checked(machine: Machine, arguments: tuple[str, ...]) -> None:
     assert_sentence(machine.run("lan", *arguments))
@@ -145,7 +144,9 @@ def test_the_owner_opens_and_closes(machine: Machine) -> None:
 
 def test_there_must_be_something_to_open(machine: Machine) -> None:
     machine.remember(units="")
-    assert_sentence(machine.run("exposure", "lan", "open"), "leaves Immich at home as it is", "set lan: close")
+    assert_sentence(
+        machine.run("exposure", "lan", "open"), "leaves Immich at home as it is", "set lan: close"
+    )
     machine.remember(units="immich-exposure-lan.service")
     (machine.state / ".immich-exposure").unlink()
     assert_sentence(machine.run("exposure", "lan", "close"), "Nothing is exposed", 'run "pulumi up" first')

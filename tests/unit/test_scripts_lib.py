@@ -106,8 +106,8 @@ LISTS: dict[str, tuple[str, str | None]] = {
     "empty": ("{ imports = []; }\n", "{ imports = [ ./immich-exposure]; }\n"),
     "no blank": ("{imports=[./a.nix];}", "{imports=[ ./immich-exposure ./a.nix];}"),
     "on the next line": (
-        "{ config, ... }:\n{\n  imports =\n    [ # Include\n      ./hardware.nix\n    ];\n}\n",
-        "{ config, ... }:\n{\n  imports =\n    [ ./immich-exposure # Include\n      ./hardware.nix\n    ];\n}\n",
+        "{ config, ... }:\n{\n  imports =\n    [ # Include\n      ./hw.nix\n    ];\n}\n",
+        "{ config, ... }:\n{\n  imports =\n    [ ./immich-exposure # Include\n      ./hw.nix\n    ];\n}\n",
     ),
     "carriage returns": (
         "{\r\n imports = [\r\n ./a\r\n ];\r\n}",
@@ -213,7 +213,9 @@ def test_no_file_ever_loses_a_byte(tmp_path: Path) -> None:
     dice = random.Random(8)
     folder = machine.root / "random"
     folder.mkdir()
-    texts = ["".join(dice.choice(PIECES) for _ in range(dice.randrange(40))).encode("latin-1") for _ in range(2000)]
+    texts = [
+        "".join(dice.choice(PIECES) for _ in range(dice.randrange(40))).encode("latin-1") for _ in range(2000)
+    ]
     for number, text in enumerate(texts):
         (folder / f"{number}").write_bytes(text)
     loop = f"""{LIBRARY}
@@ -248,7 +250,9 @@ def _is_insertion(text: bytes, grown: bytes) -> bool:
     """Our import, and perhaps a blank, behind a bracket of the text."""
     brackets = [at for at in range(1, len(text) + 1) if text[:at].endswith(b"[")]
     return any(
-        grown == text[:at] + b" ./immich-exposure" + blank + text[at:] for at in brackets for blank in (b"", b" ")
+        grown == text[:at] + b" ./immich-exposure" + blank + text[at:]
+        for at in brackets
+        for blank in (b"", b" ")
     )
 
 

@@ -73,7 +73,7 @@ def system(machine: Machine, path: str) -> None:
 
 
 def words(machine: Machine, system: str, **changes: str) -> str:
-    """What the evaluator makes of a configuration: the unchanged one's words unless ``changes`` says otherwise."""
+    """What the evaluator makes of a configuration; the unchanged one's words but for ``changes``."""
     told = {
         "toplevel": str(machine.root / system[1:]),
         "nixos": "26.05.1",
@@ -231,7 +231,7 @@ def test_the_ways_in_and_out(machine: Machine, before: str, after: str) -> None:
 
 
 def test_a_swap_that_would_change_immich_is_not_taken(machine: Machine) -> None:
-    """The evaluator gives the changed settings for the first way that is looked at, and the same for the second."""
+    """The evaluator gives changed settings for the first way alone."""
     write_configuration(machine, LAN)
     machine.remember(
         changed=words(machine, NEW, **ON, **{"setting:mediaLocation": "99", "setting:secretsFile": "98"}),
@@ -287,9 +287,15 @@ def test_what_does_not_evaluate_is_refused(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"nixos": "26.11.2"}, "would also bring NixOS 26.11.2 instead of 26.05.1; bring the server up to date"),
+        (
+            {"nixos": "26.11.2"},
+            "would also bring NixOS 26.11.2 instead of 26.05.1; bring the server up to date",
+        ),
         ({"immich": "4.0.0"}, "Immich 4.0.0 instead of 3.0.2; bring"),
-        ({"nixos": "26.11.2", "immich": "4.0.0"}, "NixOS 26.11.2 instead of 26.05.1 and Immich 4.0.0 instead of"),
+        (
+            {"nixos": "26.11.2", "immich": "4.0.0"},
+            "NixOS 26.11.2 instead of 26.05.1 and Immich 4.0.0 instead of",
+        ),
         ({}, "would also bring another configuration than the running one"),
     ],
 )
@@ -325,7 +331,10 @@ def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
 
 
 def test_a_read_only_folder_is_left_without_a_trace(machine: Machine) -> None:
-    machine.fake("mktemp", 'case $* in */etc/nixos/*) echo "Read-only file system" >&2; exit 1 ;; esac; exec /bin/mktemp "$@"')
+    machine.fake(
+        "mktemp",
+        'case $* in */etc/nixos/*) echo "Read-only file system" >&2; exit 1 ;; esac; exec /bin/mktemp "$@"',
+    )
     assert_sentence(apply(machine), "Nothing can be written to /etc/nixos; make that folder writable")
     machine.unfake("mktemp")
     assert_as_before(machine)
@@ -391,7 +400,7 @@ def newer_files(machine: Machine) -> str:
 
 
 def test_changed_files_keep_the_first_copy_of_the_users_own(machine: Machine) -> None:
-    """The files of before are what the running system is held against: else an update would look like a pending one."""
+    """The files of before are what the running system is held against."""
     apply(machine)
     newer = newer_files(machine)
     machine.fake("nix-instantiate", LOOKS_AT_NEWER)
@@ -430,7 +439,8 @@ def test_strangers_are_refused_also_while_immich_does_not_run(machine: Machine) 
 def test_an_immich_that_ran_must_answer_after_the_way_back(machine: Machine) -> None:
     apply(machine)
     machine.fake("sleep", 'clock=$(cat "$FAKES/clock"); echo $((clock + 300)) >"$FAKES/clock"')
-    activated = '[ "$(readlink -f "$IMMICH_EXPOSURE_ROOT/run/current-system")" = "$(cat "$FAKES/built")" ] && exit 7\n'
+    current = '"$(readlink -f "$IMMICH_EXPOSURE_ROOT/run/current-system")"'
+    activated = f'[ {current} = "$(cat "$FAKES/built")" ] && exit 7\n'
     machine.fake("curl", activated + textwrap.dedent(BODIES["curl"]))
     assert_sentence(restore(machine), "Immich does not answer any more on port 2283")
     assert configuration(machine) == f"0640 {WITH_OURS}"
@@ -493,7 +503,9 @@ def test_restore_twice_does_nothing(machine: Machine) -> None:
         (LAN.replace("./lan", "./expose"), True, HOME),
     ],
 )
-def test_restore_keeps_what_the_user_edited_since(machine: Machine, before: str, lost: bool, back: str) -> None:
+def test_restore_keeps_what_the_user_edited_since(
+    machine: Machine, before: str, lost: bool, back: str
+) -> None:
     """Also where the folder of the exposure was lost, as on a server whose root is wiped at each boot."""
     write_configuration(machine, before)
     apply(machine)
@@ -601,7 +613,10 @@ FAILURES: list[tuple[Callable[[Machine], None], str]] = [
     (break_check, "checks before the switch failed, and nothing was changed"),
     (break_activation, "its activation failed (exit status 2)"),
     (break_a_unit, "these units failed in it: immich-edge.service. The lines"),
-    (break_the_reload, 'immich-edge did not take over its new configuration (see "journalctl -u immich-edge")'),
+    (
+        break_the_reload,
+        'immich-edge did not take over its new configuration (see "journalctl -u immich-edge")',
+    ),
     (break_the_edge, 'immich-edge does not run (see "journalctl -u immich-edge")'),
     (break_immich, "Immich does not answer any more on port 2283"),
     (let_anyone_in, "does not answer 403 for / without a certificate"),
@@ -642,7 +657,9 @@ def test_failed_change_of_an_exposed_server_keeps_it_exposed(machine: Machine) -
 def test_what_runs_already_is_not_said_to_be_taken_back(machine: Machine) -> None:
     apply(machine)
     let_anyone_in(machine)
-    assert_sentence(apply(machine), "was active before, but the edge does not answer 403 for / without", "mend that")
+    assert_sentence(
+        apply(machine), "was active before, but the edge does not answer 403 for / without", "mend that"
+    )
     assert (generation(machine), running(machine)) == ("system-42-link", "new-system")
 
 
@@ -749,7 +766,7 @@ def test_an_import_that_the_user_added_is_used_and_stays(machine: Machine) -> No
 
 
 def test_linked_configuration_stays_a_link(machine: Machine) -> None:
-    """Nix reads ./x.nix beside the file that the link leads to: our folder is there, and so is what is looked at."""
+    """Nix reads ./x.nix beside the file that the link leads to: all of ours is there."""
     real = machine.root / "home/admin/server/configuration.nix"
     machine.write(real, HOME)
     link(machine.config / "configuration.nix", real)
@@ -864,7 +881,9 @@ def test_a_flake_is_built_as_its_owner_would(flaked: Machine, git: bool) -> None
     assert evaluations.count(f'{reference}#nixosConfigurations."pi"') == 2
     assert evaluations.count("eval --no-write-lock-file --json") == 2
     assert flaked.files(flaked.root / "home") == before
-    assert "system-41-link /nix/store/old-system" in next(line for line in steps(flaked) if "--on-active" in line)
+    assert "system-41-link /nix/store/old-system" in next(
+        line for line in steps(flaked) if "--on-active" in line
+    )
 
 
 def test_a_flake_that_runs_already_is_only_looked_at(flaked: Machine) -> None:
@@ -884,7 +903,11 @@ def test_a_failed_flake_ends_where_it_began(flaked: Machine) -> None:
 @pytest.mark.parametrize(
     ("unchanged", "changed", "reason"),
     [
-        ({}, {"exposure": "absent"}, 'does not have services.immich-exposure.enable = true; import the module there'),
+        (
+            {},
+            {"exposure": "absent"},
+            "does not have services.immich-exposure.enable = true; import the module there",
+        ),
         ({"nixos": "26.11.2"}, {}, "would also bring NixOS 26.11.2 instead of 26.05.1; bring"),
         ({}, {"setting:mediaLocation": "99"}, "changes Immich's mediaLocation; correct that"),
     ],
@@ -905,7 +928,9 @@ def test_an_update_of_the_module_in_a_flake_is_no_upgrade_but_one_of_nixos_is(fl
     flaked.remember(module=MODULE)
     result(flake(flaked))
     flaked.remember(changed=words(flaked, "/nix/store/newer", **ON, immich="4.0.0"))
-    assert_sentence(flake(flaked), "The rebuild of path:/home/admin/infra#pi would also bring Immich 4.0.0 instead")
+    assert_sentence(
+        flake(flaked), "The rebuild of path:/home/admin/infra#pi would also bring Immich 4.0.0 instead"
+    )
 
 
 def test_a_host_that_the_flake_does_not_have(flaked: Machine) -> None:

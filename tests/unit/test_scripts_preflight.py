@@ -165,7 +165,7 @@ def test_who_holds_the_proxy_port(machine: Machine) -> None:
 
 def test_immich_is_where_it_answers(machine: Machine) -> None:
     """NixOS's own default, localhost, is [::1] alone."""
-    machine.fake("curl", "case $* in *'//[::1]:2283/'*) " + LOCALHOST + ' ;; *) exit 7 ;; esac')
+    machine.fake("curl", "case $* in *'//[::1]:2283/'*) " + LOCALHOST + " ;; *) exit 7 ;; esac")
     assert part(machine, "immich")["address"] == "::1"
     assert ask(machine, address="::1")["immich"] == part(machine, "immich")
     assert machine.commands("curl")[0].endswith(" http://127.0.0.1:2283/api/server/ping")
@@ -182,7 +182,9 @@ LOCALHOST = """
 
 
 def test_the_module_of_the_running_system(machine: Machine) -> None:
-    machine.remember(module='{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283","home":"::"}')
+    machine.remember(
+        module='{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283","home":"::"}'
+    )
     assert part(machine, "module")["digest"] == "abc"
 
 
@@ -190,7 +192,10 @@ def test_the_module_of_the_running_system(machine: Machine) -> None:
     ("text", "expected"),
     [
         ("{ imports = [ ./immich-exposure ./lan-immich.nix ]; }", ("active", "active", "absent", True)),
-        ("{ # ./immich-exposure\n imports = map f [ ./expose-immich.nix ]; }", ("absent", "commented", "active", False)),
+        (
+            "{ # ./immich-exposure\n imports = map f [ ./expose-immich.nix ]; }",
+            ("absent", "commented", "active", False),
+        ),
         ("{ }", ("absent", "absent", "absent", False)),
     ],
 )
@@ -240,7 +245,8 @@ def test_who_exposed_this_server_and_whom_it_trusts(machine: Machine) -> None:
     machine.run("state", "begin", "organization/immich/home")
     ders = [b"first", b"second certificate"]
     pem = "".join(
-        f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----\n" for der in ders
+        f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----\n"
+        for der in ders
     )
     machine.write(machine.state / "device-ca.crt", pem)
     machine.write(machine.config / "immich-exposure/.immich-exposure", "ours\n")
