@@ -103,7 +103,8 @@ class AuthorityStore:
         Raises:
             KeystoreError: there is another authority, or its key.
         """
-        self.refuse_another()
+        if self.current.certificate.exists() or self.next.key.exists():
+            raise self.another_authority()
         content = read_file(self.current.key)
         if content is None:
             self._vault.write_marker()
@@ -112,15 +113,6 @@ class AuthorityStore:
             raise self.another_authority()
         adoption.write(self._vault.folder)
         write_file(self.current.certificate, pem(authority.certificate))
-
-    def refuse_another(self) -> None:
-        """Refuse to take an authority over when there is one already.
-
-        Raises:
-            KeystoreError: there is.
-        """
-        if self.current.certificate.exists() or self.next.key.exists():
-            raise self.another_authority()
 
     def taken_over(self, adoption: Adoption) -> x509.Certificate | None:
         """Return the certificate of the authority that was taken over, be it set aside since."""

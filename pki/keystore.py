@@ -208,7 +208,6 @@ class Keystore:
                 "The authority's certificate and its key are both needed to take it over. Name both in "
                 "`adopt` as files that are there."
             )
-        self._authority.refuse_another()
         self._refuse_devices_without_authority()
         authority = take_authority(certificate, key, key_passphrase, self._vault.clock())
         devices = self._take_devices(claims, None, authority.certificate)

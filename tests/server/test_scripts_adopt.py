@@ -295,6 +295,14 @@ def test_what_destroy_would_put_back_into_force_stays(machine: Machine) -> None:
     assert f"removed  {CA_KEY_PATH}\n" in outcome.stdout
 
 
+def test_a_key_that_the_configuration_names_stays(machine: Machine) -> None:
+    machine.write(machine.config / "more.nix", f'{{ caKey = "{CA_KEY_PATH}"; }}\n')
+    taken(machine)
+    outcome = assert_done(machine.run("adopt", "forget", "--yes"))
+    assert f"stays    {CA_KEY_PATH}: the configuration in " in outcome.stdout
+    assert (machine.root / CA_KEY_PATH[1:]).exists()
+
+
 def test_our_own_files_in_the_configuration_name_nothing(machine: Machine) -> None:
     machine.write(machine.config / "immich-exposure/nix/edge.nix", f"# not {CERTS}/cert.pem\n")
     taken(machine)
