@@ -69,9 +69,13 @@ class Look:
     ports: frozenset[str]
     rest: dict[str, str]
 
-    def since(self, earlier: Look) -> str:
-        """What is different now, one line each; nothing when all is as it was."""
-        told = [*_differences("file", earlier.files, self.files, _of_the_host)]
+    def since(self, earlier: Look, *, times: bool = True) -> str:
+        """What is different now, one line each; nothing when all is as it was.
+
+        Without ``times``, it does not matter when a file was written.
+        """
+        seen = [look.files if times else _without_times(look.files) for look in (earlier, self)]
+        told = [*_differences("file", *seen, _of_the_host)]
         told += _differences("unit", earlier.units, self.units)
         told += _differences("", earlier.rest, self.rest)
         told += [f"port {port} is new" for port in sorted(self.ports - earlier.ports)]
@@ -129,6 +133,10 @@ def _seen(tree: Path, path: str) -> str:
         if not path.startswith(WRITTEN_ANEW):
             words.append(f"written {status.st_mtime_ns}")
     return " ".join(words)
+
+
+def _without_times(files: dict[str, str]) -> dict[str, str]:
+    return {path: said.partition(" written ")[0] for path, said in files.items()}
 
 
 def _of_the_host(path: str) -> str:
