@@ -93,11 +93,11 @@ open_funnel() {
       "funnelPort to another of 443, 8443 and 10000."
   need_immich
   UNDO=shut_again
-  close_home
   opened_at=$(now)
   echo "until $((opened_at + $3))" | write_file 0644 "$LEASE"
   echo "$1 $2" | write_file 0644 "$FUNNEL_RECORD"
   arm_lease_timer "$3"
+  close_home
   if [ "$FUNNEL" = open ]; then
     say "The funnel on port $1 is open already; its lease starts anew"
   else
@@ -137,7 +137,12 @@ stop_edge() {
 
 # The ports are those that `open` noted down. Where it never did, there is nothing of ours to close.
 enforce_lease() {
-  if ! is_ours "$STATE" || [ ! -e "$FUNNEL_RECORD" ] || lease_holds; then return 0; fi
+  if ! is_ours "$STATE" || lease_holds; then return 0; fi
+  if [ ! -e "$FUNNEL_RECORD" ]; then
+    # A run that was killed after it shut the funnel may have left this undone.
+    open_home
+    return 0
+  fi
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
   lock_briefly

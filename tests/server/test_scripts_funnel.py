@@ -542,6 +542,14 @@ def test_what_the_owner_said_of_the_home(
     assert home(machine) == (None if after is None else f"{after}\n")
 
 
+def test_a_home_that_a_killed_run_left_closed_is_opened(machine: Machine) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    machine.write(machine.state / "lan", "closed\n")
+    assert funnel(machine, "enforce").status == 0
+    assert home(machine) is None
+    assert RESTART_HOME in changes(machine)
+
+
 def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None:
     result(funnel(machine, "open", 300))
     assert home(machine) is None
