@@ -6,6 +6,7 @@
 #   begin OWNER NAME...   the same, it is OWNER's, and no device but these may come in any more. Somebody whose Pulumi state
 #                         was lost begins anew, and nothing would ever withdraw what an earlier one enrolled and the config
 #                         no longer names.
+#   guard                 changes nothing: for a resource that is made before all others, and whose end is `remove`
 #   remove                STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
 #
 # Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
@@ -96,6 +97,7 @@ note_owner() {
 
 need_root
 case ${1:-} in
+  guard) ;;
   prepare) make_state ;;
   begin)
     shift
@@ -109,5 +111,5 @@ case ${1:-} in
     lock
     remove_everything
     ;;
-  *) die "state.sh knows the verbs prepare, begin and remove, not \"${1:-}\"; use one of them." ;;
+  *) die "state.sh knows the verbs guard, prepare, begin and remove, not \"${1:-}\"; use one of them." ;;
 esac

@@ -496,6 +496,14 @@ def test_fingerprints_are_strict(machine: Machine, fingerprint: str) -> None:
     assert machine.files(machine.root / "var") == {}
 
 
+def test_a_guard_changes_nothing(machine: Machine) -> None:
+    """A create that is killed leaves no resource whose delete would run; one that was made before does."""
+    before = machine.files(machine.root)
+    for script in ("state", "files", "module"):
+        assert machine.run(script, "guard") == Outcome(0, "", "")
+    assert machine.files(machine.root) == before
+
+
 def test_changes_need_root(machine: Machine) -> None:
     machine.fake("id", "echo 1000")
     for script, verb in [
