@@ -74,8 +74,8 @@ class Look:
 
         Without ``times``, it does not matter when a file was written.
         """
-        seen = [look.files if times else _without_times(look.files) for look in (earlier, self)]
-        told = [*_differences("file", *seen, _of_the_host)]
+        was, is_now = (one.files if times else _without_times(one.files) for one in (earlier, self))
+        told = [*_differences("file", was, is_now, _of_the_host)]
         told += _differences("unit", earlier.units, self.units)
         told += _differences("", earlier.rest, self.rest)
         told += [f"port {port} is new" for port in sorted(self.ports - earlier.ports)]
