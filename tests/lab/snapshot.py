@@ -29,7 +29,10 @@ def snapshot(lab: Lab) -> Snapshot:
     logins = int(
         output(lab, "sudo journalctl -t sshd -o cat --no-pager | grep -c '^Accepted publickey' || :")
     )
-    contents = f"sudo find {SERVER_FOLDERS} -type f -exec sha256sum {{}} + 2>/dev/null"
+    # The database of bans lives by itself.
+    contents = (
+        f"sudo find {SERVER_FOLDERS} -type f ! -name 'bans.sqlite3*' -exec sha256sum {{}} + 2>/dev/null"
+    )
     owners = f"sudo find {SERVER_FOLDERS} -printf '%M %u:%g %p\\n' 2>/dev/null"
     files = output(lab, f"{{ {contents}; {owners}; }} | sort")
     generation = output(lab, "readlink /nix/var/nix/profiles/system")

@@ -239,8 +239,8 @@ def test_a_change_is_shown_as_a_text_diff_and_touches_nothing(story: Story) -> N
     story.operator.set(uploads=True)
     preview = story.operator.preview("--diff")
     story.operator.set(uploads=None)
-    assert '-   "uploads": false,' in preview
-    assert '+   "uploads": true,' in preview
+    assert "- IMMICH_EXPOSURE_UPLOADS=off" in preview
+    assert "+ IMMICH_EXPOSURE_UPLOADS=on" in preview
     assert "upload files where the link allows it" in preview
     assert_nobody_came(before, snapshot(story.lab))
     assert folder_digest(story.operator.keystore) == keystore
