@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
-from components import stack_file, surface_table
+from components import stack_file
 from components.config_adopt import AdoptConfig, check_names, check_opener, read_adopt, read_opener
 from components.config_checks import (
     address_problem,
     config_dir_problem,
     device_name_problem,
-    duration_problem,
     host_key_problem,
     host_problem,
     keystore_problem,
-    moment_problem,
     private_key_problem,
     roots_problem,
     sudo_password_problem,
@@ -43,6 +41,16 @@ from components.config_home import (
     read_lan,
     read_module,
 )
+from components.config_limits import (
+    STRANGERS,
+    Bans,
+    RateLimits,
+    read_bans,
+    read_expose_until,
+    read_features,
+    read_rate_limits,
+    read_upload_size,
+)
 from components.config_reader import Problems, Section
 from pki import KeyType, Platform
 from pki.profile import DAYS_LIMIT, authority_name_problem, country_problem, text_problem
@@ -56,9 +64,6 @@ FUNNEL_PORTS = (443, 8443, 10000)
 
 UNPRIVILEGED_PORT = 1024
 """The first port that Caddy, which runs without privileges, may listen on."""
-
-STRANGERS = ("refuse", "drop")
-"""What a stranger gets for a request that is not allowed: an empty-handed 403, or no answer at all."""
 
 GRACE_DAYS = 14
 """For how long the old certificate of a renewed device counts, unless the config says otherwise."""
@@ -102,31 +107,6 @@ class AuthorityConfig:
     country: str
     validity_days: int
     renew_before_days: int
-
-
-@dataclass(frozen=True)
-class RateLimits:
-    """What one anonymous address may do in a window of seconds: ask, try link passwords, fetch zip files."""
-
-    requests: int
-    window_seconds: int
-    password_attempts: int
-    password_window_seconds: int
-    bundles: int
-    bundle_window_seconds: int
-
-
-@dataclass(frozen=True)
-class Bans:
-    """When fail2ban bans an address, and for how long; times as fail2ban writes them (`10m`, `1h`).
-
-    `ipv6_prefix` is how much of an IPv6 address counts as one visitor: 64 or 128 bits.
-    """
-
-    max_retry: int
-    find_time: str
-    ban_time: str
-    ipv6_prefix: int
 
 
 @dataclass(frozen=True)
@@ -321,13 +301,13 @@ def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> Exposur
         keystore_passphrase=pulumi.Output.secret(str(top.value("keystorePassphrase") or "")),
         purge_keystore=top.boolean("purgeKeystore", default=False),
         uploads=top.boolean("uploads", default=False),
-        upload_megabytes=_upload_size(top),
-        features=_features(top),
+        upload_megabytes=read_upload_size(top),
+        features=read_features(top),
         strangers=top.choice("strangers", choices=STRANGERS, default="refuse"),
-        rate_limits=_rate_limits(top),
-        bans=_bans(top),
+        rate_limits=read_rate_limits(top),
+        bans=read_bans(top),
         lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
-        expose_until=_expose_until(top, now),
+        expose_until=read_expose_until(top, now),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
         grace_days=top.integer("graceDays", default=GRACE_DAYS, least=1, most=DAYS_LIMIT),
         check=_check(top, project_dir),
@@ -517,99 +497,6 @@ def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
     else:
         return
     top.problems.add(key, passphrase, reason, f"`{command}`")
-
-
-# What the edge allows, and for how long
-
-
-UPLOAD_MEGABYTES = 2000
-
-
-def _upload_size(top: Section) -> int:
-    size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
-    if size != UPLOAD_MEGABYTES and top.value("uploads") is not True and not top.problems.concern("uploads"):
-        top.complain("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
-    return size
-
-
-def _features(top: Section) -> dict[str, bool]:
-    section = top.section("features", example="{map: false}")
-    for feature in surface_table.load().features:
-        if feature.fixed and section.value(feature.name) is not None:
-            section.complain(
-                feature.name, "cannot be switched; to share nothing, run pulumi destroy", "leave it out"
-            )
-    if section.value(surface_table.SETTING_OF_ITS_OWN) is not None:
-        section.complain(
-            surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, outside of features", "-"
-        )
-    features = {
-        feature.name: section.boolean(feature.name, default=feature.default)
-        for feature in surface_table.load().switches()
-    }
-    section.refuse_unknown()
-    if features["download"] and not features["originals"]:
-        section.complain(
-            "originals", "keeps nothing back while features.download is on: zip files hold originals", "true"
-        )
-    return features
-
-
-def _rate_limits(top: Section) -> RateLimits:
-    section = top.section("rateLimits", example="{requests: 3000, windowSeconds: 30}")
-    limits = RateLimits(
-        requests=section.integer("requests", default=3000, least=1, most=100_000),
-        window_seconds=section.integer("windowSeconds", default=30, least=1, most=3_600),
-        password_attempts=section.integer("passwordAttempts", default=10, least=1, most=1_000),
-        password_window_seconds=section.integer("passwordWindowSeconds", default=60, least=1, most=86_400),
-        bundles=section.integer("bundles", default=10, least=1, most=1_000),
-        bundle_window_seconds=section.integer("bundleWindowSeconds", default=60, least=1, most=86_400),
-    )
-    section.refuse_unknown()
-    tighter = (
-        ("passwordAttempts", "passwords of links", limits.password_attempts, limits.password_window_seconds),
-        ("bundles", "zip files", limits.bundles, limits.bundle_window_seconds),
-    )
-    for key, what, count, window in tighter:
-        window_key = "passwordWindowSeconds" if key == "passwordAttempts" else "bundleWindowSeconds"
-        keys = ("requests", "windowSeconds", key, window_key)
-        faster = count * limits.window_seconds > limits.requests * window
-        if faster and not section.problems.concern(*map(section.name, keys)):
-            section.complain(
-                key,
-                f"lets more {what} through ({count} in {window} s) than requests at all "
-                f"({limits.requests} in {limits.window_seconds} s)",
-                "10",
-            )
-    return limits
-
-
-def _bans(top: Section) -> Bans:
-    section = top.section("bans", example="{maxRetry: 10, findTime: 10m, banTime: 1h}")
-    bans = Bans(
-        max_retry=section.integer("maxRetry", default=10, least=1, most=1_000),
-        find_time=section.text("findTime", default="10m", example="10m", check=duration_problem),
-        ban_time=section.text("banTime", default="1h", example="1h", check=duration_problem),
-        ipv6_prefix=section.integer("ipv6Prefix", default=64, least=64, most=128),
-    )
-    if bans.ipv6_prefix not in (64, 128) and not section.problems.concern(section.name("ipv6Prefix")):
-        section.complain("ipv6Prefix", "is 64 (one customer of a provider) or 128 (one address)", "64")
-    section.refuse_unknown()
-    return bans
-
-
-def _expose_until(top: Section, now: datetime) -> datetime | None:
-    example = f'"{(now + timedelta(days=14)).date()}T20:00:00Z"'
-    text = top.optional_text("exposeUntil", example=example, check=moment_problem)
-    if text is None:
-        return None
-    moment = datetime.fromisoformat(text)
-    if top.value("leaseHours") not in (None, 0):
-        top.complain("exposeUntil", "is set together with leaseHours; set one of the two", '""')
-    elif moment <= now:
-        reason = "is in the past; set a later moment, leave it out, or close the funnel with pulumi destroy"
-        top.complain("exposeUntil", reason, example)
-    return moment
 
 
 # The outside check

@@ -1,0 +1,138 @@
+"""What the edge allows visitors, when it bans them, and for how long the funnel stays open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from components import surface_table
+from components.config_checks import duration_problem, moment_problem
+from components.config_reader import Section
+
+STRANGERS = ("refuse", "drop")
+"""What a stranger gets for a request that is not allowed: a 403 that tells nothing, or no answer at all."""
+
+UPLOAD_MEGABYTES = 2000
+"""The most that one upload through a shared link may hold, unless the config says otherwise."""
+
+
+@dataclass(frozen=True)
+class RateLimits:
+    """What one anonymous address may do in a window of seconds: ask, try link passwords, fetch zip files."""
+
+    requests: int
+    window_seconds: int
+    password_attempts: int
+    password_window_seconds: int
+    bundles: int
+    bundle_window_seconds: int
+
+
+@dataclass(frozen=True)
+class Bans:
+    """When fail2ban bans an address, and for how long; times as fail2ban writes them (`10m`, `1h`).
+
+    `ipv6_prefix` is how much of an IPv6 address counts as one visitor: 64 or 128 bits.
+    """
+
+    max_retry: int
+    find_time: str
+    ban_time: str
+    ipv6_prefix: int
+
+
+def read_upload_size(top: Section) -> int:
+    """Read `uploadMegabytes`, which is of use only with `uploads`."""
+    size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
+    if size != UPLOAD_MEGABYTES and top.value("uploads") is not True and not top.problems.concern("uploads"):
+        top.complain("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
+    return size
+
+
+def read_features(top: Section) -> dict[str, bool]:
+    """Read the group `features`: of each part of a shared link's page whether it is on."""
+    section = top.section("features", example="{map: false}")
+    for feature in surface_table.load().features:
+        if feature.fixed and section.value(feature.name) is not None:
+            section.complain(
+                feature.name, "cannot be switched; to share nothing, run pulumi destroy", "leave it out"
+            )
+    if section.value(surface_table.SETTING_OF_ITS_OWN) is not None:
+        section.complain(
+            surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, outside of features", "-"
+        )
+    features = {
+        feature.name: section.boolean(feature.name, default=feature.default)
+        for feature in surface_table.load().switches()
+    }
+    section.refuse_unknown()
+    if features["download"] and not features["originals"]:
+        section.complain(
+            "originals", "keeps nothing back while features.download is on: zip files hold originals", "true"
+        )
+    return features
+
+
+def read_rate_limits(top: Section) -> RateLimits:
+    """Read the group `rateLimits`."""
+    section = top.section("rateLimits", example="{requests: 3000, windowSeconds: 30}")
+    limits = RateLimits(
+        requests=section.integer("requests", default=3000, least=1, most=100_000),
+        window_seconds=section.integer("windowSeconds", default=30, least=1, most=3_600),
+        password_attempts=section.integer("passwordAttempts", default=10, least=1, most=1_000),
+        password_window_seconds=section.integer("passwordWindowSeconds", default=60, least=1, most=86_400),
+        bundles=section.integer("bundles", default=10, least=1, most=1_000),
+        bundle_window_seconds=section.integer("bundleWindowSeconds", default=60, least=1, most=86_400),
+    )
+    section.refuse_unknown()
+    tighter = (
+        (
+            "passwordAttempts",
+            limits.password_attempts,
+            "passwordWindowSeconds",
+            limits.password_window_seconds,
+            "passwords of links",
+        ),
+        ("bundles", limits.bundles, "bundleWindowSeconds", limits.bundle_window_seconds, "zip files"),
+    )
+    for key, count, window_key, window, what in tighter:
+        keys = ("requests", "windowSeconds", key, window_key)
+        faster = count * limits.window_seconds > limits.requests * window
+        if faster and not section.problems.concern(*map(section.name, keys)):
+            section.complain(
+                key,
+                f"lets more {what} through ({count} in {window} s) than requests at all "
+                f"({limits.requests} in {limits.window_seconds} s)",
+                "10",
+            )
+    return limits
+
+
+def read_bans(top: Section) -> Bans:
+    """Read the group `bans`."""
+    section = top.section("bans", example="{maxRetry: 10, findTime: 10m, banTime: 1h}")
+    bans = Bans(
+        max_retry=section.integer("maxRetry", default=10, least=1, most=1_000),
+        find_time=section.text("findTime", default="10m", example="10m", check=duration_problem),
+        ban_time=section.text("banTime", default="1h", example="1h", check=duration_problem),
+        ipv6_prefix=section.integer("ipv6Prefix", default=64, least=64, most=128),
+    )
+    if bans.ipv6_prefix not in (64, 128) and not section.problems.concern(section.name("ipv6Prefix")):
+        section.complain("ipv6Prefix", "is 64 (one customer of a provider) or 128 (one address)", "64")
+    section.refuse_unknown()
+    return bans
+
+
+def read_expose_until(top: Section, now: datetime) -> datetime | None:
+    """Read `exposeUntil`; None when it is not set."""
+    example = f'"{(now + timedelta(days=14)).date()}T20:00:00Z"'
+    text = top.optional_text("exposeUntil", example=example, check=moment_problem)
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    if top.value("leaseHours") not in (None, 0):
+        top.complain("exposeUntil", "is set together with leaseHours; set one of the two", '""')
+    elif moment <= now:
+        reason = "is in the past; set a later moment, leave it out, or close the funnel with pulumi destroy"
+        top.complain("exposeUntil", reason, example)
+    return moment
