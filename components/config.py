@@ -193,6 +193,7 @@ def from_pulumi() -> ExposureConfig:
             *stack_file.in_other_namespaces(values, NAMESPACE),
             *stack_file.outside_config(stack_file.stack_file(Path.cwd(), pulumi.get_stack()), NAMESPACE),
         ],
+        preview=pulumi.runtime.is_dry_run(),
     )
 
 
@@ -204,6 +205,7 @@ def load(
     secret_keys: Collection[str] = SECRETS,
     strays: Sequence[stack_file.Stray] = (),
     now: datetime | None = None,
+    preview: bool = False,
 ) -> ExposureConfig:
     """Turn a mapping of keys and decoded values into the configuration.
 
@@ -214,13 +216,14 @@ def load(
         secret_keys: keys that are stored encrypted; no message shows their values.
         strays: keys that stand where they count for nothing, each with a hint.
         now: the present moment, unless it is another one.
+        preview: nothing is going to be changed, so that the private SSH key need not be at hand.
 
     Raises:
         ConfigError: with every problem.
     """
     problems = Problems(hidden={*secret_keys, *SECRETS})
     top = Section(raw, problems)
-    config = _read(top, stack, project_dir, now or datetime.now(UTC))
+    config = _read(top, stack, project_dir, now or datetime.now(UTC), preview)
     _check_passphrase(top, secret_keys)
     _check_sudo_password(top, secret_keys, config)
     check_opener(top, secret_keys)
@@ -256,7 +259,7 @@ def _decoded(key: str, value: object) -> object:
     return decoded
 
 
-def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> ExposureConfig:
+def _read(top: Section, stack: str, project_dir: Path, now: datetime, preview: bool) -> ExposureConfig:
     module = read_module(top)
     return ExposureConfig(
         host=top.text(
@@ -271,7 +274,7 @@ def _read(top: Section, stack: str, project_dir: Path, now: datetime) -> Exposur
         ssh_private_key_file=top.optional_text(
             "sshPrivateKeyFile",
             example="~/.ssh/id_ed25519",
-            check=lambda text: private_key_problem(text, project_dir),
+            check=lambda text: private_key_problem(text, project_dir, preview=preview),
         ),
         sudo_password=_sudo_password(top),
         config_dir=top.text(

@@ -86,13 +86,16 @@ def _is_key_blob(blob: bytes, kind: str) -> bool:
     return len(parts) >= 2 and parts[0] == kind.encode()
 
 
-def private_key_problem(text: str, project_dir: Path) -> str | None:
+def private_key_problem(text: str, project_dir: Path, *, preview: bool) -> str | None:
+    """Take the path of a private key. A preview connects to nothing, so that the file may be missing."""
     if "PRIVATE KEY" in text:
         return "must be the path of the key file, not the key itself"
     path = local_path(text, project_dir)
     try:
         content = path.read_bytes()
     except OSError as error:
+        if preview and isinstance(error, FileNotFoundError):
+            return None
         return f"cannot be read ({error.strerror}); leave the key out to use the SSH agent"
     if b"PRIVATE KEY-----" not in content:
         half = (

@@ -63,6 +63,11 @@ class ImmichExposure(pulumi.ComponentResource):
             sudo_password=config.sudo_password,
         )
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
+        if self._server.lacks_key:
+            pulumi.warn(
+                f"There is no private SSH key at {config.ssh_private_key_file}. A preview does without it; "
+                "pulumi up does not."
+            )
         self._outlook = outlook_of(config)
         for notice in self._outlook.notices:
             pulumi.warn(notice)

@@ -153,14 +153,23 @@ class Server:
             port=self.port,
             user=self.user,
             host_key=self.host_key,
-            private_key=None if self.private_key_file is None else pulumi.Output.secret(self._private_key()),
+            private_key=self._private_key(),
             dial_error_limit=2,
             per_dial_timeout=10,
         )
 
-    def _private_key(self) -> str:
-        assert self.private_key_file is not None
-        return Path(self.private_key_file).expanduser().read_text(encoding="utf-8")
+    @property
+    def lacks_key(self) -> bool:
+        """Whether the private key is not on this machine, which only a preview gets along with."""
+        return self.private_key_file is not None and not self._key_path().exists()
+
+    def _key_path(self) -> Path:
+        return Path(self.private_key_file or "").expanduser()
+
+    def _private_key(self) -> pulumi.Output[str] | None:
+        if self.private_key_file is None or (self.lacks_key and pulumi.runtime.is_dry_run()):
+            return None
+        return pulumi.Output.secret(self._key_path().read_text(encoding="utf-8"))
 
 
 def remote_script(
@@ -183,6 +192,9 @@ def remote_script(
     run for again goes into ``note``, a line that it carries as a comment.
     Standard error carries the progress lines, standard output the result.
     """
+    if server.lacks_key:
+        # Without the key every command would show as changed in a preview.
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["connection"]))
     text = pulumi.Output.from_input(payload).apply(lambda files: script_text(script, files, note))
     return remote.Command(
         name,

@@ -208,6 +208,21 @@ def test_a_private_key_file_may_be_relative_or_at_home(
         assert load_with(tmp_path, sshPrivateKeyFile=text).ssh_private_key_file == text
 
 
+def test_a_preview_needs_no_private_key_but_a_right_path(tmp_path: Path) -> None:
+    """A pull request's runner has no key. What is at hand must be right all the same."""
+
+    def previewed(text: str) -> ExposureConfig:
+        return load(
+            {**MINIMAL, "sshPrivateKeyFile": text}, stack="home", project_dir=tmp_path, now=NOW, preview=True
+        )
+
+    assert previewed("no/such/key").ssh_private_key_file == "no/such/key"
+    (tmp_path / "notes").write_text("hello\n")
+    for text, words in (("notes", "is not a private key"), (PRIVATE_KEY, "not the key itself")):
+        with pytest.raises(ConfigError, match=words):
+            previewed(text)
+
+
 def test_what_is_left_out_of_a_group_has_its_default() -> None:
     config = load_with(ca={"country": "DE"}, rateLimits={"requests": 100}, bans={"banTime": "1w"})
     assert (config.ca.country, config.ca.common_name) == ("DE", "Immich Client CA")

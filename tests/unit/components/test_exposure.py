@@ -17,6 +17,7 @@ import pulumi
 import pytest
 from pulumi.runtime.rpc import _special_secret_sig, _special_sig_key
 from pulumi.runtime.settings import SETTINGS
+from pulumi_command import remote
 
 from components import config as config_module
 from components.exposure import ImmichExposure
@@ -83,7 +84,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     return run_program(tmp_path_factory.mktemp("project"))
 
 
-def run_program(folder: Path, **settings: Any) -> Recorder:
+def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Recorder:
     """Run the program for two devices and with these settings, and return what it registered."""
     (folder / "ssh-key").write_text(SSH_KEY)
     loop = asyncio.new_event_loop()
@@ -92,7 +93,7 @@ def run_program(folder: Path, **settings: Any) -> Recorder:
     # outputs that other tests left on loops long closed would be waited for, and never come
     SETTINGS.outputs.clear()
     recorder = Recorder(store.adopt_or_create_authority(AuthorityProfile()).certificate_pem)
-    pulumi.runtime.set_mocks(recorder, project="immich-exposure", stack="unit", preview=False)
+    pulumi.runtime.set_mocks(recorder, project="immich-exposure", stack="unit", preview=preview)
 
     async def program() -> None:
         config = config_module.load(
@@ -106,6 +107,7 @@ def run_program(folder: Path, **settings: Any) -> Recorder:
             },
             stack="unit",
             project_dir=folder,
+            preview=preview,
         )
         exposure = ImmichExposure("immich", config)
         await exposure.urn.future()
@@ -184,6 +186,28 @@ def test_every_connection_is_secret_and_pins_the_host_key(recorded: Recorder) ->
         connection = inputs["connection"]
         assert is_secret(connection), name
         assert connection["value"]["hostKey"].startswith("ssh-ed25519 "), name
+
+
+def test_a_preview_without_the_key_shows_no_change_of_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    ignored: list[list[str]] = []
+    original = remote.Command.__init__
+
+    def watched(self: remote.Command, name: str, **inputs: Any) -> None:
+        ignored.append(inputs["opts"].ignore_changes or [])
+        original(self, name, **inputs)
+
+    monkeypatch.setattr(pulumi, "warn", warned.append)
+    monkeypatch.setattr(remote.Command, "__init__", watched)
+    recorder = run_program(tmp_path, preview=True, sshPrivateKeyFile=str(tmp_path / "elsewhere"))
+    assert all("privateKey" not in each["connection"]["value"] for each in recorder.commands().values())
+    assert len(ignored) >= 8 and all("connection" in each for each in ignored)
+    assert any("There is no private SSH key at" in text for text in warned)
+    ignored.clear()
+    run_program(tmp_path, preview=True)
+    assert not any("connection" in each for each in ignored)
 
 
 def test_no_secret_leaves_in_plain(recorded: Recorder) -> None:
