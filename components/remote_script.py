@@ -33,8 +33,13 @@ class PayloadFile:
 SCRIPT_BEGINS = "#immich-exposure"
 """The line between a password and the script, both on standard input. To sh it is a comment."""
 
-# sudo reads the password's line, or leaves it where it needs none; what is in front of the mark is skipped.
-_PAST_THE_PASSWORD = f'while IFS= read -r line; do [ "$line" = "{SCRIPT_BEGINS}" ] && break; done; '
+# sudo reads the password's line, or leaves it where it needs none; what is in front of the mark is skipped. A
+# sudo that asks for more has read the mark as well: an empty script would then pass for one that succeeded.
+_PAST_THE_PASSWORD = (
+    f'line=; until [ "$line" = "{SCRIPT_BEGINS}" ]; do IFS= read -r line || {{ '
+    'echo "error: sudo read more than a password, so nothing was run; let it ask for that alone." >&2; '
+    "exit 1; }; done; "
+)
 
 _RUN_SCRIPT = 'exec sh -s -- "$@"'
 

@@ -105,6 +105,23 @@ def test_the_script_begins_after_the_password_whether_sudo_took_it_or_not(
         assert (tmp_path / "saw").read_text() == password
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_sudo_that_swallows_the_mark_is_no_success(tmp_path: Path, shell: str) -> None:
+    """One that asks for a second factor, say. Closing a funnel would seem done, and nothing had run."""
+    greedy = SUDO.replace('exec "$@"', 'IFS= read -r more; exec "$@"')
+    (tmp_path / "sudo").write_text(greedy)
+    (tmp_path / "sudo").chmod(0o755)
+    done = subprocess.run(
+        [shell, "-c", password_line("close", 443)],
+        input=with_password("geheim", "echo it ran\n"),
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SUDO_READS": "yes", "SUDO_SAW": str(tmp_path / "saw")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: sudo read more than a password, so nothing was run")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder on the server that is ours."""
