@@ -35,6 +35,7 @@ from components.config_home import (
     Immich,
     Lan,
     ModuleWay,
+    check_public_address,
     read_edge_build,
     read_flake,
     read_immich,
@@ -228,6 +229,7 @@ def load(
     _check_sudo_password(top, secret_keys, config)
     check_opener(top, secret_keys)
     check_names(top, config.adopt, [device.name for device in config.devices])
+    check_public_address(top, config.immich, config.lan)
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()

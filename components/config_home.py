@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -118,3 +119,16 @@ def read_immich(top: Section) -> Immich:
 def read_lan(top: Section) -> Lan:
     """Read `lan`."""
     return Lan(top.choice("lan", choices=list(Lan), default=Lan.CLOSE))
+
+
+def check_public_address(top: Section, immich: Immich, lan: Lan) -> None:
+    """Refuse an Immich that the internet reaches past the edge, whether the funnel is open or shut."""
+    stays = lan is Lan.KEEP or not immich.managed
+    if stays and immich.address is not None and ipaddress.ip_address(immich.address).is_global:
+        top.problems.add(
+            "immich.address",
+            immich.address,
+            "is a public address, at which strangers would reach Immich past the edge; let Immich listen on "
+            "127.0.0.1 or an address of the home network",
+            "`immich: {address: 127.0.0.1}`",
+        )

@@ -223,6 +223,17 @@ def test_a_preview_needs_no_private_key_but_a_right_path(tmp_path: Path) -> None
             previewed(text)
 
 
+@pytest.mark.parametrize("address", ["192.168.1.20", "100.101.102.103", "fd7a:115c:a1e0::1", "::1"])
+def test_with_lan_keep_immich_may_be_at_home_or_in_the_tailnet(address: str) -> None:
+    for managed in (True, False):
+        config = load_with(lan="keep", immich={"address": address, "managed": managed})
+        assert config.immich.address == address
+
+
+def test_with_lan_close_a_public_address_is_closed_while_the_funnel_is_open() -> None:
+    assert load_with(immich={"address": "8.8.8.8"}).immich.address == "8.8.8.8"
+
+
 def test_what_is_left_out_of_a_group_has_its_default() -> None:
     config = load_with(ca={"country": "DE"}, rateLimits={"requests": 100}, bans={"banTime": "1w"})
     assert (config.ca.country, config.ca.common_name) == ("DE", "Immich Client CA")
@@ -368,6 +379,12 @@ BAD = [
     ),
     ({"immich": {"address": "0.0.0.0"}}, "stands for every address; name one of them", "address: 127.0.0.1"),
     ({"immich": {"address": "fe80::1%eth0"}}, "has a zone, which the edge cannot use", "address: 127.0.0.1"),
+    (
+        {"lan": "keep", "immich": {"address": "8.8.8.8"}},
+        "immich.address = '8.8.8.8': is a public address, at which strangers would reach Immich",
+        "immich: {address: 127.0.0.1}",
+    ),
+    ({"immich": {"address": "2a01:4f8::7", "managed": False}}, "is a public address", "address: 127.0.0.1"),
     ({"immich": {"port": 0}}, "immich.port = 0: must be a whole number from 1", "port: 2283"),
     ({"immich": {"managed": "no"}}, "immich.managed = 'no': must be true or false", "managed: true"),
     ({"edgeBuild": "pi"}, "edgeBuild = 'pi': must be one of server, operator", "edgeBuild: server"),
