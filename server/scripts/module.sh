@@ -538,8 +538,14 @@ check_home() {
     say "Immich did not answer before, so nobody waits for it now"
     return 0
   fi
-  wait_for 180 immich_is_home ||
+  wait_for 180 immich_has_its_place ||
     reject "Immich does not answer any more on port ${IMMICH##*:}"
+}
+
+# A run of the lease's timer that was under way in the switch may have opened our sockets again, where Immich cannot listen then.
+immich_has_its_place() {
+  stop_home
+  immich_is_home
 }
 
 # ---- The verbs

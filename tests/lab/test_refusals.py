@@ -166,7 +166,7 @@ def test_a_user_without_sudo(lab: Lab, operator: Operator) -> None:
     with nothing_changes(lab, operator), sudo_asks_for_a_password(lab):
         printed = operator.fails()
     assert_told(printed, "The user admin cannot use sudo without a password on")
-    assert "add a NOPASSWD rule" in printed
+    assert "set sudoPassword by `pulumi config set --secret sudoPassword`" in printed
 
 
 # -- the server -----------------------------------------------------------------------------------------

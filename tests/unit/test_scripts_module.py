@@ -458,6 +458,9 @@ def test_the_units_are_started_when_their_files_came_later(machine: Machine) -> 
 STARTS = '[ "$1" != start ] || echo "$2" >>"$FAKES/active"\n'
 
 
+STOP_HOME = "systemctl stop immich-exposure-lan@*.socket immich-exposure-lan@*.service"
+
+
 def test_restore_brings_back_every_byte(machine: Machine) -> None:
     apply(machine)
     machine.forget_commands()
@@ -468,9 +471,10 @@ def test_restore_brings_back_every_byte(machine: Machine) -> None:
         "switch-to-configuration old-system check",
         DISARM,
         ARM.replace(f"system-41-link {OLD}", f"system-42-link {NEW}"),
-        "systemctl stop immich-exposure-lan@*.socket immich-exposure-lan@*.service",
+        STOP_HOME,
         IN_UNIT.format("rebuild", f"{OLD}/bin/switch-to-configuration test"),
         "switch-to-configuration old-system test",
+        STOP_HOME,  # again, for what a timer has opened in between
         f"nix-env --profile /nix/var/nix/profiles/system --set {OLD}",
         IN_UNIT.format("switch", f"{OLD}/bin/switch-to-configuration switch"),
         "switch-to-configuration old-system switch",
