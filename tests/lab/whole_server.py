@@ -45,7 +45,9 @@ IMMICHS_OWN = "var/lib/immich"
 SOMEBODY_CAME = re.compile(r"immich-exposure-lan@.*")
 
 OUR_NAMES = "-name '*immich-exposure*' -o -name '*immich-edge*' -o -name '*immich-bans*'"
-FIND_OURS = f"find / /run /tmp -xdev -path /nix -prune -o \\( {OUR_NAMES} \\) -print"
+FIND_OURS = (
+    f"find / /run /tmp -xdev \\( -path /nix -o -path /run/systemd \\) -prune -o \\( {OUR_NAMES} \\) -print"
+)
 PASSING = (
     "lab-",
     "nixos-rebuild-",
@@ -97,7 +99,7 @@ def look(lab: Lab) -> Look:
             "what Tailscale serves": root(lab, "tailscale serve status --json | tr -d ' \\n'"),
             "names in /run": root(lab, "ls -A /run | grep -v -e booted-system -e nixos"),
             "names in /tmp": root(lab, "ls -A /tmp | grep -v '^systemd-private-'"),
-            "our names anywhere": root(lab, f"{FIND_OURS} | grep -v systemd-private- | sort"),
+            **dict.fromkeys(root(lab, f"{FIND_OURS} | grep -v systemd-private-").splitlines(), "there"),
         },
     )
 
