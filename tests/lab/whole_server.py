@@ -47,8 +47,6 @@ SOMEBODY_CAME = re.compile(r"immich-exposure-lan@.*")
 OUR_NAMES = "-name '*immich-exposure*' -o -name '*immich-edge*' -o -name '*immich-bans*'"
 NOT_THERE = "\\( -path /nix -o -path /run/systemd \\) -prune"
 FIND_OURS = f"find / /run /tmp -xdev {NOT_THERE} -o \\( {OUR_NAMES} \\) -print"
-    f"find / /run /tmp -xdev \\( -path /nix -o -path /run/systemd \\) -prune -o \\( {OUR_NAMES} \\) -print"
-)
 PASSING = (
     "lab-",
     "nixos-rebuild-",
