@@ -12,7 +12,7 @@ from components.config_home import EdgeBuilder, ModuleWay
 from components.edge_build import PLACE, source_digest
 from components.module_files import Edge, managed_files, module_digest
 from components.options import child_of
-from components.remote_script import PayloadFile, Server, remote_script
+from components.remote_script import PayloadFile, Server, guarded_script
 
 
 class NixosConfiguration(pulumi.ComponentResource):
@@ -39,7 +39,7 @@ class NixosConfiguration(pulumi.ComponentResource):
         self.register_outputs({"digest": configuration_digest(config)})
 
     def _files(self, edge: pulumi.Output[Edge] | None, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        return remote_script(
+        return guarded_script(
             f"{self._name}-files",
             self._server,
             script="files",
@@ -54,7 +54,7 @@ class NixosConfiguration(pulumi.ComponentResource):
 
     def _running(self, opts: pulumi.ResourceOptions) -> None:
         create, delete = module_lines(self._server, self._config)
-        remote_script(
+        guarded_script(
             f"{self._name}-module",
             self._server,
             script="module",

@@ -214,6 +214,39 @@ def remote_script(
     )
 
 
+def guarded_script(
+    name: str,
+    server: Server,
+    *,
+    script: str,
+    create: pulumi.Input[str],
+    update: pulumi.Input[str] | None = None,
+    delete: str,
+    payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
+    note: str = "",
+    opts: pulumi.ResourceOptions,
+) -> remote.Command:
+    """Return what ``remote_script`` does, behind a guard whose ``delete`` is the same.
+
+    A command whose ``create`` fails or is killed is not in state, so nothing would ever run its ``delete``,
+    whatever it has left on the server. The guard is made before it, and changes nothing.
+    """
+    guard = remote_script(
+        f"{name}-guard", server, script=script, create=server.line("guard"), delete=delete, opts=opts
+    )
+    return remote_script(
+        name,
+        server,
+        script=script,
+        create=create,
+        update=update,
+        delete=delete,
+        payload=payload,
+        note=note,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[guard])),
+    )
+
+
 def _standard_input(
     name: str, server: Server, text: pulumi.Output[str], opts: pulumi.ResourceOptions
 ) -> pulumi.Output[str]:

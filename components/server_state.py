@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pulumi
 
 from components.options import child_of
-from components.remote_script import Server, remote_script
+from components.remote_script import Server, guarded_script
 
 
 class ServerState(pulumi.ComponentResource):
@@ -28,7 +28,7 @@ class ServerState(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:ServerState", name, {}, opts)
-        remote_script(
+        guarded_script(
             f"{name}-folder",
             server,
             script="state",

@@ -599,6 +599,13 @@ shut_by_hand() {
   rm -f "$BY_HAND"
 }
 
+# A run that did not get as far as shutting it leaves the owner's own funnel open, and has opened none.
+close_ours() {
+  if [ -f "$BY_HAND" ]; then return 0; fi
+  # shellcheck disable=SC2046
+  close_funnel $(recorded_ports)
+}
+
 # `change CHECK BUILD...`: to a generation that passed CHECK.
 change() {
   change_check=$1
@@ -673,8 +680,7 @@ managed() {
 restore() {
   CONFIG=$(configuration_folder "$CONFIG_DIR")/configuration.nix
   [ ! -f "$CONFIG_DIR/configuration.nix" ] || CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
-  # shellcheck disable=SC2046
-  if is_ours "$STATE" || imports "$IMPORT"; then close_funnel $(recorded_ports); fi
+  if is_ours "$STATE" || imports "$IMPORT"; then close_ours; fi
   if [ ! -f "$BEFORE" ] && ! imports "$IMPORT"; then
     say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
     return 0
@@ -750,10 +756,7 @@ yours() {
 }
 
 leave_alone() {
-  if is_ours "$STATE"; then
-    # shellcheck disable=SC2046
-    close_funnel $(recorded_ports)
-  fi
+  if is_ours "$STATE"; then close_ours; fi
   for service in $UNITS; do systemctl stop "$service" >/dev/null 2>&1 </dev/null || :; done
   rm -f "$LAN"
   try_sync_home

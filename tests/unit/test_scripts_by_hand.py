@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.scripts.harness import Machine, assert_sentence, result
-from tests.unit.test_scripts_module import BUILD, MODULE, apply, break_build, machine, running, yours
+from tests.unit.test_scripts_module import BUILD, MODULE, apply, break_build, machine, restore, running, yours
 
 __all__ = ["machine"]
 
@@ -60,3 +60,11 @@ def test_without_a_note_no_funnel_is_touched(opened: Machine) -> None:
     note(opened).unlink()
     result(apply(opened))
     assert opened.commands("tailscale") == []
+
+
+def test_the_way_back_of_a_run_that_never_shut_it_leaves_it_open(opened: Machine) -> None:
+    break_build(opened)
+    assert apply(opened).status != 0
+    assert restore(opened).status == 0
+    assert opened.run("module", "leave").status == 0
+    assert SHUT not in opened.commands("tailscale")

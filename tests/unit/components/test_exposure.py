@@ -174,6 +174,16 @@ def test_what_opens_also_closes(recorded: Recorder) -> None:
         assert "delete" in inputs, f"{name} leaves something behind"
 
 
+def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -> None:
+    """A command whose create was killed is not in state: destroy would not even try to take it back."""
+    commands = recorded.commands()
+    for name in ("immich-state-folder", "immich-nixos-files", "immich-nixos-module"):
+        guard = commands[f"{name}-guard"]
+        assert guard["create"] == guard["update"] == "sudo -n sh -s -- guard", name
+        assert guard["delete"] == commands[name]["delete"], name
+    # What lies in the state's folder alone goes with it.
+
+
 def test_each_device_is_enrolled_by_its_fingerprint(recorded: Recorder) -> None:
     for device in ("phone", "laptop"):
         command = recorded.commands()[f"immich-enrolment-{device}-file"]
@@ -244,7 +254,7 @@ def lines_of(recorder: Recorder) -> dict[str, tuple[str, str]]:
             inputs[key].removeprefix("sudo -n sh -s -- ") for key in ("create", "delete")
         )
         for name, inputs in recorder.commands().items()
-        if name.startswith("immich-nixos-")
+        if name.startswith("immich-nixos-") and not name.endswith("-guard")
     }
 
 
