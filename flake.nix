@@ -14,7 +14,7 @@
       # The module: services.immich-exposure, for the configuration of a server.
       nixosModules.default = ./server/nix;
 
-      # The edge alone, for who builds it on another machine or keeps it in a binary cache.
+      # The edge alone, for whoever builds it on another machine or keeps it in a binary cache.
       packages = forEach servers (pkgs: rec {
         edge = import ./server/nix/package.nix { inherit (pkgs) lib; inherit pkgs; };
         default = edge;

@@ -45,6 +45,8 @@ class ImmichExposure(pulumi.ComponentResource):
     """One entry per device: name, platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
+    checked: pulumi.Output[list[str]]
+    """What was proven from outside, one line each."""
     public: Words
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
