@@ -141,6 +141,11 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"folder and host (`flake: {wanted.config_dir}#HOST`), or module: yours when another machine "
             "builds it."
         ]
+    if configuration.get("otherSystem"):
+        return [
+            f"The server is built from {configuration['otherSystem']}, which nixos-rebuild takes instead of "
+            f"{path}; import the module there and set module: yours (see docs/homes.md)."
+        ]
     imported = any(configuration.get(name) == "active" for name in ("ourImport", "lanImport"))
     if imported or configuration.get("importList"):
         return []

@@ -17,6 +17,9 @@ umask 022
 export LC_ALL=C
 PATH=${PATH:+$PATH:}/run/wrappers/bin:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
+# Where NixOS has its channels, for a shell that was not told.
+: "${NIX_PATH:=nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixos:/nix/var/nix/profiles/per-user/root/channels}"
+export NIX_PATH
 
 ROOT=${IMMICH_EXPOSURE_ROOT:-}
 STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
@@ -598,6 +601,14 @@ in_git() {
     git_folder=${git_folder%/*}
   done
   return 1
+}
+
+# `other_system` prints what nixos-rebuild builds without asking configuration.nix: since NixOS 26.05 <nixos-system> or a
+# system.nix comes first. Fails when there is none.
+other_system() {
+  nix-instantiate --find-file nixos-system 2>/dev/null </dev/null && return 0
+  [ -e "$ROOT/etc/nixos/system.nix" ] || return 1
+  printf '%s\n' "$ROOT/etc/nixos/system.nix"
 }
 
 # `configuration_folder CONFIG_DIR`: where the configuration really lies. Nix reads ./x.nix beside the file that a link leads

@@ -32,9 +32,6 @@ MODULE_BEFORE=$STATE/module.before
 ROLLBACK_SECONDS=900
 IMPORT=./immich-exposure
 LOOK_MARK="# A copy that immich-exposure looks at; it may be removed."
-# Where NixOS has its channels, for a shell that was not told.
-: "${NIX_PATH:=nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixos:/nix/var/nix/profiles/per-user/root/channels}"
-export NIX_PATH
 
 fail_with_log() {
   tail -n 15 "$REBUILD_LOG" | cut -c 1-400 | sed 's/^/  | /' >&2 || :
@@ -586,6 +583,10 @@ need_channel() {
       die "This system comes from the flake in $channel_folder, so $CONFIG is not what it is built from; import the module in" \
         "that flake, set flake: \"$channel_folder#$(uname -n)\" and run this again."
   done
+  if need_channel_system=$(other_system); then
+    die "This system is built from $need_channel_system, so $CONFIG is not what nixos-rebuild reads; import the module there, set" \
+      "module: yours and run this again."
+  fi
 }
 
 # What stands behind a funnel that was opened by hand is about to change. It shuts as late as this, so that nobody waits
@@ -656,6 +657,16 @@ describe_unchanged() {
   fi
 }
 
+# nixos-rebuild looks for a configuration by rules of its own, which grow: what it built must be what was looked at. A system
+# that holds a copy of its configuration.nix is only the same when it is looked at in its place.
+build_as_evaluated() {
+  build_channel
+  if [ "$RESULT" = "$(word_of toplevel "$WORK/changed")" ]; then return 0; fi
+  { describe_channel "$WORK/in-place" "$CONFIG" && [ "$RESULT" = "$(word_of toplevel "$WORK/in-place")" ]; } ||
+    fail_with_log "nixos-rebuild has built another system than $CONFIG describes, and nothing was changed; import the module" \
+      "where that system is described, set module: yours and run this again."
+}
+
 # What was evaluated needs no building when it runs already.
 use_or_build() {
   RESULT=$(word_of toplevel "$WORK/changed")
@@ -673,7 +684,7 @@ managed() {
     fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
   compare_with_running "The rebuild" "$WORK/unchanged"
   bring_in
-  change check_edge use_or_build build_channel
+  change check_edge use_or_build build_as_evaluated
   rm -rf "$MODULE_BEFORE"
 }
 

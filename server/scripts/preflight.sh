@@ -14,7 +14,8 @@
 #     module                        what `immich-exposure module` prints of the running system, or null
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
 #                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
-#                                   would build a flake instead; gitTracked: it lies in a git checkout
+#                                   would build a flake instead; otherSystem: the file it would build instead, or null;
+#                                   gitTracked: it lies in a git checkout
 #     flake                         null without FLAKE_DIR; exists; git: it is a git checkout
 #     theirs                        paths that have a name of ours and are not ours
 #     owner                         the stack that exposed this server, or null
@@ -102,8 +103,9 @@ configuration_facts() {
   printf '{"exists":%s,"path":%s,' "$(yes_no test -f "$configuration")" "$(json_string "$configuration")"
   printf '"lanImport":"%s","exposeImport":"%s","ourImport":"%s",' "$(import_state "$configuration" ./lan-immich.nix)" \
     "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
-  printf '"importList":%s,"flakeBeside":%s,"gitTracked":%s}' "$(yes_no has_import_list "$configuration")" \
-    "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")" "$(yes_no in_git "$configuration_place")"
+  printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
+    "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")"
+  printf '"otherSystem":%s,"gitTracked":%s}' "$(text_or_null "$(other_system)")" "$(yes_no in_git "$configuration_place")"
 }
 
 has_import_list() { [ -f "$1" ] && import_list "$1"; }

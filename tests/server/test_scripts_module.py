@@ -75,6 +75,14 @@ class Home:
         assert self.machine.run("files", "install", str(self.machine.config), payload=payload).status == 0
 
 
+BUILDS_WHAT_WAS_EVALUATED = """
+    toplevel=$(sed -n s/^toplevel=//p "$IMMICH_EXPOSURE_ROOT"/run/immich-exposure.*/changed)
+    mkdir -p "$toplevel"
+    cp -r "$(cat "$FAKES/built")"/. "$toplevel"
+    ln -s "$toplevel" result
+"""
+
+
 def settle(folder: Path, evaluator: dict[str, str], files: dict[str, str] | Path) -> Home:
     """Let somebody live there: with these files in /etc/nixos, or with a house of the lab."""
     machine = Machine(folder, "dash")
@@ -98,6 +106,7 @@ def settle(folder: Path, evaluator: dict[str, str], files: dict[str, str] | Path
     machine.write(machine.state / "domain.env", f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n")
     machine.write(machine.state / "tls/server.crt", "certificate\n")
     machine.remember(active="immich-edge\nimmich-bans", answers=HEALTHY, built=str(machine.root / NEW[1:]))
+    machine.fake("nixos-rebuild", BUILDS_WHAT_WAS_EVALUATED)
     home = Home(machine, evaluator)
     home.run_unchanged()
     return home

@@ -194,7 +194,8 @@ def test_it_evaluates_builds_tests_looks_and_only_then_switches(machine: Machine
         DISARM,
     ]
     names = [line.split(" ")[0] for line in machine.commands("nix-instantiate", "nixos-rebuild")]
-    assert names == ["nix-instantiate", "nix-instantiate", "nixos-rebuild"]
+    # Once to look for another system, and two configurations.
+    assert names == ["nix-instantiate", "nix-instantiate", "nix-instantiate", "nixos-rebuild"]
     assert generation(machine) == "system-42-link"
     assert configuration(machine) == f"0640 {WITH_OURS}"
     files = machine.files(machine.state)
@@ -317,6 +318,40 @@ def test_a_flake_beside_the_configuration_is_what_would_be_built(machine: Machin
     assert_as_before(machine)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_system_nix_is_what_would_be_built(machine: Machine, named: bool) -> None:
+    """Since NixOS 26.05; beside it configuration.nix is read by nobody."""
+    place = machine.root / ("srv/fleet/default.nix" if named else "etc/nixos/system.nix")
+    machine.write(place, "{ }\n")
+    if named:
+        machine.remember(**{"nixos-system": str(place)})
+    assert_sentence(apply(machine), f"is built from {str(place)[len(str(machine.root)) :]}", "module: yours")
+    assert not any("toplevel=" in line for line in machine.commands("nix-instantiate"))
+    place.unlink()
+    assert_as_before(machine)
+
+
+def test_what_was_built_is_what_was_evaluated(machine: Machine) -> None:
+    system(machine, "/nix/store/other-system")
+    machine.remember(built=str(machine.root / "nix/store/other-system"))
+    assert_sentence(
+        apply(machine), "nixos-rebuild has built another system than /etc/nixos/configuration.nix"
+    )
+    assert steps(machine) == [BUILD]
+    assert_as_before(machine)
+
+
+def test_a_system_that_holds_a_copy_of_its_configuration_is_looked_at_in_its_place(machine: Machine) -> None:
+    """With system.copySystemConfiguration the candidate makes another one."""
+    told = "words=changed\n"
+    in_place = "case $words$2 in unchanged* | *-look.*) ;; *) words=in-place ;; esac\n"
+    machine.fake("nix-instantiate", BODIES["nix-instantiate"].replace(told, told + in_place))
+    machine.remember(
+        **{"in-place": words(machine, NEW, **ON)}, changed=words(machine, "/nix/store/candidate", **ON)
+    )
+    assert result(apply(machine)) == {"generation": 42}
+
+
 def test_files_that_are_not_ours_are_not_imported(machine: Machine) -> None:
     (machine.config / "immich-exposure/.immich-exposure").unlink()
     assert_sentence(apply(machine), "The files of the module are not in /etc/nixos/immich-exposure; install")
@@ -382,7 +417,11 @@ def test_apply_again_only_looks(machine: Machine) -> None:
 
 # The configuration gives the newer system, unless it is looked at with the files of before.
 LOOKS_AT_NEWER = """
-    case $* in *toplevel=*) ;; *) printf '"%s"' "$(cat "$FAKES/funnel-words")"; exit ;; esac
+    case $* in
+      *toplevel=*) ;;
+      *--find-file*) exit 1 ;;
+      *) printf '"%s"' "$(cat "$FAKES/funnel-words")"; exit ;;
+    esac
     while [ "$1" != configuration ]; do shift; done
     words=newer
     ! grep -q module.before "$2" || words=changed

@@ -79,6 +79,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "ourImport": "absent",
             "importList": True,
             "flakeBeside": False,
+            "otherSystem": None,
             "gitTracked": False,
         },
         "flake": None,
@@ -126,6 +127,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
             "ourImport": "absent",
             "importList": False,
             "flakeBeside": False,
+            "otherSystem": None,
             "gitTracked": False,
         },
         "flake": None,
@@ -221,6 +223,13 @@ def test_a_link_is_followed(machine: Machine) -> None:
     assert seen["theirs"] == [str(real.parent / "immich-exposure")]
     machine.write(real.parent / "flake.nix", "")
     assert part(machine, "configuration")["flakeBeside"] is True
+
+
+def test_what_nixos_rebuild_would_build_instead(machine: Machine) -> None:
+    machine.write(machine.root / "etc/nixos/system.nix", "")
+    assert part(machine, "configuration")["otherSystem"] == str(machine.root / "etc/nixos/system.nix")
+    machine.remember(**{"nixos-system": "/srv/fleet/default.nix"})
+    assert part(machine, "configuration")["otherSystem"] == "/srv/fleet/default.nix"
 
 
 def test_a_flake(machine: Machine) -> None:
