@@ -65,11 +65,7 @@ class ImmichExposure(pulumi.ComponentResource):
             sudo_password=config.sudo_password,
         )
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
-        if self._server.lacks_key:
-            pulumi.warn(
-                f"There is no private SSH key at {config.ssh_private_key_file}. A preview does without it; "
-                "pulumi up does not."
-            )
+        self._say_what_a_preview_does_not_look_at()
         self._outlook = outlook_of(config)
         for notice in self._outlook.notices:
             pulumi.warn(notice)
@@ -102,6 +98,19 @@ class ImmichExposure(pulumi.ComponentResource):
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
         )
         self.register_outputs({"url": self.url, "public": self.public, "devices": self.devices})
+
+    def _say_what_a_preview_does_not_look_at(self) -> None:
+        if not pulumi.runtime.is_dry_run():
+            return
+        pulumi.info(
+            "A preview does not ask the server. What is in the way there, pulumi up says before it changes "
+            "anything."
+        )
+        if self._server.lacks_key:
+            pulumi.warn(
+                f"There is no private SSH key at {self._server.private_key_file}. A preview does without it; "
+                "pulumi up does not."
+            )
 
     def _look_before_changing_anything(self) -> Preflight:
         return Preflight(

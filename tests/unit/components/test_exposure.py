@@ -202,6 +202,7 @@ def test_a_preview_without_the_key_shows_no_change_of_the_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warned: list[str] = []
+    told: list[str] = []
     ignored: list[list[str]] = []
     original = remote.Command.__init__
 
@@ -210,11 +211,13 @@ def test_a_preview_without_the_key_shows_no_change_of_the_connection(
         original(self, name, **inputs)
 
     monkeypatch.setattr(pulumi, "warn", warned.append)
+    monkeypatch.setattr(pulumi, "info", told.append)
     monkeypatch.setattr(remote.Command, "__init__", watched)
     recorder = run_program(tmp_path, preview=True, sshPrivateKeyFile=str(tmp_path / "elsewhere"))
     assert all("privateKey" not in each["connection"]["value"] for each in recorder.commands().values())
     assert len(ignored) >= 8 and all("connection" in each for each in ignored)
     assert any("There is no private SSH key at" in text for text in warned)
+    assert any("A preview does not ask the server." in text for text in told)
     ignored.clear()
     run_program(tmp_path, preview=True)
     assert not any("connection" in each for each in ignored)
