@@ -6,10 +6,11 @@ let
   versions = lib.importJSON ../versions.json;
   found = builtins.hashFile "sha256" file;
   checked =
-    if found == sha256 then file
+    # The hash goes with the copy: what is hashed above may be another file by the time it is copied.
+    if found == sha256 then builtins.path { name = "caddy"; path = file; recursive = false; inherit sha256; }
     else throw "${toString file} is not the edge that the configuration names (its SHA-256 is ${found}, not ${sha256}); make it anew with make edge.";
 in
-pkgs.runCommand "immich-edge-${versions.caddy.pinned}" { edge = "${checked}"; } ''
+pkgs.runCommand "immich-edge-${versions.caddy.pinned}" { edge = checked; } ''
   mkdir -p "$out/bin"
   cp "$edge" "$out/bin/caddy"
   chmod 0555 "$out/bin/caddy"
