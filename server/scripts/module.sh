@@ -91,10 +91,18 @@ write_words() {
   esac
 }
 
-# `describe_channel FILE CONFIGURATION`: FILE gets the words of a configuration on <nixpkgs>.
+# One more word: the system that a configuration makes while our module, which it imports, is switched off.
+# shellcheck disable=SC2016
+SWITCHED_OFF='+ " off=${builtins.unsafeDiscardStringContext "${(import <nixpkgs/nixos> { configuration = {
+    imports = [ (/. + configuration) ];
+    services.immich-exposure.enable = { _type = "override"; priority = 0; content = false; };
+  }; }).config.system.build.toplevel}"}"'
+
+# `describe_channel FILE CONFIGURATION [SWITCHED_OFF]`: FILE gets the words of a configuration on <nixpkgs>. What a system may
+# keep a copy of (system.copySystemConfiguration) is the real file.
 describe_channel() {
-  described=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$2" --argstr configuration "$2" \
-    -E "{ configuration }: ($DESCRIBE) (import <nixpkgs/nixos> { configuration = /. + configuration; })" \
+  described=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$CONFIG" --argstr configuration "$2" \
+    -E "{ configuration }: ($DESCRIBE) (import <nixpkgs/nixos> { configuration = /. + configuration; }) ${3:-}" \
     2>>"$REBUILD_LOG" </dev/null) || return 1
   write_words "$1" "$described"
 }
@@ -108,14 +116,14 @@ describe_flake() {
 
 word_of() { sed -n "s/^$1=//p" "$2"; }
 
-# `look_at TEXT FILE`: FILE gets the words of a configuration.nix of this text. Nix reads ./x.nix beside the file, so that is
+# `look_at TEXT FILE [SWITCHED_OFF]`: FILE gets the words of a configuration.nix of this text. Nix reads ./x.nix beside the file, so that is
 # where the copy lies; its name is none that a configuration would import by a pattern.
 look_at() {
   CANDIDATE=$(mktemp "${CONFIG%/*}/immich-exposure-look.XXXXXX" 2>/dev/null) ||
     die "Nothing can be written to ${CONFIG%/*}; make that folder writable, or set module: yours, and run this again."
   { cat "$1" && printf '\n%s\n' "$LOOK_MARK"; } >"$CANDIDATE"
   look_status=0
-  describe_channel "$2" "$CANDIDATE" || look_status=$?
+  describe_channel "$2" "$CANDIDATE" "${3:-}" || look_status=$?
   drop_candidate
   return "$look_status"
 }
@@ -211,10 +219,10 @@ last_error() {
     tr -s ' ' | sed -e 's/^ *//' -e 's/^error: *//' -e 's/[ .]*$//' | cut -c 1-400
 }
 
-# `fits TEXT`: what configuration.nix would be with this text has our module switched on, and Immich is in it as it was. Else
+# `fits TEXT [SWITCHED_OFF]`: what configuration.nix would be with this text has our module switched on, and Immich is in it as it was. Else
 # FAULT says why not.
 fits() {
-  if ! look_at "$1" "$WORK/changed"; then
+  if ! look_at "$1" "$WORK/changed" "${2:-}"; then
     FAULT="it does not evaluate ($(last_error))"
   elif [ "$(word_of exposure "$WORK/changed")" != on ]; then
     FAULT="services.immich-exposure would not be enabled"
@@ -227,7 +235,8 @@ fits() {
 }
 
 # ./lan-immich.nix and what the chapter puts in its place make way for us. What ./lan-immich.nix says of home access, and of
-# anything else, still counts: our folder imports it in turn. (With its whole path, for a copy of our folder as well.)
+# anything else, still counts: our folder imports it in turn. (With its whole path, for a copy of our folder as well.) So with
+# our module switched off the system must be what it was. Of ./expose-immich.nix only Immich is looked at: its Caddy ends.
 swap_fits() {
   if ! imports ./lan-immich.nix && ! imports ./expose-immich.nix; then return 1; fi
   case ${CONFIG%/*} in
@@ -240,7 +249,12 @@ swap_fits() {
   esac
   swap_import "$CONFIG" ./lan-immich.nix "$IMPORT" >"$WORK/half"
   swap_import "$WORK/half" ./expose-immich.nix "$IMPORT" >"$WORK/after"
-  fits "$WORK/after" && return 0
+  if imports ./expose-immich.nix; then
+    if fits "$WORK/after"; then return 0; fi
+  elif fits "$WORK/after" "$SWITCHED_OFF"; then
+    [ "$(word_of off "$WORK/changed")" != "$(word_of toplevel "$WORK/unchanged")" ] || return 0
+    FAULT="the system would lose some other setting"
+  fi
   say "The chapter's imports stay as they are in $CONFIG: without them $FAULT"
   rm -f "$FOLDER/home.nix"
   return 1

@@ -142,6 +142,22 @@ def test_the_chapters_layout_is_swapped_and_keeps_all_it_said(
     assert changed == {"toplevel", "exposure", "lan", "setting:host"}
 
 
+def test_a_swap_that_loses_something_gives_way_to_an_added_import(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
+    """An own default.nix that knows nothing of what else ./lan-immich.nix says."""
+    lan = CHAPTER["lan-immich.nix"].replace("};\n", '};\n environment.etc.mine.text = "mine";\n', 1)
+    home = settle(tmp_path, evaluator, {**CHAPTER, "lan-immich.nix": lan})
+    home.install()
+    ours = home.configuration.parent / "immich-exposure/default.nix"
+    immich = lan.replace("{ ... }: {", "").replace("environment", "# environment").rsplit("}", 1)[0]
+    ours.write_text(f"{{ imports = [ ./nix ]; services.immich-exposure.enable = true;\n{immich} }}\n")
+    outcome = home.managed()
+    assert result(outcome) == {"generation": 42}, outcome.stderr
+    assert "the system would lose some other setting" in outcome.stderr
+    assert "imports = [ ./immich-exposure ./lan-immich.nix ];" in home.configuration.read_text()
+
+
 def test_with_lan_keep_nothing_of_immich_changes(tmp_path: Path, evaluator: dict[str, str]) -> None:
     home = settle(tmp_path, evaluator, CHAPTER)
     home.install(lan=Lan.KEEP)

@@ -80,6 +80,7 @@ def words(machine: Machine, system: str, **changes: str) -> str:
         "immich": "3.0.2",
         "exposure": "absent",
         "lan": "-",
+        "off": str(machine.root / OLD[1:]),
         "setting:enable": "11",
         "setting:host": "22",
         "setting:mediaLocation": "33",
@@ -246,6 +247,17 @@ def test_a_swap_that_would_change_immich_is_not_taken(machine: Machine) -> None:
     outcome = apply(machine)
     assert result(outcome) == {"generation": 42}
     assert "without them it would change Immich's mediaLocation secretsFile" in outcome.stderr
+    assert configuration(machine) == "0640 " + LAN.replace("[ ./hard", "[ ./immich-exposure ./hard")
+    assert_nothing_beside(machine)
+
+
+def test_a_swap_that_would_lose_anything_is_not_taken(machine: Machine) -> None:
+    """A firewall, say. With our module switched off the system must be what it was."""
+    write_configuration(machine, LAN)
+    machine.remember(changed=words(machine, NEW, **ON, off="/nix/store/without-a-firewall"))
+    outcome = apply(machine)
+    assert result(outcome) == {"generation": 42}
+    assert "without them the system would lose some other setting" in outcome.stderr
     assert configuration(machine) == "0640 " + LAN.replace("[ ./hard", "[ ./immich-exposure ./hard")
     assert_nothing_beside(machine)
 
