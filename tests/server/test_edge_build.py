@@ -168,7 +168,18 @@ def test_nix_refuses_another_file(nix: Nix, home: ConfigFolder) -> None:
         nix.build(home.configuration)
 
 
-def test_nix_refuses_a_file_that_is_missing(nix: Nix, home: ConfigFolder) -> None:
+def test_nix_refuses_a_file_that_never_was_there(
+    nix: Nix, home: ConfigFolder, built: tuple[Path, str]
+) -> None:
     (home.ours / "edge").unlink()
+    default = home.ours / "default.nix"
+    default.write_text(default.read_text().replace(built[1], "ab" * 32))
     with pytest.raises(NixError, match="edge"):
         nix.build(home.configuration)
+
+
+def test_a_file_that_is_lost_keeps_nobody_from_rebuilding(nix: Nix, home: ConfigFolder) -> None:
+    """It lies in the exposure's folder, which a home that is wiped at each boot may not keep."""
+    before = nix.build(home.configuration)
+    (home.ours / "edge").unlink()
+    assert nix.build(home.configuration) == before
