@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.config_home import ModuleWay
+from components.config_home import Lan, ModuleWay
 from components.version_floors import load, parse_version
 
 LOWEST_NIXOS = (26, 5)
@@ -59,6 +60,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_port(facts, wanted),
         *_funnel_port(facts, wanted),
         *_immich(facts),
+        *_public_address(facts, wanted),
         *_disk(facts, wanted),
     ]
 
@@ -332,6 +334,21 @@ def _immich(facts: Mapping[str, Any]) -> list[str]:
             "the LAN and create the administrator account first."
         ]
     return _immich_version(immich.get("version"))
+
+
+def _public_address(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse an Immich that is to stay open where the internet reaches it past the edge."""
+    if wanted.immich_managed and wanted.lan != Lan.KEEP:
+        return []
+    listens_at = _part(facts, "immich").get("listensAt") or ()
+    public = [address for address in listens_at if ipaddress.ip_address(address).is_global]
+    if not public:
+        return []
+    close = "set lan: close, or let" if wanted.immich_managed else "let"
+    return [
+        f"Immich itself listens at {', '.join(public)}, port {wanted.immich_port}, where strangers would "
+        f"reach it past the edge; {close} Immich listen on 127.0.0.1 or an address of the home network alone."
+    ]
 
 
 def _immich_version(text: object) -> list[str]:

@@ -9,9 +9,6 @@
 
 SOCKET=immich-exposure-lan@
 
-# Every IPv4 address of this machine but loopback.
-own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); if ($4 !~ /^127\./) print $4 }'; }
-
 # `listen_addresses HOST PORT`: where an Immich with this host would listen, one a line, but for 127.0.0.1, where it does. The
 # wildcards are spelled out, because Immich holds the port on loopback.
 listen_addresses() {

@@ -431,6 +431,9 @@ open_home() {
   try_sync_home
 }
 
+# Every IPv4 address of this machine but loopback.
+own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); if ($4 !~ /^127\./) print $4 }'; }
+
 # The names of its sockets' instances, as people read them (see lan.sh).
 plain_instances() { sed -e 's/\\x5b/[/g' -e 's/\\x5d/]/g' -e 's/\\x2e/./g'; }
 

@@ -10,7 +10,8 @@
 #     funnel                        `tailscale funnel status --json`, or null
 #     proxyPortOwner                who listens on the proxy port ("" = nobody, or the edge of this project)
 #     immich                        port: the one that was asked; address: the one that answered, or null ("-" asks 127.0.0.1
-#                                   and then [::1]); ping: true or false; initialized: true, false or null; version: text or null
+#                                   and then [::1]); ping: true or false; initialized: true, false or null; version: text or null;
+#                                   listensAt: this machine's IPv4 addresses, but loopback, where something has that port
 #     module                        what `immich-exposure module` prints of the running system, or null
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
 #                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
@@ -82,8 +83,21 @@ immich_facts() {
   esac
   immich_version=$(printf '%s\n' "$immich_version" |
     sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p')
-  printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s}' "$2" "$immich_address" "$immich_ping" \
-    "$immich_initialized" "$(text_or_null "$immich_version")"
+  printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s,"listensAt":[%s]}' "$2" "$immich_address" \
+    "$immich_ping" "$immich_initialized" "$(text_or_null "$immich_version")" "$(listening_addresses "$2")"
+}
+
+# `listening_addresses PORT`: as JSON strings.
+listening_addresses() {
+  ss -H -l -t -n "sport = :$1" 2>/dev/null </dev/null | awk '{ sub(/(%.*)?:[0-9]+$/, "", $4); print $4 }' |
+    while read -r listening_at; do
+      case $listening_at in
+        '' | 127.* | "[::1]") ;;
+        0.0.0.0 | "*" | "[::]") own_addresses ;;
+        "["*) ;;
+        *) printf '%s\n' "$listening_at" ;;
+      esac
+    done | sort -u | sed 's/.*/"&"/' | paste -s -d , -
 }
 
 port_owner() {

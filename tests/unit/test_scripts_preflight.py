@@ -18,6 +18,14 @@ TAILSCALE = """
       "status --json --peers=false") echo '{"BackendState":"Running",'; echo '"CertDomains":["DOMAIN"]}' ;;
       "funnel status --json") printf '{\\n}\\n' ;;
     esac""".replace("DOMAIN", DOMAIN)
+OFF = {
+    "port": 2283,
+    "address": None,
+    "ping": False,
+    "initialized": None,
+    "version": None,
+    "listensAt": [],
+}
 LISTENERS = 'LISTEN 0 4096   127.0.0.1:8443 0.0.0.0:*    users:(("{}",pid=7,fd=3))'
 
 
@@ -69,6 +77,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "ping": True,
             "initialized": True,
             "version": "3.0.2",
+            "listensAt": [],
         },
         "module": None,
         "configuration": {
@@ -117,7 +126,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "tailscale": None,
         "funnel": None,
         "proxyPortOwner": "",
-        "immich": {"port": 2283, "address": None, "ping": False, "initialized": None, "version": None},
+        "immich": OFF,
         "module": None,
         "configuration": {
             "exists": False,
@@ -150,6 +159,7 @@ def test_an_immich_without_an_admin_is_seen(machine: Machine, config: str, initi
         "ping": True,
         "initialized": initialized,
         "version": None,
+        "listensAt": [],
     }
 
 
@@ -172,7 +182,7 @@ def test_immich_is_where_it_answers(machine: Machine) -> None:
     assert ask(machine, address="::1")["immich"] == part(machine, "immich")
     assert machine.commands("curl")[0].endswith(" http://127.0.0.1:2283/api/server/ping")
     elsewhere = ask(machine, address="172.17.0.2")["immich"]
-    assert elsewhere == {"port": 2283, "address": None, "ping": False, "initialized": None, "version": None}
+    assert elsewhere == OFF
 
 
 LOCALHOST = """
@@ -181,6 +191,27 @@ LOCALHOST = """
       *config) echo '{"isInitialized":true}' ;;
       *version) echo '{"major":3,"minor":0,"patch":2}' ;;
     esac"""
+
+
+@pytest.mark.parametrize(
+    ("listeners", "expected"),
+    [
+        (["127.0.0.1:2283", "[::1]:2283"], []),
+        (["0.0.0.0:2283"], ["192.168.1.5", "203.0.113.7"]),
+        (["*:2283"], ["192.168.1.5", "203.0.113.7"]),
+        (["[::]:2283", "192.168.1.5:2283"], ["192.168.1.5", "203.0.113.7"]),
+        (["203.0.113.7%eth0:2283", "[2001:db8::1]:2283"], ["203.0.113.7"]),
+    ],
+)
+def test_where_immich_can_be_reached(machine: Machine, listeners: list[str], expected: list[str]) -> None:
+    machine.remember(
+        listeners="\n".join(f"LISTEN 0 511 {place} 0.0.0.0:*" for place in listeners),
+        addresses="\n".join(
+            f"{at}: eth{at} inet {address} scope global"
+            for at, address in enumerate(["127.0.0.1/8", "192.168.1.5/24", "203.0.113.7/32"])
+        ),
+    )
+    assert part(machine, "immich")["listensAt"] == expected
 
 
 def test_the_module_of_the_running_system(machine: Machine) -> None:

@@ -276,6 +276,24 @@ def test_a_build_elsewhere_needs_no_room_here() -> None:
     assert problems(facts, YOURS) == []
 
 
+# An Immich that the internet reaches past the edge
+
+KEEP = replace(WANTED, lan="keep")
+HOME = ["192.168.1.5", "10.0.0.2", "172.20.0.1", "100.101.102.103", "169.254.7.7"]
+
+
+@pytest.mark.parametrize("wanted", [KEEP, replace(WANTED, immich_managed=False)])
+def test_an_immich_that_stays_open_may_not_listen_at_a_public_address(wanted: Wanted) -> None:
+    assert problems(facts_with("immich.listensAt", HOME), wanted) == []
+    [problem] = problems(facts_with("immich.listensAt", [*HOME, "8.8.8.8"]), wanted)
+    assert problem.startswith("Immich itself listens at 8.8.8.8, port 2283, where strangers")
+    assert ("set lan: close, or" in problem) is wanted.immich_managed
+
+
+def test_what_the_edge_closes_may_listen_anywhere_before() -> None:
+    assert problems(facts_with("immich.listensAt", ["8.8.8.8"]), WANTED) == []
+
+
 # Two stacks on one server
 
 
@@ -285,6 +303,12 @@ def test_a_server_of_another_stack_is_refused_with_its_owner() -> None:
     assert "by the stack holiday" in problem and "set takeOver: true" in problem
     assert len(problems(facts, replace(WANTED, authorities=()))) == 1, "a lost keystore is another one, too"
     assert problems(facts, replace(WANTED, take_over=True)) == []
+
+
+def test_a_stack_of_the_same_name_with_another_keystore_is_another_stack() -> None:
+    """Everybody's first stack is called home, or dev."""
+    [problem] = problems({**SOUND, "owner": "home", "authorities": [OTHER]}, WANTED)
+    assert "by the stack home" in problem
 
 
 @pytest.mark.parametrize("authorities", [[], [OURS], [OTHER, OURS]])
