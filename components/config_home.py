@@ -122,9 +122,13 @@ def read_lan(top: Section) -> Lan:
 
 
 def check_public_address(top: Section, immich: Immich, lan: Lan) -> None:
-    """Refuse an Immich that the internet reaches past the edge, whether the funnel is open or shut."""
+    """Refuse an Immich that the internet reaches past the edge, whether the funnel is open or shut.
+
+    Of IPv4 alone: every address of IPv6 at home is a public one, behind a router that lets nobody in. Where
+    Immich really listens, preflight sees on the server.
+    """
     stays = lan is Lan.KEEP or not immich.managed
-    if stays and immich.address is not None and ipaddress.ip_address(immich.address).is_global:
+    if stays and immich.address is not None and _is_public(immich.address):
         top.problems.add(
             "immich.address",
             immich.address,
@@ -132,3 +136,8 @@ def check_public_address(top: Section, immich: Immich, lan: Lan) -> None:
             "127.0.0.1 or an address of the home network",
             "`immich: {address: 127.0.0.1}`",
         )
+
+
+def _is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    return address.version == 4 and address.is_global

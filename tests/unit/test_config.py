@@ -223,7 +223,7 @@ def test_a_preview_needs_no_private_key_but_a_right_path(tmp_path: Path) -> None
             previewed(text)
 
 
-@pytest.mark.parametrize("address", ["192.168.1.20", "100.101.102.103", "fd7a:115c:a1e0::1", "::1"])
+@pytest.mark.parametrize("address", ["192.168.1.20", "100.101.102.103", "2003:ec::7", "::1"])
 def test_with_lan_keep_immich_may_be_at_home_or_in_the_tailnet(address: str) -> None:
     for managed in (True, False):
         config = load_with(lan="keep", immich={"address": address, "managed": managed})
@@ -384,7 +384,7 @@ BAD = [
         "immich.address = '8.8.8.8': is a public address, at which strangers would reach Immich",
         "immich: {address: 127.0.0.1}",
     ),
-    ({"immich": {"address": "2a01:4f8::7", "managed": False}}, "is a public address", "address: 127.0.0.1"),
+    ({"immich": {"address": "8.8.8.8", "managed": False}}, "is a public address", "address: 127.0.0.1"),
     ({"immich": {"port": 0}}, "immich.port = 0: must be a whole number from 1", "port: 2283"),
     ({"immich": {"managed": "no"}}, "immich.managed = 'no': must be true or false", "managed: true"),
     ({"edgeBuild": "pi"}, "edgeBuild = 'pi': must be one of server, operator", "edgeBuild: server"),
