@@ -1,9 +1,8 @@
 # What must be so before Immich can be exposed.
-{ config, lib, extendModules, ... }:
+{ config, lib, exposedImmich, ... }:
 
 let
   cfg = config.services.immich-exposure;
-  immich = import ./immich.nix { inherit config lib extendModules; };
   versions = lib.importJSON ../versions.json;
 
   tailscaleVersion = config.services.tailscale.package.version;
@@ -31,8 +30,8 @@ in
           + " ${lib.concatStringsSep " and " (lib.attrNames versions.tailscale.refused)}.";
       }
       {
-        assertion = immich.isAddress;
-        message = "The edge must know Immich's IP address, and \"${immich.address}\" is none; set "
+        assertion = exposedImmich.isAddress;
+        message = "The edge must know Immich's IP address, and \"${exposedImmich.address}\" is none; set "
           + (if cfg.immich.managed then "services.immich.host" else "services.immich-exposure.immich.address")
           + " to one like 127.0.0.1.";
       }
@@ -49,7 +48,7 @@ in
           + " services.immich.package to version ${versions.immich.lowest} or newer.";
       }
       {
-        assertion = immich.closed -> listensOn == "127.0.0.1";
+        assertion = exposedImmich.closed -> listensOn == "127.0.0.1";
         message = "IMMICH_HOST = \"${listensOn}\" in the environment of immich-server keeps Immich open past the edge; set"
           + " services.immich.host instead, or services.immich-exposure.lan = \"keep\".";
       }

@@ -1,16 +1,15 @@
 # The command `immich-exposure` for whoever sits at the server.
-{ config, lib, pkgs, extendModules, ... }:
+{ config, lib, pkgs, exposedImmich, ... }:
 
 let
   cfg = config.services.immich-exposure;
-  immich = import ./immich.nix { inherit config lib extendModules; };
   scripts = import ./scripts.nix { inherit config pkgs; };
 
   module = builtins.toJSON {
     inherit (cfg) lan;
     inherit (cfg.immich) managed;
-    inherit (immich) home;
-    immich = immich.upstream;
+    inherit (exposedImmich) home;
+    immich = exposedImmich.upstream;
     digest = import ./digest.nix { inherit lib; };
   };
 

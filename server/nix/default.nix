@@ -5,7 +5,7 @@
 #
 # What is evaluated here is the same for everybody. Domain, ports of the edge, limits and ban times are read from root's files in
 # /var/lib/immich-exposure when a unit starts or reloads: changing them takes no rebuild.
-{ config, lib, pkgs, ... }:
+{ config, lib, pkgs, extendModules, ... }:
 
 let
   inherit (lib) literalExpression mkEnableOption mkOption types;
@@ -19,6 +19,9 @@ in
     ./lan.nix
     ./timers.nix
   ];
+
+  # Once for all the files: it evaluates the configuration a second time, without this module.
+  config._module.args.exposedImmich = import ./immich.nix { inherit config lib extendModules; };
 
   options.services.immich-exposure = {
     enable = mkEnableOption ''

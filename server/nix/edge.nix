@@ -1,10 +1,9 @@
 # The edge: our Caddy on loopback, where the funnel hands over what comes from the internet.
-{ config, lib, pkgs, extendModules, ... }:
+{ config, lib, pkgs, exposedImmich, ... }:
 
 let
   cfg = config.services.immich-exposure;
   names = import ./names.nix;
-  immich = import ./immich.nix { inherit config lib extendModules; };
   scripts = import ./scripts.nix { inherit config pkgs; };
 
   caddy = lib.getExe cfg.package;
@@ -41,7 +40,7 @@ in
 {
   config = lib.mkIf cfg.enable {
     # Past the edge nothing reaches Immich, whatever else the configuration says.
-    services.immich.host = lib.mkIf immich.closed (lib.mkOverride 10 "127.0.0.1");
+    services.immich.host = lib.mkIf exposedImmich.closed (lib.mkOverride 10 "127.0.0.1");
 
     # Caddy must understand its file before anything is switched. What the settings make of it shows when it starts.
     system.preSwitchChecks.immich-edge = ''
@@ -76,7 +75,7 @@ in
 
       # The Caddyfile's values that are not settings. No secret is among them: everybody can read a unit.
       environment = {
-        IMMICH_EXPOSURE_IMMICH = immich.upstream;
+        IMMICH_EXPOSURE_IMMICH = exposedImmich.upstream;
         IMMICH_EXPOSURE_STATE = names.state;
         IMMICH_EXPOSURE_LOG = names.accessLog;
         IMMICH_EXPOSURE_ADMIN = "unix//run/${names.edge}/admin.sock";
@@ -109,7 +108,7 @@ in
         UMask = "0027";
 
         # Caddy talks to tailscaled and to Immich.
-        IPAddressAllow = [ "localhost" ] ++ lib.optional (!immich.isLoopback) immich.address;
+        IPAddressAllow = [ "localhost" ] ++ lib.optional (!exposedImmich.isLoopback) exposedImmich.address;
         IPAddressDeny = [ "any" ];
         RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_UNIX" ];
         MemoryDenyWriteExecute = true;

@@ -1,10 +1,9 @@
 # Immich at home while the exposure is shut: sockets stand where Immich listened before and hand over to it on loopback. They are
 # started and stopped as /var/lib/immich-exposure/lan says, without a rebuild.
-{ config, lib, pkgs, extendModules, ... }:
+{ config, lib, pkgs, exposedImmich, ... }:
 
 let
   cfg = config.services.immich-exposure;
-  immich = import ./immich.nix { inherit config lib extendModules; };
   scripts = import ./scripts.nix { inherit config pkgs; };
   sync = scripts.program { name = "immich-exposure-lan"; file = "lan.sh"; };
 
@@ -12,7 +11,7 @@ let
   escaped = lib.replaceStrings [ "%" ] [ "%%" ];
 in
 {
-  config = lib.mkIf (cfg.enable && immich.closed) {
+  config = lib.mkIf (cfg.enable && exposedImmich.closed) {
     systemd.services.immich-exposure-lan = {
       description = "Open or close Immich at home";
       wantedBy = [ "multi-user.target" ];
@@ -21,7 +20,7 @@ in
       after = [ "network-online.target" "immich-server.service" ];
       serviceConfig = import ./sandbox.nix // import ./quiet.nix // {
         Type = "oneshot";
-        ExecStart = [ "${lib.getExe sync} sync ${escaped immich.home} ${toString immich.port}" ];
+        ExecStart = [ "${lib.getExe sync} sync ${escaped exposedImmich.home} ${toString exposedImmich.port}" ];
         ReadWritePaths = [ "/run" ];
         RestrictAddressFamilies = [ "AF_NETLINK" "AF_UNIX" ];
       };
@@ -44,7 +43,7 @@ in
       partOf = [ "immich-exposure-lan@%i.socket" ];
       serviceConfig = import ./sandbox-user.nix // {
         DynamicUser = true;
-        ExecStart = [ "${config.systemd.package}/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min ${immich.upstream}" ];
+        ExecStart = [ "${config.systemd.package}/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min ${exposedImmich.upstream}" ];
         MemoryMax = "64M";
         MemoryDenyWriteExecute = true;
         ProcSubset = "pid";
