@@ -7,6 +7,7 @@
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
+#   forget-chapter      what is left of an exposure that was made by hand (the module of NixOS starts adopt.sh for that)
 #   module   what this system was built with, as JSON (the module of NixOS answers that)
 #
 # --help after any of them only explains it.
@@ -25,10 +26,14 @@ explain() {
     bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
     unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever made it; for an IPv6 address its network's as well." ;;
+    forget-chapter)
+      echo "immich-exposure forget-chapter [--yes]: what is left of an exposure that was made by hand and taken over; --yes" \
+        "removes it."
+      ;;
     module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
     *)
       echo "immich-exposure VERB, as root: the exposure of Immich on this server."
-      for explained in status close lan bans ban unban module; do explain "$explained" | sed 's/^/  /'; done
+      for explained in status close lan bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
       ;;
   esac
 }
@@ -226,7 +231,10 @@ need_root
 case $verb:$# in
   status:[01] | close:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
   status:* | close:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
-  *) die "immich-exposure knows the verbs status, close, lan, bans, ban, unban and module, not \"$verb\"; use one of them." ;;
+  *)
+    die "immich-exposure knows the verbs status, close, lan, bans, ban, unban, forget-chapter and module, not \"$verb\"; use one" \
+      "of them."
+    ;;
 esac
 case $verb in
   bans)

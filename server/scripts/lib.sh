@@ -48,9 +48,17 @@ die() {
 }
 
 # WORK is a private folder that goes with the script. A script that must take something back when it fails names a
-# function in UNDO. /run is in memory: a funnel must be shut on a full disk as well.
+# function in UNDO. A funnel must be shut on a full disk as well, so it lies in memory, in the first place that has room.
 UNDO=:
-WORK=$(mktemp -d "$ROOT/run/immich-exposure.XXXXXX" 2>/dev/null) || WORK=$(mktemp -d)
+for work_place in "$ROOT/run" "$ROOT/dev/shm" "${TMPDIR:-/tmp}"; do
+  WORK=$(mktemp -d "$work_place/immich-exposure.XXXXXX" 2>/dev/null) || WORK=
+  [ -n "$WORK" ] || continue
+  if { head -c 65536 /dev/zero >"$WORK/room"; } 2>/dev/null; then break; fi
+  rm -rf "$WORK"
+  WORK=
+done
+[ -n "$WORK" ] || die "Nothing can be written to /run, /dev/shm or /tmp of this server; make room in one of them and run this again."
+rm -f "$WORK/room"
 
 leave() {
   leave_status=$?
@@ -73,14 +81,18 @@ need_root() {
 
 # Root's alone: whoever can open the file could hold the lock, and keep a lost device from being withdrawn.
 open_lock() {
-  mkdir -p "${LOCK%/*}"
+  mkdir -p "${LOCK%/*}" || return 1
   umask 077
   exec 9>"$LOCK"
   umask 022
 }
 
+# In a shell of its own, because a redirection that fails ends the shell.
+can_lock() { (open_lock && : >&9) 2>/dev/null; }
+
 # Two runs never change the server at the same time: `lock` waits five minutes for the other one.
 lock() {
+  can_lock || die "$LOCK cannot be opened; make room in ${LOCK%/*} and run this again."
   open_lock
   flock -w 300 9 ||
     die "Another run is still changing this server and holds $LOCK; wait until it has ended and run this again."
@@ -340,7 +352,7 @@ close_funnel() {
   rm -f "$LEASE" || say "$LEASE cannot be removed; closing all the same"
   stop_lease_timer
   if ! command -v tailscale >/dev/null; then
-    rm -f "$FUNNEL_RECORD"
+    rm -f "$FUNNEL_RECORD" || say "$FUNNEL_RECORD cannot be removed"
     open_home
     return 0
   fi

@@ -3,6 +3,7 @@
 import json
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,43 @@ def test_close_does_not_wait_for_a_rebuild(machine: Machine) -> None:
     assert serving(machine) == {}
 
 
+def fill_run(machine: Machine) -> None:
+    """No file fits into /run any more, and no folder into /dev/shm."""
+    machine.fake("head", 'case $(readlink /proc/$$/fd/1) in */run/*) exit 1 ;; esac; exec /usr/bin/head "$@"')
+    machine.write(machine.root / "run/lock", "no folder can be made here\n")
+
+
+def make_state_read_only(machine: Machine) -> None:
+    machine.fake(
+        "rm", 'case "$*" in */var/lib/*) echo "Read-only file system" >&2; exit 1 ;; esac; exec /bin/rm "$@"'
+    )
+
+
+@pytest.mark.parametrize("damage", [fill_run, make_state_read_only])
+@pytest.mark.parametrize("command", [("funnel", "close", "443", "8443"), ("exposure", "close")])
+def test_it_closes_on_a_full_or_dying_disk(
+    machine: Machine, command: tuple[str, ...], damage: Callable[[Machine], None]
+) -> None:
+    funnel(machine, "open", 300)
+    (machine.root / "run/lock/immich-exposure.lock").unlink()
+    (machine.root / "run/lock").rmdir()
+    damage(machine)
+    outcome = machine.run(*command)
+    assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
+
+
+def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    (machine.root / "run/lock/immich-exposure.lock").unlink()
+    (machine.root / "run/lock").rmdir()
+    fill_run(machine)
+    machine.remember(clock=str(NOW + 301))
+    outcome = funnel(machine, "enforce")
+    assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
+    assert "cannot be opened; closing all the same" in outcome.stderr
+    assert_sentence(funnel(machine, "open", 300), "immich-exposure.lock cannot be opened; make room")
+
+
 def test_confirm_keeps_it_open(machine: Machine) -> None:
     funnel(machine, "open", 300)
     machine.forget_commands()
@@ -610,7 +648,9 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
-    assert_sentence(machine.run("exposure", "open"), "status, close, lan, bans, ban, unban and module")
+    assert_sentence(
+        machine.run("exposure", "open"), "status, close, lan, bans, ban, unban, forget-chapter and module"
+    )
 
 
 @pytest.mark.parametrize(

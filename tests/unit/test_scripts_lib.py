@@ -300,6 +300,32 @@ def test_nobody_but_root_can_hold_the_lock(machine: Machine) -> None:
         lock.unlink()
 
 
+def test_a_run_works_where_there_is_room(machine: Machine) -> None:
+    """A folder may still be made where no file fits in; a lease must end then as well."""
+    where = f'{LIBRARY}\nprintf %s "${{WORK%/*}}"'
+    assert machine.run_text(where).stdout == f"{machine.root}/run"
+    (machine.root / "dev/shm").mkdir(parents=True)
+    full = 'case $(readlink /proc/$$/fd/1) in {}) exit 1 ;; esac; exec /usr/bin/head "$@"'
+    machine.fake("head", full.format("*/run/*"))
+    assert machine.run_text(where).stdout == f"{machine.root}/dev/shm"
+    machine.fake("head", full.format("*/run/* | */dev/shm/*"))
+    assert machine.run_text(where).stdout == str(machine.temporary)
+    machine.fake("head", "exit 1")
+    outcome = machine.run_text(where)
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert outcome.error.startswith("Nothing can be written to /run, /dev/shm or /tmp")
+
+
+def test_a_lock_that_cannot_be_opened_is_told(machine: Machine) -> None:
+    machine.write(machine.root / "run/lock", "no folder can be made here\n")
+    outcome = machine.run_text(f"{LIBRARY}\nlock\necho got it")
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert (
+        outcome.error
+        == "/run/lock/immich-exposure.lock cannot be opened; make room in /run/lock and run this again."
+    )
+
+
 def test_failure_runs_the_undo_and_keeps_the_status(machine: Machine) -> None:
     undo = f"{LIBRARY}\nundone() {{ say undone; false; say still going; }}\nUNDO=undone\n"
     assert machine.run_text(f"{undo}exit 7").status == 7

@@ -207,7 +207,8 @@ class Machine:
             timeout=seconds,
             check=False,
         )
-        left = [*self.temporary.glob("tmp.*"), *self.root.glob("run/immich-exposure.*")]
+        places = (self.root / "run", self.root / "dev/shm", self.temporary)
+        left = [folder for place in places for folder in place.glob("immich-exposure.*")]
         assert left == [], "the script left its private folder behind"
         return Outcome(done.returncode, done.stdout, self._plain(done.stderr))
 
