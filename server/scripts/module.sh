@@ -170,10 +170,11 @@ refuse_upgrade() {
   fi
 }
 
+# `compare_with_running WHAT WORDS [REMARK]`: the remark is for a difference that has no name.
 compare_with_running() {
   if runs "$(word_of toplevel "$2")"; then return 0; fi
   name_difference "$2"
-  : "${DIFFERENCE:=another configuration than the running one}"
+  : "${DIFFERENCE:=another configuration than the running one${3:-}}"
   refuse_upgrade "$1"
 }
 
@@ -687,6 +688,15 @@ use_or_build() {
   is_running "$RESULT" || "$@"
 }
 
+# A configuration may import whatever lies beside it, and so our files as soon as they are there.
+refuse_unchanged() {
+  if ! imports "$IMPORT" && grep -qF "$FOLDER/" "$REBUILD_LOG"; then
+    fail_with_log "$CONFIG takes in the files in $FOLDER by itself, and does not evaluate with them; leave that folder out" \
+      "there, or run \"pulumi destroy\", which takes it away again."
+  fi
+  fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
+}
+
 managed() {
   begin_with_configuration
   need_channel
@@ -694,8 +704,7 @@ managed() {
   need_domain
   note_whether_it_answers immich_is_there
   say "Evaluating the configuration as it is, and as it would be"
-  describe_unchanged ||
-    fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
+  describe_unchanged || refuse_unchanged
   compare_with_running "The rebuild" "$WORK/unchanged"
   bring_in
   change check_edge use_or_build build_as_evaluated
@@ -730,6 +739,14 @@ build_home() {
   [ -z "$DIFFERENCE" ] || say "This also brings $DIFFERENCE"
 }
 
+# `refuse_flake FAULT`
+refuse_flake() {
+  ! grep -q "is not owned by current user" "$REBUILD_LOG" ||
+    die "Nix does not read the checkout in $git_folder as root, because somebody else owns it; run \"git config --global --add" \
+      "safe.directory $git_folder\" as root on the server, and run this again."
+  fail_with_log "$FLAKE#$HOST $1"
+}
+
 # The whole system is the owner's; what would ride along is what it has without our module, as far as that can be told:
 # a running system that has the module already only tells its versions.
 compare_flake() {
@@ -741,8 +758,9 @@ compare_flake() {
   fi
   describe_flake "$WORK/unchanged" 'system: system.extendModules { modules = [
       { services.immich-exposure.enable = { _type = "override"; priority = 0; content = false; }; } ]; }' ||
-    fail_with_log "$FLAKE#$HOST does not evaluate without the module; correct what Nix reports and run this again."
-  compare_with_running "The rebuild of $FLAKE#$HOST" "$WORK/unchanged"
+    refuse_flake "does not evaluate without the module; correct what Nix reports and run this again."
+  compare_with_running "The rebuild of $FLAKE#$HOST" "$WORK/unchanged" \
+    " (a new commit alone is one, where the flake writes its revision into the system)"
   changed_settings=$(other_settings "$WORK/unchanged" "$WORK/changed")
   [ -z "$changed_settings" ] ||
     die "With the module in it, $FLAKE#$HOST changes Immich's ${changed_settings% }; correct that and run this again."
@@ -759,7 +777,7 @@ flake() {
   note_whether_it_answers immich_is_there
   say "Evaluating $FLAKE#$HOST as it is, and without the module"
   describe_flake "$WORK/changed" 'system: system' ||
-    fail_with_log "$FLAKE#$HOST does not evaluate (is $HOST one of its nixosConfigurations?); correct what Nix reports."
+    refuse_flake "does not evaluate (is $HOST one of its nixosConfigurations?); correct what Nix reports."
   [ "$(word_of exposure "$WORK/changed")" = on ] ||
     die "$FLAKE#$HOST does not have services.immich-exposure.enable = true; import the module there (\"make module\" exports" \
       "it), commit it where git is used, and run this again."

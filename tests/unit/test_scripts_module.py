@@ -297,6 +297,20 @@ def test_what_does_not_evaluate_is_refused(machine: Machine) -> None:
     assert_as_before(machine)
 
 
+def test_a_configuration_that_takes_in_our_files_by_itself_is_told_of_them(machine: Machine) -> None:
+    place = machine.config / "immich-exposure/nix/package.nix"
+    machine.fake(
+        "nix-instantiate",
+        f"""case $* in *toplevel=*) echo "error: called without 'go', at {place}:1:1" >&2 ;; esac; exit 1""",
+    )
+    assert_sentence(
+        apply(machine),
+        "takes in the files in /etc/nixos/immich-exposure by itself",
+        '"pulumi destroy", which',
+    )
+    assert_as_before(machine)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -910,17 +924,18 @@ def flake(machine: Machine, upgrade: str = "no") -> Outcome:
     return machine.run("module", "flake", folder, "pi", "8443", "-", "2283", upgrade)
 
 
+EVALUATES_A_FLAKE = """\
+case $* in *'priority = 0'*) words=unchanged ;; *) words=changed ;; esac
+[ -n "$(cat "$FAKES/$words")" ] || { echo "error: no such host" >&2; exit 1; }
+printf '"%s"' "$(cat "$FAKES/$words")"
+"""
+
+
 @pytest.fixture
 def flaked(machine: Machine) -> Machine:
     """A server that is built from a flake with the module in it, and not yet the running system."""
     machine.write(machine.root / "home/admin/infra/flake.nix", "{ }\n")
-    machine.fake(
-        "nix",
-        """
-        case $* in *'priority = 0'*) words=unchanged ;; *) words=changed ;; esac
-        [ -n "$(cat "$FAKES/$words")" ] || { echo "error: no such host" >&2; exit 1; }
-        printf '"%s"' "$(cat "$FAKES/$words")" """,
-    )
+    machine.fake("nix", EVALUATES_A_FLAKE)
     return machine
 
 
@@ -977,6 +992,25 @@ def test_a_flake_is_looked_at_as_closely(
     assert_sentence(flake(flaked), reason)
     assert steps(flaked) == []
     assert_as_before(flaked)
+
+
+def test_a_commit_alone_may_make_another_flake(flaked: Machine) -> None:
+    """Many flakes write their revision into the system, and the commit that brings our module is one more."""
+    flaked.remember(unchanged=words(flaked, "/nix/store/other"))
+    assert_sentence(
+        flake(flaked), "than the running one (a new commit alone is one, where", "allowUpgrade: true"
+    )
+
+
+@pytest.mark.parametrize("which", ["*", "*'priority = 0'*"])
+def test_a_checkout_of_somebody_elses_is_named_with_its_remedy(flaked: Machine, which: str) -> None:
+    (flaked.root / "home/admin/.git").mkdir()
+    foreign = "echo \"error: repository path '/x' is not owned by current user\" >&2; exit 1"
+    flaked.fake("nix", f"case $* in {which}) {foreign} ;; esac\n{EVALUATES_A_FLAKE}")
+    flaked.remember(unchanged=words(flaked, "/nix/store/other"))
+    assert_sentence(
+        flake(flaked), "in /home/admin as root", '"git config --global --add safe.directory /home/admin"'
+    )
 
 
 def test_an_update_of_the_module_in_a_flake_is_no_upgrade_but_one_of_nixos_is(flaked: Machine) -> None:
