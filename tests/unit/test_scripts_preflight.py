@@ -18,7 +18,7 @@ TAILSCALE = """
       "status --json --peers=false") echo '{"BackendState":"Running",'; echo '"CertDomains":["DOMAIN"]}' ;;
       "funnel status --json") printf '{\\n}\\n' ;;
     esac""".replace("DOMAIN", DOMAIN)
-OFF = {
+OFF: dict[str, object] = {
     "port": 2283,
     "address": None,
     "ping": False,
