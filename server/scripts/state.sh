@@ -71,7 +71,8 @@ remove_state() {
     configuration.nix.before configuration.nix.after configuration.nix.rollback; do
     rm -f "$STATE/$name"
   done
-  rm -f "$STATE"/.immich-exposure.??????
+  # And the edge's program, where the operator's machine built it.
+  rm -f "$STATE"/.immich-exposure.?????? "$STATE"/edge-*
   # Last, so that a run that is cut off here can be finished.
   if [ "$(ls -A "$STATE")" = "$MARK" ]; then
     rm -f "$STATE/$MARK"

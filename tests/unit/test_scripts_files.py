@@ -269,6 +269,8 @@ def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
     machine.run("settings", "install", payload=SETTINGS)
     machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
     machine.write(machine.state / "notes.txt", "mine\n")
+    for digest in ("a" * 64, "b" * 64):
+        machine.write(machine.state / f"edge-{digest}", "the edge, built elsewhere\n", 0o755)
     machine.write(machine.root / "var/log/immich-edge/access.log", "x\n")
     machine.write(machine.root / "var/log/immich-edge/mine.txt", "x\n")
     stamps = machine.root / "var/lib/systemd/timers"
