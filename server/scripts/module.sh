@@ -715,6 +715,10 @@ restore() {
   CONFIG=$(configuration_folder "$CONFIG_DIR")/configuration.nix
   [ ! -f "$CONFIG_DIR/configuration.nix" ] || CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
   if is_ours "$STATE" || imports "$IMPORT"; then close_ours; fi
+  if [ ! -f "$CONFIG" ] && is_ours "$STATE"; then
+    leave_without_configuration
+    return 0
+  fi
   if [ ! -f "$BEFORE" ] && ! imports "$IMPORT"; then
     say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
     return 0
@@ -729,6 +733,15 @@ restore() {
   change check_home build_home
   rm -f "$BEFORE" "$AFTER" "$LAN" "$FOLDER/home.nix"
   rm -rf "$MODULE_BEFORE"
+}
+
+# The owner has gone over to a flake, say. Nothing can be put back, and nothing here builds that system.
+leave_without_configuration() {
+  say "There is no $CONFIG any more, so nothing is taken out of it; what imports $IMPORT now must let go of it"
+  leave_alone
+  rm -f "$BEFORE" "$AFTER"
+  rm -rf "$MODULE_BEFORE"
+  if is_ours "${CONFIG%/*}/immich-exposure"; then rm -f "${CONFIG%/*}/immich-exposure/home.nix"; fi
 }
 
 # The way home is never refused; but what else it brings is said.

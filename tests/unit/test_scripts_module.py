@@ -560,6 +560,26 @@ def test_restore_twice_does_nothing(machine: Machine) -> None:
     assert configuration(machine) == f"0640 {HOME}"
 
 
+def test_restore_ends_when_the_configuration_was_moved_away(machine: Machine) -> None:
+    """Its owner went over to a flake: the units rest, Immich is open at home, and nothing of ours is left."""
+    write_configuration(machine, LAN)
+    result(apply(machine))
+    machine.write(machine.state / "lan", "closed\n")
+    machine.remember(units="immich-exposure-lan.service")
+    place = machine.config / "configuration.nix"
+    place.rename(machine.root / "moved.nix")
+    for _ in range(2):
+        machine.forget_commands()
+        outcome = restore(machine)
+        assert (outcome.status, outcome.stdout) == (0, ""), outcome.stderr
+        assert "There is no /etc/nixos/configuration.nix any more" in outcome.stderr
+        assert {"systemctl stop immich-edge", "systemctl stop immich-bans"} <= set(steps(machine))
+        assert steps(machine)[-1] == "systemctl restart immich-exposure-lan.service"
+        assert machine.commands("nixos-rebuild") == []
+    assert set(machine.files(machine.state)) == KEPT
+    assert set(machine.files(machine.config)) == {"immich-exposure/.immich-exposure"}
+
+
 @pytest.mark.parametrize(
     ("before", "lost", "back"),
     [
