@@ -40,7 +40,7 @@ discard_stage() { rm -rf "$STAGE"; }
 # What a run that was killed has left.
 discard_old_stages() {
   for old_stage in "${FOLDER%/*}/$NAME"-stage.??????; do
-    if is_ours "$old_stage"; then rm -rf "$old_stage"; fi
+    if is_ours "$old_stage"; then rm -rf "$old_stage"; else rmdir "$old_stage" 2>/dev/null || :; fi
   done
 }
 
@@ -116,7 +116,7 @@ remove_files() {
       "first (\"module.sh restore\")."
   listed_files "$FOLDER" >"$WORK/former"
   while IFS= read -r drop_path; do rm -f -- "$FOLDER/$drop_path"; done <"$WORK/former"
-  rm -f "$FOLDER/home.nix"
+  rm -f "$FOLDER/home.nix" "$FOLDER"/.immich-exposure.??????
   drop_empty_folders
   [ "$(ls -A "$FOLDER")" = "$MARK" ] || say "$FOLDER holds files of somebody else's, which stay"
   rm -f "$FOLDER/$MARK"

@@ -160,7 +160,9 @@ need_own_state() {
 make_state() {
   need_own_state
   install -d -m 0755 "$STATE"
-  [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" | write_file 0644 "$STATE/$MARK"
+  # At once in its place: without it, what a killed run leaves in there would be somebody else's.
+  [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
+    die "$STATE/$MARK could not be written; make room on its disk and run this again."
   install -d -m 0755 "$STATE/devices" "$STATE/bans" "$STATE/settings" "$STATE/bans/manual"
   for make_jail in $JAILS; do
     install -d -m 0755 "$STATE/bans/$make_jail"

@@ -133,10 +133,14 @@ drop_candidate() {
   CANDIDATE=
 }
 
+# What runs that were killed have left beside configuration.nix: copies with our mark, of its texts of now or before, or empty.
 drop_old_candidates() {
-  for old_candidate in "${CONFIG%/*}"/immich-exposure-look.??????; do
+  for old_candidate in "${CONFIG%/*}"/immich-exposure-look.?????? "${CONFIG%/*}"/immich-exposure-new.??????; do
     [ -f "$old_candidate" ] || continue
-    if [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
+    if [ ! -s "$old_candidate" ] || [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
+    for known_text in "$CONFIG" "$BEFORE" "$AFTER" "$AT_START"; do
+      if cmp -s "$known_text" "$old_candidate"; then rm -f "$old_candidate"; fi
+    done
   done
 }
 
@@ -721,6 +725,7 @@ restore() {
   fi
   if [ ! -f "$BEFORE" ] && ! imports "$IMPORT"; then
     say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
+    drop_old_candidates
     return 0
   fi
   begin_with_configuration
@@ -813,6 +818,7 @@ yours() {
 
 leave_alone() {
   if is_ours "$STATE"; then close_ours; fi
+  finish_rollback
   for service in $UNITS; do systemctl stop "$service" >/dev/null 2>&1 </dev/null || :; done
   rm -f "$LAN"
   try_sync_home

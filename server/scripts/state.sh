@@ -60,13 +60,21 @@ remove_everything() {
     stamped=${stamp##*/stamp-}
     active "$stamped" || rm -f "$stamp"
   done
+  # What killed runs left in memory.
+  for work_left in "$ROOT/run" "$ROOT/dev/shm"; do
+    find "$work_left" -maxdepth 1 -type d -name 'immich-exposure.??????' ! -path "$WORK" -exec rm -rf {} + 2>/dev/null || :
+  done
   rm -f "$LOCK"
 }
 
 # All that the scripts and the units ever put there, and nothing else; the mark goes last.
 remove_state() {
-  is_ours "$STATE" || return 0
-  for name in devices ended bans tls settings fail2ban module.before; do rm -rf "${STATE:?}/$name"; done
+  if ! is_ours "$STATE"; then
+    # The start of a run that was killed, or a mount point, which stays.
+    remove_empty "$STATE"
+    return 0
+  fi
+  for name in devices ended bans tls settings fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
   for name in domain.env owner lease funnel lan adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback; do
     rm -f "$STATE/$name"

@@ -167,6 +167,41 @@ def test_the_files_of_the_running_system_are_kept_until_it_is_built_anew(machine
     assert names(machine.config) == {"configuration.nix"}
 
 
+def test_what_a_run_left_that_was_killed_at_its_start_goes(machine: Machine) -> None:
+    """An empty folder that was to become ours, and files that were still to be renamed."""
+    machine.fake("tailscale", "exit 1")
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    (machine.config / "immich-exposure-stage.AAAAAA").mkdir()
+    machine.state.mkdir(parents=True)
+    assert remove(machine).status == 0
+    assert names(machine.config) == {"configuration.nix"}
+    for place in ("run/immich-exposure.AAAAAA", "dev/shm/immich-exposure.AAAAAA", "run/immich-exposure-mine"):
+        machine.write(machine.root / place / "status.json", "{}")
+    assert machine.run("state", "remove").status == 0
+    assert not machine.state.exists()
+    assert names(machine.root / "run") == {"immich-exposure-mine", "lock"}
+    install(machine)
+    machine.prepare()
+    machine.write(machine.config / "immich-exposure/.immich-exposure.AAAAAA", "half\n")
+    for name in ("module.before.new/default.nix", "edge-abc.new", ".immich-exposure.AAAAAA"):
+        machine.write(machine.state / name, "half\n")
+    assert remove(machine).status == machine.run("state", "remove").status == 0
+    assert names(machine.config) == {"configuration.nix"}
+    assert not machine.state.exists()
+
+
+def test_a_state_that_was_begun_is_ours_at_once(machine: Machine) -> None:
+    machine.fake("chmod", "kill -9 $PPID")
+    machine.fake("mv", "kill -9 $PPID")
+    try:
+        machine.run("state", "begin", "home")
+    except AssertionError:
+        shutil.rmtree(next(machine.root.glob("run/immich-exposure.*")))
+    machine.unfake("chmod")
+    machine.unfake("mv")
+    assert machine.run("state", "begin", "home").status == 0
+
+
 def test_files_need_the_folder_of_the_configuration(machine: Machine) -> None:
     assert_sentence(
         machine.run("files", "install", "/nowhere", payload=FILES), "/nowhere is not there", "set configDir"

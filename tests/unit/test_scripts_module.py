@@ -174,9 +174,13 @@ def assert_as_before(machine: Machine, text: str = HOME) -> None:
     assert_nothing_beside(machine)
 
 
+def names_beside(machine: Machine) -> set[str]:
+    return {path.name for path in machine.config.iterdir()}
+
+
 def assert_nothing_beside(machine: Machine) -> None:
     """No copy of configuration.nix is left beside it."""
-    assert {path.name for path in machine.config.iterdir()} == {"configuration.nix", "immich-exposure"}
+    assert names_beside(machine) == {"configuration.nix", "immich-exposure"}
     assert set(machine.files(machine.config / "immich-exposure")) == {".immich-exposure"}
 
 
@@ -873,13 +877,17 @@ def test_linked_configuration_stays_a_link(machine: Machine) -> None:
     assert (real.read_text(), real.stat().st_mtime) == (HOME, 1_500_000_000)
 
 
-def test_a_copy_that_a_killed_run_left_is_removed_and_nobody_elses(machine: Machine) -> None:
+@pytest.mark.parametrize("way", [apply, restore])
+def test_a_copy_that_a_killed_run_left_is_removed_and_nobody_elses(
+    machine: Machine, way: Callable[[Machine], Outcome]
+) -> None:
     mark = "# A copy that immich-exposure looks at; it may be removed.\n"
     machine.write(machine.config / "immich-exposure-look.AAAAAA", HOME + mark)
-    machine.write(machine.config / "immich-exposure-look.BBBBBB", HOME)
-    result(apply(machine))
-    assert not (machine.config / "immich-exposure-look.AAAAAA").exists()
-    assert (machine.config / "immich-exposure-look.BBBBBB").exists()
+    machine.write(machine.config / "immich-exposure-look.BBBBBB", "mine\n")
+    machine.write(machine.config / "immich-exposure-new.CCCCCC", HOME)
+    machine.write(machine.config / "immich-exposure-new.DDDDDD", "")
+    assert way(machine).status == 0
+    assert names_beside(machine) == {"configuration.nix", "immich-exposure", "immich-exposure-look.BBBBBB"}
 
 
 def test_what_is_not_a_prepared_nixos_is_refused(machine: Machine) -> None:
@@ -1065,6 +1073,14 @@ def test_yours_builds_nothing_and_starts_the_units(machine: Machine) -> None:
 
 def test_yours_needs_the_module_in_the_running_system(machine: Machine) -> None:
     assert_sentence(yours(machine), "does not have services.immich-exposure; import the module, enable it")
+
+
+def test_leaving_ends_a_change_that_was_killed_before_its_files_go(machine: Machine) -> None:
+    """The timer's script lies in the folder that goes next."""
+    machine.remember(active="immich-exposure-rollback.timer")
+    assert machine.run("module", "leave").status == 0
+    begun = [step for step in steps(machine) if "rollback" in step]
+    assert begun == ["systemctl start immich-exposure-rollback.service", DISARM]
 
 
 def test_leaving_stops_the_units_and_opens_immich_at_home(machine: Machine) -> None:
