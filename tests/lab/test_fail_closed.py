@@ -164,7 +164,7 @@ BROKEN = [
     pytest.param(
         ("admin {$IMMICH_EXPOSURE_ADMIN:unix//run/immich-edge/admin.sock}", "admin unix//nowhere/admin.sock"),
         "Going back to the generation from before",
-        "The new configuration was taken back, because immich-edge did not take over its new configuration",
+        "The new configuration was taken back, because these units failed in it: immich-edge.service.",
         id="valid, but cannot be loaded",
     ),
 ]

@@ -220,7 +220,7 @@ def test_without_a_funnel_the_ingress_refuses(lab: Lab) -> None:
     ("change", "undo", "told"),
     [
         ("touch /etc/nixos/lan-immich.nix", ":", "file etc/nixos/lan-immich.nix was "),
-        ("chmod 600 /etc/hosts", "chmod 644 /etc/hosts", "file etc/hosts was "),
+        ("chmod 600 /etc/ssh/sshd_config", "chmod 644 /etc/ssh/sshd_config", "file etc/ssh/sshd_config was "),
         ("mkdir /var/lib/immich-exposure", "rmdir /var/lib/immich-exposure", "var/lib/immich-exposure was "),
         ("mv /etc/login.defs /root/", "mv /root/login.defs /etc/", "file etc/login.defs was "),
         ("systemd-run -q --unit=x sleep 99", "systemctl stop x", "unit x.service was 'absent'"),
