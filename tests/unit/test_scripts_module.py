@@ -833,6 +833,25 @@ def test_a_run_after_a_killed_one_goes_back_before_it_begins(machine: Machine, t
     assert configuration(machine) == f"0640 {HOME}"
 
 
+@pytest.mark.parametrize("timer_has_fired", [False, True])
+def test_the_ways_back_of_a_killed_run_leave_nothing(machine: Machine, timer_has_fired: bool) -> None:
+    """What the guards' ends run, in the order of destroy."""
+    armed = killed_while_it_looks(machine)
+    if timer_has_fired:
+        assert machine.run_text(armed).status == 0
+    else:
+        machine.remember(active="immich-exposure-rollback.timer")
+        begun = f"""case "$*" in 'start immich-exposure-rollback.service') {armed} ;; esac\n"""
+        machine.fake("systemctl", begun + textwrap.dedent(BODIES["systemctl"]))
+    assert restore(machine).status == 0
+    machine.remember(active="")
+    assert machine.run("files", "remove", str(machine.config)).status == 0
+    assert machine.run("state", "remove").status == 0
+    assert running(machine) == "old-system"
+    assert machine.files(machine.config) == {"configuration.nix": f"0640 {HOME}"}
+    assert not machine.state.exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [
