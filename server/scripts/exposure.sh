@@ -2,7 +2,8 @@
 # Runs after lib.sh. The command `immich-exposure` for whoever sits at the server; its output is for people.
 #
 #   status   the address, the funnel and its lease, Immich at home, devices, bans, services
-#   close    shut the funnel now; it stays shut until `pulumi destroy` and a new `pulumi up`
+#   close    shut the funnel now; it stays shut, whatever `pulumi up` changes, until `open`
+#   open     allow the funnel again, which the next `pulumi up` that changes something opens
 #   lan open|close      Immich at home: open it, also while the funnel is open, or close it until it is opened again
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
@@ -16,8 +17,12 @@ explain() {
   case $1 in
     status) echo "immich-exposure status: the address, the funnel and its lease, Immich at home, devices, bans, services." ;;
     close)
-      echo "immich-exposure close: shut the funnel now. It stays shut until \"pulumi destroy\" and a new \"pulumi up\". At home" \
-        "Immich can be reached again."
+      echo "immich-exposure close: shut the funnel now. It stays shut, and \"pulumi up\" does not open it, until" \
+        "\"immich-exposure open\". At home Immich can be reached again."
+      ;;
+    open)
+      echo "immich-exposure open: allow the funnel that was shut by hand again. The next \"pulumi up\" that has something to" \
+        "change opens and proves it; \"pulumi destroy\" and \"pulumi up\" do so in any case."
       ;;
     lan)
       echo "immich-exposure lan open: Immich can be reached at home now, also while the funnel is open."
@@ -33,7 +38,7 @@ explain() {
     module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
     *)
       echo "immich-exposure VERB, as root: the exposure of Immich on this server."
-      for explained in status close lan bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
+      for explained in status close open lan bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
       ;;
   esac
 }
@@ -204,7 +209,7 @@ print_status() {
     open) row funnel "open to the internet on port $1" ;;
     altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
     foreign) row funnel "shut; port $1 serves another tool" ;;
-    *) row funnel shut ;;
+    *) if [ -e "$SHUT_BY_HAND" ]; then row funnel "shut by hand: immich-exposure open"; else row funnel shut; fi ;;
   esac
   row lease "$(lease_in_words)"
   row home "$(home_in_words)"
@@ -229,10 +234,10 @@ for word; do
 done
 need_root
 case $verb:$# in
-  status:[01] | close:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
-  status:* | close:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
+  status:[01] | close:1 | open:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
+  status:* | close:* | open:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
   *)
-    die "immich-exposure knows the verbs status, close, lan, bans, ban, unban, forget-chapter and module, not \"$verb\"; use one" \
+    die "immich-exposure knows the verbs status, close, open, lan, bans, ban, unban, forget-chapter and module, not \"$verb\"; use one" \
       "of them."
     ;;
 esac
@@ -245,6 +250,12 @@ case $verb in
     case $2 in open | close) ;; *) die "Say immich-exposure lan open, or immich-exposure lan close; see --help." ;; esac
     lock
     set_home "$2"
+    exit 0
+    ;;
+  open)
+    rm -f "$SHUT_BY_HAND"
+    say "The funnel may open again: the next \"pulumi up\" that changes something opens and proves it, or else \"pulumi destroy\"" \
+      "and \"pulumi up\""
     exit 0
     ;;
   ban | unban)
@@ -262,8 +273,10 @@ esac
 set -- $(recorded_ports)
 case $verb in
   close)
+    # The word comes first: a run in progress must not open what is being shut. On a full disk it is shut all the same.
+    ! is_ours "$STATE" || touch "$SHUT_BY_HAND" 2>/dev/null || say "$SHUT_BY_HAND cannot be written, so an up may open it again"
     close_funnel "$1" "$2"
-    say "The funnel is shut; \"pulumi destroy\" and then \"pulumi up\" open it again"
+    say "The funnel is shut and stays so until \"immich-exposure open\""
     ;;
   *) print_status "$1" "$2" ;;
 esac

@@ -87,8 +87,16 @@ need_immich() {
       "it once Immich answers."
 }
 
+# The owner's emergency stop is nobody else's to overrule.
+need_leave_to_open() {
+  [ ! -e "$SHUT_BY_HAND" ] ||
+    die "The funnel was shut on the server by \"immich-exposure close\", and stays shut; allow it again there with" \
+      "\"sudo immich-exposure open\" and run this again."
+}
+
 open_funnel() {
   FUNNEL_PORT=$1 PROXY_PORT=$2
+  need_leave_to_open
   need_free_port "$1"
   close_former "$1" "$2"
   read_funnel "$1" "$2"

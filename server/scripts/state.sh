@@ -75,7 +75,7 @@ remove_state() {
     return 0
   fi
   for name in devices ended bans tls settings fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
-  for name in domain.env owner lease funnel lan adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
+  for name in domain.env owner lease funnel lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback; do
     rm -f "$STATE/$name"
   done

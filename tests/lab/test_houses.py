@@ -187,8 +187,11 @@ def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
     walk.assert_theirs()
 
 
-def test_up_opens_it_again_and_nobody_touches_the_phone(walk: Walk) -> None:
+def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: Walk) -> None:
     walk.operator.set(uploads=None)  # a change, because a plain up does not look whether the door is open
+    assert "immich-exposure open" in walk.operator.fails()
+    assert seen(walk.lab, "/") == REFUSED
+    assert walk.lab.console("immich-exposure open").returncode == 0
     walk.operator.up()
     walk.assert_exposed()
     assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN

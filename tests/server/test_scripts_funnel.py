@@ -580,6 +580,22 @@ def test_what_the_owner_said_of_the_home(
     assert home(machine) == (None if after is None else f"{after}\n")
 
 
+def test_what_was_shut_by_hand_stays_shut_until_the_owner_allows_it(machine: Machine) -> None:
+    result(funnel(machine, "open", 300))
+    assert machine.run("exposure", "close").status == 0
+    assert "shut by hand" in machine.run("exposure", "status").stdout
+    machine.forget_commands()
+    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    assert COMMAND not in changes(machine) and serving(machine) == {}
+    # A lease that ends, and a run that closes what it could not prove, change nothing about it.
+    assert funnel(machine, "enforce").status == funnel(machine, "close").status == 0
+    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    assert machine.run("exposure", "open").status == 0
+    assert COMMAND not in changes(machine), "allowing is not opening"
+    result(funnel(machine, "open", 300))
+    assert serving(machine) == OPEN
+
+
 def test_a_home_that_a_killed_run_left_closed_is_opened(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.write(machine.state / "lan", "closed\n")
@@ -649,7 +665,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
     assert_sentence(
-        machine.run("exposure", "open"), "status, close, lan, bans, ban, unban, forget-chapter and module"
+        machine.run("exposure", "opn"), "status, close, open, lan, bans, ban, unban, forget-chapter and module"
     )
 
 
