@@ -29,7 +29,7 @@ let
         exit
       fi
       # Clearing up after an exposure that was made by hand.
-      if [ "''${1:-}" = forget-chapter ]; then
+      if [ "''${1:-}" = forget-chapter ] && [ "''${2:-}" != --help ]; then
         shift
         exec ${forgetChapter}/bin/immich-exposure-forget-chapter forget "$@"
       fi
