@@ -147,9 +147,27 @@ stop_edge() {
   systemctl stop immich-edge </dev/null
 }
 
+# The owner may shut it with Tailscale's own command, and keeps the lease then. `open` closes the home before the funnel stands,
+# so it is only looked at while no other run is under way; and with the evaluator only when the port is not mentioned at all.
+open_home_without_funnel() {
+  [ "$(lan_line)" = closed ] || return 0
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  timeout 20 tailscale funnel status --json >"$WORK/mentioned" 2>/dev/null </dev/null || return 0
+  if grep -q "[\":]$1\"" "$WORK/mentioned" || ! can_lock; then return 0; fi
+  open_lock
+  flock -n 9 || return 0
+  read_funnel "$1" "$2"
+  if [ "$FUNNEL" = shut ]; then open_home; fi
+}
+
 # The ports are those that `open` noted down. Where it never did, there is nothing of ours to close.
 enforce_lease() {
-  if ! is_ours "$STATE" || lease_holds; then return 0; fi
+  is_ours "$STATE" || return 0
+  if lease_holds; then
+    open_home_without_funnel
+    return 0
+  fi
   if [ ! -e "$FUNNEL_RECORD" ]; then
     # A run that was killed after it shut the funnel may have left this undone.
     open_home
@@ -163,11 +181,13 @@ enforce_lease() {
   # While tailscaled is down nothing comes in, and this runs again in a minute.
   if ! timeout 20 tailscale funnel status --json >"$WORK/tailscale.log" 2>&1 </dev/null; then
     say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")), so nothing is open now"
+    open_home
     return 0
   fi
   read_funnel "$1" "$2"
   if [ "$TAILSCALE_STATE" != Running ] && [ "$FUNNEL_SHARED" = yes ]; then
     say "Tailscale is not connected (state $TAILSCALE_STATE), so nothing is open now"
+    open_home
     return 0
   fi
   close_funnel "$1" "$2"

@@ -604,6 +604,49 @@ def test_a_home_that_a_killed_run_left_closed_is_opened(machine: Machine) -> Non
     assert RESTART_HOME in changes(machine)
 
 
+@pytest.mark.parametrize("left", [{}, OTHERS])
+def test_a_funnel_that_tailscale_shut_gives_immich_back_to_the_home(
+    machine: Machine, left: dict[str, Any]
+) -> None:
+    """By `tailscale funnel reset`, which knows nothing of leases."""
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    result(funnel(machine, "confirm"))
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert home(machine) == "closed\n"
+    serve(machine, left)
+    machine.forget_commands()
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert (home(machine), changes(machine)) == (None, [RESTART_HOME])
+
+
+@pytest.mark.parametrize("opening", ["it holds the lock", "it is through"])
+def test_a_home_is_not_opened_while_a_run_opens_the_funnel(machine: Machine, opening: str) -> None:
+    """Which closes the home, and only then opens the funnel."""
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    serve(machine, {})
+    through = f"cat >$FAKES/serve.json <<'END'\n{json.dumps(OPEN)}\nEND"
+    machine.fake("flock", "exit 1" if opening == "it holds the lock" else through)
+    assert funnel(machine, "enforce").status == 0
+    assert home(machine) == "closed\n"
+
+
+@pytest.mark.parametrize("gone", ["down", "logged out"])
+def test_a_home_is_opened_when_a_lease_ends_without_tailscale(machine: Machine, gone: str) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    serve(machine, OTHERS)
+    result(funnel(machine, "open", 300))
+    machine.remember(clock=str(NOW + 300))
+    if gone == "down":
+        (machine.fakes / "mood").write_text("down")
+    else:
+        status(machine, BackendState="NeedsLogin")
+    outcome = funnel(machine, "enforce")
+    assert (outcome.status, home(machine)) == (0, None), outcome.stderr
+    assert serving(machine) == BOTH, "closed by the next one that can"
+
+
 def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None:
     result(funnel(machine, "open", 300))
     assert home(machine) is None
