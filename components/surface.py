@@ -25,8 +25,7 @@ def what_becomes_public(config: ExposureConfig) -> Words:
         "whoever has a shared link can": can,
         "whoever has only a shared link cannot": cannot,
         "everything else": [_strangers(config)],
-        "full access, with a certificate": [f"{device.name} ({device.platform})" for device in config.devices]
-        or ["nobody"],
+        "full access, with a certificate": _devices(config) or ["nobody"],
         "limits of one address": _limits(config),
         "until": [_until(config)],
         "at home": _at_home(config),
@@ -51,6 +50,12 @@ def _links(config: ExposureConfig) -> tuple[list[str], list[str]]:
     if config.uploads:
         can[-1] += f" (up to {config.upload_megabytes} MB each)"
     return can, cannot
+
+
+def _devices(config: ExposureConfig) -> list[str]:
+    """Return whom a certificate lets in, those taken over as well; a device with both is named twice."""
+    new = [f"{device.name} ({device.platform})" for device in config.devices]
+    return new + [f"{device.name} (adopted)" for device in (config.adopt.devices if config.adopt else ())]
 
 
 def _strangers(config: ExposureConfig) -> str:
@@ -81,7 +86,7 @@ def _at_home(config: ExposureConfig) -> list[str]:
     if not config.immich.managed:
         return ["nothing changes: Immich is reached as before, by its own address"]
     if config.lan is Lan.KEEP:
-        return [f"nothing changes: Immich's port {port} stays as it is, past the edge and its bans"]
+        return [f"nothing changes: Immich's port {port} stays as it is, without the edge and its bans"]
     return [
         f"while the funnel is open, nobody reaches Immich's port {port} on the LAN or VPN address",
         f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)",
@@ -91,11 +96,14 @@ def _at_home(config: ExposureConfig) -> list[str]:
 
 
 def _way_in(config: ExposureConfig) -> list[str]:
-    """Return what is written to the server's configuration, and what a rebuild costs."""
+    """Return what is written to the server's configuration, and which change of this text rebuilds it.
+
+    These words stand for as long as the exposure does, so that they may say nothing of this one run.
+    """
     version = configuration_digest(config)[:12]
-    cost = _cost_of_the_first_build(config)
+    cost = _cost_of_a_build(config)
     if config.flake is not None:
-        return [f"{config.flake} is built when its system lacks the module; no file is written", cost]
+        return [f"{config.flake} is built whenever its system lacks the module; no file is written", cost]
     if config.module is ModuleWay.YOURS:
         return [
             "the module is in your own repository; no Nix file is written and nothing is built",
@@ -104,12 +112,12 @@ def _way_in(config: ExposureConfig) -> list[str]:
     return [
         f"one line of the imports in {config.config_dir}/configuration.nix, and a folder beside that file",
         "pulumi destroy puts every byte of it back",
-        f"the server's configuration will be rebuilt, with module {version}",
+        f"module {version}: only another one (by project, immich, lan, edgeBuild) rebuilds the server",
         cost,
     ]
 
 
-def _cost_of_the_first_build(config: ExposureConfig) -> str:
+def _cost_of_a_build(config: ExposureConfig) -> str:
     if config.edge_build is EdgeBuilder.OPERATOR:
-        return "Caddy is compiled on this machine, with Go, and sent to the server"
-    return "the first build compiles Caddy on the server: minutes on a PC, far longer on a Pi (see edgeBuild)"
+        return "a new Caddy is compiled on this machine, with Go, and sent to the server"
+    return "a new Caddy is compiled on the server: minutes on a PC, far longer on a Pi (see edgeBuild)"

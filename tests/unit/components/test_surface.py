@@ -40,6 +40,15 @@ def test_devices_are_named_and_their_absence_is() -> None:
     assert words()[topic] == ["nobody"]
 
 
+def test_devices_that_were_taken_over_are_named() -> None:
+    topic = "full access, with a certificate"
+    taken = {"name": "anna", "fingerprint": "ab" * 32, "until": "2030-01-01"}
+    adopt = {"caCertificate": "server:/ca.pem", "caKey": "server:/ca.key", "devices": [taken]}
+    assert words(adopt=adopt, devices=[])[topic] == ["anna (adopted)"]
+    both = words(adopt=adopt, devices=[{"name": "anna", "platform": "ios"}])[topic]
+    assert both == ["anna (ios)", "anna (adopted)"]
+
+
 def test_uploads_move_from_what_links_cannot_to_what_they_can() -> None:
     can, cannot = "whoever has a shared link can", "whoever has only a shared link cannot"
     assert any("upload" in line for line in words()[cannot])
@@ -76,11 +85,24 @@ def test_who_loses_immich_at_home_is_told() -> None:
 def test_how_the_module_gets_in_is_told() -> None:
     managed = words()["how it gets in"]
     assert "/etc/nixos/configuration.nix" in managed[0]
-    assert any(line.startswith("the server's configuration will be rebuilt, with") for line in managed)
-    assert any("compiles Caddy" in line for line in managed)
+    assert any(line.startswith(f"module {words_version(managed)}: only another one") for line in managed)
+    assert any("Caddy is compiled" in line for line in managed)
     yours = words(module="yours")["how it gets in"]
     assert "no Nix file is written and nothing is built" in yours[0] and module_digest()[:12] in yours[1]
     assert "/etc/nixos#pi is built" in words(flake="/etc/nixos#pi")["how it gets in"][0]
+
+
+def words_version(lines: list[str]) -> str:
+    """Return the version of the module that the words name."""
+    return next(line.split()[1].rstrip(":") for line in lines if line.startswith("module "))
+
+
+def test_the_words_say_nothing_of_one_run() -> None:
+    """They stand for good, also when a run rebuilds nothing or the module is the owner's."""
+    for settings in ({}, {"module": "yours"}, {"flake": "/etc/nixos#pi"}):
+        told = " ".join(words(**settings)["how it gets in"])
+        assert "will be" not in told and "first" not in told
+    assert "compiled" not in " ".join(words(module="yours")["how it gets in"])
 
 
 def test_a_rebuild_is_told_by_another_line_and_a_setting_by_none() -> None:
