@@ -229,7 +229,7 @@ def load(
     _check_sudo_password(top, secret_keys, config)
     check_opener(top, secret_keys)
     check_names(top, config.adopt, [device.name for device in config.devices])
-    check_public_address(top, config.immich, config.lan)
+    check_public_address(top, config.immich)
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()

@@ -52,7 +52,7 @@ class Immich:
     """Where Immich listens on the server.
 
     `managed` means `services.immich` of the server's own configuration; else it runs in a container, say, and
-    nothing of it is touched. An `address` of None means the loopback address that answers.
+    nothing of it is touched, and it has an `address`. None means the loopback address that answers.
     """
 
     address: str | None
@@ -108,10 +108,17 @@ def read_immich(top: Section) -> Immich:
     address = section.optional_text("address", example=LOOPBACK, check=immich_address_problem)
     managed = section.boolean("managed", default=True)
     immich = Immich(
-        address=address if managed else address or LOOPBACK,
+        address=None if managed else address or LOOPBACK,
         port=section.integer("port", default=IMMICH_PORT, least=1, most=65535),
         managed=managed,
     )
+    if managed and address is not None and not section.problems.concern(section.name("managed")):
+        section.complain(
+            "address",
+            "is for an Immich that services.immich does not manage, whose address the configuration says "
+            "itself; add managed: false, or leave the address out",
+            f"{address}, managed: false",
+        )
     section.refuse_unknown()
     return immich
 
@@ -121,20 +128,19 @@ def read_lan(top: Section) -> Lan:
     return Lan(top.choice("lan", choices=list(Lan), default=Lan.CLOSE))
 
 
-def check_public_address(top: Section, immich: Immich, lan: Lan) -> None:
-    """Refuse an Immich that the internet reaches past the edge, whether the funnel is open or shut.
+def check_public_address(top: Section, immich: Immich) -> None:
+    """Refuse an Immich that the internet reaches without the edge, whether the funnel is open or shut.
 
     Of IPv4 alone: every address of IPv6 at home is a public one, behind a router that lets nobody in. Where
     Immich really listens, preflight sees on the server.
     """
-    stays = lan is Lan.KEEP or not immich.managed
-    if stays and immich.address is not None and _is_public(immich.address):
+    if immich.address is not None and _is_public(immich.address):
         top.problems.add(
             "immich.address",
             immich.address,
-            "is a public address, at which strangers would reach Immich past the edge; let Immich listen on "
-            "127.0.0.1 or an address of the home network",
-            "`immich: {address: 127.0.0.1}`",
+            "is a public address, at which strangers would reach Immich without the edge; let Immich listen "
+            "on 127.0.0.1 or an address of the home network",
+            "`immich: {address: 127.0.0.1, managed: false}`",
         )
 
 

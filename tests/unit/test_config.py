@@ -224,14 +224,9 @@ def test_a_preview_needs_no_private_key_but_a_right_path(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("address", ["192.168.1.20", "100.101.102.103", "2003:ec::7", "::1"])
-def test_with_lan_keep_immich_may_be_at_home_or_in_the_tailnet(address: str) -> None:
-    for managed in (True, False):
-        config = load_with(lan="keep", immich={"address": address, "managed": managed})
-        assert config.immich.address == address
-
-
-def test_with_lan_close_a_public_address_is_closed_while_the_funnel_is_open() -> None:
-    assert load_with(immich={"address": "8.8.8.8"}).immich.address == "8.8.8.8"
+def test_an_immich_that_is_not_managed_may_be_at_home_or_in_the_tailnet(address: str) -> None:
+    config = load_with(immich={"address": address, "managed": False})
+    assert config.immich.address == address
 
 
 def test_what_is_left_out_of_a_group_has_its_default() -> None:
@@ -380,11 +375,15 @@ BAD = [
     ({"immich": {"address": "0.0.0.0"}}, "stands for every address; name one of them", "address: 127.0.0.1"),
     ({"immich": {"address": "fe80::1%eth0"}}, "has a zone, which the edge cannot use", "address: 127.0.0.1"),
     (
-        {"lan": "keep", "immich": {"address": "8.8.8.8"}},
+        {"immich": {"address": "8.8.8.8", "managed": False}},
         "immich.address = '8.8.8.8': is a public address, at which strangers would reach Immich",
-        "immich: {address: 127.0.0.1}",
+        "immich: {address: 127.0.0.1, managed: false}",
     ),
-    ({"immich": {"address": "8.8.8.8", "managed": False}}, "is a public address", "address: 127.0.0.1"),
+    (
+        {"immich": {"address": "192.168.1.20"}},
+        "immich.address = '192.168.1.20': is for an Immich that services.immich does not manage",
+        "address: 192.168.1.20, managed: false",
+    ),
     ({"immich": {"port": 0}}, "immich.port = 0: must be a whole number from 1", "port: 2283"),
     ({"immich": {"managed": "no"}}, "immich.managed = 'no': must be true or false", "managed: true"),
     ({"edgeBuild": "pi"}, "edgeBuild = 'pi': must be one of server, operator", "edgeBuild: server"),
