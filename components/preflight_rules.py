@@ -59,6 +59,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_tailnet(facts, wanted),
         *_port(facts, wanted),
         *_funnel_port(facts, wanted),
+        *_immich_unit(facts, wanted),
         *_immich(facts),
         *_public_address(facts, wanted),
         *_disk(facts, wanted),
@@ -70,10 +71,11 @@ def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     if _part(facts, "immich").get("ping"):
         return []
     address = wanted.immich_address or "127.0.0.1 or ::1"
+    keys = "immich.port" if wanted.immich_managed else "immich.address and immich.port"
     return [
         f"Immich does not answer on the server at {address}, port {wanted.immich_port}. All is prepared, "
-        "but the funnel opens only when it answers: start Immich, or correct immich.address and "
-        "immich.port, and run pulumi up again."
+        f"but the funnel opens only when it answers: start Immich, or correct {keys}, and run pulumi up "
+        "again."
     ]
 
 
@@ -324,6 +326,16 @@ def _opened_by_hand(port: str) -> str:
     )
 
 
+def _immich_unit(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a server that has no Immich of NixOS's; else Nix would, after much has been made on it."""
+    if not wanted.immich_managed or _part(facts, "immich").get("unit") is not False:
+        return []
+    return [
+        "Immich is not services.immich of this server's configuration; for one in a container set "
+        f"immich: {{address: 127.0.0.1, port: {wanted.immich_port}, managed: false}}."
+    ]
+
+
 def _immich(facts: Mapping[str, Any]) -> list[str]:
     immich = _part(facts, "immich")
     if not immich.get("ping"):
@@ -337,7 +349,7 @@ def _immich(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _public_address(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Refuse an Immich that is to stay open where the internet reaches it past the edge."""
+    """Refuse an Immich that is to stay open where the internet reaches it without the edge."""
     if wanted.immich_managed and wanted.lan != Lan.KEEP:
         return []
     listens_at = _part(facts, "immich").get("listensAt") or ()
@@ -347,7 +359,8 @@ def _public_address(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     close = "set lan: close, or let" if wanted.immich_managed else "let"
     return [
         f"Immich itself listens at {', '.join(public)}, port {wanted.immich_port}, where strangers would "
-        f"reach it past the edge; {close} Immich listen on 127.0.0.1 or an address of the home network alone."
+        f"reach it without the edge; {close} Immich listen on 127.0.0.1 or an address of the home network "
+        "alone."
     ]
 
 

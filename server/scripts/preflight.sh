@@ -11,6 +11,7 @@
 #     proxyPortOwner                who listens on the proxy port ("" = nobody, or the edge of this project)
 #     immich                        port: the one that was asked; address: the one that answered, or null ("-" asks 127.0.0.1
 #                                   and then [::1]); ping: true or false; initialized: true, false or null; version: text or null;
+#                                   unit: NixOS's own Immich is there, running or not;
 #                                   listensAt: this machine's IPv4 addresses, but loopback, where something has that port
 #     module                        what `immich-exposure module` prints of the running system, or null
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
@@ -83,8 +84,9 @@ immich_facts() {
   esac
   immich_version=$(printf '%s\n' "$immich_version" |
     sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p')
-  printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s,"listensAt":[%s]}' "$2" "$immich_address" \
-    "$immich_ping" "$immich_initialized" "$(text_or_null "$immich_version")" "$(listening_addresses "$2")"
+  printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s,' "$2" "$immich_address" \
+    "$immich_ping" "$immich_initialized" "$(text_or_null "$immich_version")"
+  printf '"unit":%s,"listensAt":[%s]}' "$(yes_no systemctl cat immich-server.service)" "$(listening_addresses "$2")"
 }
 
 # `listening_addresses PORT`: as JSON strings.

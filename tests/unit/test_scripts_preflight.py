@@ -24,6 +24,7 @@ OFF: dict[str, object] = {
     "ping": False,
     "initialized": None,
     "version": None,
+    "unit": True,
     "listensAt": [],
 }
 LISTENERS = 'LISTEN 0 4096   127.0.0.1:8443 0.0.0.0:*    users:(("{}",pid=7,fd=3))'
@@ -39,7 +40,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
         machine.config / "configuration.nix", "{ imports = [ ./lan-immich.nix ]; } # ./expose-immich.nix\n"
     )
     (machine.root / "nix").mkdir()
-    machine.remember(answers=IMMICH)
+    machine.remember(answers=IMMICH, units="immich-server.service")
     machine.fake("tailscale", TAILSCALE)
     machine.fake(
         "df", 'printf "Filesystem 1024-blocks Used Available Capacity Mounted on\\n/dev/x 9 1 4711 1%% /\\n"'
@@ -77,6 +78,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "ping": True,
             "initialized": True,
             "version": "3.0.2",
+            "unit": True,
             "listensAt": [],
         },
         "module": None,
@@ -126,7 +128,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "tailscale": None,
         "funnel": None,
         "proxyPortOwner": "",
-        "immich": OFF,
+        "immich": OFF | {"unit": False},
         "module": None,
         "configuration": {
             "exists": False,
@@ -159,6 +161,7 @@ def test_an_immich_without_an_admin_is_seen(machine: Machine, config: str, initi
         "ping": True,
         "initialized": initialized,
         "version": None,
+        "unit": True,
         "listensAt": [],
     }
 

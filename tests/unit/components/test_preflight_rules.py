@@ -57,6 +57,7 @@ SOUND: dict[str, Any] = {
         "ping": True,
         "initialized": True,
         "version": "3.1.0",
+        "unit": True,
     },
     "module": None,
     "configuration": {
@@ -138,6 +139,12 @@ def test_a_sound_server_has_no_problems() -> None:
             "immich.version",
             "1.142.1",
             "upgrade it to version 2.7.3 or newer (services.immich.package",
+        ),
+        (
+            "immich.unit",
+            False,
+            "Immich is not services.immich of this server's configuration; for one in a container set "
+            "immich: {address: 127.0.0.1, port: 2283, managed: false}",
         ),
         ("diskFreeKiB", {"/nix": 1000}, "are free on /nix"),
     ],
@@ -277,6 +284,13 @@ def test_a_build_elsewhere_needs_no_room_here() -> None:
 
 
 # An Immich that the internet reaches past the edge
+
+
+def test_an_immich_in_a_container_needs_no_unit_and_may_have_one_beside_it() -> None:
+    container = replace(WANTED, immich_managed=False, immich_address="127.0.0.1")
+    for unit in (False, True):
+        assert problems(facts_with("immich.unit", unit), container) == []
+
 
 KEEP = replace(WANTED, lan="keep")
 HOME = ["192.168.1.5", "10.0.0.2", "172.20.0.1", "100.101.102.103", "169.254.7.7"]
