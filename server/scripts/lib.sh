@@ -27,6 +27,7 @@ LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
 # What the owner or the funnel says of Immich at home; without the file it is open.
 # Stands while the owner has shut the funnel by hand: nothing opens it then but the owner's word.
+# shellcheck disable=SC2034
 SHUT_BY_HAND=$STATE/shut-by-hand
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
