@@ -51,12 +51,13 @@ define pulumi-on-path
 environment=$$($(VENV)/python -m toolchain env) && eval "$$environment"
 endef
 
-# pulumi COMMAND, and whether to make a stack that the backend does not know. The program itself checks the config and tells
-# every problem at once; the engine's own check would stop at the first.
+# pulumi COMMAND, and with `create` a stack that the backend does not know is made. Which stack plain `pulumi` takes stays as it
+# was. The program itself checks the config and tells every problem at once; the engine's own check would stop at the first.
 define pulumi
 $(pulumi-on-path) && \
 $(if $(filter lab,$(STACK)),$(lab-with-its-state) &&) \
-pulumi stack select $(2) $(STACK) && \
+$(if $(2),{ pulumi stack --show-name --stack $(STACK) >/dev/null 2>&1 </dev/null || \
+  pulumi stack init --no-select $(STACK); } &&) \
 pulumi $(1) --stack $(STACK)
 endef
 
@@ -97,15 +98,15 @@ a-folder:
 	@touch $@
 
 up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else named)
-	@$(call pulumi,up --skip-config-validation $(ARGS),--create)
+	@$(call pulumi,up --skip-config-validation $(ARGS),create)
 
 preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
-	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),--create)
+	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),create)
 
 destroy: a-stack $(READY) ## close the funnel and take everything of ours off the server
 	@$(call pulumi,destroy $(ARGS))
 
-handover: a-device a-stack .venv/ready ## give a device its bundle, once, over the local network: DEVICE=phone PORT=8765
+handover: a-device a-stack .venv/ready ## give a device its bundle, once, over the local network: DEVICE=phone PORT=8765 ADDRESS=192.168.1.5
 	@$(pulumi-on-path) && \
 	keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
 	passphrase=$$(pulumi config get keystorePassphrase --stack $(STACK)) || { \

@@ -15,11 +15,12 @@ OWNERS_TARGETS = ("up", "preview", "destroy", "handover", "keystore", "module", 
 ON_A_STACK = ("up", "preview", "destroy", "handover", "keystore")
 NAMED = {"DEVICE": "phone", "DIR": "module", "FILE": "edge"}
 
-# A CLI that writes down how it was called. `stack select` fails where the stack is said to be unknown.
+# A CLI that writes down how it was called. Where the stack is said to be unknown, only `stack init` succeeds.
 FAKE_PULUMI = """#!/bin/sh
 [ "$1" = version ] && { echo v3.260.0; exit; }
 echo "$*" >>"$HOME/calls"
-[ "$1 $2" != "stack select" ] || [ ! -e "$HOME/unknown" ]
+[ "$1 $2" != "stack init" ] || exit 0
+[ ! -e "$HOME/unknown" ] || { echo "no stack named home" >&2; exit 1; }
 """
 
 
@@ -61,24 +62,43 @@ def test_no_owners_target_prepares_the_lab(machine: BareMachine, target: str) ->
 
 
 @pytest.mark.parametrize(
-    ("target", "select", "command"),
+    ("target", "command"),
     [
-        ("up", "--create ", "up --skip-config-validation --yes --stack home"),
-        ("preview", "--create ", "preview --diff --skip-config-validation --yes --stack home"),
-        # else it would say that all is deleted, of a stack that it has just made
-        ("destroy", "", "destroy --yes --stack home"),
+        ("up", "up --skip-config-validation --yes --stack home"),
+        ("preview", "preview --diff --skip-config-validation --yes --stack home"),
+        ("destroy", "destroy --yes --stack home"),
     ],
 )
-def test_the_only_stack_needs_no_name(machine: BareMachine, target: str, select: str, command: str) -> None:
+def test_the_only_stack_needs_no_name(machine: BareMachine, target: str, command: str) -> None:
     shown = machine.make(target, ARGS="--yes")
     assert shown.returncode == 0, shown.stderr
-    assert calls(machine) == [f"stack select {select}home", command]
+    assert calls(machine)[-1] == command
 
 
-def test_a_stack_that_cannot_be_selected_ends_it(machine: BareMachine) -> None:
+@pytest.mark.parametrize("target", ["up", "preview", "destroy", "handover"])
+def test_no_target_selects_a_stack_for_plain_pulumi(machine: BareMachine, target: str) -> None:
+    machine.make(target, STACK="home", **NAMED)
+    assert calls(machine)
+    for call in calls(machine):
+        assert "stack select" not in call
+        assert "--stack home" in call
+
+
+@pytest.mark.parametrize("target", ["up", "preview"])
+def test_a_stack_that_the_backend_does_not_know_is_made_and_not_selected(
+    machine: BareMachine, target: str
+) -> None:
     (machine.home / "unknown").touch()
-    assert machine.make("destroy").returncode != 0
-    assert calls(machine) == ["stack select home"]
+    machine.make(target)
+    assert calls(machine)[1] == "stack init --no-select home"
+
+
+def test_destroy_makes_no_stack(machine: BareMachine) -> None:
+    """It would say that all is deleted, of a stack that it has just made."""
+    (machine.home / "unknown").touch()
+    shown = machine.make("destroy")
+    assert shown.returncode != 0 and "no stack named home" in shown.stderr
+    assert calls(machine) == ["destroy --stack home"]
 
 
 @pytest.mark.parametrize("target", ON_A_STACK)
@@ -104,7 +124,7 @@ def test_the_labs_stack_is_nobodys_home(machine: BareMachine, target: str) -> No
 
 def test_a_stack_of_an_organization(machine: BareMachine) -> None:
     assert machine.make("preview", STACK="family/home").returncode == 0
-    assert calls(machine)[0] == "stack select --create family/home"
+    assert calls(machine)[0] == "stack --show-name --stack family/home"
 
 
 def test_without_pulumi_the_remedy_is_named(machine: BareMachine) -> None:
