@@ -82,6 +82,12 @@ CASES = [
         says={"flake": "/etc/nixos#pi"},
     ),
     Case(
+        "an Immich in a container, and nothing said of it",
+        "podman",
+        "Immich is not services.immich of this server's configuration",
+        says={"immich": None},
+    ),
+    Case(
         "module: managed where the system comes from a flake",
         "flake",
         "A flake.nix lies beside /etc/nixos/configuration.nix",
