@@ -440,6 +440,9 @@ roll_back() {
       say "The way back reported problems; see $REBUILD_LOG"
     disarm_rollback
     try_sync_home
+  elif [ -f "$ROLLBACK" ]; then
+    # Armed, and not yet activated.
+    disarm_rollback
   fi
   if [ "$CONFIG" != - ]; then
     cmp -s "$AT_START" "$CONFIG" || replace_configuration "$AT_START"
@@ -551,6 +554,8 @@ immich_is_home() {
 
 check_home() {
   if [ "$ANSWERED" = no ]; then
+    # It will want its own address all the same, once its drive is there.
+    stop_home
     say "Immich did not answer before, so nobody waits for it now"
     return 0
   fi
@@ -609,7 +614,7 @@ need_channel() {
 }
 
 # What stands behind a funnel that was opened by hand is about to change. It shuts as late as this, so that nobody waits
-# outside for a build, and ours opens when all has been proven.
+# outside for a build, nor for one whose checks then refuse it; and ours opens when all has been proven.
 shut_by_hand() {
   [ -f "$BY_HAND" ] || return 0
   while read -r by_hand_funnel by_hand_target; do
@@ -631,15 +636,16 @@ change() {
   change_check=$1
   shift
   "$@"
-  shut_by_hand
   if is_running "$RESULT"; then
     say "This configuration is active already"
+    shut_by_hand
     "$change_check"
   else
     check_before_switch
     arm_rollback
     # Immich is about to take back the addresses that our sockets hold for it.
     [ "$change_check" != check_home ] || stop_home
+    shut_by_hand
     activate_as_test
     "$change_check"
     make_default

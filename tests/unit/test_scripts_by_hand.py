@@ -1,11 +1,24 @@
 """A funnel that was opened by hand shuts between the build and the switch: module.sh with adopt.sh's note."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.unit.scripts.harness import Machine, assert_sentence, result
-from tests.unit.test_scripts_module import BUILD, MODULE, apply, break_build, machine, restore, running, yours
+from tests.unit.test_scripts_module import (
+    BUILD,
+    DISARM,
+    MODULE,
+    apply,
+    break_build,
+    break_check,
+    machine,
+    restore,
+    running,
+    steps,
+    yours,
+)
 
 __all__ = ["machine"]
 
@@ -35,8 +48,15 @@ def test_it_shuts_after_the_build_and_before_the_switch(opened: Machine) -> None
     assert not note(opened).exists()
 
 
-def test_a_build_that_fails_leaves_it_open(opened: Machine) -> None:
-    break_build(opened)
+def break_the_timer(machine: Machine) -> None:
+    machine.fake("systemd-run", "exit 1")
+
+
+@pytest.mark.parametrize("damage", [break_build, break_check, break_the_timer])
+def test_a_system_that_cannot_be_activated_leaves_it_open(
+    opened: Machine, damage: Callable[[Machine], None]
+) -> None:
+    damage(opened)
     assert apply(opened).status != 0
     assert SHUT not in opened.commands("tailscale")
     assert note(opened).exists()
@@ -46,12 +66,23 @@ def test_when_it_does_not_shut_nothing_is_switched(opened: Machine) -> None:
     opened.fake("tailscale", 'echo "{}"')
     assert_sentence(apply(opened), "port 443 is still configured")
     assert running(opened) == "old-system"
+    assert steps(opened)[-1] == DISARM, "nothing is left that would go back later"
     assert note(opened).exists()
 
 
 def test_where_nothing_is_built_it_shuts_as_well(opened: Machine) -> None:
     opened.remember(module=MODULE)
     result(yours(opened))
+    assert SHUT in opened.commands("tailscale")
+    assert not note(opened).exists()
+
+
+def test_where_the_same_runs_already_it_shuts_as_well(opened: Machine) -> None:
+    note(opened).unlink()
+    result(apply(opened))
+    note(opened).write_text("443 8443\n")
+    opened.remember(**{"funnel-words": "open no"})
+    result(apply(opened))
     assert SHUT in opened.commands("tailscale")
     assert not note(opened).exists()
 

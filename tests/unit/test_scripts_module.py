@@ -493,9 +493,13 @@ def test_an_immich_that_does_not_run_needs_not_answer(machine: Machine) -> None:
     outcome = apply(machine)
     assert result(outcome) == {"generation": 42}
     assert "does not answer, as before" in outcome.stderr
+    machine.forget_commands()
     outcome = restore(machine)
     assert result(outcome) == {"generation": 42}
     assert "nobody waits for it" in outcome.stderr
+    done = steps(machine)
+    tested = done.index("switch-to-configuration old-system test")
+    assert done[tested + 1] == STOP_HOME, "a timer may have opened sockets where Immich will listen"
     assert configuration(machine) == f"0640 {HOME}"
 
 
