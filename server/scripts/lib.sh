@@ -25,10 +25,10 @@ ROOT=${IMMICH_EXPOSURE_ROOT:-}
 STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
 LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
-# What the owner or the funnel says of Immich at home; without the file it is open.
 # Stands while the owner has shut the funnel by hand: nothing opens it then but the owner's word.
 # shellcheck disable=SC2034
 SHUT_BY_HAND=$STATE/shut-by-hand
+# What the owner or the funnel says of Immich at home; without the file it is open.
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
 # Funnels that were opened by hand before us and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh shuts them.
