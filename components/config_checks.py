@@ -104,7 +104,29 @@ def private_key_problem(text: str, project_dir: Path, *, preview: bool) -> str |
             else "is not a private key"
         )
         return f"{half}; leave the key out to use the SSH agent"
+    if _is_encrypted(content):
+        return (
+            "has a passphrase, which nobody can type during a run; give it to the SSH agent by "
+            f"`ssh-add {text}` and leave sshPrivateKeyFile out, or name a key without a passphrase"
+        )
     return None
+
+
+_OPENSSH_KEY = b"openssh-key-v1\0"
+"""How a private key in OpenSSH's own form begins; the name of its cipher follows (PROTOCOL.key)."""
+
+
+def _is_encrypted(content: bytes) -> bool:
+    """Tell whether a private key wants a passphrase: in OpenSSH's form, in PKCS#8 or in the older PEM."""
+    if b"ENCRYPTED" in content:
+        return True
+    _, _, body = content.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")
+    try:
+        blob = base64.b64decode(body.partition(b"-----END")[0])
+    except (binascii.Error, ValueError):
+        return False
+    rest = blob.removeprefix(_OPENSSH_KEY)
+    return rest != blob and rest[4 : 4 + int.from_bytes(rest[:4], "big")] != b"none"
 
 
 def config_dir_problem(text: str) -> str | None:

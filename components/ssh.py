@@ -46,6 +46,7 @@ def send_file(server: Server, content: bytes, path: str, sha256: str) -> None:
 
 def _run(server: Server, command: str, content: bytes, timeout_seconds: int) -> str:
     _refuse_dead_agent()
+    _refuse_no_key(server)
     if isinstance(server.sudo_password, str) and server.user != "root":
         content = with_password(server.sudo_password, "").encode() + content
     with tempfile.TemporaryDirectory(prefix="immich-exposure-") as folder:
@@ -135,6 +136,12 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
             f"The server {server.host} shows another host key than the configured hostKey; compare it on "
             "the server itself (cat /etc/ssh/ssh_host_ed25519_key.pub) and only then change hostKey."
         )
+    if "Permission denied" in stderr and server.private_key_file is None:
+        return (
+            f"The server {server.host} refuses the keys of the SSH agent for the user {server.user}; give "
+            "the agent the right key by ssh-add (ssh-add -l lists those that it has), add its public half to "
+            "users.users.<name>.openssh.authorizedKeys.keys, or name a key file in sshPrivateKeyFile."
+        )
     if "Permission denied" in stderr:
         return (
             f"The server {server.host} refuses the SSH key for the user {server.user}; add the public key "
@@ -144,6 +151,16 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
         f"The server {server.host} cannot be reached by SSH on port {server.port} ({last}); "
         "check host, sshPort, and that the machine is on."
     )
+
+
+def _refuse_no_key(server: Server) -> None:
+    """Refuse a run without key file and agent: ssh finds keys of its own, the command provider does not."""
+    if server.private_key_file is None and not os.environ.get("SSH_AUTH_SOCK"):
+        raise SshError(
+            "There is no SSH key to go to the server with: sshPrivateKeyFile is not set, and no SSH agent "
+            "runs (SSH_AUTH_SOCK is not set). Name the key file in sshPrivateKeyFile, or start an agent and "
+            "give it the key by ssh-add."
+        )
 
 
 def _refuse_dead_agent() -> None:

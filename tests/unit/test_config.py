@@ -15,6 +15,8 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pulumi.runtime import config as engine_config
 
 from components.config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
@@ -221,6 +223,20 @@ def test_a_preview_needs_no_private_key_but_a_right_path(tmp_path: Path) -> None
     for text, words in (("notes", "is not a private key"), (PRIVATE_KEY, "not the key itself")):
         with pytest.raises(ConfigError, match=words):
             previewed(text)
+
+
+def test_a_private_key_with_a_passphrase_is_told_in_every_form(tmp_path: Path) -> None:
+    key, secret = ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"geheim")
+    forms = serialization.PrivateFormat
+    for form in (forms.OpenSSH, forms.PKCS8, forms.TraditionalOpenSSL):
+        for encryption in (serialization.NoEncryption(), secret):
+            file = tmp_path / "key"
+            file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption))
+            if encryption is not secret:
+                assert load_with(tmp_path, sshPrivateKeyFile="key").ssh_private_key_file == "key"
+                continue
+            with pytest.raises(ConfigError, match="has a passphrase, which nobody can type .*`ssh-add key`"):
+                load_with(tmp_path, sshPrivateKeyFile="key")
 
 
 @pytest.mark.parametrize("address", ["192.168.1.20", "100.101.102.103", "2003:ec::7", "::1"])

@@ -111,6 +111,22 @@ def test_a_dead_agent_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         run_script(SERVER, "true", "")
 
 
+def test_no_key_file_and_no_agent_is_told_before_ssh_runs(
+    mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    run = mocker.patch("subprocess.run")
+    with pytest.raises(SshError, match="sshPrivateKeyFile is not set, and no SSH agent runs"):
+        run_script(replace(SERVER, private_key_file=None), "true", "")
+    run.assert_not_called()
+
+
+def test_a_refused_agent_is_not_told_as_a_refused_file() -> None:
+    denied = "admin@pi.lan: Permission denied (publickey).\n"
+    assert "keys of the SSH agent" in explain(replace(SERVER, private_key_file=None), 255, denied)
+    assert "keys of the SSH agent" not in explain(SERVER, 255, denied)
+
+
 def test_a_hanging_server_is_named(mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     mocker.patch("subprocess.run", side_effect=subprocess.TimeoutExpired(["ssh"], 300))
