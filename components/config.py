@@ -72,7 +72,8 @@ GRACE_DAYS = 14
 SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase")
 """Keys that must be stored encrypted, and whose values no message shows."""
 
-HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."
+HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
+"""Not to be taken for a key, and not the placeholder of the example's file, of which messages complain."""
 DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
 
 
@@ -215,7 +216,7 @@ def load(
         stack: name of the stack, for messages and the keystore's default place.
         project_dir: where relative paths begin.
         secret_keys: keys that are stored encrypted; no message shows their values.
-        strays: keys that stand where they count for nothing, each with a hint.
+        strays: keys that stand where they count for nothing, each with what is to be said of it.
         now: the present moment, unless it is another one.
         preview: nothing is going to be changed, so that the private SSH key need not be at hand.
 
@@ -233,8 +234,8 @@ def load(
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()
-    for key, hint in strays:
-        problems.add_unknown(key, hint)
+    for key, said in strays:
+        problems.add_stray(key, said)
     if problems.lines:
         raise ConfigError(stack, problems.lines)
     return config

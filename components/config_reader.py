@@ -31,6 +31,10 @@ class Problems:
         """Note a key that means nothing. Its value stays unsaid, because it may be a mistyped secret."""
         self._lines.append(f"{key} is not a known key: {hint}")
 
+    def add_stray(self, key: str, said: str) -> None:
+        """Note a key that stands where it counts for nothing. Its value stays unsaid, too."""
+        self._lines.append(f"{key} {said}")
+
     def concern(self, *keys: str) -> bool:
         """Tell whether any of these keys already has a problem, so that comparing them would mislead."""
         return not self._keys.isdisjoint(keys)

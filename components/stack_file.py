@@ -17,7 +17,7 @@ ENGINE_KEYS = frozenset({"config", "encryptedkey", "encryptionsalt", "environmen
 """What a stack file may hold at its top level (pulumi: sdk/go/common/workspace, ProjectStack)."""
 
 Stray = tuple[str, str]
-"""A key that counts for nothing, and a hint where it belongs."""
+"""A key that counts for nothing, and what is to be said of it."""
 
 
 def stack_file(project_dir: Path, stack: str) -> Path:
@@ -34,8 +34,8 @@ def outside_config(file: Path, namespace: str) -> Iterator[Stray]:
     for key in document if isinstance(document, dict) else ():
         if key not in ENGINE_KEYS:
             name = str(key).rpartition(":")[2]
-            hint = f"beside `config:` in {file.name} it counts for nothing; move it below `config:`"
-            yield str(key), f"{hint} as `  {namespace}:{name}: ...`"
+            said = f"stands beside `config:` in {file.name}, where it counts for nothing"
+            yield str(key), f"{said}; move it below `config:` as `  {namespace}:{name}: ...`"
 
 
 def in_other_namespaces(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
@@ -43,7 +43,8 @@ def in_other_namespaces(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
     for key in keys:
         space, colon, name = key.partition(":")
         if colon and space != namespace and _is_nearly(space, namespace):
-            yield key, f"the namespace is {namespace}, not {space}; write `{namespace}:{name}: ...`"
+            said = f"is not a known key: the namespace is {namespace}, not {space}"
+            yield key, f"{said}; write `{namespace}:{name}: ...`"
 
 
 def _is_nearly(space: str, namespace: str) -> bool:

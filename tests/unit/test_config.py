@@ -321,7 +321,7 @@ BAD = [
     (
         {"hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."},
         "is the placeholder of the example",
-        "hostKey: ",
+        "hostKey: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters",
     ),
     ({"hostKey": "ssh-ed25519"}, "must be a kind of key (ssh-ed25519, ", "hostKey: "),
     ({"hostKey": "ssh-ed25519 AA$A"}, "the part after the kind of key is not base64", "hostKey: "),
@@ -764,7 +764,7 @@ def test_a_setting_beside_config_is_named(engine: pytest.MonkeyPatch, tmp_path: 
     engine_config.set_all_config(encoded(**MINIMAL), [f"{NAMESPACE}:keystorePassphrase"])
     with pytest.raises(ConfigError) as refusal:
         from_pulumi()
-    assert [problem.split(" is not a known key: ")[0] for problem in refusal.value.problems] == [
+    assert [problem.split(" stands beside `config:`")[0] for problem in refusal.value.problems] == [
         "immich-exposure:leaseHours",
         "lan",
     ]
