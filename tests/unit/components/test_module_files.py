@@ -126,6 +126,16 @@ def test_an_export_never_touches_somebody_elses_files(tmp_path: Path) -> None:
         export(tmp_path / "flake.nix")
 
 
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main([str(tmp_path / "file" / "module")]) == 1
+    told = capsys.readouterr().err
+    assert "cannot be written (Not a directory); name another folder for the module." in told
+    assert "Errno" not in told
+
+
 def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "module")]) == 0
     assert "services.immich-exposure.enable = true" in capsys.readouterr().out
