@@ -108,7 +108,7 @@ destroy: a-stack $(READY) ## close the funnel and take everything of ours off th
 
 handover: a-device a-stack .venv/ready ## give a device its bundle, once, over the local network: DEVICE=phone PORT=8765 ADDRESS=192.168.1.5
 	@$(pulumi-on-path) && \
-	keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
+	keystore=$$($(VENV)/python -m toolchain keystore $(STACK) --device "$(DEVICE)") || exit 1; \
 	passphrase=$$(pulumi config get keystorePassphrase --stack $(STACK)) || { \
 	  echo "The keystore's passphrase could not be read from the stack (see above). If Pulumi wants a passphrase of its" \
 	    "own, export PULUMI_CONFIG_PASSPHRASE: what you gave pulumi stack init, not the keystore's." >&2; exit 1; }; \

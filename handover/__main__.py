@@ -137,11 +137,12 @@ def _open(desk: Desk, identity: Identity, address: Address, port: int) -> Handov
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CannotBeginError(
-                f"Another program listens on port {port} of {address}. Give --port another one."
+                f"Another program listens on port {port} of {address}. Give --port (make handover PORT=...) "
+                "another one."
             ) from error
         raise CannotBeginError(
-            f"Nothing can listen at {address} ({error.strerror}). Give --address one of this machine's own "
-            "addresses in the device's network."
+            f"Nothing can listen at {address} ({error.strerror}). Give --address (make handover "
+            "ADDRESS=...) one of this machine's own addresses in the device's network."
         ) from error
 
 

@@ -26,13 +26,13 @@ def lan_address() -> Address:
         except OSError as error:
             raise AddressError(
                 "This machine has no way to a local network. Connect it to the network that the device is "
-                "in, or name its address with --address."
+                "in, or name its address with --address (make handover ADDRESS=192.168.1.20)."
             ) from error
         found = ipaddress.ip_address(probe.getsockname()[0])
     if not found.is_private or found.is_loopback or found.is_unspecified:
         raise AddressError(
             f"The address {found} is not one of a local network. Name the one that the device can reach with "
-            "--address, for example --address 192.168.1.20."
+            "--address, for example --address 192.168.1.20 (make handover ADDRESS=192.168.1.20)."
         )
     return found
 

@@ -98,7 +98,8 @@ def _read(path: Path, keystore: Path, device: str) -> bytes:
     except FileNotFoundError as error:
         raise KeystoreError(
             f"{path} is missing. Is {device!r} in `devices` of the stack's config, and is {keystore} its "
-            f"keystore? Then run `pulumi up` first, which makes what is missing."
+            "keystore? Then run `pulumi up` first, which makes what is missing. A device that was taken over "
+            "(`adopt.devices`) has its certificate already, and no bundle."
         ) from error
     except OSError as error:
         raise explain(error, keystore) from error

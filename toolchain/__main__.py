@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("env", help="export lines for a shell")
     keystore = verbs.add_parser("keystore", help="where a stack's keystore lies")
     keystore.add_argument("stack", metavar="STACK")
+    keystore.add_argument("--device", help="refuse a device that has no bundle there, having been taken over")
     build = verbs.add_parser("edge", help="build the edge for a server that is too small to do it")
     build.add_argument("architecture", metavar="amd64|arm64")
     build.add_argument("file", metavar="FILE", type=Path)
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.verb == "status":
             return status()
         elif options.verb == "keystore":
+            if options.device is not None:
+                stacks.refuse_without_bundle(options.stack, options.device)
             print(stacks.keystore(options.stack))
         elif options.verb == "edge":
             build_edge(options.architecture, options.file)

@@ -147,6 +147,15 @@ def test_keystore_reads_where_the_config_says(machine: BareMachine) -> None:
     assert calls(machine) == []
 
 
+def test_handover_of_an_adopted_device_ends_before_anything_is_asked(machine: BareMachine) -> None:
+    machine.stack("home", "  immich-exposure:adopt: {devices: [{name: anna, certificate: anna.crt}]}\n")
+    shown = machine.make("handover", DEVICE="anna")
+    assert shown.returncode != 0
+    assert "There is no bundle for anna, which was taken over" in shown.stderr
+    assert "passphrase" not in shown.stderr
+    assert calls(machine) == []
+
+
 def test_handover_without_a_readable_passphrase_says_which_is_wanted(machine: BareMachine) -> None:
     machine.program(
         "pulumi", FAKE_PULUMI.replace('[ "$1 $2" !=', 'echo "passphrase must be set" >&2; exit 1; [')

@@ -55,6 +55,24 @@ def test_a_file_that_does_not_say_it(project: Path, text: str, sentence: str) ->
         stacks.keystore("home", project)
 
 
+def test_a_device_that_was_taken_over_has_no_bundle_but_one_of_the_stacks_own(project: Path) -> None:
+    write(
+        project,
+        "config:\n  immich-exposure:devices: [{name: ben, platform: ios}, {name: eve, platform: ios}]\n"
+        "  immich-exposure:adopt: {devices: [{name: anna}, {name: eve}, {certificate: x}]}\n",
+    )
+    with pytest.raises(ToolchainError, match="no bundle for anna, .*add anna to devices"):
+        stacks.refuse_without_bundle("somebody/home", "anna", project)
+    for device in ("ben", "eve", "nobody"):
+        stacks.refuse_without_bundle("home", device, project)
+
+
+@pytest.mark.parametrize("text", ["", "config:\n  immich-exposure:adopt: x\n  immich-exposure:devices: {}\n"])
+def test_a_config_that_lists_no_devices_refuses_none(project: Path, text: str) -> None:
+    write(project, text)
+    stacks.refuse_without_bundle("home", "anna", project)
+
+
 def test_a_stack_without_a_file(project: Path) -> None:
     with pytest.raises(ToolchainError, match=r"Pulumi.other.yaml cannot be read"):
         stacks.keystore("other", project)
