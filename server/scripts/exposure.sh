@@ -4,7 +4,8 @@
 #   status   the address, the funnel and its lease, Immich at home, devices, bans, services
 #   close    shut the funnel now; it stays shut, whatever `pulumi up` changes, until `open`
 #   open     allow the funnel again, which the next `pulumi up` that changes something opens
-#   lan open|close      Immich at home: open it, also while the funnel is open, or close it until it is opened again
+#   lan open|close|auto Immich at home: open, also while the funnel is open; closed, also while it is shut; or again as the
+#                       funnel has it
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
@@ -25,8 +26,9 @@ explain() {
         "change opens and proves it; \"pulumi destroy\" and \"pulumi up\" do so in any case."
       ;;
     lan)
-      echo "immich-exposure lan open: Immich can be reached at home now, also while the funnel is open."
-      echo "immich-exposure lan close: Immich cannot be reached at home, until you open it again."
+      echo "immich-exposure lan open: Immich can be reached at home from now on, also while the funnel is open."
+      echo "immich-exposure lan close: Immich cannot be reached at home from now on, also while the funnel is shut."
+      echo "immich-exposure lan auto: neither any more; Immich is closed at home while the funnel is open, and only then."
       ;;
     bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
@@ -178,26 +180,32 @@ home_in_words() {
   if ! has_lan_unit; then
     echo "as the configuration has it"
   elif home_is_closed; then
-    case $(lan_line) in *hand) echo "closed by hand: immich-exposure lan open" ;; *) echo "closed while the funnel is open" ;; esac
+    if home_is_by_hand; then echo "closed by hand: immich-exposure lan open"; else echo "closed while the funnel is open"; fi
   else
     home_sockets=$(systemctl list-units --plain --no-legend --full 'immich-exposure-lan@*.socket' </dev/null |
       awk '{ sub(/^immich-exposure-lan@/, "", $1); sub(/\.socket$/, "", $1); print $1 }' |
       plain_instances | sort | tr '\n' ' ')
-    echo "open${home_sockets:+ on ${home_sockets% }}"
+    home_word=open
+    ! home_is_by_hand || home_word="open by hand"
+    echo "$home_word${home_sockets:+ on ${home_sockets% }}"
   fi
 }
 
-# `set_home open|close`
+recorded_funnel() { if [ -e "$FUNNEL_RECORD" ]; then echo open; else echo shut; fi; }
+
+# `set_home open|close|auto`. Where the funnel was shut by other means, the minute's timer mends what the record says.
 set_home() {
   has_lan_unit || die "This server's configuration leaves Immich at home as it is, so there is nothing to $1; set lan: close to change that."
   is_ours "$STATE" || die "Nothing is exposed from this server, and Immich is open at home; run \"pulumi up\" first."
-  case $1 in
-    open) home_word=open ;;
-    *) home_word="closed by hand" ;;
+  case $1:$(recorded_funnel) in
+    open:*) home_word="open by hand" home_said="open at home until you say otherwise" ;;
+    close:*) home_word="closed by hand" home_said="closed at home until you say otherwise" ;;
+    auto:open) home_word=closed home_said="closed at home while the funnel is open" ;;
+    *) home_word=open home_said="open at home while the funnel is shut" ;;
   esac
   printf '%s\n' "$home_word" | write_file 0644 "$LAN"
   sync_home
-  say "Immich is $home_word at home"
+  say "Immich is $home_said"
 }
 
 row() { printf '%-10s %s\n' "$1" "$2"; }
@@ -247,7 +255,7 @@ case $verb in
     exit 0
     ;;
   lan)
-    case $2 in open | close) ;; *) die "Say immich-exposure lan open, or immich-exposure lan close; see --help." ;; esac
+    case $2 in open | close | auto) ;; *) die "Say immich-exposure lan open, close or auto; see --help." ;; esac
     lock
     set_home "$2"
     exit 0

@@ -410,7 +410,8 @@ stop_lease_timer() {
 # ---- Immich at home
 #
 # Behind the edge Immich listens on loopback alone. A unit of the module opens sockets for the home network as $LAN says:
-# no file, or any other word, is open; "closed" is closed until the funnel is shut; "closed by hand" is the owner's word.
+# no file, or any other word, is open; "closed" is closed until the funnel is shut. "open by hand" and "closed by hand" are
+# the owner's words, which no funnel changes.
 
 LAN_UNIT=immich-exposure-lan.service
 
@@ -419,6 +420,8 @@ lan_line() {
   [ ! -r "$LAN" ] || read -r lan_said <"$LAN" || :
   printf '%s' "$lan_said"
 }
+
+home_is_by_hand() { case $(lan_line) in *" by hand") ;; *) return 1 ;; esac }
 
 home_is_closed() { case $(lan_line) in closed*) ;; *) return 1 ;; esac }
 
@@ -437,7 +440,7 @@ try_sync_home() { restart_lan_unit || say "Home access is not yet what $LAN says
 
 close_home() {
   has_lan_unit || return 0
-  [ "$(lan_line)" = "closed by hand" ] || echo closed | write_file 0644 "$LAN"
+  home_is_by_hand || echo closed | write_file 0644 "$LAN"
   sync_home
 }
 

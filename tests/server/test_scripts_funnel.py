@@ -567,7 +567,11 @@ def test_the_end_of_a_lease_gives_immich_back_to_the_home(machine: Machine) -> N
 
 @pytest.mark.parametrize(
     ("word", "while_open", "after"),
-    [("closed by hand", "closed by hand", "closed by hand"), ("open", "closed", None)],
+    [
+        ("closed by hand", "closed by hand", "closed by hand"),
+        ("open by hand", "open by hand", "open by hand"),
+        ("open", "closed", None),
+    ],
 )
 def test_what_the_owner_said_of_the_home(
     machine: Machine, word: str, while_open: str, after: str | None
@@ -708,7 +712,8 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
     assert_sentence(
-        machine.run("exposure", "opn"), "status, close, open, lan, bans, ban, unban, forget-chapter and module"
+        machine.run("exposure", "opn"),
+        "status, close, open, lan, bans, ban, unban, forget-chapter and module",
     )
 
 
@@ -716,6 +721,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     ("word", "said"),
     [
         (None, "open on 192.168.1.5:2283 [::1]:2283"),
+        ("open by hand", "open by hand on 192.168.1.5:2283 [::1]:2283"),
         ("closed", "closed while the funnel is open"),
         ("closed by hand", "closed by hand: immich-exposure lan open"),
     ],

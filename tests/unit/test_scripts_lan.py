@@ -65,7 +65,7 @@ def test_a_closed_home_has_no_socket(machine: Machine, word: str) -> None:
     assert stopped in machine.commands("systemctl"), "what is connected must end as well"
 
 
-@pytest.mark.parametrize("word", ["open", "", "nonsense"])
+@pytest.mark.parametrize("word", ["open", "open by hand", "", "nonsense"])
 def test_any_other_word_is_open(machine: Machine, word: str) -> None:
     machine.write(machine.state / "lan", f"{word}\n")
     sync(machine, "192.168.1.5")
@@ -135,11 +135,22 @@ RESTART = "systemctl restart immich-exposure-lan.service"
 
 
 def test_the_owner_opens_and_closes(machine: Machine) -> None:
-    for verb, word in (("close", "closed by hand"), ("open", "open")):
+    for verb, word in (("close", "closed"), ("open", "open"), ("close", "closed")):
         machine.forget_commands()
-        assert machine.run("exposure", "lan", verb) == Outcome(0, "", f"Immich is {word} at home\n")
-        assert lan_word(machine) == f"{word}\n"
+        said = f"Immich is {word} at home until you say otherwise\n"
+        assert machine.run("exposure", "lan", verb) == Outcome(0, "", said)
+        assert lan_word(machine) == f"{word} by hand\n"
         assert RESTART in machine.commands("systemctl")
+
+
+@pytest.mark.parametrize(("funnel", "word"), [("open", "closed"), ("shut", "open")])
+def test_the_owner_gives_it_back_to_the_funnel(machine: Machine, funnel: str, word: str) -> None:
+    if funnel == "open":
+        machine.write(machine.state / "funnel", "443 8443\n")
+    machine.write(machine.state / "lan", "open by hand\n")
+    said = f"Immich is {word} at home while the funnel is {funnel}\n"
+    assert machine.run("exposure", "lan", "auto") == Outcome(0, "", said)
+    assert lan_word(machine) == f"{word}\n"
 
 
 def test_there_must_be_something_to_open(machine: Machine) -> None:
