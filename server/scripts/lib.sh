@@ -34,6 +34,8 @@ DOMAIN_FILE=$STATE/domain.env
 # Funnels that were opened by hand before us and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh shuts them.
 # shellcheck disable=SC2034
 BY_HAND=$STATE/by-hand
+# shellcheck disable=SC2034
+LOGS=$ROOT/var/log/immich-edge
 LOCK=$ROOT/run/lock/immich-exposure.lock
 # The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual".
 JAILS="auth keys scan"

@@ -139,6 +139,12 @@ flake_facts() {
   fi
 }
 
+# `theirs FOLDER`: the folder of logs has no mark; it is ours with our state, or with the module in the running system, where a
+# state does not outlive a boot.
+theirs() {
+  if is_ours "$STATE" || [ -n "$(module_word digest)" ]; then not_ours "$1" "$STATE"; else not_ours "$1" "$STATE" "$LOGS"; fi
+}
+
 # `not_ours FOLDER...`: those that stand there without our mark, as a list.
 not_ours() {
   found=
@@ -193,7 +199,7 @@ print_facts() {
   printf '"module":%s,' "$(object_of immich-exposure module)"
   printf '"configuration":%s,' "$(configuration_facts "$1")"
   printf '"flake":%s,' "$(flake_facts "$2")"
-  printf '"theirs":%s,' "$(not_ours "$(configuration_folder "$1")/immich-exposure" "$STATE")"
+  printf '"theirs":%s,' "$(theirs "$(configuration_folder "$1")/immich-exposure")"
   printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
   printf '"commands":%s}\n' "$(missing_commands)"

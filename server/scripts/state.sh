@@ -11,8 +11,6 @@
 #
 # Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
 
-LOGS=$ROOT/var/log/immich-edge
-
 refuse_while_open() {
   command -v tailscale >/dev/null || return 0
   # An open funnel is still the one of before us.
@@ -52,9 +50,10 @@ remove_everything() {
   ! active immich-edge ||
     die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
-  remove_state
+  # Before the state: without that, these would be somebody else's.
   rm -f "$LOGS"/access.log "$LOGS"/access-*.log "$LOGS"/access-*.log.gz
   remove_empty "$LOGS"
+  remove_state
   # What systemd notes down of a persistent timer outlives the timer, but not one that is still there.
   for stamp in "$ROOT"/var/lib/systemd/timers/stamp-immich-exposure-*.timer; do
     stamped=${stamp##*/stamp-}

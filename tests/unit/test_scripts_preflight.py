@@ -284,6 +284,19 @@ def test_what_stands_there_of_somebody_elses(machine: Machine) -> None:
     assert (seen["owner"], seen["authorities"]) == (None, [])
 
 
+def test_a_folder_of_logs_is_somebody_elses_where_nothing_is_ours(machine: Machine) -> None:
+    logs = machine.root / "var/log/immich-edge"
+    logs.mkdir(parents=True)
+    assert facts(machine)["theirs"] == []
+    machine.write(logs / "access.log", "")
+    assert facts(machine)["theirs"] == [str(logs)]
+    machine.remember(module='{"digest":"abc"}')
+    assert facts(machine)["theirs"] == [], "a state that a boot has wiped"
+    machine.remember(module="")
+    machine.prepare()
+    assert facts(machine)["theirs"] == []
+
+
 def test_who_exposed_this_server_and_whom_it_trusts(machine: Machine) -> None:
     machine.run("state", "begin", "organization/immich/home")
     ders = [b"first", b"second certificate"]
