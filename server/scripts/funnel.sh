@@ -78,13 +78,18 @@ close_former() {
 
 shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT"; }
 
-# What nobody answers behind shall not be opened; what is open already stays, and the edge goes on refusing strangers.
+# What nobody answers behind shall not be opened; what is open already stays, and the edge goes on refusing strangers. An Immich
+# that slept through the preflight was not asked for its administrator there.
 need_immich() {
   if [ "$FUNNEL" = open ]; then return 0; fi
   upstream=$(module_word immich)
-  [ -z "$upstream" ] || wait_for 20 immich_answers "$upstream" ||
+  [ -n "$upstream" ] || return 0
+  wait_for 20 immich_answers "$upstream" ||
     die "Immich does not answer at $upstream, so the funnel stays shut; everything is prepared, and the next \"pulumi up\" opens" \
       "it once Immich answers."
+  [ "$(immich_initialized "$upstream")" = true ] ||
+    die "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on the LAN and create the" \
+      "administrator account first."
 }
 
 # The owner's emergency stop is nobody else's to overrule.

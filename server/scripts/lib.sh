@@ -212,6 +212,16 @@ immich_says() {
 
 immich_answers() { immich_says "$1" /api/server/ping | grep -q pong; }
 
+# `immich_initialized HOST:PORT` prints whether it has an administrator: true, false, or null when it does not say. Blanks do
+# not count in JSON.
+immich_initialized() {
+  case $(immich_says "$1" /api/server/config | head -c 65536 | tr -d ' \t\r\n') in
+    *'"isInitialized":true'*) echo true ;;
+    *'"isInitialized":false'*) echo false ;;
+    *) echo null ;;
+  esac
+}
+
 # `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine, which NixOS calls "localhost", that is [::1].
 immich_places() {
   case $1 in

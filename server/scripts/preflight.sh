@@ -70,18 +70,13 @@ ask_immich() { immich_says "$1" "$2" | head -c 65536 | tr -d ' \t\r\n'; }
 # `immich_facts ADDRESS|- PORT`
 immich_facts() {
   immich_at=$(immich_place "$1" "$2") || immich_at=
-  immich_address=null immich_ping=false immich_config='' immich_version=''
+  immich_address=null immich_ping=false immich_initialized=null immich_version=''
   if [ -n "$immich_at" ]; then
     immich_ping=true
     immich_address=$(json_string "$(printf '%s' "${immich_at%:*}" | tr -d '[]')")
-    immich_config=$(ask_immich "$immich_at" /api/server/config) || immich_config=
+    immich_initialized=$(immich_initialized "$immich_at") || immich_initialized=null
     immich_version=$(ask_immich "$immich_at" /api/server/version) || immich_version=
   fi
-  case $immich_config in
-    *'"isInitialized":true'*) immich_initialized=true ;;
-    *'"isInitialized":false'*) immich_initialized=false ;;
-    *) immich_initialized=null ;;
-  esac
   immich_version=$(printf '%s\n' "$immich_version" |
     sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p')
   printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s,' "$2" "$immich_address" \

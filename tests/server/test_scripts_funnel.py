@@ -45,7 +45,9 @@ ARM = (
     "systemctl start immich-exposure-lease.service"
 )
 NOW = 1000000
-ANSWERS = 'no /api/server/ping 200 {"res":"pong"}'
+ANSWERS = """\
+no /api/server/ping 200 {"res":"pong"}
+no /api/server/config 200 {"loginPageMessage":"", "isInitialized": true}"""
 MODULE = '{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283","home":"0.0.0.0"}'
 
 
@@ -685,6 +687,16 @@ def test_the_door_stays_shut_until_immich_answers(machine: Machine) -> None:
     result(funnel(machine, "open", 300))
     machine.remember(answers="no /api/server/ping 000")
     assert result(funnel(machine, "open", 300))["url"], "a door that is open already gets its lease anew"
+
+
+@pytest.mark.parametrize("said", ["false", "null"])
+def test_the_door_stays_shut_before_an_immich_without_an_administrator(machine: Machine, said: str) -> None:
+    """It did not answer when the preflight asked."""
+    machine.remember(answers=ANSWERS.replace("true", said), units="immich-exposure-lan.service")
+    assert_sentence(
+        funnel(machine, "open", 300), "Immich has no administrator yet", "create the administrator account"
+    )
+    assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
 
 
 def test_the_command_on_the_server(machine: Machine) -> None:
