@@ -174,11 +174,12 @@ refuse_upgrade() {
   fi
 }
 
-# `compare_with_running WHAT WORDS [REMARK]`: the remark is for a difference that has no name.
+# `compare_with_running WHAT WORDS [REMARK [ALWAYS]]`: the remark is for a difference that has no name, ALWAYS for any.
 compare_with_running() {
   if runs "$(word_of toplevel "$2")"; then return 0; fi
   name_difference "$2"
   : "${DIFFERENCE:=another configuration than the running one${3:-}}"
+  DIFFERENCE=$DIFFERENCE${4:-}
   refuse_upgrade "$1"
 }
 
@@ -613,6 +614,18 @@ need_channel() {
   fi
 }
 
+# Further up in the same git checkout it is only a guess, and only where something else runs than configuration.nix makes.
+doubt_channel() {
+  doubted_folder=${FOLDER%/*}
+  in_git "$doubted_folder" || return 0
+  while [ ! -e "$doubted_folder/flake.nix" ]; do
+    [ "$doubted_folder" != "$git_folder" ] || return 0
+    doubted_folder=${doubted_folder%/*}
+  done
+  printf ' (the system may come from the flake in %s: then import the module there and set flake: "%s#%s")' \
+    "$doubted_folder" "$doubted_folder" "$(uname -n)"
+}
+
 # What stands behind a funnel that was opened by hand is about to change. It shuts as late as this, so that nobody waits
 # outside for a build, nor for one whose checks then refuse it; and ours opens when all has been proven.
 shut_by_hand() {
@@ -715,7 +728,7 @@ managed() {
   note_whether_it_answers immich_is_there
   say "Evaluating the configuration as it is, and as it would be"
   describe_unchanged || refuse_unchanged
-  compare_with_running "The rebuild" "$WORK/unchanged"
+  compare_with_running "The rebuild" "$WORK/unchanged" "" "$(doubt_channel)"
   bring_in
   change check_edge use_or_build build_as_evaluated
   rm -rf "$MODULE_BEFORE"

@@ -348,6 +348,27 @@ def test_a_flake_beside_the_configuration_is_what_would_be_built(machine: Machin
     assert_as_before(machine)
 
 
+@pytest.mark.parametrize("nixos", ["26.05.1", "26.11.2"])
+def test_a_flake_further_up_in_the_checkout_may_be_what_runs(machine: Machine, nixos: str) -> None:
+    real = machine.root / "home/admin/infra/hosts/pi/configuration.nix"
+    machine.write(real, HOME)
+    link(machine.config / "configuration.nix", real)
+    machine.write(real.parent / "immich-exposure/.immich-exposure", "ours\n")
+    machine.write(machine.root / "home/admin/flake.nix", "{ }\n")
+    infra = machine.root / "home/admin/infra"
+    (infra / ".git").mkdir()
+    machine.remember(unchanged=words(machine, "/nix/store/other", nixos=nixos))
+    assert "flake" not in apply(machine).error, "it lies outside of the checkout"
+    machine.write(infra / "flake.nix", "{ }\n")
+    assert_sentence(
+        apply(machine),
+        "(the system may come from the flake in /home/admin/infra: then import the module there and set",
+        'flake: "/home/admin/infra#',
+    )
+    machine.remember(unchanged=words(machine, OLD))
+    assert result(apply(machine)) == {"generation": 42}, "the running system is that of configuration.nix"
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_a_system_nix_is_what_would_be_built(machine: Machine, named: bool) -> None:
     """Since NixOS 26.05; beside it configuration.nix is read by nobody."""
