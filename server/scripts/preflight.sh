@@ -3,7 +3,7 @@
 # cannot be found out is null, false or empty, and the operator's program judges.
 #
 #   facts CONFIG_DIR FLAKE_DIR|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT   prints one JSON object:
-#     nixos, root, systemdRunning   true or false
+#     nixos                         true or false
 #     nixosVersion                  text, may be empty
 #     tailscaleVersion              text or null
 #     tailscale                     `tailscale status --json --peers=false`, or null
@@ -16,9 +16,8 @@
 #     module                        what `immich-exposure module` prints of the running system, or null
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
 #                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
-#                                   would build a flake instead; otherSystem: the file it would build instead, or null;
-#                                   gitTracked: it lies in a git checkout
-#     flake                         null without FLAKE_DIR; exists; git: it is a git checkout
+#                                   would build a flake instead; otherSystem: the file it would build instead, or null
+#     flake                         null without FLAKE_DIR; exists
 #     theirs                        paths that have a name of ours and are not ours
 #     owner                         the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
@@ -45,13 +44,6 @@ object_of() {
 
 text_or_null() {
   if [ -n "$1" ]; then json_string "$1"; else printf null; fi
-}
-
-is_root() { [ "$(id -u)" = 0 ]; }
-
-# running, or degraded by a unit that has failed before we came
-systemd_runs() {
-  case $(systemctl is-system-running 2>/dev/null </dev/null) in running | degraded | starting) ;; *) return 1 ;; esac
 }
 
 nixos_version() {
@@ -116,7 +108,7 @@ configuration_facts() {
     "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
   printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
     "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")"
-  printf '"otherSystem":%s,"gitTracked":%s}' "$(text_or_null "$(other_system)")" "$(yes_no in_git "$configuration_place")"
+  printf '"otherSystem":%s}' "$(text_or_null "$(other_system)")"
 }
 
 has_import_list() { [ -f "$1" ] && import_list "$1"; }
@@ -130,7 +122,7 @@ flake_facts() {
   if [ "$1" = - ]; then
     printf null
   else
-    printf '{"exists":%s,"git":%s}' "$(yes_no test -e "$1/flake.nix")" "$(yes_no in_git "$1")"
+    printf '{"exists":%s}' "$(yes_no test -e "$1/flake.nix")"
   fi
 }
 
@@ -185,7 +177,6 @@ missing_commands() {
 
 print_facts() {
   printf '{"nixos":%s,"nixosVersion":%s,' "$(yes_no test -e "$ROOT/etc/NIXOS")" "$(json_string "$(nixos_version)")"
-  printf '"root":%s,"systemdRunning":%s,' "$(yes_no is_root)" "$(yes_no systemd_runs)"
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
   printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"

@@ -66,8 +66,6 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
     assert facts(machine) == {
         "nixos": True,
         "nixosVersion": "26.05",
-        "root": True,
-        "systemdRunning": True,
         "tailscaleVersion": "1.98.9",
         "tailscale": {"BackendState": "Running", "CertDomains": [DOMAIN]},
         "funnel": {},
@@ -91,7 +89,6 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "importList": True,
             "flakeBeside": False,
             "otherSystem": None,
-            "gitTracked": False,
         },
         "flake": None,
         "theirs": [],
@@ -122,8 +119,6 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
     assert seen == {
         "nixos": False,
         "nixosVersion": "",
-        "root": False,
-        "systemdRunning": False,
         "tailscaleVersion": None,
         "tailscale": None,
         "funnel": None,
@@ -139,7 +134,6 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
             "importList": False,
             "flakeBeside": False,
             "otherSystem": None,
-            "gitTracked": False,
         },
         "flake": None,
         "theirs": [],
@@ -246,13 +240,12 @@ def test_what_is_imported(machine: Machine, text: str, expected: tuple[str, str,
 def test_a_link_is_followed(machine: Machine) -> None:
     real = machine.root / "home/admin/photo-server/configuration.nix"
     machine.write(real, "{ imports = [ ]; }\n")
-    machine.write(real.parent / ".git/HEAD", "")
     (machine.config / "configuration.nix").unlink()
     (machine.config / "configuration.nix").symlink_to(real)
     machine.write(real.parent / "immich-exposure/mine.nix", "")
     seen = facts(machine)
     configuration = part(machine, "configuration")
-    assert (configuration["path"], configuration["gitTracked"]) == (str(real), True)
+    assert configuration["path"] == str(real)
     assert configuration["flakeBeside"] is False
     assert seen["theirs"] == [str(real.parent / "immich-exposure")]
     machine.write(real.parent / "flake.nix", "")
@@ -268,11 +261,9 @@ def test_what_nixos_rebuild_would_build_instead(machine: Machine) -> None:
 
 def test_a_flake(machine: Machine) -> None:
     folder = machine.root / "home/admin/infra/hosts"
-    assert ask(machine, str(folder))["flake"] == {"exists": False, "git": False}
+    assert ask(machine, str(folder))["flake"] == {"exists": False}
     machine.write(folder / "flake.nix", "")
-    assert ask(machine, str(folder))["flake"] == {"exists": True, "git": False}
-    (folder.parent / ".git").mkdir()
-    assert ask(machine, str(folder))["flake"] == {"exists": True, "git": True}
+    assert ask(machine, str(folder))["flake"] == {"exists": True}
 
 
 def test_what_stands_there_of_somebody_elses(machine: Machine) -> None:

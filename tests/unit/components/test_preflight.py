@@ -125,7 +125,7 @@ def props_of(keystore: Path, **changes: Any) -> dict[str, Any]:
 def test_the_server_is_asked_for_what_the_config_names(
     mocker: MockerFixture, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    facts = {**SOUND, "flake": {"exists": True, "git": False}}
+    facts = {**SOUND, "flake": {"exists": True}}
     run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
     outputs = examine(props_of(tmp_path, **changes))
     assert run.call_args.args[1] == f"sudo -n sh -s -- {words}"
