@@ -266,7 +266,10 @@ def test_the_port_can_be_chosen_and_a_taken_one_is_named(keystore: Path) -> None
         first.wait_for(rf"https://127\.0\.0\.1:{port}/")
         second = Terminal(arguments, PASSPHRASE + "\n")
         try:
-            assert f"port {port} of 127.0.0.1. Give --port (make handover PORT=...) another" in second.errors()assert second.process.returncode == 1
+            assert (
+                f"port {port} of 127.0.0.1. Give --port (make handover PORT=...) another" in second.errors()
+            )
+            assert second.process.returncode == 1
         finally:
             second.close()
     finally:
