@@ -2,7 +2,9 @@
 
 The SDK's provider process answers every exception with ``traceback.format_exc()``. For an error of ours the
 frames, and the library's own error behind it, say nothing to the operator and bury the remedy, so they are
-cut; for a bug they are all there is.
+cut; for a bug they are all there is. The last line of a traceback is the class of the error and what it says,
+`components.ssh.SshError: ...`; the name of a class means nothing to the operator either, so that of a refusal
+is its sentence.
 """
 
 from __future__ import annotations
@@ -22,6 +24,19 @@ class Refusal(RuntimeError):
     """Something outside this program is not as it must be; the message is a full sentence with the remedy."""
 
 
+def _alone(refusal: Exception) -> Exception:
+    """Return the same error, of which a traceback prints the sentence and nothing before it.
+
+    There the name stands without a module when that is ``builtins``, and without a colon when the error
+    itself says nothing. It is still caught as what it was; its arguments still hold the sentence.
+    """
+    kind, sentence = type(refusal), str(refusal)
+    words = {"__module__": "builtins", "__qualname__": sentence, "__str__": lambda _self: ""}
+    if sentence:  # and has not been told before
+        refusal.__class__ = type(kind.__name__, (kind,), words)
+    return refusal
+
+
 def told_plainly(method: Callable[P, R]) -> Callable[P, R]:
     """Wrap a method of a dynamic provider so that its refusals are printed without, a bug with its frames.
 
@@ -35,7 +50,7 @@ def told_plainly(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except (Refusal, KeystoreError) as refusal:
             sys.tracebacklimit = 0
-            raise refusal from None
+            raise _alone(refusal) from None
         except BaseException:
             sys.__dict__.pop("tracebacklimit", None)
             raise

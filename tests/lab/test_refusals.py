@@ -343,7 +343,7 @@ def test_a_damaged_file(lab: Lab, operator: Operator, keystore: Path, name: str)
     content[middle : middle + 8] = bytes(byte ^ 0x15 for byte in content[middle : middle + 8])
     path.write_bytes(content)
     printed = refused(lab, operator, str(path))
-    assert re.search(r"KeystoreError: .*\b(Restore|restore it|Delete)\b", printed), printed
+    assert re.search(r"error: .*\b(Restore|restore it|Delete)\b", printed), printed
 
 
 def test_a_key_of_another_authority(lab: Lab, operator: Operator, keystore: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def first_refusal(folder: Path, **changes: Any) -> str:
 
 def assert_one_sentence(told: str, *names: Path | str) -> None:
     """Assert that a person reads one line, which names what is wrong and says what to do."""
-    assert re.fullmatch(r"pki\.errors\.KeystoreError: [^\n]*\.\n", told), told
+    assert re.fullmatch(r"[A-Z/'][^\n]*\.\n", told), told
     for name in names:
         assert str(name) in told, told
     remedies = ("Restore", "restore", "Delete", "delete", "Set", "Change", "Choose", "move")
@@ -198,7 +198,7 @@ def test_a_refused_authority_revokes_nobody(folder: Path) -> None:
 def test_a_name_that_is_no_file_name(folder: Path, name: str) -> None:
     before = digest(folder)
     told = answer(client_certificate._Provider(), device_props(folder, device=name))
-    assert re.fullmatch(r"pki\.errors\.KeystoreError: The device name .* for example 'phone-anna'\.\n", told)
+    assert re.fullmatch(r"The device name .* for example 'phone-anna'\.\n", told)
     assert digest(folder) == before
 
 

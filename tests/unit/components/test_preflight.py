@@ -30,24 +30,28 @@ def update(mocker: MockerFixture, **changes: Any) -> dict[str, Any]:
     return preflight._Provider().update("preflight", BEFORE, {**BEFORE, **changes}).outs or {}
 
 
-def test_another_server_is_refused_while_the_old_one_is_exposed(mocker: MockerFixture) -> None:
-    with pytest.raises(PreflightError, match="exposed on 192.168.1.20.*pulumi destroy first"):
-        update(mocker, host="192.168.1.99", hostKey="ssh-ed25519 AAAA-new")
+def refused(olds: dict[str, Any], news: dict[str, Any]) -> str:
+    """Return what an update that must be refused is refused with."""
+    with pytest.raises(PreflightError) as refusal:
+        preflight._Provider().update("preflight", olds, news)
+    return str(refusal.value.args[0])
 
 
-def test_another_folder_is_refused_while_the_old_one_is_changed(mocker: MockerFixture) -> None:
-    with pytest.raises(PreflightError, match="configuration in /etc/nixos .*pulumi destroy first"):
-        update(mocker, configDir="/etc/nixos-2")
+def test_another_server_is_refused_while_the_old_one_is_exposed() -> None:
+    told = refused(BEFORE, {**BEFORE, "host": "192.168.1.99", "hostKey": "ssh-ed25519 AAAA-new"})
+    assert "exposed on 192.168.1.20" in told and "pulumi destroy first" in told
+
+
+def test_another_folder_is_refused_while_the_old_one_is_changed() -> None:
+    told = refused(BEFORE, {**BEFORE, "configDir": "/etc/nixos-2"})
+    assert "configuration in /etc/nixos " in told and "pulumi destroy first" in told
 
 
 @pytest.mark.parametrize("way", [("managed", "yours"), ("yours", "managed")])
-def test_another_way_in_is_refused_while_the_first_stands(
-    mocker: MockerFixture, way: tuple[str, str]
-) -> None:
-    mocker.patch.object(preflight, "examine", lambda props: props)
+def test_another_way_in_is_refused_while_the_first_stands(way: tuple[str, str]) -> None:
     olds, news = ({**BEFORE, "module": module} for module in way)
-    with pytest.raises(PreflightError, match=f"exposed with module: {way[0]}, .*pulumi destroy first"):
-        preflight._Provider().update("preflight", olds, news)
+    told = refused(olds, news)
+    assert f"exposed with module: {way[0]}, " in told and "pulumi destroy first" in told
 
 
 def test_a_folder_that_nothing_was_written_to_may_change(mocker: MockerFixture) -> None:

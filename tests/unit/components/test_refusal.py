@@ -35,14 +35,31 @@ def printed(error: Exception, cause: Exception | None = None) -> str:
 
 @pytest.mark.parametrize("kind", [Refusal, KeystoreError])
 def test_a_refusal_has_no_frames(kind: type[Exception]) -> None:
-    text = printed(kind("The server is off; switch it on."))
-    assert text == f"{kind.__module__}.{kind.__qualname__}: The server is off; switch it on.\n"
+    assert printed(kind("The server is off; switch it on.")) == "The server is off; switch it on.\n"
+
+
+def test_a_refusal_of_several_lines_is_told_whole_and_keeps_its_kind() -> None:
+    class OfItsOwnError(Refusal):
+        pass
+
+    sentences = "The server is not ready:\n- It is off.\n- It is far."
+    assert printed(OfItsOwnError(sentences)) == f"{sentences}\n"  # caught as what it was
+
+    @told_plainly
+    @told_plainly
+    def twice() -> None:
+        raise OfItsOwnError(sentences)
+
+    with pytest.raises(OfItsOwnError) as refusal:
+        twice()
+    assert refusal.value.args == (sentences,)
+    assert "".join(traceback.format_exception_only(refusal.value)) == f"{sentences}\n"
 
 
 @pytest.mark.parametrize("kind", [Refusal, KeystoreError])
 def test_the_library_error_behind_a_refusal_is_not_shown(kind: type[Exception]) -> None:
     text = printed(kind("The file is damaged; restore it."), cause=ValueError("InvalidTag"))
-    assert text == f"{kind.__module__}.{kind.__qualname__}: The file is damaged; restore it.\n"
+    assert text == "The file is damaged; restore it.\n"
 
 
 def test_a_success_beside_it_does_not_bring_the_frames_back() -> None:
