@@ -139,6 +139,11 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             "that holds it, flake to the flake that the system is built from, or module: yours when "
             "another machine builds it."
         ]
+    if str(path).startswith("/nix/store/"):
+        return [
+            f"{path} is made by Nix, so nothing can be put beside it; import the module where it is made and "
+            "set module: yours (see docs/homes.md)."
+        ]
     if configuration.get("flakeBeside"):
         return [
             f"A flake.nix lies beside {path}, and nixos-rebuild takes that flake instead; set flake to its "
@@ -154,9 +159,9 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     if imported or configuration.get("importList"):
         return []
     return [
-        f"{path} has no list of imports that a line can be added to. Write "
-        "`imports = [ ./immich-exposure ];` at its top level, or add ./immich-exposure where the imports are "
-        "made; then run pulumi up, which brings that folder."
+        f"{path} has no list of imports that a line can be added to. Write `imports = [ ];` at its top "
+        "level; or give the file another name, such as host.nix, and write a configuration.nix of one line: "
+        "{ imports = [ ./host.nix ]; }."
     ]
 
 

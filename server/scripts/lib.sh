@@ -222,10 +222,14 @@ immich_initialized() {
   esac
 }
 
-# `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine, which NixOS calls "localhost", that is [::1].
+# `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine: loopback ([::1] is what NixOS calls "localhost")
+# and, for an Immich that listens at one address of the home network, each of its own.
 immich_places() {
   case $1 in
-    -) printf '%s\n' "127.0.0.1:$2" "[::1]:$2" ;;
+    -)
+      printf '%s\n' "127.0.0.1:$2" "[::1]:$2"
+      own_addresses | sed "s/\$/:$2/"
+      ;;
     *:*) printf '[%s]:%s\n' "$1" "$2" ;;
     *) printf '%s:%s\n' "$1" "$2" ;;
   esac

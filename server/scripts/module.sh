@@ -603,6 +603,12 @@ need_domain() {
 
 # With a flake.nix there, nixos-rebuild would build that and never read configuration.nix.
 need_channel() {
+  case ${FOLDER%/*} in
+    "$ROOT"/nix/store/*)
+      die "$CONFIG is made by Nix, so nothing can be put beside it; import the module where it is made, set module: yours and run" \
+        "this again."
+      ;;
+  esac
   for channel_folder in "$CONFIG_DIR" "${FOLDER%/*}" "$ROOT/etc/nixos"; do
     [ ! -e "$channel_folder/flake.nix" ] ||
       die "This system comes from the flake in $channel_folder, so $CONFIG is not what it is built from; import the module in" \
@@ -728,7 +734,10 @@ managed() {
   note_whether_it_answers immich_is_there
   say "Evaluating the configuration as it is, and as it would be"
   describe_unchanged || refuse_unchanged
-  compare_with_running "The rebuild" "$WORK/unchanged" "" "$(doubt_channel)"
+  # A configuration.nix that lies there unused would throw the whole system away: that remedy comes first.
+  compare_with_running "The rebuild" "$WORK/unchanged" \
+    " (where the system is built from another place, by a flake or a deploy tool, set module: yours or flake: \"DIR#HOST\")" \
+    "$(doubt_channel)"
   bring_in
   change check_edge use_or_build build_as_evaluated
   rm -rf "$MODULE_BEFORE"

@@ -327,7 +327,11 @@ def test_a_configuration_that_takes_in_our_files_by_itself_is_told_of_them(machi
             {"nixos": "26.11.2", "immich": "4.0.0"},
             "NixOS 26.11.2 instead of 26.05.1 and Immich 4.0.0 instead of",
         ),
-        ({}, "would also bring another configuration than the running one"),
+        # Its configuration.nix may be a leftover: a rebuild would throw the running system away.
+        (
+            {},
+            "(where the system is built from another place, by a flake or a deploy tool, set module: yours",
+        ),
     ],
 )
 def test_an_upgrade_does_not_ride_along(machine: Machine, changes: dict[str, str], reason: str) -> None:
@@ -348,6 +352,15 @@ def test_a_flake_beside_the_configuration_is_what_would_be_built(machine: Machin
     assert_as_before(machine)
 
 
+def test_nothing_is_put_beside_a_configuration_in_the_store(machine: Machine) -> None:
+    made = machine.root / "nix/store/abc-dotfiles"
+    made.mkdir(parents=True)
+    (machine.config / "configuration.nix").rename(made / "configuration.nix")
+    (machine.config / "configuration.nix").symlink_to(made / "configuration.nix")
+    assert_sentence(apply(machine), "is made by Nix, so nothing can be put beside it", "module: yours")
+    assert machine.commands("nix-instantiate") == []
+
+
 @pytest.mark.parametrize("nixos", ["26.05.1", "26.11.2"])
 def test_a_flake_further_up_in_the_checkout_may_be_what_runs(machine: Machine, nixos: str) -> None:
     real = machine.root / "home/admin/infra/hosts/pi/configuration.nix"
@@ -358,7 +371,7 @@ def test_a_flake_further_up_in_the_checkout_may_be_what_runs(machine: Machine, n
     infra = machine.root / "home/admin/infra"
     (infra / ".git").mkdir()
     machine.remember(unchanged=words(machine, "/nix/store/other", nixos=nixos))
-    assert "flake" not in apply(machine).error, "it lies outside of the checkout"
+    assert "the flake in" not in apply(machine).error, "it lies outside of the checkout"
     machine.write(infra / "flake.nix", "{ }\n")
     assert_sentence(
         apply(machine),

@@ -182,6 +182,12 @@ def test_immich_is_where_it_answers(machine: Machine) -> None:
     assert elsewhere == OFF
 
 
+def test_immich_at_one_address_of_the_home_network_is_found(machine: Machine) -> None:
+    machine.remember(addresses="2: eth0 inet 192.168.1.5/24 scope global")
+    machine.fake("curl", "case $* in *'//192.168.1.5:2283/'*) " + LOCALHOST + " ;; *) exit 7 ;; esac")
+    assert part(machine, "immich")["address"] == "192.168.1.5"
+
+
 LOCALHOST = """
     case $* in
       *ping) echo '{"res":"pong"}' ;;

@@ -100,7 +100,8 @@ def test_a_sound_server_has_no_problems() -> None:
         ("nixosVersion", "25.11", "NixOS 25.11 lacks Go 1.26"),
         ("commands", ["curl", "flock"], "lacks the commands curl, flock"),
         ("configuration.exists", False, "no /etc/nixos/configuration.nix"),
-        ("configuration.importList", False, "Write `imports = [ ./immich-exposure ];` at its top level"),
+        ("configuration.importList", False, "Write `imports = [ ];` at its top level"),
+        ("configuration.path", "/nix/store/abc-dotfiles/configuration.nix", "nothing can be put beside it"),
         ("configuration.flakeBeside", True, "set flake to its folder and host (`flake: /etc/nixos#HOST`)"),
         (
             "configuration.otherSystem",
