@@ -107,6 +107,11 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
     if returncode == 255:
         return _explain_ssh(server, stderr, last)
+    if returncode == 127 and "sudo" in last:
+        return (
+            f"There is no sudo on {server.host} ({last}); set security.sudo.enable = true there, or use "
+            "sshUser root."
+        )
     if last.startswith("sudo:") or "is not in the sudoers file" in last or "may not run sudo" in last:
         return _explain_sudo(server, last)
     return last

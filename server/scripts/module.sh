@@ -718,10 +718,11 @@ use_or_build() {
 }
 
 # A configuration may import whatever lies beside it, and so our files as soon as they are there.
+TAKEN_IN='leave that folder out there, or run "pulumi destroy", which takes it away again.'
+
 refuse_unchanged() {
   if ! imports "$IMPORT" && grep -qF "$FOLDER/" "$REBUILD_LOG"; then
-    fail_with_log "$CONFIG takes in the files in $FOLDER by itself, and does not evaluate with them; leave that folder out" \
-      "there, or run \"pulumi destroy\", which takes it away again."
+    fail_with_log "$CONFIG takes in the files in $FOLDER by itself, and does not evaluate with them; $TAKEN_IN"
   fi
   fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
 }
@@ -734,6 +735,10 @@ managed() {
   note_whether_it_answers immich_is_there
   say "Evaluating the configuration as it is, and as it would be"
   describe_unchanged || refuse_unchanged
+  # The owner's own next rebuild would switch us on, and nobody would look at the result.
+  if ! imports "$IMPORT" && [ "$(word_of exposure "$WORK/unchanged")" = on ]; then
+    die "$CONFIG takes in the files in $FOLDER by itself, without naming them; $TAKEN_IN"
+  fi
   # A configuration.nix that lies there unused would throw the whole system away: that remedy comes first.
   compare_with_running "The rebuild" "$WORK/unchanged" \
     " (where the system is built from another place, by a flake or a deploy tool, set module: yours or flake: \"DIR#HOST\")" \

@@ -315,6 +315,13 @@ def test_a_configuration_that_takes_in_our_files_by_itself_is_told_of_them(machi
     assert_as_before(machine)
 
 
+def test_a_configuration_that_would_switch_us_on_by_itself_is_refused(machine: Machine) -> None:
+    machine.remember(unchanged=words(machine, "/nix/store/other", **ON))
+    assert_sentence(apply(machine, "yes"), "takes in the files in /etc/nixos/immich-exposure by itself")
+    assert steps(machine) == []
+    assert_as_before(machine)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

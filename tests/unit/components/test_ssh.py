@@ -66,6 +66,12 @@ def test_with_a_password_sudos_words_mean_something_else(stderr: str, words: str
     assert "geheim" not in message
 
 
+@pytest.mark.parametrize("said", ["bash: line 1: sudo: command not found", "sh: 1: sudo: not found"])
+def test_a_server_without_sudo_is_told_of_root(said: str) -> None:
+    message = explain(SERVER, 127, f"{said}\n")
+    assert message.startswith("There is no sudo on ") and "sshUser root" in message
+
+
 @pytest.mark.parametrize(("user", "head"), [("admin", "geheim\n#immich-exposure\n"), ("root", "")])
 def test_a_password_goes_in_front_of_the_script(
     mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch, user: str, head: str
