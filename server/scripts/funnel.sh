@@ -119,8 +119,9 @@ open_funnel() {
     say "The funnel on port $1 is open already; its lease starts anew"
   else
     say "Opening the funnel on port $1 for at most $3 seconds"
-    # It can wait for ever for a web page to be visited, and can exit 0 with nothing done.
-    timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$1" "tcp://localhost:$2" \
+    # It can wait for ever for a web page to be visited, and can exit 0 with nothing done. The address is spelled out: for
+    # "localhost" tailscaled asks [::1] first, where the edge does not listen and any account of the server may.
+    timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$1" "tcp://127.0.0.1:$2" \
       >"$WORK/change.log" 2>&1 </dev/null || :
     read_funnel "$1" "$2"
     [ "$FUNNEL" = open ] ||

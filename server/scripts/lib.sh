@@ -331,7 +331,7 @@ recorded_ports() {
 
 # `read_funnel FUNNEL_PORT PROXY_PORT` sets FUNNEL to
 #   open     raw TCP to the proxy with PROXY protocol 1, allowed from the internet: as wanted
-#   altered  ours, but not as wanted (or only its flag is left)
+#   altered  ours, but not as wanted (or only its flag is left); also one that names "localhost", which may lead to [::1]
 #   foreign  something of another tool stands on this port
 #   shut     nothing stands on this port
 # and FUNNEL_SHARED to yes when tailscaled serves anything else on this node.
@@ -358,7 +358,8 @@ read_funnel() {
       serves = c: part "TCP" c ? ${port} || builtins.any onPort (names (part "Web" c));
       foreign = (part "TCP" config ? ${port} && !ours) || builtins.any onPort (names (part "Web" config))
         || builtins.any serves foreground;
-      wanted = (entry.ProxyProtocol or 0) == 1 && (entry.TerminateTLS or "") == "" && flag != null && flagged;
+      wanted = (entry.TCPForward or "") == "127.0.0.1:'"$2"'" && (entry.ProxyProtocol or 0) == 1
+        && (entry.TerminateTLS or "") == "" && flag != null && flagged;
       shared = builtins.any (p: p != port) (names (part "TCP" config)) || part "Web" config != { }
         || part "Services" config != { } || foreground != [ ] || builtins.any (f: !(onPort f)) flags;
       in (if foreign then "foreign" else if ours && wanted then "open" else if ours || flagged then "altered" else "shut")
@@ -389,7 +390,7 @@ close_funnel() {
     else
       # `funnel --tcp off` would leave its flag behind, and may wait for a web page when the attribute is gone. Serving the
       # same port inside the tailnet takes the flag away and asks for no attribute; then that entry goes, alone.
-      timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://localhost:$2" >"$WORK/change.log" 2>&1 </dev/null || :
+      timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://127.0.0.1:$2" >"$WORK/change.log" 2>&1 </dev/null || :
       timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
     fi
     read_funnel "$1" "$2"

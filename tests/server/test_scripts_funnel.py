@@ -23,8 +23,13 @@ from tests.unit.scripts.harness import (
 pytestmark = pytest.mark.server
 
 OPEN: dict[str, Any] = {
-    "TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1}},
+    "TCP": {"443": {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}},
     "AllowFunnel": {f"{DOMAIN}:443": True},
+}
+# As an earlier version of ours opened it, or the owner by hand: it may lead to whoever listens on [::1].
+BY_NAME: dict[str, Any] = {
+    "TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1}},
+    "AllowFunnel": OPEN["AllowFunnel"],
 }
 # What other tools serve on the node: all of it must outlive us.
 OTHERS: dict[str, Any] = {
@@ -37,7 +42,7 @@ BOTH: dict[str, Any] = {
     "Web": OTHERS["Web"],
     "AllowFunnel": {**OTHERS["AllowFunnel"], **OPEN["AllowFunnel"]},
 }
-COMMAND = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://localhost:8443"
+COMMAND = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://127.0.0.1:8443"
 ARM = (
     "systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active={} "
     "--timer-property=AccuracySec=100ms --setenv=PATH=... sh -c ! grep -qx 'until {}' "
@@ -131,11 +136,12 @@ def test_open_beside_other_tools(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "altered",
     [
-        {"TCP": {"443": {"TCPForward": "localhost:8443"}}, "AllowFunnel": {f"{DOMAIN}:443": True}},
-        {"TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 2}}},
+        BY_NAME,
+        {"TCP": {"443": {"TCPForward": "127.0.0.1:8443"}}, "AllowFunnel": {f"{DOMAIN}:443": True}},
+        {"TCP": {"443": {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 2}}},
         {"AllowFunnel": {f"{DOMAIN}:443": True}},
         {
-            "TCP": {"443": {"TCPForward": "localhost:8443", "ProxyProtocol": 1, "TerminateTLS": DOMAIN}},
+            "TCP": {"443": {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1, "TerminateTLS": DOMAIN}},
             "AllowFunnel": {f"{DOMAIN}:443": True},
         },
     ],
@@ -239,7 +245,7 @@ def test_other_ports_close_the_old_funnel_first(machine: Machine) -> None:
     funnel(machine, "open", 300)
     result(machine.run("funnel", "open", "10000", "9443", "300"))
     assert serving(machine) == {
-        "TCP": {"10000": {"TCPForward": "localhost:9443", "ProxyProtocol": 1}},
+        "TCP": {"10000": {"TCPForward": "127.0.0.1:9443", "ProxyProtocol": 1}},
         "AllowFunnel": {f"{DOMAIN}:10000": True},
     }
 
@@ -270,7 +276,7 @@ def test_closing_knows_the_ports_of_an_earlier_run(machine: Machine, verb: str) 
     assert serving(machine) == {}
 
 
-@pytest.mark.parametrize("mine", [OPEN, {"AllowFunnel": OPEN["AllowFunnel"]}])
+@pytest.mark.parametrize("mine", [OPEN, BY_NAME, {"AllowFunnel": OPEN["AllowFunnel"]}])
 def test_close_alone_resets(machine: Machine, mine: dict[str, Any]) -> None:
     serve(machine, mine)
     assert funnel(machine, "close") == Outcome(0, "", "Closing the funnel on port 443\n")
@@ -291,7 +297,9 @@ def test_closing_cuts_who_is_connected_once(machine: Machine) -> None:
     assert "systemctl restart immich-edge" not in changes(machine)
 
 
-@pytest.mark.parametrize("mine", [BOTH, {**BOTH, "TCP": OTHERS["TCP"]}])
+@pytest.mark.parametrize(
+    "mine", [BOTH, {**BOTH, "TCP": {**OTHERS["TCP"], **BY_NAME["TCP"]}}, {**BOTH, "TCP": OTHERS["TCP"]}]
+)
 def test_close_beside_other_tools_takes_only_ours(machine: Machine, mine: dict[str, Any]) -> None:
     serve(machine, mine)
     assert funnel(machine, "close").status == 0

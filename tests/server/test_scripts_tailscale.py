@@ -27,7 +27,7 @@ pytestmark = [
 ADDRESS = "10.213.9.1"
 SPACES = ("immich-scripts-test", "immich-scripts-peer")
 UP = (f"--login-server=http://{ADDRESS}:29080", "--hostname=immich", "--timeout=30s")
-FUNNEL = {"TCPForward": "localhost:8443", "ProxyProtocol": 1}
+FUNNEL = {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,24 @@ def test_open_confirm_and_close_alone(machine: Machine, tailnet: Tailnet) -> Non
     for _ in range(2):
         assert funnel(machine, "close").status == 0
         assert tailnet.serving() == {}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_funnel_that_names_localhost_is_ours_to_mend_and_to_close(
+    machine: Machine, tailnet: Tailnet, shared: bool
+) -> None:
+    if shared:
+        tailnet.tailscale("serve", "--bg", "--tcp", "5432", "tcp://localhost:5432")
+    others = tailnet.serving()
+    by_name = ("funnel", "--bg", "--proxy-protocol", "1", "--tcp", "443", "tcp://localhost:8443")
+    tailnet.tailscale(*by_name)
+    assert result(funnel(machine, "status"))["state"] == "altered"
+    result(funnel(machine, "open", "300"))
+    assert tailnet.serving()["TCP"]["443"] == FUNNEL
+    assert result(funnel(machine, "status"))["state"] == "open"
+    tailnet.tailscale(*by_name)
+    assert funnel(machine, "close").status == 0
+    assert tailnet.serving() == others
 
 
 def test_close_leaves_every_other_tools_entry(machine: Machine, tailnet: Tailnet) -> None:
