@@ -153,25 +153,51 @@ stop_edge() {
   systemctl stop immich-edge </dev/null
 }
 
-# The owner may shut it with Tailscale's own command, and keeps the lease then. `open` closes the home before the funnel stands,
-# so it is only looked at while no other run is under way; and with the evaluator only when the port is not mentioned at all.
-open_home_without_funnel() {
-  [ "$(lan_line)" = closed ] || return 0
+# Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
+tailscale_runs() {
+  timeout 20 tailscale status --json --peers=false 2>/dev/null </dev/null | grep -q '"BackendState": *"Running"'
+}
+
+# `funnel_may_stand FUNNEL_PORT`, without the evaluator: the port is mentioned at all.
+funnel_may_stand() {
+  timeout 20 tailscale funnel status --json >"$WORK/mentioned" 2>/dev/null </dev/null || return 0
+  grep -q "[\":]$1\"" "$WORK/mentioned"
+}
+
+# While the lease holds, the home still follows what comes in from outside: Immich would else be open to nobody when the owner
+# shuts the funnel with Tailscale's own command, or when Tailscale is down; and it is closed again once the funnel is back.
+# `open` closes the home before the funnel stands, so it is only looked at while no other run is under way; and with the
+# evaluator only when the first look says that something is to be done.
+home_follows_funnel() {
+  if home_is_by_hand; then return 0; fi
+  home_was=$(lan_line)
+  [ "$home_was" = closed ] || has_lan_unit || return 0
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
-  timeout 20 tailscale funnel status --json >"$WORK/mentioned" 2>/dev/null </dev/null || return 0
-  if grep -q "[\":]$1\"" "$WORK/mentioned" || ! can_lock; then return 0; fi
+  if tailscale_runs && funnel_may_stand "$1"; then home_wanted=closed; else home_wanted=open; fi
+  case $home_was:$home_wanted in
+    closed:closed) return 0 ;;
+    closed:open) ;;
+    *:closed) [ -e "$FUNNEL_RECORD" ] || return 0 ;;
+    *) return 0 ;;
+  esac
+  can_lock || return 0
   open_lock
   flock -n 9 || return 0
-  read_funnel "$1" "$2"
-  if [ "$FUNNEL" = shut ]; then open_home; fi
+  FUNNEL=shut
+  if tailscale_runs; then read_funnel "$1" "$2"; fi
+  case $FUNNEL:$home_wanted in
+    shut:open) open_home ;;
+    open:closed) if lease_holds; then close_home; fi ;;
+    *) ;;
+  esac
 }
 
 # The ports are those that `open` noted down. Where it never did, there is nothing of ours to close.
 enforce_lease() {
   is_ours "$STATE" || return 0
   if lease_holds; then
-    open_home_without_funnel
+    home_follows_funnel
     return 0
   fi
   if [ ! -e "$FUNNEL_RECORD" ]; then

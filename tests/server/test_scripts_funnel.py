@@ -661,6 +661,65 @@ def test_a_home_is_opened_when_a_lease_ends_without_tailscale(machine: Machine, 
     assert serving(machine) == BOTH, "closed by the next one that can"
 
 
+def tailscale_goes(machine: Machine, how: str) -> None:
+    if how == "does not answer":
+        (machine.fakes / "mood").write_text("down")
+    else:
+        status(machine, BackendState=how)
+
+
+@pytest.mark.parametrize("how", ["Stopped", "NeedsLogin", "Starting", "does not answer"])
+def test_immich_is_open_at_home_while_tailscale_is_down_and_closed_again_after(
+    machine: Machine, how: str
+) -> None:
+    """Its configuration outlives all of that, and the lease holds."""
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    result(funnel(machine, "confirm"))
+    tailscale_goes(machine, how)
+    machine.forget_commands()
+    for _ in range(2):
+        assert funnel(machine, "enforce") == Outcome(0, "", "")
+        assert home(machine) is None
+    assert changes(machine) == [RESTART_HOME]
+    assert serving(machine) == OPEN
+    (machine.fakes / "mood").write_text("well")
+    status(machine)
+    machine.forget_commands()
+    for _ in range(2):
+        assert funnel(machine, "enforce") == Outcome(0, "", "")
+        assert home(machine) == "closed\n"
+    assert changes(machine) == [RESTART_HOME]
+
+
+@pytest.mark.parametrize("word", ["closed by hand", "open by hand"])
+@pytest.mark.parametrize("how", ["Stopped", "Running"])
+def test_what_the_owner_said_of_the_home_outlives_a_tailscale_that_is_down(
+    machine: Machine, how: str, word: str
+) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    machine.write(machine.state / "lan", f"{word}\n")
+    tailscale_goes(machine, how)
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert home(machine) == f"{word}\n"
+
+
+@pytest.mark.parametrize("trouble", ["another run holds the lock", "the funnel is not as wanted"])
+def test_the_home_is_closed_again_only_behind_a_funnel_of_ours_that_is_open(
+    machine: Machine, trouble: str
+) -> None:
+    machine.remember(units="immich-exposure-lan.service")
+    result(funnel(machine, "open", 300))
+    (machine.state / "lan").unlink()
+    if trouble == "another run holds the lock":
+        machine.fake("flock", "exit 1")
+    else:
+        serve(machine, {"TCP": {"443": {"TCPForward": "localhost:22"}}})
+    assert funnel(machine, "enforce") == Outcome(0, "", "")
+    assert home(machine) is None
+
+
 def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None:
     result(funnel(machine, "open", 300))
     assert home(machine) is None
