@@ -165,6 +165,8 @@ need_own_state() {
 make_state() {
   need_own_state
   install -d -m 0755 "$STATE"
+  # An empty folder that we took keeps its owner, who could put another folder of devices in the place of ours.
+  chown root:root "$STATE"
   # At once in its place: without it, what a killed run leaves in there would be somebody else's.
   [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
     die "$STATE/$MARK could not be written; make room on its disk and run this again."

@@ -237,6 +237,7 @@ def test_the_folders_of_the_exposure(machine: Machine) -> None:
         assert machine.files(machine.state) == {".immich-exposure": f"0644 {MARK}"}
     state = "/var/lib/immich-exposure"
     assert machine.commands("chown") == [
+        *[f"chown root:root {state}"] * 2,
         *(f"chown immich-bans:immich-bans {state}/bans/{jail}" for jail in ("auth", "keys", "scan")),
         f"chown root:immich-edge {state}/tls",
     ]
@@ -286,8 +287,12 @@ def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
 def test_an_empty_state_is_taken(machine: Machine) -> None:
     """A mount point, or what a killed run has left."""
     machine.state.mkdir()
-    machine.prepare()
+    # As a folder that an account of the owner's made, which could rename what we put there.
+    machine.fake("chown", 'ls -A "${2%/*}/immich-exposure" >>"$FAKES/found"')
+    assert machine.run("state", "prepare").status == 0
     assert (machine.state / ".immich-exposure").exists()
+    assert "chown root:root /var/lib/immich-exposure" in machine.commands("chown")
+    assert (machine.fakes / "found").read_text() == "", "it is root's before anything of ours lies there"
 
 
 def test_the_owner_is_written_down(machine: Machine) -> None:
