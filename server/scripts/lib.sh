@@ -185,6 +185,21 @@ make_state() {
   else
     install -d -m 0700 "$STATE/tls"
   fi
+  mark_logs
+}
+
+# The folder of logs is ours by its mark, which outlives a boot that wipes our state; or with an exposure that began, which it
+# only does where no logs of somebody else's stood (see preflight.sh). That the system has our module says nothing about them.
+has_our_logs() { is_ours "$LOGS" || { is_ours "$STATE" && [ -s "$STATE/owner" ]; }; }
+
+# The units make that folder as the edge's own. So a link that the edge put in the mark's place must lead root nowhere: `mv`
+# replaces what is there and opens none of it. Nothing waits for the mark, so a full disk does not matter here.
+mark_logs() {
+  if [ ! -d "$LOGS" ] || [ -L "$LOGS" ] || is_ours "$LOGS"; then return 0; fi
+  if is_free "$LOGS" || has_our_logs; then
+    { printf '%s\n' "$MARK_TEXT" >"$WORK/mark" && mv -fT "$WORK/mark" "$LOGS/$MARK"; } 2>/dev/null </dev/null ||
+      say "$LOGS/$MARK could not be written"
+  fi
 }
 
 has_group() { getent group "$1" >/dev/null </dev/null; }

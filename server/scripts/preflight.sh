@@ -126,10 +126,9 @@ flake_facts() {
   fi
 }
 
-# `theirs FOLDER`: the folder of logs has no mark; it is ours with our state, or with the module in the running system, where a
-# state does not outlive a boot.
+# `theirs FOLDER`
 theirs() {
-  if is_ours "$STATE" || [ -n "$(module_word digest)" ]; then not_ours "$1" "$STATE"; else not_ours "$1" "$STATE" "$LOGS"; fi
+  if has_our_logs; then not_ours "$1" "$STATE"; else not_ours "$1" "$STATE" "$LOGS"; fi
 }
 
 # `not_ours FOLDER...`: those that stand there without our mark, as a list.

@@ -51,7 +51,11 @@ remove_everything() {
     die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
   # Before the state: without that, these would be somebody else's.
-  rm -f "$LOGS"/access.log "$LOGS"/access-*.log "$LOGS"/access-*.log.gz
+  if has_our_logs; then
+    rm -f "$LOGS"/access.log "$LOGS"/access-*.log "$LOGS"/access-*.log.gz
+    # The mark last, so that a run that is cut off here can be finished.
+    rm -f "$LOGS/$MARK"
+  fi
   remove_empty "$LOGS"
   remove_state
   # What systemd notes down of a persistent timer outlives the timer, but not one that is still there.

@@ -330,6 +330,46 @@ def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
     assert machine.run("state", "remove").status == 0
 
 
+def test_the_logs_of_somebody_else_are_never_taken(machine: Machine) -> None:
+    """Whose system has our module by their own hand, say, and whose exposure never began."""
+    machine.remember(module='{"digest":"abc"}')
+    machine.fake("tailscale", "exit 1")
+    logs = machine.root / "var/log/immich-edge"
+    machine.write(logs / "access.log", "theirs\n")
+    for _ in range(2):
+        assert machine.run("state", "prepare").status == 0
+    assert machine.run("state", "remove").status == 0
+    assert machine.files(logs) == {"access.log": "0644 theirs\n"}
+
+
+def test_an_empty_folder_of_logs_is_marked_and_goes_with_what_the_edge_wrote(machine: Machine) -> None:
+    machine.fake("tailscale", "exit 1")
+    logs = machine.root / "var/log/immich-edge"
+    logs.mkdir(parents=True)
+    assert machine.run("state", "prepare") == Outcome(0, "", "")
+    assert machine.files(logs) == {".immich-exposure": f"0644 {MARK}"}
+    machine.write(logs / "access.log", "ours\n")
+    assert machine.run("state", "prepare") == Outcome(0, "", "")
+    shutil.rmtree(machine.state)
+    assert machine.run("state", "remove").status == 0
+    assert not logs.exists()
+
+
+def test_a_link_in_the_place_of_the_mark_leads_nowhere(machine: Machine) -> None:
+    """The edge owns that folder, and root writes the mark."""
+    machine.run("state", "begin", "a/b/c")
+    logs, elsewhere = machine.root / "var/log/immich-edge", machine.root / "etc/elsewhere"
+    logs.mkdir(parents=True)
+    (logs / ".immich-exposure").symlink_to(elsewhere)
+    assert machine.run("state", "prepare") == Outcome(0, "", "")
+    assert not elsewhere.exists()
+    assert machine.files(logs) == {".immich-exposure": f"0644 {MARK}"}
+    (logs / ".immich-exposure").unlink()
+    (logs / ".immich-exposure").mkdir()
+    outcome = machine.run("state", "prepare")
+    assert (outcome.status, "could not be written" in outcome.stderr) == (0, True)
+
+
 def test_nothing_is_removed_while_the_edge_runs(machine: Machine) -> None:
     machine.prepare()
     machine.fake("tailscale", "exit 1")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -288,9 +289,21 @@ def test_a_folder_of_logs_is_somebody_elses_where_nothing_is_ours(machine: Machi
     machine.write(logs / "access.log", "")
     assert facts(machine)["theirs"] == [str(logs)]
     machine.remember(module='{"digest":"abc"}')
-    assert facts(machine)["theirs"] == [], "a state that a boot has wiped"
-    machine.remember(module="")
+    assert facts(machine)["theirs"] == [str(logs)], (
+        "who set the module themselves may have logs of their own there"
+    )
     machine.prepare()
+    assert facts(machine)["theirs"] == [str(logs)], "nor do they become ours by a unit that started"
+    assert machine.run("state", "begin", "organization/immich/home").status == 0
+    assert facts(machine)["theirs"] == []
+
+
+def test_a_folder_of_logs_with_our_mark_is_ours_after_a_boot_that_wiped_the_state(machine: Machine) -> None:
+    logs = machine.root / "var/log/immich-edge"
+    logs.mkdir(parents=True)
+    machine.prepare()
+    machine.write(logs / "access.log", "")
+    shutil.rmtree(machine.state)
     assert facts(machine)["theirs"] == []
 
 
