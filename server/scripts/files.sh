@@ -108,12 +108,22 @@ listed_files() { sed -n -e 1d -e '/^[A-Za-z0-9_@][A-Za-z0-9._\/@-]*$/{/\.\./!p;}
 
 drop_empty_folders() { find "$FOLDER" -mindepth 1 -depth -type d -empty -delete; }
 
+# Our files may be imported under another spelling, or by another file: then the system still has the module, whatever
+# configuration.nix seems to say. Without any configuration.nix the owner was told already (see module.sh).
+refuse_while_it_runs() {
+  [ -f "$CONFIG_DIR/configuration.nix" ] || return 0
+  ! has_module "$ROOT/run/current-system" ||
+    die "The running system still has the module from $FOLDER$(naming_files "$FOLDER"), and no rebuild would succeed without that" \
+      "folder; take every import of it out, run \"sudo nixos-rebuild switch\" on the server and run this again."
+}
+
 remove_files() {
   discard_old_stages
   is_ours "$FOLDER" || return 0
   [ "$(import_state "$CONFIG_DIR/configuration.nix" "./$NAME")" != active ] ||
     die "$CONFIG_DIR/configuration.nix still imports ./$NAME, and the next rebuild would fail without it; take the module out" \
       "first (\"module.sh restore\")."
+  refuse_while_it_runs
   listed_files "$FOLDER" >"$WORK/former"
   while IFS= read -r drop_path; do rm -f -- "$FOLDER/$drop_path"; done <"$WORK/former"
   rm -f "$FOLDER/home.nix" "$FOLDER"/.immich-exposure.??????

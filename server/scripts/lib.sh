@@ -222,6 +222,15 @@ module_word() {
     sed -n 's/^.*"'"$1"'": *"\{0,1\}\([^",}]*\).*$/\1/p' | head -n 1
 }
 
+# `has_module SYSTEM`: this system was built with our module switched on.
+has_module() { [ -e "$1/sw/bin/immich-exposure" ]; }
+
+# `naming_files FOLDER`: which files beside the folder of our module name it, for an error.
+naming_files() {
+  naming=$(grep -lF "${1##*/}" "${1%/*}"/*.nix 2>/dev/null | tr '\n' ' ') || :
+  [ -z "$naming" ] || printf ' (it is named in %s)' "${naming% }"
+}
+
 # `immich_says HOST:PORT PATH` prints Immich's answer; an address of IPv6 stands in brackets.
 immich_says() {
   curl --silent --fail --noproxy '*' --max-time 5 "http://$1$2" 2>/dev/null </dev/null

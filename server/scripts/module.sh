@@ -25,6 +25,8 @@ REBUILD_LOG=$STATE/rebuild.log
 BEFORE=$STATE/configuration.nix.before
 AFTER=$STATE/configuration.nix.after
 AT_START=$STATE/configuration.nix.rollback
+# What this run has written there: another text by now is an edit of the owner's, which nothing may undo.
+WRITTEN=$STATE/configuration.nix.written
 ROLLBACK=$STATE/rollback.sh
 # The files of the module that the running system was built from, while newer ones lie in its place (see files.sh).
 MODULE_BEFORE=$STATE/module.before
@@ -138,7 +140,7 @@ drop_old_candidates() {
   for old_candidate in "${CONFIG%/*}"/immich-exposure-look.?????? "${CONFIG%/*}"/immich-exposure-new.??????; do
     [ -f "$old_candidate" ] || continue
     if [ ! -s "$old_candidate" ] || [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
-    for known_text in "$CONFIG" "$BEFORE" "$AFTER" "$AT_START"; do
+    for known_text in "$CONFIG" "$BEFORE" "$AFTER" "$AT_START" "$WRITTEN"; do
       if cmp -s "$known_text" "$old_candidate"; then rm -f "$old_candidate"; fi
     done
   done
@@ -207,7 +209,17 @@ replace_configuration() {
   fi
   # The user's own text comes back with the time it had.
   case $1 in "$BEFORE" | "$AT_START") touch -r "$1" "$replace_temp" ;; *) ;; esac
-  mv -f "$replace_temp" "$CONFIG"
+  if ! mv -f "$replace_temp" "$CONFIG" 2>/dev/null; then
+    rm -f "$replace_temp"
+    die "$CONFIG cannot be replaced, as it is when a file is a mount point of its own; let its whole folder be persisted instead," \
+      "or set module: yours, and run this again."
+  fi
+}
+
+# Noted first, so that a run that is killed in between still knows its own text.
+write_configuration() {
+  keep_copy "$1" "$WRITTEN"
+  replace_configuration "$1"
 }
 
 # Copies may hold whatever the user keeps in configuration.nix, so they are root's alone.
@@ -281,20 +293,27 @@ bring_in() {
     return 0
   fi
   swap_fits || insert_fits
+  # Looking takes its time, and what was looked at is about to be written.
+  cmp -s "$AT_START" "$CONFIG" || die "$CONFIG was edited meanwhile, so it is left as it is; run this again."
   say "Adding $IMPORT to the imports of $CONFIG"
   keep_copy "$CONFIG" "$BEFORE"
   keep_copy "$WORK/after" "$AFTER"
   SWAPPED=yes
-  replace_configuration "$AFTER"
+  write_configuration "$AFTER"
+}
+
+# `made_way NAME`: this import of the owner's stood where ours stands now. The copies tell, also when our folder was lost.
+made_way() {
+  [ "$(import_state "$BEFORE" "$1")" = active ] && [ "$(import_state "$AFTER" "$1")" != active ] && ! imports "$1"
 }
 
 # `without_ours FILE`: configuration.nix as it was; what was edited since stays, and only our import is taken out again.
 without_ours() {
   if [ -f "$BEFORE" ] && cmp -s "$CONFIG" "$AFTER"; then
     cat "$BEFORE" >"$1"
-  elif [ -f "$FOLDER/home.nix" ]; then
+  elif made_way ./lan-immich.nix || [ -f "$FOLDER/home.nix" ]; then
     swap_import "$CONFIG" "$IMPORT" ./lan-immich.nix >"$1"
-  elif [ -f "$BEFORE" ] && [ "$(import_state "$BEFORE" ./expose-immich.nix)" = active ] && ! imports ./expose-immich.nix; then
+  elif made_way ./expose-immich.nix; then
     swap_import "$CONFIG" "$IMPORT" ./expose-immich.nix >"$1"
   else
     drop_import "$CONFIG" "$IMPORT" >"$1"
@@ -305,11 +324,11 @@ bring_out() {
   imports "$IMPORT" || return 0
   if [ -f "$BEFORE" ] && cmp -s "$CONFIG" "$AFTER"; then
     say "Putting $CONFIG back as it was"
-    replace_configuration "$BEFORE"
+    write_configuration "$BEFORE"
   else
     say "$CONFIG was edited since; only $IMPORT is taken out of its imports"
     without_ours "$WORK/after"
-    replace_configuration "$WORK/after"
+    write_configuration "$WORK/after"
   fi
 }
 
@@ -390,18 +409,19 @@ make_default() {
 # is "-".
 arm_rollback() {
   cat >"$WORK/rollback" <<'END'
-# sh rollback.sh COPY CONFIGURATION PROFILE LINK SYSTEM: bring back configuration.nix, the generation that boots, the system.
-if [ "$2" != - ] && ! cmp -s "$1" "$2"; then
-  new=$(mktemp "${2%/*}/immich-exposure-new.XXXXXX")
-  if cp -a "$2" "$new" && cat "$1" >"$new" && touch -r "$1" "$new"; then mv -f "$new" "$2"; else rm -f "$new"; fi
+# sh rollback.sh COPY WRITTEN CONFIGURATION PROFILE LINK SYSTEM: bring back configuration.nix, the generation that boots, the
+# system. A configuration.nix that is not as it was WRITTEN has been edited since, and stays.
+if [ "$3" != - ] && cmp -s "$2" "$3"; then
+  new=$(mktemp "${3%/*}/immich-exposure-new.XXXXXX")
+  { cp -a "$3" "$new" && cat "$1" >"$new" && touch -r "$1" "$new" && mv -f "$new" "$3"; } || rm -f "$new"
 fi
 action=test
-if [ "$(readlink "$3")" != "$4" ]; then
-  generation=${4#system-}
-  nix-env --profile "$3" --switch-generation "${generation%-link}"
+if [ "$(readlink "$4")" != "$5" ]; then
+  generation=${5#system-}
+  nix-env --profile "$4" --switch-generation "${generation%-link}"
   action=switch
 fi
-exec "$5/bin/switch-to-configuration" "$action"
+exec "$6/bin/switch-to-configuration" "$action"
 END
   write_file 0600 "$ROLLBACK" <"$WORK/rollback"
   OLD_LINK=$(readlink "$PROFILE") ||
@@ -409,7 +429,8 @@ END
   OLD_SYSTEM=$(readlink -f "$CURRENT_SYSTEM")
   disarm_rollback
   systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active="$ROLLBACK_SECONDS" --service-type=oneshot \
-    --setenv=PATH="$PATH" sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" </dev/null >>"$REBUILD_LOG" 2>&1 ||
+    --setenv=PATH="$PATH" sh "$ROLLBACK" "$AT_START" "$WRITTEN" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" \
+    </dev/null >>"$REBUILD_LOG" 2>&1 ||
     fail_with_log "The roll-back timer could not be set, so nothing was changed; look at \"systemctl --failed\"."
 }
 
@@ -433,11 +454,22 @@ disarm_rollback() {
   systemctl stop immich-exposure-rollback.timer >/dev/null 2>&1 </dev/null || :
 }
 
+# An edit that the owner made while this ran, say in a long build, stays; of it only what this run has added goes.
+put_configuration_back() {
+  if cmp -s "$WRITTEN" "$CONFIG"; then
+    replace_configuration "$AT_START"
+  elif [ "$SWAPPED" = yes ] && imports "$IMPORT"; then
+    say "$CONFIG was edited meanwhile; only $IMPORT is taken out of its imports"
+    without_ours "$WORK/after"
+    replace_configuration "$WORK/after"
+  fi
+}
+
 roll_back() {
   drop_candidate
   if [ "$STARTED" = yes ]; then
     say "Going back to the generation from before"
-    in_unit rollback sh "$ROLLBACK" "$AT_START" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" ||
+    in_unit rollback sh "$ROLLBACK" "$AT_START" "$WRITTEN" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" ||
       say "The way back reported problems; see $REBUILD_LOG"
     disarm_rollback
     try_sync_home
@@ -446,11 +478,11 @@ roll_back() {
     disarm_rollback
   fi
   if [ "$CONFIG" != - ]; then
-    cmp -s "$AT_START" "$CONFIG" || replace_configuration "$AT_START"
+    put_configuration_back
     if [ "$SWAPPED" = yes ]; then rm -f "$BEFORE" "$AFTER"; fi
     imports "$IMPORT" || rm -f "$FOLDER/home.nix"
   fi
-  rm -f "$AT_START" "$ROLLBACK"
+  rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
 }
 
 # ---- Looking at the result, from the server itself
@@ -594,6 +626,8 @@ begin_with_configuration() {
   keep_copy "$(readlink -f "$CONFIG_DIR/configuration.nix")" "$AT_START"
   CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
   drop_old_candidates
+  # Of an earlier run, and no text of this one.
+  rm -f "$WRITTEN"
 }
 
 need_domain() {
@@ -671,7 +705,7 @@ change() {
     disarm_rollback
   fi
   UNDO=:
-  rm -f "$AT_START" "$ROLLBACK"
+  rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
   print_generation
 }
 
@@ -782,9 +816,14 @@ leave_without_configuration() {
   if is_ours "${CONFIG%/*}/immich-exposure"; then rm -f "${CONFIG%/*}/immich-exposure/home.nix"; fi
 }
 
-# The way home is never refused; but what else it brings is said.
+# The way home is refused only where it does not lead there: the module's files, which go next, are still imported, by another
+# file or under another spelling. What else it brings is said.
 build_home() {
   build_channel
+  if has_module "$RESULT"; then
+    die "$CONFIG still brings in the module without the plain import $IMPORT$(naming_files "$FOLDER"), and no rebuild would succeed" \
+      "once $FOLDER is removed, so it stays; take every import of that folder out and run this again."
+  fi
   DIFFERENCE=
   differs "NixOS" "$(cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null)" "$(cat "$RESULT/nixos-version" 2>/dev/null)"
   [ -z "$DIFFERENCE" ] || say "This also brings $DIFFERENCE"

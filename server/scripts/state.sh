@@ -79,7 +79,7 @@ remove_state() {
   fi
   for name in devices ended bans tls settings fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
   for name in domain.env owner lease funnel lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
-    configuration.nix.before configuration.nix.after configuration.nix.rollback; do
+    configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
     rm -f "$STATE/$name"
   done
   # And the edge's program, where the operator's machine built it.

@@ -219,6 +219,33 @@ def test_files_remove_leaves_the_users_own(machine: Machine) -> None:
         assert names(machine.config) == {"configuration.nix", "expose-immich.nix"}
 
 
+def test_files_stay_while_the_running_system_has_the_module(machine: Machine) -> None:
+    """It comes in by another file, say, and each of the owner's rebuilds would fail without them."""
+    machine.write(machine.config / "configuration.nix", "{ imports = [ ./mine.nix ]; }\n")
+    machine.write(machine.config / "mine.nix", "{ imports = [ ./immich-exposure ]; }\n")
+    install(machine)
+    before = machine.files(machine.config)
+    command = machine.root / "run/current-system/sw/bin/immich-exposure"
+    machine.write(command, "")
+    assert_sentence(
+        remove(machine),
+        "still has the module from /etc/nixos/immich-exposure (it is named in /etc/nixos/mine.nix)",
+        'take every import of it out, run "sudo nixos-rebuild switch"',
+    )
+    assert machine.files(machine.config) == before
+    command.unlink()
+    assert remove(machine).status == 0
+    assert names(machine.config) == {"configuration.nix", "mine.nix"}
+
+
+def test_files_go_with_a_configuration_that_is_gone(machine: Machine) -> None:
+    """Its owner went over to a flake, and was told by module.sh."""
+    machine.write(machine.root / "run/current-system/sw/bin/immich-exposure", "")
+    install(machine)
+    assert remove(machine).status == 0
+    assert names(machine.config) == set()
+
+
 def test_files_stay_while_they_are_imported(machine: Machine) -> None:
     machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
     install(machine)

@@ -42,6 +42,7 @@ IN_UNIT = (
 )
 ROLLBACK = (
     "sh /var/lib/immich-exposure/rollback.sh /var/lib/immich-exposure/configuration.nix.rollback "
+    "/var/lib/immich-exposure/configuration.nix.written "
     f"/etc/nixos/configuration.nix /nix/var/nix/profiles/system system-41-link {OLD}"
 )
 ARM = (
@@ -655,6 +656,126 @@ def test_restore_keeps_what_the_user_edited_since(
     assert configuration(machine) == "0640 " + back.replace("as always", "ssh keys changed")
 
 
+@pytest.mark.parametrize("before", [HOME, LAN, LAN.replace("./lan", "./expose")])
+def test_restore_knows_what_stood_there_when_our_folder_was_removed_by_hand(
+    machine: Machine, before: str
+) -> None:
+    write_configuration(machine, before)
+    apply(machine)
+    shutil.rmtree(machine.config / "immich-exposure")
+    edit(machine)
+    result(restore(machine))
+    assert configuration(machine) == f"0640 {before}{EDIT}"
+
+
+def test_restore_does_not_bring_twice_what_the_user_brought_back(machine: Machine) -> None:
+    write_configuration(machine, LAN)
+    apply(machine)
+    shutil.rmtree(machine.config / "immich-exposure")
+    text = "{ imports = [ ./immich-exposure ./lan-immich.nix ]; }\n"
+    write_configuration(machine, text)
+    result(restore(machine))
+    assert configuration(machine) == "0640 { imports = [ ./lan-immich.nix ]; }\n"
+
+
+EDIT = "# an ssh key\n"
+EDITS = f"""echo '{EDIT.strip()}' >>"$IMMICH_EXPOSURE_ROOT/etc/nixos/configuration.nix"\n"""
+
+
+def edit(machine: Machine) -> None:
+    """What the owner adds to configuration.nix meanwhile."""
+    with (machine.config / "configuration.nix").open("a") as place:
+        place.write(EDIT)
+
+
+@pytest.mark.parametrize("before", [HOME, LAN])
+def test_an_edit_during_a_build_that_fails_stays(machine: Machine, before: str) -> None:
+    write_configuration(machine, before)
+    machine.fake("nixos-rebuild", EDITS + textwrap.dedent(BODIES["nixos-rebuild"]))
+    break_build(machine)
+    outcome = apply(machine)
+    assert_sentence(outcome, "does not build")
+    assert "edited meanwhile; only ./immich-exposure is taken out" in outcome.stderr
+    assert configuration(machine) == f"0640 {before}{EDIT}"
+    assert_nothing_beside(machine)
+    assert set(machine.files(machine.state)) == KEPT
+
+
+def test_an_edit_during_an_activation_that_fails_stays(machine: Machine) -> None:
+    machine.fake("nixos-rebuild", EDITS + textwrap.dedent(BODIES["nixos-rebuild"]))
+    break_activation(machine)
+    assert_sentence(apply(machine), "its activation failed")
+    assert configuration(machine) == f"0640 {HOME}{EDIT}"
+    assert (generation(machine), running(machine)) == ("system-41-link", "old-system")
+
+
+def test_an_edit_while_the_configuration_is_looked_at_stays(machine: Machine) -> None:
+    looks = "case $* in *toplevel=*) " + EDITS.strip() + " ;; esac\n"
+    machine.fake("nix-instantiate", looks + textwrap.dedent(BODIES["nix-instantiate"]))
+    assert_sentence(apply(machine), "/etc/nixos/configuration.nix was edited meanwhile", "run this again")
+    assert configuration(machine) == f"0640 {HOME}{EDIT * 2}"
+    assert steps(machine) == []
+
+
+def test_an_edit_during_a_way_back_that_fails_stays(machine: Machine) -> None:
+    apply(machine)
+    machine.fake("nixos-rebuild", EDITS + textwrap.dedent(BODIES["nixos-rebuild"]))
+    break_build(machine)
+    assert_sentence(restore(machine), "does not build")
+    assert configuration(machine) == f"0640 {HOME}{EDIT}"
+    (machine.fakes / "build-fails").unlink()
+    machine.fake("nixos-rebuild", BODIES["nixos-rebuild"])
+    result(restore(machine))
+    assert configuration(machine) == f"0640 {HOME}{EDIT}"
+    assert set(machine.files(machine.state)) == KEPT
+
+
+def still_has_the_module(machine: Machine) -> None:
+    """The owner imports our folder by another way, and has built that."""
+    machine.write(machine.root / f"{NEW[1:]}/sw/bin/immich-exposure", "")
+    link(machine.root / "run/current-system", machine.root / NEW[1:])
+    machine.remember(built=str(machine.root / NEW[1:]))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("{ imports = [ ./immich-exposure/default.nix ]; }\n", None),
+        ("{ imports = [ ./mine.nix ]; }\n", "{ imports = [ ./immich-exposure ]; }\n"),
+        ("{ imports = [ ./immich-exposure ./mine.nix ]; }\n", "{ imports = [ ./immich-exposure ]; }\n"),
+    ],
+)
+def test_the_ways_back_keep_a_folder_that_is_imported_by_another_way(
+    machine: Machine, text: str, other: str | None, lost: bool
+) -> None:
+    """Else none of the owner's rebuilds would succeed any more; and Immich stays open at home."""
+    apply(machine)
+    still_has_the_module(machine)
+    write_configuration(machine, text)
+    if other:
+        machine.write(machine.config / "mine.nix", other)
+    if lost:
+        shutil.rmtree(machine.state)
+    before = machine.files(machine.config)
+    machine.forget_commands()
+    named = f"(it is named in /etc/nixos/{'mine' if other else 'configuration'}.nix)"
+    outcome = machine.run("module", "restore", str(machine.config))
+    if outcome.status:
+        assert_sentence(outcome, named, "once /etc/nixos/immich-exposure is removed", "take every import")
+        assert STOP_HOME not in steps(machine)
+    else:
+        assert lost, outcome.stderr
+    assert machine.run("files", "remove", str(machine.config)).status != 0
+    assert machine.files(machine.config) == before
+    # And then as the sentence says.
+    write_configuration(machine, HOME)
+    machine.remember(built=str(machine.root / OLD[1:]))
+    link(machine.root / "run/current-system", machine.root / OLD[1:])
+    assert restore(machine).status == 0
+    assert machine.run("files", "remove", str(machine.config)).status == 0
+
+
 def test_restore_closes_the_funnel_before_anything_else(machine: Machine) -> None:
     apply(machine)
     machine.forget_commands()
@@ -878,10 +999,16 @@ def test_a_run_after_a_killed_one_goes_back_before_it_begins(machine: Machine, t
     assert configuration(machine) == f"0640 {HOME}"
 
 
+@pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("timer_has_fired", [False, True])
-def test_the_ways_back_of_a_killed_run_leave_nothing(machine: Machine, timer_has_fired: bool) -> None:
-    """What the guards' ends run, in the order of destroy."""
+def test_the_ways_back_of_a_killed_run_leave_nothing(
+    machine: Machine, timer_has_fired: bool, edited: bool
+) -> None:
+    """What the guards' ends run, in the order of destroy; what the owner has edited since is kept."""
+    machine.write(machine.root / f"{NEW[1:]}/sw/bin/immich-exposure", "")
     armed = killed_while_it_looks(machine)
+    if edited:
+        edit(machine)
     if timer_has_fired:
         assert machine.run_text(armed).status == 0
     else:
@@ -890,10 +1017,11 @@ def test_the_ways_back_of_a_killed_run_leave_nothing(machine: Machine, timer_has
         machine.fake("systemctl", begun + textwrap.dedent(BODIES["systemctl"]))
     assert restore(machine).status == 0
     machine.remember(active="")
+    assert restore(machine).status == 0
     assert machine.run("files", "remove", str(machine.config)).status == 0
     assert machine.run("state", "remove").status == 0
     assert running(machine) == "old-system"
-    assert machine.files(machine.config) == {"configuration.nix": f"0640 {HOME}"}
+    assert machine.files(machine.config) == {"configuration.nix": f"0640 {HOME}{EDIT * edited}"}
     assert not machine.state.exists()
 
 
@@ -920,6 +1048,17 @@ def test_an_import_that_the_user_added_is_used_and_stays(machine: Machine) -> No
     link(machine.root / "run/current-system", machine.root / NEW[1:])
     assert result(apply(machine)) == {"generation": 42}
     assert configuration(machine) == f"0640 {text}"
+
+
+def test_a_configuration_that_is_a_mount_point_is_left_without_a_trace(machine: Machine) -> None:
+    """Some persist the one file, with a bind mount."""
+    busy = 'case $* in */configuration.nix) echo "mv: cannot move: busy" >&2; exit 1 ;; esac\n'
+    machine.fake("mv", busy + 'exec /bin/mv "$@"')
+    outcome = apply(machine)
+    assert_sentence(outcome, "/etc/nixos/configuration.nix cannot be replaced", "set module: yours")
+    assert "mv:" not in outcome.stderr
+    machine.unfake("mv")
+    assert_as_before(machine)
 
 
 def test_linked_configuration_stays_a_link(machine: Machine) -> None:
