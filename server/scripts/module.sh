@@ -480,7 +480,8 @@ roll_back() {
   if [ "$CONFIG" != - ]; then
     put_configuration_back
     if [ "$SWAPPED" = yes ]; then rm -f "$BEFORE" "$AFTER"; fi
-    imports "$IMPORT" || rm -f "$FOLDER/home.nix"
+    # A system that has the module may import our folder under another spelling, and what was swapped with it.
+    imports "$IMPORT" || has_module "$CURRENT_SYSTEM" || rm -f "$FOLDER/home.nix"
   fi
   rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
 }

@@ -750,6 +750,7 @@ def test_the_ways_back_keep_a_folder_that_is_imported_by_another_way(
     machine: Machine, text: str, other: str | None, lost: bool
 ) -> None:
     """Else none of the owner's rebuilds would succeed any more; and Immich stays open at home."""
+    write_configuration(machine, LAN)
     apply(machine)
     still_has_the_module(machine)
     write_configuration(machine, text)
@@ -758,6 +759,7 @@ def test_the_ways_back_keep_a_folder_that_is_imported_by_another_way(
     if lost:
         shutil.rmtree(machine.state)
     before = machine.files(machine.config)
+    assert "immich-exposure/home.nix" in before
     machine.forget_commands()
     named = f"(it is named in /etc/nixos/{'mine' if other else 'configuration'}.nix)"
     outcome = machine.run("module", "restore", str(machine.config))
