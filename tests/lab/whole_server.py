@@ -43,6 +43,8 @@ IMMICHS_OWN = "var/lib/immich"
 
 # Its socket listens or runs, and its service comes, as somebody has asked for Immich or not.
 SOMEBODY_CAME = re.compile(r"immich-exposure-lan@.*")
+# What a timer starts may run at the very moment of a look; whether the unit is there still counts.
+TIMED = re.compile(r"immich-exposure-(?:certificate|devices|lan|lease)\.service")
 
 OUR_NAMES = "-name '*immich-exposure*' -o -name '*immich-edge*' -o -name '*immich-bans*'"
 NOT_THERE = "\\( -path /nix -o -path /run/systemd \\) -prune"
@@ -149,10 +151,16 @@ def _units(lab: Lab) -> dict[str, str]:
     kinds = "--type=service,socket,timer,path,mount"
     listed = root(lab, f"systemctl list-units --all {kinds} --output=json")
     return {
-        unit["unit"]: f"{unit['load']} {unit['active']} {unit['sub']}"
+        unit["unit"]: f"{unit['load']} {_state(unit)}"
         for unit in json.loads(listed)
         if not (unit["unit"].startswith(PASSING) or SOMEBODY_CAME.fullmatch(unit["unit"]))
     }
+
+
+def _state(unit: dict[str, str]) -> str:
+    if TIMED.fullmatch(unit["unit"]) and unit["active"] == "activating":
+        return "inactive dead"
+    return f"{unit['active']} {unit['sub']}"
 
 
 def _differences(
