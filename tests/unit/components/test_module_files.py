@@ -52,7 +52,7 @@ def test_the_module_is_whole() -> None:
         assert file.text == (SERVER_FILES / file.path).read_text(encoding="utf-8"), file.path
 
 
-def test_the_digest_is_that_of_the_contract() -> None:
+def test_the_digest_is_the_hash_of_sorted_lines_of_path_and_hash() -> None:
     files = (PayloadFile("nix/b.nix", "two\n"), PayloadFile("Caddyfile", "one\n"))
     one, two = hashlib.sha256(b"one\n").hexdigest(), hashlib.sha256(b"two\n").hexdigest()
     wanted = hashlib.sha256(f"Caddyfile {one}\nnix/b.nix {two}\n".encode()).hexdigest()
