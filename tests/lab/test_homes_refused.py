@@ -107,7 +107,9 @@ CASES = [
         "cp -a /etc/nixos /root/kept; sed -i 's, ./immich-exposure,,' /etc/nixos/flake.nix;"
         " sed -i '/services.immich-exposure/d' /etc/nixos/hosts/pi/default.nix;"
         " nixos-rebuild switch --flake path:/etc/nixos#pi;"
-        " rm -f /var/lib/systemd/timers/stamp-immich-exposure-*",
+        " rm -f /var/lib/systemd/timers/stamp-immich-exposure-*;"
+        # Immich has started anew, and the look must find it where it now listens.
+        " until ss -Hltn sport = :2283 | grep -q 0.0.0.0; do sleep 0.1; done",
         "rm -r /etc/nixos; mv /root/kept /etc/nixos; nixos-rebuild switch --flake path:/etc/nixos#pi",
         late=True,
     ),
