@@ -70,6 +70,7 @@ def test_first_certificate_before_there_is_an_edge(machine: Machine, authority: 
     assert machine.files(machine.config) == {}
     assert machine.commands("tailscale", "systemctl", "chown") == [
         "tailscale status --json --peers=false",
+        "chown root:root /var/lib/immich-exposure",
         "tailscale cert --min-validity 720h --cert-file /var/lib/immich-exposure/tls/.new/server.crt "
         f"--key-file /var/lib/immich-exposure/tls/.new/server.key {DOMAIN}",
         "systemctl is-active --quiet immich-edge",
@@ -90,6 +91,7 @@ def test_owner_and_mode_are_set_each_time_for_the_edge(machine: Machine) -> None
     assert modes(machine) == {"server.crt": "0644", "server.key": "0640"}
     assert machine.state.joinpath("tls").stat().st_mode & 0o777 == 0o750
     assert machine.commands("chown") == [
+        "chown root:root /var/lib/immich-exposure",
         "chown root:immich-edge /var/lib/immich-exposure/tls",
         "chown root:immich-edge /var/lib/immich-exposure/tls/server.key",
         "chown root:immich-edge /var/lib/immich-exposure/tls/.new/server.key",
