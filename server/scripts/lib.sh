@@ -95,6 +95,32 @@ open_lock() {
 # In a shell of its own, because a redirection that fails ends the shell.
 can_lock() { (open_lock && : >&9) 2>/dev/null; }
 
+# ---- Notices to the owner
+
+# What is to be told lies in a folder of root's alone, with the channel that it goes through (notify.sh). Without a channel in
+# the config there is none, and nothing is told.
+NOTICES=$STATE/notices
+# A channel that does not answer must not fill the disk.
+MOST_WAITING=200
+
+# `tell KIND SENTENCE` notes a notice down, for a unit of the module to deliver. It never waits and never fails: what it tells of
+# is more important. KIND is a word of notify.sh; the sentence holds no secret and nothing that a visitor chose.
+tell() {
+  [ -f "$NOTICES/channel" ] || return 0
+  (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down, so nobody is told"
+  systemctl start --no-block immich-exposure-notify.service >/dev/null 2>&1 </dev/null || :
+}
+
+note_down() {
+  [ "$(find "$NOTICES/waiting" -type f | wc -l)" -lt "$MOST_WAITING" ] || return 1
+  # In its place at once, because who delivers it takes no lock.
+  note_temp=$(mktemp "$NOTICES/.new.XXXXXX") || return 1
+  note_name=$(now).$1.${note_temp##*.}
+  if printf '%s\n' "$2" >"$note_temp" && mv -f "$note_temp" "$NOTICES/waiting/$note_name"; then return 0; fi
+  rm -f "$note_temp"
+  return 1
+}
+
 # Two runs never change the server at the same time: `lock` waits five minutes for the other one.
 lock() {
   can_lock || die "$LOCK cannot be opened; make room in ${LOCK%/*} and run this again."
