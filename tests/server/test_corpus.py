@@ -135,6 +135,11 @@ def without(guard: str, instead: str = "") -> str:
     return text.replace(guard, instead)
 
 
+UNSAFE = """\t\thandle @unsafe {
+\t\t\timport refuse @link-or-program quiet
+\t\t\timport refuse * scan
+\t\t}
+"""
 OPEN_BY_PREFIX = """@open path /share/* /s/* /_app/* /api/assets/* /api/server/config*
 \t\timport forward @open 1MB
 """
@@ -142,7 +147,7 @@ OPEN_BY_PREFIX = """@open path /share/* /s/* /_app/* /api/assets/* /api/server/c
 
 def test_a_list_of_prefixes_is_got_past(make_edge: EdgeMaker, backend: PathBackend) -> None:
     """The same probes against an edge that trusts Caddy's `path` matcher: all three back ends are reached."""
-    text = without("\t\timport refuse @unsafe scan\n").replace("\timport allow-list\n", f"\t{OPEN_BY_PREFIX}")
+    text = without(UNSAFE).replace("\timport allow-list\n", f"\t{OPEN_BY_PREFIX}")
     edge = edge_before(make_edge, backend, text)
     climbing = [probe for probe in http1_probes() if probe.family in STEPS_UP]
     private = {
