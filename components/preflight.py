@@ -15,7 +15,9 @@ from components.module_files import module_digest
 from components.preflight_rules import Wanted, problems, warnings
 from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
+from components.server_certificate import domain_of
 from components.server_props import server_of, server_props
+from components.server_words import plain_facts
 from components.ssh import run_script
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
@@ -86,7 +88,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         )
     return {
         **props,
-        "domain": facts["tailscale"]["CertDomains"][0],
+        "domain": domain_of(facts["tailscale"]["CertDomains"][0]),
         "tailscaleVersion": facts["tailscaleVersion"],
         "warnings": warnings(facts, wanted),
     }
@@ -133,8 +135,8 @@ def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
     )
     answer = run_script(server, command, script_text("preflight"))
     try:
-        facts = json.loads(answer)
-    except ValueError as error:
+        facts = plain_facts(json.loads(answer))
+    except (ValueError, RecursionError) as error:
         raise PreflightError(
             "The server's answer to the preflight is not JSON; something prints text at login: make the "
             "shell start-up files of the SSH user silent for non-interactive sessions."

@@ -14,10 +14,15 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from components.server_words import plain
 from pki import KeystoreError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+REFUSAL_LIMIT = 8000
+"""Characters of a refusal: room for a dozen problems, each a sentence of its own."""
 
 
 class Refusal(RuntimeError):
@@ -29,8 +34,11 @@ def _alone(refusal: Exception) -> Exception:
 
     There the name stands without a module when that is ``builtins``, and without a colon when the error
     itself says nothing. It is still caught as what it was; its arguments still hold the sentence.
+    What a server or a stranger's file has said in it reaches the terminal as words alone, notes included.
     """
-    kind, sentence = type(refusal), str(refusal)
+    kind, sentence = type(refusal), plain(str(refusal), REFUSAL_LIMIT)
+    notes = getattr(refusal, "__notes__", [])
+    notes[:] = [plain(note, REFUSAL_LIMIT) for note in notes]
     words = {"__module__": "builtins", "__qualname__": sentence, "__str__": lambda _self: ""}
     if sentence:  # and has not been told before
         refusal.__class__ = type(kind.__name__, (kind,), words)

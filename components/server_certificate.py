@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import pulumi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from components.options import child_of
+from components.refusal import Refusal
 from components.remote_script import Server, remote_script
+from components.server_words import plain
 
 
 class ServerCertificate(pulumi.ComponentResource):
@@ -36,9 +39,22 @@ class ServerCertificate(pulumi.ComponentResource):
         )
         # The name and the certificate are public, even where a password went in with the script.
         answer = pulumi.Output.unsecret(self.command.stdout).apply(json.loads)
-        self.domain = answer.apply(lambda value: str(value["domain"]))
+        self.domain = answer.apply(lambda value: domain_of(str(value["domain"])))
         self.fingerprint = answer.apply(lambda value: leaf_fingerprint(value["certificatePem"]))
         self.register_outputs({"domain": self.domain, "fingerprint": self.fingerprint})
+
+
+def domain_of(name: str) -> str:
+    """Return the server's name if it is one: it becomes part of addresses that people open.
+
+    Raises ``Refusal`` for anything else.
+    """
+    if not re.fullmatch(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", name):
+        raise Refusal(
+            f"The server says that its name in the tailnet is {plain(name, 80)!r}, which is no name of a "
+            "machine; look at what runs there."
+        )
+    return name
 
 
 def leaf_fingerprint(chain_pem: str) -> str:

@@ -8,13 +8,17 @@ says in a sentence what is wrong and what to do.
 from __future__ import annotations
 
 import os
+import re
 import socket
-import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from components.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation
 from components.refusal import Refusal
 from components.remote_script import Server, with_password
+from components.server_words import plain
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -54,19 +58,20 @@ def _run(server: Server, command: str, content: bytes, timeout_seconds: int) -> 
         known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
         argv = ssh_argv(server, known_hosts) + [command]
         try:
-            done = subprocess.run(
-                argv, input=content, capture_output=True, timeout=timeout_seconds, check=False
-            )
+            said = Conversation(argv, content, timeout_seconds, _tell_login_page(server)).wait()
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
-        except subprocess.TimeoutExpired as error:
-            raise SshError(
-                f"The server {server.host} did not finish within {timeout_seconds} seconds; "
-                "look at its load and its network, then run the same command again."
-            ) from error
-    if done.returncode == 0:
-        return done.stdout.decode(errors="replace")
-    raise SshError(explain(server, done.returncode, done.stderr.decode(errors="replace")))
+    if said.endless:
+        raise SshError(
+            f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which nothing of "
+            "this project does; look at what its shell start-up files print, and who has been on it."
+        )
+    if said.status == 0:
+        return said.stdout.decode(errors="replace")
+    words = said.stderr.decode(errors="replace")
+    if said.status is None:
+        raise SshError(_explain_silence(server, words, timeout_seconds))
+    raise SshError(explain(server, said.status, words))
 
 
 def known_hosts_name(server: Server) -> str:
@@ -86,7 +91,8 @@ def ssh_argv(server: Server, known_hosts: Path) -> list[str]:
         "UserKnownHostsFile": str(known_hosts),
         "GlobalKnownHostsFile": os.devnull,
         "ServerAliveInterval": "15",
-        "LogLevel": "ERROR",
+        # Shows what the server says before it lets anybody in: Tailscale's own SSH names an address there.
+        "LogLevel": "INFO",
     }
     argv = ["ssh", "-F", "none", "-T", "-p", str(server.port), "-l", server.user]
     if server.private_key_file is not None:
@@ -103,7 +109,8 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     password; all else is the script's own error, whose sentence stands on the last line. sudo also warns, of
     a host name that it cannot resolve, say, and goes on: so only its last word counts.
     """
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    stderr = plain(stderr, ERRORS_LIMIT)
+    lines = [plain(line.strip()) for line in stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
     if returncode == 255:
         return _explain_ssh(server, stderr, last)
@@ -141,6 +148,14 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
             f"The server {server.host} shows another host key than the configured hostKey; compare it on "
             "the server itself (cat /etc/ssh/ssh_host_ed25519_key.pub) and only then change hostKey."
         )
+    if "Too many authentication failures" in stderr:
+        return (
+            f"The server {server.host} hung up before the right key's turn came: the SSH agent holds more "
+            "keys than it lets anybody try. Name the key file in sshPrivateKeyFile, or take keys out of the "
+            "agent by ssh-add -d."
+        )
+    if unusable := _unusable_key(server, stderr):
+        return unusable
     if "Permission denied" in stderr and server.private_key_file is None:
         return (
             f"The server {server.host} refuses the keys of the SSH agent for the user {server.user}; give "
@@ -155,6 +170,66 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
     return (
         f"The server {server.host} cannot be reached by SSH on port {server.port} ({last}); "
         "check host, sshPort, and that the machine is on."
+    )
+
+
+def _unusable_key(server: Server, stderr: str) -> str | None:
+    """Return what ssh itself has against the key file; the server was not even shown it."""
+    if server.private_key_file is None:
+        return None
+    if "bad permissions" in stderr or "UNPROTECTED PRIVATE KEY FILE" in stderr:
+        return (
+            f"ssh does not use {server.private_key_file}, because others on this machine may read it; run "
+            f"chmod 600 {server.private_key_file} (on a drive of Windows, copy it to ~/.ssh first)."
+        )
+    found = re.search(r'^Load key ".*": (.+)$', stderr, re.MULTILINE)
+    if found is None:
+        return None
+    return (
+        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); bring it again "
+        "from where it was made, with the line ends of Unix and one at its end."
+    )
+
+
+TAILSCALE_CHECK = "Tailscale SSH requires an additional check"
+"""How Tailscale's own SSH greets where its policy says "check" (tailscale/ssh/tailssh)."""
+
+LOGIN_SECONDS = 180
+"""How long somebody has to log in on that page before the run is given up."""
+
+# Of another host the address is not shown: whoever holds the server could name any page to log in on.
+_LOGIN_PAGE = re.compile(r"https://login\.tailscale\.com/a/[A-Za-z0-9]+(?=\s)")
+
+
+def _tell_login_page(server: Server) -> Callable[[bytes], float | None]:
+    """Return what shows the page at once: the engine prints a provider's standard error while it works."""
+
+    def heed(stderr: bytes) -> float | None:
+        words = stderr.decode(errors="replace")
+        page = _LOGIN_PAGE.search(words)
+        if TAILSCALE_CHECK not in words or page is None:
+            return None
+        print(
+            f"Tailscale SSH on {server.host} waits until you have logged in at {page[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return LOGIN_SECONDS
+
+    return heed
+
+
+def _explain_silence(server: Server, stderr: str, timeout_seconds: int) -> str:
+    if TAILSCALE_CHECK not in stderr:
+        return (
+            f"The server {server.host} did not finish within {timeout_seconds} seconds; "
+            "look at its load and its network, then run the same command again."
+        )
+    page = _LOGIN_PAGE.search(stderr)
+    where = page[0] if page else f"the page that `ssh {server.user}@{server.host}` names"
+    return (
+        f"Tailscale SSH on {server.host} wants you to log in first; visit {where} and run the same command "
+        'again. To be asked no more, let the tailnet policy say "accept" instead of "check" for this machine.'
     )
 
 

@@ -26,6 +26,7 @@ import paramiko
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from components import server_words
 from toolchain.standins import ssh
 from toolchain.standins.properties import (
     ARCHIVE_SIGNATURE,
@@ -78,6 +79,8 @@ _CONNECTION_DEFAULTS: Properties = {
 }
 _LOGGING = ("stdout", "stderr", "stdoutAndStderr", "none")
 _OUTPUTS = ("stdout", "stderr")
+_SHOWN = 8000
+"""Characters of a failed command's output that are shown, its end: there stands what went wrong."""
 _DIFF_KINDS = provider_pb2.PropertyDiff
 
 
@@ -97,12 +100,12 @@ class LineLog:
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
         for line in lines:
-            self.write(line.decode(errors="replace"))
+            self.write(server_words.plain(line.decode(errors="replace")))
 
     def finish(self) -> None:
         """Write what is left."""
         if self._rest:
-            self.write(self._rest.decode(errors="replace"))
+            self.write(server_words.plain(self._rest.decode(errors="replace")))
             self._rest.clear()
 
 
@@ -267,9 +270,8 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
             for log in logs.values():
                 log.finish()
             if outcome.status != 0:
-                raise CommandError(
-                    f"{_status(token, outcome.status)}: running {_quote(str(text))}:\n{outcome.combined}"
-                )
+                shown = server_words.plain(outcome.combined[-_SHOWN:], _SHOWN)
+                raise CommandError(f"{_status(token, outcome.status)}: running {_quote(str(text))}:\n{shown}")
             outputs = {"stdout": _trim(outcome.stdout), "stderr": _trim(outcome.stderr)}
         secret = any(holds_secret(value) for name, value in inputs.items() if name in _SECRET_SOURCES)
         kept = {name: value for name, value in inputs.items() if name not in _OUTPUTS}

@@ -235,7 +235,7 @@ def _handshake(
     transport = paramiko.Transport(connection)
     pinned = _parse_host_key(endpoint.host_key) if endpoint.host_key else None
     if pinned:
-        transport.get_security_options().key_types = _algorithms(pinned[0])
+        _ask_for(transport, pinned[0])
     try:
         transport.start_client(timeout=endpoint.dial_timeout or None)
         if pinned and transport.get_remote_server_key().asbytes() != pinned[1]:
@@ -243,7 +243,7 @@ def _handshake(
         _authenticate(transport, endpoint.user, shown)
     except paramiko.ssh_exception.IncompatiblePeer as error:
         transport.close()
-        raise SshError("ssh: handshake failed: ssh: host key mismatch") from error
+        raise _no_common_algorithm(pinned[0] if pinned else "any") from error
     except BaseException:
         transport.close()
         raise
@@ -310,9 +310,20 @@ def _parse_host_key(line: str) -> tuple[str, bytes]:
         raise SshError("failed to parse host key: ssh: no key found") from error
 
 
-def _algorithms(key_type: str) -> tuple[str, ...]:
-    """Signature algorithms that a host key of this type can answer with (RSA keys have three, RFC 8332)."""
-    return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if key_type == "ssh-rsa" else (key_type,)
+def _ask_for(transport: paramiko.Transport, key_type: str) -> None:
+    """Ask for the pinned type alone, so never for another key that the server has.
+
+    "ssh-rsa" is the signature with SHA-1, which no server of today makes (RFC 8332): it fails here as it does
+    with the official plugin.
+    """
+    try:
+        transport.get_security_options().key_types = (key_type,)
+    except ValueError as error:
+        raise _no_common_algorithm(key_type) from error
+
+
+def _no_common_algorithm(key_type: str) -> SshError:
+    return SshError(f"ssh: handshake failed: ssh: no common algorithm for host key; we offered: [{key_type}]")
 
 
 @contextmanager

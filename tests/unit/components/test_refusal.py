@@ -79,3 +79,11 @@ def test_a_bug_keeps_its_frames_even_after_a_refusal() -> None:
     text = printed(KeyError("domain"), cause=ValueError("behind it"))
     assert "test_refusal.py" in text
     assert "behind it" in text
+
+
+def test_a_refusal_repeats_words_alone_and_not_without_end() -> None:
+    hostile = "\x1b]52;c;cm0gLXJmIH4K\x07\x1b[2J"
+    error = Refusal(f"The server says {hostile}hello; look at it.")
+    error.add_note(f"And {hostile}then.")
+    assert printed(error) == "The server says hello; look at it.\nAnd then.\n"
+    assert len(printed(KeystoreError("x" * 1_000_000))) < 10_000

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pytest_mock import MockerFixture
 
+from components import conversation, ssh
 from components.remote_script import Server
 from components.ssh import SshError, explain, known_hosts_name, run_script, ssh_argv
 
 SERVER = Server(
     host="pi.lan", port=2222, user="admin", host_key="ssh-ed25519 AAAA", private_key_file="/k/id_ed25519"
 )
+
+FakeSsh = Callable[[str], Path]
+
+
+@pytest.fixture
+def fake_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSsh:
+    """Return what puts a program named ssh on PATH, and where it writes its standard input and arguments."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def make(body: str) -> Path:
+        program = tmp_path / "ssh"
+        program.write_text(
+            f'#!/bin/sh\ncat >{tmp_path}/input\nprintf "%s\\n" "$@" >{tmp_path}/arguments\n{body}\n'
+        )
+        program.chmod(0o755)
+        return tmp_path
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -73,15 +93,12 @@ def test_a_server_without_sudo_is_told_of_root(said: str) -> None:
 
 
 @pytest.mark.parametrize(("user", "head"), [("admin", "geheim\n#immich-exposure\n"), ("root", "")])
-def test_a_password_goes_in_front_of_the_script(
-    mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch, user: str, head: str
-) -> None:
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, b"out", b""))
+def test_a_password_goes_in_front_of_the_script(fake_ssh: FakeSsh, user: str, head: str) -> None:
+    seen = fake_ssh("echo out")
     server = replace(SERVER, user=user, sudo_password="geheim")
     run_script(server, server.line("status"), "the script")
-    assert run.call_args.kwargs["input"] == f"{head}the script".encode()
-    assert not any("geheim" in word for word in run.call_args.args[0])
+    assert (seen / "input").read_text() == f"{head}the script"
+    assert "geheim" not in (seen / "arguments").read_text()
 
 
 def test_ssh_trusts_the_pinned_key_alone_and_never_asks() -> None:
@@ -102,13 +119,12 @@ def test_known_hosts_names_the_port_unless_it_is_22() -> None:
     assert known_hosts_name(SERVER) == "[pi.lan]:2222"
 
 
-def test_the_script_goes_by_standard_input(mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    run = mocker.patch("subprocess.run", return_value=subprocess.CompletedProcess([], 0, b"out", b""))
+def test_the_script_goes_by_standard_input(fake_ssh: FakeSsh) -> None:
+    seen = fake_ssh("printf out")
     assert run_script(SERVER, "sudo -n sh -s -- status", "the script") == "out"
-    assert run.call_args.kwargs["input"] == b"the script"
-    assert run.call_args.args[0][-1] == "sudo -n sh -s -- status"
-    assert "the script" not in run.call_args.args[0]
+    assert (seen / "input").read_text() == "the script"
+    arguments = (seen / "arguments").read_text()
+    assert arguments.endswith("\nsudo -n sh -s -- status\n") and "the script" not in arguments
 
 
 def test_a_dead_agent_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,13 +134,12 @@ def test_a_dead_agent_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_no_key_file_and_no_agent_is_told_before_ssh_runs(
-    mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch
+    fake_ssh: FakeSsh,
 ) -> None:
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    run = mocker.patch("subprocess.run")
+    seen = fake_ssh("true")
     with pytest.raises(SshError, match="sshPrivateKeyFile is not set, and no SSH agent runs"):
         run_script(replace(SERVER, private_key_file=None), "true", "")
-    run.assert_not_called()
+    assert not (seen / "arguments").exists()
 
 
 def test_a_refused_agent_is_not_told_as_a_refused_file() -> None:
@@ -133,8 +148,83 @@ def test_a_refused_agent_is_not_told_as_a_refused_file() -> None:
     assert "keys of the SSH agent" not in explain(SERVER, 255, denied)
 
 
-def test_a_hanging_server_is_named(mocker: MockerFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    mocker.patch("subprocess.run", side_effect=subprocess.TimeoutExpired(["ssh"], 300))
-    with pytest.raises(SshError, match="within 300 seconds"):
+def test_an_agent_with_many_keys_is_the_cause_and_not_the_machine() -> None:
+    tired = "Received disconnect from 192.168.1.20 port 22:2: Too many authentication failures\n"
+    message = explain(replace(SERVER, private_key_file=None), 255, tired)
+    assert "sshPrivateKeyFile" in message and "ssh-add -d" in message and "machine is on" not in message
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            'WARNING: UNPROTECTED PRIVATE KEY FILE!\nLoad key "/k/id_ed25519": bad permissions\n',
+            "chmod 600 /k/id_ed25519",
+        ),
+        ('Load key "/k/id_ed25519": error in libcrypto\n', "(error in libcrypto)"),
+        ('Load key "/k/id_ed25519": invalid format\n', "(invalid format)"),
+    ],
+)
+def test_a_key_file_that_ssh_does_not_take_is_not_the_servers_fault(said: str, words: str) -> None:
+    message = explain(SERVER, 255, f"{said}admin@pi.lan: Permission denied (publickey).\n")
+    assert words in message and "authorizedKeys" not in message and message.endswith(".")
+
+
+def test_a_hanging_server_is_named(fake_ssh: FakeSsh) -> None:
+    fake_ssh("exec sleep 60")
+    with pytest.raises(SshError, match="within 1 seconds"):
+        run_script(SERVER, "true", "", timeout_seconds=1)
+
+
+BANNER = "# Tailscale SSH requires an additional check.\n# To authenticate, visit: "
+
+
+def test_a_login_page_of_tailscale_is_shown_at_once_and_waited_for_a_while(
+    fake_ssh: FakeSsh, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = "https://login.tailscale.com/a/1a2b3c"
+    monkeypatch.setattr(ssh, "LOGIN_SECONDS", 0.5)
+    fake_ssh(f"printf '%s' '{BANNER}' >&2; echo '{page}' >&2; exec sleep 60")
+    with pytest.raises(SshError, match=f"visit {page} and run the same command again"):
         run_script(SERVER, "true", "")
+    assert capsys.readouterr().err.endswith(f"waits until you have logged in at {page}\n")
+
+
+def test_no_other_login_page_is_shown(fake_ssh: FakeSsh, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_ssh(f"echo '{BANNER}https://login.tailscale.com.evil.example/a/1a2b3c' >&2; exec sleep 60")
+    with pytest.raises(SshError, match="the page that `ssh admin@pi.lan` names") as refusal:
+        run_script(SERVER, "true", "", timeout_seconds=1)
+    assert "evil" not in str(refusal.value) + capsys.readouterr().err
+
+
+HOSTILE = r"\033]52;c;cm0gLXJmIH4K\007\033[2J\033[1;1HEnter the passphrase:\033[8m\342\200\256\302\233\061m"
+
+
+def test_a_server_writes_nothing_but_words_into_the_terminal(fake_ssh: FakeSsh) -> None:
+    fake_ssh(f"printf '{HOSTILE}\\nerror: {HOSTILE} It is fine.\\n' >&2; exit 1")
+    with pytest.raises(SshError) as refusal:
+        run_script(SERVER, "true", "")
+    assert str(refusal.value) == "error: Enter the passphrase: It is fine."
+
+
+def test_a_server_that_never_stops_talking_is_cut_short(
+    fake_ssh: FakeSsh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "ANSWER_LIMIT", 1 << 20)
+    fake_ssh("exec cat /dev/zero")
+    with pytest.raises(SshError, match="nothing of this project does"):
+        run_script(SERVER, "true", "")
+
+
+def test_of_many_errors_the_last_counts(fake_ssh: FakeSsh) -> None:
+    fake_ssh(
+        "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'error: The disk is full.' >&2; exit 1"
+    )
+    with pytest.raises(SshError) as refusal:
+        run_script(SERVER, "true", "")
+    assert str(refusal.value) == "error: The disk is full."
+
+
+def test_a_long_answer_arrives_whole(fake_ssh: FakeSsh) -> None:
+    fake_ssh("head -c 3000000 /dev/zero | tr '\\0' x; echo noise >&2")
+    assert run_script(SERVER, "true", "y" * 300_000) == "x" * 3_000_000

@@ -116,9 +116,13 @@ class SshServer:
     accepted_variables: set[str] = field(default_factory=set)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
+    rsa: bool = False
+    """A host key of this old kind, with the signatures that OpenSSH makes with it since 8.8: no SHA-1."""
 
     def __post_init__(self) -> None:
-        self._host = paramiko.RSAKey.generate(2048)
+        self._host: paramiko.PKey = paramiko.ECDSAKey.generate()
+        if self.rsa:
+            self._host = paramiko.RSAKey.generate(2048)
         self.accepted = _public_blob(self.user_key)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -128,7 +132,7 @@ class SshServer:
     @property
     def host_key(self) -> str:
         """The line to pin."""
-        return f"ssh-rsa {self._host.get_base64()}"
+        return f"{self._host.get_name()} {self._host.get_base64()}"
 
     def connection(self, **changes: float | str) -> Properties:
         """The `connection` input that reaches this server, with changes."""
@@ -156,6 +160,8 @@ class SshServer:
             self.connections += 1
             transport = paramiko.Transport(connection)
             transport.add_server_key(self._host)
+            if self.rsa:
+                transport.get_security_options().key_types = ("rsa-sha2-512", "rsa-sha2-256")
             transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Files)
             self._transports.append(transport)
             transport.start_server(server=_Session(self), event=threading.Event())

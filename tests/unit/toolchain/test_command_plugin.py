@@ -227,6 +227,16 @@ class TestRemoteCommand:
         create(plugin, REMOTE_COMMAND, {**remote, "logging": logging})
         assert set(engine[1].lines) == lines
 
+    def test_a_terminal_is_shown_words_alone(
+        self, plugin: Stub, remote: Properties, engine: tuple[str, EngineLog]
+    ) -> None:
+        hostile = r"\033]52;c;cm0gLXJmIH4K\007\033[2J"
+        inputs: Properties = {**remote, "logging": "stderr", "create": f"printf '{hostile}hi\\n' >&2; exit 3"}
+        with pytest.raises(grpc.RpcError) as refused:
+            create(plugin, REMOTE_COMMAND, inputs)
+        assert engine[1].lines == ["hi"]
+        assert str(refused.value.details()).endswith(":\nhi\n")
+
     def test_commands_run_side_by_side(self, plugin: Stub, remote: Properties, tmp_path: Path) -> None:
         """Each of two commands waits for the file of the other: one after the other they would never end."""
 
@@ -266,8 +276,16 @@ class TestConnection:
 
     def test_a_host_key_of_another_type_is_refused(self, plugin: Stub, ssh_server: SshServer) -> None:
         pinned = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFvjHPjGZoLZL6jmyfVuQkHPN3nU3yvIJLWoLwPZEkZF"
-        with pytest.raises(grpc.RpcError, match="host key mismatch"):
+        with pytest.raises(grpc.RpcError, match="no common algorithm for host key"):
             self.run(plugin, ssh_server.connection(hostKey=pinned))
+
+    def test_an_rsa_host_key_fails_as_with_the_official_plugin(self, plugin: Stub) -> None:
+        server = SshServer(rsa=True)
+        try:
+            with pytest.raises(grpc.RpcError, match="no common algorithm for host key; we offered: .ssh-rsa"):
+                self.run(plugin, server.connection())
+        finally:
+            server.close()
 
     def test_an_unreadable_host_key_is_refused(self, plugin: Stub, ssh_server: SshServer) -> None:
         with pytest.raises(grpc.RpcError, match="failed to parse host key"):
