@@ -137,8 +137,7 @@ demo: setup ## run the main job on the lab: expose, visit, revoke, ban, take bac
 	@KEEP=$(KEEP) $(if $(HOUSE),HOUSE=$(HOUSE)) $(VENV)/python -m tests.lab.demo
 
 test: setup lint ## lint and all three tiers of tests
-	@$(PYTEST) tests/unit tests/server
-	@$(VENV)/python -m tests.lab.parallel
+	@$(VENV)/python -m tests.lab.parallel all
 
 setup: .venv/developer ## prepare the lab: system packages, Python packages, pinned programs
 	@$(VENV)/python -m toolchain setup

@@ -124,7 +124,7 @@ record() {
 
 look() {
   if ! is_ours "$STATE"; then
-    mend "Nothing of the exposure is left on the server; up exposes it anew."
+    mend "There is nothing of an exposure on the server; up makes it."
     return 0
   fi
   if [ ! -f "$RECORD" ]; then

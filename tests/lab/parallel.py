@@ -1,8 +1,8 @@
-"""The lab tier, several labs at once: ``python -m tests.lab.parallel [FILE or HOUSE ...]``.
+"""Tests of all tiers, several at once: ``python -m tests.lab.parallel [all | FILE or HOUSE ...]``.
 
 A test of the lab mostly waits. So each file, and each house of the walk, is one job: a pytest of its own in a
-bubble of its own (lab/bubble.py). A few workers take one job after the other. What failed is printed in full,
-and the last line counts everything.
+bubble of its own (lab/bubble.py). A few workers take one job after the other. Beside them one worker takes
+what needs no lab, file by file. What failed is printed in full, and the last line counts everything.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from toolchain import ToolchainError, system
 
 HERE = Path(__file__).parent
 WALK = HERE / "test_houses.py"
+UNIT = PROJECT / "tests" / "unit"
+SERVER = PROJECT / "tests" / "server"
 KINDS = ("failed", "passed", "skipped")
-WORKERS = 3
+WORKERS = 4
 
 
 @dataclass(frozen=True)
 class Job:
-    """One pytest in one bubble."""
+    """One pytest, in a bubble of its own when it boots a lab."""
 
     name: str
     arguments: tuple[str, ...]
+    lab: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,28 @@ def all_jobs() -> list[Job]:
     return [*(Job(path.stem, (str(path),)) for path in files), *walks]
 
 
+def jobs_without_a_lab() -> list[Job]:
+    """The unit tier in one piece, and every file of the server tier."""
+    files = sorted(SERVER.glob("test_*.py"), key=_size, reverse=True)
+    return [
+        Job("unit", (str(UNIT),), lab=False),
+        *(Job(path.stem, (str(path),), lab=False) for path in files),
+    ]
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size
 
 
 def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
-    """The jobs that a word names: a file with or without its folder and ending, or a house."""
+    """The jobs that a word names: a file with or without its folder and ending, a house, or ``all``.
+
+    Without a word, those that boot a lab.
+    """
+    if list(words) == ["all"]:
+        return list(jobs)
     names = {Path(word).stem for word in words}
-    found = [job for job in jobs if not names or job.name.removeprefix("house ") in names]
+    found = [job for job in jobs if (job.name.removeprefix("house ") in names if names else job.lab)]
     if unknown := names - {job.name.removeprefix("house ") for job in found}:
         raise SystemExit(f"There is no file and no house named {', '.join(sorted(unknown))}.")
     return found
@@ -86,8 +103,9 @@ def run(job: Job) -> Result:
         pytest = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *job.arguments]
         options = ["-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
         began = time.monotonic()
+        bubble = [sys.executable, "-m", "lab", "bubble", "--"] if job.lab else []
         done = subprocess.run(
-            [sys.executable, "-m", "lab", "bubble", "--", *pytest, *options],
+            [*bubble, *pytest, *options],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -115,14 +133,14 @@ def counted(report: Path) -> dict[str, int]:
 
 def main(words: Sequence[str]) -> int:
     """Run the jobs, tell each when it has ended, and then all together; returns the exit status."""
-    jobs = chosen(all_jobs(), words)
+    jobs = chosen([*all_jobs(), *jobs_without_a_lab()], words)
     with suppress(ToolchainError):  # no registry can be reached from a bubble; the tests skip without
         system.ensure(system.BROWSER)
     began = time.monotonic()
     workers = int(os.environ.get("LAB_WORKERS", WORKERS))
     results: list[Result] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for future in as_completed([pool.submit(run, job) for job in jobs]):
+    with ThreadPoolExecutor(workers) as labs, ThreadPoolExecutor(1) as without:
+        for future in as_completed([(labs if job.lab else without).submit(run, job) for job in jobs]):
             results.append(future.result())
             if results[-1].status:
                 print(results[-1].printed, flush=True)
@@ -130,9 +148,10 @@ def main(words: Sequence[str]) -> int:
     total = {kind: sum(result.counts[kind] for result in results) for kind in KINDS}
     failed = [result.job.name for result in results if result.status]
     seconds = time.monotonic() - began
-    print(f"lab: {told(total)} in {seconds:.0f} s, {len(jobs)} jobs, {workers} labs at once", flush=True)
+    print(f"{len(jobs)} jobs in {seconds:.0f} s, {workers} labs at once", flush=True)
     if failed:
-        print(f"lab: these failed: {', '.join(failed)}", flush=True)
+        print(f"these failed: {', '.join(failed)}", flush=True)
+    print(", ".join(f"{total[kind]} {kind}" for kind in ("passed", "failed", "skipped")), flush=True)
     return 1 if failed else 0
 
 

@@ -25,6 +25,14 @@ def test_a_word_chooses_a_file_or_a_house() -> None:
     assert {job.name for job in found} == {"test_lab", "house book"}
 
 
+def test_all_is_every_tier_and_no_word_is_the_lab() -> None:
+    jobs = [*parallel.all_jobs(), *parallel.jobs_without_a_lab()]
+    assert parallel.chosen(jobs, ["all"]) == jobs
+    assert parallel.chosen(jobs, []) == parallel.all_jobs()
+    server = {path.stem for path in parallel.SERVER.glob("test_*.py")}
+    assert {job.name for job in jobs if not job.lab} == {"unit", *server}
+
+
 def test_a_word_that_names_nothing_is_refused() -> None:
     with pytest.raises(SystemExit, match="no file and no house named bok"):
         parallel.chosen(parallel.all_jobs(), ["bok"])

@@ -84,7 +84,8 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "another tool has the port": (
         lambda machine: machine.remember(**{"funnel-words": "foreign no"}),
-        "tell Port 443 serves another tool, so the funnel is shut; remove that entry of Tailscale and run up again.",
+        "tell Port 443 serves another tool, so the funnel is shut; "
+        "remove that entry of Tailscale and run up again.",
     ),
     "a device by hand": (
         enrol_by_hand,
@@ -120,7 +121,8 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "another module": (
         lambda machine: machine.remember(module='{"digest":"two"}'),
-        "mend The running system has another version of the module than the one that was proven; up proves it again.",
+        "mend The running system has another version of the module than the one that was proven; "
+        "up proves it again.",
     ),
     "half loaded": (
         lambda machine: machine.write(machine.state / ".device-ca.unloaded", ""),
@@ -132,7 +134,7 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "no mark": (
         drop(".immich-exposure"),
-        "mend Nothing of the exposure is left on the server; up exposes it anew.",
+        "mend There is nothing of an exposure on the server; up makes it.",
     ),
 }
 
@@ -174,4 +176,4 @@ def test_arguments_are_checked(machine: Machine) -> None:
 
 
 def test_there_is_nothing_to_look_at_before_the_first_exposure(machine: Machine) -> None:
-    assert machine.run("drift", "look", *PORTS).stdout.startswith("mend Nothing of the exposure is left")
+    assert machine.run("drift", "look", *PORTS).stdout.startswith("mend There is nothing of an exposure")
