@@ -100,6 +100,7 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
         config_dir=props["configDir"],
         module=ModuleWay(props["module"]),
         flake_dir=props.get("flakeDir"),
+        flake_host=props.get("flakeHost"),
         module_digest=props.get("moduleDigest"),
         immich_address=props.get("immichAddress"),
         immich_port=int(props["immichPort"]),
@@ -127,8 +128,10 @@ def authorities_in(keystore: Path) -> tuple[str, ...]:
 def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
     command = server.line(
         "facts",
+        wanted.module if wanted.flake_dir is None else "flake",
         wanted.config_dir,
         wanted.flake_dir or "-",
+        wanted.flake_host or "-",
         wanted.immich_address or "-",
         wanted.immich_port,
         wanted.proxy_port,
@@ -192,6 +195,7 @@ def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
         "configDir": config.config_dir,
         "module": config.module,
         "flakeDir": config.flake.directory if config.flake else None,
+        "flakeHost": config.flake.host if config.flake else None,
         "moduleDigest": module_digest() if theirs else None,
         "immichAddress": config.immich.address,
         "immichPort": config.immich.port,

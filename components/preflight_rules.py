@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class Wanted:
     authorities: tuple[str, ...]
     take_over: bool
     adopt: bool = False
+    flake_host: str | None = None
 
 
 def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -115,19 +117,51 @@ def _theirs(facts: Mapping[str, Any]) -> list[str]:
 def _way_in(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Refuse a server into whose configuration the module cannot get in the chosen way."""
     if wanted.flake_dir is not None:
-        return _flake(facts, wanted.flake_dir)
+        return _flake(facts, wanted.flake_dir, wanted.flake_host)
     if wanted.module is ModuleWay.YOURS:
         return _module_of_yours(facts, wanted)
     return _configuration(facts, wanted)
 
 
-def _flake(facts: Mapping[str, Any], directory: str) -> list[str]:
-    if _part(facts, "flake").get("exists"):
-        return []
-    return [
-        f"There is no {directory}/flake.nix on the server; correct flake (DIR#HOST), or leave it out when "
-        "the system is not built from a flake there."
-    ]
+def _flake(facts: Mapping[str, Any], directory: str, host: str | None) -> list[str]:
+    if not _part(facts, "flake").get("exists"):
+        return [
+            f"There is no {directory}/flake.nix on the server; correct flake (DIR#HOST), or leave it out "
+            "when the system is not built from a flake there."
+        ]
+    evaluated = _part(facts, "evaluated")
+    name = f"{directory}#{host}"
+    if evaluated.get("error"):
+        return [_flake_error(name, str(evaluated["error"]))]
+    hosts = evaluated.get("hosts")
+    if hosts is not None and host not in hosts:
+        return [
+            f"The flake in {directory} has no host {host} among its nixosConfigurations (it has "
+            f"{', '.join(hosts) or 'none'}); correct flake (DIR#HOST)."
+        ]
+    if evaluated.get("exposure") == "absent":
+        return [
+            f"The system {name} lacks the module: {HOW_TO_HAVE_THE_MODULE}. Set "
+            "`services.immich-exposure.enable = true;` there, and run pulumi up again; in a git checkout "
+            "only files count that git knows of."
+        ]
+    if evaluated.get("exposure") == "off":
+        return [
+            f"The system {name} has the module and does not switch it on; set "
+            "`services.immich-exposure.enable = true;` there, and run pulumi up again."
+        ]
+    return []
+
+
+def _flake_error(name: str, error: str) -> str:
+    """Return the sentence for a flake that does not evaluate; a checkout of somebody else's is one."""
+    if not_owned := re.search(r"'([^']+)' is not owned by current user", error):
+        folder = not_owned[1]
+        return (
+            f"Nix does not read the checkout in {folder} as root, because somebody else owns it; run "
+            f"`git config --global --add safe.directory {folder}` as root on the server."
+        )
+    return f"{name} does not evaluate ({error}); correct what Nix reports."
 
 
 def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -155,14 +189,51 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"The server is built from {configuration['otherSystem']}, which nixos-rebuild takes instead of "
             f"{path}; import the module there and set module: yours (see docs/homes.md)."
         ]
-    imported = any(configuration.get(name) == "active" for name in ("ourImport", "lanImport"))
-    if imported or configuration.get("importList"):
+    if configuration.get("ourImport") == "active":
+        return []
+    return [
+        *_no_import_list(configuration, path),
+        *_obstacle(configuration, path),
+        *_evaluated(_part(facts, "evaluated"), path),
+    ]
+
+
+def _no_import_list(configuration: Mapping[str, Any], path: object) -> list[str]:
+    if configuration.get("lanImport") == "active" or configuration.get("importList"):
         return []
     return [
         f"{path} has no list of imports that a line can be added to. Write `imports = [ ];` at its top "
         "level; or give the file another name, such as host.nix, and write a configuration.nix of one line: "
         "{ imports = [ ./host.nix ]; }."
     ]
+
+
+def _obstacle(configuration: Mapping[str, Any], path: object) -> list[str]:
+    """Refuse a configuration.nix that cannot be replaced, or whose other name would be left behind by it."""
+    reasons = {
+        "read-only": f"The folder of {path} cannot be written to; make it writable (is it mounted "
+        "read-only?)",
+        "mounted": f"{path} is a mount point of its own; let its whole folder be persisted instead",
+        "linked": f"{path} has another name besides (a hard link), which would no longer be the same file; "
+        "make one of them a symbolic link to the other",
+    }
+    obstacle = configuration.get("obstacle")
+    return [f"{reasons[obstacle]}, or set module: yours."] if obstacle in reasons else []
+
+
+def _evaluated(evaluated: Mapping[str, Any], path: object) -> list[str]:
+    """Refuse what Nix would refuse after much has been made: the same module twice, or no system at all."""
+    if evaluated.get("error"):
+        return [
+            f"{path} does not evaluate even before any change ({evaluated['error']}); correct what Nix "
+            "reports."
+        ]
+    if evaluated.get("exposure") in ("off", "on"):
+        return [
+            f"{path} brings in the module already, in another way than by the import ./immich-exposure, and "
+            "it cannot be there twice; set module: yours, or take that import out."
+        ]
+    return []
 
 
 HOW_TO_HAVE_THE_MODULE = (
@@ -296,7 +367,8 @@ def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], wanted: Wanted) -> bool:
     """Tell whether it is the Caddy of the owner's own ./expose-immich.nix, which the module replaces."""
-    swapped = _part(facts, "configuration").get("exposeImport") == "active"
+    configuration = _part(facts, "configuration")
+    swapped = configuration.get("exposeImport") == "active" and configuration.get("ourImport") != "active"
     return wanted.module is ModuleWay.MANAGED and swapped and '"caddy"' in owner
 
 

@@ -709,3 +709,15 @@ configuration_folder() {
   configuration_file=$(readlink -f "$1/configuration.nix") && [ -f "$configuration_file" ] || configuration_file=$1/configuration.nix
   printf '%s\n' "${configuration_file%/*}"
 }
+
+# `flake_url DIR`: in a git checkout Nix sees what git knows of, and so would the owner's own rebuild; elsewhere all that is there.
+flake_url() { if in_git "$1"; then printf '%s\n' "$1"; else printf 'path:%s\n' "$1"; fi; }
+
+# `has_hard_links FILE`: it has another name besides, which would keep the old text when a new file takes its place.
+has_hard_links() { [ "$(stat -c %h "$1" 2>/dev/null)" -gt 1 ] 2>/dev/null; }
+
+# `last_error LOG`: what Nix said last, on one line.
+last_error() {
+  awk '/^ *error:/ { text = ""; seen = 1 } seen && !/show-trace/ { text = text " " $0 } END { print text }' "$1" |
+    tr -s ' ' | sed -e 's/^ *//' -e 's/^error: *//' -e 's/[ .]*$//' | cut -c 1-400
+}

@@ -231,17 +231,11 @@ keep_copy() {
 
 imports() { [ "$(import_state "$CONFIG" "$1")" = active ]; }
 
-# What Nix said last, on one line.
-last_error() {
-  awk '/^ *error:/ { text = "" } !/show-trace/ { text = text " " $0 } END { print text }' "$REBUILD_LOG" |
-    tr -s ' ' | sed -e 's/^ *//' -e 's/^error: *//' -e 's/[ .]*$//' | cut -c 1-400
-}
-
 # `fits TEXT [SWITCHED_OFF]`: what configuration.nix would be with this text has our module switched on, and Immich is in it as it was. Else
 # FAULT says why not.
 fits() {
   if ! look_at "$1" "$WORK/changed" "${2:-}"; then
-    FAULT="it does not evaluate ($(last_error))"
+    FAULT="it does not evaluate ($(last_error "$REBUILD_LOG"))"
   elif [ "$(word_of exposure "$WORK/changed")" != on ]; then
     FAULT="services.immich-exposure would not be enabled"
   else
@@ -293,6 +287,10 @@ bring_in() {
     return 0
   fi
   swap_fits || insert_fits
+  # A new file takes its place, and its other names would keep the old text from then on.
+  ! has_hard_links "$CONFIG" ||
+    die "$CONFIG has another name besides (a hard link), which would no longer be the same file; make one of them a symbolic link" \
+      "to the other, or set module: yours, and run this again."
   # Looking takes its time, and what was looked at is about to be written.
   cmp -s "$AT_START" "$CONFIG" || die "$CONFIG was edited meanwhile, so it is left as it is; run this again."
   say "Adding $IMPORT to the imports of $CONFIG"
@@ -832,7 +830,7 @@ build_home() {
 
 # `refuse_flake FAULT`
 refuse_flake() {
-  ! grep -q "is not owned by current user" "$REBUILD_LOG" ||
+  ! { grep -q "is not owned by current user" "$REBUILD_LOG" && in_git "$FLAKE_DIR"; } ||
     die "Nix does not read the checkout in $git_folder as root, because somebody else owns it; run \"git config --global --add" \
       "safe.directory $git_folder\" as root on the server, and run this again."
   fail_with_log "$FLAKE#$HOST $1"
@@ -862,9 +860,7 @@ flake() {
   [ -e "$FLAKE_DIR/flake.nix" ] || die "There is no $FLAKE_DIR/flake.nix; set flake to DIR#HOST of the server's own flake."
   begin
   need_domain
-  # In a git checkout Nix sees what git knows of, and so would the owner's own rebuild; elsewhere all that is there.
-  FLAKE=path:$FLAKE_DIR
-  if in_git "$FLAKE_DIR"; then FLAKE=$FLAKE_DIR; fi
+  FLAKE=$(flake_url "$FLAKE_DIR")
   note_whether_it_answers immich_is_there
   say "Evaluating $FLAKE#$HOST as it is, and without the module"
   describe_flake "$WORK/changed" 'system: system' ||

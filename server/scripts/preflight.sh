@@ -2,7 +2,8 @@
 # Runs after lib.sh. What there is to know before anything changes. Reads only, needs no lock, and never fails half-way: what
 # cannot be found out is null, false or empty, and the operator's program judges.
 #
-#   facts CONFIG_DIR FLAKE_DIR|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT   prints one JSON object:
+#   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT
+#                                 prints one JSON object:
 #     nixos                         true or false
 #     nixosVersion                  text, may be empty
 #     tailscaleVersion              text or null
@@ -16,8 +17,12 @@
 #     module                        what `immich-exposure module` prints of the running system, or null
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
 #                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
-#                                   would build a flake instead; otherSystem: the file it would build instead, or null
+#                                   would build a flake instead; otherSystem: the file it would build instead, or null;
+#                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null
 #     flake                         null without FLAKE_DIR; exists
+#     evaluated                     what Nix says of the system that is to get the module, without building anything: error, or
+#                                   null; exposure: "absent", "off", "on" (our module in it), or null; hosts: those of the
+#                                   flake. null where nobody asked, or it took too long; not asked once our import stands there
 #     theirs                        paths that have a name of ours and are not ours
 #     owner                         the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
@@ -108,7 +113,19 @@ configuration_facts() {
     "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
   printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
     "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")"
-  printf '"otherSystem":%s}' "$(text_or_null "$(other_system)")"
+  printf '"otherSystem":%s,"obstacle":%s}' "$(text_or_null "$(other_system)")" "$(text_or_null "$(obstacle "$configuration")")"
+}
+
+# `obstacle FILE`: a new file of its name can be put in its place, and nothing else is lost by that.
+obstacle() {
+  [ -f "$1" ] || return 0
+  if [ ! -w "${1%/*}" ]; then
+    echo read-only
+  elif awk -v path="$1" '$5 == path { found = 1 } END { exit !found }' /proc/self/mountinfo 2>/dev/null; then
+    echo mounted
+  elif has_hard_links "$1"; then
+    echo linked
+  fi
 }
 
 has_import_list() { [ -f "$1" ] && import_list "$1"; }
@@ -124,6 +141,51 @@ flake_facts() {
   else
     printf '{"exists":%s}' "$(yes_no test -e "$1/flake.nix")"
   fi
+}
+
+# On a small machine an evaluation takes its time, and the operator's program does not wait for ever.
+EVALUATION_SECONDS=200
+
+EXPOSURE='(system: let exposure = system.config.services.immich-exposure or null;
+  in if exposure == null then "absent" else if exposure.enable then "on" else "off")'
+
+# `evaluated_facts WAY CONFIG_DIR FLAKE_DIR HOST`. All that it writes are copies in Nix's own store, as any look at a system does.
+evaluated_facts() {
+  case $1 in
+    managed)
+      evaluated_file=$(configuration_folder "$2")/configuration.nix
+      [ ! -f "$2/configuration.nix" ] || evaluated_file=$(readlink -f "$2/configuration.nix")
+      if [ ! -f "$evaluated_file" ] || [ "$(import_state "$evaluated_file" ./immich-exposure)" = active ] ||
+        has_flake "$2" "${evaluated_file%/*}" "$ROOT/etc/nixos"; then
+        printf null
+      else
+        evaluated nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$evaluated_file" \
+          --argstr configuration "$evaluated_file" -E "{ configuration }: {
+            exposure = $EXPOSURE (import <nixpkgs/nixos> { configuration = /. + configuration; }); }"
+      fi
+      ;;
+    flake)
+      if [ ! -e "$3/flake.nix" ]; then
+        printf null
+      else
+        evaluated nix --extra-experimental-features "nix-command flakes" eval --no-write-lock-file --json \
+          --apply "systems: { hosts = builtins.attrNames systems;
+            exposure = if systems ? \"$4\" then $EXPOSURE systems.\"$4\" else null; }" "$(flake_url "$3")#nixosConfigurations"
+      fi
+      ;;
+    *) printf null ;;
+  esac
+}
+
+# `evaluated COMMAND...` of Nix's that prints an object. It may have printed half of one before it fails.
+evaluated() {
+  if timeout "$EVALUATION_SECONDS" "$@" >"$WORK/evaluated" 2>"$WORK/evaluation.log" </dev/null; then
+    printf '{"error":null,%s' "$(tr -d '\r\n' <"$WORK/evaluated" | sed 's/^{//')"
+    return
+  fi
+  evaluated_error=$(last_error "$WORK/evaluation.log")
+  # Without a word of Nix's it was cut off, and nobody knows.
+  if [ -n "$evaluated_error" ]; then printf '{"error":%s}' "$(json_string "$evaluated_error")"; else printf null; fi
 }
 
 # `theirs FOLDER`
@@ -179,28 +241,33 @@ print_facts() {
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
   printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
-  printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$5")")"
-  printf '"immich":%s,' "$(immich_facts "$3" "$4")"
+  printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$7")")"
+  printf '"immich":%s,' "$(immich_facts "$5" "$6")"
   printf '"module":%s,' "$(object_of immich-exposure module)"
-  printf '"configuration":%s,' "$(configuration_facts "$1")"
-  printf '"flake":%s,' "$(flake_facts "$2")"
-  printf '"theirs":%s,' "$(theirs "$(configuration_folder "$1")/immich-exposure")"
+  printf '"configuration":%s,' "$(configuration_facts "$2")"
+  printf '"flake":%s,"evaluated":%s,' "$(flake_facts "$3")" "$(evaluated_facts "$1" "$2" "$3" "$4")"
+  printf '"theirs":%s,' "$(theirs "$(configuration_folder "$2")/immich-exposure")"
   printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
   printf '"commands":%s}\n' "$(missing_commands)"
 }
 
+[ "${1:-}" != facts ] || shift
 case ${1:-}:${2:-}:${3:-} in
-  facts:/*:/* | facts:/*:-) ;;
+  managed:/*:- | yours:/*:- | flake:/*:/*) ;;
   *)
-    die "preflight.sh takes \"facts CONFIG_DIR FLAKE_DIR|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT\" with absolute paths;" \
-      "correct the arguments."
+    die "preflight.sh takes \"facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT\" with" \
+      "absolute paths; correct the arguments."
     ;;
 esac
-check_address "${4:-}"
-port "immich.port" "${5:-}"
-port proxyPort "${6:-}"
+case ${4:-} in
+  '' | *[!A-Za-z0-9._-]*) die "A host of a flake is a plain name, not \"${4:-}\"; set flake to DIR#HOST." ;;
+  *) ;;
+esac
+check_address "${5:-}"
+port "immich.port" "${6:-}"
+port proxyPort "${7:-}"
 # Nothing that is missing here may end the script: each fact speaks for itself.
 set +e
-print_facts "$2" "$3" "$4" "$5" "$6" >"$WORK/facts"
+print_facts "$@" >"$WORK/facts"
 cat "$WORK/facts"

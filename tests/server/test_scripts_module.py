@@ -292,6 +292,48 @@ def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
     return home
 
 
+def evaluated(home: Home, *where: str) -> dict[str, object]:
+    """What the preflight has Nix say, which is told before anything is made."""
+    outcome = home.machine.run("preflight", "facts", *where, "-", "2283", "8443")
+    told = result(outcome)["evaluated"]
+    assert isinstance(told, dict), outcome.stderr
+    return told
+
+
+def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
+    home = settle(tmp_path, evaluator, CHAPTER)
+    place = ("managed", str(home.machine.config), "-", "-")
+    assert evaluated(home, *place) == {"error": None, "exposure": "absent"}
+    for file in managed_files(Immich("127.0.0.1", 2283, True), Lan.CLOSE):
+        home.machine.write(home.machine.config / f"theirs/{file.path}", file.text)
+    text = home.configuration.read_text()
+    home.configuration.write_text(text.replace("imports = [", "imports = [ ./theirs/immich-exposure/nix"))
+    assert evaluated(home, *place) == {"error": None, "exposure": "off"}
+    home.configuration.write_text(text.replace("imports = [", "imports = [ ./theirs/immich-exposure"))
+    assert evaluated(home, *place) == {"error": None, "exposure": "on"}
+    home.configuration.write_text(text.replace("networking.", "nyetworking."))
+    assert "nyetworking" in str(evaluated(home, *place)["error"])
+
+
+def test_the_preflight_knows_the_hosts_of_a_flake_and_what_they_have(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
+    home = settle_flake(tmp_path, evaluator, "./immich-exposure")
+    before = home.machine.files(home.machine.root)
+    infra = home.machine.root / "home/admin/infra"
+    place = ("flake", str(home.machine.config), str(infra))
+    assert evaluated(home, *place, "pi") == {"error": None, "hosts": ["pi"], "exposure": "on"}
+    assert evaluated(home, *place, "nas") == {"error": None, "hosts": ["pi"], "exposure": None}
+    assert home.machine.files(home.machine.root) == before
+    text = (infra / "flake.nix").read_text()
+    (infra / "flake.nix").write_text(text.replace("./immich-exposure", ""))
+    assert evaluated(home, *place, "pi")["exposure"] == "absent"
+    (infra / "flake.nix").write_text(text.replace("./pi.nix", "./none.nix"))
+    assert "none.nix" in str(evaluated(home, *place, "pi")["error"])
+
+
 def flake(home: Home, host: str = "pi") -> Outcome:
     infra = str(home.machine.root / "home/admin/infra")
     return home.machine.run("module", "flake", infra, host, "8443", "-", "2283", "no")

@@ -1063,6 +1063,17 @@ def test_a_configuration_that_is_a_mount_point_is_left_without_a_trace(machine: 
     assert_as_before(machine)
 
 
+def test_a_configuration_with_another_name_is_left_alone(machine: Machine) -> None:
+    """A new file in its place would part the two names."""
+    other = machine.root / "home/the-same.nix"
+    other.parent.mkdir()
+    os.link(machine.config / "configuration.nix", other)
+    assert_sentence(apply(machine), "has another name besides (a hard link)", "set module: yours")
+    assert other.samefile(machine.config / "configuration.nix")
+    assert steps(machine) == []
+    assert_as_before(machine)
+
+
 def test_linked_configuration_stays_a_link(machine: Machine) -> None:
     """Nix reads ./x.nix beside the file that the link leads to: all of ours is there."""
     real = machine.root / "home/admin/server/configuration.nix"

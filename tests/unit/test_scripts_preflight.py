@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,14 @@ TAILSCALE = """
       "status --json --peers=false") echo '{"BackendState":"Running",'; echo '"CertDomains":["DOMAIN"]}' ;;
       "funnel status --json") printf '{\\n}\\n' ;;
     esac""".replace("DOMAIN", DOMAIN)
+# What a configuration evaluates to stands in a file; none is an error.
+NIX = """
+    case $* in
+      *--find-file*) cat "$FAKES/nixos-system" 2>/dev/null ;;
+      *services.immich-exposure*)
+        cat "$FAKES/evaluated" 2>/dev/null || { echo "error: undefined variable" >&2; exit 1; }
+        ;;
+    esac"""
 OFF: dict[str, object] = {
     "port": 2283,
     "address": None,
@@ -28,6 +37,7 @@ OFF: dict[str, object] = {
     "unit": True,
     "listensAt": [],
 }
+EVALUATED = {"error": None, "exposure": "absent"}
 LISTENERS = 'LISTEN 0 4096   127.0.0.1:8443 0.0.0.0:*    users:(("{}",pid=7,fd=3))'
 
 
@@ -43,6 +53,8 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     (machine.root / "nix").mkdir()
     machine.remember(answers=IMMICH, units="immich-server.service")
     machine.fake("tailscale", TAILSCALE)
+    machine.fake("nix-instantiate", NIX)
+    machine.remember(evaluated='{"exposure":"absent"}')
     machine.fake(
         "df", 'printf "Filesystem 1024-blocks Used Available Capacity Mounted on\\n/dev/x 9 1 4711 1%% /\\n"'
     )
@@ -53,8 +65,10 @@ def facts(machine: Machine) -> dict[str, object]:
     return ask(machine)
 
 
-def ask(machine: Machine, flake: str = "-", address: str = "-") -> dict[str, object]:
-    return result(machine.run("preflight", "facts", str(machine.config), flake, address, "2283", "8443"))
+def ask(machine: Machine, flake: str = "-", address: str = "-", way: str = "managed") -> dict[str, object]:
+    way, host = (way, "-") if flake == "-" else ("flake", "pi")
+    place = (str(machine.config), flake, host)
+    return result(machine.run("preflight", "facts", way, *place, address, "2283", "8443"))
 
 
 def part(machine: Machine, name: str) -> dict[str, object]:
@@ -90,8 +104,10 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "importList": True,
             "flakeBeside": False,
             "otherSystem": None,
+            "obstacle": None,
         },
         "flake": None,
+        "evaluated": EVALUATED,
         "theirs": [],
         "owner": None,
         "authorities": [],
@@ -135,8 +151,10 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
             "importList": False,
             "flakeBeside": False,
             "otherSystem": None,
+            "obstacle": None,
         },
         "flake": None,
+        "evaluated": None,
         "theirs": [],
         "owner": None,
         "authorities": [],
@@ -267,10 +285,45 @@ def test_what_nixos_rebuild_would_build_instead(machine: Machine) -> None:
 
 
 def test_a_flake(machine: Machine) -> None:
+    machine.fake("nix", NIX)
     folder = machine.root / "home/admin/infra/hosts"
-    assert ask(machine, str(folder))["flake"] == {"exists": False}
+    absent = ask(machine, str(folder))
+    assert (absent["flake"], absent["evaluated"]) == ({"exists": False}, None)
+    assert machine.commands("nix") == [], "there is nothing to evaluate"
     machine.write(folder / "flake.nix", "")
-    assert ask(machine, str(folder))["flake"] == {"exists": True}
+    machine.remember(evaluated='{"exposure":"on","hosts":["nas","pi"]}')
+    there = ask(machine, str(folder))
+    assert there["flake"] == {"exists": True}
+    assert there["evaluated"] == {"error": None, "exposure": "on", "hosts": ["nas", "pi"]}
+    assert any(
+        line.endswith(" path:/home/admin/infra/hosts#nixosConfigurations") for line in machine.commands()
+    )
+
+
+# What the configuration evaluates to
+
+
+def test_what_does_not_evaluate_is_told_in_nixs_words(machine: Machine) -> None:
+    (machine.fakes / "evaluated").unlink()
+    assert facts(machine)["evaluated"] == {"error": "undefined variable"}
+    machine.fake("nix-instantiate", """printf '{"exposure":}'; exit 1""")
+    assert facts(machine)["evaluated"] is None, "cut off, so nobody knows"
+
+
+def test_nothing_is_evaluated_where_our_import_stands_or_nobody_asks(machine: Machine) -> None:
+    assert ask(machine, way="yours")["evaluated"] is None
+    machine.write(machine.config / "flake.nix", "")
+    assert facts(machine)["evaluated"] is None
+    (machine.config / "flake.nix").unlink()
+    machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }")
+    assert facts(machine)["evaluated"] is None
+    assert not any("services.immich-exposure" in line for line in machine.commands("nix-instantiate"))
+
+
+def test_a_second_name_of_the_configuration_is_seen(machine: Machine) -> None:
+    assert part(machine, "configuration")["obstacle"] is None
+    os.link(machine.config / "configuration.nix", machine.root / "the-same.nix")
+    assert part(machine, "configuration")["obstacle"] == "linked"
 
 
 def test_what_stands_there_of_somebody_elses(machine: Machine) -> None:
@@ -335,14 +388,17 @@ def test_what_is_not_an_object_is_null(machine: Machine, answer: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("facts", "etc", "-", "-", "2283", "8443"), "absolute paths; correct"),
-        (("facts", "/etc/nixos", "infra", "-", "2283", "8443"), "absolute paths; correct"),
-        (("facts", "/etc/nixos", "-", "-", "x", "8443"), "The immich.port must be a whole number"),
-        (("facts", "/etc/nixos", "-", "-", "2283", ""), "The proxyPort must be a whole number"),
-        (("facts", "/etc/nixos", "-", "$(id)", "2283", "8443"), "Immich's address must be a plain address"),
-        (("facts", "/etc/nixos", "-", "-x", "2283", "8443"), "Immich's address must be a plain address"),
-        ((), "absolute paths; correct"),
+        ("managed etc - - - 2283 8443", "absolute paths; correct"),
+        ("flake /etc/nixos infra pi - 2283 8443", "absolute paths; correct"),
+        ("flake /etc/nixos - pi - 2283 8443", "absolute paths; correct"),
+        ("other /etc/nixos - - - 2283 8443", "absolute paths; correct"),
+        ('flake /etc/nixos /infra "${x}" - 2283 8443', "A host of a flake is a plain name"),
+        ("managed /etc/nixos - - - x 8443", "The immich.port must be a whole number"),
+        ("managed /etc/nixos - - - 2283", "The proxyPort must be a whole number"),
+        ("managed /etc/nixos - - $(id) 2283 8443", "Immich's address must be a plain address"),
+        ("managed /etc/nixos - - -x 2283 8443", "Immich's address must be a plain address"),
+        ("", "absolute paths; correct"),
     ],
 )
-def test_its_arguments_are_checked(machine: Machine, arguments: tuple[str, ...], reason: str) -> None:
-    assert_sentence(machine.run("preflight", *arguments), reason)
+def test_its_arguments_are_checked(machine: Machine, arguments: str, reason: str) -> None:
+    assert_sentence(machine.run("preflight", "facts", *arguments.split()), reason)

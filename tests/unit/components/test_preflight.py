@@ -13,7 +13,7 @@ from components import preflight
 from components.preflight import PreflightError, authorities_in, examine
 from components.remote_script import Server
 from pki import AuthorityProfile, Keystore
-from tests.unit.components.test_preflight_rules import SOUND
+from tests.unit.components.test_preflight_rules import DIGEST, FLAKE_FACTS, MODULE, SOUND
 
 BEFORE: dict[str, Any] = {
     "host": "192.168.1.20",
@@ -119,17 +119,20 @@ def props_of(keystore: Path, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "facts /etc/nixos - - 2283 8443"),
+        ({"module": "yours", "moduleDigest": DIGEST}, "facts yours /etc/nixos - - - 2283 8443"),
+        ({}, "facts managed /etc/nixos - - - 2283 8443"),
         (
-            {"module": "yours", "flakeDir": "/home/a/nix", "immichAddress": "::1"},
-            "facts /etc/nixos /home/a/nix ::1 2283 8443",
+            {"module": "yours", "flakeDir": "/home/a/nix", "flakeHost": "pi", "immichAddress": "::1"},
+            "facts flake /etc/nixos /home/a/nix pi ::1 2283 8443",
         ),
     ],
 )
 def test_the_server_is_asked_for_what_the_config_names(
     mocker: MockerFixture, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    facts = {**SOUND, "flake": {"exists": True}}
+    facts = {**SOUND, **FLAKE_FACTS, "module": MODULE}
+    if "flakeDir" not in changes:
+        facts["evaluated"] = None
     run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
     outputs = examine(props_of(tmp_path, **changes))
     assert run.call_args.args[1] == f"sudo -n sh -s -- {words}"

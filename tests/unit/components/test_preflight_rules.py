@@ -32,7 +32,7 @@ WANTED = Wanted(
 )
 YOURS = replace(WANTED, module=ModuleWay.YOURS, module_digest=DIGEST)
 ADOPTING = replace(WANTED, adopt=True)
-FLAKE = replace(WANTED, module=ModuleWay.YOURS, flake_dir="/home/a/nix")
+FLAKE = replace(WANTED, module=ModuleWay.YOURS, flake_dir="/home/a/nix", flake_host="pi")
 
 SOUND: dict[str, Any] = {
     "nixos": True,
@@ -68,8 +68,10 @@ SOUND: dict[str, Any] = {
         "importList": True,
         "flakeBeside": False,
         "otherSystem": None,
+        "obstacle": None,
     },
     "flake": None,
+    "evaluated": {"error": None, "exposure": "absent"},
     "theirs": [],
     "owner": None,
     "authorities": [],
@@ -108,6 +110,20 @@ def test_a_sound_server_has_no_problems() -> None:
             "/etc/nixos/system.nix",
             "import the module there and set module: yours",
         ),
+        ("configuration.obstacle", "read-only", "configuration.nix cannot be written to; make it writable"),
+        (
+            "configuration.obstacle",
+            "mounted",
+            "is a mount point of its own; let its whole folder be persisted",
+        ),
+        ("configuration.obstacle", "linked", "(a hard link), which would no longer be the same file"),
+        (
+            "evaluated",
+            {"error": "undefined variable 'x'"},
+            "does not evaluate even before any change (undefined variable 'x')",
+        ),
+        ("evaluated.exposure", "off", "brings in the module already, in another way"),
+        ("evaluated.exposure", "on", "set module: yours, or take that import out"),
         ("theirs", ["/etc/nixos/immich-exposure"], "somebody else's (it lacks the mark of this project)"),
         ("tailscaleVersion", None, "not installed"),
         ("tailscaleVersion", "1.98.8", "1.98.8 is too old"),
@@ -228,7 +244,9 @@ def test_the_caddy_of_a_module_that_is_swapped_may_hold_the_port() -> None:
     facts["proxyPortOwner"] = 'LISTEN 0 4096 *:8443 *:* users:(("caddy",pid=7,fd=3))'
     assert problems(facts, WANTED) == []
     assert len(problems(facts, YOURS)) == 2, "nothing is swapped there, and the module is missing"
-    facts["configuration"]["exposeImport"] = "commented"
+    facts["configuration"]["ourImport"] = "active"
+    assert len(problems(facts, WANTED)) == 1, "then both are imported, and theirs stays"
+    facts["configuration"] |= {"exposeImport": "commented", "ourImport": "absent"}
     assert len(problems(facts, WANTED)) == 1
 
 
@@ -242,7 +260,7 @@ MODULE = {"digest": DIGEST, "lan": "close", "managed": True, "immich": "127.0.0.
 def test_whoever_brings_the_module_may_have_any_configuration(configuration: Any) -> None:
     facts = {**facts_with("module", MODULE), "configuration": configuration}
     assert problems(facts, YOURS) == []
-    assert problems({**facts, "flake": {"exists": True}}, FLAKE) == []
+    assert problems({**facts, **FLAKE_FACTS}, FLAKE) == []
 
 
 @pytest.mark.parametrize(
@@ -271,10 +289,52 @@ def test_an_address_of_immich_counts_when_the_stack_names_one() -> None:
     assert "has immich.address = ::1, and this stack says 10.88.0.5" in problem
 
 
+FLAKE_FACTS: dict[str, Any] = {
+    "flake": {"exists": True},
+    "evaluated": {"error": None, "hosts": ["nas", "pi"], "exposure": "on"},
+}
+
+
 def test_a_flake_must_be_there() -> None:
-    for flake in (None, {"exists": False}):
-        [problem] = problems(facts_with("flake", flake), FLAKE)
-        assert problem.startswith("There is no /home/a/nix/flake.nix on the server; correct flake")
+    found = problems(SOUND, FLAKE)
+    assert len(found) == 1 and "There is no /home/a/nix/flake.nix on the server" in found[0]
+    assert problems({**SOUND, **FLAKE_FACTS}, FLAKE) == []
+    assert problems({**SOUND, **FLAKE_FACTS, "evaluated": None}, FLAKE) == [], "it took too long"
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "words"),
+    [
+        (
+            {"hosts": ["nas", "box"], "exposure": None},
+            "has no host pi among its nixosConfigurations (it has nas, box)",
+        ),
+        ({"hosts": [], "exposure": None}, "(it has none); correct flake (DIR#HOST)"),
+        ({"exposure": "absent"}, "The system /home/a/nix#pi lacks the module: in a flake, add this project"),
+        (
+            {"exposure": "off"},
+            "has the module and does not switch it on; set `services.immich-exposure.enable",
+        ),
+        ({"error": "undefined variable 'x'"}, "/home/a/nix#pi does not evaluate (undefined variable 'x')"),
+        (
+            {"error": "repository path '/home/a' is not owned by current user"},
+            "run `git config --global --add safe.directory /home/a` as root",
+        ),
+    ],
+)
+def test_a_flake_that_would_not_do_is_told_before_anything_is_made(
+    evaluated: dict[str, Any], words: str
+) -> None:
+    facts = {**SOUND, **FLAKE_FACTS, "evaluated": {**FLAKE_FACTS["evaluated"], **evaluated}}
+    [found] = problems(facts, FLAKE)
+    assert words in found and found.endswith(".")
+
+
+def test_what_our_import_already_stands_in_is_not_judged_again() -> None:
+    facts = facts_with("configuration.ourImport", "active")
+    facts["configuration"] |= {"importList": False, "obstacle": "read-only"}
+    facts["evaluated"] = {"error": "anything"}
+    assert problems(facts, WANTED) == []
 
 
 def test_a_build_elsewhere_needs_no_room_here() -> None:
