@@ -2,14 +2,15 @@ package main
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -34,12 +35,25 @@ type Banned struct {
 	Folders []string `json:"folders"`
 }
 
-// Enrolled matches a client that has shown a certificate (verified in the handshake) whose SHA-256 names a readable file
-// in the folder:
+// Enrolled matches a client that has shown a certificate whose SHA-256 names a readable file in the folder, and that one
+// of the certificates in the file AUTHORITY has issued for clients:
 //
-//	enrolled FOLDER
+//	enrolled FOLDER AUTHORITY
+//
+// The file comes first: a certificate that nobody enrolled costs no more than a look for it. Every look goes to the
+// file system, so a device is in or out from its next request on.
 type Enrolled struct {
-	Folder string `json:"folder"`
+	Folder    string `json:"folder"`
+	Authority string `json:"authority"`
+
+	authority *authority
+}
+
+// fingerprint is the SHA-256 of a certificate.
+type fingerprint [sha256.Size]byte
+
+func fingerprintOf(certificate *x509.Certificate) fingerprint {
+	return sha256.Sum256(certificate.Raw)
 }
 
 // CaddyModule returns the Caddy module information.
@@ -67,11 +81,17 @@ func (b *Banned) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // UnmarshalCaddyfile reads the matcher's argument.
 func (e *Enrolled) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.Next() {
-		if !d.AllArgs(&e.Folder) {
+		if !d.AllArgs(&e.Folder, &e.Authority) {
 			return d.ArgErr()
 		}
 	}
 	return nil
+}
+
+// Provision reads the authority, so that one that cannot be read keeps Caddy from taking the configuration.
+func (e *Enrolled) Provision(caddy.Context) error {
+	e.authority = &authority{path: e.Authority}
+	return e.authority.refresh()
 }
 
 // MatchWithError tells whether the visitor is banned.
@@ -97,14 +117,21 @@ func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 
 // MatchWithError tells whether the client is an enrolled device.
 func (e *Enrolled) MatchWithError(r *http.Request) (bool, error) {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || len(r.TLS.VerifiedChains) == 0 {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return false, nil
 	}
-	digest := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
-	path := filepath.Join(e.Folder, hex.EncodeToString(digest[:]))
-	// Anything but a file that this process may read makes a stranger.
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular() && syscall.Access(path, mayRead) == nil, nil
+	name := fingerprintOf(r.TLS.PeerCertificates[0])
+	if !isReadableFile(filepath.Join(e.Folder, hex.EncodeToString(name[:]))) {
+		return false, nil
+	}
+	return e.authority.accepts(r.TLS.PeerCertificates, time.Now())
+}
+
+// isReadableFile tells whether a path is a file that this process may read.
+func isReadableFile(path string) bool {
+	var info syscall.Stat_t
+	return syscall.Lstat(path, &info) == nil && info.Mode&syscall.S_IFMT == syscall.S_IFREG &&
+		syscall.Access(path, mayRead) == nil
 }
 
 // isFolder tells whether a path leads to a folder. Here and below the system is called without package os in between,
@@ -156,6 +183,7 @@ const networkBits = 64
 var (
 	_ caddyfile.Unmarshaler             = (*Banned)(nil)
 	_ caddyfile.Unmarshaler             = (*Enrolled)(nil)
+	_ caddy.Provisioner                 = (*Enrolled)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*Banned)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*Enrolled)(nil)
 )

@@ -2,10 +2,8 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"hash/maphash"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +44,7 @@ func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	seen := &answer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	defer func() {
 		if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-			extra.Add(zap.String("verdict", verdictOn(r, seen)))
+			extra.Add(zap.String("verdict", verdictOn(r, seen, asker{next, r})))
 		}
 	}()
 	err := next.ServeHTTP(seen, r)
@@ -56,13 +54,17 @@ func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return err
 }
 
-func verdictOn(r *http.Request, seen *answer) string {
-	key := refusedKey(r, seen)
-	if key == "" {
+func verdictOn(r *http.Request, seen *answer, immich asker) string {
+	refused, sure := refusedLink(r, seen)
+	if refused.name == "" || !sure && immich.knows(refused) {
+		return "anon"
+	}
+	// A link that exists, with a comma or the like behind it, is no guess.
+	if written := refused.asWritten(); written != refused && immich.knows(written) {
 		return "anon"
 	}
 	names, err := namesOf(r.RemoteAddr)
-	if err != nil || !guesses.firstTime(names[len(names)-1], key, time.Now()) {
+	if err != nil || !guesses.firstTime(names[len(names)-1], refused.name, time.Now()) {
 		return "anon"
 	}
 	return "guess"
@@ -106,29 +108,35 @@ func (a *answer) Write(body []byte) (int, error) {
 	return a.ResponseWriterWrapper.Write(body)
 }
 
-// refusedKey returns the key or slug that Immich refused, or nothing.
+// refusedLink returns the link that Immich may have refused because it does not know it, or nothing. `sure` says that this
+// was the reason.
 //
-// The page of a link answers 404 for an unknown or expired one, but so does a photo's page when it is reloaded. The API
-// answers 401; there it also means that a password is missing (when a link is looked at), wrong (which has a jail of its
-// own) or that the link takes no uploads. To an upload Immich says which it is: "Invalid share key" or "slug".
-func refusedKey(r *http.Request, seen *answer) string {
+// The page of a link answers 404 for an unknown or expired one, but it does so, and works, for any link with a query, a
+// slash, an escape or a photo behind it, too. The API answers 401; there it also means that a password is missing (when
+// a link is looked at), wrong (which has a jail of its own) or that the link takes no uploads. To an upload Immich says
+// which it is: "Invalid share key" or "slug".
+func refusedLink(r *http.Request, seen *answer) (refused link, sure bool) {
 	switch seen.status {
 	case http.StatusNotFound:
-		for _, folder := range []string{"/share/", "/s/"} {
-			if name, found := strings.CutPrefix(strings.TrimSuffix(r.URL.Path, "/"), folder); found && !strings.Contains(name, "/") {
-				return name
-			}
-		}
+		return linkOfPage(r.RequestURI)
 	case http.StatusUnauthorized:
 		if r.URL.Path == "/api/shared-links/login" ||
 			r.URL.Path == "/api/assets" && !bytes.Contains(seen.refusal, []byte("Invalid share ")) ||
-			bytes.Contains(seen.refusal, []byte("Password required")) {
-			return ""
+			wantsPassword(seen.refusal) {
+			return link{}, false
 		}
 		query := r.URL.Query()
-		return cmp.Or(query.Get("key"), query.Get("slug"))
+		if key := query.Get("key"); key != "" {
+			return link{"key", key}, true
+		}
+		return link{"slug", query.Get("slug")}, true
 	}
-	return ""
+	return link{}, false
+}
+
+// wantsPassword tells whether Immich's refusal says that it knows the link.
+func wantsPassword(refusal []byte) bool {
+	return bytes.Contains(refusal, []byte("Password required"))
 }
 
 // memory holds who has tried which key, as hashes that nobody can repeat. What is older than a day is forgotten, and

@@ -19,7 +19,7 @@ func init() {
 
 // WhileEnrolled passes a request on for as long as the client is an enrolled device, and looks anew every so often:
 //
-//	while_enrolled INTERVAL FOLDER
+//	while_enrolled INTERVAL FOLDER AUTHORITY
 //
 // (A folder in the first place would be taken for a path of requests.)
 //
@@ -39,7 +39,7 @@ func (WhileEnrolled) CaddyModule() caddy.ModuleInfo {
 func parseWhileEnrolled(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler, interval := new(WhileEnrolled), ""
 	h.Next()
-	if !h.AllArgs(&interval, &handler.Folder) {
+	if !h.AllArgs(&interval, &handler.Folder, &handler.Authority) {
 		return nil, h.ArgErr()
 	}
 	parsed, err := caddy.ParseDuration(interval)

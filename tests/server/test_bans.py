@@ -10,6 +10,7 @@ import pytest
 from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge
+from tests.server.http2 import Http2Connection, request_headers
 from tests.server.visitor import ConnectionDroppedError
 
 pytestmark = pytest.mark.server
@@ -81,3 +82,37 @@ def test_an_unreadable_ban_folder_shuts_visitors_out(make_edge: EdgeMaker, name:
     assert answers_without_bans(edge, folder, phone) == (503, 200)
     folder.chmod(0o755)
     assert answers_without_bans(edge, folder, phone) == (200, 200)
+
+
+def test_a_ban_ends_a_connection_of_http2(edge: Edge) -> None:
+    """Resetting the stream alone would let a client ask on and on, and reach the other sites as well."""
+    address = edge.new_address()
+    with (
+        edge.connect(address, protocols=("h2",)) as connection,
+        Http2Connection(connection) as http2,
+    ):
+        assert http2.ask("/share/abc").status == 200
+        edge.ban_file("scan", address).touch()
+        edge.backend.received.clear()
+        with pytest.raises(ConnectionDroppedError, match="ended the connection|closed the connection"):
+            for _ in range(10):
+                assert http2.ask("/share/abc").status == 403
+        connection.tls.settimeout(5)
+        while connection.tls.recv(65536):
+            pass
+    assert edge.backend.received == []
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_a_ban_holds_for_another_host(edge: Edge, protocol: str) -> None:
+    address = edge.new_address()
+    edge.ban_file("scan", address).touch()
+    with edge.connect(address, protocols=(protocol,)) as connection:
+        if protocol == "http/1.1":
+            with pytest.raises(ConnectionDroppedError):
+                connection.ask("/", host="other.example")
+            return
+        http2 = Http2Connection(connection)
+        with pytest.raises(ConnectionDroppedError):
+            for _ in range(10):
+                http2.send(request_headers("/", authority="other.example"))

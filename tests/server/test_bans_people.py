@@ -41,6 +41,8 @@ def fail2ban(watched: Edge) -> Iterator[Fail2ban]:
 @pytest.fixture(autouse=True)
 def _forget(watched: Edge) -> None:
     watched.backend.answers.clear()
+    watched.backend.bodies.clear()
+    watched.backend.received.clear()
 
 
 def settle(edge: Edge) -> None:
@@ -79,8 +81,16 @@ def guess_pages(edge: Edge, number: int) -> str:
 
 def guess_slugs(edge: Edge, number: int) -> str:
     """The same by a slug."""
+    target = f"/s/guess-{number}"
+    edge.backend.answers["GET", target] = (404, {})
+    return target
+
+
+def guess_spellings(edge: Edge, number: int) -> str:
+    """A page that Immich answers with 404 for every link: what its API says counts."""
     target = f"/s/guess%20{number}/"
     edge.backend.answers["GET", target] = (404, {})
+    edge.backend.answers["GET", "/api/shared-links/me"] = (401, {})
     return target
 
 
@@ -97,7 +107,7 @@ def guess_photos(edge: Edge, number: int) -> str:
     return f"{path}?size=preview&slug=guess{number}"
 
 
-GUESSES = [guess_pages, guess_slugs, guess_in_the_api, guess_photos]
+GUESSES = [guess_pages, guess_slugs, guess_spellings, guess_in_the_api, guess_photos]
 
 
 @pytest.mark.parametrize("guess", GUESSES)
@@ -139,6 +149,49 @@ def test_what_immich_refuses_for_other_reasons_is_no_guess(watched: Edge) -> Non
     visit(watched, person, [f"/api/shared-links/me?key=protected{number}" for number in range(30)])
     visit(watched, person, [f"{login}?key=a"], "POST")
     assert {entry["verdict"] for entry in watched.entries_of(person, 33)} == {"anon"}
+
+
+SPELLINGS = (
+    "/share/valid/",
+    "/share/valid?at=0a1b2c3d-0000-4000-8000-0123456789ab",
+    "/share/valid?fbclid=IwAR0&utm_source=chat",
+    f"/share/valid/photos/{ASSET}0123456789ab",
+    "/s/Anna%26Ben",
+    "/s/Anna%26Ben/",
+)
+
+
+def test_a_link_that_exists_is_no_guess_in_whatever_spelling(watched: Edge) -> None:
+    """Immich answers 404, and the page works; ten different ones from one address are a family's album."""
+    person = watched.new_address()
+    for spelling in SPELLINGS:
+        watched.backend.answers["GET", spelling.partition("?")[0]] = (404, {})
+    for password in (False, True):
+        if password:
+            watched.backend.answers["GET", "/api/shared-links/me"] = (401, {})
+            watched.backend.bodies["GET", "/api/shared-links/me"] = b'{"message":"Password required"}'
+        assert visit(watched, person, list(SPELLINGS)) == {404}
+    verdicts = {entry["verdict"] for entry in watched.entries_of(person, 2 * len(SPELLINGS))}
+    assert verdicts == {"anon"}
+    asked = [
+        each for each in watched.backend.received if each.target == "/api/shared-links/me?slug=Anna%26Ben"
+    ]
+    assert len(asked) == 4
+    assert {tuple(each.headers["x-forwarded-for"]) for each in asked} == {(person,)}
+
+
+def test_what_a_mail_program_glues_to_a_link_is_no_guess(watched: Edge) -> None:
+    person = watched.new_address()
+    known = "/api/shared-links/me"
+    for glued in ("holiday,", "holiday!", "holiday)", "holiday'"):
+        watched.backend.answers["GET", f"/s/{glued}"] = (404, {})
+        assert visit(watched, person, [f"/s/{glued}"]) <= {404, 403}
+    watched.backend.answers["GET", known] = (401, {})
+    watched.backend.answers["GET", "/s/h0liday!"] = (404, {})
+    guesser = watched.new_address()
+    visit(watched, guesser, ["/s/h0liday!"])
+    assert {entry["verdict"] for entry in watched.entries_of(person, 4)} <= {"anon", "quiet"}
+    assert [entry["verdict"] for entry in watched.entries_of(guesser)] == ["guess"]
 
 
 @pytest.mark.parametrize("hang_up", [True, False])

@@ -127,7 +127,10 @@ def test_the_bounds_are_the_ones_that_the_documents_promise(edge: Edge) -> None:
     assert "every two seconds" in document and "once a day" in document
 
 
-@pytest.mark.parametrize("arguments", ["", "1s", "0s /devices", "-1s /devices", "soon /devices", "1s /a /b"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "1s", "0s /devices /ca", "-1s /devices /ca", "soon /devices /ca", "1s /a", "1s /a /b /c"],
+)
 def test_a_look_without_folder_or_interval_is_refused(edge: Edge, arguments: str) -> None:
     caddyfile = edge.folder / "bad"
     caddyfile.write_text(f":1 {{\n\twhile_enrolled {arguments}\n}}\n")

@@ -173,7 +173,7 @@ def test_the_guards_survive_adaptation(edge: Edge) -> None:
     assert server["read_header_timeout"] and server["idle_timeout"] and server["max_header_bytes"]
     [ours, any_other_name] = server["tls_connection_policies"]
     assert ours["match"] == {"sni": [DOMAIN]}
-    assert ours["client_authentication"]["mode"] == "verify_if_given"
+    assert ours["client_authentication"]["mode"] == "request"
     assert any_other_name == {}, "no certificate is meant for another name"
 
 

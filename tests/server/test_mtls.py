@@ -1,5 +1,6 @@
 """Who counts as a device: a certificate of our authority AND a file with its fingerprint, nothing less.
 
+Everybody else is a stranger, who may open shared links, with whatever certificate.
 One table over TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2. All the while a file named by the SHA-256 of nothing lies
 among the devices: Caddy gives a visitor without a certificate the fingerprint of an empty one.
 """
@@ -20,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.server.certificates import Identity, TestAuthority, rsa_key
 from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
 from tests.server.http2 import Http2Connection
-from tests.server.visitor import DOMAIN, Connection, ConnectionDroppedError, proxy_line
+from tests.server.visitor import DOMAIN, Connection, proxy_line
 
 pytestmark = pytest.mark.server
 
@@ -34,7 +35,6 @@ class Outcome(enum.Enum):
 
     DEVICE = "all of Immich"
     STRANGER = "shared links alone"
-    REFUSED = "no handshake"
 
 
 @pytest.fixture(scope="module")
@@ -91,39 +91,39 @@ WHO: dict[str, tuple[Callable[[Edge, Path], Identity | None], Outcome]] = {
     "the authority itself": (lambda edge, folder: edge.authority.identity, Outcome.STRANGER),
     "expired": (
         enrolled(lambda edge, folder: edge.authority.issue("phone", lifetime=-HOUR)),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "not yet valid": (
         enrolled(lambda edge, folder: edge.authority.issue("phone", starts=HOUR)),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "of another authority": (
         enrolled(lambda edge, folder: TestAuthority(folder, "Another CA").issue("phone")),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "of an authority with our name": (
         enrolled(lambda edge, folder: TestAuthority(folder).issue("phone")),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "for servers alone": (
         enrolled(lambda edge, folder: edge.authority.issue("phone", usage=ExtendedKeyUsageOID.SERVER_AUTH)),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "signed by itself": (
         enrolled(lambda edge, folder: TestAuthority(folder, "phone").self_signed("phone")),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "signed by itself, in our name": (
         enrolled(lambda edge, folder: edge.authority.self_signed("phone")),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "of an intermediate authority that ours does not allow": (
         enrolled(lambda edge, folder: edge.authority.below(folder).issue("phone")),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
     "of an enrolled device that plays authority": (
         enrolled(lambda edge, folder: edge.authority.pretend(folder, edge.device("phone")).issue("friend")),
-        Outcome.REFUSED,
+        Outcome.STRANGER,
     ),
 }
 
@@ -149,14 +149,10 @@ def test_who_counts_as_a_device(
     make, expected = WHO[who]
     identity = make(trapped, tmp_path)
     trapped.backend.received.clear()
-    try:
-        with trapped.connect(
-            trapped.new_address(), identity, version=version, protocols=(protocol,)
-        ) as connection:
-            found = outcome(connection, protocol)
-    except ConnectionDroppedError:
-        found = Outcome.REFUSED
-    assert found == expected
+    with trapped.connect(
+        trapped.new_address(), identity, version=version, protocols=(protocol,)
+    ) as connection:
+        assert outcome(connection, protocol) == expected
     if expected is not Outcome.DEVICE:
         assert "/api/users/me" not in trapped.backend.targets()
 
@@ -205,5 +201,32 @@ def test_without_our_guards_the_trap_opens(caddy_program: Path) -> None:
         edge.start()
         with edge.connect(edge.new_address()) as connection:
             assert outcome(connection, "http/1.1") is Outcome.DEVICE
+    finally:
+        edge.stop()
+
+
+def test_an_authority_counts_from_the_next_request_on(caddy_program: Path, tmp_path: Path) -> None:
+    """Nothing is reloaded: the file of the authorities is looked at again when it has changed."""
+    edge = Edge(caddy_program)
+    other = TestAuthority(tmp_path / "other", "Another CA")
+    ours, theirs = edge.device("phone"), other.issue("tablet")
+    edge.enrol(theirs)
+    pool = edge.state / "device-ca.crt"
+    before = pool.read_bytes()
+    try:
+        edge.start()
+
+        def devices() -> list[bool]:
+            answers = [edge.ask("/api/users/me", identity=identity) for identity in (ours, theirs)]
+            return [answer.status == 200 for answer in answers]
+
+        assert devices() == [True, False]
+        pool.write_bytes(before + other.certificate.read_bytes())
+        assert devices() == [True, True]
+        pool.write_bytes(other.certificate.read_bytes())
+        assert devices() == [False, True]
+        pool.unlink()
+        assert edge.ask("/api/users/me", identity=theirs).status == 503
+        assert edge.ask("/share/abc").status == 200
     finally:
         edge.stop()

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(HangUp{})
+	httpcaddyfile.RegisterHandlerDirective("hang_up", parseHangUp)
+	httpcaddyfile.RegisterDirectiveOrder("hang_up", httpcaddyfile.Before, "abort")
+}
+
+// HangUp ends the connection of a request, and writes no line about it:
+//
+//	hang_up [MATCHER]
+//
+// Caddy's `abort` ends the stream alone when the connection speaks HTTP/2, and the client asks on over it.
+type HangUp struct{}
+
+// CaddyModule returns the Caddy module information.
+func (HangUp) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.hang_up", New: func() caddy.Module { return new(HangUp) }}
+}
+
+func parseHangUp(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next()
+	if h.NextArg() {
+		return nil, h.ArgErr()
+	}
+	return HangUp{}, nil
+}
+
+// ServeHTTP answers nothing over HTTP/1. Over HTTP/2 it takes an answer to end the connection: with this header Go's
+// server sends GOAWAY, takes no further request and closes.
+func (HangUp) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	if r.ProtoMajor < 2 {
+		panic(http.ErrAbortHandler)
+	}
+	w.Header().Set("Connection", "close")
+	return writeRefusal(w)
+}
+
+const refusalBody = `{"status":403,"message":"Forbidden"}`
+
+// writeRefusal writes the one answer for every refusal.
+func writeRefusal(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	_, err := w.Write([]byte(refusalBody))
+	return err
+}
+
+var _ caddyhttp.MiddlewareHandler = HangUp{}

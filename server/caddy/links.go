@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// link is the key or the slug of a shared link; `field` says which, as Immich's API calls it.
+type link struct {
+	field, name string
+}
+
+var linkPages = map[string]string{"share": "key", "s": "slug"}
+
+// linkOfPage returns the link that the target of a page names. `plain` says that it is spelt as Immich keeps it, with
+// nothing around it: only then Immich looks for the link itself before it sends the page.
+func linkOfPage(target string) (of link, plain bool) {
+	path, _, query := strings.Cut(target, "?")
+	folder, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	raw, _, deeper := strings.Cut(rest, "/")
+	field, found := linkPages[folder]
+	name, err := url.PathUnescape(raw)
+	if !found || err != nil || name == "" {
+		return link{}, false
+	}
+	return link{field, name}, !query && !deeper && name == raw
+}
+
+// asWritten returns the link without what chat and mail programs glue to the end of an address.
+func (l link) asWritten() link {
+	if end := strings.IndexAny(l.name, "&?#<>\"'"); end > 0 {
+		l.name = l.name[:end]
+	}
+	l.name = strings.TrimRightFunc(l.name, func(letter rune) bool {
+		return letter != '-' && letter != '_' && !unicode.IsLetter(letter) && !unicode.IsNumber(letter)
+	})
+	return l
+}
+
+// asker sends requests of its own to Immich, past the visitor's.
+type asker struct {
+	next    caddyhttp.Handler
+	request *http.Request
+}
+
+// askPatience is how long Immich may take to say whether it knows a link.
+const askPatience = 5 * time.Second
+
+// knows tells whether Immich knows the link; the link's page asks the same when it opens. Without an answer it does.
+func (a asker) knows(l link) (known bool) {
+	if l.name == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.request.Context()), askPatience)
+	defer cancel()
+	defer func() {
+		if problem := recover(); problem != nil { // the proxy's way to say that an answer broke off
+			caddy.Log().Named("key_guesses").Debug("no answer", zap.Any("problem", problem))
+			known = true
+		}
+	}()
+	said := &discarded{header: http.Header{}}
+	if err := a.next.ServeHTTP(said, questionAbout(l, a.request.Clone(ctx))); err != nil {
+		return true
+	}
+	return said.status != http.StatusUnauthorized || said.wantsPassword()
+}
+
+// questionAbout makes the visitor's request one for the link's data, with nothing of the visitor but the address.
+func questionAbout(l link, r *http.Request) *http.Request {
+	r.Method, r.Body, r.ContentLength, r.Trailer, r.TransferEncoding = http.MethodGet, http.NoBody, 0, nil, nil
+	r.URL = &url.URL{Path: "/api/shared-links/me", RawQuery: url.Values{l.field: {l.name}}.Encode()}
+	r.RequestURI = r.URL.RequestURI()
+	r.Header = http.Header{"Accept": {"application/json"}}
+	return r
+}
+
+// discarded is an answer that nobody gets; its status and beginning are kept.
+type discarded struct {
+	header http.Header
+	status int
+	said   []byte
+}
+
+func (d *discarded) Header() http.Header    { return d.header }
+func (d *discarded) WriteHeader(status int) { d.status = status }
+func (d *discarded) wantsPassword() bool    { return wantsPassword(d.said) }
+
+func (d *discarded) Write(body []byte) (int, error) {
+	if len(d.said) < refusalSize {
+		d.said = append(d.said, body[:min(len(body), refusalSize-len(d.said))]...)
+	}
+	return len(body), nil
+}
