@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -24,7 +25,7 @@ type authority struct {
 	mutex   sync.Mutex
 	seen    os.FileInfo
 	roots   *x509.CertPool
-	checked map[fingerprint]bool
+	checked map[[sha256.Size]byte]bool
 }
 
 // maxIntermediates is how many of the certificates that a client sends along may lead up to the authority.
@@ -42,7 +43,7 @@ func (a *authority) accepts(chain []*x509.Certificate, now time.Time) (bool, err
 	if err := a.refresh(); err != nil {
 		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	name := fingerprintOf(leaf)
+	name := fingerprint(leaf)
 	if !a.checked[name] && a.leadsTo(chain, now) {
 		a.checked[name] = true // as long as the file is the same; the dates are looked at each time
 	}
@@ -80,7 +81,7 @@ func (a *authority) refresh() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.path, err)
 	}
-	a.seen, a.roots, a.checked = info, roots, map[fingerprint]bool{}
+	a.seen, a.roots, a.checked = info, roots, map[[sha256.Size]byte]bool{}
 	return nil
 }
 

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -47,13 +45,6 @@ type Enrolled struct {
 	Authority string `json:"authority"`
 
 	authority *authority
-}
-
-// fingerprint is the SHA-256 of a certificate.
-type fingerprint [sha256.Size]byte
-
-func fingerprintOf(certificate *x509.Certificate) fingerprint {
-	return sha256.Sum256(certificate.Raw)
 }
 
 // CaddyModule returns the Caddy module information.
@@ -120,7 +111,7 @@ func (e *Enrolled) MatchWithError(r *http.Request) (bool, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return false, nil
 	}
-	name := fingerprintOf(r.TLS.PeerCertificates[0])
+	name := fingerprint(r.TLS.PeerCertificates[0])
 	if !isReadableFile(filepath.Join(e.Folder, hex.EncodeToString(name[:]))) {
 		return false, nil
 	}

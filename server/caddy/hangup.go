@@ -45,14 +45,12 @@ func (HangUp) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Hand
 	return writeRefusal(w)
 }
 
-const refusalBody = `{"status":403,"message":"Forbidden"}`
-
 // writeRefusal writes the one answer for every refusal.
 func writeRefusal(w http.ResponseWriter) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusForbidden)
-	_, err := w.Write([]byte(refusalBody))
+	_, err := w.Write([]byte(refusal))
 	return err
 }
 
