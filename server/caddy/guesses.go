@@ -20,7 +20,7 @@ func init() {
 }
 
 // KeyGuesses writes the verdict into the log: "guess" when Immich does not know the key or slug of a link, once for
-// each client and key, else "anon". So who reloads an expired link all day has made one guess, and who tries many keys
+// each client and key, "password" when it does not take a password, else "anon". So who reloads an expired link all day has made one guess, and who tries many keys
 // as many as keys. Nothing of a key is ever written down.
 type KeyGuesses struct{}
 
@@ -55,20 +55,26 @@ func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 func verdictOn(r *http.Request, seen *answer, immich asker) string {
+	if r.URL.Path == linkLogin && seen.status == http.StatusUnauthorized {
+		return verdictPassword
+	}
 	refused, sure := refusedLink(r, seen)
 	if refused.name == "" || !sure && immich.knows(refused) {
-		return "anon"
+		return verdictAnon
 	}
 	// A link that exists, with a comma or the like behind it, is no guess.
 	if written := refused.asWritten(); written != refused && immich.knows(written) {
-		return "anon"
+		return verdictAnon
 	}
 	names, err := namesOf(r.RemoteAddr)
 	if err != nil || !guesses.firstTime(names[len(names)-1], refused.name, time.Now()) {
-		return "anon"
+		return verdictAnon
 	}
-	return "guess"
+	return verdictGuess
 }
+
+// linkLogin takes the password of a link.
+const linkLogin = "/api/shared-links/login"
 
 // answer remembers the status that a client gets, and the beginning of a refusal.
 type answer struct {
@@ -120,7 +126,7 @@ func refusedLink(r *http.Request, seen *answer) (refused link, sure bool) {
 	case http.StatusNotFound:
 		return linkOfPage(r.RequestURI)
 	case http.StatusUnauthorized:
-		if r.URL.Path == "/api/shared-links/login" ||
+		if r.URL.Path == linkLogin ||
 			r.URL.Path == "/api/assets" && !bytes.Contains(seen.refusal, []byte("Invalid share ")) ||
 			wantsPassword(seen.refusal) {
 			return link{}, false

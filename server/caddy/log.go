@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/tls"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -22,7 +24,7 @@ func init() {
 //	format without_secrets
 //
 // No header of a request or an answer gets in, so no cookie and no token. Keys, slugs and passwords of links travel
-// in the target, which is written without them.
+// in the target, which is written without them. What a client says is cut (logbounds.go).
 //
 // A request is put into words when its line is written, not before: Caddy hands each request to each log several
 // times, and most of them never write it.
@@ -66,21 +68,75 @@ func (w *WithoutSecrets) AddObject(key string, object zapcore.ObjectMarshaler) e
 	return nil
 }
 
-// EncodeEntry writes a line.
+// EncodeEntry writes a line, or nothing when whoever sent the request has filled the room that the log has for them.
 func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	written := make([]zapcore.Field, 0, len(w.held)+len(fields))
+	seen := asked{}
 	for _, part := range [][]zapcore.Field{w.held, fields} {
 		for _, field := range part {
 			switch value := field.Interface.(type) {
 			case caddyhttp.LoggableHTTPHeader:
+				continue
 			case caddyhttp.LoggableHTTPRequest:
-				written = append(written, zap.Object(field.Key, visit(value)))
-			default:
-				written = append(written, field)
+				seen.request = value.Request
+				field = zap.Object(field.Key, visit(value))
 			}
+			seen.note(field)
+			written = append(written, field)
 		}
 	}
-	return w.Encoder.EncodeEntry(entry, written)
+	if seen.request == nil {
+		return w.Encoder.EncodeEntry(entry, written)
+	}
+	entry.Message = cut(entry.Message)
+	for place, field := range written {
+		written[place] = bounded(field)
+	}
+	line, err := w.Encoder.EncodeEntry(entry, written)
+	if err == nil && !seen.isWritten(entry, line.Len()) {
+		line.Reset()
+	}
+	return line, err
+}
+
+// asked is what decides whether a line about a request is written.
+type asked struct {
+	request *http.Request
+	verdict string
+	status  int
+}
+
+// note takes what it needs; a field that comes twice counts as it comes last.
+func (a *asked) note(field zapcore.Field) {
+	switch {
+	case field.Key == "verdict" && field.Type == zapcore.StringType:
+		a.verdict = field.String
+	case field.Key == "status" && field.Type == zapcore.Int64Type:
+		a.status = int(field.Integer)
+	}
+}
+
+func (a *asked) isWritten(entry zapcore.Entry, size int) bool {
+	if !strings.HasPrefix(entry.LoggerName, accessLogger) {
+		return bounds.maySay(a.request.RemoteAddr, entry.Time)
+	}
+	return bounds.mayWrite(a.request.RemoteAddr, a.verdict, a.status, size, entry.Time)
+}
+
+// accessLogger is how Caddy names its loggers of requests.
+const accessLogger = "http.log.access"
+
+// bounded cuts what a client may have said.
+func bounded(field zapcore.Field) zapcore.Field {
+	switch field.Type {
+	case zapcore.StringType:
+		field.String = cut(field.String)
+	case zapcore.ErrorType:
+		if err, ok := field.Interface.(error); ok {
+			return zap.String(field.Key, cut(err.Error()))
+		}
+	}
+	return field
 }
 
 // visit is what a log says of a request.
@@ -98,13 +154,34 @@ func (v visit) MarshalLogObject(line zapcore.ObjectEncoder) error {
 		line.AddString("client_ip", client)
 	}
 	line.AddString("proto", v.Proto)
-	line.AddString("method", v.Method)
-	line.AddString("host", v.Host)
-	line.AddString("uri", withoutSecrets(v.RequestURI))
+	line.AddString("method", cut(v.Method))
+	line.AddString("host", cut(v.Host))
+	line.AddString("uri", cut(withoutSecrets(v.RequestURI)))
 	if v.TLS == nil {
 		return nil
 	}
-	return line.AddObject("tls", caddyhttp.LoggableTLSConnState(*v.TLS))
+	return line.AddObject("tls", handshake(*v.TLS))
+}
+
+// handshake is what a log says of TLS, as Caddy names it; a client may show a certificate of its own making.
+type handshake tls.ConnectionState
+
+// MarshalLogObject writes versions as numbers (RFC 8446) and names as far as they have room.
+func (h handshake) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddBool("resumed", h.DidResume)
+	line.AddUint16("version", h.Version)
+	line.AddUint16("cipher_suite", h.CipherSuite)
+	line.AddString("proto", h.NegotiatedProtocol)
+	line.AddString("server_name", cut(h.ServerName))
+	if len(h.PeerCertificates) > 0 {
+		certificate := h.PeerCertificates[0]
+		line.AddString("client_common_name", cut(certificate.Subject.CommonName))
+		// At most 20 bytes (RFC 5280); to write a longer number takes long.
+		if certificate.SerialNumber.BitLen() <= 160 {
+			line.AddString("client_serial", certificate.SerialNumber.String())
+		}
+	}
+	return nil
 }
 
 const redacted = "REDACTED"

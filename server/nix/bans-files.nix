@@ -11,7 +11,7 @@ let
     [Definition]
     allowipv6 = yes
     dbfile = ${names.state}/fail2ban/bans.sqlite3
-    dbmaxmatches = 10
+    dbmaxmatches = 0
     dbpurgeage = 1d
     loglevel = INFO
     logtarget = SYSOUT
@@ -32,7 +32,7 @@ let
     backend = polling
     ignoreip = 127.0.0.1/8 ::1
     ignoreself = no
-    logpath = ${names.accessLog}
+    logpath = ${names.offences}
     usedns = no
   '' + lib.concatMapStrings (jail: ''
 

@@ -16,9 +16,9 @@ let
     checkPhase = "";
     runtimeInputs = [ pkgs.coreutils pkgs.util-linux ];
     text = ''
-      install -d -m 0750 -o ${names.edge} -g ${names.edge} ${dirOf names.accessLog}
+      install -d -m 0750 -o ${names.edge} -g ${names.edge} ${names.logs}
       umask 027
-      setpriv --reuid=${names.edge} --regid=${names.edge} --clear-groups touch ${names.accessLog}
+      setpriv --reuid=${names.edge} --regid=${names.edge} --clear-groups touch ${names.offences}
     '';
   };
 in

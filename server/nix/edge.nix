@@ -77,7 +77,7 @@ in
       environment = {
         IMMICH_EXPOSURE_IMMICH = exposedImmich.upstream;
         IMMICH_EXPOSURE_STATE = names.state;
-        IMMICH_EXPOSURE_LOG = names.accessLog;
+        IMMICH_EXPOSURE_LOGS = names.logs;
         IMMICH_EXPOSURE_ADMIN = "unix//run/${names.edge}/admin.sock";
         # What Caddy keeps for itself is worth nothing to the next one.
         XDG_CONFIG_HOME = "/run/${names.edge}";

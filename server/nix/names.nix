@@ -5,7 +5,9 @@ rec {
   mark = "${state}/.immich-exposure";
 
   edge = "immich-edge";
-  accessLog = "/var/log/${edge}/access.log";
+  logs = "/var/log/${edge}";
+  # What bans are made of; beside it, access.log and devices.log.
+  offences = "${logs}/offences.log";
 
   bans = "immich-bans";
   # Each jail counts with filter.d/immich-NAME.conf and bans in a folder of its name.

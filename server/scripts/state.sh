@@ -7,7 +7,7 @@
 #                         was lost begins anew, and nothing would ever withdraw what an earlier one enrolled and the config
 #                         no longer names.
 #   guard                 changes nothing: for a resource that is made before all others, and whose end is `remove`
-#   remove                STATE (devices, bans, certificate, lease), the access log and what interrupted runs left are gone
+#   remove                STATE (devices, bans, certificate, lease), the logs and what interrupted runs left are gone
 #
 # Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
 
@@ -52,7 +52,9 @@ remove_everything() {
   stop_lease_timer
   # Before the state: without that, these would be somebody else's.
   if has_our_logs; then
-    rm -f "$LOGS"/access.log "$LOGS"/access-*.log "$LOGS"/access-*.log.gz
+    for log in access devices offences; do
+      rm -f "$LOGS/$log.log" "$LOGS/$log"-*.log "$LOGS/$log"-*.log.gz
+    done
     # The mark last, so that a run that is cut off here can be finished.
     rm -f "$LOGS/$MARK"
   fi

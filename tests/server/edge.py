@@ -77,7 +77,8 @@ class Edge:
         self.backend.start()
         self.port = _free_port()
         self.state = self.folder / "state"
-        self.log = self.folder / "log" / "access.log"
+        self.logs = self.folder / "log"
+        self.offences = self.logs / "offences.log"
         self.journal = self.folder / "journal"
         self.authority = TestAuthority(self.folder / "authority")
         self._server_authority = TestAuthority(self.folder / "server-authority", "Lab public CA")
@@ -129,7 +130,7 @@ class Edge:
             "IMMICH_EXPOSURE_BUNDLES": str(limits.bundles),
             "IMMICH_EXPOSURE_BUNDLES_WINDOW": limits.bundles_window,
             "IMMICH_EXPOSURE_STATE": str(self.state),
-            "IMMICH_EXPOSURE_LOG": str(self.log),
+            "IMMICH_EXPOSURE_LOGS": str(self.logs),
             "IMMICH_EXPOSURE_ADMIN": f"unix/{run}/admin.sock",
         }
 
@@ -291,10 +292,13 @@ class Edge:
     # -- log
 
     def log_entries(self) -> list[dict[str, Any]]:
-        """Return the access log, one object per request."""
-        if not self.log.exists():
-            return []
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
+        """Return the access log in all its files, one object per request, in the order of time."""
+        lines = [line for line in self.log_text().splitlines() if line.endswith("}")]
+        return sorted(map(json.loads, lines), key=lambda entry: str(entry["ts"]))
+
+    def log_text(self) -> str:
+        """Return what the access log holds now, offences first."""
+        return "".join(path.read_text() for path in sorted(self.logs.glob("[a-z]*s.log"), reverse=True))
 
     def entries_of(self, address: str, count: int = 1) -> list[dict[str, Any]]:
         """Wait for so many log entries of an address and return them."""
@@ -307,9 +311,11 @@ class Edge:
 
 
 @contextlib.contextmanager
-def running_edge(program: Path, *, caddyfile: str | None = None) -> Iterator[Edge]:
+def running_edge(
+    program: Path, *, settings: Mapping[str, str] | None = None, caddyfile: str | None = None
+) -> Iterator[Edge]:
     """Run an edge whose log has its first line, for fail2ban to find."""
-    edge = Edge(program) if caddyfile is None else Edge(program, caddyfile=caddyfile)
+    edge = Edge(program, settings=settings, caddyfile=caddyfile)
     try:
         edge.start()
         edge.ask("/")

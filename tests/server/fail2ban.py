@@ -28,7 +28,7 @@ class Fail2ban:
             "[Definition]\nloglevel = INFO\n"
             f"logtarget = {self.log}\nsyslogsocket = auto\n"
             f"socket = {self.folder}/s\npidfile = {self.folder}/p\ndbfile = {self.folder}/db\n"
-            "dbpurgeage = 1d\ndbmaxmatches = 10\n[Thread]\n"
+            "dbpurgeage = 1d\ndbmaxmatches = 0\n[Thread]\n"
         )
         jails = "".join(
             f"[immich-{name}]\nenabled = true\nfilter = immich-{name}\n"
@@ -37,7 +37,7 @@ class Fail2ban:
         )
         (self.folder / "jail.conf").write_text(
             f"[INCLUDES]\nafter = {self.folder}/bans.conf\n"
-            f"[DEFAULT]\nbackend = polling\nlogpath = {edge.log}\nusedns = no\n"
+            f"[DEFAULT]\nbackend = polling\nlogpath = {edge.offences}\nusedns = no\n"
             f"ignoreip = 127.0.0.1/8 ::1\n{jails}"
         )
         self.configure(max_retry=max_retry, ban_time=ban_time)
@@ -56,7 +56,7 @@ class Fail2ban:
 
     def start(self) -> None:
         """Start the server and return when both jails watch the log; the log must exist already."""
-        wait_until(self._edge.log.exists, "the access log exists")
+        wait_until(self._edge.offences.exists, "the log of offences exists")
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 self._command("fail2ban-server", "-xf", "start"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -87,6 +88,39 @@ class Http2Connection:
                     return int(dict(event.headers)[b":status"])
             self._tls.sendall(self._protocol.data_to_send())
         raise ConnectionDroppedError("The edge closed the connection.")
+
+    def flood(self, targets: Sequence[str], *, headers: Sequence[tuple[str, str]] = ()) -> Counter[int]:
+        """Send so many requests, a hundred at once, and count the statuses; -1 is a stream that was reset.
+
+        What has no answer when the edge ends the connection is counted as 0.
+        """
+        statuses: Counter[int] = Counter()
+        for start in range(0, len(targets), 100):
+            batch = targets[start : start + 100]
+            for target in batch:
+                stream = self._protocol.get_next_available_stream_id()
+                self._protocol.send_headers(stream, request_headers(target, extra=headers), end_stream=True)
+            waiting = len(batch)
+            try:
+                self._tls.sendall(self._protocol.data_to_send())
+                while waiting and (data := self._tls.recv(65536)):
+                    for event in self._protocol.receive_data(data):
+                        if isinstance(event, h2.events.ResponseReceived):
+                            statuses[int(dict(event.headers)[b":status"])] += 1
+                        if isinstance(event, h2.events.StreamReset):
+                            statuses[-1] += 1
+                        if isinstance(event, h2.events.DataReceived):
+                            self._protocol.acknowledge_received_data(
+                                event.flow_controlled_length, event.stream_id
+                            )
+                        waiting -= isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset))
+                    self._tls.sendall(self._protocol.data_to_send())
+            except (h2.exceptions.ProtocolError, OSError):
+                pass
+            if waiting:
+                statuses[0] += len(targets) - statuses.total()
+                break
+        return statuses
 
     def _answer(self, stream: int) -> Answer:
         head: dict[str, str] = {}

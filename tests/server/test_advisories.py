@@ -107,7 +107,7 @@ def ghsa_78x4_6x83_jx75(edge: Edge, make_edge: EdgeMaker) -> None:
     assert_refused(edge.ask(target, address=address))
     assert edge.backend.targets() == []
     edge.entries_of(address)
-    assert "Th3-Passw0rd" not in edge.log.read_text()
+    assert "Th3-Passw0rd" not in edge.log_text()
 
 
 REQUESTS: dict[str, Callable[[Edge, EdgeMaker], None]] = {

@@ -53,7 +53,7 @@ def run(check: str, state: Path, **settings: str) -> subprocess.CompletedProcess
     environment = {
         "DOMAIN": DOMAIN,
         "STATE": str(state),
-        "LOG": f"{state.parent}/access.log",
+        "LOGS": str(state.parent),
         "ADMIN": f"unix/{state.parent}/admin.sock",
         **settings,
     }

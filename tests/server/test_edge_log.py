@@ -80,7 +80,7 @@ def test_no_secret_gets_into_the_log(edge: Edge, phone: Identity) -> None:
             edge.ask(target, address=address, identity=identity, headers=SECRET_HEADERS)
             edge.ask(target, "POST", address=address, identity=identity, body=SECRET.encode())
         edge.entries_of(address, count=2 * len(SECRETS_IN_REQUESTS))
-    assert SECRET not in edge.log.read_text()
+    assert SECRET not in edge.log_text()
     assert SECRET not in edge.journal.read_text()
 
 
@@ -143,4 +143,6 @@ def test_devices_are_logged_as_devices(edge: Edge, phone: Identity) -> None:
 
 def test_the_log_is_for_its_owner_and_group(edge: Edge) -> None:
     edge.ask("/")
-    assert stat.S_IMODE(edge.log.stat().st_mode) == 0o640
+    files = sorted(edge.logs.glob("*.log"))
+    assert [path.name for path in files] == ["access.log", "devices.log", "offences.log"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}

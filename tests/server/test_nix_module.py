@@ -23,7 +23,8 @@ from tests.server.nix import MODULE_FILES, PROJECT, SERVER_FILES, ConfigFolder, 
 pytestmark = pytest.mark.server
 
 STATE = "/var/lib/immich-exposure"
-LOG = "/var/log/immich-edge/access.log"
+LOGS = "/var/log/immich-edge"
+LOG = f"{LOGS}/offences.log"
 GO_SOURCE = SERVER_FILES / "caddy"
 INSTANCE = "127.0.0.1:2283"
 """An address that Immich is opened on at home, as a unit's name."""
@@ -309,7 +310,7 @@ def test_the_edges_environment_is_what_no_setting_says(generation: Path) -> None
     assert {name: value for name, value in names.items() if name.startswith("IMMICH_")} == {
         "IMMICH_EXPOSURE_IMMICH": "127.0.0.1:2283",
         "IMMICH_EXPOSURE_STATE": STATE,
-        "IMMICH_EXPOSURE_LOG": LOG,
+        "IMMICH_EXPOSURE_LOGS": LOGS,
         "IMMICH_EXPOSURE_ADMIN": "unix//run/immich-edge/admin.sock",
     }
 
@@ -397,13 +398,13 @@ def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path, settings: 
     folder = tmp_path / "configuration"
     shutil.copytree(bans_folder(generation), folder)
     # The log is the server's; fail2ban refuses a jail whose log is not there.
-    (tmp_path / "access.log").touch()
+    (tmp_path / "offences.log").touch()
     if settings:
         (tmp_path / "bans.conf").write_text(settings)
     folder.chmod(0o755)
     jails = (folder / "jail.conf").read_text()
     (folder / "jail.conf").unlink()
-    jails = jails.replace(LOG, str(tmp_path / "access.log"))
+    jails = jails.replace(LOG, str(tmp_path / "offences.log"))
     (folder / "jail.conf").write_text(jails.replace(f"{STATE}/settings", str(tmp_path)))
     done = subprocess.run(
         ["fail2ban-client", "-c", str(folder), "-s", str(tmp_path / "s"), "-p", str(tmp_path / "p"), "-d"],

@@ -338,7 +338,8 @@ def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
     machine.write(machine.state / "notes.txt", "mine\n")
     for digest in ("a" * 64, "b" * 64):
         machine.write(machine.state / f"edge-{digest}", "the edge, built elsewhere\n", 0o755)
-    machine.write(machine.root / "var/log/immich-edge/access.log", "x\n")
+    for name in ("access.log", "devices.log", "offences.log", "offences-2026-01-01T00-00-00.000.log.gz"):
+        machine.write(machine.root / "var/log/immich-edge" / name, "x\n")
     machine.write(machine.root / "var/log/immich-edge/mine.txt", "x\n")
     stamps = machine.root / "var/lib/systemd/timers"
     for name in ("immich-exposure-devices", "immich-exposure-certificate", "logrotate"):

@@ -16,7 +16,17 @@ from components.edge_settings import PREFIX, bans_configuration, edge_environmen
 from components.remote_script import SERVER_FILES
 
 # The module bakes these in or reads them from other files; the rest of what the Caddyfile names is for tests.
-FROM_ELSEWHERE = {"ADMIN", "BODY_PATIENCE", "DOMAIN", "IMMICH", "LOG", "LOOK_ANEW", "STATE", "STREAM_TIMEOUT"}
+FROM_ELSEWHERE = {
+    "ADMIN",
+    "BODY_PATIENCE",
+    "DOMAIN",
+    "IMMICH",
+    "LOGS",
+    "LOG_MEGABYTES",
+    "LOOK_ANEW",
+    "STATE",
+    "STREAM_TIMEOUT",
+}
 
 
 @pytest.fixture(autouse=True)

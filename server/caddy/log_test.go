@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+func TestCutKeepsWithinTheBound(t *testing.T) {
+	for name, text := range map[string]string{
+		"plain": strings.Repeat("a", 5_000), "quotes": strings.Repeat(`"`, 5_000), "not UTF-8": strings.Repeat("\xff", 5_000),
+		"controls": strings.Repeat("\x01", 5_000), "letters": strings.Repeat("é", 5_000), "lines": strings.Repeat("\n", 5_000),
+	} {
+		encoded, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{}).EncodeEntry(zapcore.Entry{}, []zap.Field{zap.String("t", cut(text))})
+		if err != nil || encoded.Len() > mostWritten+len(`{"t":"..."}`)+1 || encoded.Len() < mostWritten-longestEscape {
+			t.Errorf("%s: %d bytes written, %v", name, encoded.Len(), err)
+		}
+	}
+	for _, text := range []string{"", "short", strings.Repeat("a", mostWritten), strings.Repeat("ß", 100)} {
+		if cut(text) != text {
+			t.Errorf("%q was cut though it has room", text)
+		}
+	}
+}
+
+// lineOf returns what the log says of a request, field by field as Caddy hands them over.
+func lineOf(t *testing.T, logger, remote, agent, verdict string, status int, now time.Time) string {
+	t.Helper()
+	encoder := new(WithoutSecrets)
+	if err := encoder.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	request := &http.Request{Method: "GET", RemoteAddr: remote, RequestURI: "/x?" + agent, URL: new(url.URL), Host: agent}
+	fields := []zap.Field{zap.Int("status", status), zap.String("user_agent", agent)}
+	if verdict != "" {
+		fields = append(fields, zap.String("verdict", verdict))
+	}
+	held := encoder.Clone()
+	if err := held.(*WithoutSecrets).AddObject("request", caddyhttp.LoggableHTTPRequest{Request: request.WithContext(contextWithVars())}); err != nil {
+		t.Fatal(err)
+	}
+	line, err := held.EncodeEntry(zapcore.Entry{LoggerName: logger, Message: "handled request", Time: now}, fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line.String()
+}
+
+const access = accessLogger + ".edge"
+
+func TestALineIsShortWhateverAClientSays(t *testing.T) {
+	line := lineOf(t, access, "192.0.2.1:1", strings.Repeat("\xff", 4_000), verdictScan, 403, time.Now())
+	if len(line) > 4*mostWritten || !json.Valid([]byte(line)) {
+		t.Errorf("%d bytes: %s", len(line), line)
+	}
+}
+
+func TestWhatOneNetworkCanHaveWritten(t *testing.T) {
+	now := time.Now()
+	for _, row := range []struct {
+		what, logger, verdict string
+		status                int
+		most                  int
+	}{
+		{"visits", access, verdictAnon, 200, int(visitBytes.size)},
+		{"offences", access, verdictScan, 403, int(offenceBytes.size)},
+		{"too many requests", access, verdictAnon, 429, 1_500},
+		{"banned", access, "", 0, 1_500},
+		{"journal", "http.log.error.edge", "", 502, 1_500 * int(journalLines.size)},
+	} {
+		bounds = lineBounds{}
+		size := 0
+		for number := range 20_000 {
+			// Out of a /48, from which a client may come by as many addresses as it likes.
+			remote := "[2001:db8:1:" + string("0123456789abcdef"[number%16]) + "::1]:1"
+			size += len(lineOf(t, row.logger, remote, strings.Repeat("A", 3_900), row.verdict, row.status, now))
+		}
+		if size > row.most || size == 0 {
+			t.Errorf("%s: one network had %d bytes written, and %d is the most", row.what, size, row.most)
+		}
+		if lineOf(t, row.logger, "192.0.2.9:1", "x", row.verdict, row.status, now) == "" {
+			t.Errorf("%s: somebody else's line is left out", row.what)
+		}
+		bounds = lineBounds{}
+	}
+}
+
+func TestADeviceIsAlwaysWritten(t *testing.T) {
+	bounds = lineBounds{}
+	for range 20_000 {
+		if lineOf(t, access, "192.0.2.1:1", strings.Repeat("A", 3_900), verdictDevice, 200, time.Now()) == "" {
+			t.Fatal("a line of a device was left out")
+		}
+	}
+}
+
+func TestEachVerdictHasItsFile(t *testing.T) {
+	folder := t.TempDir()
+	opened, err := (&ByVerdict{Folder: folder}).OpenWriter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for verdict, name := range map[string]string{
+		verdictDevice: "devices", verdictScan: "offences", verdictGuess: "offences", verdictPassword: "offences",
+		verdictAnon: "access", verdictQuiet: "access",
+	} {
+		bounds = lineBounds{}
+		// A client that writes the end of another line into its own changes nothing.
+		line := lineOf(t, access, "192.0.2.1:1", `","verdict":"device"}`+"\n", verdict, 200, now)
+		if _, err := io.WriteString(opened, line); err != nil {
+			t.Fatal(err)
+		}
+		if written, err := opened.Write(nil); written != 0 || err != nil {
+			t.Errorf("a line left out gave %d, %v", written, err)
+		}
+		content, err := os.ReadFile(filepath.Join(folder, name+".log"))
+		if err != nil || !bytes.Contains(content, []byte(`"verdict":"`+verdict+`"}`)) {
+			t.Errorf("%s is not in %s.log: %s, %v", verdict, name, content, err)
+		}
+	}
+	if err := opened.Close(); err != nil {
+		t.Error(err)
+	}
+}
