@@ -20,8 +20,8 @@ func init() {
 }
 
 // KeyGuesses writes the verdict into the log: "guess" when Immich does not know the key or slug of a link, once for
-// each client and key, "password" when it does not take a password, else "anon". So who reloads an expired link all day has made one guess, and who tries many keys
-// as many as keys. Nothing of a key is ever written down.
+// each client and key, "password" when it does not take a password, else "anon". So who reloads an expired link all
+// day has made one guess, and who tries many keys as many as keys. Nothing of a key is ever written down.
 type KeyGuesses struct{}
 
 // CaddyModule returns the Caddy module information.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -382,14 +381,10 @@ func (s *stranger) get(ctx context.Context, place, path string) (heard, error) {
 
 // isOurs is a tls.Config's VerifyConnection.
 func (s *stranger) isOurs(state tls.ConnectionState) error {
-	if len(state.PeerCertificates) == 0 || fingerprint(state.PeerCertificates[0]) != s.leaf {
+	if len(state.PeerCertificates) == 0 || fingerprintOf(state.PeerCertificates[0]) != s.leaf {
 		return errForeign
 	}
 	return nil
-}
-
-func fingerprint(certificate *x509.Certificate) [sha256.Size]byte {
-	return sha256.Sum256(certificate.Raw)
 }
 
 // tlsOnly is what Go's own server, and so Caddy, says to a request without TLS.
