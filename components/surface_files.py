@@ -172,9 +172,32 @@ is not worth reading. Requests that are allowed can meet 413 (body too big), 429
 Retry-After), 502 (Immich does not answer) and 503 (the bans cannot be read).
 
 Every answer, whoever asks, has HSTS, `nosniff`, `X-Robots-Tag: noindex, nofollow`, `Referrer-Policy:
-no-referrer` and `Content-Security-Policy: frame-ancestors 'none'` beside whatever policy Immich sends. A
-content-security policy for the scripts of the page is left out: it can only be proven harmless with
-Immich's own web program in a browser.
+no-referrer` and `Content-Security-Policy: frame-ancestors 'none'` beside whatever policy Immich sends.
+
+While Immich is in maintenance it sends visitors to a page of the app; they get 503 with Retry-After.
+
+## What a page may do in a visitor's browser
+
+Every HTML answer to a visitor (a device gets Immich's pages as they are) has a policy of its own, which
+`server/caddy/csp.go` makes:
+
+- **Scripts**: files from the same origin, the WebAssembly that lays out the photos, and the inline scripts
+  of Immich's own page, by their hashes. Those differ from build to build, so they are read from
+  `/index.html` of the Immich behind the edge, where nothing of any link is written in, and read anew every
+  two seconds. A script that somebody has put into a page, by the name of an album say, does not run. If
+  Immich does not show that page, no inline script runs: the page stays empty, and the edge's journal says
+  why.
+- **Pictures, films, fonts, data, workers**: from the same origin, and from the page itself (`blob:`, and
+  `data:` for pictures). The map comes from `tiles.immich.cloud` and `static.immich.cloud`. With another map
+  style in Immich's settings, data may come from any https address, because the style names further hosts;
+  with a custom style (`custom.css`) that loads from elsewhere, so may styles, fonts and pictures.
+- **Nothing else**: no frame, no plug-in, no form that is sent somewhere, no other base address.
+- `Permissions-Policy` switches off camera, microphone, payment, sensors and what else no page of a link
+  uses; the position (for the map), full screen and the clipboard stay. `Cross-Origin-Opener-Policy:
+  same-origin` cuts the tie to the page that opened it.
+
+Tried in Chromium with the web programs of Immich 2.7.5 and 3.1.0: albums, slugs, single photos, passwords,
+details, panoramas, live photos, videos, streamed videos, map, download and upload meet no refusal by it.
 """
 
 

@@ -7,7 +7,7 @@ checksums.
 Credentials (fixed, public):
   API key ``labapikey``, session token ``labsession``, sign-in ``admin@lab.example`` with password ``lab``
   share keys ``labsharekey`` (also as slug ``holiday``), ``labupload`` (allows uploads), ``labsecret``
-  (password ``open sesame``), ``labexpired``
+  (password ``open sesame``), ``labexpired``, ``labhostile`` (its album smuggles a script into the page)
 
 Control: while the file ``uninitialized`` exists in the record's folder, server/config says ``isInitialized:
 false``.
@@ -59,6 +59,7 @@ class Link:
     password: str | None = None
     upload: bool = False
     expired: bool = False
+    name: str = "Holiday"
 
     @property
     def token(self) -> str:
@@ -72,7 +73,7 @@ class Link:
             "key": self.key,
             "slug": self.slug,
             "type": "ALBUM",
-            "album": {"id": ALBUM, "albumName": "Holiday", "assetCount": len(ASSETS)},
+            "album": {"id": ALBUM, "albumName": self.name, "assetCount": len(ASSETS)},
             "assets": [],
             "allowDownload": True,
             "allowUpload": self.upload,
@@ -87,7 +88,9 @@ LINKS = (
     Link("labupload", upload=True),
     Link("labsecret", password="open sesame"),  # noqa: S106
     Link("labexpired", expired=True),
+    Link("labhostile", name="<script>document.documentElement.dataset.smuggled = 'yes'</script>"),
 )
+PAGE_SCRIPT = "document.documentElement.dataset.started = 'yes'"
 
 
 def find_link(key: str | None, slug: str | None) -> Link | None:
@@ -185,13 +188,14 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, "application/json; charset=utf-8", json.dumps(value).encode(), headers)
 
     def reply_page(self, title: str, status: int = 200) -> None:
-        """Answer with the app's page, as for any address outside /api."""
+        """Answer with the app's page, as for any address outside /api; the title goes in as it is."""
         text = (
             f'<!doctype html><html><head><title>{title}</title><meta property="og:title" content="{title}">'
         )
         text += (
             '<link rel="modulepreload" href="/_app/immutable/entry/start.lab.js"></head>'
-            f"<body><h1>{title}</h1><p>The lab's stand-in for Immich.</p></body></html>"
+            f"<body><h1>{title}</h1><p>The lab's stand-in for Immich.</p>"
+            f"<script>{PAGE_SCRIPT}</script></body></html>"
         )
         self._send(status, "text/html; charset=utf-8", text.encode())
 
@@ -395,7 +399,7 @@ def _share_page(handler: Handler, key: str, _photo: str | None = None) -> None:
         if given[1].lower() == "share"
         else find_link(None, unquote(given[2]))
     )
-    handler.reply_page("Holiday" if found else "Immich", 200 if found else 404)
+    handler.reply_page(found.name if found else "Immich", 200 if found else 404)
 
 
 def _link(handler: Handler) -> None:

@@ -74,6 +74,13 @@ def test_the_page_loads_with_the_bundle_and_only_a_shared_link_without(
     assert not FORBIDDEN.search(page)
 
 
+def test_a_page_runs_its_own_scripts_and_none_that_was_smuggled_in(make_browser: BrowserMaker) -> None:
+    stranger = make_browser("stranger")
+    page = stranger.visit("/share/labhostile", ARTIFACTS / "browser-hostile-link.png")
+    assert "dataset.smuggled" in page and 'data-started="yes"' in page
+    assert "data-smuggled" not in page
+
+
 @pytest.mark.parametrize("width", [360, 1280], ids=["phone", "computer"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_sheet_fits_the_screen(

@@ -35,12 +35,22 @@ _CREDENTIAL_HEADERS = frozenset(
         "upgrade",
     }
 )
+THE_EDGES_OWN = ("/index.html", "/custom.css", "/api/server/config")
 _CREDENTIAL_QUERIES = frozenset({"apikey", "sessionkey", "password"})
 
 
 def objections(hit: Hit, features: Sequence[str] = DEFAULT_FEATURES) -> list[str]:
     """Return every reason why this request should not have reached Immich; an empty list is right."""
     return [*_row_objections(hit, features), *_operation_objections(hit, features), *_secrets(hit)]
+
+
+def is_the_edges_own(hit: Hit) -> bool:
+    """Return whether the edge asked by itself what Immich's page is (csp.go), on nobody's behalf."""
+    return (
+        hit.headers.get("user-agent") == ["immich-edge"]
+        and "x-forwarded-for" not in hit.headers
+        and (hit.method, hit.target) in (("GET", target) for target in THE_EDGES_OWN)
+    )
 
 
 def row_of(method: str, target: str, features: Sequence[str] = DEFAULT_FEATURES) -> Row | None:

@@ -17,7 +17,7 @@ from tests.server.corpus import STEPS_UP, Http1Probe, Http2Probe, http1_probes, 
 from tests.server.edge import SERVER_FILES, Edge
 from tests.server.http2 import Http2Connection
 from tests.server.path_backends import Hit, Node, Normalising, PathBackend, ensure_express
-from tests.server.surface_property import objections
+from tests.server.surface_property import is_the_edges_own, objections
 from tests.server.visitor import ConnectionDroppedError
 
 pytestmark = pytest.mark.server
@@ -87,6 +87,8 @@ def fire(edge: Edge, backend: PathBackend, probes: Sequence[Probe]) -> list[tupl
         list(pool.map(lambda item: send(edge, *item), by_address.items()))
     arrived = []
     for hit in backend.drain():
+        if is_the_edges_own(hit):
+            continue
         # Node keeps a thousand headers and drops the rest; which they are, the visitor decides.
         [address] = hit.headers.get("x-forwarded-for", [PUSHED_OUT])
         arrived.append((by_address.get(address, LOST), hit))

@@ -19,7 +19,7 @@ class ConnectionDroppedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; header names in lower case, `body` decoded from chunks."""
+    """What came back; header names in lower case, repeated ones joined by commas, `body` without chunks."""
 
     status: int
     headers: Mapping[str, str]
@@ -39,7 +39,7 @@ class Connection:
             self.tls.sendall(raw)
             response = http.client.HTTPResponse(self.tls, method=method)
             response.begin()
-            headers = {name.lower(): value for name, value in response.getheaders()}
+            headers = {name.lower(): response.getheader(name, "") for name, _ in response.getheaders()}
             body = b"" if response.status == 101 else response.read()
         except (http.client.HTTPException, OSError) as problem:
             raise ConnectionDroppedError(str(problem)) from problem

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(&PagePolicy{})
+	httpcaddyfile.RegisterHandlerDirective("page_policy", parsePagePolicy)
+	httpcaddyfile.RegisterDirectiveOrder("page_policy", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// PagePolicy tells a visitor's browser what the page of a link may do, in every answer that is HTML:
+//
+//	page_policy IMMICH INTERVAL
+//
+// Scripts run only if they are files of Immich's or one of the inline scripts of its page. Those differ from build to
+// build (they name the program's files and its version, in Immich 2 the time of the build), so no table of releases
+// can know them. They are read from /index.html of the Immich behind the edge, which is the page before anything of a
+// link is written into it, and read anew after each INTERVAL, which is less than Immich takes to start in another
+// version. The page that a visitor gets would not do: a script that somebody has smuggled into it, by the name of an
+// album say, would be allowed along with the rest.
+//
+// What the owner has set in Immich counts as well: a map of one's own, and a style (custom.css) that loads from
+// elsewhere, widen what pictures, styles and data may come from. Scripts they never widen.
+//
+// While Immich is in maintenance, it sends visitors to a page that is none of theirs; they get 503 instead.
+type PagePolicy struct {
+	Immich   string         `json:"immich"`
+	Interval caddy.Duration `json:"interval"`
+
+	client  *http.Client
+	log     *zap.Logger
+	mutex   sync.Mutex
+	readAt  time.Time
+	sources sources
+}
+
+const (
+	// shellPatience is how long Immich may take to show its page.
+	shellPatience = 5 * time.Second
+
+	// shellSize is more than any page or style of Immich has, in bytes.
+	shellSize = 1 << 20
+
+	// maintenanceSeconds is when a visitor should try again.
+	maintenanceSeconds = "120"
+)
+
+// permissions switches off what no page of a link uses. The map asks where the visitor is, the viewer fills the screen.
+const permissions = "accelerometer=(), browsing-topics=(), camera=(), display-capture=(), gyroscope=(), " +
+	"hid=(), identity-credentials-get=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), " +
+	"payment=(), publickey-credentials-create=(), publickey-credentials-get=(), serial=(), storage-access=(), usb=(), " +
+	"window-management=(), xr-spatial-tracking=()"
+
+// mapHosts are where the map comes from unless the owner has set another.
+var mapHosts = []string{"https://tiles.immich.cloud", "https://static.immich.cloud"}
+
+// CaddyModule returns the Caddy module information.
+func (*PagePolicy) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.page_policy", New: func() caddy.Module { return new(PagePolicy) }}
+}
+
+func parsePagePolicy(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler, interval := new(PagePolicy), ""
+	h.Next()
+	if !h.AllArgs(&handler.Immich, &interval) {
+		return nil, h.ArgErr()
+	}
+	parsed, err := caddy.ParseDuration(interval)
+	if err != nil || parsed <= 0 {
+		return nil, h.Errf("the interval must be a duration like 2s, not %q", interval)
+	}
+	handler.Interval = caddy.Duration(parsed)
+	return handler, nil
+}
+
+// Provision prepares to ask Immich, directly and without following where it points.
+func (p *PagePolicy) Provision(ctx caddy.Context) error {
+	p.log = ctx.Logger()
+	p.client = &http.Client{
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+		Timeout:       shellPatience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return nil
+}
+
+// Validate refuses an address that is none.
+func (p *PagePolicy) Validate() error {
+	if target, err := url.Parse("http://" + p.Immich); err != nil || target.Port() == "" || target.Path != "" {
+		return fmt.Errorf("page_policy wants the address and port of Immich, not %q", p.Immich)
+	}
+	return nil
+}
+
+// Cleanup closes the connections to Immich.
+func (p *PagePolicy) Cleanup() error {
+	p.client.CloseIdleConnections()
+	return nil
+}
+
+// ServeHTTP passes the request on and adds the policy to the answer if it is a page.
+func (p *PagePolicy) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	answer := &page{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, policy: p, host: r.Host}
+	if err := next.ServeHTTP(answer, r); err != nil {
+		return err
+	}
+	if answer.maintenance {
+		clear(w.Header())
+		w.Header().Set("Retry-After", maintenanceSeconds)
+		return caddyhttp.Error(http.StatusServiceUnavailable, errMaintenance)
+	}
+	return nil
+}
+
+var errMaintenance = errors.New("Immich is in maintenance")
+
+// page is an answer on its way to the visitor.
+type page struct {
+	*caddyhttp.ResponseWriterWrapper
+	policy      *PagePolicy
+	host        string
+	maintenance bool
+}
+
+func (p *page) WriteHeader(status int) {
+	header := p.Header()
+	if isMaintenance(status, header.Get("Location")) {
+		p.maintenance = true
+		return
+	}
+	if isPage(header.Get("Content-Type")) {
+		header.Add("Content-Security-Policy", p.policy.current(p.host).String())
+		header.Set("Permissions-Policy", permissions)
+		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	}
+	p.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (p *page) Write(body []byte) (int, error) {
+	if p.maintenance {
+		return len(body), nil
+	}
+	return p.ResponseWriterWrapper.Write(body)
+}
+
+// ReadFrom keeps a redirect's text from going past Write.
+func (p *page) ReadFrom(body io.Reader) (int64, error) {
+	if p.maintenance {
+		return io.Copy(io.Discard, body)
+	}
+	return p.ResponseWriterWrapper.ReadFrom(body)
+}
+
+// isPage tells whether a browser would run scripts of an answer.
+func isPage(contentType string) bool {
+	return strings.Contains(strings.ToLower(contentType), "html")
+}
+
+func isMaintenance(status int, location string) bool {
+	target, err := url.Parse(location)
+	return status >= 300 && status < 400 && err == nil && target.Path == "/maintenance"
+}
+
+// sources are where the parts of a page may come from, besides what every release of Immich needs.
+type sources struct {
+	// scripts are the hashes of the inline scripts, as a policy names them.
+	scripts []string
+
+	// data is what the map is fetched from.
+	data []string
+
+	// anyStyle says that the owner's style loads from elsewhere.
+	anyStyle bool
+}
+
+// String returns the Content-Security-Policy. Without a hash (Immich has not shown its page) no inline script runs.
+//
+// The wasm arranges the photos, blobs are workers of the map and of streamed videos, pieces of videos and previews of
+// panoramas, and the styles are inline wherever Svelte sets one.
+func (s sources) String() string {
+	style := ""
+	if s.anyStyle {
+		style = " https:"
+	}
+	return strings.Join([]string{
+		"default-src 'none'",
+		strings.Join(append([]string{"script-src 'self' 'wasm-unsafe-eval'"}, s.scripts...), " "),
+		"style-src 'self' 'unsafe-inline'" + style,
+		"font-src 'self'" + style,
+		"img-src 'self' data: blob:" + style,
+		"media-src 'self' blob:",
+		strings.Join(append([]string{"connect-src 'self' blob:"}, s.data...), " "),
+		"worker-src 'self' blob:",
+		"manifest-src 'self'",
+		"base-uri 'none'",
+		"form-action 'none'",
+		"frame-ancestors 'none'",
+	}, "; ")
+}
+
+// current returns what counts now; one request at a time asks Immich. If Immich does not tell, what it has told before
+// counts on: at worst a page that has changed meanwhile does not start, and never does one run more than it should.
+func (p *PagePolicy) current(host string) sources {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if !p.readAt.IsZero() && time.Since(p.readAt) < time.Duration(p.Interval) {
+		return p.sources
+	}
+	read, err := p.read(host)
+	if err != nil {
+		p.log.Error("the pages of links may not start, because Immich does not show its own page", zap.Error(err))
+		read = p.sources
+	}
+	p.sources, p.readAt = read, time.Now()
+	return read
+}
+
+// read asks Immich for its page and for the settings of the owner; without the latter the defaults count.
+func (p *PagePolicy) read(host string) (sources, error) {
+	shell, err := p.fetch(host, "/index.html")
+	if err != nil {
+		return sources{}, err
+	}
+	style, styleErr := p.fetch(host, "/custom.css")
+	config, configErr := p.fetch(host, "/api/server/config")
+	if err := errors.Join(styleErr, configErr); err != nil {
+		p.log.Debug("the default counts for what Immich does not show", zap.Error(err))
+	}
+	return sources{
+		scripts:  inlineScripts(shell),
+		data:     mapSources(config),
+		anyStyle: strings.Contains(style, "//"), // the comments of a style have one slash
+	}, nil
+}
+
+// fetch gets a text that is the same for everybody.
+func (p *PagePolicy) fetch(host, path string) (string, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+p.Immich+path, nil)
+	if err != nil {
+		return "", err
+	}
+	request.Host = host
+	request.Header.Set("User-Agent", "immich-edge")
+	answer, err := p.client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, shellSize+1))
+	switch {
+	case err != nil:
+		return "", err
+	case answer.StatusCode != http.StatusOK:
+		return "", fmt.Errorf("%s: status %d", path, answer.StatusCode)
+	case len(text) > shellSize:
+		return "", fmt.Errorf("%s: more than %d bytes", path, shellSize)
+	}
+	return string(text), nil
+}
+
+// inlineScript finds the text of a script. What it takes for one besides (within a comment, say) does no harm.
+var inlineScript = regexp.MustCompile(`(?is)<script(?:\s[^>]*)?>(.*?)</script\s*>`)
+
+// inlineScripts returns the hashes of a page's inline scripts, in the words of a policy (CSP Level 3, 6.7.3.3). A
+// browser reads every line's end as a line feed before it looks (HTML, 13.2.3.5).
+func inlineScripts(shell string) []string {
+	var hashes []string
+	shell = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(shell)
+	for _, found := range inlineScript.FindAllStringSubmatch(shell, -1) {
+		if found[1] == "" {
+			continue
+		}
+		sum := sha256.Sum256([]byte(found[1]))
+		hashes = append(hashes, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
+	}
+	return hashes
+}
+
+// mapSources returns where the map comes from: its style names further hosts, which only a browser learns, so one of
+// the owner's own may come from any.
+func mapSources(config string) []string {
+	var styles struct {
+		Light string `json:"mapLightStyleUrl"`
+		Dark  string `json:"mapDarkStyleUrl"`
+	}
+	if err := json.Unmarshal([]byte(config), &styles); err != nil {
+		return mapHosts
+	}
+	for _, style := range []string{styles.Light, styles.Dark} {
+		if style != "" && !strings.HasPrefix(style, mapHosts[0]+"/") {
+			return []string{"https:"}
+		}
+	}
+	return mapHosts
+}
+
+var (
+	_ caddy.Provisioner           = (*PagePolicy)(nil)
+	_ caddy.Validator             = (*PagePolicy)(nil)
+	_ caddy.CleanerUpper          = (*PagePolicy)(nil)
+	_ caddyhttp.MiddlewareHandler = (*PagePolicy)(nil)
+)
