@@ -99,3 +99,8 @@ func certificatesIn(text []byte) (*x509.CertPool, error) {
 		pool.AddCert(found)
 	}
 }
+
+// fingerprint returns the SHA-256 of a certificate, by which it is known.
+func fingerprint(certificate *x509.Certificate) [sha256.Size]byte {
+	return sha256.Sum256(certificate.Raw)
+}

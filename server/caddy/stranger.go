@@ -381,7 +381,7 @@ func (s *stranger) get(ctx context.Context, place, path string) (heard, error) {
 
 // isOurs is a tls.Config's VerifyConnection.
 func (s *stranger) isOurs(state tls.ConnectionState) error {
-	if len(state.PeerCertificates) == 0 || fingerprintOf(state.PeerCertificates[0]) != s.leaf {
+	if len(state.PeerCertificates) == 0 || fingerprint(state.PeerCertificates[0]) != s.leaf {
 		return errForeign
 	}
 	return nil
