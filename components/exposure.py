@@ -23,6 +23,7 @@ from components.remote_script import Server
 from components.renewal import authority_renewal, device_renewal, outlook_of
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
+from components.stack_identity import StackIdentity, stack_name
 from components.surface import Words, what_becomes_public, what_to_set_in_immich
 from components.trust_pool import TrustPool
 from pki import AuthorityProfile, DeviceProfile
@@ -63,6 +64,7 @@ class ImmichExposure(pulumi.ComponentResource):
             host_key=config.host_key,
             private_key_file=config.ssh_private_key_file,
             sudo_password=config.sudo_password,
+            stack_id=StackIdentity(f"{name}-identity", self._after()).id,
         )
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._say_what_a_preview_does_not_look_at()
@@ -183,7 +185,8 @@ class ImmichExposure(pulumi.ComponentResource):
         return ServerState(
             f"{self._prefix}-state",
             server=self._server,
-            owner=pulumi.get_stack(),
+            owner=stack_name(),
+            take_over=self._config.take_over,
             devices=list({**certificates, **adopted}),
             opts=self._after(authority, *certificates.values()),
         )

@@ -111,6 +111,7 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
         authorities=authorities_in(Path(props["keystore"])),
         take_over=props["takeOver"],
         adopt=bool(props.get("adopt")),
+        stack_id=props.get("stackId"),
     )
 
 

@@ -44,6 +44,7 @@ class Wanted:
     take_over: bool
     adopt: bool = False
     flake_host: str | None = None
+    stack_id: str | None = None
 
 
 def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -282,15 +283,23 @@ def _options(module: Mapping[str, Any], wanted: Wanted) -> list[tuple[str, str, 
 
 
 def _another_stack(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Refuse a server whose devices this keystore knows nothing of: they would all be shut out, unsaid."""
-    on_the_server = set(facts.get("authorities") or ())
-    if not on_the_server or wanted.take_over or on_the_server & set(wanted.authorities):
+    """Refuse a server of another stack, or one whose devices would all be shut out, unsaid."""
+    owner = _part(facts, "owner")
+    trusted = set(facts.get("authorities") or ())
+    stranger = bool(trusted) and not trusted & set(wanted.authorities)
+    another = bool(owner) and owner.get("id") != wanted.stack_id
+    if wanted.take_over or not (stranger or another):
         return []
-    owner = facts.get("owner") or "unknown"
+    keystore = ""
+    if stranger:
+        keystore = (
+            ", with a certificate authority that is not in this keystore: its devices would be shut out "
+            "unless you bring that keystore here"
+        )
     return [
-        f"The server is exposed already, by the stack {owner}, with a certificate authority that is not in "
-        "this keystore; its devices would be shut out. Run pulumi destroy there first, bring the keystore "
-        "of that exposure here, or set takeOver: true to put this stack in its place."
+        f"The server is exposed already, by the stack {owner.get('name') or 'unknown'}{keystore}. Run pulumi "
+        "destroy there first, or set takeOver: true to put this stack in its place (also where it is this "
+        "stack, and Pulumi's state was lost)."
     ]
 
 

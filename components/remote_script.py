@@ -41,6 +41,8 @@ _PAST_THE_PASSWORD = (
     "exit 1; }; done; "
 )
 
+_STACK, _LEAVING = "--stack=", "--leaving="
+
 _RUN_SCRIPT = 'exec sh -s -- "$@"'
 
 # The bytes on standard input become a file, whole or not at all, in a folder that bears our mark. The name
@@ -48,6 +50,8 @@ _RUN_SCRIPT = 'exec sh -s -- "$@"'
 _RECEIVE_FILE = (
     "set -eu; umask 077; new=$1.new; "
     '[ -f "${1%/*}/.immich-exposure" ] || { echo "error: ${1%/*} is not there or not ours." >&2; exit 1; }; '
+    '[ -z "$3" ] || grep -q "^$3 " "${1%/*}/owner" || '
+    '{ echo "error: This server is exposed by another stack; destroy that first." >&2; exit 1; }; '
     'cat >"$new"; '
     'echo "$2  $new" | sha256sum --check --status || '
     '{ rm -f "$new"; echo "error: $1 did not arrive whole; run this again." >&2; exit 1; }; '
@@ -92,10 +96,15 @@ def script_text(script: str, payload: tuple[PayloadFile, ...] = (), note: str = 
 
     Raises ``ValueError`` when a payload file cannot be carried without changing a byte of it.
     """
-    library = (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
+    library = library_text()
     body = (SERVER_FILES / "scripts" / f"{script}.sh").read_text(encoding="utf-8")
     comment = f"# {note}\n" if note else ""
     return "\n".join(part for part in (library, comment, _payload_function(payload), body) if part)
+
+
+def library_text() -> str:
+    """Return ``lib.sh``, for a text of a line or two that has no file of its own."""
+    return (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
 
 
 def _payload_function(payload: tuple[PayloadFile, ...]) -> str:
@@ -114,6 +123,10 @@ def _put(file: PayloadFile) -> str:
     return f"put {file.mode} {shlex.quote(file.path)} <<'{HEREDOC_END}'\n{file.text}{HEREDOC_END}\n"
 
 
+STACK_ID = "@stack@"
+"""Stands in a line for the id of the stack, where that is not known yet."""
+
+
 @dataclass(frozen=True)
 class Server:
     """How the operator reaches the server: an address, a pinned host key, and a key file or an agent.
@@ -121,6 +134,7 @@ class Server:
     ``private_key_file`` is the path as configured (relative ones start at the project), ``None`` means the
     SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
     secret output in the program and its text in a provider; ``None`` means that sudo asks for none.
+    ``stack_id`` is likewise an output or its text: who runs a script; with ``None`` no script asks.
     """
 
     host: str
@@ -129,18 +143,36 @@ class Server:
     host_key: str
     private_key_file: str | None
     sudo_password: pulumi.Output[str] | str | None = field(default=None, repr=False)
+    stack_id: pulumi.Output[str] | str | None = field(default=None, repr=False)
 
     def line(self, verb: str, *arguments: str | int) -> str:
-        """Return the command line that runs a script given on standard input as root; never a secret."""
+        """Return the command line that runs a script given on standard input as root; never a secret.
+
+        It begins with the id of the stack, by which ``lib.sh`` keeps another stack's server alone.
+        """
+        if self.stack_id is not None:
+            known = self.stack_id if isinstance(self.stack_id, str) else STACK_ID
+            verb, arguments = f"{_STACK}{known}", (verb, *arguments)
         if self.user == "root":
             return root_line(verb, *arguments)
         if self.sudo_password is None:
             return sudo_line(verb, *arguments)
         return password_line(verb, *arguments)
 
+    def way_back(self, line: str) -> str:
+        """Return a line for a way back, which has an end on another stack's server: it does nothing there."""
+        return line.replace(f" {_STACK}", f" {_LEAVING}", 1)
+
+    def with_stack_id(self, line: pulumi.Input[str]) -> pulumi.Input[str]:
+        """Return a line of this server's with the id in it, once that is known."""
+        if not isinstance(self.stack_id, pulumi.Output):
+            return line
+        both = pulumi.Output.all(line=line, stack=self.stack_id)
+        return both.apply(lambda known: str(known["line"]).replace(STACK_ID, known["stack"], 1))
+
     def receive_line(self, path: str, sha256: str) -> str:
         """Return the command line that takes a file of this hash from standard input, as root."""
-        words = _words(path, sha256)
+        words = _words(path, sha256, self.stack_id if isinstance(self.stack_id, str) else "")
         if self.user == "root":
             return f"sh -c {shlex.quote(_RECEIVE_FILE)} sh {words}"
         if self.sudo_password is None:
@@ -184,7 +216,7 @@ def remote_script(
     script: str,
     create: pulumi.Input[str],
     update: pulumi.Input[str] | None = None,
-    delete: pulumi.Input[str] | None = None,
+    delete: str | None = None,
     payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
     note: str = "",
     opts: pulumi.ResourceOptions,
@@ -204,9 +236,9 @@ def remote_script(
     return remote.Command(
         name,
         connection=server.connection(),
-        create=create,
-        update=create if update is None else update,
-        delete=delete,
+        create=server.with_stack_id(create),
+        update=server.with_stack_id(create if update is None else update),
+        delete=None if delete is None else server.with_stack_id(server.way_back(delete)),
         stdin=_standard_input(name, server, text, opts),
         logging=remote.Logging.STDERR,
         add_previous_output_in_env=False,

@@ -18,6 +18,7 @@ def server_props(server: Server) -> dict[str, pulumi.Input[Any]]:
         "hostKey": server.host_key,
         "privateKeyFile": server.private_key_file,
         "sudoPassword": server.sudo_password,
+        "stackId": server.stack_id,
     }
 
 
@@ -30,4 +31,5 @@ def server_of(props: dict[str, Any]) -> Server:
         host_key=props["hostKey"],
         private_key_file=props.get("privateKeyFile"),
         sudo_password=props.get("sudoPassword"),
+        stack_id=props.get("stackId"),
     )

@@ -15,7 +15,8 @@ class ServerState(pulumi.ComponentResource):
 
     When it is there already at its creation, the state of an earlier exposure was lost, and with it who is
     enrolled. Then every device goes that is not among ``devices``, or a lost phone would stay for ever.
-    ``owner`` is noted down, so that the next who would expose this server learns who has done so.
+    ``owner``, the whole name of the stack, is noted down with its id: from then on no other stack changes
+    anything on this server, unless it says ``take_over``.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class ServerState(pulumi.ComponentResource):
         *,
         server: Server,
         owner: str,
+        take_over: bool,
         devices: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -32,7 +34,7 @@ class ServerState(pulumi.ComponentResource):
             f"{name}-folder",
             server,
             script="state",
-            create=server.line("begin", owner, *devices),
+            create=server.line("begin", owner, "yes" if take_over else "no", *devices),
             update=server.line("prepare"),
             delete=server.line("remove"),
             # The list matters at creation alone; afterwards each device's enrolment is its own resource.

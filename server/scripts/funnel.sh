@@ -263,6 +263,7 @@ case $verb in
     case $verb in
       close)
         lock_briefly
+        check_stack
         close_former "$1" "$2"
         close_funnel "$1" "$2"
         ;;

@@ -43,6 +43,22 @@ JAILS="auth keys scan"
 MARK=.immich-exposure
 MARK_TEXT='Made by immich-exposure, and removed by "pulumi destroy".'
 
+# ---- Whose run this is
+
+# A run of the operator's begins with the id of its stack, which the state folder names as well: another stack changes nothing
+# here. --leaving is a way back: for a stack that has nothing here (any more) it has an end, with a sentence. What runs on the
+# server by itself, or by its owner's hand, says none.
+STACK=
+STACK_LEAVES=no
+case ${1:-} in
+  --stack=* | --leaving=*)
+    STACK=${1#*=}
+    case $1 in --leaving=*) STACK_LEAVES=yes ;; *) ;; esac
+    shift
+    ;;
+esac
+OWNER=$STATE/owner
+
 # ---- Talking and failing
 
 say() { printf '%s\n' "$*" >&2 || :; }
@@ -123,10 +139,36 @@ note_down() {
 
 # Two runs never change the server at the same time: `lock` waits five minutes for the other one.
 lock() {
+  lock_for_anybody
+  check_stack
+}
+
+lock_for_anybody() {
   can_lock || die "$LOCK cannot be opened; make room in ${LOCK%/*} and run this again."
-  open_lock
-  flock -w 300 9 ||
-    die "Another run is still changing this server and holds $LOCK; wait until it has ended and run this again."
+  until
+    open_lock
+    flock -w 300 9 ||
+      die "Another run is still changing this server and holds $LOCK; wait until it has ended and run this again."
+    # The last step of a destroy takes the file away, and whoever waited for it then holds nothing.
+    [ "$(stat -L -c %d:%i /proc/self/fd/9)" = "$(stat -c %d:%i "$LOCK" 2>/dev/null)" ]
+  do :; done
+}
+
+# `read_owner` sets OWNER_ID and OWNER_NAME; fails where nobody has exposed this server.
+read_owner() {
+  OWNER_ID='' OWNER_NAME=''
+  is_ours "$STATE" && [ -s "$OWNER" ] && { read -r OWNER_ID OWNER_NAME <"$OWNER" || [ -n "$OWNER_ID" ]; }
+}
+
+# Once it has the lock: nobody else takes the server over meanwhile.
+check_stack() {
+  if [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ]; then return 0; fi
+  if [ "$STACK_LEAVES" = yes ]; then
+    say "This server is exposed by the stack $OWNER_NAME; nothing of this stack is on it any more, and nothing was changed"
+    exit 0
+  fi
+  die "This server is exposed by the stack $OWNER_NAME and no longer by this one, so nothing was changed; run \"pulumi destroy\" with" \
+    "that stack first, or forget this one with \"pulumi destroy\", which leaves the server as it is."
 }
 
 # `number NAME VALUE LOW HIGH`: arguments are checked before they reach any command.

@@ -24,7 +24,7 @@
 #                                   null; exposure: "absent", "off", "on" (our module in it), or null; hosts: those of the
 #                                   flake. null where nobody asked, or it took too long; not asked once our import stands there
 #     theirs                        paths that have a name of ours and are not ours
-#     owner                         the stack that exposed this server, or null
+#     owner                         id and name of the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
 #     diskFreeKiB                   free KiB at /nix and /var, or null
 #     commands                      the names of missing commands
@@ -203,9 +203,11 @@ not_ours() {
 }
 
 owner_fact() {
-  owner=
-  ! is_ours "$STATE" || read -r owner 2>/dev/null <"$STATE/owner" || :
-  text_or_null "$owner"
+  if read_owner; then
+    printf '{"id":%s,"name":%s}' "$(json_string "$OWNER_ID")" "$(json_string "$OWNER_NAME")"
+  else
+    printf null
+  fi
 }
 
 # The fingerprint is that of the DER form, which is what stands between the lines of a PEM.

@@ -3,9 +3,10 @@
 #
 #   prepare               STATE is there, with the folders that devices, bans and certificates lie in, each with its owner.
 #                         The units run this before they start, also while another run holds the lock and waits for them.
-#   begin OWNER NAME...   the same, it is OWNER's, and no device but these may come in any more. Somebody whose Pulumi state
-#                         was lost begins anew, and nothing would ever withdraw what an earlier one enrolled and the config
-#                         no longer names.
+#   begin OWNER TAKE_OVER NAME...
+#                         the same, it is that of the stack OWNER (with the id that the run began with), and no device but these
+#                         may come in any more: nothing would ever withdraw what an earlier stack enrolled and this config does
+#                         not name. Another stack's server is taken over only where TAKE_OVER is yes, not no.
 #   guard                 changes nothing: for a resource that is made before all others, and whose end is `remove`
 #   remove                STATE (devices, bans, certificate, lease), the logs and what interrupted runs left are gone
 #
@@ -99,15 +100,23 @@ remove_state() {
 # A folder that something is mounted on stays, and is empty.
 remove_empty() { [ ! -d "$1" ] || rmdir "$1" 2>/dev/null || :; }
 
-# Who exposes this server: words without blanks, such as organization/project/stack.
-note_owner() {
+# `claim OWNER TAKE_OVER`. The names are words without blanks, such as organization/project/stack; the id is what counts.
+claim() {
   case $1 in
     '' | *[!A-Za-z0-9._/@+-]*)
       die "The owner of an exposure is the name of its stack, not \"$1\"; give one such as organization/project/stack."
       ;;
   esac
-  printf '%s\n' "$1" | write_file 0644 "$STATE/owner"
+  case $STACK in
+    '' | *[!A-Za-z0-9_-]*) die "An exposure begins with the id of its stack, not with \"$STACK\"; give it as --stack=ID first." ;;
+  esac
+  if read_owner && [ "$OWNER_ID" != "$STACK" ] && [ "$2" != yes ]; then
+    die "This server is exposed already, by the stack $OWNER_NAME, so nothing was changed; run \"pulumi destroy\" with that stack" \
+      "first, or set takeOver: true to put this one in its place (also where it is this one, and Pulumi's state was lost)."
+  fi
 }
+
+note_owner() { printf '%s %s\n' "$STACK" "$1" | write_file 0644 "$OWNER"; }
 
 need_root
 case ${1:-} in
@@ -115,10 +124,15 @@ case ${1:-} in
   prepare) make_state ;;
   begin)
     shift
-    lock
+    case ${2:-} in
+      yes | no) ;;
+      *) die "\"begin\" takes OWNER, yes or no, and the names of devices, not \"$*\"; correct the arguments." ;;
+    esac
+    lock_for_anybody
+    claim "$1" "$2"
     make_state
-    note_owner "${1:-}"
-    shift
+    note_owner "$1"
+    shift 2
     withdraw_all_but "$@"
     ;;
   remove)

@@ -44,7 +44,7 @@ class ByHand:
         store = Keystore(self.folder, PASSPHRASE)
         authority = store.adopt_or_create_authority(AuthorityProfile())
         phones = [store.adopt_or_issue_device(name, DeviceProfile(name)) for name in ("phone", "laptop")]
-        self._run("state", "begin", "by-hand", "phone", "laptop")
+        self._run("state", "--stack=by-hand", "begin", "by-hand", "no", "phone", "laptop")
         self._run("settings", "install", payload=self.settings)
         self._run("certificate", "issue")
         self._run("trust", "install", payload=(PayloadFile("device-ca.crt", authority.certificate_pem),))

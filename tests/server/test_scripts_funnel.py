@@ -817,7 +817,7 @@ def test_the_command_tells_of_immich_at_home(machine: Machine, word: str | None,
 
 
 def test_cleanup_is_the_last_step(machine: Machine) -> None:
-    assert machine.run("state", "begin", "a/b/c").status == 0
+    assert machine.begin().status == 0
     funnel(machine, "open", 300)
     logs = machine.root / "var/log/immich-edge"
     for name in ("access.log", "access-2026-01-01T00-00-00.000.log.gz", "other.log"):

@@ -111,7 +111,7 @@ def test_what_has_ended_never_comes_back_for_who_is_withdrawn(machine: Machine, 
     elif how == "renew":
         enrol(machine, "phone", NEW, NOW + 99)
     else:
-        machine.run("state", "begin", "a/b/c", "laptop")
+        machine.begin("laptop")
     machine.run("devices", "expire")
     assert OLD not in devices(machine)
 
@@ -164,9 +164,9 @@ def test_who_begins_anew_lets_nobody_in_but_the_devices_of_the_config(machine: M
     enrol(machine, "phone", OLD, NOW + 9000)
     enrol(machine, "laptop", OTHER, NOW + 9000)
     told = "Device phone is in no configuration and may no longer come in\n"
-    assert machine.run("state", "begin", "a/b/c", "laptop", "phone-2") == Outcome(0, "", told)
+    assert machine.begin("laptop", "phone-2") == Outcome(0, "", told)
     assert set(devices(machine)) == {OTHER}
     assert machine.run("state", "prepare") == Outcome(0, "", "")
     assert set(devices(machine)) == {OTHER}
-    machine.run("state", "begin", "a/b/c")
+    machine.begin()
     assert devices(machine) == {}

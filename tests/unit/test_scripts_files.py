@@ -194,12 +194,12 @@ def test_a_state_that_was_begun_is_ours_at_once(machine: Machine) -> None:
     machine.fake("chmod", "kill -9 $PPID")
     machine.fake("mv", "kill -9 $PPID")
     try:
-        machine.run("state", "begin", "home")
+        machine.begin()
     except AssertionError:
         shutil.rmtree(next(machine.root.glob("run/immich-exposure.*")))
     machine.unfake("chmod")
     machine.unfake("mv")
-    assert machine.run("state", "begin", "home").status == 0
+    assert machine.begin().status == 0
 
 
 def test_files_need_the_folder_of_the_configuration(machine: Machine) -> None:
@@ -292,7 +292,7 @@ def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
     before = machine.files(machine.state)
     changes = [
         ("state", ("prepare",), None),
-        ("state", ("begin", "a/b/c", "phone"), None),
+        ("state", ("--stack=ours", "begin", "a/b/c", "no", "phone"), None),
         ("settings", ("install",), SETTINGS),
         ("trust", ("install",), {"device-ca.crt": AUTHORITY}),
         ("devices", ("enrol", "phone", FINGERPRINTS[0]), None),
@@ -323,16 +323,17 @@ def test_an_empty_state_is_taken(machine: Machine) -> None:
 
 
 def test_the_owner_is_written_down(machine: Machine) -> None:
-    assert machine.run("state", "begin", "organization/immich/home", "phone").status == 0
-    assert (machine.state / "owner").read_text() == "organization/immich/home\n"
-    assert_sentence(
-        machine.run("state", "begin", "a b"), "the name of its stack", "organization/project/stack"
-    )
-    assert_sentence(machine.run("state", "begin"), "the name of its stack")
+    assert machine.begin("phone").status == 0
+    assert (machine.state / "owner").read_text() == "ours organization/immich/home\n"
+    assert_sentence(machine.begin(owner="a b"), "the name of its stack", "organization/project/stack")
+    assert_sentence(machine.begin(owner=""), "the name of its stack")
+    assert_sentence(machine.begin(take_over="perhaps"), "takes OWNER, yes or no, and the names of devices")
+    assert_sentence(machine.begin(stack="a b"), "begins with the id of its stack")
+    assert_sentence(machine.run("state", "begin", "a/b/c", "no"), "begins with the id of its stack")
 
 
 def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
-    machine.run("state", "begin", "a/b/c")
+    machine.begin()
     machine.run("settings", "install", payload=SETTINGS)
     machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
     machine.write(machine.state / "notes.txt", "mine\n")
@@ -385,7 +386,7 @@ def test_an_empty_folder_of_logs_is_marked_and_goes_with_what_the_edge_wrote(mac
 
 def test_a_link_in_the_place_of_the_mark_leads_nowhere(machine: Machine) -> None:
     """The edge owns that folder, and root writes the mark."""
-    machine.run("state", "begin", "a/b/c")
+    machine.begin()
     logs, elsewhere = machine.root / "var/log/immich-edge", machine.root / "etc/elsewhere"
     logs.mkdir(parents=True)
     (logs / ".immich-exposure").symlink_to(elsewhere)

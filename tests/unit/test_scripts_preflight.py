@@ -347,7 +347,7 @@ def test_a_folder_of_logs_is_somebody_elses_where_nothing_is_ours(machine: Machi
     )
     machine.prepare()
     assert facts(machine)["theirs"] == [str(logs)], "nor do they become ours by a unit that started"
-    assert machine.run("state", "begin", "organization/immich/home").status == 0
+    assert machine.begin().status == 0
     assert facts(machine)["theirs"] == []
 
 
@@ -361,7 +361,7 @@ def test_a_folder_of_logs_with_our_mark_is_ours_after_a_boot_that_wiped_the_stat
 
 
 def test_who_exposed_this_server_and_whom_it_trusts(machine: Machine) -> None:
-    machine.run("state", "begin", "organization/immich/home")
+    machine.begin()
     ders = [b"first", b"second certificate"]
     pem = "".join(
         f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----\n"
@@ -372,7 +372,7 @@ def test_who_exposed_this_server_and_whom_it_trusts(machine: Machine) -> None:
     (machine.root / "run/lock/immich-exposure.lock").unlink()
     (machine.root / "run/lock").rmdir()
     seen = facts(machine)
-    assert seen["owner"] == "organization/immich/home"
+    assert seen["owner"] == {"id": "ours", "name": "organization/immich/home"}
     assert seen["authorities"] == [hashlib.sha256(der).hexdigest() for der in ders]
     assert seen["theirs"] == []
 

@@ -514,7 +514,10 @@ def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
     assert "delete" not in chapter
     assert f"configuration /etc/nixos\n{'ef' * 32} /var/lib/certs/ca-cert.pem\n" in chapter["stdin"]
     assert "\n203.0.113.9\n" in chapter["stdin"]
-    assert commands["immich-state-folder"]["create"] == "sudo -n sh -s -- begin unit phone laptop ben"
+    assert (
+        commands["immich-state-folder"]["create"]
+        == "sudo -n sh -s -- begin immich-exposure/unit no phone laptop ben"
+    )
     assert (
         commands["immich-enrolment-ben-file"]["create"] == f"sudo -n sh -s -- enrol ben {'ef' * 32} {until}"
     )

@@ -53,8 +53,10 @@ def test_a_build_that_fails_is_told_plainly(sent: Any, mocker: MockerFixture) ->
 
 def test_it_goes_when_nothing_names_it(mocker: MockerFixture) -> None:
     run = mocker.patch.object(edge_build, "run_script")
-    edge_build._Provider().delete("edge", PROPS)
-    assert run.call_args.args[1:] == ("sudo -n sh -s -- remove", "rm -f /var/lib/immich-exposure/edge-*\n")
+    edge_build._Provider().delete("edge", {**PROPS, "stackId": "ours"})
+    _, line, text = run.call_args.args
+    assert line == "sudo -n sh -s -- --leaving=ours remove"
+    assert text.endswith("\nlock\nrm -f /var/lib/immich-exposure/edge-*\n"), "another stack's stays"
 
 
 def test_the_source_is_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,19 @@ class Recorder(pulumi.runtime.Mocks):
         raise AssertionError(f"the program calls no function of a provider, but called {args.token}")
 
     def commands(self) -> dict[str, dict[str, Any]]:
-        """Return the inputs of all remote commands by name."""
-        return {name: inputs for name, (typ, inputs) in self.resources.items() if typ == COMMAND}
+        """Return the inputs of all remote commands by name, without whose run each is."""
+        return {
+            name: {key: _of_nobody(value) if key in LINES else value for key, value in inputs.items()}
+            for name, (typ, inputs) in self.resources.items()
+            if typ == COMMAND
+        }
+
+
+LINES = ("create", "update", "delete")
+
+
+def _of_nobody(line: str) -> str:
+    return line.replace("--stack=immich-identity-id ", "").replace("--leaving=immich-identity-id ", "")
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +159,20 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
         assert inputs["update"] == wanted, name
 
 
+def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: Recorder) -> None:
+    for name, (typ, inputs) in recorded.resources.items():
+        if typ != COMMAND:
+            continue
+        for key in set(LINES) & set(inputs):
+            word = "--leaving" if key == "delete" else "--stack"
+            assert inputs[key].startswith(f"sudo -n sh -s -- {word}=immich-identity-id "), name
+    for looks in ("immich-preflight-facts", "immich-check-outside"):
+        assert recorded.resources[looks][1]["stackId"] == "immich-identity-id"
+
+
 def test_an_exposure_begins_with_the_devices_of_the_config_and_no_others(recorded: Recorder) -> None:
     assert recorded.commands()["immich-state-folder"]["create"] == (
-        "sudo -n sh -s -- begin unit phone laptop"
+        "sudo -n sh -s -- begin immich-exposure/unit no phone laptop"
     )
 
 

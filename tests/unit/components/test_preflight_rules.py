@@ -29,6 +29,7 @@ WANTED = Wanted(
     funnel_port=443,
     authorities=(OURS,),
     take_over=False,
+    stack_id="ours",
 )
 YOURS = replace(WANTED, module=ModuleWay.YOURS, module_digest=DIGEST)
 ADOPTING = replace(WANTED, adopt=True)
@@ -190,7 +191,7 @@ def test_all_faults_are_told_at_once() -> None:
 )
 def test_what_the_node_serves_elsewhere_and_our_own_funnel_are_fine(serve: Any) -> None:
     facts = facts_with("funnel", serve)
-    facts["owner"] = "home"
+    facts["owner"] = {"id": "ours", "name": "home"}
     assert problems(facts, WANTED) == []
 
 
@@ -370,23 +371,30 @@ def test_what_the_edge_closes_may_listen_anywhere_before() -> None:
 # Two stacks on one server
 
 
+HOLIDAY: dict[str, Any] = {"id": "theirs", "name": "organization/immich/holiday"}
+HOME_STACK: dict[str, Any] = {"id": "ours", "name": "organization/immich/home"}
+
+
 def test_a_server_of_another_stack_is_refused_with_its_owner() -> None:
-    facts = {**SOUND, "owner": "holiday", "authorities": [OTHER]}
+    facts: dict[str, Any] = {**SOUND, "owner": HOLIDAY, "authorities": [OTHER]}
     [problem] = problems(facts, WANTED)
-    assert "by the stack holiday" in problem and "set takeOver: true" in problem
+    assert (
+        "by the stack organization/immich/holiday, with a certificate authority that is not" in problem
+        and "set takeOver: true" in problem
+    )
     assert len(problems(facts, replace(WANTED, authorities=()))) == 1, "a lost keystore is another one, too"
     assert problems(facts, replace(WANTED, take_over=True)) == []
 
 
-def test_a_stack_of_the_same_name_with_another_keystore_is_another_stack() -> None:
+def test_a_stack_of_the_same_name_is_another_stack() -> None:
     """Everybody's first stack is called home, or dev."""
-    [problem] = problems({**SOUND, "owner": "home", "authorities": [OTHER]}, WANTED)
-    assert "by the stack home" in problem
+    [problem] = problems({**SOUND, "owner": {**HOME_STACK, "id": "theirs"}, "authorities": [OURS]}, WANTED)
+    assert "by the stack organization/immich/home. Run pulumi destroy" in problem
 
 
 @pytest.mark.parametrize("authorities", [[], [OURS], [OTHER, OURS]])
 def test_a_server_of_this_keystore_is_fine(authorities: list[str]) -> None:
-    assert problems({**SOUND, "owner": "home", "authorities": authorities}, WANTED) == []
+    assert problems({**SOUND, "owner": HOME_STACK, "authorities": authorities}, WANTED) == []
 
 
 # Immich that is off

@@ -69,6 +69,16 @@ def test_each_user_has_a_way_to_root() -> None:
     assert "geheim" not in repr(replace(SERVER, sudo_password="geheim"))
 
 
+def test_a_line_says_whose_run_it_is() -> None:
+    named = replace(SERVER, stack_id="ours")
+    assert named.line("close", 443) == "sudo -n sh -s -- --stack=ours close 443"
+    assert named.way_back(named.line("close")) == "sudo -n sh -s -- --leaving=ours close"
+    for way in (replace(named, user="root"), replace(named, sudo_password="geheim")):
+        assert way.line("close", 443).endswith(" --stack=ours close 443")
+        assert way.way_back(way.line("close", 443)).endswith(" --leaving=ours close 443")
+    assert SERVER.way_back(SERVER.line("close")) == SERVER.line("close")
+
+
 # sudo stands aside here: it reads the line of the password, or leaves it where none is needed.
 SUDO = """#!/bin/sh
 [ "$1 $2 $3 $4" = "-k -S -p " ] || exit 9
@@ -136,10 +146,12 @@ PROGRAM = b"\x7fELF\n\0\r\n#immich-exposure\n" + bytes(range(256)) * 999
 
 
 def receive(
-    folder: Path, content: bytes, sha256: str, *, reads: str = "no"
+    folder: Path, content: bytes, sha256: str, *, reads: str = "no", stack: str | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Send a file to the folder as a user whose sudo asks for a password, or does not."""
-    line = replace(SERVER, sudo_password="geheim").receive_line(f"{folder}/edge-{sha256}", sha256)
+    line = replace(SERVER, sudo_password="geheim", stack_id=stack).receive_line(
+        f"{folder}/edge-{sha256}", sha256
+    )
     return subprocess.run(
         ["sh", "-c", line],
         input=with_password("geheim", "").encode() + content,
@@ -168,6 +180,15 @@ def test_a_file_goes_into_no_folder_of_somebody_elses(folder: Path) -> None:
     done = receive(folder, PROGRAM, hashlib.sha256(PROGRAM).hexdigest())
     assert done.returncode == 1 and b"is not there or not ours." in done.stderr
     assert list(folder.iterdir()) == []
+
+
+def test_a_file_goes_to_no_server_of_another_stack(folder: Path) -> None:
+    sha256 = hashlib.sha256(PROGRAM).hexdigest()
+    (folder / "owner").write_text("ours a/b/c\n")
+    done = receive(folder, PROGRAM, sha256, stack="theirs")
+    assert done.returncode == 1 and b"exposed by another stack" in done.stderr
+    assert not list(folder.glob("edge-*"))
+    assert receive(folder, PROGRAM, sha256, stack="ours").returncode == 0
 
 
 def test_the_program_of_before_stays_and_older_ones_go(folder: Path) -> None:

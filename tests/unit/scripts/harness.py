@@ -160,6 +160,16 @@ class Machine:
         assert self.run("state", "prepare").status == 0
         self.forget_commands()
 
+    def begin(
+        self,
+        *devices: str,
+        owner: str = "organization/immich/home",
+        stack: str = "ours",
+        take_over: str = "no",
+    ) -> Outcome:
+        """Begin an exposure as this stack."""
+        return self.run("state", f"--stack={stack}", "begin", owner, take_over, *devices)
+
     def unfake(self, name: str) -> None:
         """Let the real command through."""
         (self.fakes / name).unlink()
@@ -187,20 +197,24 @@ class Machine:
         text += (SCRIPTS / f"{script}.sh").read_text()
         return self.run_text(text, *arguments)
 
-    def run_text(self, text: str, *arguments: str, seconds: float = 60) -> Outcome:
-        """Run any text as a script, in this server's environment."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a script finds in its environment here."""
+        return {
             "PATH": f"{self.fakes}:{os.environ['PATH']}",
             "FAKES": str(self.fakes),
             "TMPDIR": str(self.temporary),
             "IMMICH_EXPOSURE_ROOT": str(self.root),
             "HOME": str(self.temporary),
         }
+
+    def run_text(self, text: str, *arguments: str, seconds: float = 60) -> Outcome:
+        """Run any text as a script, in this server's environment."""
         # A shell cannot trap what was ignored when it began, as SIGHUP is when the tests run under nohup.
         done = subprocess.run(
             ["env", "--default-signal", *self.shell, "-s", "--", *arguments],
             input=text,
-            env=environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=seconds,
