@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -47,11 +45,6 @@ type Enrolled struct {
 	Authority string `json:"authority"`
 
 	authority *authority
-}
-
-// fingerprint is the SHA-256 of a certificate, by which it is known.
-func fingerprint(certificate *x509.Certificate) [sha256.Size]byte {
-	return sha256.Sum256(certificate.Raw)
 }
 
 // CaddyModule returns the Caddy module information.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -386,10 +385,6 @@ func (s *stranger) isOurs(state tls.ConnectionState) error {
 		return errForeign
 	}
 	return nil
-}
-
-func fingerprint(certificate *x509.Certificate) [sha256.Size]byte {
-	return sha256.Sum256(certificate.Raw)
 }
 
 // tlsOnly is what Go's own server, and so Caddy, says to a request without TLS.
