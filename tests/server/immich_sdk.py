@@ -17,12 +17,11 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from components import version_floors
 from components.surface_table import OPERATIONS_FILE, Operation
+from components.version_floors import parse_version
 
 PACKAGE = "@immich/sdk"
-SERIES = (2, 3)
-"""The major versions of Immich that the surface is made for."""
-
 CLIENT = "package/build/fetch-client.js"
 NPM_TIMEOUT_SECONDS = 120
 
@@ -76,17 +75,20 @@ def download(version: str) -> list[Operation]:
             return read_operations(member.read().decode())
 
 
-def newest_versions() -> list[str]:
-    """Return the newest released version of each series that npm offers; raises SdkError without npm."""
+def supported_versions() -> list[str]:
+    """Return the released versions from the lowest supported Immich on, oldest first.
+
+    Raises SdkError without npm.
+    """
     offered: list[str] = json.loads(_npm("view", PACKAGE, "versions", "--json"))
-    released = [version for version in offered if "-" not in version]
-    return [
-        max((each for each in released if _numbers(each)[0] == series), key=_numbers) for series in SERIES
-    ]
+    lowest = version_floors.load()["immich"].lowest
+    released = {parsed: text for text in offered if "-" not in text and (parsed := parse_version(text))}
+    return [text for version, text in sorted(released.items()) if version >= lowest]
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def newest_versions() -> list[str]:
+    """Return the newest supported version of each series; raises SdkError without npm."""
+    return list({version.split(".")[0]: version for version in supported_versions()}.values())
 
 
 def _npm(*arguments: str) -> str:

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from components import immich_releases
+from components.immich_releases import line_of, unknown_release
 from components.surface_files import CADDYFILE, DOCUMENT, caddy_section, document, with_section
 from components.surface_table import Feature, Operation, immich_operations, load
+from components.version_floors import parse_version
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, Edge
-from tests.server.immich_sdk import SdkError, download, newest_versions, read_operations
+from tests.server.immich_sdk import (
+    SdkError,
+    download,
+    newest_versions,
+    read_operations,
+    supported_versions,
+)
 
 pytestmark = pytest.mark.server
 
@@ -113,10 +122,22 @@ def test_npm_has_no_other_operations() -> None:
         versions = newest_versions()
     except SdkError as problem:
         pytest.skip(f"npm cannot be asked: {problem}")
-    newest = {version: tuple(download(version)) for version in versions}
-    for_links = {one.name for each in newest.values() for one in each if one.link}
-    assert for_links <= TABLE.open_operations() | {each.operation for each in TABLE.closed}
-    assert newest == immich_operations()
+    assert {version: tuple(download(version)) for version in versions} == immich_operations()
+
+
+@pytest.mark.nightly
+def test_the_newest_of_a_line_stands_for_all_of_it() -> None:
+    """Each supported version of the SDK has a line, whose newest takes a link's key wherever it does."""
+    try:
+        versions = supported_versions()
+    except SdkError as problem:
+        pytest.skip(f"npm cannot be asked: {problem}")
+    for version in versions:
+        assert unknown_release(version) == []
+        parsed = parse_version(version)
+        assert parsed is not None
+        links = {one.name for one in immich_operations()[line_of(parsed).sdk] if one.link}
+        assert {one.name for one in download(version) if one.link} <= links, version
 
 
 def test_an_sdk_that_cannot_be_read_is_refused() -> None:
@@ -158,6 +179,15 @@ def test_every_row_is_reachable(edge: Edge) -> None:
             assert [reached(edge, method, target, address) for method in row.methods] == [True] * len(
                 row.methods
             )
+
+
+def test_no_request_of_a_known_releases_page_is_refused(make_edge: EdgeMaker) -> None:
+    """Each request that the pages of Immich make, query and all, reaches it as it was sent."""
+    edge = make_edge(uploads="on")
+    address = edge.new_address()
+    for request in sorted({request for line in immich_releases.load() for request in line.asks}):
+        method, target = fill(request).split(" ")
+        assert reached(edge, method, target, address), request
 
 
 @pytest.fixture(params=[feature for feature in SWITCHED], ids=lambda feature: str(feature.name))
