@@ -54,8 +54,8 @@ from components.config_limits import (
 )
 from components.config_reader import Problems, Section
 from pki import KeyType, Platform
+from pki.passphrase import PASSPHRASE_LENGTH, is_weak
 from pki.profile import DAYS_LIMIT, authority_name_problem, country_problem, text_problem
-from pki.vault import PASSPHRASE_LENGTH
 
 NAMESPACE = "immich-exposure"
 """The Pulumi project's name, which is the namespace of its keys."""
@@ -498,6 +498,8 @@ def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
         reason = "it encrypts the keys of the authority and the devices"
     elif not isinstance(passphrase, str) or len(passphrase) < PASSPHRASE_LENGTH:
         reason = f"must have at least {PASSPHRASE_LENGTH} characters"
+    elif is_weak(passphrase):
+        reason = "is easily guessed; four words that have nothing to do with each other are better"
     elif key not in secret_keys:
         reason = "must be stored encrypted, and it stands in the stack file in plain text; choose a new one"
     else:

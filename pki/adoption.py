@@ -27,9 +27,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pki.authority import Authority, may_sign
 from pki.certificate import distinguished_name, fingerprint, is_signed_by, parse_certificate, pem, same_key
 from pki.contents import ADOPTED
+from pki.document import read_document
 from pki.errors import KeystoreError
 from pki.files import read_file, write_file
-from pki.key import PrivateKey
+from pki.key import PrivateKey, refuse_endless_key
+from pki.work_factor import EndlessError
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Adoption:
         if content is None:
             return None
         try:
-            document = json.loads(content)
+            document = read_document(content)
             if document["format"] != cls._FORMAT:
                 raise ValueError(f"unknown format {document['format']!r}")
             devices = tuple(_device(name, each) for name, each in document["devices"].items())
@@ -218,7 +220,13 @@ def _open_key(source: Source, passphrase: str | None) -> PrivateKey:
         )
     secret = passphrase.encode() if encrypted and passphrase else None
     try:
+        refuse_endless_key(source.content)
         key = serialization.load_pem_private_key(source.content, secret)
+    except EndlessError as error:
+        raise KeystoreError(
+            f"{source.place} is not opened: {error}. Encrypt it with `openssl pkcs8 -topk8 -v2 aes256 -iter "
+            "600000`, then run again."
+        ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if encrypted:
             raise KeystoreError(

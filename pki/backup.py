@@ -17,8 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from pki.contents import is_own, own_files
+from pki.document import read_document
 from pki.errors import KeystoreError
 from pki.files import (
+    FILE_LIMIT,
     locked,
     make_folder,
     read_file,
@@ -35,9 +37,10 @@ Files: TypeAlias = Mapping[PurePosixPath, bytes]
 
 _MANIFEST = "manifest.json"
 _FORMAT = "immich-exposure keystore backup 1"
-# A certificate or key has a few thousand bytes, a bundle or a sheet some tens of thousands.
-_FILE_LIMIT = 4 * 1024 * 1024
 _FILES_LIMIT = 100_000
+
+BACKUP_LIMIT = 512 * 1024 * 1024
+"""Bytes of a backup; one of a hundred devices has ten million."""
 
 
 def read_keystore(folder: Path) -> Files:
@@ -83,6 +86,15 @@ def unpack(content: bytes) -> Files:
         if hashlib.sha256(found).hexdigest() != digests[name]:
             raise _refusal(f"{name} is not as it was when the backup was made")
     return {PurePosixPath(name): found for name, found in members.items()}
+
+
+def made_on(content: bytes) -> str:
+    """The day on which a backup that `unpack` takes was made, as it says itself: ISO 8601."""
+    document = read_document(_members(content)[_MANIFEST])
+    try:
+        return datetime.fromisoformat(document["made"]).date().isoformat()
+    except (KeyError, TypeError, ValueError):
+        return "an unknown day"
 
 
 def restore(vault: Vault, content: bytes, lock_wait_seconds: float) -> None:
@@ -153,11 +165,11 @@ def _members(content: bytes) -> dict[str, bytes]:
 
 
 def _refuse_member(member: tarfile.TarInfo, members: Mapping[str, bytes]) -> None:
-    if not member.isreg():
+    if not member.isreg() or member.issparse():  # one that is mostly holes takes no room until it is read
         raise _refusal(f"{member.name!r} in it is not a regular file")
     if member.name in members:
         raise _refusal(f"{member.name!r} is in it twice")
-    if member.size > _FILE_LIMIT or len(members) >= _FILES_LIMIT:
+    if member.size > FILE_LIMIT or len(members) >= _FILES_LIMIT:
         raise _refusal(f"{member.name!r} in it is larger, or one of more files, than any keystore has")
 
 
@@ -165,7 +177,7 @@ def _manifest(content: bytes | None) -> dict[str, str]:
     if content is None:
         raise _refusal("it has no manifest")
     try:
-        document = json.loads(content)
+        document = read_document(content)
         if document["format"] != _FORMAT:
             raise ValueError(f"unknown format {document['format']!r}")
         return {str(name): str(digest) for name, digest in document["files"].items()}

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import KeySerializationEncryption, PrivateFormat, pkcs12
 
 from pki.key import PrivateKey
+from pki.work_factor import refuse_endless
 
 
 class Platform(StrEnum):
@@ -73,8 +74,9 @@ def open_bundle(content: bytes, password: str) -> pkcs12.PKCS12KeyAndCertificate
     """Read a bundle.
 
     Raises:
-        ValueError: wrong password, or not a PKCS#12 file.
+        ValueError: wrong password, not a PKCS#12 file, or one that takes for ever to open.
     """
+    refuse_endless(content)
     return pkcs12.load_pkcs12(content, password.encode())
 
 

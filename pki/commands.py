@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from pki.backup import BACKUP_LIMIT, made_on
 from pki.certificate import fingerprint
 from pki.errors import KeystoreError
 from pki.files import explain, write_file
@@ -149,12 +150,31 @@ def _export(options: argparse.Namespace, rounds: int) -> int:
 
 def _import(options: argparse.Namespace, rounds: int) -> int:
     try:
-        backup = options.file.read_bytes()
+        with options.file.open("rb") as file:
+            backup = file.read(BACKUP_LIMIT + 1)
     except OSError as error:
         raise KeystoreError(f"The backup {options.file} could not be read: {error.strerror}.") from error
+    if len(backup) > BACKUP_LIMIT:
+        raise KeystoreError(f"{options.file} is far too large for the backup of a keystore. Check the path.")
     _keystore(options, rounds).restore(backup)
-    print(f"{options.keystore} is the keystore of the backup; every file in it was opened.")
+    made = made_on(backup)
+    print(f"{options.keystore} is the keystore of the backup of {made}; every file in it was opened.")
+    found = records(options.keystore)
+    _print_names("Revoked in it", [each for each in found if each.state == "revoked"])
+    in_use = [each for each in found if each.state in ("device", "previous")]
+    _print_names("In use in it", in_use)
+    if in_use:
+        print(
+            f"Whatever was revoked after {made} is among those in use again. Take its name out of `devices`, "
+            "or mark it `revoked: true`, before the next `pulumi up`."
+        )
     return 0
+
+
+def _print_names(title: str, found: Sequence[Record]) -> None:
+    if found:
+        names = (f"{each.name} ({fingerprint(each.certificate)[:16]})" for each in found if each.certificate)
+        print(f"{title}: {', '.join(names)}")
 
 
 # Passphrases

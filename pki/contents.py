@@ -14,6 +14,9 @@ AUTHORITY_STEMS = ("ca", "ca-next")
 ADOPTED = "adopted.json"
 """What was taken over from somebody who had made it by hand (`pki.adoption`)."""
 
+REVOKED_LIST = "revoked.json"
+"""Every fingerprint that was ever revoked (`pki.revocations`)."""
+
 _AUTHORITY_SUFFIXES = frozenset({".crt", ".key"})
 _DEVICE_SUFFIXES = frozenset({".crt", ".key", ".password", ".p12", ".mobileconfig", ".html"})
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -26,7 +29,7 @@ def is_own(path: PurePosixPath) -> bool:
     if not all(_FILE_NAME.fullmatch(part) for part in path.parts):
         return False
     if len(path.parts) == 1:
-        return path.name in (Marker.FILE_NAME, ADOPTED) or path.suffix in _AUTHORITY_SUFFIXES
+        return path.name in (Marker.FILE_NAME, ADOPTED, REVOKED_LIST) or path.suffix in _AUTHORITY_SUFFIXES
     return len(path.parts) == 2 and path.parts[0] in DEVICE_FOLDERS and path.suffix in _DEVICE_SUFFIXES
 
 

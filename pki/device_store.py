@@ -19,12 +19,13 @@ from pki.client_certificate import device_subject, issue_certificate
 from pki.contents import CURRENT, PREVIOUS, REVOKED, moved_stem
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
-from pki.files import make_folder, read_file
+from pki.files import look_into, make_folder, read_file, write_file
 from pki.key import PrivateKey, generate_key
 from pki.marker import Marker
 from pki.mobileconfig import make_mobileconfig, takes_profile
 from pki.profile import DeviceProfile
 from pki.renewal import Pair, Renewal
+from pki.revocations import note_revoked, revoked_in
 from pki.vault import Vault
 
 
@@ -148,17 +149,31 @@ class DeviceStore:
         self._retire_previous(name)
         certificate = self._certificate(files)
         if certificate is not None:
-            files.move_to(self._revoked_files(name, certificate), certificate)
+            self._move_to_revoked(files, certificate)
 
     def is_revoked(self, revoked_fingerprint: str) -> bool:
         """Tell whether a certificate with this fingerprint was revoked."""
-        return any(self.revoked.glob(f"*-{revoked_fingerprint[:16]}.crt"))
+        if revoked_fingerprint in revoked_in(self._vault.folder):
+            return True
+        found = self.revoked.glob(f"*-{revoked_fingerprint[:16]}.crt")
+        return any(not path.name.startswith(".") for path in found)  # a killed run may have begun one
 
-    def finish_moves(self) -> None:
-        """Complete what killed runs began to move. What cannot be read stays: whoever looks at it tells."""
+    def finish_moves(self) -> list[str]:
+        """Complete what killed runs began to move. What cannot be read stays: whoever looks at it tells.
+
+        Returns the fingerprints of what had been revoked and lay among the devices in use all the same.
+        """
+        noted = revoked_in(self._vault.folder)
+        returned = []
         for name in self.names():
             with suppress(KeystoreError):
+                returned += [
+                    fingerprint(each)
+                    for each in self._pair(name)
+                    if each is not None and fingerprint(each) in noted and not self._is_promised(name, each)
+                ]
                 self._finish_moves(name)
+        return returned
 
     def pairs(self) -> list[Pair]:
         """List the certificates of every device in use: the present one and the one of before."""
@@ -173,11 +188,12 @@ class DeviceStore:
 
     def _is_valid(self, files: DeviceFiles, authorities: list[x509.Certificate]) -> bool:
         try:
-            certificate = parse_certificate(files.certificate.read_bytes())
-        except (ValueError, FileNotFoundError):
+            content = look_into(files.certificate)
+            certificate = parse_certificate(content or b"")
+        except (ValueError, KeystoreError):
             return False
         in_time = certificate.not_valid_before_utc <= self._vault.clock() <= certificate.not_valid_after_utc
-        is_revoked = self._revoked_files(files.stem, certificate).certificate.exists()
+        is_revoked = self.is_revoked(fingerprint(certificate))
         is_ours = any(is_signed_by(certificate, authority) for authority in authorities)
         return in_time and not is_revoked and files.key.exists() and is_ours
 
@@ -192,13 +208,26 @@ class DeviceStore:
         return DeviceFiles(self.revoked, moved_stem(name, fingerprint(certificate)))
 
     def _finish_revocation(self, files: DeviceFiles) -> None:
-        """Complete a revocation that a killed run began: the copy in `revoked/` says that it was meant."""
+        """Complete a revocation that a killed run began, or undo what has brought its files back since.
+
+        That it was meant is told by the copy in `revoked/`, and by what was noted.
+        """
         certificate = self._certificate(files)
         if certificate is None:
             return
+        noted = fingerprint(certificate) in revoked_in(self._vault.folder)
+        if noted or self._is_promised(files.stem, certificate):
+            self._move_to_revoked(files, certificate)
+
+    def _is_promised(self, name: str, certificate: x509.Certificate) -> bool:
+        return self._revoked_files(name, certificate).certificate.exists()
+
+    def _move_to_revoked(self, files: DeviceFiles, certificate: x509.Certificate) -> None:
+        """Move the files; from the copy of the certificate on it is revoked, whatever becomes of this run."""
         target = self._revoked_files(files.stem, certificate)
-        if target.certificate.exists():
-            files.move_to(target, certificate)
+        write_file(target.certificate, pem(certificate))
+        note_revoked(self._vault.folder, files.stem, fingerprint(certificate), self._vault.clock())
+        files.move_to(target, certificate)
 
     def _pair(self, name: str) -> Pair:
         files = DeviceFiles(self.current, name)
@@ -228,7 +257,7 @@ class DeviceStore:
         files = self._previous_files(name)
         certificate = self._certificate(files)
         if certificate is not None:
-            files.move_to(self._revoked_files(name, certificate), certificate)
+            self._move_to_revoked(files, certificate)
 
     def _still_counting(
         self, name: str, certificate: x509.Certificate, renewal: Renewal | None

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 _TEMPORARY_PREFIX = ".tmp-"
 _LOCK_NAME = ".lock"
 
+FILE_LIMIT = 4 * 1024 * 1024
+"""Bytes. A certificate or key has a few thousand, a bundle or a sheet some tens of thousands."""
+
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file of mode 0600 so that at every moment either the old or the new content is there.
@@ -43,13 +46,56 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def read_file(path: Path) -> bytes | None:
-    """Read a file, or None when there is none. A mode that lets others read is repaired with a warning."""
+    """Read a file, or None when there is none. A mode that lets others read is repaired with a warning.
+
+    Raises:
+        KeystoreError: it is a link or no file, or far too large for one of a keystore.
+    """
+    return _read(path, repair=True)
+
+
+def look_into(path: Path) -> bytes | None:
+    """Read a file as `read_file` does, and change nothing."""
+    return _read(path, repair=False)
+
+
+def _read(path: Path, *, repair: bool) -> bytes | None:
+    """Look before reading: at what a link leads to, or at what never ends, there is nothing of ours."""
     try:
-        content = path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    _close_to_others(path, 0o600)
-    return content
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise link_refusal(path) from error
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise KeystoreError(f"{path} is no regular file. Move it out of the keystore.")
+        if found.st_size > FILE_LIMIT:
+            raise KeystoreError(
+                f"{path} has {found.st_size >> 20} MiB, far more than any file of a keystore. Restore it "
+                "from a backup."
+            )
+        if repair:
+            _close_to_others(path, descriptor, stat.S_IMODE(found.st_mode), 0o600)
+        return file.read(FILE_LIMIT)
+
+
+def link_refusal(path: Path) -> KeystoreError:
+    """The refusal of a link inside of a keystore: it may lead to anything."""
+    return KeystoreError(f"{path} is a link, and a keystore has none. Put what it leads to in its place.")
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a folder of the keystore that is a link.
+
+    Raises:
+        KeystoreError: it is one.
+    """
+    if path.is_symlink():
+        raise link_refusal(path)
 
 
 def remove_file(path: Path) -> None:
@@ -78,7 +124,11 @@ def make_folder(path: Path) -> None:
         with suppress(FileExistsError):  # another run was quicker
             os.mkdir(path, 0o700)
         sync_folder(path.parent)
-    _close_to_others(path, 0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _close_to_others(path, descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode), 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:
@@ -166,13 +216,12 @@ def _try_lock(folder: Path) -> int | None:
     return None
 
 
-def _close_to_others(path: Path, mode: int) -> None:
-    found = stat.S_IMODE(path.stat().st_mode)
+def _close_to_others(path: Path, descriptor: int, found: int, mode: int) -> None:
     if found & 0o077:
         _log.warning(
             "%s had mode %04o; it is %04o now, because it belongs to the keystore.", path, found, mode
         )
-        path.chmod(mode)
+        os.fchmod(descriptor, mode)
 
 
 def explain(error: OSError, folder: Path) -> KeystoreError:

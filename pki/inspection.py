@@ -1,6 +1,6 @@
 """Looking into every file of a keystore: does it open, and does it fit the others? Nothing is changed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,14 @@ from cryptography import x509
 from pki.adoption import Adoption
 from pki.authority_store import AuthorityStore
 from pki.bundle import open_bundle
-from pki.certificate import is_signed_by, parse_certificate
-from pki.contents import CURRENT, device_of, foreign_files, own_files
+from pki.certificate import fingerprint, is_signed_by, parse_certificate
+from pki.contents import CURRENT, PREVIOUS, device_of, foreign_files, own_files
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
-from pki.files import read_file
+from pki.files import look_into, read_file
 from pki.marker import Marker
 from pki.mobileconfig import bundle_of_mobileconfig
+from pki.revocations import revoked_in
 from pki.vault import Vault
 
 _REMADE = "Delete it; the next `up` makes it anew."
@@ -43,8 +44,9 @@ def inspect(vault: Vault) -> list[Finding]:
     _refuse_other_passphrase(vault)
     findings = [*_of_marker(vault), *_of_authority(vault), *_of_adoption(vault)]
     authorities = [certificate for _, certificate in certificates_in(vault.folder)]
+    revoked = revoked_in(vault.folder)
     for files in device_files(vault.folder):
-        findings += _of_device(vault, files, authorities)
+        findings += _of_device(vault, files, authorities, revoked)
     for path in foreign_files(vault.folder):
         sentence = f"{vault.folder / path} is not the keystore's. Move it elsewhere; a backup leaves it out."
         findings.append(Finding(sentence, damage=False))
@@ -56,8 +58,8 @@ def certificates_in(folder: Path) -> list[tuple[Path, x509.Certificate]]:
     found = []
     for path in sorted(folder.glob("*.crt")):
         try:
-            found.append((path, parse_certificate(path.read_bytes())))
-        except ValueError:
+            found.append((path, parse_certificate(look_into(path) or b"")))
+        except (KeystoreError, ValueError):
             continue  # `inspect` tells it where the file is one of a pair
     return found
 
@@ -107,7 +109,9 @@ def _of_adoption(vault: Vault) -> Iterator[Finding]:
         yield Finding(str(error), damage=True)
 
 
-def _of_device(vault: Vault, files: DeviceFiles, authorities: list[x509.Certificate]) -> Iterator[Finding]:
+def _of_device(
+    vault: Vault, files: DeviceFiles, authorities: list[x509.Certificate], revoked: Collection[str]
+) -> Iterator[Finding]:
     content = read_file(files.certificate)
     if content is None:
         yield Finding(
@@ -121,6 +125,8 @@ def _of_device(vault: Vault, files: DeviceFiles, authorities: list[x509.Certific
     except KeystoreError as error:
         yield Finding(str(error), damage=True)
         return
+    if files.folder.name in (CURRENT, PREVIOUS) and fingerprint(certificate) in revoked:
+        yield Finding(f"{files.certificate} was revoked, and is in use all the same.", damage=True)
     if files.folder.name == CURRENT:
         yield from _of_validity(vault, files, certificate, authorities)
     yield from _of_key(vault, files, certificate)

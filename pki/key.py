@@ -1,7 +1,8 @@
 """Private keys: making them, and their encrypted form on disk."""
 
 import os
-from base64 import b64encode
+import re
+from base64 import b64decode, b64encode
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+from pki.work_factor import refuse_endless
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -76,6 +79,7 @@ def decrypt_key(pem: bytes, passphrase: str) -> PrivateKey:
         ValueError: wrong passphrase, damaged text, or a kind of key that is not used here. Which of the
             first two it is cannot be told from the file.
     """
+    refuse_endless_key(pem)
     try:
         key = serialization.load_pem_private_key(pem, passphrase.encode())
     except TypeError as error:
@@ -85,6 +89,21 @@ def decrypt_key(pem: bytes, passphrase: str) -> PrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ValueError(f"{type(key).__name__} keys are not used here")
     return key
+
+
+_ENCRYPTED = re.compile(
+    rb"-----BEGIN ENCRYPTED PRIVATE KEY-----(.*?)(?:-----END ENCRYPTED PRIVATE KEY-----|$)", re.DOTALL
+)
+
+
+def refuse_endless_key(pem: bytes) -> None:
+    """Refuse a key that would make this machine count for minutes before it opens.
+
+    Raises:
+        ValueError: it would, or it is damaged.
+    """
+    for body in _ENCRYPTED.findall(pem):
+        refuse_endless(b64decode(body))
 
 
 _PBES2 = bytes.fromhex("2a864886f70d01050d")

@@ -8,6 +8,7 @@
     ca-next.crt ca-next.key                   the authority that takes over, while both are trusted
     ca-<fingerprint>.*                        an authority that no device needs any more
     adopted.json                              what was taken over, see pki/adoption.py
+    revoked.json                              what was revoked, see pki/revocations.py
     keystore.json                             the stack that it belongs to, and a check of the passphrase
 
 Folders have mode 0700 and files 0600. What is there, valid and fitting is adopted; anything else is refused
@@ -36,7 +37,7 @@ from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.backup import pack, read_keystore, restore
 from pki.certificate import Certified, parse_certificate
-from pki.contents import ADOPTED, DEVICE_FOLDERS
+from pki.contents import ADOPTED, DEVICE_FOLDERS, REVOKED_LIST
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
@@ -44,7 +45,9 @@ from pki.errors import KeystoreError
 from pki.files import (
     explain,
     locked,
+    look_into,
     make_folder,
+    refuse_link,
     remove_empty_folder,
     remove_file,
     remove_locked_folder,
@@ -76,6 +79,14 @@ def _digests(certificate: Source | None, key: Source | None, claims: Sequence[Cl
     """The SHA-256 of every file that was given, by its place."""
     sources = (certificate, key, *(claim.certificate for claim in claims))
     return {source.place: source.digest for source in sources if source is not None}
+
+
+def _returned(fingerprint: str) -> Finding:
+    return Finding(
+        f"The certificate with the fingerprint {fingerprint} was revoked, and its files lay among the "
+        "devices in use again. They are back in revoked/; the next `up` issues a new certificate.",
+        damage=False,
+    )
 
 
 def _utc_now() -> datetime:
@@ -300,10 +311,10 @@ class Keystore:
     def probe_credentials(self) -> list[ProbeCredential]:
         """List certificate and key file of every device that is valid now. Opens no key, changes nothing."""
         try:
-            signing = parse_certificate(self._authority.signing.certificate.read_bytes())
-            current = parse_certificate(self._authority.certificate_path.read_bytes())
+            signing = parse_certificate(look_into(self._authority.signing.certificate) or b"")
+            current = parse_certificate(look_into(self._authority.certificate_path) or b"")
             valid = self._devices.valid([signing, current])
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return []
         except OSError as error:
             raise explain(error, self.folder) from error
@@ -326,8 +337,8 @@ class Keystore:
         Raises:
             KeystoreError: no keystore, or another passphrase.
         """
-        with self._existing():
-            return inspect(self._vault)
+        with self._existing() as returned:
+            return [*map(_returned, returned), *inspect(self._vault)]
 
     def backup(self) -> bytes:
         """Return all of the keystore as one file, encrypted as it is. Needs no passphrase.
@@ -362,7 +373,7 @@ class Keystore:
                 for stem in sorted({path.stem for path in folder.iterdir()}):
                     DeviceFiles(folder, stem).discard()
             self._authority.remove()
-            for name in (ADOPTED, Marker.FILE_NAME):
+            for name in (ADOPTED, REVOKED_LIST, Marker.FILE_NAME):
                 remove_file(self.folder / name)
             for folder in self._device_folders():
                 remove_empty_folder(folder)
@@ -377,22 +388,26 @@ class Keystore:
         return [folder for name in DEVICE_FOLDERS if (folder := self.folder / name).is_dir()]
 
     @contextmanager
-    def _existing(self) -> Iterator[None]:
-        """Hold the lock of a keystore that must be there already, with nothing in it half moved."""
+    def _existing(self) -> Iterator[list[str]]:
+        """Hold the lock of a keystore that must be there already, with nothing in it half moved.
+
+        Yields the fingerprints of what had been revoked and was in use all the same; it is not any more.
+        """
         if not self._authority.has_key():
             raise KeystoreError(
                 f"There is no keystore in {self.folder}: ca.key is missing. Check the path, or "
                 "import a backup."
             )
         with self._transaction():
-            self._devices.finish_moves()
-            yield
+            yield self._devices.finish_moves()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Hold the lock, with the folders made and leftovers swept; explain what the system refuses."""
         try:
             with locked(self.folder, self._lock_wait_seconds):
+                for name in DEVICE_FOLDERS:
+                    refuse_link(self.folder / name)
                 self._vault.refuse_other_stack()
                 finish_change_of_passphrase(self.folder)
                 make_folder(self._devices.current)

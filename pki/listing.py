@@ -11,6 +11,8 @@ from pki.bundle import format_of
 from pki.certificate import parse_certificate
 from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS, device_of
 from pki.device_files import DeviceFiles
+from pki.errors import KeystoreError
+from pki.files import look_into
 from pki.inspection import certificates_in, device_files
 
 _STATES = dict(zip(DEVICE_FOLDERS, ("device", "previous", "revoked"), strict=True))
@@ -60,15 +62,18 @@ def _record(files: DeviceFiles) -> Record:
 
 def _certificate(path: Path) -> x509.Certificate | None:
     try:
-        return parse_certificate(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return parse_certificate(look_into(path) or b"")
+    except (KeystoreError, ValueError):
         return None
 
 
 def _bundle(files: DeviceFiles) -> str:
     try:
-        found = format_of(files.bundle.read_bytes())
-    except FileNotFoundError:
+        content = look_into(files.bundle)
+    except KeystoreError:
+        return "unreadable"
+    if content is None:
         return "-"
+    found = format_of(content)
     beside = " + mobileconfig" if files.mobileconfig.exists() else ""
     return f"{found or 'unknown'}{beside}"

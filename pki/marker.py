@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pki.document import read_document
 from pki.errors import KeystoreError
 from pki.files import read_file, write_file
 from pki.sealed import BrokenSealError, DamagedSealError, seal, unseal
@@ -42,7 +43,7 @@ class Marker:
         if content is None:
             return None
         try:
-            document = json.loads(content)
+            document = read_document(content)
             if document["format"] != cls._FORMAT:
                 raise ValueError(f"unknown format {document['format']!r}")
             return cls(document["stack"], document["check"])

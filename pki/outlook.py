@@ -11,7 +11,9 @@ from pki.adoption import AdoptedDevice, Adoption
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS, CURRENT, PREVIOUS, REVOKED, device_of, moved_stem
 from pki.errors import KeystoreError
+from pki.files import look_into
 from pki.renewal import Pair, Renewal, is_needed
+from pki.revocations import revoked_in
 
 WARN_DAYS = 60
 """Days before its end from which on a certificate is spoken of, due or not."""
@@ -71,8 +73,8 @@ def look_ahead(
 
 def _read(path: Path) -> x509.Certificate | None:
     try:
-        return parse_certificate(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_certificate(look_into(path) or b"")
+    except (OSError, KeystoreError, ValueError):
         return None
 
 
@@ -81,6 +83,13 @@ def _adoption(folder: Path) -> Adoption | None:
         return Adoption.read(folder)
     except (KeystoreError, OSError):
         return None
+
+
+def _revoked(folder: Path) -> Collection[str]:
+    try:
+        return revoked_in(folder)
+    except (KeystoreError, OSError):
+        return ()
 
 
 def _ends_of(*certificates: x509.Certificate | None) -> tuple[str, ...]:
@@ -125,6 +134,8 @@ def _was_revoked(folder: Path, name: str, pair: Pair) -> bool:
     """Tell whether what the device had was revoked, be it half: what a state has of it counts no more."""
     current, previous = pair
     if current is not None:
+        if fingerprint(current) in _revoked(folder):
+            return True
         return (folder / REVOKED / f"{moved_stem(name, fingerprint(current))}.crt").exists()
     stems = (path.stem for path in (folder / REVOKED).glob("*.crt"))
     return previous is None and any(device_of(REVOKED, stem) == name for stem in stems)

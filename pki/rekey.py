@@ -34,9 +34,11 @@ def change_passphrase(vault: Vault, passphrase: str) -> None:
     Bundles stay as they are: their own passwords protect them.
 
     Raises:
-        KeystoreError: a file does not open with the old passphrase, or the new one is short or the same.
+        KeystoreError: a file does not open with the old passphrase, or the new one is short, easily guessed
+            or the same.
     """
     renewed = replace(vault, passphrase=passphrase)
+    renewed.require_strong_passphrase()
     if passphrase == vault.passphrase:
         raise KeystoreError("The new passphrase is the old one. Choose another.")
     contents = _encrypted_anew(vault, renewed)

@@ -7,11 +7,11 @@ from base64 import b64decode, b64encode
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from pki.document import read_document
 from pki.key import KDF_ROUNDS, derive
+from pki.work_factor import ROUNDS_LIMIT
 
 _FORMAT = "immich-exposure sealed text 1"
-# A damaged or hostile file must not make the machine count for hours.
-_ROUNDS_LIMIT = 10_000_000
 
 
 class DamagedSealError(ValueError):
@@ -45,8 +45,8 @@ def unseal(content: bytes, passphrase: str, *, context: str) -> str:
         BrokenSealError: it does not open.
     """
     try:
-        document = json.loads(content)
-        if document["format"] != _FORMAT or not 1 <= int(document["rounds"]) <= _ROUNDS_LIMIT:
+        document = read_document(content)
+        if document["format"] != _FORMAT or not 1 <= int(document["rounds"]) <= ROUNDS_LIMIT:
             raise DamagedSealError("unknown format")
         rounds = int(document["rounds"])
         salt, nonce, sealed = (

@@ -11,10 +11,8 @@ from pki.certificate import distinguished_name, parse_certificate, same_key
 from pki.errors import KeystoreError
 from pki.key import PlainKeyError, PrivateKey, decrypt_key, encrypt_key, key_type_of
 from pki.marker import Marker
+from pki.passphrase import PASSPHRASE_LENGTH, is_weak
 from pki.sealed import BrokenSealError, DamagedSealError, seal, unseal
-
-PASSPHRASE_LENGTH = 12
-"""Least number of characters of a passphrase."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,20 @@ class Vault:
                 "one with `pulumi config set --secret keystorePassphrase`."
             )
 
+    def require_strong_passphrase(self) -> None:
+        """Refuse a passphrase that no new keystore shall have; one that has it already is opened.
+
+        Raises:
+            KeystoreError: it is short, or easily guessed.
+        """
+        self.require_passphrase()
+        if is_weak(self.secret):
+            raise KeystoreError(
+                "The keystore's passphrase is easily guessed: a repetition, a row of keys, a common word or "
+                "a year. Set another one with `pulumi config set --secret keystorePassphrase`, of four words "
+                "that have nothing to do with each other, say."
+            )
+
     def refuse_other_stack(self) -> None:
         """Refuse a keystore that another stack made."""
         marker = Marker.read(self.folder)
@@ -59,7 +71,12 @@ class Vault:
             )
 
     def write_marker(self) -> None:
-        """Write `keystore.json` for this stack and passphrase."""
+        """Write `keystore.json` for this stack and passphrase.
+
+        Raises:
+            KeystoreError: the passphrase is easily guessed.
+        """
+        self.require_strong_passphrase()
         Marker.new(self.stack, self.secret, self.kdf_rounds).write(self.folder)
 
     def encrypt(self, key: PrivateKey) -> bytes:

@@ -728,7 +728,7 @@ def test_the_engines_values_are_decoded(engine: pytest.MonkeyPatch) -> None:
 
 
 def test_a_text_that_looks_like_a_number_stays_text(engine: pytest.MonkeyPatch) -> None:
-    values = encoded(**{**MINIMAL, "keystorePassphrase": "123456789012"}, sshUser="true")
+    values = encoded(**{**MINIMAL, "keystorePassphrase": "738210594662817"}, sshUser="true")
     engine_config.set_all_config(values, [f"{NAMESPACE}:keystorePassphrase"])
     assert from_pulumi().ssh_user == "true"
 

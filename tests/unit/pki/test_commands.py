@@ -261,7 +261,7 @@ def test_another_passphrase_opens_all_and_the_old_one_nothing(command: Command) 
     after = snapshot(command.folder)
     assert after.keys() == before.keys()
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {name for name in after if name.endswith((".key", ".password", ".json"))}
+    assert changed == {name for name in after if name.endswith((".key", ".password", "keystore.json"))}
     for path in [command.folder, *command.folder.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
@@ -352,6 +352,28 @@ def test_a_backup_brings_everything_back(command: Command, tmp_path: Path) -> No
     assert [path.name for path in restored.parent.iterdir()] == ["restored"]
     for path in restored.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_an_import_names_what_is_in_use_again_and_what_is_revoked(command: Command, tmp_path: Path) -> None:
+    status, shown = command("import", command.export(), keystore=tmp_path / "restored")
+    assert status == 0
+    in_use = [
+        line.split()[-1][:16]
+        for line in command("list", passphrase=None)[1].splitlines()
+        if " device " in line
+    ]
+    [named] = [line for line in shown.splitlines() if line.startswith("In use in it: laptop (")]
+    assert len(in_use) == 2 and all(each in named for each in in_use)
+    assert "Revoked in it: phone (" in shown
+    assert f"Whatever was revoked after {datetime.now(UTC):%Y-%m-%d} is among those in use again" in shown
+
+
+def test_a_backup_that_is_far_too_large_is_not_read(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = command.export()
+    monkeypatch.setattr("pki.commands.BACKUP_LIMIT", 1000)
+    assert "far too large" in command("import", backup)[1]
 
 
 def test_a_backup_holds_nothing_readable_and_nothing_foreign(command: Command) -> None:
@@ -585,8 +607,11 @@ def test_nothing_takes_a_passphrase_as_an_argument(words: list[str], tmp_path: P
 
 
 def test_a_read_only_keystore_can_be_listed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("list wrote something")
+    really_open = os.open
+
+    def refuse(path: str, flags: int, *rest: int, **more: int) -> int:
+        assert flags & os.O_ACCMODE == os.O_RDONLY, "list wrote something"
+        return really_open(path, flags, *rest, **more)
 
     monkeypatch.setattr(os, "open", refuse)
     assert main([str(command.folder), "list"]) == 0

@@ -1,0 +1,102 @@
+"""Whether a passphrase is worth the name: a rough estimate of how many guesses it takes.
+
+No dictionary and no model: what people type when they have to type twelve characters (one key held down, a
+row of the keyboard, a word that everybody knows, a year) counts for little, and every other character for
+what its kind is worth. Whoever has the keystore guesses at 600,000 rounds a try: 2**45 are out of reach.
+"""
+
+import math
+import re
+
+PASSPHRASE_LENGTH = 12
+"""Least number of characters of a passphrase."""
+
+LEAST_BITS = 45.0
+"""Ten random letters have 47, four random words from a list of 7,776 have 52."""
+
+_WORD = re.compile(
+    "passphrase|password|passwort|kennwort|geheim|secret|immich|photos?|fotos?|bilder|family|familie|letmein|login"
+    "|welcome|willkommen|admin|keystore|tailscale|raspberry|nixos|server|changeme|iloveyou|sunshine|princess"
+    "|dragon|monkey|football|baseball|superman|batman|master|shadow|hello|hallo|summer|sommer|winter|spring"
+    "|autumn|herbst|internet|computer|samsung|google|apple|iphone|android"
+)
+_ROWS = (
+    "abcdefghijklmnopqrstuvwxyz",
+    "0123456789012345",
+    "qwertyuiop",
+    "qwertzuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "yxcvbnm",
+    "azertyuiop",
+)
+_LEET = str.maketrans("013457@$!", "oleastasi")
+_WORD_BITS, _RUN_BITS, _YEAR_BITS = 8.0, 5.0, 6.0
+_SHORTEST_RUN = 3
+
+
+def is_weak(passphrase: str) -> bool:
+    """Tell whether a passphrase of sufficient length is easily guessed all the same."""
+    return strength(passphrase) < LEAST_BITS
+
+
+def strength(passphrase: str) -> float:
+    """Return a rough number of bits, rather too few than too many."""
+    unit = _repeated(passphrase)
+    rest, bits = unit.lower(), 0.0
+    if len(unit) < len(passphrase):
+        bits += math.log2(len(passphrase) / len(unit)) + 1
+    per_character = _bits_of_a_character(unit)
+    while rest:
+        taken, worth = _next(rest, per_character)
+        rest, bits = rest[taken:], bits + worth
+    return bits
+
+
+def _repeated(text: str) -> str:
+    """The shortest piece that, said again and again, makes the whole text."""
+    for size in range(1, len(text) // 2 + 1):
+        if (text[:size] * (len(text) // size + 1))[: len(text)] == text:
+            return text[:size]
+    return text
+
+
+def _next(rest: str, per_character: float) -> tuple[int, float]:
+    """How many characters the next piece has, and what it is worth."""
+    run = max(_run_of_one(rest), _run_of_a_row(rest))
+    if run >= _SHORTEST_RUN:
+        return run, min(_RUN_BITS + math.log2(run), run * per_character)
+    word = _WORD.match(rest) or _WORD.match(rest.translate(_LEET))
+    if word:
+        return word.end(), _WORD_BITS
+    if re.match(r"(?:19|20)\d\d", rest):
+        return 4, _YEAR_BITS
+    return 1, per_character
+
+
+def _run_of_one(text: str) -> int:
+    return len(text) - len(text.lstrip(text[0]))
+
+
+def _run_of_a_row(text: str) -> int:
+    """The length of the longest beginning that stands in a row, forwards or backwards."""
+    best = 1
+    for row in (*_ROWS, *(each[::-1] for each in _ROWS)):
+        size = best + 1
+        while size <= len(text) and text[:size] in row:
+            best, size = size, size + 1
+    return best
+
+
+def _bits_of_a_character(text: str) -> float:
+    """What one character is worth: by how many of the kinds that occur there are, and how few are used."""
+    kinds = (
+        (r"[a-z]", 26),
+        (r"[A-Z]", 26),
+        (r"[0-9]", 10),
+        (r"[ -/:-@\[-`{-~]", 32),
+        (r"[^ -~]", 64),
+    )
+    # A single capital or stop is what a sentence looks like: no choice among more signs.
+    size = sum(count for pattern, count in kinds if len(re.findall(pattern, text)) > 1)
+    return min(math.log2(max(size, 10)), math.log2(len(set(text))) + 1)
