@@ -23,8 +23,9 @@ class ReleasesError(ValueError):
 class Line:
     """Releases whose page asks for the same, from `first` to `last`.
 
-    `asks` are requests such as ``GET /share/{key}``; `headers` are what the page sends of its own; `sdk` is
-    the version of `@immich/sdk` that stands for the API; `seen` says where this is from.
+    `asks` are requests such as ``GET /share/{key}``, `alone` those among them that not every release makes;
+    `headers` are what the page sends of its own; `sdk` is the version of `@immich/sdk` that stands for the
+    API; `seen` says where this is from.
     """
 
     first: Version
@@ -33,6 +34,7 @@ class Line:
     seen: str
     headers: tuple[str, ...]
     asks: tuple[str, ...]
+    alone: tuple[str, ...]
 
     def __contains__(self, version: Version) -> bool:
         return self.first <= version <= self.last
@@ -59,6 +61,7 @@ def load() -> tuple[Line, ...]:
             seen=fields["seen"],
             headers=tuple(fields["headers"]),
             asks=(*text["asks"], *fields["asks"]),
+            alone=tuple(fields["asks"]),
         )
         for fields in text["lines"]
     )

@@ -12,7 +12,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 from components.config import ExposureConfig
 from components.config_home import ModuleWay
 from components.module_files import module_digest
-from components.preflight_rules import Wanted, problems, warnings
+from components.preflight_rules import Wanted, notes, problems, warnings
 from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_certificate import domain_of
@@ -22,7 +22,7 @@ from components.ssh import run_script
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
 
-OUTPUTS = ("domain", "tailscaleVersion", "warnings")
+OUTPUTS = ("domain", "tailscaleVersion", "warnings", "notes")
 
 
 class PreflightError(Refusal):
@@ -91,6 +91,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         "domain": domain_of(facts["tailscale"]["CertDomains"][0]),
         "tailscaleVersion": facts["tailscaleVersion"],
         "warnings": warnings(facts, wanted),
+        "notes": notes(facts),
     }
 
 
@@ -154,6 +155,7 @@ class _Preflight(Resource, module="immich", name="Preflight"):
     domain: pulumi.Output[str]
     tailscaleVersion: pulumi.Output[str]
     warnings: pulumi.Output[list[str]]
+    notes: pulumi.Output[list[str]]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
@@ -184,6 +186,7 @@ class Preflight(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self),
         )
         self.facts.warnings.apply(_warn)
+        self.facts.notes.apply(_warn)
         self.domain = self.facts.domain
         self.register_outputs({"domain": self.domain})
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.config_home import Lan, ModuleWay
+from components.immich_releases import unknown_release
 from components.version_floors import load, parse_version
 
 LOWEST_NIXOS = (26, 5)
@@ -80,6 +81,11 @@ def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         f"but the funnel opens only when it answers: start Immich, or correct {keys}, and run pulumi up "
         "again."
     ]
+
+
+def notes(facts: Mapping[str, Any]) -> list[str]:
+    """Return what the owner should know at every preview and cannot put right on the server."""
+    return unknown_release(_part(facts, "immich").get("version"))
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from components import immich_releases
 from components.surface_table import PROJECT, Feature, Row, Table, TableError, immich_operations, load
 
 CADDYFILE = PROJECT / "server/Caddyfile"
@@ -96,7 +97,7 @@ def with_section(caddyfile: str, section: str) -> str:
 def document(table: Table) -> str:
     """Return docs/surface.md."""
     return _INTRODUCTION + "".join(
-        [*_counts(table), *_feature_tables(table), *_closed_table(table), _REFUSALS]
+        [*_counts(table), *_releases(), *_feature_tables(table), *_closed_table(table), _REFUSALS]
     )
 
 
@@ -132,6 +133,19 @@ def _counts(table: Table) -> Iterator[str]:
         )
     files = sum(not row.operations for row in table.rows)
     yield f"\nThe table has {len(table.rows)} rows; {files} of them are pages and files, not operations.\n\n"
+
+
+def _releases() -> Iterator[str]:
+    yield (
+        "## Releases of Immich\n\n"
+        "What the page of a link asks for is written down in `server/immich-releases.toml`, and tests\n"
+        "show that none of it is refused. A release that no line has counts as the one before it: nothing\n"
+        "opens wider, and `pulumi up` and the previews after it name it. One below the first is refused.\n\n"
+    )
+    yield _table_head("releases", "found in", "requests", "of these, by this line alone")
+    for line in immich_releases.load():
+        yield f"| {line.name} | {line.seen} | {len(line.asks)} | {len(line.alone)} |\n"
+    yield "\n"
 
 
 def _feature_tables(table: Table) -> Iterator[str]:

@@ -61,6 +61,7 @@ class Recorder(pulumi.runtime.Mocks):
                 bundlePassword="the bundle's password",
                 results=["fine"],
                 warnings=[],
+                notes=[],
                 machine="aarch64",
                 sha256=EDGE,
                 domain="immich.example.ts.net",

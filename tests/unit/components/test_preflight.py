@@ -72,7 +72,7 @@ def test_the_same_server_may_change(mocker: MockerFixture, changes: dict[str, An
 # When it looks
 
 
-LOOKED = {**BEFORE, "domain": "immich.example.ts.net", "warnings": []}
+LOOKED = {**BEFORE, "domain": "immich.example.ts.net", "warnings": [], "notes": []}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,7 @@ LOOKED = {**BEFORE, "domain": "immich.example.ts.net", "warnings": []}
         (LOOKED, {**BEFORE, "flakeDir": "/etc/nixos"}, True),
         ({**LOOKED, "flakeDir": None}, BEFORE, False),
         ({**LOOKED, "warnings": ["Immich does not answer."]}, BEFORE, True),
+        ({**LOOKED, "notes": ["Immich 9.0.0 is unknown."]}, {**BEFORE, "notes": None}, False),
     ],
 )
 def test_it_looks_again_when_something_changed_or_was_worth_a_warning(
@@ -154,6 +155,17 @@ def test_an_immich_that_is_off_is_told_and_does_not_stop_the_run(
     mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
     [warning] = examine(props_of(tmp_path))["warnings"]
     assert "Immich does not answer" in warning
+
+
+def test_a_release_of_immich_that_nobody_knows_is_named_and_does_not_stop_the_run(
+    mocker: MockerFixture, tmp_path: Path
+) -> None:
+    facts = {**SOUND, "immich": {**SOUND["immich"], "version": "9.1.0"}}
+    mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
+    outputs = examine(props_of(tmp_path))
+    assert outputs["warnings"] == []
+    [note] = outputs["notes"]
+    assert note.startswith("Immich 9.1.0 is not among the releases")
 
 
 def test_all_that_is_in_the_way_comes_as_one_message(mocker: MockerFixture, tmp_path: Path) -> None:
