@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -26,6 +27,10 @@ class Answer:
     content_type: str = _HTML
     headers: tuple[tuple[str, str], ...] = ()
     offer: Offer | None = None
+
+
+BY_ITSELF = re.compile(r"favicon\.(?:ico|svg|png)|apple-touch-icon[a-z0-9x-]*\.png|robots\.txt|\.well-known")
+"""What browsers and phones ask for beside every page, and nobody has typed: the first part of the path."""
 
 
 class RateLimit:
@@ -85,6 +90,7 @@ class Desk:
         self._clock = clock
         self._limit = RateLimit(self.REQUESTS, self.WINDOW_SECONDS, clock)
         self._lock = threading.Lock()
+        self._told: set[str] = set()
         self._waiting = {offer.file_name: offer for offer in handover.offers}
         self._on_the_way = 0
         self.delivered_names: list[str] = []
@@ -94,13 +100,10 @@ class Desk:
     def answer(self, method: str, path: str, client: str) -> Answer:
         """Return the answer to a request. A file is given away from here on, whatever becomes of it."""
         with self._lock:
-            if not self._limit.allows(client):
-                return self._refuse(HTTPStatus.TOO_MANY_REQUESTS, client, "asked too often", "Wait a little.")
             token, _, name = path.split("?", 1)[0].removeprefix("/").partition("/")
+            # First of all: whoever knows the token shall not have to wait because of those who do not.
             if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
-                return self._refuse(
-                    HTTPStatus.NOT_FOUND, client, "asked for a wrong address", "There is nothing here."
-                )
+                return self._wrong_address(token, client)
             if self._clock() >= self._deadline:
                 return self._refuse(
                     HTTPStatus.GONE, client, "came too late", "The time is over. Start it again."
@@ -162,6 +165,17 @@ class Desk:
         header = ("Content-Disposition", f'{disposition}; filename="{offer.file_name}"')
         return Answer(HTTPStatus.OK, offer.content, offer.content_type, (header,), offer)
 
+    def _wrong_address(self, asked: str, client: str) -> Answer:
+        if not self._limit.allows(client):
+            return self._refuse(
+                HTTPStatus.TOO_MANY_REQUESTS, client, "asked too often", "Wait a little.", once=True
+            )
+        if BY_ITSELF.fullmatch(asked):
+            return Answer(HTTPStatus.NOT_FOUND, message_page("Not Found", "There is nothing here."))
+        return self._refuse(
+            HTTPStatus.NOT_FOUND, client, "asked for a wrong address", "There is nothing here."
+        )
+
     def _gone(self, client: str) -> Answer:
         return self._refuse(
             HTTPStatus.GONE,
@@ -177,7 +191,10 @@ class Desk:
         )
         return Answer(refusal.status, refusal.body, headers=(("Allow", allowed),))
 
-    def _refuse(self, status: HTTPStatus, client: str, what: str, text: str) -> Answer:
-        """Log without the path, which may hold the token or a part of it."""
-        _log.warning("Refused: %s %s (%d).", client, what, status)
+    def _refuse(self, status: HTTPStatus, client: str, what: str, text: str, *, once: bool = False) -> Answer:
+        """Log without the path, which may hold the token or a part of it; `once`: not for each of a flood."""
+        if not once or client not in self._told:
+            _log.warning("Refused: %s %s (%d).", client, what, status)
+        if once and len(self._told) < RateLimit.MOST_CLIENTS:
+            self._told.add(client)
         return Answer(status, message_page(status.phrase, text))

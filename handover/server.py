@@ -5,6 +5,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,8 @@ class Limits:
     """How much a stranger on the network can hold up.
 
     A client that sends nothing is cut off after `idle_seconds`, one that sends a byte now and then after
-    `connection_seconds`.
+    `connection_seconds`. When there are `connections`, a new one takes the place of the oldest of whoever has
+    most: so a few neighbours who hold all of them do not keep the phone out.
     """
 
     idle_seconds: float = 10.0
@@ -77,7 +79,9 @@ class HandoverServer(ThreadingHTTPServer):
         self.limits = limits or Limits()
         self._context = identity.context
         self._connections: dict[socket.socket, tuple[str, float]] = {}
+        self._giving: set[socket.socket] = set()
         self._guard = threading.Lock()
+        self._told: set[str] = set()
         self._stopped = False
         self.address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         super().__init__((str(address), port), _Handler)
@@ -135,30 +139,51 @@ class HandoverServer(ThreadingHTTPServer):
         """Turn away who has too many connections. Runs in the accepting thread, so it must not wait."""
         client = str(client_address[0])
         with self._guard:
-            clients = [each for each, _ in self._connections.values()]
-            accepted = (
-                len(clients) < self.limits.connections
-                and clients.count(client) < self.limits.connections_per_client
-            )
+            held = Counter(each for each, _ in self._connections.values())
+            accepted = held[client] < self.limits.connections_per_client and self._has_room(held)
             if accepted:
                 self._connections[request] = (client, time.monotonic())
-        if not accepted:
+        if not accepted and client not in self._told:
+            self._told.add(client)
             _log.warning("Refused: %s has too many connections.", client)
         return accepted
+
+    def _has_room(self, held: Counter[str]) -> bool:
+        """Make room where there is none. What carries a file is never cut off for it."""
+        if held.total() < self.limits.connections:
+            return True
+        idle = [each for each in self._connections if each not in self._giving]
+        if not idle:
+            return False
+        # The first of the longest: they stand in the order in which they came.
+        longest = max(idle, key=lambda each: held[self._connections[each][0]])
+        del self._connections[longest]
+        _cut_off(longest)
+        return True
+
+    def giving(self, connection: socket.socket) -> None:
+        """Note that a connection carries a file from now on."""
+        with self._guard:
+            self._giving.add(connection)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands and answer. Runs in the connection's own thread."""
         request.settimeout(self.limits.idle_seconds)
         secured = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         with self._guard:  # the wrapped socket has taken the descriptor over
-            known = self._connections.pop(request, (str(client_address[0]), time.monotonic()))
-            self._connections[secured] = known
+            known = self._connections.pop(request, None)
+            if known is not None:
+                self._connections[secured] = known
+        if known is None:  # cut off meanwhile, to make room
+            secured.close()
+            return
         try:
             secured.do_handshake()
             _Handler(secured, client_address, self)
         finally:
             with self._guard:
                 self._connections.pop(secured, None)
+                self._giving.discard(secured)
             secured.close()
 
     def shutdown_request(self, request: Any) -> None:
@@ -226,6 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.offer is None:
             self._send(answer)
             return
+        self.server.giving(self.connection)
         try:
             self._send(answer)
         except OSError:

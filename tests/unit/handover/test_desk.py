@@ -138,10 +138,38 @@ def test_who_asks_too_often_has_to_wait_and_others_have_not(desk: Desk, clock: C
     for _ in range(Desk.REQUESTS):
         assert desk.answer("GET", "/guess", STRANGER).status == 404
     assert desk.answer("GET", "/guess", STRANGER).status == 429
-    assert desk.answer("POST", f"/{TOKEN}/phone.p12", STRANGER).status == 429
+    assert desk.answer("GET", f"/{TOKEN}", STRANGER).status == 200, "the token counts before any limit"
     assert desk.answer("GET", f"/{TOKEN}", PHONE).status == 200
     clock.now += Desk.WINDOW_SECONDS
     assert desk.answer("GET", "/guess", STRANGER).status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/favicon.ico",
+        "/favicon.ico?v=2",
+        "/apple-touch-icon.png",
+        "/apple-touch-icon-precomposed.png",
+        "/apple-touch-icon-120x120-precomposed.png",
+        "/.well-known/assetlinks.json",
+        "/robots.txt",
+    ],
+)
+def test_what_browsers_ask_for_by_themselves_is_refused_in_silence(
+    desk: Desk, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert desk.answer("GET", path, PHONE).status == 404
+    assert not caplog.records
+    desk.answer("GET", f"/x{path}", PHONE)
+    assert len(caplog.records) == 1, "beside it nothing is passed over in silence"
+
+
+def test_a_flood_does_not_fill_the_terminal(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(Desk.REQUESTS + 1000):
+        desk.answer("GET", "/guess", STRANGER)
+    assert len(caplog.records) == Desk.REQUESTS + 1
 
 
 def test_the_rate_limit_remembers_no_more_clients_than_it_says(clock: Clock) -> None:

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -262,6 +262,29 @@ def test_one_client_holds_a_few_connections_at_most(start: Start, caplog: pytest
     assert "too many connections" in caplog.text
     wait_for(lambda: running.server.open_connections == 0)
     assert running.fetch().status == 200
+
+
+def test_neighbours_who_hold_every_connection_do_not_keep_the_phone_out(start: Start) -> None:
+    """The oldest connection of whoever has most makes room: here of the only one there is."""
+    running = start(limits=Limits(connections=4, connections_per_client=8, idle_seconds=PATIENCE))
+    with ExitStack() as neighbours:
+        held = [neighbours.enter_context(running.plain()) for _ in range(4)]
+        wait_for(lambda: running.server.open_connections == 4)
+        assert running.ask("GET", f"/{running.token}").status == 200
+        assert held[0].recv(1) == b""
+        assert running.fetch().status == 200
+
+
+def test_what_carries_a_file_is_not_cut_off_to_make_room(start: Start) -> None:
+    running = start(limits=Limits(connections=1, connections_per_client=8, idle_seconds=PATIENCE))
+    with running.plain() as carrying:
+        wait_for(lambda: running.server.open_connections == 1)
+        [connection] = running.server._connections
+        running.server.giving(connection)
+        with running.plain() as refused:
+            assert refused.recv(1) == b""
+        assert running.server.open_connections == 1
+        carrying.close()
 
 
 def test_closing_cuts_off_who_is_still_there(start: Start) -> None:
