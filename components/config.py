@@ -52,6 +52,7 @@ from components.config_limits import (
     read_rate_limits,
     read_upload_size,
 )
+from components.config_notify import Notify, check_token, read_notify, read_token
 from components.config_reader import Problems, Section
 from pki import KeyType, Platform
 from pki.passphrase import PASSPHRASE_LENGTH, is_weak
@@ -69,7 +70,7 @@ UNPRIVILEGED_PORT = 1024
 GRACE_DAYS = 14
 """For how long the old certificate of a renewed device counts, unless the config says otherwise."""
 
-SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase")
+SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase", "notifyToken")
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
@@ -134,7 +135,8 @@ class ExposureConfig:
     `ssh_private_key_file` of None means the SSH agent, a `sudo_password` of None that sudo asks for none.
 
     With a `flake` the `module` is `yours`; `allow_upgrade` lets a rebuild bring what else has changed in the
-    server's configuration, `take_over` lets this stack expose a server that another one has exposed.
+    server's configuration, `take_over` lets this stack expose a server that another one has exposed. `guard`
+    is whether the server looks at the exposure from outside; a `notify` of None means that nobody is told.
     """
 
     host: str
@@ -172,6 +174,9 @@ class ExposureConfig:
     expose_until: datetime | None
     renew_before_days: int
     grace_days: int
+    guard: bool
+    notify: Notify | None
+    notify_token: pulumi.Output[str] | None
     check: CheckConfig
 
 
@@ -230,6 +235,7 @@ def load(
     _check_sudo_password(top, secret_keys, config)
     check_opener(top, secret_keys)
     check_names(top, config.adopt, [device.name for device in config.devices])
+    check_token(top, config.notify, secret_keys)
     check_public_address(top, config.immich)
     _check_ports(top, config)
     _check_validity(top, config)
@@ -246,7 +252,7 @@ _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
         "edgeBuild", "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
-        "adoptCaPassphrase",
+        "adoptCaPassphrase", "notifyToken",
     }
 )  # fmt: skip
 
@@ -316,6 +322,9 @@ def _read(top: Section, stack: str, project_dir: Path, now: datetime, preview: b
         expose_until=read_expose_until(top, now),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),
         grace_days=top.integer("graceDays", default=GRACE_DAYS, least=1, most=DAYS_LIMIT),
+        guard=top.boolean("guard", default=True),
+        notify=read_notify(top),
+        notify_token=read_token(top),
         check=_check(top, project_dir),
     )
 

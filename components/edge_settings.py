@@ -61,10 +61,11 @@ def bans_configuration(config: ExposureConfig) -> str:
 
 
 def settings_files(config: ExposureConfig) -> tuple[PayloadFile, ...]:
-    """Return both files."""
+    """Return the files of settings: the edge's, fail2ban's, and whether the guard looks."""
     return (
         PayloadFile("edge.env", edge_environment(config)),
         PayloadFile("bans.conf", bans_configuration(config)),
+        PayloadFile("guard.conf", f"guard {_switch(config.guard)}\n"),
     )
 
 

@@ -18,6 +18,7 @@ from components.exposure_check import ExposureCheck
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
 from components.nixos_configuration import NixosConfiguration
+from components.notices import Notices, silence
 from components.preflight import Preflight
 from components.remote_script import Server
 from components.renewal import authority_renewal, device_renewal, outlook_of
@@ -81,8 +82,15 @@ class ImmichExposure(pulumi.ComponentResource):
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
+        notices = self._notices(state)
         edge = self._edge_built_here(state)
-        ready = [settings, server_certificate, trust_pool, *([edge] if edge else [])]
+        ready = [
+            settings,
+            server_certificate,
+            trust_pool,
+            *([notices] if notices else []),
+            *([edge] if edge else []),
+        ]
         chapter = self._take_over_on_the_server(adoption, ready)
         nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
         enrolments = self._enrolments(self._to_be_let_in(certificates, adopted), nixos)
@@ -204,6 +212,21 @@ class ImmichExposure(pulumi.ComponentResource):
     def _trust_pool(self, authority: CertificateAuthority, state: ServerState) -> TrustPool:
         return TrustPool(
             f"{self._prefix}-trust-pool", server=self._server, authority=authority, opts=self._after(state)
+        )
+
+    def _notices(self, state: ServerState) -> Notices | None:
+        # Before the door, so that it is there to tell of it, also when that is shut by a destroy.
+        notify = self._config.notify
+        if notify is None:
+            return None
+        if pulumi.runtime.is_dry_run() and (silent := silence(notify)):
+            pulumi.warn(silent)
+        return Notices(
+            f"{self._prefix}-notices",
+            server=self._server,
+            notify=notify,
+            token=self._config.notify_token,
+            opts=self._after(state),
         )
 
     def _edge_built_here(self, state: ServerState) -> EdgeBuild | None:

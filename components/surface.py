@@ -28,6 +28,7 @@ def what_becomes_public(config: ExposureConfig) -> Words:
         "full access, with a certificate": _devices(config) or ["nobody"],
         "limits of one address": _limits(config),
         "until": [_until(config)],
+        "when something happens": [*_guard(config), _notices(config)],
         "at home": _at_home(config),
         "how it gets in": _way_in(config),
     }
@@ -78,6 +79,22 @@ def _until(config: ExposureConfig) -> str:
     if config.lease_hours is not None:
         return f"the server closes the funnel by itself {config.lease_hours} hours after it was opened"
     return "pulumi destroy closes the funnel"
+
+
+def _guard(config: ExposureConfig) -> list[str]:
+    if not config.guard:
+        return ["nobody looks from outside after pulumi up has ended (guard: false)"]
+    return [
+        "every five minutes the server looks at itself from outside, as a stranger does",
+        "what does not answer is healed, what is not safe is closed at once",
+    ]
+
+
+def _notices(config: ExposureConfig) -> str:
+    if config.notify is None:
+        return "nobody is told; set notify, or look at `sudo immich-exposure status` on the server"
+    told = f"the server tells {config.notify.place} ({config.notify.kind})"
+    return f"{told}; no key, password or photo name"
 
 
 def _at_home(config: ExposureConfig) -> list[str]:

@@ -1,4 +1,4 @@
-# What happens by itself: the certificate is renewed, a lease ends, devices end. Nothing where there is no exposure.
+# What happens by itself: the certificate is renewed, a lease ends, devices end, the owner is told. Nothing where there is no exposure.
 { config, lib, pkgs, ... }:
 
 let
@@ -67,6 +67,25 @@ in
         OnCalendar = "hourly";
         Persistent = true;
         RandomizedDelaySec = "5min";
+      };
+    };
+
+    # Started whenever there is something to tell, and again and again while it does not get through.
+    systemd.services.immich-exposure-notify = {
+      description = "Tell the owner what happened to the exposure";
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+      unitConfig.ConditionPathExists = [ names.mark "${names.state}/notices/channel" ];
+      # Notices come when they come; how many there may be in an hour is the script's to say.
+      startLimitIntervalSec = 0;
+      serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-notify" "notify.sh" "deliver") ]; };
+    };
+    systemd.timers.immich-exposure-notify = {
+      description = "Tell the owner what could not be told before, every five minutes";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnBootSec = "3min";
+        OnUnitInactiveSec = "5min";
       };
     };
   };

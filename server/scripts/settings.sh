@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE NAME <<'END'` for each file.
-# The settings that need no rebuild: edge.env for the edge, bans.conf for fail2ban.
+# The settings that need no rebuild: edge.env for the edge, bans.conf for fail2ban, guard.conf for guard.sh, which reads it at
+# each look (and without it looks).
 #
 #   install   they are the payload's; what runs has taken them over, or all is as it was and this fails
 #   remove    there are no settings
@@ -12,8 +13,8 @@ BANS_UNLOADED=$SETTINGS/.bans.unloaded
 
 put() {
   case $2 in
-    edge.env | bans.conf) ;;
-    *) die "The payload may hold edge.env and bans.conf, not \"$2\"; remove the other file from it." ;;
+    edge.env | bans.conf | guard.conf) ;;
+    *) die "The payload may hold edge.env, bans.conf and guard.conf, not \"$2\"; remove the other file from it." ;;
   esac
   cat >"$WORK/$2"
   chmod "$1" "$WORK/$2"
@@ -26,6 +27,8 @@ check_payload() {
     die "edge.env holds a line that is not IMMICH_EXPOSURE_NAME=VALUE; correct it and run this again."
   grep -qx '\[DEFAULT\]' "$WORK/bans.conf" ||
     die "bans.conf holds no section [DEFAULT]; correct it and run this again."
+  [ ! -e "$WORK/guard.conf" ] || grep -qx -e 'guard on' -e 'guard off' "$WORK/guard.conf" ||
+    die "guard.conf says neither \"guard on\" nor \"guard off\"; correct it and run this again."
 }
 
 put_back() {
@@ -71,6 +74,11 @@ install_settings() {
     reload_bans
   fi
   rm -f "$EDGE_UNLOADED" "$BANS_UNLOADED"
+  if [ -e "$WORK/guard.conf" ]; then
+    write_file 0644 "$SETTINGS/guard.conf" <"$WORK/guard.conf"
+  else
+    rm -f "$SETTINGS/guard.conf"
+  fi
 }
 
 need_root

@@ -42,6 +42,8 @@ OURS = {
     "immich-exposure-lan@.socket",
     "immich-exposure-lease.service",
     "immich-exposure-lease.timer",
+    "immich-exposure-notify.service",
+    "immich-exposure-notify.timer",
 }
 
 
@@ -143,7 +145,9 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
         "immich-edge.service",
         "immich-exposure-lan.service",
     }
-    assert timers == {f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "lease")}
+    assert timers == {
+        f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "lease", "notify")
+    }
 
 
 @pytest.mark.parametrize(
@@ -455,6 +459,14 @@ def test_the_certificate_is_renewed_daily(generation: Path) -> None:
     assert service["ExecStart"][0].endswith("/bin/immich-exposure-renew renew")
 
 
+def test_what_could_not_be_told_is_told_again_every_five_minutes(generation: Path) -> None:
+    timer = read_unit(generation, "immich-exposure-notify.timer")
+    service = read_unit(generation, "immich-exposure-notify.service")
+    assert timer["OnUnitInactiveSec"] == ["5min"]
+    assert service["ExecStart"][0].endswith("/bin/immich-exposure-notify deliver")
+    assert f"{STATE}/notices/channel" in service["ConditionPathExists"]
+
+
 @pytest.mark.parametrize(
     ("program", "script"),
     [
@@ -462,6 +474,7 @@ def test_the_certificate_is_renewed_daily(generation: Path) -> None:
         ("immich-exposure-enforce", "funnel.sh"),
         ("immich-exposure-expire", "devices.sh"),
         ("immich-exposure-lan", "lan.sh"),
+        ("immich-exposure-notify", "notify.sh"),
         ("immich-exposure-prepare", "state.sh"),
         ("immich-exposure-renew", "certificate.sh"),
     ],

@@ -21,6 +21,7 @@ from pulumi.runtime import config as engine_config
 
 from components.config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
 from components.config_home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
+from components.config_notify import Notify, NotifyKind
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -685,9 +686,11 @@ def test_a_long_value_is_cut_short() -> None:
 @pytest.mark.parametrize("key", SECRETS)
 def test_a_secret_in_plain_text_is_refused(key: str) -> None:
     secrets = {"keystorePassphrase": PASSPHRASE, "sudoPassword": "geheim geheim", "adoptCaPassphrase": "x1y2"}
+    secrets["notifyToken"] = "tk_x1y2"
+    notify = {"kind": "ntfy", "address": "https://ntfy.sh/topic"}
     adopt = {"caCertificate": "ca.pem", "caKey": "ca-key.pem"}
     with pytest.raises(ConfigError, match=rf"{key} = \[secret\]: must be stored encrypted") as refusal:
-        raw = {**MINIMAL, **secrets, "adopt": adopt}
+        raw = {**MINIMAL, **secrets, "adopt": adopt, "notify": notify}
         load(raw, stack="home", project_dir=PROJECT, secret_keys=set(SECRETS) - {key})
     assert len(refusal.value.problems) == 1
     assert not any(secret in str(refusal.value) for secret in secrets.values())
@@ -782,3 +785,83 @@ def test_a_stack_file_without_strays_is_fine(
     engine.chdir(tmp_path)
     engine_config.set_all_config(encoded(**MINIMAL), [f"{NAMESPACE}:keystorePassphrase"])
     assert from_pulumi().host == MINIMAL["host"]
+
+
+# Notices
+
+
+def test_nobody_is_told_and_the_guard_looks_unless_the_config_says_otherwise() -> None:
+    assert (load_with().notify, load_with().notify_token, load_with().guard) == (None, None, True)
+    assert load_with(guard=False).guard is False
+
+
+@pytest.mark.parametrize(
+    ("notify", "token", "expected"),
+    [
+        (
+            {"kind": "ntfy", "address": "https://ntfy.sh/topic"},
+            None,
+            Notify(NotifyKind.NTFY, "https://ntfy.sh/topic", None),
+        ),
+        (
+            {"kind": "gotify", "address": "http://192.168.1.5:8080"},
+            "A.b_c",
+            Notify(NotifyKind.GOTIFY, "http://192.168.1.5:8080", None),
+        ),
+        (
+            {"kind": "webhook", "address": "http://nas.lan/hook?a=1"},
+            "t" * 500,
+            Notify(NotifyKind.WEBHOOK, "http://nas.lan/hook?a=1", None),
+        ),
+        (
+            {"kind": "command", "command": "/run/current-system/sw/bin/tell-me"},
+            None,
+            Notify(NotifyKind.COMMAND, None, "/run/current-system/sw/bin/tell-me"),
+        ),
+    ],
+)
+def test_a_channel_is_of_one_of_four_kinds(
+    loop: asyncio.AbstractEventLoop, notify: dict[str, str], token: str | None, expected: Notify
+) -> None:
+    config = load_with(notify=notify, notifyToken=token)
+    assert config.notify == expected
+    if token is not None:
+        assert config.notify_token is not None
+        assert loop.run_until_complete(_look_into(config.notify_token)) == (token, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"notify": {"address": "https://a.example"}}, "notify.kind", "is not set"),
+        ({"notify": {"kind": "pigeon", "address": "https://a.example"}}, "notify.kind", "must be one of"),
+        ({"notify": {"kind": "ntfy"}}, "notify.address", "is not set"),
+        ({"notify": {"kind": "ntfy", "address": "ntfy.sh/topic"}}, "notify.address", "begins with https://"),
+        ({"notify": {"kind": "ntfy", "address": "https://a b"}}, "notify.address", "begins with https://"),
+        ({"notify": {"kind": "ntfy", "address": 'https://a/"x'}}, "notify.address", "begins with https://"),
+        ({"notify": {"kind": "ntfy", "address": "http://ntfy.sh/t"}}, "notify.address", "without TLS"),
+        ({"notify": {"kind": "webhook", "address": "http://8.8.8.8/t"}}, "notify.address", "without TLS"),
+        ({"notify": {"kind": "command", "address": "https://a.example"}}, "notify.address", "nothing that"),
+        ({"notify": {"kind": "command"}}, "notify.command", "is not set"),
+        ({"notify": {"kind": "command", "command": "mail me"}}, "notify.command", "path of a program"),
+        ({"notify": {"kind": "gotify", "address": "https://a.example"}}, "notifyToken", "with a token only"),
+        ({"notifyToken": "abc"}, "notifyToken", "notify has none"),
+        (
+            {"notify": {"kind": "ntfy", "address": "https://a.example"}, "notifyToken": "a b"},
+            "notifyToken",
+            "must be letters",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_channel_is_told(changes: dict[str, Any], key: str, words: str) -> None:
+    told = problems_of(**changes)
+    assert any(line.startswith(key) and words in line for line in told), told
+    assert not any("a b" in line for line in told if line.startswith("notifyToken"))
+
+
+def test_a_token_in_plain_text_is_refused_and_not_shown() -> None:
+    raw = {**MINIMAL, "notify": {"kind": "ntfy", "address": "https://a.example"}, "notifyToken": "tk_123"}
+    with pytest.raises(ConfigError) as refusal:
+        load(raw, stack="home", project_dir=PROJECT, secret_keys=("keystorePassphrase",), now=NOW)
+    [problem] = refusal.value.problems
+    assert "plain text" in problem and "tk_123" not in problem

@@ -1,12 +1,18 @@
-"""What the owner is told: a notice is noted down without waiting or failing."""
+"""notify.sh, and `tell` in lib.sh: noted down without waiting or failing, and told through one channel."""
 
 from __future__ import annotations
 
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, available_shells
+from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
 
 LIBRARY = (SCRIPTS / "lib.sh").read_text()
 DELIVER = "systemctl start --no-block immich-exposure-notify.service"
@@ -16,6 +22,7 @@ DELIVER = "systemctl start --no-block immich-exposure-notify.service"
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     """A pretend server, once for each shell."""
     machine = Machine(tmp_path, request.param)
+    machine.unfake("curl")
     machine.prepare()
     return machine
 
@@ -62,3 +69,200 @@ def test_what_cannot_be_told_stops_nothing(machine: Machine, broken: str) -> Non
     assert (told.status, told.stdout) == (0, "after\n")
     assert ("could not be noted down" in told.stderr) == (broken != "no unit")
     assert list((machine.state / "notices").glob(".new.*")) == []
+
+
+# --- the channel
+
+
+@dataclass
+class Receiver:
+    """A real HTTP server on loopback that keeps what it is sent, and answers ``status``."""
+
+    address: str
+    status: int = 200
+    got: list[tuple[str, dict[str, str], str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Where notices go to."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            found.got.append((self.path, dict(self.headers.items()), body))
+            self.send_response(found.status)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    found = Receiver(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield found
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+TOKEN = "tk_AgQdq7mVBoFD37zQVN29RhuMzNIz2"
+FIRST = "What happens to the exposure of Immich on this server is told here from now on."
+
+
+def install(machine: Machine, **words: str) -> Outcome:
+    text = "".join(f"{word} {value}\n" for word, value in words.items())
+    return machine.run("notify", "install", payload={"channel": text})
+
+
+def deliver(machine: Machine) -> Outcome:
+    return machine.run("notify", "deliver")
+
+
+def later(machine: Machine, seconds: int) -> None:
+    clock = int((machine.fakes / "clock").read_text())
+    machine.remember(clock=str(clock + seconds))
+
+
+def test_ntfy_gets_title_priority_and_token(machine: Machine, receiver: Receiver) -> None:
+    assert install(machine, kind="ntfy", address=f"{receiver.address}/photos", token=TOKEN).status == 0
+    tell(machine, "unsafe", "The private path / answers 200.")
+    assert deliver(machine) == Outcome(0, "", "")
+    assert [(path, body) for path, _, body in receiver.got] == [
+        ("/photos", f"{FIRST}\n"),
+        ("/photos", "The private path / answers 200.\n"),
+    ]
+    headers = receiver.got[1][1]
+    assert headers["Title"] == "Closed, because it was not safe"
+    assert headers["Priority"] == "5"
+    assert headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+def test_gotify_and_a_webhook_get_json(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="gotify", address=f"{receiver.address}/", token=TOKEN)
+    path, headers, body = receiver.got[0]
+    assert (path, headers["X-Gotify-Key"]) == ("/message", TOKEN)
+    assert json.loads(body) == {"title": "Immich exposure", "message": FIRST, "priority": 4}
+    install(machine, kind="webhook", address=f"{receiver.address}/hook?a=1&b=2")
+    path, headers, body = receiver.got[1]
+    assert path == "/hook?a=1&b=2"
+    assert "Authorization" not in headers
+    assert json.loads(body) == {
+        "kind": "channel",
+        "title": "Immich exposure",
+        "message": FIRST,
+        "time": 1_000_000,
+    }
+
+
+def test_a_command_gets_kind_and_title_and_reads_the_notice(machine: Machine, tmp_path: Path) -> None:
+    program, kept = tmp_path / "mail-me", tmp_path / "kept"
+    machine.write(program, f'#!/bin/sh\n{{ echo "$1: $2"; cat; }} >>{kept}\n', 0o755)
+    assert install(machine, kind="command", command=str(program)).status == 0
+    assert kept.read_text() == f"channel: Immich exposure\n{FIRST}\n"
+
+
+def test_the_token_is_roots_alone_and_on_no_command_line(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="ntfy", address=f"{receiver.address}/photos", token=TOKEN)
+    assert machine.files(machine.state / "notices")["channel"].startswith("0600 ")
+    assert (machine.state / "notices").stat().st_mode & 0o777 == 0o700
+    assert TOKEN not in "\n".join(machine.commands())
+    # curl is the real one here; what it is given on its command line is the script's text.
+    [line] = re.findall(
+        r"^  curl .*?dev/null$", (SCRIPTS / "notify.sh").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert "$(said" not in line and "$1" not in line
+
+
+def test_a_channel_that_does_not_answer_stops_nothing_and_is_tried_again(
+    machine: Machine, receiver: Receiver
+) -> None:
+    receiver.status = 503
+    installed = install(machine, kind="webhook", address=receiver.address)
+    assert (installed.status, installed.stdout) == (0, "")
+    assert "Notices do not get through" in installed.stderr
+    assert "503" in installed.stderr
+    tell(machine, "closed", "The funnel is shut.")
+    failed = deliver(machine)
+    assert failed.status == 0
+    assert "A notice was not delivered" in failed.stderr
+    assert "503" in (machine.state / "notices/failed").read_text()
+    receiver.status = 200
+    receiver.got.clear()
+    assert deliver(machine) == Outcome(0, "", "")
+    assert [json.loads(body)["kind"] for _, _, body in receiver.got] == ["channel", "closed"]
+    assert waiting(machine) == {}
+    assert not (machine.state / "notices/failed").exists()
+
+
+def test_a_flood_is_a_few_messages_and_loses_nothing_of_another_kind(
+    machine: Machine, receiver: Receiver
+) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    receiver.got.clear()
+    for number in range(10):
+        tell(machine, "bans", f"Ban number {number}.")
+        deliver(machine)
+    tell(machine, "closed", "The funnel is shut.")
+    deliver(machine)
+    kinds = [json.loads(body)["kind"] for _, _, body in receiver.got]
+    assert kinds == ["bans"] * 6 + ["closed"]
+    later(machine, 3601)
+    deliver(machine)
+    messages = json.loads(receiver.got[-1][2])["message"].splitlines()
+    assert messages == [f"Ban number {number}." for number in range(6, 10)]
+    assert waiting(machine) == {}
+
+
+def test_many_notices_of_one_kind_are_one_list(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    for number in range(50):
+        machine.write(machine.state / f"notices/waiting/{1_000_000 + number}.bans.x", f"Number {number}.\n")
+    deliver(machine)
+    lines = json.loads(receiver.got[-1][2])["message"].splitlines()
+    assert lines == [*(f"Number {number}." for number in range(20)), "and 30 more"]
+
+
+def test_what_is_a_week_old_is_no_news(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    receiver.got.clear()
+    tell(machine, "closed", "The funnel is shut.")
+    later(machine, 604_801)
+    deliver(machine)
+    assert receiver.got == []
+    assert waiting(machine) == {}
+
+
+def test_the_channel_goes_with_all_that_waits(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    assert machine.run("notify", "remove") == Outcome(0, "", "")
+    assert not (machine.state / "notices").exists()
+    assert deliver(machine) == Outcome(0, "", "")
+    install(machine, kind="webhook", address=receiver.address)
+    assert machine.run("state", "remove").status == 0
+    assert not machine.state.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind pigeon\naddress https://a.example\n",
+        "kind ntfy\n",
+        "kind command\naddress https://a.example\n",
+        "kind command\ncommand relative/program\n",
+        "kind ntfy\naddress file:///etc/shadow\n",
+        'kind ntfy\naddress https://a.example/"\n',
+        "kind ntfy\naddress https://a.example\ntoken a b\n",
+        "kind ntfy\naddress https://a.example\noutput /etc/passwd\n",
+    ],
+)
+def test_what_is_no_channel_is_refused(machine: Machine, text: str) -> None:
+    refused = machine.run("notify", "install", payload={"channel": text})
+    assert_sentence(refused, "correct notify")
+    assert not (machine.state / "notices").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("guard",), ("send",)])
+def test_other_verbs_are_refused(machine: Machine, arguments: tuple[str, ...]) -> None:
+    assert_sentence(machine.run("notify", *arguments), "install, deliver and remove")

@@ -103,5 +103,7 @@ def test_bans_are_a_section_that_fail2ban_reads() -> None:
 
 
 def test_a_setting_changes_no_file_but_these() -> None:
-    assert [file.path for file in settings_files(configured())] == ["edge.env", "bans.conf"]
+    assert [file.path for file in settings_files(configured())] == ["edge.env", "bans.conf", "guard.conf"]
+    assert settings_files(configured())[2].text == "guard on\n"
+    assert settings_files(configured(guard=False))[2].text == "guard off\n"
     assert settings_files(configured()) == settings_files(configured(devices=[], leaseHours=3, lan="keep"))

@@ -18,6 +18,7 @@ import pytest
 from pulumi.runtime.rpc import _special_secret_sig, _special_sig_key
 from pulumi.runtime.settings import SETTINGS
 from pulumi_command import remote
+from pytest_mock import MockerFixture
 
 from components import config as config_module
 from components.exposure import ImmichExposure
@@ -390,3 +391,24 @@ def plain_texts(value: Any) -> Iterator[str]:
             yield from plain_texts(item)
     elif isinstance(value, str):
         yield value
+
+
+TOKEN = "tk_a_token_that_must_not_be_seen"
+
+
+def test_notices_are_a_secret_of_the_servers_and_there_before_the_door(
+    tmp_path: Path, mocker: MockerFixture
+) -> None:
+    mocker.patch("components.exposure.silence", return_value="notify: no answer")
+    warn = mocker.patch("pulumi.warn")
+    settings = {"notify": {"kind": "ntfy", "address": "https://ntfy.sh/topic"}, "notifyToken": TOKEN}
+    inputs = run_program(tmp_path, preview=True, **settings).commands()["immich-notices-channel"]
+    stdin = inputs["stdin"]
+    assert stdin[_special_sig_key] == _special_secret_sig
+    assert f"token {TOKEN}\n" in stdin["value"]
+    assert TOKEN not in json.dumps({name: value for name, value in inputs.items() if name != "stdin"})
+    assert "notify: no answer" in [call.args[0] for call in warn.call_args_list]
+
+
+def test_without_a_channel_there_is_no_resource_for_one(recorded: Recorder) -> None:
+    assert "immich-notices-channel" not in recorded.commands()

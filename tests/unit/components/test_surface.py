@@ -120,3 +120,15 @@ def test_every_line_is_short_enough_to_be_shown_whole() -> None:
     for settings in ({"uploads": True, "leaseHours": 3}, {"module": "yours"}, {"flake": "/etc/nixos#pi"}):
         for lines in words(**settings).values():
             assert all(len(line) <= 110 for line in lines)
+
+
+def test_who_looks_and_who_is_told_is_told() -> None:
+    topic = "when something happens"
+    looks, heals, told = words()[topic]
+    assert "every five minutes" in looks and "closed at once" in heals and told.startswith("nobody is told")
+    looks, told = words(guard=False, notify={"kind": "ntfy", "address": "https://ntfy.sh/secret-topic"})[
+        topic
+    ]
+    assert looks.startswith("nobody looks")
+    assert "ntfy.sh (ntfy)" in told and "secret-topic" not in told
+    assert "/bin/mail-me (command)" in words(notify={"kind": "command", "command": "/bin/mail-me"})[topic][2]

@@ -1,0 +1,68 @@
+"""Where the server tells its owner what happens, so that nobody has to look."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+import pulumi
+
+from components.config_notify import Notify
+from components.options import child_of
+from components.remote_script import PayloadFile, Server, remote_script
+
+PATIENCE_SECONDS = 3
+
+
+def channel_file(notify: Notify, token: str | None) -> str:
+    """Return the channel as the server keeps it: lines of a word and a value."""
+    words = {"kind": notify.kind, "address": notify.address, "command": notify.command, "token": token}
+    return "".join(f"{word} {value}\n" for word, value in words.items() if value)
+
+
+def silence(notify: Notify) -> str | None:
+    """Say why the channel's address does not answer from here, or return None when it does.
+
+    It may all the same answer to the server, which is what counts, and which says so itself.
+    """
+    if notify.address is None:
+        return None
+    parts = urlsplit(notify.address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_SECONDS).close()
+    except OSError as error:
+        return (
+            f"notify: {parts.hostname}:{port} does not answer from this machine ({error}). The exposure goes "
+            "on without notices until it answers the server."
+        )
+    return None
+
+
+class Notices(pulumi.ComponentResource):
+    """The channel on the server, as a file of root's alone. One that does not answer stops nothing."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        notify: Notify,
+        token: pulumi.Output[str] | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:Notices", name, {}, opts)
+        # Always secret: who knows an ntfy topic's name reads it, and writes to it.
+        known = pulumi.Output.secret("") if token is None else token
+        remote_script(
+            f"{name}-channel",
+            server,
+            script="notify",
+            create=server.line("install"),
+            delete=server.line("remove"),
+            payload=known.apply(
+                lambda text: (PayloadFile("channel", channel_file(notify, text or None), mode="0600"),)
+            ),
+            opts=child_of(self, opts),
+        )
+        self.register_outputs({})

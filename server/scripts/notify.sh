@@ -1,0 +1,211 @@
+# shellcheck shell=sh
+# Runs after lib.sh and, for install, after a function payload() that calls `put 0600 channel <<'END'`.
+# The one channel through which the owner is told what happens (see `tell` in lib.sh).
+#
+#   install   the channel is the payload's, and a first notice goes through it; one that does not answer is only told
+#   deliver   what waits goes out (a unit of the NixOS module runs this whenever there is something, and every five minutes)
+#   remove    there is no channel, and nothing waits
+#
+# The channel is lines of a word and a value, root's alone because of the token:
+#
+#   kind ntfy|gotify|webhook|command    address URL    token TOKEN    command FILE
+
+CHANNEL=$NOTICES/channel
+WAITING=$NOTICES/waiting
+# "EPOCH KIND" for each message of the last hour.
+SENT=$NOTICES/sent
+# What was wrong with the last delivery, while nothing has been delivered since.
+FAILED=$NOTICES/failed
+
+# What waits of one kind goes out as one message, so that a flood becomes a list. Beyond so many messages in an hour it waits on.
+MOST_OF_AN_HOUR=6
+MOST_LINES=20
+# What could not be delivered for so long is no news any more.
+TOO_OLD=604800
+SEND_TIMEOUT=20
+
+put() {
+  [ "$2" = channel ] || die "The payload may hold the file channel alone, not \"$2\"; remove the other file from it."
+  (umask 077 && cat >"$WORK/channel")
+}
+
+# `said WORD [FILE]`: the value that the channel gives for a word.
+said() { sed -n "s/^$1 //p" "${2:-$CHANNEL}" 2>/dev/null | head -n 1; }
+
+check_channel() {
+  ! grep -qv -x -e 'kind [a-z]*' -e 'address https\{0,1\}://[][A-Za-z0-9._~:/?#@!$&()*+,;=%-]*' -e 'token [A-Za-z0-9._~+/=-]*' \
+    -e 'command /[A-Za-z0-9._/+@-]*' "$WORK/channel" ||
+    die "The channel holds a line that is not understood; correct notify."
+  case $(said kind "$WORK/channel") in
+    ntfy | gotify | webhook) [ -n "$(said address "$WORK/channel")" ] || die "The channel lacks an address; correct notify." ;;
+    command) [ -n "$(said command "$WORK/channel")" ] || die "The channel lacks a command; correct notify." ;;
+    *) die "The channel's kind must be ntfy, gotify, webhook or command; correct notify." ;;
+  esac
+}
+
+install_channel() {
+  payload
+  check_channel
+  make_state
+  install -d -m 0700 "$NOTICES" "$WAITING"
+  # What an earlier channel could not deliver is not this one's.
+  rm -f "$WAITING"/* "$FAILED"
+  write_file 0600 "$CHANNEL" <"$WORK/channel"
+  tell channel "What happens to the exposure of Immich on this server is told here from now on."
+  # The unit may not be there yet, and whoever runs this wants to know now.
+  deliver
+  [ ! -e "$FAILED" ] ||
+    say "Notices do not get through ($(cut -d ' ' -f 2- "$FAILED")); the exposure goes on without them, and what waits is tried again"
+}
+
+# `title KIND` and `priority KIND`: as ntfy has it, from 1 to 5.
+title() {
+  case $1 in
+    opened) echo "The door is open" ;;
+    closed) echo "The door is shut" ;;
+    healed) echo "The exposure works again" ;;
+    dead) echo "The exposure does not answer" ;;
+    ailing) echo "Shared links do not work" ;;
+    unsafe) echo "Closed, because it was not safe" ;;
+    enrolled) echo "A device was let in" ;;
+    revoked) echo "A device was shut out" ;;
+    seen) echo "A device came for the first time" ;;
+    ending) echo "Something ends soon" ;;
+    bans) echo "Many visitors are banned" ;;
+    outdated) echo "A version is too old" ;;
+    *) echo "Immich exposure" ;;
+  esac
+}
+
+priority() {
+  case $1 in
+    unsafe) echo 5 ;;
+    dead | ailing | ending | bans | outdated) echo 4 ;;
+    *) echo 3 ;;
+  esac
+}
+
+# ---- Sending
+
+# curl reads all of it from a file in memory, so that no other account of the server sees the token or the address.
+curl_line() { printf '%s = "%s"\n' "$1" "$(printf '%s' "$2" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g')" >>"$WORK/curl"; }
+
+# `post ADDRESS TYPE FILE [HEADER...]`
+post() {
+  rm -f "$WORK/curl"
+  (umask 077 && : >"$WORK/curl")
+  curl_line url "$1"
+  curl_line data-binary "@$3"
+  curl_line header "Content-Type: $2"
+  shift 3
+  for header; do [ -z "$header" ] || curl_line header "$header"; done
+  curl --disable --silent --show-error --fail --globoff --noproxy '*' --proto =http,https --max-time "$SEND_TIMEOUT" \
+    --output /dev/null --config "$WORK/curl" 2>"$WORK/said" </dev/null
+}
+
+bearer() { token=$(said token) && [ -z "$token" ] || printf 'Authorization: Bearer %s' "$token"; }
+
+send_ntfy() {
+  post "$(said address)" "text/plain; charset=utf-8" "$2" "Title: $3" "Priority: $(priority "$1")" "$(bearer)"
+}
+
+send_gotify() {
+  printf '{"title":%s,"message":%s,"priority":%s}\n' "$(json_string "$3")" "$(json_quote <"$2")" \
+    "$(($(priority "$1") * 2 - 2))" >"$WORK/json"
+  gotify_address=$(said address)
+  post "${gotify_address%/}/message" application/json "$WORK/json" "X-Gotify-Key: $(said token)"
+}
+
+send_webhook() {
+  printf '{"kind":"%s","title":%s,"message":%s,"time":%s}\n' "$1" "$(json_string "$3")" "$(json_quote <"$2")" "$(now)" \
+    >"$WORK/json"
+  post "$(said address)" application/json "$WORK/json" "$(bearer)"
+}
+
+send_command() {
+  command_file=$(said command)
+  if [ ! -x "$command_file" ]; then
+    echo "$command_file is no program" >"$WORK/said"
+    return 1
+  fi
+  timeout "$SEND_TIMEOUT" "$command_file" "$1" "$3" <"$2" >"$WORK/said" 2>&1
+}
+
+# ---- What waits
+
+kinds_waiting() {
+  for notice in "$WAITING"/*; do
+    [ -f "$notice" ] || continue
+    notice=${notice##*/}
+    notice=${notice#*.}
+    printf '%s\n' "${notice%%.*}"
+  done | sort -u
+}
+
+# `notices_of KIND`: its files, the oldest first.
+notices_of() { find "$WAITING" -type f -name "*.$1.*" -printf '%T@ %p\n' | sort -n | cut -d ' ' -f 2-; }
+
+# `gather KIND` writes its message, and what it is made of.
+gather() {
+  notices_of "$1" >"$WORK/gathered"
+  gather_count=$(wc -l <"$WORK/gathered")
+  head -n "$MOST_LINES" "$WORK/gathered" | while IFS= read -r notice; do cat "$notice"; done >"$WORK/message"
+  [ "$gather_count" -le "$MOST_LINES" ] || echo "and $((gather_count - MOST_LINES)) more" >>"$WORK/message"
+}
+
+forget_old() {
+  forget_before=$(($(now) - TOO_OLD))
+  for notice in "$WAITING"/*; do
+    [ -f "$notice" ] || continue
+    notice_time=${notice##*/}
+    notice_time=${notice_time%%.*}
+    case $notice_time in
+      '' | *[!0-9]*) rm -f "$notice" ;;
+      *) [ "$notice_time" -ge "$forget_before" ] || rm -f "$notice" ;;
+    esac
+  done
+  # A clock that was ahead must not keep the channel shut.
+  awk -v now="$(now)" '$1 > now - 3600 && $1 <= now' "$SENT" 2>/dev/null >"$WORK/sent" || :
+  keep "$SENT" <"$WORK/sent"
+}
+
+# On a full disk notices go out all the same.
+keep() { (write_file 0600 "$1") 2>/dev/null || :; }
+
+sent_of() { awk -v kind="$1" '$2 == kind { count++ } END { print count + 0 }' "$SENT" 2>/dev/null || echo 0; }
+
+deliver() {
+  if [ ! -f "$CHANNEL" ]; then return 0; fi
+  # One at a time; the other one may have looked before the last notice came, so it is waited for.
+  exec 8>"$NOTICES/.delivering"
+  flock -w 120 8 || return 0
+  forget_old
+  channel_kind=$(said kind)
+  for deliver_kind in $(kinds_waiting); do
+    [ "$(sent_of "$deliver_kind")" -lt "$MOST_OF_AN_HOUR" ] || continue
+    gather "$deliver_kind"
+    if ! "send_$channel_kind" "$deliver_kind" "$WORK/message" "$(title "$deliver_kind")"; then
+      printf '%s %s\n' "$(now)" "$(tail -n 1 "$WORK/said" | head -c 300)" >"$WORK/failed"
+      keep "$FAILED" <"$WORK/failed"
+      say "A notice was not delivered: $(cut -d ' ' -f 2- "$WORK/failed")"
+      return 0
+    fi
+    rm -f "$FAILED"
+    while IFS= read -r notice; do rm -f "$notice"; done <"$WORK/gathered"
+    { echo "$(now) $deliver_kind" >>"$SENT"; } 2>/dev/null || :
+  done
+}
+
+need_root
+case ${1:-} in
+  install)
+    lock
+    install_channel
+    ;;
+  deliver) deliver ;;
+  remove)
+    lock
+    ! is_ours "$STATE" || rm -rf "$NOTICES"
+    ;;
+  *) die "notify.sh knows the verbs install, deliver and remove, not \"${1:-}\"; use one of them." ;;
+esac
