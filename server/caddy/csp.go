@@ -54,7 +54,7 @@ type PagePolicy struct {
 }
 
 const (
-	// shellPatience is how long Immich may take to show its page.
+	// shellPatience is how long Immich may take to show its page and the owner's settings.
 	shellPatience = 5 * time.Second
 
 	// shellSize is more than any page or style of Immich has, in bytes.
@@ -97,7 +97,6 @@ func (p *PagePolicy) Provision(ctx caddy.Context) error {
 	p.log = ctx.Logger()
 	p.client = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
-		Timeout:       shellPatience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return nil
@@ -236,12 +235,15 @@ func (p *PagePolicy) current(host string) sources {
 
 // read asks Immich for its page and for the settings of the owner; without the latter the defaults count.
 func (p *PagePolicy) read(host string) (sources, error) {
-	shell, err := p.fetch(host, "/index.html")
+	// No visitor's request: one that is given up must not decide for the others.
+	ctx, cancel := context.WithTimeout(context.Background(), shellPatience)
+	defer cancel()
+	shell, err := p.fetch(ctx, host, "/index.html")
 	if err != nil {
 		return sources{}, err
 	}
-	style, styleErr := p.fetch(host, "/custom.css")
-	config, configErr := p.fetch(host, "/api/server/config")
+	style, styleErr := p.fetch(ctx, host, "/custom.css")
+	config, configErr := p.fetch(ctx, host, "/api/server/config")
 	if err := errors.Join(styleErr, configErr); err != nil {
 		p.log.Debug("the default counts for what Immich does not show", zap.Error(err))
 	}
@@ -253,8 +255,8 @@ func (p *PagePolicy) read(host string) (sources, error) {
 }
 
 // fetch gets a text that is the same for everybody.
-func (p *PagePolicy) fetch(host, path string) (string, error) {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+p.Immich+path, nil)
+func (p *PagePolicy) fetch(ctx context.Context, host, path string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Immich+path, nil)
 	if err != nil {
 		return "", err
 	}
