@@ -185,7 +185,7 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@find flake.nix lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@echo "lint: clean"
 
-docs: .venv/ready ## make the generated parts anew: docs/surface.md and the Caddyfile's allow-list
+docs: .venv/ready ## make the generated parts anew: docs/surface.md
 	@$(VENV)/python -m components.surface_files
 
 clean: ## take the lab down and remove what was built

@@ -50,6 +50,7 @@ def module_files() -> tuple[PayloadFile, ...]:
 
 def _paths() -> Iterator[Path]:
     yield SERVER_FILES / "Caddyfile"
+    yield SERVER_FILES / "surface.toml"
     yield SERVER_FILES / "versions.json"
     yield from sorted((SERVER_FILES / "nix").glob("*.nix"))
     yield from (

@@ -1,97 +1,17 @@
-"""What is made from the table of the surface: the allow-list in `server/Caddyfile`, and `docs/surface.md`.
+"""What is made from the table of the surface: `docs/surface.md`.
 
-`python -m components.surface_files` writes both anew; tests check that they are current.
+`python -m components.surface_files` writes it anew; a test checks that it is current.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator
 
 from components import immich_releases
-from components.surface_table import PROJECT, Feature, Row, Table, TableError, immich_operations, load
+from components.surface_table import PROJECT, Table, immich_operations, load
 
-CADDYFILE = PROJECT / "server/Caddyfile"
 DOCUMENT = PROJECT / "docs/surface.md"
-
-BEGIN = "# --- made from surface.toml by `python -m components.surface_files`; do not edit ---"
-END = "# --- end of what is made from surface.toml ---"
-
-# @unsafe in the Caddyfile has looked at every letter of the target before: these only find the parts.
-_QUERY = r"(?:\?.*)?"
-_LINK_QUERY = r"\?(?:[^&]*&)*(?:key|slug)=[^&].*"
-_UPLOAD_LIMIT = "{$IMMICH_EXPOSURE_UPLOAD_SIZE:2000MB}"
-
-
-def caddy_section(table: Table) -> str:
-    """Return the made part of the Caddyfile, from BEGIN to END, a line feed at its end."""
-    lines = [BEGIN]
-    for feature in table.features:
-        lines += _snippets(feature, table.rows_of(feature.name))
-    lines += ["(allow-list) {", *(f"\timport {_choice(feature)}" for feature in table.features), "}", ""]
-    lines += [
-        "# Every family of Immich's API: refused like all else, but no sign of ill will.",
-        "(api-of-immich) {",
-    ]
-    lines += [f"\tpath_regexp ^/api/(?:{'|'.join(_families())})(?:/.*)?$", "}"]
-    return "\n".join([*lines, END]) + "\n"
-
-
-def _snippets(feature: Feature, rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of a feature's snippets: one with its rows and, if it can be off, an empty one."""
-    if not feature.fixed:
-        yield f"(allow-{feature.name}-off) {{"
-        yield "}"
-    yield f"(allow-{feature.name}{'' if feature.fixed else '-on'}) {{"
-    yield from (f"\t{line}" for line in _matchers(rows))
-    yield "}"
-    yield ""
-
-
-def _choice(feature: Feature) -> str:
-    """The name of the snippet that the environment chooses."""
-    if feature.fixed:
-        return f"allow-{feature.name}"
-    return f"allow-{feature.name}-{{${feature.variable}:{'on' if feature.default else 'off'}}}"
-
-
-def _matchers(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield one matcher and handler for each kind of row; it looks at the target as it was sent."""
-
-    def kind(row: Row) -> tuple[bool, tuple[str, ...], str]:
-        return row.link, row.methods, row.body
-
-    kinds = list(dict.fromkeys(map(kind, rows)))
-    in_order = sorted(rows, key=lambda row: kinds.index(kind(row)))
-    for number, (of_kind, group) in enumerate(groupby(in_order, key=kind), 1):
-        members = list(group)
-        link, methods, body = of_kind
-        name = f"@{members[0].feature}-{number}"
-        paths = "|".join(row.pattern for row in members)
-        yield f"{name} {{"
-        yield f"\tmethod {' '.join(methods)}"
-        yield f"\tvars_regexp {{uri}} `^(?:{paths}){_LINK_QUERY if link else _QUERY}$`"
-        yield "}"
-        yield f"import forward {name} {_UPLOAD_LIMIT if body == 'upload' else body}"
-
-
-def _families() -> list[str]:
-    """The first words below /api of all operations, and of the web socket, which no SDK knows."""
-    operations = [each for version in immich_operations().values() for each in version]
-    return sorted({each.path.split("/")[1] for each in operations} | {r"socket\.io"})
-
-
-def with_section(caddyfile: str, section: str) -> str:
-    """Return the Caddyfile with its made part replaced; raises TableError when it has no such part."""
-    before, begin, rest = caddyfile.partition(BEGIN)
-    _, end, after = rest.partition(END + "\n")
-    if not begin or not end:
-        raise TableError(f"{CADDYFILE.name} has lost the lines around its made part; restore them from git.")
-    return before + section + after
-
-
-# The document
 
 
 def document(table: Table) -> str:
@@ -112,8 +32,8 @@ is nothing left to decode or to clean up, so two readers cannot disagree about i
 query must hold the key or slug of a link; without one Immich would look for a user's session instead. HEAD
 goes with each GET.
 
-What a user of Immich could prove himself with (session, API key, cookies other than the link's own) is
-taken off or refused before Immich sees the request: a stolen session is worth nothing without a device.
+Of the headers and cookies Immich gets those that the table lists, and no other; credentials in a query are
+refused. So what a user of Immich could prove himself with is worth nothing without a device.
 
 """
 
@@ -216,11 +136,8 @@ details, panoramas, live photos, videos, streamed videos, map, download and uplo
 
 
 def main() -> int:
-    """Write the made part of the Caddyfile and the document."""
-    table = load()
-    section = with_section(CADDYFILE.read_text(encoding="utf-8"), caddy_section(table))
-    CADDYFILE.write_text(section, encoding="utf-8")
-    DOCUMENT.write_text(document(table), encoding="utf-8")
+    """Write the document."""
+    DOCUMENT.write_text(document(load()), encoding="utf-8")
     return 0
 
 

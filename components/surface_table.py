@@ -123,7 +123,7 @@ def load() -> Table:
         TableError: when a row names an unknown feature or pattern, or a feature has no row.
     """
     text = tomllib.loads(TABLE_FILE.read_text(encoding="utf-8"))
-    patterns = {"slash": "/?", **text["patterns"]}
+    patterns = text["patterns"]
     features = tuple(Feature(name, **fields) for name, fields in text["features"].items())
     rows = tuple(_row(fields, patterns) for fields in text["rows"])
     named, used = {feature.name for feature in features}, {row.feature for row in rows}

@@ -45,13 +45,4 @@ func (HangUp) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Hand
 	return writeRefusal(w)
 }
 
-// writeRefusal writes the one answer for every refusal.
-func writeRefusal(w http.ResponseWriter) error {
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusForbidden)
-	_, err := w.Write([]byte(refusal))
-	return err
-}
-
 var _ caddyhttp.MiddlewareHandler = HangUp{}

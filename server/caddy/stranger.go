@@ -44,14 +44,14 @@ const (
 // components/outside_probe.py asks the same ones.
 var publicResolvers = []string{"1.1.1.1", "9.9.9.9", "8.8.8.8"}
 
-// privatePaths must be refused; the edge takes neither for ill will (Caddyfile: @page-of-immich, @api-of-immich), so that
+// privatePaths must be refused; the edge takes neither for ill will (surface.toml: quiet), so that
 // asking every few minutes gets nobody banned.
 var privatePaths = []string{"/", "/api/users/me"}
 
 // publicPath is what the page behind a shared link asks for first.
 const publicPath = "/api/server/config"
 
-// refusal is what the edge answers (Caddyfile: strangers-refuse).
+// refusal is what the edge answers to whatever it refuses (refuse.go).
 const refusal = `{"status":403,"message":"Forbidden"}`
 
 // answerTimeout is for each step of a look; tests have less patience.

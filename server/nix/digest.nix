@@ -9,7 +9,7 @@ let
     (name: lib.optional (lib.any (suffix: lib.hasSuffix suffix name) suffixes) "${folder}/${name}")
     (lib.attrNames (builtins.readDir (root + "/${folder}")));
 
-  paths = [ "Caddyfile" "versions.json" "caddy/go.mod" "caddy/go.sum" ]
+  paths = [ "Caddyfile" "surface.toml" "versions.json" "caddy/go.mod" "caddy/go.sum" ]
     ++ filesIn "nix" [ ".nix" ]
     ++ filesIn "fail2ban/action.d" [ ".py" ]
     ++ filesIn "fail2ban/filter.d" [ ".conf" ]

@@ -8,7 +8,13 @@ let
 
   caddy = lib.getExe cfg.package;
 
-  configuration = "--adapter caddyfile --config ${../Caddyfile}";
+  # The Caddyfile and, beside it, the table that it names; nothing else, so that another script restarts no edge.
+  files = builtins.path {
+    name = "immich-edge-configuration";
+    path = ../.;
+    filter = path: type: type == "regular" && lib.elem (baseNameOf path) [ "Caddyfile" "surface.toml" ];
+  };
+  configuration = "--adapter caddyfile --config ${files}/Caddyfile";
 
   # Run by the edge before it starts and before it reloads, with the settings that it is about to take.
   check = pkgs.writeShellApplication {

@@ -83,6 +83,7 @@ class Edge:
         self.authority = TestAuthority(self.folder / "authority")
         self._server_authority = TestAuthority(self.folder / "server-authority", "Lab public CA")
         self._make_state()
+        self.surface = Path(shutil.copy(SERVER_FILES / "surface.toml", self.folder / "surface.toml"))
         self._caddyfile = self.folder / "Caddyfile"
         self._caddyfile.write_text(caddyfile or (SERVER_FILES / "Caddyfile").read_text())
         self._environment = self._environment_for(uploads, limits or Limits()) | {

@@ -45,6 +45,7 @@ LAN_IMMICH = """\
 
 MODULE_FILES = (
     "Caddyfile",
+    "surface.toml",
     "versions.json",
     "caddy/*.go",
     "caddy/go.*",

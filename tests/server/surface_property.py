@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from collections.abc import Iterator, Sequence
 
 from components.surface_table import Row, load
@@ -65,12 +66,28 @@ def row_of(method: str, target: str, features: Sequence[str] = DEFAULT_FEATURES)
 
 
 def _row_objections(hit: Hit, features: Sequence[str]) -> Iterator[str]:
-    if row_of(hit.method, hit.target, features) is None:
+    row = row_of(hit.method, hit.target, features)
+    if row is None:
         yield "no row of the table lets it through"
-    if re.search(
-        r"[^\x21-\x7e]|//|/\.|;|\\|%(?:0|1|2[ef]|5c|25|7f)", hit.target.partition("?")[0], re.IGNORECASE
-    ):
+    path = hit.target.partition("?")[0]
+    if row is not None and "{slug}" in row.path:
+        slug = path.split("/")[2]
+        if not _is_one_name(slug):
+            yield "its slug can be read in two ways"
+        path = path.replace(slug, "slug", 1)
+    if re.search(r"[^\x21-\x7e]|//|/\.|;|\\|%(?:0|1|2[ef]|5c|25|7f)", path, re.IGNORECASE):
         yield "its path can be read in two ways"
+
+
+def _is_one_name(slug: str) -> bool:
+    """Whether a slug stays one however it is decoded; it may hold slashes, semicolons and percents."""
+    if re.search(r"[^\x21-\x7e]|^\.|\\|%(?:0|1|2e|5c|7f)", slug, re.IGNORECASE):
+        return False
+    plain = urllib.parse.unquote(slug, errors="strict")
+    if urllib.parse.unquote(plain) != plain or re.search(r"%u|[\x00-\x1f\x7f]|//", plain, re.IGNORECASE):
+        return False
+    parts = [re.sub(r"[;?#].*|\s", "", part) for part in plain.split("/")]
+    return not {".", ".."} & set(parts)
 
 
 def _operation_objections(hit: Hit, features: Sequence[str]) -> Iterator[str]:

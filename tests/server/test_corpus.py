@@ -7,6 +7,7 @@ its own, so what arrived tells which probe it was.
 from __future__ import annotations
 
 import concurrent.futures
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -130,27 +131,25 @@ def test_nothing_of_the_corpus_gets_past_the_table(
 # The corpus has teeth: weaker edges are got past
 
 
-def without(guard: str, instead: str = "") -> str:
-    """Return the project's Caddyfile with one line replaced."""
-    text = (SERVER_FILES / "Caddyfile").read_text()
-    assert text.count(guard) == 1, guard
-    return text.replace(guard, instead)
+OPEN_BY_PREFIX = """\t\t@closed not path /share/* /s/* /_app/* /api/assets/* /api/server/config*
+\t\trefuse @closed refuse scan
+"""
 
 
-UNSAFE = """\t\thandle @unsafe {
-\t\t\timport refuse @link-or-program quiet
-\t\t\timport refuse * scan
-\t\t}
-"""
-OPEN_BY_PREFIX = """@open path /share/* /s/* /_app/* /api/assets/* /api/server/config*
-\t\timport forward @open 1MB
-"""
+def by_prefix() -> str:
+    """Return the project's Caddyfile with a list of prefixes in the gate's place."""
+    text, count = re.subn(
+        r"\t\tgate \{\n(?:\t\t\t.*\n)+\t\t\}\n",
+        lambda _: OPEN_BY_PREFIX,
+        (SERVER_FILES / "Caddyfile").read_text(),
+    )
+    assert count == 1
+    return text
 
 
 def test_a_list_of_prefixes_is_got_past(make_edge: EdgeMaker, backend: PathBackend) -> None:
     """The same probes against an edge that trusts Caddy's `path` matcher: all three back ends are reached."""
-    text = without(UNSAFE).replace("\timport allow-list\n", f"\t{OPEN_BY_PREFIX}")
-    edge = edge_before(make_edge, backend, text)
+    edge = edge_before(make_edge, backend, by_prefix())
     climbing = [probe for probe in http1_probes() if probe.family in STEPS_UP]
     private = {
         hit.operation

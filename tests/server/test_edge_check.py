@@ -96,7 +96,7 @@ def test_a_missing_file_is_named(check: str, state: Path, missing: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "complaint"),
     [
-        ("UPLOADS", "perhaps", "allow-uploads-perhaps"),
+        ("UPLOADS", "perhaps", "the feature uploads is on or off"),
         ("REQUESTS", "many", "many"),
         # Caddy takes a value as it stands into its text, so one could open a second door.
         ("PROXY_PORT", "8443, http://:8080", "ambiguous site definition"),

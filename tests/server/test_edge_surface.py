@@ -183,6 +183,9 @@ CREDENTIAL_HEADERS = (
     ("X-Forwarded-Host", "stolen"),
     ("X-Forwarded-Prefix", "stolen"),
     ("Cookie", "immich_access_token=stolen; immich_is_authenticated=true; immich_auth_type=password"),
+    ("X-A-Header-Of-Tomorrow", "stolen"),
+    ("X-Immich-Token-Of-Tomorrow", "stolen"),
+    ("Cookie", "__Host-immich_access_token=stolen; immich_shared_link_token_2=stolen"),
 )
 
 
@@ -197,6 +200,22 @@ def test_credentials_are_stripped(edge: Edge) -> None:
     assert seen.headers["x-forwarded-for"] == [address]
     assert seen.headers["x-forwarded-host"] == seen.headers["host"]
     assert seen.headers["x-forwarded-proto"] == ["https"]
+
+
+def test_what_the_page_sends_gets_through(edge: Edge) -> None:
+    kept = {
+        "accept": "application/json",
+        "accept-language": "de",
+        "content-type": "application/json",
+        "if-none-match": '"x"',
+        "range": "bytes=0-9",
+        "user-agent": "Visitor/1.0",
+        "x-immich-hls-msn": "3",
+        "x-immich-hls-pos": "12.5",
+    }
+    edge.ask(f"/api/shared-links/me?key={KEY}", headers=tuple(kept.items()))
+    [seen] = edge.backend.received
+    assert {name: seen.headers.get(name) for name in kept} == {name: [value] for name, value in kept.items()}
 
 
 def test_only_the_cookie_of_the_link_is_kept(edge: Edge) -> None:
@@ -236,8 +255,9 @@ def test_bodies_are_small(edge: Edge) -> None:
 
 def test_no_upgrade_for_visitors(edge: Edge) -> None:
     upgrade: Sequence[tuple[str, str]] = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
-    assert_refused(edge.ask(f"/share/{KEY}", headers=upgrade))
-    assert edge.backend.targets() == []
+    assert edge.ask(f"/share/{KEY}", headers=upgrade).status == 200, "some proxies offer one with everything"
+    [seen] = edge.backend.received
+    assert "pgrade" not in str(seen)
     laptop = edge.device("laptop")
     assert edge.ask("/api/socket.io/", identity=laptop, headers=upgrade).status == 101
 

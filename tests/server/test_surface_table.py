@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from components import immich_releases
-from components.immich_releases import line_of, unknown_release
-from components.surface_files import CADDYFILE, DOCUMENT, caddy_section, document, with_section
-from components.surface_table import Feature, Operation, immich_operations, load
-from components.version_floors import parse_version
+from components.surface_files import DOCUMENT, document
+from components.surface_table import TABLE_FILE, Feature, Operation, immich_operations, load
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import FORBIDDEN, Edge
-from tests.server.immich_sdk import (
-    SdkError,
-    download,
-    newest_versions,
-    read_operations,
-    supported_versions,
-)
+from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
+from tests.server.immich_sdk import SdkError, download, newest_versions, read_operations
 
 pytestmark = pytest.mark.server
 
@@ -61,11 +54,6 @@ def reached(edge: Edge, method: str, target: str, address: str) -> bool:
 
 
 # What is made from it
-
-
-def test_the_caddyfile_is_current() -> None:
-    text = CADDYFILE.read_text()
-    assert text == with_section(text, caddy_section(TABLE)), "run python -m components.surface_files"
 
 
 def test_the_document_is_current() -> None:
@@ -115,6 +103,12 @@ def test_the_counts() -> None:
     assert counts == {"2.7.5": (245, 16, 15), "3.2.2": (276, 18, 21)}
 
 
+def test_every_family_of_the_api_is_quiet() -> None:
+    """The first words below /api of all operations, and of the web socket, which no SDK knows."""
+    quiet = tomllib.loads(TABLE_FILE.read_text())["quiet"]
+    assert quiet["api"] == sorted({each.path.split("/")[1] for each in OPERATIONS} | {"socket.io"})
+
+
 @pytest.mark.nightly
 def test_npm_has_no_other_operations() -> None:
     """The list in the repository is that of the newest versions: python -m tests.server.immich_sdk."""
@@ -122,22 +116,10 @@ def test_npm_has_no_other_operations() -> None:
         versions = newest_versions()
     except SdkError as problem:
         pytest.skip(f"npm cannot be asked: {problem}")
-    assert {version: tuple(download(version)) for version in versions} == immich_operations()
-
-
-@pytest.mark.nightly
-def test_the_newest_of_a_line_stands_for_all_of_it() -> None:
-    """Each supported version of the SDK has a line, whose newest takes a link's key wherever it does."""
-    try:
-        versions = supported_versions()
-    except SdkError as problem:
-        pytest.skip(f"npm cannot be asked: {problem}")
-    for version in versions:
-        assert unknown_release(version) == []
-        parsed = parse_version(version)
-        assert parsed is not None
-        links = {one.name for one in immich_operations()[line_of(parsed).sdk] if one.link}
-        assert {one.name for one in download(version) if one.link} <= links, version
+    newest = {version: tuple(download(version)) for version in versions}
+    for_links = {one.name for each in newest.values() for one in each if one.link}
+    assert for_links <= TABLE.open_operations() | {each.operation for each in TABLE.closed}
+    assert newest == immich_operations()
 
 
 def test_an_sdk_that_cannot_be_read_is_refused() -> None:
@@ -181,15 +163,6 @@ def test_every_row_is_reachable(edge: Edge) -> None:
             )
 
 
-def test_no_request_of_a_known_releases_page_is_refused(make_edge: EdgeMaker) -> None:
-    """Each request that the pages of Immich make, query and all, reaches it as it was sent."""
-    edge = make_edge(uploads="on")
-    address = edge.new_address()
-    for request in sorted({request for line in immich_releases.load() for request in line.asks}):
-        method, target = fill(request).split(" ")
-        assert reached(edge, method, target, address), request
-
-
 @pytest.fixture(params=[feature for feature in SWITCHED], ids=lambda feature: str(feature.name))
 def switched(request: pytest.FixtureRequest, make_edge: EdgeMaker) -> Iterator[tuple[Feature, Edge]]:
     """Return a feature and an edge on which it is as it is not by default."""
@@ -210,4 +183,39 @@ def test_a_feature_switches_its_rows_alone(switched: tuple[Feature, Edge]) -> No
 def test_a_misspelt_switch_opens_nothing(make_edge: EdgeMaker) -> None:
     edge = make_edge(settings={"FEATURE_MAP": "maybe"}, start=False)
     done = edge.run_caddy("adapt", "--config", "Caddyfile")
-    assert done.returncode != 0 and "allow-map-maybe" in done.stderr
+    assert done.returncode != 0 and "the feature map is on or off" in done.stderr
+
+
+def test_the_caddyfile_switches_each_feature() -> None:
+    """The table says what is on by default, and so does the Caddyfile, for those who have no settings."""
+    lines = re.findall(r"\tfeature (\w+) \{\$(\w+):(\w+)\}", (SERVER_FILES / "Caddyfile").read_text())
+    assert lines == [(each.name, each.variable, "on" if each.default else "off") for each in SWITCHED]
+
+
+BROKEN: dict[str, Callable[[str], str | None]] = {
+    "the file is gone": lambda text: None,
+    "it is empty": lambda text: "",
+    "it is no TOML": lambda text: text + "\n[[rows",
+    "an unknown pattern": lambda text: text.replace("{slug}", "{sulg}"),
+    "a broken pattern": lambda text: text.replace("theme = '(?:", "theme = '["),
+    "an unknown size": lambda text: text.replace('body = "1MB"', 'body = "1 heap"'),
+    "a feature that nobody switches": lambda text: text + "\n[features.printing]\n",
+    "a feature that is gone": lambda text: text.replace("[features.map]", "[features.maps]"),
+    "nothing is quiet": lambda text: text.replace("files = [", "filez = ["),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_table_is_no_configuration(make_edge: EdgeMaker, how: str) -> None:
+    """The edge does not start, instead of starting with half a table."""
+    edge = make_edge(start=False)
+    text = BROKEN[how](edge.surface.read_text())
+    assert text != edge.surface.read_text()
+    edge.surface.write_text(text) if text is not None else edge.surface.unlink()
+    done = validated(edge)
+    assert done.returncode != 0 and "what strangers may ask" in done.stderr
+
+
+def validated(edge: Edge) -> subprocess.CompletedProcess[str]:
+    """Return what `caddy validate` says of an edge's configuration."""
+    return edge.run_caddy("validate", "--config", "Caddyfile", "--adapter", "caddyfile")

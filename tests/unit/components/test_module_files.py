@@ -33,7 +33,7 @@ def test_exactly_these_files_make_the_module() -> None:
     """The same words as in server/nix/digest.nix, which computes the digest on the server."""
     suffixes = {"nix": (".nix",), "fail2ban/action.d": (".py",), "fail2ban/filter.d": (".conf",)}
     suffixes |= {"scripts": (".sh",), "caddy": (".go",)}
-    wanted = {"Caddyfile", "versions.json", "caddy/go.mod", "caddy/go.sum"}
+    wanted = {"Caddyfile", "surface.toml", "versions.json", "caddy/go.mod", "caddy/go.sum"}
     for folder, endings in suffixes.items():
         names = [path.name for path in (SERVER_FILES / folder).iterdir() if path.name.endswith(endings)]
         wanted |= {f"{folder}/{name}" for name in names if not name.endswith("_test.go")}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/requestbody"
+	"github.com/dustin/go-humanize"
+)
+
+func init() {
+	caddy.RegisterModule(new(Gate))
+	httpcaddyfile.RegisterHandlerDirective("gate", parseGate)
+	httpcaddyfile.RegisterDirectiveOrder("gate", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// Gate lets through what strangers may ask, and refuses everything else:
+//
+//	gate {
+//		surface     FILE
+//		feature     NAME on|off
+//		upload_size SIZE
+//		strangers   refuse|drop
+//	}
+//
+// The file is the table of what may be asked, surface.toml, relative to the Caddyfile; each feature of it that can be
+// switched is named.
+//
+// A request goes on without the headers and cookies that are not on the table's list, and with a bound on its body.
+type Gate struct {
+	Surface    string          `json:"surface"`
+	Features   map[string]bool `json:"features"`
+	UploadSize int64           `json:"upload_size"`
+	Strangers  string          `json:"strangers"`
+
+	surface *surface
+	refusal Refuse
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Gate) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.gate", New: func() caddy.Module { return new(Gate) }}
+}
+
+func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	gate := &Gate{Features: map[string]bool{}}
+	h.Next()
+	if h.NextArg() {
+		return nil, h.ArgErr()
+	}
+	for h.NextBlock(0) {
+		if err := gate.parseLine(h.Val(), h.RemainingArgs(), filepath.Dir(h.File())); err != nil {
+			return nil, h.WrapErr(err)
+		}
+	}
+	return gate, nil
+}
+
+// parseLine reads a line of the block. `folder` is the Caddyfile's.
+func (g *Gate) parseLine(field string, values []string, folder string) (err error) {
+	switch {
+	case field == "surface" && len(values) == 1:
+		g.Surface, err = filepath.Abs(filepath.Join(folder, values[0]))
+	case field == "feature" && len(values) == 2:
+		g.Features[values[0]], err = isOn(values[0], values[1])
+	case field == "upload_size" && len(values) == 1:
+		var size uint64
+		size, err = humanize.ParseBytes(values[0])
+		g.UploadSize = int64(size)
+	case field == "strangers" && len(values) == 1:
+		g.Strangers, err = values[0], checkStrangers(values[0])
+	default:
+		err = fmt.Errorf("the gate has no line %q with %d values", field, len(values))
+	}
+	return err
+}
+
+func isOn(feature, value string) (bool, error) {
+	if value != "on" && value != "off" {
+		return false, fmt.Errorf("the feature %s is on or off, not %q", feature, value)
+	}
+	return value == "on", nil
+}
+
+// Provision reads the table; without one that is sound there is no gate, and no edge.
+func (g *Gate) Provision(caddy.Context) (err error) {
+	g.refusal = Refuse{Strangers: g.Strangers}
+	if g.surface, err = readSurface(g.Surface, g.Features, g.UploadSize); err != nil {
+		return fmt.Errorf("what strangers may ask, %s: %w", g.Surface, err)
+	}
+	return nil
+}
+
+// ServeHTTP lets a request through, or refuses it.
+func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if fromElsewhere(r) {
+		return g.refusal.refuse(w, r, verdictQuiet)
+	}
+	path, raw, _ := strings.Cut(r.RequestURI, "?")
+	row := g.surface.find(r.Method, path)
+	if row == nil {
+		return g.refusal.refuse(w, r, g.surface.quiet.verdictOf(r))
+	}
+	asked, sound := readQuery(raw)
+	switch {
+	case sound && (asked.smuggles() || row.link && !asked.link), !sound && (row.api || hidesControls(raw)):
+		return g.refusal.refuse(w, r, g.surface.quiet.verdictOf(r))
+	case !sound:
+		// No page needs a query, and trackers and mail programs write odd ones: it opens without.
+		r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI = "", false, path
+	}
+	r.Header = g.surface.headers.of(r.Header)
+	r.Trailer = nil
+	return requestbody.RequestBody{MaxSize: row.body}.ServeHTTP(w, r, next)
+}
+
+var (
+	_ caddy.Provisioner           = (*Gate)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Gate)(nil)
+)

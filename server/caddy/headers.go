@@ -1,0 +1,94 @@
+package main
+
+import (
+	"net/http"
+	"net/textproto"
+	"strings"
+)
+
+// headerList is the headers and cookies of a stranger that Immich gets. All else is left out, so that no header of which
+// nobody here has heard can prove who somebody is: Immich takes a user's session or API key on the calls of a link as well,
+// and a stolen one must be worth nothing without a device.
+type headerList struct {
+	names    map[string]bool
+	prefixes []string
+	cookies  []string
+}
+
+// newHeaderList takes names of headers, the last letter of which may be an asterisk, and names of cookies.
+func newHeaderList(names, cookies []string) headerList {
+	list := headerList{names: map[string]bool{}, cookies: cookies}
+	for _, name := range names {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		if prefix, found := strings.CutSuffix(canonical, "*"); found {
+			list.prefixes = append(list.prefixes, prefix)
+		} else {
+			list.names[canonical] = true
+		}
+	}
+	return list
+}
+
+// of returns the headers that are left of a visitor's.
+func (l headerList) of(headers http.Header) http.Header {
+	left := make(http.Header, len(headers))
+	for name, values := range headers {
+		if l.has(name) {
+			left[name] = values
+		}
+	}
+	if kept := l.cookiesOf(headers["Cookie"]); kept != "" {
+		left["Cookie"] = []string{kept}
+	}
+	return left
+}
+
+func (l headerList) has(name string) bool {
+	if l.names[name] {
+		return true
+	}
+	for _, prefix := range l.prefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// cookiesOf returns the first of each cookie on the list, as one header. A value ends where any reader could end it.
+func (l headerList) cookiesOf(headers []string) string {
+	var kept []string
+	for _, name := range l.cookies {
+		if value := firstCookie(headers, name); value != "" {
+			kept = append(kept, name+"="+value)
+		}
+	}
+	return strings.Join(kept, "; ")
+}
+
+func firstCookie(headers []string, name string) string {
+	for _, header := range headers {
+		for cookie := range strings.SplitSeq(header, ";") {
+			value, found := strings.CutPrefix(strings.TrimLeft(cookie, " \t"), name+"=")
+			if end := strings.IndexAny(value, ", \t"); end >= 0 {
+				value = value[:end]
+			}
+			if found && value != "" {
+				return value
+			}
+		}
+	}
+	return ""
+}
+
+// fromElsewhere tells whether a page of another site made a browser ask this, for a picture, a script, a form or ahead
+// of time, and not a person who followed a link there. Such a page could get its visitor banned, and whoever sends these
+// headers himself gains nothing: Immich never sees the request.
+func fromElsewhere(r *http.Request) bool {
+	if r.Header.Get("Sec-Fetch-Site") != "cross-site" {
+		return false
+	}
+	ahead := strings.Contains(r.Header.Get("Sec-Purpose")+r.Header.Get("Purpose"), "prefetch")
+	opens := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	return ahead || !opens || r.Method != http.MethodGet && r.Method != http.MethodHead
+}

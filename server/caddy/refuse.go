@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(Refuse{})
+	httpcaddyfile.RegisterHandlerDirective("refuse", parseRefuse)
+	httpcaddyfile.RegisterDirectiveOrder("refuse", httpcaddyfile.Before, "abort")
+}
+
+// Refuse gives the one answer for every refusal, so that it tells nothing, or none, and writes the verdict into the log:
+//
+//	refuse [MATCHER] STRANGERS VERDICT
+//
+// STRANGERS is `refuse` or `drop`, VERDICT `quiet` or `scan`.
+type Refuse struct {
+	Strangers string `json:"strangers"`
+	Verdict   string `json:"verdict"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Refuse) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.refuse", New: func() caddy.Module { return new(Refuse) }}
+}
+
+func parseRefuse(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := Refuse{}
+	h.Next()
+	if !h.AllArgs(&handler.Strangers, &handler.Verdict) {
+		return nil, h.ArgErr()
+	}
+	if handler.Verdict != verdictQuiet && handler.Verdict != verdictScan {
+		return nil, h.Errf("%q is no verdict", handler.Verdict)
+	}
+	return handler, checkStrangers(handler.Strangers)
+}
+
+func checkStrangers(way string) error {
+	if way != "refuse" && way != "drop" {
+		return fmt.Errorf("strangers are dealt with by refuse or drop, not by %q", way)
+	}
+	return nil
+}
+
+// ServeHTTP refuses.
+func (f Refuse) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	return f.refuse(w, r, f.Verdict)
+}
+
+func (f Refuse) refuse(w http.ResponseWriter, r *http.Request, verdict string) error {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.String("verdict", verdict))
+	}
+	if f.Strangers == "drop" {
+		panic(http.ErrAbortHandler)
+	}
+	return writeRefusal(w)
+}
+
+// writeRefusal writes the answer of every refusal.
+func writeRefusal(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", fmt.Sprint(len(refusal)))
+	w.WriteHeader(http.StatusForbidden)
+	_, err := w.Write([]byte(refusal))
+	return err
+}
+
+var _ caddyhttp.MiddlewareHandler = Refuse{}

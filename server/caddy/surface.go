@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/dustin/go-humanize"
+)
+
+// surface is what strangers may ask, as surface.toml says it; the comment at the top of that file says how.
+type surface struct {
+	rows    []*row
+	headers headerList
+	quiet   quietList
+}
+
+// row is one kind of request that is let through.
+type row struct {
+	methods []string
+	literal string         // the path up to its first pattern
+	pattern *regexp.Regexp // of the whole path; nil if there is no pattern in it
+	link    bool           // it needs the key or slug of a link
+	api     bool
+	body    int64 // the most that it may carry
+}
+
+// tableFile is surface.toml, as far as the edge needs it.
+type tableFile struct {
+	Patterns map[string]string
+	Features map[string]struct{ Fixed bool }
+	Rows     []struct {
+		Feature string
+		Methods []string
+		Path    string
+		Link    bool
+		Body    string
+	}
+	Visitors struct{ Headers, Cookies []string }
+	Quiet    struct{ Below, Pages, Files, API []string }
+}
+
+// bodyOfUploads is what a row says that carries as much as the owner allows.
+const bodyOfUploads = "upload"
+
+// smallBody is what a row may carry that does not say.
+const smallBody = 1000
+
+// readSurface reads the table. `switches` says of each feature that is not fixed whether it is on, `upload` how big an
+// upload may be.
+func readSurface(path string, switches map[string]bool, upload int64) (*surface, error) {
+	var file tableFile
+	if _, err := toml.DecodeFile(path, &file); err != nil {
+		return nil, err
+	}
+	on, err := file.featuresThatAreOn(switches)
+	if err != nil {
+		return nil, err
+	}
+	found := &surface{headers: newHeaderList(file.Visitors.Headers, file.Visitors.Cookies)}
+	for _, each := range file.Rows {
+		if !on[each.Feature] {
+			continue
+		}
+		made := &row{methods: each.Methods, link: each.Link, api: strings.HasPrefix(each.Path, "/api/")}
+		if made.body, err = bodySize(each.Body, upload); err == nil {
+			err = made.setPath(each.Path, file.Patterns)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the row %s: %w", each.Path, err)
+		}
+		found.rows = append(found.rows, made)
+	}
+	if len(found.rows) == 0 {
+		return nil, fmt.Errorf("%s has no rows", path)
+	}
+	found.quiet, err = newQuietList(file.Quiet.Below, file.Quiet.Pages, file.Quiet.Files, file.Quiet.API)
+	return found, err
+}
+
+// featuresThatAreOn returns them by name, or an error when the switches are not exactly those that the table has.
+func (f *tableFile) featuresThatAreOn(switches map[string]bool) (map[string]bool, error) {
+	on := maps.Clone(switches)
+	for name, feature := range f.Features {
+		if _, found := switches[name]; found == feature.Fixed {
+			return nil, fmt.Errorf("the feature %s is to be switched unless it is fixed", name)
+		}
+		on[name] = feature.Fixed || switches[name]
+	}
+	for name := range on {
+		if _, found := f.Features[name]; !found {
+			return nil, fmt.Errorf("%q is no feature", name)
+		}
+	}
+	return on, nil
+}
+
+func bodySize(text string, upload int64) (int64, error) {
+	switch text {
+	case "":
+		return smallBody, nil
+	case bodyOfUploads:
+		return upload, nil
+	}
+	size, err := humanize.ParseBytes(text)
+	return int64(size), err
+}
+
+var braces = regexp.MustCompile(`\{\w+\}`)
+
+// setPath makes what the row's requests look like out of a path with patterns in braces.
+func (r *row) setPath(path string, patterns map[string]string) error {
+	var unknown []string
+	expression, end := "^", 0
+	for _, place := range braces.FindAllStringIndex(path, -1) {
+		name := path[place[0]+1 : place[1]-1]
+		pattern, found := patterns[name]
+		if !found {
+			unknown = append(unknown, name)
+		}
+		expression += regexp.QuoteMeta(path[end:place[0]]) + "(?:" + pattern + ")"
+		end = place[1]
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("it uses unknown patterns: %s", strings.Join(unknown, ", "))
+	}
+	r.literal, _, _ = strings.Cut(path, "{")
+	if r.literal == path {
+		return nil
+	}
+	var err error
+	r.pattern, err = regexp.Compile(expression + regexp.QuoteMeta(path[end:]) + "$")
+	return err
+}
+
+// find returns the row that a request belongs to, or nothing. The path is the one that was sent, byte for byte.
+func (s *surface) find(method, path string) *row {
+	for _, each := range s.rows {
+		if each.matches(path) && slices.Contains(each.methods, method) {
+			if readsOneWay(path) && !strings.Contains(path, "/.") {
+				return each
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *row) matches(path string) bool {
+	if r.pattern == nil {
+		return path == r.literal
+	}
+	return strings.HasPrefix(path, r.literal) && r.pattern.MatchString(path)
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// What a stranger asks is compared as it was sent, because that is what Immich gets, and nobody may be able to read it in
+// another way: neither a server that decodes twice, nor one that takes a backslash for a slash, nor one that cuts a
+// segment at a semicolon.
+
+// readsOneWay tells whether whoever decodes a path, however often, finds the same names in it, and none that leads
+// upwards. Letters are the patterns' business: this looks at what an escape may hide.
+func readsOneWay(path string) bool {
+	if !strings.Contains(path, "%") && !strings.Contains(path, "//") && !strings.Contains(path, "/.") && !strings.Contains(path, `\`) {
+		return true
+	}
+	decoded, err := url.PathUnescape(path)
+	if err != nil || hasEscape(decoded) || !isText(decoded) || strings.Contains(decoded, `\`) {
+		return false
+	}
+	for segment := range strings.SplitSeq(strings.TrimPrefix(strings.TrimSuffix(decoded, "/"), "/"), "/") {
+		if segment == "" && decoded != "/" || leadsUp(segment) {
+			return false
+		}
+	}
+	return true
+}
+
+// leadsUp tells whether a segment is a step upwards or to itself for a server that leaves blanks out, or what follows a
+// semicolon.
+func leadsUp(segment string) bool {
+	if end := strings.IndexAny(segment, ";?#"); end >= 0 {
+		segment = segment[:end]
+	}
+	segment = strings.Map(func(letter rune) rune {
+		if unicode.IsSpace(letter) || unicode.IsControl(letter) {
+			return -1
+		}
+		return letter
+	}, segment)
+	return segment == "." || segment == ".."
+}
+
+// hasEscape tells whether something may be decoded, also in the way of old servers (%u0020).
+func hasEscape(text string) bool {
+	for rest := text; ; {
+		_, after, found := strings.Cut(rest, "%")
+		if !found {
+			return false
+		}
+		if len(after) > 1 && (isHex(after[0]) && isHex(after[1]) || after[0]|0x20 == 'u') {
+			return true
+		}
+		rest = after
+	}
+}
+
+// isText tells whether text is UTF-8 without control characters of ASCII.
+func isText(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(letter rune) bool {
+		return letter < 0x20 || letter == 0x7f || letter == utf8.RuneError
+	})
+}
+
+func isHex(letter byte) bool {
+	return '0' <= letter && letter <= '9' || 'a' <= letter|0x20 && letter|0x20 <= 'f'
+}
+
+// query is what the edge has to know of a query.
+type query struct {
+	keys, slugs int  // how often it has each name
+	link        bool // it has the key or slug of a link, which is not empty
+	credentials bool // it has what a user proves himself with, or a link's password
+}
+
+// readQuery reads a query; `sound` says that everybody reads it like that: plain names, one `&` between two of them, and
+// no brackets in the values, because some readers end a name at the last of them.
+func readQuery(raw string) (found query, sound bool) {
+	for raw != "" {
+		var pair string
+		pair, raw, _ = strings.Cut(raw, "&")
+		name, value, _ := strings.Cut(pair, "=")
+		if !isPlainName(name) || !isPlainValue(value) {
+			return query{}, false
+		}
+		found.add(name, value)
+	}
+	return found, true
+}
+
+func (q *query) add(name, value string) {
+	switch name {
+	case "key":
+		q.keys++
+		q.link = q.link || value != ""
+	case "slug":
+		q.slugs++
+		q.link = q.link || value != ""
+	}
+	switch strings.ToLower(name) {
+	case "apikey", "sessionkey", "password":
+		q.credentials = true
+	}
+}
+
+// smuggles tells whether it holds what must not get to Immich: a user's credentials, a password outside its own call
+// (where it could be guessed unseen), or two keys, of which one reader takes the first and one the last.
+func (q query) smuggles() bool {
+	return q.credentials || q.keys > 1 || q.slugs > 1
+}
+
+// hidesControls tells whether a query has a control character as an escape.
+func hidesControls(raw string) bool {
+	for {
+		_, after, found := strings.Cut(raw, "%")
+		if !found {
+			return false
+		}
+		if len(after) > 1 && isHex(after[1]) && (after[0] == '0' || after[0] == '1' || strings.EqualFold(after[:2], "7f")) {
+			return true
+		}
+		raw = after
+	}
+}
+
+func isPlainName(name string) bool {
+	for _, letter := range []byte(name) {
+		if !isWord(letter) && letter != '.' && letter != '~' && letter != '-' {
+			return false
+		}
+	}
+	return name != ""
+}
+
+func isWord(letter byte) bool {
+	return letter == '_' || '0' <= letter && letter <= '9' || 'a' <= letter|0x20 && letter|0x20 <= 'z'
+}
+
+func isPlainValue(value string) bool {
+	escaped := false
+	for _, letter := range []byte(value) {
+		if letter <= ' ' || letter > '~' || strings.IndexByte(`"#&;[\]`, letter) >= 0 {
+			return false
+		}
+		escaped = escaped || letter == '%'
+	}
+	if !escaped {
+		return true
+	}
+	decoded, err := url.PathUnescape(value)
+	return err == nil && isText(decoded)
+}
