@@ -93,10 +93,14 @@ def tailscale_20739(edge: Edge, make_edge: EdgeMaker) -> None:
 
 
 def cve_2026_40096(edge: Edge, make_edge: EdgeMaker) -> None:
-    """A page that sends visitors elsewhere cannot be mended here, but no other site may frame or index it."""
-    edge.backend.answers["GET", f"/share/{KEY}"] = (200, {"Content-Security-Policy": "img-src *"})
+    """A redirect in the page cannot be mended here; no script in it runs, and no other site frames it."""
+    edge.backend.answers["GET", f"/share/{KEY}"] = (
+        200,
+        {"Content-Security-Policy": "img-src *", "Content-Type": "text/html"},
+    )
     answer = raw(edge, f"/share/{KEY}")
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "script-src 'self' 'wasm-unsafe-eval'; " in answer.headers["content-security-policy"]
     assert answer.headers["referrer-policy"] == "no-referrer", "the key stays out of the other site's log"
 
 
