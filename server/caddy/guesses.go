@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,7 +64,7 @@ func verdictOn(r *http.Request, seen *answer, immich asker) string {
 		return verdictAnon
 	}
 	// A link that exists, with a comma or the like behind it, is no guess.
-	if written := refused.asWritten(); written != refused && immich.knows(written) {
+	if slices.ContainsFunc(refused.withoutGlue(), immich.knows) {
 		return verdictAnon
 	}
 	names, err := namesOf(r.RemoteAddr)
@@ -124,7 +125,7 @@ func (a *answer) Write(body []byte) (int, error) {
 func refusedLink(r *http.Request, seen *answer) (refused link, sure bool) {
 	switch seen.status {
 	case http.StatusNotFound:
-		return linkOfPage(r.RequestURI)
+		return linkOfPage(r.URL.RequestURI())
 	case http.StatusUnauthorized:
 		if r.URL.Path == linkLogin ||
 			r.URL.Path == "/api/assets" && !bytes.Contains(seen.refusal, []byte("Invalid share ")) ||

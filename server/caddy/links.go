@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -20,8 +21,8 @@ type link struct {
 
 var linkPages = map[string]string{"share": "key", "s": "slug"}
 
-// linkOfPage returns the link that the target of a page names. `plain` says that it is spelt as Immich keeps it, with
-// nothing around it: only then Immich looks for the link itself before it sends the page.
+// linkOfPage returns the link that the target of a page names, as Immich gets it. `plain` says that it is spelt as Immich
+// keeps it, with nothing around it: only then Immich looks for the link itself before it sends the page.
 func linkOfPage(target string) (of link, plain bool) {
 	path, _, query := strings.Cut(target, "?")
 	folder, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
@@ -34,15 +35,23 @@ func linkOfPage(target string) (of link, plain bool) {
 	return link{field, name}, !query && !deeper && name == raw
 }
 
-// asWritten returns the link without what chat and mail programs glue to the end of an address.
-func (l link) asWritten() link {
-	if end := strings.IndexAny(l.name, "&?#<>\"'"); end > 0 {
-		l.name = l.name[:end]
+// withoutGlue returns what the link may have been before chat and mail programs glued something to the end of its address:
+// without what is neither letter nor number there, but for what a key may end in, and without that as well.
+func (l link) withoutGlue() []link {
+	name := l.name
+	if end := strings.IndexAny(name, "&?#<>\"'"); end > 0 {
+		name = name[:end]
 	}
-	l.name = strings.TrimRightFunc(l.name, func(letter rune) bool {
-		return letter != '-' && letter != '_' && !unicode.IsLetter(letter) && !unicode.IsNumber(letter)
-	})
-	return l
+	var found []link
+	for _, kept := range []string{"-_", ""} {
+		trimmed := strings.TrimRightFunc(name, func(letter rune) bool {
+			return !strings.ContainsRune(kept, letter) && !unicode.IsLetter(letter) && !unicode.IsNumber(letter)
+		})
+		if made := (link{l.field, trimmed}); made != l && trimmed != "" && !slices.Contains(found, made) {
+			found = append(found, made)
+		}
+	}
+	return found
 }
 
 // asker sends requests of its own to Immich, past the visitor's.
@@ -56,9 +65,6 @@ const askPatience = 5 * time.Second
 
 // knows tells whether Immich knows the link; the link's page asks the same when it opens. Without an answer it does.
 func (a asker) knows(l link) (known bool) {
-	if l.name == "" {
-		return false
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.request.Context()), askPatience)
 	defer cancel()
 	defer func() {

@@ -40,7 +40,7 @@ type tableFile struct {
 		Body    string
 	}
 	Visitors struct{ Headers, Cookies []string }
-	Quiet    struct{ Below, Pages, Files, API []string }
+	Quiet    struct{ Below, Pages, Files, API, Before []string }
 }
 
 // bodyOfUploads is what a row says that carries as much as the owner allows.
@@ -77,7 +77,7 @@ func readSurface(path string, switches map[string]bool, upload int64) (*surface,
 	if len(found.rows) == 0 {
 		return nil, fmt.Errorf("%s has no rows", path)
 	}
-	found.quiet, err = newQuietList(file.Quiet.Below, file.Quiet.Pages, file.Quiet.Files, file.Quiet.API)
+	found.quiet, err = newQuietList(file.Quiet.Below, file.Quiet.Pages, file.Quiet.Files, slices.Concat(file.Quiet.API, file.Quiet.Before))
 	return found, err
 }
 

@@ -61,14 +61,15 @@ func namesFile(path string) bool {
 	return strings.Contains(strings.TrimRight(path, glued), ".")
 }
 
-// wordsOf returns the first two segments of a path in lower case, as a person means them: decoded, and without what is
-// empty before them.
+// wordsOf returns the first two segments of a path in lower case, as a person means them: decoded, with whatever slashes,
+// and without what is empty before them.
 func wordsOf(path string) [2]string {
 	if decoded, err := url.PathUnescape(path); err == nil {
 		path = decoded
 	}
 	var words [2]string
-	first, rest, _ := strings.Cut(strings.TrimLeft(strings.ToLower(path), "/"), "/")
+	path = strings.ReplaceAll(strings.ToLower(path), `\`, "/")
+	first, rest, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
 	words[0] = first
 	words[1], _, _ = strings.Cut(rest, "/")
 	return words

@@ -6,7 +6,7 @@ import http.server
 import io
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,14 @@ class Backend:
 
     `answers` maps (method, path) to status and headers; whatever is not in it gets 200. A Content-Length
     among the headers is a promise that is not kept: the connection ends early. `bodies` are what answers say
-    instead of "immich". Bodies of requests are read to their end; `arrived` counts their bytes as they come.
+    instead of "immich". `decide` comes before both: it takes method and target, and returns status and body,
+    or None. Bodies of requests are read to their end; `arrived` counts their bytes as they come.
     After an upgrade every byte comes back.
     """
 
     answers: dict[tuple[str, str], tuple[int, Mapping[str, str]]] = field(default_factory=dict)
     bodies: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    decide: Callable[[str, str], tuple[int, bytes] | None] | None = None
     received: list[Received] = field(default_factory=list)
     arrived: int = 0
     port: int = 0
@@ -87,6 +89,8 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
                 return
             status, extra = backend.answers.get((method, target.split("?")[0]), (200, {}))
             body = b"" if method == "HEAD" else backend.bodies.get((method, target.split("?")[0]), b"immich")
+            if backend.decide is not None and (decided := backend.decide(method, target)) is not None:
+                status, body = decided[0], b"" if method == "HEAD" else decided[1]
             self.send_response(status)
             for name, value in extra.items():
                 self.send_header(name, value)
