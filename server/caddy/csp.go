@@ -262,6 +262,8 @@ func (p *PagePolicy) fetch(ctx context.Context, host, path string) (string, erro
 	}
 	request.Host = host
 	request.Header.Set("User-Agent", "immich-edge")
+	// Immich makes a link's page of the plain file; a compressed one beside it could be another.
+	request.Header.Set("Accept-Encoding", "identity")
 	answer, err := p.client.Do(request)
 	if err != nil {
 		return "", err
