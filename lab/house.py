@@ -76,8 +76,8 @@ class House:
     wiped: bool = False
     """Whether an exposure is gone after a reboot."""
 
-    walk: bool = True
-    """Whether the walk through all houses comes here; a test of its own does otherwise."""
+    by_hand: bool = False
+    """Whether its owner has exposed it by hand, with phones out there; a test of its own takes that over."""
 
     theirs: tuple[Theirs, ...] = ()
 

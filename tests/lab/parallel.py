@@ -65,7 +65,9 @@ def told(counts: dict[str, int]) -> str:
 def all_jobs() -> list[Job]:
     """Every file and every house, those that take long first."""
     files = sorted((path for path in HERE.glob("test_*.py") if path != WALK), key=_size, reverse=True)
-    walks = [Job(f"house {name}", (str(WALK), f"--house={name}")) for name in houses() if house(name).walk]
+    walks = [
+        Job(f"house {name}", (str(WALK), f"--house={name}")) for name in houses() if not house(name).by_hand
+    ]
     return [*(Job(path.stem, (str(path),)) for path in files), *walks]
 
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from lab import Lab
 from lab.house import house
-from lab.places import Places
 from pki import ProbeCredential
+from tests.lab.chapter import CA_KEY, PHONES, phone_of_before, taken_over
 from tests.lab.conftest import fresh_lab
 from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
@@ -26,10 +26,7 @@ from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.lab
 
-CA = "server:/var/lib/certs/ca-cert.pem"
-CA_KEY = "server:/mnt/immich_drive/secrets/ca-key.pem"
 PRIVATE = "/api/users/me"
-PHONES = ("anna", "ben")
 
 
 @dataclass
@@ -41,13 +38,8 @@ class Chapter:
     before: Look
     strangers_saw: list[str] = field(default_factory=list)
 
-    def phone(self, name: str) -> ProbeCredential:
-        """A phone with the certificate that its owner was given back then."""
-        folder = Places.of_this_clone().phones
-        return ProbeCredential(name, folder / f"{name}.crt", folder / f"{name}.key")
-
     def sees(self, name: str) -> str:
-        return seen(self.lab, "/api/server/ping", credential=self.phone(name))
+        return seen(self.lab, "/api/server/ping", credential=phone_of_before(name))
 
     def changed(self) -> list[str]:
         """What is not as it was before; that its user has used sudo is noted down by Debian's."""
@@ -56,8 +48,7 @@ class Chapter:
 
     def adopt(self, *names: str, **changes: Any) -> None:
         """Write `adopt` for these phones into the stack."""
-        devices = [{"certificate": str(self.phone(name).certificate_path)} for name in names]
-        self.operator.set(adopt={"caCertificate": CA, "caKey": CA_KEY, "devices": devices, **changes})
+        self.operator.set(adopt=taken_over(*names, **changes))
 
 
 @pytest.fixture(scope="module")
