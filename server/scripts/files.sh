@@ -40,7 +40,7 @@ discard_stage() { rm -rf "$STAGE"; }
 # What a run that was killed has left.
 discard_old_stages() {
   for old_stage in "${FOLDER%/*}/$NAME"-stage.??????; do
-    if is_ours "$old_stage"; then rm -rf "$old_stage"; else rmdir "$old_stage" 2>/dev/null || :; fi
+    if is_ours "$old_stage"; then rm -rf "$old_stage"; fi
   done
 }
 

@@ -121,9 +121,14 @@ word_of() { sed -n "s/^$1=//p" "$2"; }
 # `look_at TEXT FILE [SWITCHED_OFF]`: FILE gets the words of a configuration.nix of this text. Nix reads ./x.nix beside the file, so that is
 # where the copy lies; its name is none that a configuration would import by a pattern.
 look_at() {
-  CANDIDATE=$(mktemp "${CONFIG%/*}/immich-exposure-look.XXXXXX" 2>/dev/null) ||
+  look_temp=$(new_beside) ||
     die "Nothing can be written to ${CONFIG%/*}; make that folder writable, or set module: yours, and run this again."
-  { cat "$1" && printf '\n%s\n' "$LOOK_MARK"; } >"$CANDIDATE"
+  CANDIDATE=$(mktemp -u "${CONFIG%/*}/immich-exposure-look.XXXXXX")
+  # It comes there whole, with its mark.
+  if ! { cat "$1" && printf '\n%s\n' "$LOOK_MARK"; } >"$look_temp" || ! mv -T "$look_temp" "$CANDIDATE"; then
+    rm -f "$look_temp"
+    die "$CANDIDATE could not be written; make room on its disk and run this again."
+  fi
   look_status=0
   describe_channel "$2" "$CANDIDATE" "${3:-}" || look_status=$?
   drop_candidate
@@ -135,15 +140,22 @@ drop_candidate() {
   CANDIDATE=
 }
 
-# What runs that were killed have left beside configuration.nix: copies with our mark, of its texts of now or before, or empty.
+# `new_beside` makes a new file on the disk of configuration.nix and prints its name. In our own folder nothing of the owner's can
+# be taken for what a killed run has left.
+new_beside() {
+  if is_ours "$FOLDER"; then
+    mktemp "$FOLDER/.immich-exposure.XXXXXX" 2>/dev/null
+  else
+    mktemp "${CONFIG%/*}/.immich-exposure.XXXXXX" 2>/dev/null
+  fi
+}
+
+# What runs that were killed have left: copies with our mark beside configuration.nix, and new files in our folder.
 drop_old_candidates() {
-  for old_candidate in "${CONFIG%/*}"/immich-exposure-look.?????? "${CONFIG%/*}"/immich-exposure-new.??????; do
-    [ -f "$old_candidate" ] || continue
-    if [ ! -s "$old_candidate" ] || [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
-    for known_text in "$CONFIG" "$BEFORE" "$AFTER" "$AT_START" "$WRITTEN"; do
-      if cmp -s "$known_text" "$old_candidate"; then rm -f "$old_candidate"; fi
-    done
+  for old_candidate in "${CONFIG%/*}"/immich-exposure-look.??????; do
+    if [ -f "$old_candidate" ] && [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
   done
+  if is_ours "$FOLDER"; then rm -f "$FOLDER"/.immich-exposure.??????; fi
 }
 
 running_immich() {
@@ -201,7 +213,7 @@ other_settings() {
 # ---- configuration.nix
 
 replace_configuration() {
-  replace_temp=$(mktemp "${CONFIG%/*}/immich-exposure-new.XXXXXX" 2>/dev/null) ||
+  replace_temp=$(new_beside) ||
     die "Nothing can be written to ${CONFIG%/*}; make that folder writable and run this again."
   if ! cp -a "$CONFIG" "$replace_temp" || ! cat "$1" >"$replace_temp"; then
     rm -f "$replace_temp"
@@ -246,10 +258,52 @@ fits() {
   return 1
 }
 
+# What a file says besides the chapter: names of options, as far as they can be told without evaluating their values.
+# shellcheck disable=SC2016
+SAYS_BESIDES='{ configuration, file }: let
+    system = import <nixpkgs/nixos> { configuration = /. + configuration; };
+    given = { inherit (system) config options; lib = import <nixpkgs/lib>; pkgs = system.pkgs or (import <nixpkgs> { });
+      modulesPath = ""; utils = { }; };
+    loaded = import (/. + file);
+    named = builtins.functionArgs loaded;
+    module = if !builtins.isFunction loaded then loaded
+      else loaded (if named == { } then given else builtins.intersectAttrs named given);
+    # mkIf, mkMerge, mkForce and the like, taken away.
+    parts = value: if !(builtins.isAttrs value && value ? _type) then [ value ]
+      else if value ? contents then builtins.concatMap parts value.contents
+      else if value ? content then parts value.content else [ value ];
+    # Two words tell an option well enough, but for these.
+    deep = [ "systemd.services" "systemd.timers" "users.users" "users.groups" "environment.etc" "services.caddy"
+      "services.caddy.virtualHosts" ];
+    told = path: builtins.length path >= 2 && !builtins.elem (builtins.concatStringsSep "." path) deep;
+    names = path: value: builtins.concatMap (part:
+      if !builtins.isAttrs part || part ? _type || part ? outPath || told path then [ (builtins.concatStringsSep "." path) ]
+      else builtins.concatMap (name: names (path ++ [ name ]) part.${name}) (builtins.attrNames part)) (parts value);
+    said = names [ ] (module.config or (builtins.removeAttrs module [ "imports" "options" "config" ]))
+      ++ builtins.filter (name: module ? ${name}) [ "imports" "options" ];
+    chapters = [ "services[.](fail2ban|tailscale|immich)" "services[.]caddy[.][^.]*" "networking[.]firewall" "systemd[.]tmpfiles"
+      "(systemd[.]services|users[.]users|users[.]groups)[.](caddy|fail2ban)" "environment[.]etc[.]fail2ban/.*" "assertions" "warnings" ];
+    sites = builtins.filter (name: builtins.match "services[.]caddy[.]virtualHosts[.].*" name != null) said;
+    besides = builtins.filter (name: !builtins.elem name sites && builtins.all (one: builtins.match one name == null) chapters) said;
+  in builtins.concatStringsSep ", " (besides ++ (if builtins.length sites > 1 then sites else [ ]))'
+
+# All of ./expose-immich.nix ends with the swap, and of Immich alone can the evaluation tell whether that does any harm.
+need_nothing_else() {
+  besides=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$CONFIG" --argstr configuration "$CONFIG" \
+    --argstr file "${CONFIG%/*}/expose-immich.nix" -E "$SAYS_BESIDES" 2>>"$REBUILD_LOG" </dev/null) ||
+    fail_with_log "What ${CONFIG%/*}/expose-immich.nix says cannot be told, and this would take its place; take it out of the" \
+      "imports of $CONFIG, or set module: yours, and run this again."
+  besides=$(printf '%s' "$besides" | sed -e 's/^"//' -e 's/"$//' -e 's/\\//g' | cut -c 1-400)
+  [ -z "$besides" ] ||
+    die "${CONFIG%/*}/expose-immich.nix, whose place this takes, also sets $besides; move that to a file of its own that" \
+      "$CONFIG imports, and run this again."
+}
+
 # ./lan-immich.nix and what the chapter puts in its place make way for us. What ./lan-immich.nix says of home access, and of
 # anything else, still counts: our folder imports it in turn. (With its whole path, for a copy of our folder as well.) So with
-# our module switched off the system must be what it was. Of ./expose-immich.nix only Immich is looked at: its Caddy ends.
+# our module switched off the system must be what it was. Of ./expose-immich.nix only the chapter may end.
 swap_fits() {
+  if imports ./expose-immich.nix; then need_nothing_else; fi
   if ! imports ./lan-immich.nix && ! imports ./expose-immich.nix; then return 1; fi
   case ${CONFIG%/*} in
     *[!A-Za-z0-9/._+-]*) ;;
@@ -324,7 +378,11 @@ bring_out() {
     say "Putting $CONFIG back as it was"
     write_configuration "$BEFORE"
   else
-    say "$CONFIG was edited since; only $IMPORT is taken out of its imports"
+    if [ -f "$BEFORE" ]; then
+      say "$CONFIG was edited since; only $IMPORT is taken out of its imports"
+    else
+      say "What $CONFIG was before is not known any more; only $IMPORT is taken out of its imports"
+    fi
     without_ours "$WORK/after"
     write_configuration "$WORK/after"
   fi
@@ -410,7 +468,9 @@ arm_rollback() {
 # sh rollback.sh COPY WRITTEN CONFIGURATION PROFILE LINK SYSTEM: bring back configuration.nix, the generation that boots, the
 # system. A configuration.nix that is not as it was WRITTEN has been edited since, and stays.
 if [ "$3" != - ] && cmp -s "$2" "$3"; then
-  new=$(mktemp "${3%/*}/immich-exposure-new.XXXXXX")
+  ours=${3%/*}/immich-exposure
+  [ -f "$ours/.immich-exposure" ] || ours=${3%/*}
+  new=$(mktemp "$ours/.immich-exposure.XXXXXX")
   { cp -a "$3" "$new" && cat "$1" >"$new" && touch -r "$1" "$new" && mv -f "$new" "$3"; } || rm -f "$new"
 fi
 action=test
@@ -782,7 +842,8 @@ managed() {
 }
 
 restore() {
-  CONFIG=$(configuration_folder "$CONFIG_DIR")/configuration.nix
+  FOLDER=$(configuration_folder "$CONFIG_DIR")/immich-exposure
+  CONFIG=${FOLDER%/*}/configuration.nix
   [ ! -f "$CONFIG_DIR/configuration.nix" ] || CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
   if is_ours "$STATE" || imports "$IMPORT"; then close_ours; fi
   if [ ! -f "$CONFIG" ] && is_ours "$STATE"; then
@@ -815,6 +876,19 @@ leave_without_configuration() {
   if is_ours "${CONFIG%/*}/immich-exposure"; then rm -f "${CONFIG%/*}/immich-exposure/home.nix"; fi
 }
 
+# Some file of the configuration still imports our folder, whether it switches us on or not.
+is_still_declared() {
+  is_ours "$FOLDER" || return 1
+  # shellcheck disable=SC2016
+  declared=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$CONFIG" --argstr configuration "$CONFIG" \
+    --argstr folder "$FOLDER/" -E '{ configuration, folder }: let
+        system = import <nixpkgs/nixos> { configuration = /. + configuration; };
+        option = system.options.services.immich-exposure.enable or { };
+        within = file: builtins.substring 0 (builtins.stringLength folder) (toString file) == folder;
+      in builtins.any within (option.declarations or [ ])' 2>>"$REBUILD_LOG" </dev/null) || return 1
+  [ "$declared" = true ]
+}
+
 # The way home is refused only where it does not lead there: the module's files, which go next, are still imported, by another
 # file or under another spelling. What else it brings is said.
 build_home() {
@@ -823,6 +897,9 @@ build_home() {
     die "$CONFIG still brings in the module without the plain import $IMPORT$(naming_files "$FOLDER"), and no rebuild would succeed" \
       "once $FOLDER is removed, so it stays; take every import of that folder out and run this again."
   fi
+  ! is_still_declared ||
+    die "$CONFIG still brings in the module, switched off, without the plain import $IMPORT$(naming_files "$FOLDER"), and it would" \
+      "not evaluate once $FOLDER is removed, so it stays; take every import of that folder out and run this again."
   DIFFERENCE=
   differs "NixOS" "$(cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null)" "$(cat "$RESULT/nixos-version" 2>/dev/null)"
   [ -z "$DIFFERENCE" ] || say "This also brings $DIFFERENCE"

@@ -33,9 +33,10 @@ ALIVE = (
     "var/log",
     "var/tmp",
 )
-# Written anew by each activation, so only what stands in them counts.
+# Written anew by each activation, so only what stands in them counts, in whatever order.
 PEOPLE = ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")
-WRITTEN_ANEW = (*(f"etc/{name}" for name in PEOPLE), "etc/.pwd.lock", "etc/static", "etc/systemd/system")
+ACCOUNTS = tuple(f"etc/{name}" for name in PEOPLE)
+WRITTEN_ANEW = (*ACCOUNTS, "etc/.pwd.lock", "etc/static", "etc/systemd/system")
 KEPT_BY_THE_SYSTEM = tuple(f"etc/{name}-" for name in PEOPLE)  # as it was before the last activation
 
 # Its mode is the service's at a start, and another one's at an activation.
@@ -132,7 +133,10 @@ def _seen(tree: Path, path: str) -> str:
     if stat.S_ISLNK(status.st_mode):
         words.append(os.readlink(tree / path))
     if stat.S_ISREG(status.st_mode):
-        words.append(hashlib.sha256((tree / path).read_bytes()).hexdigest()[:16])
+        content = (tree / path).read_bytes()
+        if path in ACCOUNTS:
+            content = b"".join(sorted(content.splitlines(keepends=True)))
+        words.append(hashlib.sha256(content).hexdigest()[:16])
         if not path.startswith(WRITTEN_ANEW):
             words.append(f"written {status.st_mtime_ns}")
     return " ".join(words)

@@ -364,3 +364,85 @@ def test_a_flake_that_lacks_something_is_refused(tmp_path: Path, evaluator: dict
     place.write_text(PI.replace('"immich"', '"photos"'))
     assert_sentence(flake(home), "would also bring another configuration than the running one")
     assert home.machine.commands("nixos-rebuild") == []
+
+
+# What the owner has in files of the chapter's names, and in other files that name ours
+
+
+EXPOSE = """{ lib, config, ... }: {
+  services.caddy = { enable = true; virtualHosts.":8443".extraConfig = "respond 403"; };
+  services.fail2ban.enable = true;
+  services.immich.host = lib.mkForce "127.0.0.1";
+  assertions = [ { assertion = true; message = "mine"; } ];
+  MORE
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("", None),
+        ("systemd.services.caddy.serviceConfig.Nice = 5;", None),
+        ('environment.etc."fail2ban/filter.d/mine.conf".text = "x";', None),
+        ('time.timeZone = lib.mkForce "UTC";', "time.timeZone"),
+        ("networking.hostName = lib.mkIf true (lib.mkForce \"immich\");", "networking.hostName"),
+        ("users.users.admin.isNormalUser = true;", "users.users.admin"),
+        ('systemd.services.mine.script = "true";', "systemd.services.mine"),
+        ("imports = [ ./more.nix ];", "imports"),
+        (
+            'services.caddy.virtualHosts."blog.example".extraConfig = "respond hello";',
+            "services.caddy.virtualHosts.:8443, services.caddy.virtualHosts.blog.example",
+        ),
+    ],
+)  # fmt: skip
+def test_what_else_stands_in_the_file_that_makes_way_is_not_lost(
+    tmp_path: Path, evaluator: dict[str, str], more: str, named: str | None
+) -> None:
+    files = {
+        **CHAPTER,
+        "configuration.nix": CHAPTER["configuration.nix"]
+        .replace("./lan", "./expose")
+        .replace("services.openssh", "services.immich.enable = true; services.openssh", 1),
+        "expose-immich.nix": EXPOSE.replace("MORE", ""),
+        "more.nix": "{ }",
+    }
+    home = settle(tmp_path, evaluator, files)
+    home.install()
+    (home.machine.config / "expose-immich.nix").write_text(EXPOSE.replace("MORE", more))
+    before = home.configuration.read_text()
+    outcome = home.managed("yes")
+    if named is None:
+        assert result(outcome) == {"generation": 42}, outcome.stderr
+        assert "imports = [ ./immich-exposure ];" in home.configuration.read_text()
+    else:
+        assert_sentence(outcome, f"whose place this takes, also sets {named}; move that to a file of its own")
+        assert home.configuration.read_text() == before
+
+
+def test_the_folder_stays_while_another_file_imports_it_switched_off(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
+    home = settle(tmp_path, evaluator, {**CHAPTER, "mine.nix": "{ }"})
+    text = home.configuration.read_text().replace("./lan-immich.nix", "./lan-immich.nix ./mine.nix")
+    home.configuration.write_text(text)
+    home.run_unchanged()
+    home.install()
+    assert result(home.managed()) == {"generation": 42}
+    home.machine.remember(module='{"digest":"abc","immich":"127.0.0.1:2283"}')
+    (home.machine.config / "mine.nix").write_text(
+        "{ lib, ... }: { imports = [ ./immich-exposure/nix ];"
+        " services.immich-exposure.enable = lib.mkForce false; }"
+    )
+    home.machine.fake(
+        "nixos-rebuild", f"mkdir -p made; cp -r {home.machine.root}{NEW}/. made; ln -s made result"
+    )
+    before = home.machine.files(home.machine.config)
+    refused = home.machine.run("module", "restore", str(home.machine.config))
+    assert_sentence(
+        refused, "still brings in the module, switched off", "(it is named in /etc/nixos/mine.nix)"
+    )
+    assert home.machine.files(home.machine.config) == before
+    (home.machine.config / "mine.nix").write_text("{ }")
+    assert home.machine.run("module", "restore", str(home.machine.config)).status == 0
+    assert home.configuration.read_text() == text

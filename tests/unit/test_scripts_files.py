@@ -168,13 +168,14 @@ def test_the_files_of_the_running_system_are_kept_until_it_is_built_anew(machine
 
 
 def test_what_a_run_left_that_was_killed_at_its_start_goes(machine: Machine) -> None:
-    """An empty folder that was to become ours, and files that were still to be renamed."""
+    """Files that were still to be renamed; but an empty folder without our mark may be anybody's."""
     machine.fake("tailscale", "exit 1")
     machine.write(machine.config / "configuration.nix", "{ }\n")
     (machine.config / "immich-exposure-stage.AAAAAA").mkdir()
     machine.state.mkdir(parents=True)
     assert remove(machine).status == 0
-    assert names(machine.config) == {"configuration.nix"}
+    assert names(machine.config) == {"configuration.nix", "immich-exposure-stage.AAAAAA"}
+    (machine.config / "immich-exposure-stage.AAAAAA").rmdir()
     for place in ("run/immich-exposure.AAAAAA", "dev/shm/immich-exposure.AAAAAA", "run/immich-exposure-mine"):
         machine.write(machine.root / place / "status.json", "{}")
     assert machine.run("state", "remove").status == 0

@@ -1100,10 +1100,21 @@ def test_a_copy_that_a_killed_run_left_is_removed_and_nobody_elses(
     mark = "# A copy that immich-exposure looks at; it may be removed.\n"
     machine.write(machine.config / "immich-exposure-look.AAAAAA", HOME + mark)
     machine.write(machine.config / "immich-exposure-look.BBBBBB", "mine\n")
-    machine.write(machine.config / "immich-exposure-new.CCCCCC", HOME)
-    machine.write(machine.config / "immich-exposure-new.DDDDDD", "")
+    machine.write(machine.config / "immich-exposure-look.CCCCCC", "")
+    machine.write(machine.config / "immich-exposure-new.DDDDDD", HOME)
+    machine.write(machine.config / "immich-exposure/.immich-exposure.EEEEEE", HOME)
+    theirs = {f"immich-exposure-{name}" for name in ("look.BBBBBB", "look.CCCCCC", "new.DDDDDD")}
     assert way(machine).status == 0
-    assert names_beside(machine) == {"configuration.nix", "immich-exposure", "immich-exposure-look.BBBBBB"}
+    assert names_beside(machine) == {"configuration.nix", "immich-exposure", *theirs}
+    assert ".immich-exposure.EEEEEE" not in machine.files(machine.config / "immich-exposure")
+
+
+def test_without_its_state_the_way_back_does_not_speak_of_edits(machine: Machine) -> None:
+    apply(machine)
+    shutil.rmtree(machine.state)
+    outcome = restore(machine)
+    assert "was before is not known any more; only ./immich-exposure is taken out" in outcome.stderr
+    assert configuration(machine) == f"0640 {HOME}"
 
 
 def test_what_is_not_a_prepared_nixos_is_refused(machine: Machine) -> None:
