@@ -128,7 +128,7 @@ class Demo:
         offered = "alt-svc" in self.lab.visit("/api/server/config").headers
         self.check("stranger: is HTTP/3 offered", "no", "yes" if offered else "no")
         foreign = foreign_credential(FOLDER / "foreign")
-        self.check("certificate of another authority: handshake", REFUSED, self.with_foreign(foreign))
+        self.check("certificate of another authority: GET /", FORBIDDEN, self.with_foreign(foreign))
         unenrolled = unenrolled_credential(self.operator.keystore, PASSPHRASE, self.operator.stack)
         self.check("certificate of ours, not enrolled: /api/users/me", FORBIDDEN, self.as_device(unenrolled))
         self.check("on the server, without PROXY header", REFUSED, self.without_proxy_header())
