@@ -76,7 +76,7 @@ BODIES = {
             [ -n "$(cat "$FAKES/$words")" ] || { echo "error: undefined variable" >&2; exit 1; }
             printf '"%s"' "$(cat "$FAKES/$words")"
             ;;
-          # What a file says besides the chapter, and whether another one imports our folder: nothing, and none.
+          # What a file says besides the chapter: nothing. Whether another one imports our folder: none.
           *chapters*) printf '""' ;;
           *declarations*) printf false ;;
           *AllowFunnel*) printf '"%s"' "$(cat "$FAKES/funnel-words")" ;;
