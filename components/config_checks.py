@@ -197,6 +197,11 @@ def duration_problem(text: str) -> str | None:
     return "must be a number and a unit: s, m, h, d or w"
 
 
+def seconds(duration: str) -> int:
+    """Return what a duration of fail2ban's lasts; it must have no `duration_problem`."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}[duration[-1]]
+
+
 def moment_problem(text: str) -> str | None:
     try:
         moment = datetime.fromisoformat(text)

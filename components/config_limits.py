@@ -12,18 +12,25 @@ from components.config_reader import Section
 STRANGERS = ("refuse", "drop")
 """What a stranger gets for a request that is not allowed: a 403 that tells nothing, or no answer at all."""
 
+COLD_VISIT = 50
+"""What the first look at a link counts: of its 150 requests, 112 are a twentieth each (caddy/limits.go)."""
+
 UPLOAD_MEGABYTES = 2000
 """The most that one upload through a shared link may hold, unless the config says otherwise."""
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """What one anonymous address may do in a window of seconds: ask, try link passwords, fetch zip files."""
+    """What one anonymous address may do in a window of seconds: ask, try link passwords, fetch zip files.
+
+    `link_passwords_per_hour` is how many wrong passwords one link takes from the whole internet.
+    """
 
     requests: int
     window_seconds: int
     password_attempts: int
     password_window_seconds: int
+    link_passwords_per_hour: int
     bundles: int
     bundle_window_seconds: int
 
@@ -81,6 +88,7 @@ def read_rate_limits(top: Section) -> RateLimits:
         window_seconds=section.integer("windowSeconds", default=30, least=1, most=3_600),
         password_attempts=section.integer("passwordAttempts", default=10, least=1, most=1_000),
         password_window_seconds=section.integer("passwordWindowSeconds", default=60, least=1, most=86_400),
+        link_passwords_per_hour=section.integer("linkPasswordsPerHour", default=60, least=1, most=10_000),
         bundles=section.integer("bundles", default=10, least=1, most=1_000),
         bundle_window_seconds=section.integer("bundleWindowSeconds", default=60, least=1, most=86_400),
     )
@@ -105,6 +113,18 @@ def read_rate_limits(top: Section) -> RateLimits:
                 f"({limits.requests} in {limits.window_seconds} s)",
                 "10",
             )
+    if limits.requests < COLD_VISIT and not section.problems.concern(section.name("requests")):
+        section.complain(
+            "requests", f"lets nobody in: opening one link counts as {COLD_VISIT} requests at first", "3000"
+        )
+    told = section.problems.concern(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
+    if limits.link_passwords_per_hour < limits.password_attempts and not told:
+        section.complain(
+            "linkPasswordsPerHour",
+            f"is used up by one visitor, who may try {limits.password_attempts} passwords "
+            f"in {limits.password_window_seconds} s, and then shuts out everybody else",
+            "60",
+        )
     return limits
 
 

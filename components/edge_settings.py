@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import pulumi
 
 from components.config import ExposureConfig
+from components.config_checks import seconds
 from components.options import child_of
 from components.remote_script import PayloadFile, Server, remote_script
 
@@ -34,8 +35,11 @@ def edge_environment(config: ExposureConfig) -> str:
         "REQUESTS_WINDOW": f"{limits.window_seconds}s",
         "PASSWORD_ATTEMPTS": limits.password_attempts,
         "PASSWORD_WINDOW": f"{limits.password_window_seconds}s",
+        "LINK_PASSWORDS": limits.link_passwords_per_hour,
         "BUNDLES": limits.bundles,
         "BUNDLES_WINDOW": f"{limits.bundle_window_seconds}s",
+        "OFFENCES": config.bans.max_retry,
+        "OFFENCES_WINDOW": f"{seconds(config.bans.find_time)}s",
         "BAN_PREFIX": config.bans.ipv6_prefix,
     }
     return "".join(f"{line}\n" for line in _lines(values))

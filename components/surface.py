@@ -68,6 +68,7 @@ def _limits(config: ExposureConfig) -> list[str]:
     return [
         f"{limits.requests} requests in {limits.window_seconds} seconds",
         f"{limits.password_attempts} link passwords in {limits.password_window_seconds} seconds",
+        f"{limits.link_passwords_per_hour} wrong passwords in an hour for one link, from wherever",
         f"{limits.bundles} zip files in {limits.bundle_window_seconds} seconds",
         f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}",
     ]

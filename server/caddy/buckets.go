@@ -68,6 +68,13 @@ func (b *buckets) wait(key uint64, tokens float64, limit rate, now time.Time) ti
 	return time.Duration(max(0, max(full, moment)+limit.per(tokens)-moment-int64(limit.window)))
 }
 
+// isEmpty tells whether nothing was ever taken.
+func (b *buckets) isEmpty() bool {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return len(b.full) == 0
+}
+
 // look returns when the key's bucket is full, and its place among the shared ones; -1 is a place of its own.
 func (b *buckets) look(key uint64, moment int64) (full int64, place int) {
 	if full, known := b.full[key]; known {

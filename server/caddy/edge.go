@@ -98,6 +98,9 @@ func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 		}
 		for _, name := range names {
 			found, err := exists(filepath.Join(path, name))
+			if found && isSparedFrom(r, folder) {
+				continue
+			}
 			if found || err != nil {
 				return found, err
 			}

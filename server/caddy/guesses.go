@@ -49,6 +49,7 @@ func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}()
 	err := next.ServeHTTP(seen, r)
+	noteAnswer(r, seen.status)
 	if seen.isRefusal() {
 		seen.fetchUntil(time.Time{}) // the connection is the next request's as well
 	}

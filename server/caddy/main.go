@@ -1,5 +1,5 @@
-// Command caddy is the edge in front of Immich: stock Caddy, the rate limiter,
-// and the few modules beside this file. The Nix module builds it on the server
+// Command caddy is the edge in front of Immich: stock Caddy and
+// the few modules beside this file. The Nix module builds it on the server
 // and the lab builds it from this same source, so that what is tested is what
 // runs.
 package main
@@ -8,7 +8,6 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "github.com/mholt/caddy-ratelimit"
 )
 
 func main() {

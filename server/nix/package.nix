@@ -1,4 +1,4 @@
-# The edge: Caddy with caddy-ratelimit and our own modules, from ../caddy. Can be called with callPackage.
+# The edge: Caddy with our own modules, from ../caddy. Can be called with callPackage.
 { lib, pkgs }:
 
 let
@@ -25,7 +25,7 @@ buildGoModule {
     filter = path: type: type == "regular" && isSource path;
   };
   # The modules as `go mod vendor` leaves them; a test computes it anew from go.mod and go.sum.
-  vendorHash = "sha256-agDetngFF7Bkg4LqjaXm/NhH1JGD6MhV1bdCjtKdV6I=";
+  vendorHash = "sha256-P93c/bRHZCOK5G3ZYkphd/wZsSpCApeqS1fxo1RyEHs=";
   env.CGO_ENABLED = 0;
   ldflags = [ "-s" "-w" ];
   doCheck = false;

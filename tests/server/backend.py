@@ -62,6 +62,7 @@ class Backend:
 def _server_for(host: str) -> type[http.server.ThreadingHTTPServer]:
     class Server(http.server.ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        request_queue_size = 256  # or connections that come all at once wait for seconds
 
     return Server
 

@@ -48,6 +48,7 @@ class Limits:
     password_window: str = "60s"
     bundles: int = 10
     bundles_window: str = "60s"
+    offences: int = 10
 
 
 class Edge:
@@ -130,6 +131,7 @@ class Edge:
             "IMMICH_EXPOSURE_PASSWORD_WINDOW": limits.password_window,
             "IMMICH_EXPOSURE_BUNDLES": str(limits.bundles),
             "IMMICH_EXPOSURE_BUNDLES_WINDOW": limits.bundles_window,
+            "IMMICH_EXPOSURE_OFFENCES": str(limits.offences),
             "IMMICH_EXPOSURE_STATE": str(self.state),
             "IMMICH_EXPOSURE_LOGS": str(self.logs),
             "IMMICH_EXPOSURE_ADMIN": f"unix/{run}/admin.sock",

@@ -132,6 +132,6 @@ def test_our_own_guard_holds(edge: Edge, make_edge: EdgeMaker, advisory: str) ->
 
 
 def test_each_advisory_has_its_request() -> None:
-    """What is no advisory names a release instead, such as `mholt/caddy-ratelimit v0.1.0`."""
+    """What is no advisory names a release instead, such as `caddyserver/caddy v2.11.9, go.mod`."""
     named = {reason.id for floor in load().values() for reason in floor.because}
     assert {each for each in named if " v" not in each} == set(REQUESTS)

@@ -5,6 +5,8 @@ The bounds themselves are in docs/limits.md.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection
+from tests.server.visitor import Connection, ConnectionDroppedError, proxy_line
 from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -89,3 +93,127 @@ def test_who_meets_limits_or_a_ban_is_not_written_down_each_time(watched: Edge) 
     watched.ask("/favicon.ico")  # lines are written in order
     assert len(watched.log_entries()) <= before + 2
     assert watched.journal.stat().st_size == journal
+
+
+# --- guessing
+
+
+@pytest.mark.parametrize("kind", ["slugs", "scans"])
+def test_a_burst_of_guesses_is_refused_in_place(make_edge: EdgeMaker, kind: str) -> None:
+    """Without fail2ban, from four connections at once, on an edge that has ten offences to give."""
+    edge = make_edge()
+    guesser, other = edge.new_address(), edge.new_address()
+    words = [[f"/s/word{n}x{m}" if kind == "slugs" else f"/wp{n}/{m}" for m in range(200)] for n in range(4)]
+    edge.backend.answers |= {("GET", word): (404, {}) for batch in words for word in batch}
+    edge.backend.answers["GET", "/api/shared-links/me"] = (401, {})
+    answered: Counter[int] = Counter()
+    attack = [
+        threading.Thread(target=lambda batch=batch: answered.update(flood(edge, guesser, batch)))
+        for batch in words
+    ]
+    for each in attack:
+        each.start()
+    for each in attack:
+        each.join()
+    # What is refused in place gets a 403 as a scan does: the log tells them apart.
+    offences = [entry for entry in edge.entries_of(guesser) if entry.get("verdict") in ("guess", "scan")]
+    assert 10 <= len(offences) <= 10 + 60, answered
+    if kind == "slugs":
+        assert answered[404] <= 10 + 4 * 6
+    with pytest.raises(ConnectionDroppedError):
+        edge.ask("/s/one-more", address=guesser)
+    assert edge.ask("/share/abc", address=other).status == 200
+
+
+def test_a_password_of_a_link_is_guessed_no_faster_from_many_networks(make_edge: EdgeMaker) -> None:
+    edge = make_edge(settings={"LINK_PASSWORDS": "12"})
+    login = "/api/shared-links/login"
+    edge.backend.answers["POST", login] = (401, {})
+    statuses = Counter(
+        edge.ask(f"{login}?key=abc", "POST", address=f"2001:db8:{number:x}::1", body=b"{}").status
+        for number in range(40)
+    )
+    assert statuses == {401: 12, 429: 28}
+    assert edge.ask(f"{login}?slug=other", "POST", body=b"{}").status == 401
+
+
+def test_a_wide_network_guesses_no_faster_than_a_few_visitors(make_edge: EdgeMaker) -> None:
+    edge = make_edge(settings={"OFFENCES": "3"})
+    edge.backend.answers["GET", "/api/shared-links/me"] = (401, {})
+    answered = 0
+    for number in range(60):
+        with contextlib.suppress(ConnectionDroppedError):
+            target = f"/api/shared-links/me?key=word{number}"
+            answered += edge.ask(target, address=f"2001:db8:7:{number:x}::1").status == 401
+    assert answered == 15
+
+
+def test_a_visitor_of_a_live_link_is_not_cut_off_by_a_neighbour(watched: Edge, fail2ban: Fail2ban) -> None:
+    """Both behind one IPv4 address: one has opened a link, the other scans and is banned."""
+    shared = watched.new_address()
+    live = "/api/shared-links/me?key=live"
+    assert watched.ask(live, address=shared).status == 200
+    for _ in range(MAX_RETRY):
+        watched.ask("/wp-login.php", address=shared)
+    wait_until(watched.ban_file("scan", shared).exists, "the scanner is banned")
+    for target in (live, "/share/live", "/_app/immutable/x.js"):
+        assert watched.ask(target, address=shared).status == 200, target
+    for target in ("/share/other", "/api/shared-links/me?key=live&slug=word"):
+        with pytest.raises(ConnectionDroppedError):
+            watched.ask(target, address=shared)
+    watched.ban_file("manual", shared).touch()
+    with pytest.raises(ConnectionDroppedError):
+        watched.ask(live, address=shared)
+
+
+# --- connections and requests
+
+
+def test_one_network_has_so_many_connections(make_edge: EdgeMaker) -> None:
+    """They cost no handshake: those beyond the bound are closed before it."""
+    edge = make_edge()
+    crowd, other = "192.0.2.50", "192.0.2.51"
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(edge.dial(proxy_line(crowd) + b"\x16")) for _ in range(340)]
+        wait_until(lambda: sum(map(is_closed, opened)) >= 40, "what is too much is closed")
+        assert sum(map(is_closed, opened)) == 40
+        assert edge.ask("/share/abc", address=other).status == 200
+    wait_until(lambda: answers(edge, crowd), "the network has connections again")
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Tell whether the other side has hung up."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def answers(edge: Edge, address: str) -> bool:
+    """Tell whether a visitor is answered."""
+    with contextlib.suppress(ConnectionDroppedError):
+        return edge.ask("/share/abc", address=address).status == 200
+    return False
+
+
+def test_answers_that_nobody_reads_are_few(make_edge: EdgeMaker) -> None:
+    edge = make_edge()
+    path = "/api/assets/0a1b2c3d-0000-4000-8000-0123456789ab/original"
+    edge.backend.bodies["GET", path] = b"x" * (12 << 20)
+    with contextlib.ExitStack() as stack:
+        hoarder = edge.new_address()
+        assert edge.ask("/api/shared-links/me?key=abc", address=hoarder).status == 200
+        opened = [stack.enter_context(edge.connect(hoarder)) for _ in range(100)]
+        for connection in opened:
+            ask_without_reading(connection, f"{path}?key=abc")
+        wait_until(lambda: len(edge.backend.received) >= 61, "what is let in reaches Immich")
+        assert edge.ask("/share/abc").status == 200
+        assert edge.backend.targets().count(f"{path}?key=abc") == 60
+
+
+def ask_without_reading(connection: Connection, target: str) -> None:
+    """Send a request and leave its answer where it is."""
+    connection.tls.sendall(f"GET {target} HTTP/1.1\r\nHost: immich.edge-tailnet.ts.net\r\n\r\n".encode())

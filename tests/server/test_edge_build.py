@@ -111,7 +111,7 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(built: tuple[Path, str]) 
 def test_it_is_the_edge(built: tuple[Path, str]) -> None:
     program, _ = built
     listed = subprocess.run([program, "list-modules"], capture_output=True, text=True, check=True).stdout
-    assert "http.handlers.rate_limit" in listed and "http.matchers.enrolled" in listed
+    assert "http.handlers.limits" in listed and "http.matchers.enrolled" in listed
 
 
 def test_a_failed_build_leaves_what_was_there(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_the_guards_survive_adaptation(edge: Edge) -> None:
     assert server["strict_sni_host"] is True
     assert "trusted_proxies" not in server
     wrappers = server["listener_wrappers"]
-    assert [wrapper["wrapper"] for wrapper in wrappers] == ["proxy_protocol", "tls"]
+    assert [wrapper["wrapper"] for wrapper in wrappers] == ["proxy_protocol", "few_connections", "tls"]
     assert wrappers[0]["fallback_policy"] == "REQUIRE" and "allow" not in wrappers[0]
     assert server["read_header_timeout"] and server["idle_timeout"] and server["max_header_bytes"]
     [ours, any_other_name] = server["tls_connection_policies"]

@@ -616,7 +616,6 @@ def test_the_go_program_keeps_to_the_floors() -> None:
     floors = load_floors()
     for name, module in (
         ("caddy", r"github\.com/caddyserver/caddy/v2 v"),
-        ("caddy-ratelimit", r"github\.com/mholt/caddy-ratelimit v"),
         ("go", r"^go "),
     ):
         [required] = re.findall(rf"{module}(\S+)", text, re.MULTILINE)

@@ -543,6 +543,16 @@ BAD = [
         "bundles: 10",
     ),
     (
+        {"rateLimits": {"requests": 40}},
+        "rateLimits.requests = 40: lets nobody in: opening one link counts as 50 requests at first",
+        "requests: 3000",
+    ),
+    (
+        {"rateLimits": {"passwordAttempts": 20, "linkPasswordsPerHour": 15}},
+        "rateLimits.linkPasswordsPerHour = 15: is used up by one visitor, who may try 20 passwords",
+        "linkPasswordsPerHour: 60",
+    ),
+    (
         {"rateLimits": {"bundles": -1}},
         "rateLimits.bundles = -1: must be a whole number from 1",
         "bundles: 10",
@@ -664,7 +674,16 @@ def test_one_mistake_is_not_told_twice() -> None:
     assert len(problems_of(proxyPort="x", immich={"port": 8443})) == 1
     assert len(problems_of(clientValidityDays=-1, renewBeforeDays=5000)) == 1
     assert (
-        len(problems_of(rateLimits={"requests": 0, "passwordAttempts": 1000, "passwordWindowSeconds": 1}))
+        len(
+            problems_of(
+                rateLimits={
+                    "requests": 0,
+                    "passwordAttempts": 1000,
+                    "passwordWindowSeconds": 1,
+                    "linkPasswordsPerHour": 1000,
+                }
+            )
+        )
         == 1
     )
 

@@ -73,8 +73,11 @@ def test_the_whole_of_it() -> None:
         "REQUESTS_WINDOW": "30s",
         "PASSWORD_ATTEMPTS": "10",
         "PASSWORD_WINDOW": "60s",
+        "LINK_PASSWORDS": "60",
         "BUNDLES": "10",
         "BUNDLES_WINDOW": "60s",
+        "OFFENCES": "10",
+        "OFFENCES_WINDOW": "600s",
         "BAN_PREFIX": "64",
     }
 

@@ -429,7 +429,7 @@ def test_an_immich_that_is_new_enough_or_unreadable_is_left_to_the_owner(version
 
 def test_each_floor_has_its_reasons() -> None:
     floors = load()
-    assert set(floors) == {"caddy", "caddy-ratelimit", "go", "tailscale", "immich"}
+    assert set(floors) == {"caddy", "go", "tailscale", "immich"}
     for floor in floors.values():
         assert floor.because and all(
             text.endswith(".") for reason in floor.because for text in (reason.about, reason.guard)

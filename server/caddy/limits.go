@@ -1,0 +1,363 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(&Limits{})
+	caddy.RegisterModule(&DeviceLimit{})
+	httpcaddyfile.RegisterHandlerDirective("limits", parseLimits)
+	httpcaddyfile.RegisterHandlerDirective("device_limit", parseDeviceLimit)
+	httpcaddyfile.RegisterDirectiveOrder("limits", httpcaddyfile.After, "abort")
+	httpcaddyfile.RegisterDirectiveOrder("device_limit", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// Limits are what a stranger's network may do:
+//
+//	limits {
+//		visitor  BITS          of an IPv6 address; an IPv4 address is always one visitor
+//		requests COUNT WINDOW  of which a file of the page, or a thumbnail of a live link, is a twentieth
+//		at_once  COUNT         requests that are being answered; more of them wait
+//		passwords COUNT WINDOW
+//		link_passwords COUNT WINDOW  wrong ones for one link, from wherever
+//		bundles  COUNT WINDOW  zip files
+//		offences COUNT WINDOW  of each kind, as fail2ban counts them
+//	}
+//
+// Whoever exceeds them gets a 429, or waits; whoever offends is refused as if banned, until fail2ban has done so, and a
+// little longer. An IPv6 /48 may do ten times as much as one visitor, and offend five times as often.
+type Limits struct {
+	Visitor       int    `json:"visitor"`
+	AtOnce        int    `json:"at_once"`
+	Requests      Amount `json:"requests"`
+	Passwords     Amount `json:"passwords"`
+	LinkPasswords Amount `json:"link_passwords"`
+	Bundles       Amount `json:"bundles"`
+	Offences      Amount `json:"offences"`
+}
+
+// Amount is how much may be done in a time.
+type Amount struct {
+	Count  int            `json:"count"`
+	Window caddy.Duration `json:"window"`
+}
+
+// times returns so many times the amount, in the same time.
+func (a Amount) times(count float64) rate {
+	return rate{float64(a.Count) * count, time.Duration(a.Window)}
+}
+
+const (
+	wideRequests = 10
+	wideOffences = 5
+
+	// A cold visit is 150 requests, 112 of them for files that never change; a long album has a thousand thumbnails.
+	cheap = 1. / 20
+
+	// Who names a link that is not known to be good waits for others of the network to be answered, so that no burst
+	// outruns the count of guesses; and so do tries of one link's password.
+	guessesAtOnce   = 6
+	passwordsAtOnce = 2
+)
+
+// spentOf remembers what has been done. It outlives the reload of a configuration.
+var spentOf struct {
+	requests, passwords, linkPasswords, bundles, offences, logins buckets
+}
+
+var open, guessing slots
+
+// CaddyModule returns the Caddy module information.
+func (*Limits) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.limits", New: func() caddy.Module { return new(Limits) }}
+}
+
+func parseLimits(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	limits := new(Limits)
+	return limits, limits.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile reads the block.
+func (l *Limits) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	amounts := map[string]*Amount{
+		"requests": &l.Requests, "passwords": &l.Passwords, "link_passwords": &l.LinkPasswords, "bundles": &l.Bundles,
+		"offences": &l.Offences,
+	}
+	numbers := map[string]*int{"visitor": &l.Visitor, "at_once": &l.AtOnce}
+	for d.NextBlock(0) {
+		name, values := d.Val(), d.RemainingArgs()
+		var err error
+		switch amount, number := amounts[name], numbers[name]; {
+		case amount != nil && len(values) == 2:
+			*amount, err = parseAmount(values)
+		case number != nil && len(values) == 1:
+			*number, err = strconv.Atoi(values[0])
+		default:
+			return d.ArgErr()
+		}
+		if err != nil {
+			return d.Errf("%s: %v", name, err)
+		}
+	}
+	return nil
+}
+
+func parseAmount(values []string) (Amount, error) {
+	count, err := strconv.Atoi(values[0])
+	if err != nil {
+		return Amount{}, err
+	}
+	window, err := caddy.ParseDuration(values[1])
+	return Amount{count, caddy.Duration(window)}, err
+}
+
+// Provision makes the log count offences by these limits.
+func (l *Limits) Provision(caddy.Context) error {
+	inForce.Store(l)
+	return nil
+}
+
+// Validate refuses limits that would let nobody in, or everybody.
+func (l *Limits) Validate() error {
+	for name, amount := range map[string]Amount{
+		"requests": l.Requests, "passwords": l.Passwords, "link_passwords": l.LinkPasswords, "bundles": l.Bundles,
+		"offences": l.Offences,
+	} {
+		if err := amount.validate(); err != nil {
+			return fmt.Errorf("limits: %s %w", name, err)
+		}
+	}
+	if l.Visitor < wideBits || l.Visitor > 128 || l.AtOnce < 1 {
+		return fmt.Errorf("limits: visitor is %d to 128 bits, and at_once at least 1", wideBits)
+	}
+	return nil
+}
+
+func (a Amount) validate() error {
+	if a.Count < 1 || a.Window <= 0 {
+		return fmt.Errorf("needs a number from 1 on and a time, like 10 60s, not %d in %v", a.Count, time.Duration(a.Window))
+	}
+	return nil
+}
+
+// inForce are the limits of the configuration that was loaded last.
+var inForce atomic.Pointer[Limits]
+
+// ServeHTTP passes on what is within the limits.
+func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	now := time.Now()
+	visitor, wide := networksOf(r.RemoteAddr, l.Visitor)
+	names := linksIn(r)
+	known := isLive(visitor, names)
+	cost := costOf(r, known && len(names) > 0)
+	if wait := spendOfBoth(&spentOf.requests, visitor, wide, cost, l.Requests, wideRequests, now); wait > 0 {
+		return tooMany(w, wait)
+	}
+	if err := open.enter(r.Context(), uint64(visitor), l.AtOnce); err != nil {
+		return tooMany(w, time.Second)
+	}
+	defer open.leave(uint64(visitor), l.AtOnce)
+	if len(names) > 0 && !known {
+		turn := uint64(widestOf(r.RemoteAddr))
+		if err := guessing.enter(r.Context(), turn, guessesAtOnce); err != nil {
+			return tooMany(w, time.Second)
+		}
+		defer guessing.leave(turn, guessesAtOnce)
+	}
+	// After the wait, because others of the network may have offended meanwhile.
+	if l.refuses(r, visitor, wide, names) {
+		return HangUp{}.ServeHTTP(w, r, next)
+	}
+	return l.serveDear(w, r, next, visitor, wide, names)
+}
+
+// serveDear passes on after a look at what has a smaller budget.
+func (l *Limits) serveDear(
+	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, visitor, wide network, names []string,
+) error {
+	if r.Method != http.MethodPost {
+		return next.ServeHTTP(w, r)
+	}
+	now := time.Now()
+	switch path := strings.TrimSuffix(r.URL.Path, "/"); {
+	case strings.EqualFold(path, "/api/download/archive"):
+		if wait := spendOfBoth(&spentOf.bundles, visitor, wide, 1, l.Bundles, wideRequests, now); wait > 0 {
+			return tooMany(w, wait)
+		}
+	case strings.EqualFold(path, linkLogin):
+		if wait := spendOfBoth(&spentOf.passwords, visitor, wide, 1, l.Passwords, wideOffences, now); wait > 0 {
+			return tooMany(w, wait)
+		}
+		for _, name := range names[:min(len(names), 1)] {
+			link := linkHash(name)
+			if err := guessing.enter(r.Context(), link, passwordsAtOnce); err != nil {
+				return tooMany(w, time.Second)
+			}
+			defer guessing.leave(link, passwordsAtOnce)
+			if wait := spentOf.linkPasswords.wait(link, 1, l.LinkPasswords.times(1), time.Now()); wait > 0 {
+				return tooMany(w, wait)
+			}
+		}
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// costOf returns what a request counts.
+func costOf(r *http.Request, liveLink bool) float64 {
+	path := r.URL.Path
+	if r.Method == http.MethodGet && (strings.HasPrefix(path, "/_app/immutable/") ||
+		liveLink && strings.HasPrefix(path, "/api/assets/") && strings.HasSuffix(path, "/thumbnail")) {
+		return cheap
+	}
+	return 1
+}
+
+// spendOfBoth takes tokens of the visitor and of the /48, or returns how long it takes until they are there.
+func spendOfBoth(b *buckets, visitor, wide network, tokens float64, amount Amount, wider float64, now time.Time) time.Duration {
+	if wait := b.take(uint64(visitor), tokens, amount.times(1), now); wait > 0 || wide == nobody {
+		return wait
+	}
+	return b.take(^uint64(wide), tokens, amount.times(wider), now)
+}
+
+// kinds of offences have a count of their own each, as they have a jail.
+var kinds = map[string]uint64{verdictScan: 0x5ca1, verdictGuess: 0x9e55, verdictPassword: 0xa077}
+
+// refuses tells whether the visitor has offended too often to be answered. Who had a live link before somebody else did
+// goes on with that one. A whole /48 is refused no more than what could be a guess.
+func (l *Limits) refuses(r *http.Request, visitor, wide network, names []string) bool {
+	if spentOf.offences.isEmpty() {
+		return false
+	}
+	now, couldGuess := time.Now(), len(names) > 0
+	for verdict, kind := range kinds {
+		offended := spentOf.offences.wait(uint64(visitor)^kind, 1, l.Offences.times(1), now) > 0
+		if !offended && couldGuess && wide != nobody && verdict != verdictScan {
+			offended = spentOf.offences.wait(^uint64(wide)^kind, 1, l.Offences.times(wideOffences), now) > 0
+		}
+		if offended {
+			return !isSpared(r, visitor, names)
+		}
+	}
+	return false
+}
+
+// isSpared tells whether a request only looks at what the network has seen lately.
+func isSpared(r *http.Request, visitor network, names []string) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && isLive(visitor, names)
+}
+
+// byHand is the folder of the bans that the owner imposed, from which nobody is spared.
+const byHand = "manual"
+
+// isSparedFrom tells whether a ban of the network does not concern this request.
+func isSparedFrom(r *http.Request, jail string) bool {
+	limits := inForce.Load()
+	if jail == byHand || limits == nil {
+		return false
+	}
+	visitor, _ := networksOf(r.RemoteAddr, limits.Visitor)
+	return isSpared(r, visitor, linksIn(r))
+}
+
+// noteVerdict counts what the log is about to say. A wrong password counts for its link as well.
+func noteVerdict(r *http.Request, verdict string, now time.Time) {
+	limits, kind := inForce.Load(), kinds[verdict]
+	if limits == nil || kind == 0 {
+		return
+	}
+	visitor, wide := networksOf(r.RemoteAddr, limits.Visitor)
+	spentOf.offences.spend(uint64(visitor)^kind, 1, limits.Offences.times(1), now)
+	if wide != nobody {
+		spentOf.offences.spend(^uint64(wide)^kind, 1, limits.Offences.times(wideOffences), now)
+	}
+	if names := linksIn(r); verdict == verdictPassword && len(names) > 0 {
+		spentOf.linkPasswords.spend(linkHash(names[0]), 1, limits.LinkPasswords.times(1), now)
+	}
+}
+
+func linkHash(name string) uint64 { return live.hash(nobody, name) }
+
+// noteAnswer remembers the link that Immich has opened.
+func noteAnswer(r *http.Request, status int) {
+	limits := inForce.Load()
+	if limits == nil || !hasOpened(r, status) {
+		return
+	}
+	visitor, _ := networksOf(r.RemoteAddr, limits.Visitor)
+	for _, name := range linksIn(r) {
+		live.opened(visitor, name, time.Now())
+	}
+}
+
+func tooMany(w http.ResponseWriter, wait time.Duration) error {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	return caddyhttp.Error(http.StatusTooManyRequests, errBusy)
+}
+
+// DeviceLimit is a budget of an enrolled device, by its certificate:
+//
+//	device_limit [MATCHER] COUNT WINDOW
+type DeviceLimit struct {
+	Amount
+}
+
+// CaddyModule returns the Caddy module information.
+func (*DeviceLimit) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.device_limit", New: func() caddy.Module { return new(DeviceLimit) }}
+}
+
+func parseDeviceLimit(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next()
+	values := h.RemainingArgs()
+	if len(values) != 2 {
+		return nil, h.ArgErr()
+	}
+	amount, err := parseAmount(values)
+	if err != nil {
+		return nil, h.Errf("device_limit: %v", err)
+	}
+	return &DeviceLimit{amount}, nil
+}
+
+// Validate refuses a limit that would let nobody in.
+func (d *DeviceLimit) Validate() error {
+	if err := d.validate(); err != nil {
+		return fmt.Errorf("device_limit %w", err)
+	}
+	return nil
+}
+
+// ServeHTTP passes on what is within the budget.
+func (d *DeviceLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return caddyhttp.Error(http.StatusForbidden, errBusy)
+	}
+	name := fingerprint(r.TLS.PeerCertificates[0])
+	if wait := spentOf.logins.take(linkHash(string(name[:])), 1, d.times(1), time.Now()); wait > 0 {
+		return tooMany(w, wait)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+var (
+	_ caddyhttp.MiddlewareHandler = (*Limits)(nil)
+	_ caddyhttp.MiddlewareHandler = (*DeviceLimit)(nil)
+	_ caddy.Provisioner           = (*Limits)(nil)
+	_ caddy.Validator             = (*Limits)(nil)
+	_ caddy.Validator             = (*DeviceLimit)(nil)
+	_ caddyfile.Unmarshaler       = (*Limits)(nil)
+)

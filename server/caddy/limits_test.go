@@ -1,0 +1,347 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// usual are the limits as they are by default, with nothing spent.
+func usual(t *testing.T) *Limits {
+	t.Helper()
+	for _, each := range []*buckets{
+		&spentOf.requests, &spentOf.passwords, &spentOf.linkPasswords, &spentOf.bundles, &spentOf.offences, &spentOf.logins,
+	} {
+		each.full, each.swept, each.shared = nil, 0, [sharedBuckets]int64{}
+	}
+	live.recent, live.older = nil, nil
+	limits := &Limits{
+		64, 60, Amount{3000, caddy.Duration(30 * time.Second)}, Amount{10, caddy.Duration(time.Minute)},
+		Amount{60, caddy.Duration(time.Hour)}, Amount{10, caddy.Duration(time.Minute)}, Amount{10, caddy.Duration(10 * time.Minute)},
+	}
+	if err := limits.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	inForce.Store(limits)
+	return limits
+}
+
+// goes sends a request and returns the status; 0 is a connection that was ended. Immich says `says`, and the log what
+// the verdict is.
+func goes(t *testing.T, limits *Limits, from, method, target string, says int, verdict string) (status int) {
+	t.Helper()
+	r := httptest.NewRequestWithContext(contextWithVars(), method, target, nil)
+	r.RemoteAddr = from
+	defer func() {
+		if problem := recover(); problem != nil {
+			status = 0
+		}
+	}()
+	w := httptest.NewRecorder()
+	err := limits.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		w.WriteHeader(says)
+		noteAnswer(r, says)
+		noteVerdict(r, verdict, time.Now())
+		return nil
+	}))
+	var refused caddyhttp.HandlerError
+	if errors.As(err, &refused) {
+		return refused.StatusCode
+	}
+	return w.Code
+}
+
+const (
+	guest    = "192.0.2.1:1"
+	openLink = "/api/shared-links/me?key=good"
+	login    = linkLogin + "?key=good"
+)
+
+func photo(number int) string {
+	return fmt.Sprintf("/api/assets/0a1b2c3d-0000-4000-8000-%012x/thumbnail?size=thumbnail&key=good", number)
+}
+
+// Thirty guests on one Wi-Fi open an album of 500 photos at the same moment and scroll to its end.
+func TestAPartyMeetsNoLimit(t *testing.T) {
+	limits := usual(t)
+	for range 30 {
+		for number := range 37 {
+			if got := goes(t, limits, guest, "GET", openLink, 200, verdictAnon); got != 200 {
+				t.Fatalf("page request %d: %d", number, got)
+			}
+		}
+		for range 113 {
+			if got := goes(t, limits, guest, "GET", "/_app/immutable/chunks/x.js", 200, verdictAnon); got != 200 {
+				t.Fatal(got)
+			}
+		}
+	}
+	for number := range 30 * 500 {
+		if got := goes(t, limits, guest, "GET", photo(number), 200, verdictAnon); got != 200 {
+			t.Fatalf("photo %d: %d", number, got)
+		}
+	}
+}
+
+func TestAFloodIsStopped(t *testing.T) {
+	for target, burst := range map[string]float64{"/api/server/config": 3_000, photo(1): 3_000, "/_app/immutable/x.js": 60_000} {
+		limits := usual(t)
+		answered, began := 0., time.Now()
+		for range 70_000 {
+			if goes(t, limits, guest, "GET", target, 401, verdictAnon) == 401 {
+				answered++
+			}
+		}
+		if most := burst * (1 + time.Since(began).Seconds()/30); answered > most+1 || answered < burst {
+			t.Errorf("%s: %v requests of a flood were answered", target, answered)
+		}
+		if goes(t, limits, "192.0.2.2:1", "GET", target, 200, verdictAnon) != 200 {
+			t.Errorf("%s: somebody else is refused", target)
+		}
+	}
+	limits, answered, began := usual(t), 0., time.Now()
+	for number := range 50_000 { // a /64 for each few requests, all out of one /48
+		from := fmt.Sprintf("[2001:db8:1:%x::1]:1", number%5_000)
+		if goes(t, limits, from, "GET", "/api/server/config", 200, verdictAnon) == 200 {
+			answered++
+		}
+	}
+	if most := 30_000 * (1 + time.Since(began).Seconds()/30); answered > most+1 {
+		t.Errorf("a /48 had %v answers", answered)
+	}
+}
+
+// Whoever guesses is refused in place, without fail2ban, at the number of offences that fail2ban has.
+func TestOffendersAreRefusedInPlace(t *testing.T) {
+	for _, row := range []struct {
+		verdict, method, target string
+		says                    int
+	}{
+		{verdictGuess, "GET", "/s/word%d", 404}, {verdictScan, "GET", "/wp-login%d", 403},
+		{verdictPassword, "POST", linkLogin + "?key=k%d", 401},
+	} {
+		limits := usual(t)
+		answered := 0
+		for number := range 100 {
+			if got := goes(t, limits, guest, row.method, fmt.Sprintf(row.target, number), row.says, row.verdict); got == row.says {
+				answered++
+			}
+		}
+		if answered != 10 {
+			t.Errorf("%s: %d offences were answered", row.verdict, answered)
+		}
+		if goes(t, limits, "192.0.2.2:1", "GET", openLink, 200, verdictAnon) != 200 {
+			t.Errorf("%s: somebody else is refused", row.verdict)
+		}
+	}
+}
+
+func TestAWideNetworkHasABoundOnGuesses(t *testing.T) {
+	for verdict, target := range map[string]string{verdictGuess: "/s/word%d", verdictPassword: linkLogin + "?key=k%d"} {
+		limits, method, answered := usual(t), "GET", 0
+		if verdict == verdictPassword {
+			method = "POST"
+		}
+		for number := range 4_500 { // 500 neighbouring /64s, nine tries each
+			from := fmt.Sprintf("[2001:db8:1:%x::1]:1", number%500)
+			if goes(t, limits, from, method, fmt.Sprintf(target, number), 404, verdict) == 404 {
+				answered++
+			}
+		}
+		if answered > 50 {
+			t.Errorf("%s: a /48 had %d tries", verdict, answered)
+		}
+		if goes(t, limits, "[2001:db8:1:ffff::1]:1", "GET", "/_app/immutable/x.js", 200, verdictAnon) != 200 {
+			t.Errorf("%s: a neighbour who guesses nothing is refused", verdict)
+		}
+	}
+}
+
+func TestALinkTakesSoManyWrongPasswordsFromEverybody(t *testing.T) {
+	limits, wrong := usual(t), 0
+	for number := range 300 {
+		from := fmt.Sprintf("[2001:db8:%x::1]:1", number)
+		if goes(t, limits, from, "POST", login, 401, verdictPassword) == 401 {
+			wrong++
+		}
+	}
+	if wrong != 60 {
+		t.Errorf("%d wrong passwords were taken", wrong)
+	}
+	if goes(t, limits, guest, "POST", linkLogin+"?slug=other", 201, verdictAnon) != 201 {
+		t.Error("another link takes no password")
+	}
+	limits = usual(t)
+	for number := range 100 { // right ones cost nothing
+		if got := goes(t, limits, fmt.Sprintf("192.0.2.%d:1", number), "POST", login, 201, verdictAnon); got != 201 {
+			t.Fatal(got)
+		}
+	}
+}
+
+// Behind one IPv4 address somebody guesses, and somebody else has had a good link before.
+func TestALiveLinkStaysOpenForTheNetwork(t *testing.T) {
+	limits := usual(t)
+	goes(t, limits, guest, "GET", openLink, 200, verdictAnon)
+	for number := range 30 {
+		goes(t, limits, guest, "GET", fmt.Sprintf("/s/word%d", number), 404, verdictGuess)
+	}
+	for target, wanted := range map[string]int{
+		openLink: 200, photo(1): 200, "/share/good": 200, "/_app/immutable/x.js": 200,
+		"/s/word99": 0, "/share/other": 0, "/api/shared-links/me?key=good&slug=word": 0, "/share/other?key=good": 0,
+		"/api/shared-links/me?slug=word&k%65y=other": 0,
+	} {
+		if got := goes(t, limits, guest, "GET", target, 200, verdictAnon); got != wanted {
+			t.Errorf("%s: %d instead of %d", target, got, wanted)
+		}
+	}
+	if got := goes(t, limits, guest, "POST", login, 201, verdictAnon); got != 0 {
+		t.Errorf("a guesser may try passwords of a live link: %d", got)
+	}
+	if goes(t, limits, "192.0.2.7:1", "GET", openLink, 200, verdictAnon) != 200 {
+		t.Error("another network is refused")
+	}
+	live.began = time.Now().Add(-2 * liveSpan)
+	goes(t, limits, "192.0.2.8:1", "GET", openLink, 200, verdictAnon) // begins a new hour
+	live.began = time.Now().Add(-2 * liveSpan)
+	if goes(t, limits, guest, "GET", openLink, 200, verdictAnon) != 0 {
+		t.Error("a link is live for ever")
+	}
+}
+
+func TestWhatMakesALinkLive(t *testing.T) {
+	limits := usual(t)
+	for _, row := range []struct {
+		target string
+		says   int
+	}{
+		{"/api/server/config?key=guess", 200}, {"/s/guess", 200}, {"/share/guess", 200}, {"/_app/immutable/x.js?key=guess", 200},
+		{"/api/shared-links/me?key=guess", 401}, {"/api/shared-links/me?key=guess", 404}, {"/api/shared-links/me?key=guess", 500},
+	} {
+		goes(t, limits, guest, "GET", row.target, row.says, verdictAnon)
+		visitor, _ := networksOf(guest, 64)
+		if live.knows(visitor, "guess") {
+			t.Errorf("%s with %d makes a link live", row.target, row.says)
+		}
+	}
+}
+
+func TestSoManyRequestsAtOnce(t *testing.T) {
+	var s slots
+	const most, clients = 5, 50
+	var mutex sync.Mutex
+	var group sync.WaitGroup
+	inside, highest := 0, 0
+	for range clients {
+		group.Go(func() {
+			if err := s.enter(context.Background(), 1, most); err != nil {
+				t.Error(err)
+				return
+			}
+			mutex.Lock()
+			inside++
+			highest = max(highest, inside)
+			mutex.Unlock()
+			time.Sleep(time.Millisecond)
+			mutex.Lock()
+			inside--
+			mutex.Unlock()
+			s.leave(1, most)
+		})
+	}
+	group.Wait()
+	if highest > most || s.inside != 0 || len(s.lines) != 0 {
+		t.Errorf("%d were inside at once; %d and %d lines are left", highest, s.inside, len(s.lines))
+	}
+	for range most {
+		_ = s.enter(context.Background(), 2, most)
+	}
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	if s.enter(impatient, 2, most) == nil {
+		t.Error("one more was let in")
+	}
+	if len(s.lines[2].waiting) != 0 || s.enter(context.Background(), 3, most) != nil {
+		t.Error("who hung up still waits, or somebody else may not enter")
+	}
+	s.lines[4] = &line{inside: most, waiting: make([]chan struct{}, mostWaiting)}
+	if !errors.Is(s.enter(context.Background(), 4, most), errBusy) {
+		t.Error("the line is endless")
+	}
+	s.inside = manyInside
+	for range fewOfMany {
+		_ = s.enter(context.Background(), 5, most)
+	}
+	if s.enter(impatient, 5, most) == nil {
+		t.Error("when many are inside, one network has as many as ever")
+	}
+}
+
+// fromAddress is a connection that comes from somewhere.
+type fromAddress struct {
+	net.Conn
+	address net.Addr
+}
+
+func (f fromAddress) RemoteAddr() net.Addr           { return f.address }
+func (f fromAddress) Read(bytes []byte) (int, error) { return len(bytes), nil }
+func (f fromAddress) Close() error                   { return nil }
+
+func TestSoManyConnections(t *testing.T) {
+	connections = connectionCount{}
+	connect := func(number int) *countedConnection {
+		address := &net.TCPAddr{IP: net.ParseIP(fmt.Sprintf("2001:db8:1:%x::1", number))}
+		return &countedConnection{Conn: fromAddress{address: address}}
+	}
+	var opened []*countedConnection
+	for number := range connectionsOfOne + 50 {
+		connection := connect(number)
+		_, err := connection.Read(make([]byte, 1))
+		if (err == nil) != (number < connectionsOfOne) {
+			t.Fatalf("connection %d of a /48: %v", number, err)
+		}
+		opened = append(opened, connection)
+	}
+	other := &countedConnection{Conn: fromAddress{address: &net.TCPAddr{IP: net.ParseIP("192.0.2.1")}}}
+	if _, err := other.Read(make([]byte, 1)); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+	for _, connection := range append(opened, other) {
+		for range 2 {
+			_ = connection.Close()
+		}
+	}
+	if connections.all != 0 || len(connections.of) != 0 {
+		t.Errorf("%d connections are counted that are closed", connections.all)
+	}
+}
+
+func TestLimitsAreReadAndRefused(t *testing.T) {
+	const sound = "visitor 64\nat_once 60\nrequests 3000 30s\npasswords 10 60s\nlink_passwords 60 1h\nbundles 10 60s\noffences 10 600s\n"
+	for _, row := range []struct{ from, to, problem string }{
+		{"", "", ""}, {"requests 3000 30s\n", "", "limits: requests needs"}, {"10 600s", "0 600s", "limits: offences needs"},
+		{"visitor 64", "visitor 32", "limits: visitor is"}, {"at_once 60", "at_once 0", "at_once at least 1"},
+		{"60 1h", "60 soon", "link_passwords:"}, {"bundles 10 60s", "bundles 10", "rong argument count"}, {"visitor", "visitors", "rong argument count"},
+	} {
+		limits := new(Limits)
+		text := "limits {\n" + strings.Replace(sound, row.from, row.to, 1) + "}"
+		err := limits.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text))
+		if err == nil {
+			err = limits.Validate()
+		}
+		if (row.problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), row.problem) {
+			t.Errorf("%q for %q: %v", row.to, row.from, err)
+		}
+	}
+}

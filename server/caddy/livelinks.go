@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// liveLinks holds which links Immich has opened for whom within the last hour (two at most), as hashes that nobody can
+// repeat.
+type liveLinks struct {
+	mutex         sync.Mutex
+	seed          maphash.Seed
+	began         time.Time
+	recent, older map[uint64]struct{}
+}
+
+const (
+	liveSpan = time.Hour
+	mostLive = 50_000
+)
+
+// live outlives the reload of a configuration.
+var live = &liveLinks{seed: maphash.MakeSeed()}
+
+// opened remembers that Immich has opened a link for a network.
+func (l *liveLinks) opened(from network, name string, now time.Time) {
+	hash := l.hash(from, name)
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if l.recent == nil || len(l.recent) >= mostLive || now.Sub(l.began) > liveSpan {
+		l.recent, l.older, l.began = map[uint64]struct{}{}, l.recent, now
+	}
+	l.recent[hash] = struct{}{}
+	l.recent[l.hash(from, "")] = struct{}{}
+}
+
+// knows tells whether Immich has opened this link for the network; without a name, any link.
+func (l *liveLinks) knows(from network, name string) bool {
+	hash := l.hash(from, name)
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	_, recent := l.recent[hash]
+	_, older := l.older[hash]
+	return recent || older && time.Since(l.began) < liveSpan
+}
+
+func (l *liveLinks) hash(from network, name string) uint64 {
+	var hash maphash.Hash
+	hash.SetSeed(l.seed)
+	var bytes [8]byte
+	binary.BigEndian.PutUint64(bytes[:], uint64(from))
+	hash.Write(bytes[:])
+	hash.WriteString(name)
+	return hash.Sum64()
+}
+
+// linksIn returns every key and slug that a request names, in its path and its query, however often.
+func linksIn(r *http.Request) []string {
+	var names []string
+	if of, _ := linkOfPage(r.RequestURI); of.name != "" {
+		names = append(names, of.name)
+	}
+	for query := r.URL.RawQuery; query != ""; {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		field, value, _ := strings.Cut(pair, "=")
+		if field, err := url.QueryUnescape(field); err != nil || !strings.EqualFold(field, "key") && !strings.EqualFold(field, "slug") {
+			continue
+		}
+		if plain, err := url.QueryUnescape(value); err == nil {
+			value = plain
+		}
+		names = append(names, value)
+	}
+	return names
+}
+
+// opensLinks begin the calls that Immich answers only to who has a link (or more).
+var opensLinks = []string{"/api/shared-links/me", "/api/assets/", "/api/timeline/", "/api/albums/", "/api/download/"}
+
+// hasOpened tells whether an answer proves that the link of the request is good.
+func hasOpened(r *http.Request, status int) bool {
+	if status != http.StatusNotModified && (status < 200 || status > 299) {
+		return false
+	}
+	for _, call := range opensLinks {
+		if strings.HasPrefix(r.URL.Path, call) {
+			return true
+		}
+	}
+	return false
+}
+
+// isLive tells whether a request names links that are live for the network, and no other; or none, as the page's own
+// files do, while the network has some live link.
+func isLive(from network, names []string) bool {
+	if len(names) == 0 {
+		return live.knows(from, "")
+	}
+	for _, name := range names {
+		if !live.knows(from, name) {
+			return false
+		}
+	}
+	return true
+}
