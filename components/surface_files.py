@@ -130,8 +130,9 @@ Every HTML answer to a visitor (a device gets Immich's pages as they are) has a 
   uses; the position (for the map), full screen and the clipboard stay. `Cross-Origin-Opener-Policy:
   same-origin` cuts the tie to the page that opened it.
 
-Tried in Chromium with the web programs of Immich 2.7.5 and 3.1.0: albums, slugs, single photos, passwords,
-details, panoramas, live photos, videos, streamed videos, map, download and upload meet no refusal by it.
+Tried in Chromium with the web programs of Immich 2.7.5, 3.0.3 and 3.1.0: albums, slugs, single photos,
+passwords, details, panoramas, live photos, videos, map, download and upload meet no refusal by it, nor do the
+streamed videos of 3.1.0.
 """
 
 
