@@ -125,6 +125,11 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
 
 
 def _explain_sudo(server: Server, last: str) -> str:
+    if "must have a tty" in last:
+        return (
+            f"sudo on {server.host} wants a terminal (Defaults requiretty), and a run has none; set "
+            f'security.sudo.extraConfig = "Defaults:{server.user} !requiretty"; there, or use sshUser root.'
+        )
     if server.sudo_password is None:
         return (
             f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); set "

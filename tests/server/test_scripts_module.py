@@ -446,3 +446,61 @@ def test_the_folder_stays_while_another_file_imports_it_switched_off(
     (home.machine.config / "mine.nix").write_text("{ }")
     assert home.machine.run("module", "restore", str(home.machine.config)).status == 0
     assert home.configuration.read_text() == text
+
+
+# Homes that nobody has run yet: in and out again to the byte, or one sentence and nothing changed
+
+LIST = "imports = [ ./lan-immich.nix ];"
+REST = 'networking.hostName = "immich"; services.tailscale.enable = true; system.stateVersion = "26.05";'
+ODD: dict[str, tuple[str, str | None]] = {
+    "one line without an end": (f"{{ {LIST} {REST} }}", None),
+    "carriage returns and tabs": (f"{{\r\n\t{LIST}\r\n\t{REST}\r\n}}\r\n", None),
+    "comments around": (f"{{ /* imports = [ ./old ]; */\n{LIST} /* ./lan-immich.nix */ {REST} }}\n", None),
+    "inherited from a let": (f"{{ ... }}: let {LIST} in {{ inherit imports; {REST} }}\n", None),
+    "mapped": (f"{{ imports = map (one: one) [ ./lan-immich.nix ]; {REST} }}\n", None),
+    "modules of others": (
+        "{ imports = [ (./agenix + \"/module.nix\") (import ./hm.nix { user = \"me\"; }) ./lan-immich.nix ];"
+        f" {REST} }}\n",
+        None,
+    ),
+    "mapped, and Immich elsewhere": (f"{{ imports = map (one: one) [ ./home.nix ]; {REST} }}\n", "has no plain list"),
+    "made by another file": ("args: import ./real.nix args\n", "has no plain list"),
+    "a byte order mark": (f"\ufeff{{ {LIST} {REST} }}\n", "does not evaluate even before any change"),
+    "imports twice": (f"{{ {LIST} {LIST} {REST} }}\n", "does not evaluate even before any change"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_home_comes_back_to_the_byte_or_is_told(
+    tmp_path: Path, evaluator: dict[str, str], name: str
+) -> None:
+    text, sentence = ODD[name]
+    others = {
+        "lan-immich.nix": CHAPTER["lan-immich.nix"],
+        "home.nix": CHAPTER["lan-immich.nix"],
+        "agenix/module.nix": '{ environment.etc.secret.text = "x"; }',
+        "hm.nix": '{ user }: { config, ... }: { environment.etc."hm".text = user + config.networking.hostName; }',
+        "real.nix": f"{{ ... }}: {{ {LIST} {REST} }}",
+    }
+    home = settle(tmp_path, evaluator, {**CHAPTER, **others})
+    home.configuration.write_bytes(text.encode())
+    os.utime(home.configuration, (1_500_000_000, 1_500_000_000))
+    if sentence is None or "evaluate" not in sentence:
+        home.run_unchanged()
+    home.install()
+    before = home.machine.files(home.machine.config)
+    outcome = home.managed()
+    if sentence is None:
+        assert result(outcome) == {"generation": 42}, outcome.stderr
+        assert home.configuration.read_bytes() != text.encode()
+        home.machine.remember(module='{"digest":"abc","immich":"127.0.0.1:2283"}')
+        home.machine.fake(
+            "nixos-rebuild", f"mkdir -p made; cp -r {home.machine.root}{NEW}/. made; ln -s made result"
+        )
+        restored = home.machine.run("module", "restore", str(home.machine.config))
+        assert restored.status == 0, restored.stderr
+    else:
+        assert_sentence(outcome, sentence)
+    assert home.configuration.read_bytes() == text.encode()
+    assert home.configuration.stat().st_mtime == 1_500_000_000
+    assert home.machine.files(home.machine.config) == before

@@ -53,6 +53,7 @@ def fake_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSsh:
         ),
         (1, "sudo: a password is required\n", "cannot use sudo without a password"),
         (1, "admin is not in the sudoers file.\n", "cannot use sudo without a password"),
+        (1, "sudo: sorry, you must have a tty to run sudo\n", '"Defaults:admin !requiretty"; there, or use'),
         (
             1,
             "sudo: unable to resolve host pi: Name not known\nerror: The port is taken; free it.\n",
@@ -77,6 +78,7 @@ def test_each_failure_is_a_sentence(code: int, stderr: str, words: str) -> None:
         ),
         ("sudo: no password was provided\n", "does not take the sudoPassword for the user admin"),
         ("admin is not in the sudoers file.\n", "admin may not use sudo on pi.lan"),
+        ("sudo: sorry, you must have a tty to run sudo\n", "(Defaults requiretty), and a run has none; set"),
         ("sudo: unable to resolve host pi\nerror: The disk is full.\n", "error: The disk is full."),
     ],
 )
