@@ -463,7 +463,7 @@ ODD: dict[str, tuple[str, str | None]] = {
         f" {REST} }}\n",
         None,
     ),
-    "mapped, and Immich elsewhere": (f"{{ imports = map (one: one) [ ./home.nix ]; {REST} }}\n", "has no plain list"),
+    "mapped, Immich elsewhere": (f"{{ imports = map (x: x) [ ./home.nix ]; {REST} }}\n", "has no plain list"),
     "made by another file": ("args: import ./real.nix args\n", "has no plain list"),
     "a byte order mark": (f"\ufeff{{ {LIST} {REST} }}\n", "does not evaluate even before any change"),
     "imports twice": (f"{{ {LIST} {LIST} {REST} }}\n", "does not evaluate even before any change"),
@@ -479,7 +479,7 @@ def test_an_odd_home_comes_back_to_the_byte_or_is_told(
         "lan-immich.nix": CHAPTER["lan-immich.nix"],
         "home.nix": CHAPTER["lan-immich.nix"],
         "agenix/module.nix": '{ environment.etc.secret.text = "x"; }',
-        "hm.nix": '{ user }: { config, ... }: { environment.etc."hm".text = user + config.networking.hostName; }',
+        "hm.nix": "{ user }: { config, ... }: { environment.etc.hm.text = user; }",
         "real.nix": f"{{ ... }}: {{ {LIST} {REST} }}",
     }
     home = settle(tmp_path, evaluator, {**CHAPTER, **others})
