@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -84,8 +85,29 @@ Prints one line: healthy, ailing, dead, unsafe or blind, and a sentence. It chan
 	})
 }
 
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "certificate-end",
+		Usage: "--file <file>",
+		Short: "Prints when the first certificate of a PEM file ends, in seconds since 1970",
+		Flags: func() *flag.FlagSet {
+			flags := flag.NewFlagSet("certificate-end", flag.ExitOnError)
+			flags.String("file", "", "the PEM `file`")
+			return flags
+		}(),
+		Func: func(flags caddycmd.Flags) (int, error) {
+			certificate, err := firstOf(flags.String("file"))
+			if err != nil {
+				return 1, err
+			}
+			fmt.Println(certificate.NotAfter.Unix())
+			return 0, nil
+		},
+	})
+}
+
 func beStranger(flags caddycmd.Flags) (int, error) {
-	leaf, err := leafOf(flags.String("certificate"))
+	certificate, err := firstOf(flags.String("certificate"))
 	if err != nil {
 		return 1, err
 	}
@@ -96,7 +118,7 @@ func beStranger(flags caddycmd.Flags) (int, error) {
 		name:      strings.TrimSuffix(flags.String("name"), "."),
 		port:      flags.Int("port"),
 		resolvers: strings.Split(flags.String("resolvers"), ","),
-		leaf:      leaf,
+		leaf:      sha256.Sum256(certificate.Raw),
 		dial:      (&net.Dialer{Timeout: answerTimeout}).DialContext,
 	}
 	seen := s.look(context.Background())
@@ -104,17 +126,17 @@ func beStranger(flags caddycmd.Flags) (int, error) {
 	return 0, nil
 }
 
-// leafOf returns the SHA-256 of the first certificate in a PEM file.
-func leafOf(file string) ([sha256.Size]byte, error) {
+// firstOf returns the first certificate in a PEM file.
+func firstOf(file string) (*x509.Certificate, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return [sha256.Size]byte{}, fmt.Errorf("the certificate that the server must show cannot be read: %w", err)
+		return nil, fmt.Errorf("the certificate that the server must show cannot be read: %w", err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return [sha256.Size]byte{}, fmt.Errorf("%s does not begin with a certificate", file)
+		return nil, fmt.Errorf("%s does not begin with a certificate", file)
 	}
-	return sha256.Sum256(block.Bytes), nil
+	return x509.ParseCertificate(block.Bytes)
 }
 
 // stranger looks at one name from outside. Tests give it a dial of their own, which also leads to the resolvers.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -316,14 +318,22 @@ func TestAnAnswerWithoutTLSIsUnsafe(t *testing.T) {
 
 func TestTheCertificateOfAFile(t *testing.T) {
 	file := t.TempDir() + "/server.crt"
-	if _, err := leafOf(file); err == nil {
+	if _, err := firstOf(file); err == nil {
 		t.Error("a missing file must be an error")
 	}
 	if err := os.WriteFile(file, []byte("nothing\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := leafOf(file); err == nil || errors.Is(err, os.ErrNotExist) {
+	if _, err := firstOf(file); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Error("a file without a certificate must be an error")
+	}
+	made := selfSigned(t)
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made.Certificate[0]})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := firstOf(file); err != nil || !bytes.Equal(found.Raw, made.Certificate[0]) {
+		t.Errorf("found %v, %v", found, err)
 	}
 }
 

@@ -18,6 +18,8 @@ let
     file = "adopt.sh";
   };
 
+  guard = import ./guard.nix { inherit config lib pkgs; };
+
   command = scripts.program {
     name = "immich-exposure";
     file = "exposure.sh";
@@ -27,6 +29,10 @@ let
       if [ "''${1:-}" = module ]; then
         printf '%s\n' ${lib.escapeShellArg module}
         exit
+      fi
+      # Looking from outside, as the timer does.
+      if [ "''${1:-}" = guard ] && [ "''${2:-}" != --help ]; then
+        exec ${lib.getExe guard} now
       fi
       # Clearing up after an exposure that was made by hand.
       if [ "''${1:-}" = forget-chapter ] && [ "''${2:-}" != --help ]; then

@@ -70,6 +70,26 @@ in
       };
     };
 
+    systemd.services.immich-exposure-guard = {
+      description = "Look at the exposure from outside";
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" "tailscaled.service" "immich-edge.service" ];
+      unitConfig.ConditionPathExists = [ names.mark ];
+      # Long enough for each of its steps; the next look finishes what is cut off.
+      serviceConfig = root // import ./quiet.nix // {
+        ExecStart = [ "${lib.getExe (import ./guard.nix { inherit config lib pkgs; })} look" ];
+        TimeoutStartSec = "8min";
+      };
+    };
+    systemd.timers.immich-exposure-guard = {
+      description = "Look at the exposure from outside, every five minutes";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnBootSec = "2min";
+        OnUnitActiveSec = "5min";
+      };
+    };
+
     # Started whenever there is something to tell, and again and again while it does not get through.
     systemd.services.immich-exposure-notify = {
       description = "Tell the owner what happened to the exposure";

@@ -10,27 +10,6 @@
 # The lease stands in STATE/lease before the funnel opens: `until EPOCH` or `confirmed`. No lease, or one that makes no
 # sense, means shut. While the funnel is open Immich is closed at home, where the module says so; after it, open again.
 
-# none, confirmed, or the moment until which the funnel may stay open.
-lease_word() {
-  lease_line=none
-  [ ! -r "$LEASE" ] || read -r lease_line <"$LEASE" || :
-  case $lease_line in
-    confirmed) echo confirmed ;;
-    until\ *[!0-9]* | until\ | until\ ???????????*) echo none ;;
-    until\ *) echo "${lease_line#until }" ;;
-    *) echo none ;;
-  esac
-}
-
-lease_holds() {
-  lease_until=$(lease_word)
-  case $lease_until in
-    none) return 1 ;;
-    confirmed) return 0 ;;
-    *) [ "$lease_until" -gt "$(now)" ] ;;
-  esac
-}
-
 url() {
   if [ "$DOMAIN" = - ]; then return 0; fi
   if [ "$1" = 443 ]; then echo "https://$DOMAIN/"; else echo "https://$DOMAIN:$1/"; fi

@@ -513,6 +513,27 @@ cut_connections() {
   fi
 }
 
+# none, confirmed, or the moment until which the funnel may stay open.
+lease_word() {
+  lease_line=none
+  [ ! -r "$LEASE" ] || read -r lease_line <"$LEASE" || :
+  case $lease_line in
+    confirmed) echo confirmed ;;
+    until\ *[!0-9]* | until\ | until\ ???????????*) echo none ;;
+    until\ *) echo "${lease_line#until }" ;;
+    *) echo none ;;
+  esac
+}
+
+lease_holds() {
+  lease_until=$(lease_word)
+  case $lease_until in
+    none) return 1 ;;
+    confirmed) return 0 ;;
+    *) [ "$lease_until" -gt "$(now)" ] ;;
+  esac
+}
+
 # The one-shot timer that ends a lease to the second; the minute's timer in the NixOS module is its safety net.
 stop_lease_timer() {
   systemctl stop immich-exposure-lease-end.timer >/dev/null 2>&1 </dev/null || :

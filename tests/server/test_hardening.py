@@ -22,6 +22,7 @@ UNITS = (
     "immich-exposure-certificate.service",
     "immich-exposure-devices.service",
     "immich-exposure-lease.service",
+    "immich-exposure-guard.service",
     "immich-exposure-notify.service",
 )
 DEFAULTS = {"immich-edge.service": "caddy.service", "immich-bans.service": "fail2ban.service"}

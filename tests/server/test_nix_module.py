@@ -37,6 +37,8 @@ OURS = {
     "immich-exposure-certificate.timer",
     "immich-exposure-devices.service",
     "immich-exposure-devices.timer",
+    "immich-exposure-guard.service",
+    "immich-exposure-guard.timer",
     "immich-exposure-lan.service",
     "immich-exposure-lan@.service",
     "immich-exposure-lan@.socket",
@@ -146,7 +148,7 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
         "immich-exposure-lan.service",
     }
     assert timers == {
-        f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "lease", "notify")
+        f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "guard", "lease", "notify")
     }
 
 
@@ -459,6 +461,15 @@ def test_the_certificate_is_renewed_daily(generation: Path) -> None:
     assert service["ExecStart"][0].endswith("/bin/immich-exposure-renew renew")
 
 
+def test_the_guard_looks_every_five_minutes_through_the_edges_eyes(generation: Path) -> None:
+    timer = read_unit(generation, "immich-exposure-guard.timer")
+    service = read_unit(generation, "immich-exposure-guard.service")
+    assert timer["OnUnitActiveSec"] == ["5min"] and timer["OnBootSec"] == ["2min"]
+    assert service["ExecStart"][0].endswith("/bin/immich-exposure-guard look")
+    edge = read_unit(generation, "immich-edge.service")["ExecStart"][0].split()[0]
+    assert f"IMMICH_EDGE={edge}\n" in program_of(generation, "immich-exposure-guard").read_text()
+
+
 def test_what_could_not_be_told_is_told_again_every_five_minutes(generation: Path) -> None:
     timer = read_unit(generation, "immich-exposure-notify.timer")
     service = read_unit(generation, "immich-exposure-notify.service")
@@ -473,6 +484,7 @@ def test_what_could_not_be_told_is_told_again_every_five_minutes(generation: Pat
         ("immich-exposure", "exposure.sh"),
         ("immich-exposure-enforce", "funnel.sh"),
         ("immich-exposure-expire", "devices.sh"),
+        ("immich-exposure-guard", "guard.sh"),
         ("immich-exposure-lan", "lan.sh"),
         ("immich-exposure-notify", "notify.sh"),
         ("immich-exposure-prepare", "state.sh"),

@@ -1,0 +1,370 @@
+# shellcheck shell=sh
+# Runs after lib.sh, with IMMICH_EDGE naming the edge's program. The guard: what was right when `pulumi up` ended is looked at
+# again and again, from outside.
+#
+#   look   while the door is open, meet it as a stranger does; heal what is dead, close what is unsafe, and tell the owner of
+#          both and of what ends soon (a timer of the NixOS module runs this every five minutes)
+#   now    the same, and print what was seen (`immich-exposure guard`)
+#
+# STATE/guard is one line, for status: the time of the last look in seconds since 1970, what was seen in a word (see
+# server/caddy/stranger.go), and a sentence. STATE/guard.memory is what one look has to know of those before it: "WORD VALUE".
+#
+# Dead: the funnel is taken off and put on again, in the next look tailscaled is restarted; then the owner is told, and it is left
+# alone for an hour, and for twice as long each time after that, up to a day. Whatever heals, the owner is told once.
+
+GUARD=$STATE/guard
+MEMORY=$STATE/guard.memory
+CERTIFICATE=$STATE/tls/server.crt
+
+# A door that has just opened: its name may not be in public DNS yet, and `pulumi up` is looking itself.
+YOUNG_SECONDS=900
+LONGEST_WAIT=86400
+RESTART_EVERY=3600
+# So many looks in a row until the owner is told: of shared links that do not work, and of not being able to look.
+AILING_LOOKS=2
+BLIND_LOOKS=12
+# Newly banned in an hour: a home is scanned all the time, by a few.
+MANY_BANS=20
+# Days before its end at which something is told; the last time when it has ended.
+ENDING_DAYS="14 3 0"
+
+# ---- Memory
+
+recall() { sed -n "s/^$1 //p" "$MEMORY" 2>/dev/null | head -n 1; }
+
+# `remember WORD VALUE`, or `remember WORD` to forget. What cannot be written is looked at anew next time.
+remember() {
+  {
+    grep -v "^$1 " "$MEMORY" 2>/dev/null || :
+    [ -z "${2:-}" ] || printf '%s %s\n' "$1" "$2"
+  } >"$WORK/memory"
+  (write_file 0600 "$MEMORY" <"$WORK/memory") 2>/dev/null || :
+}
+
+forget() { for forget_word; do remember "$forget_word"; done; }
+
+# `recall_number WORD`: 0 where there is none.
+recall_number() {
+  recall_found=$(recall "$1")
+  case $recall_found in '' | *[!0-9]* | ???????????*) echo 0 ;; *) echo "$recall_found" ;; esac
+}
+
+# `count WORD` adds one and prints it.
+count() {
+  count_now=$(($(recall_number "$1") + 1))
+  remember "$1" "$count_now"
+  echo "$count_now"
+}
+
+# `since WORD SECONDS`: so long ago, or never, or by a clock that has run ahead meanwhile.
+since() {
+  since_then=$(recall_number "$1") since_now=$(now)
+  [ "$since_then" -gt "$since_now" ] || [ $((since_now - since_then)) -ge "$2" ]
+}
+
+note_look() {
+  (printf '%s %s %s\n' "$(now)" "$VERDICT" "$SENTENCE" | write_file 0644 "$GUARD") 2>/dev/null ||
+    say "$GUARD cannot be written"
+}
+
+# ---- Looking
+
+# `meet FUNNEL_PORT` sets VERDICT and SENTENCE.
+meet() {
+  meet_line=$(timeout 90 "$IMMICH_EDGE" stranger --name "$(recorded_domain)" --port "$1" --certificate "$CERTIFICATE" \
+    2>"$WORK/stranger.log" </dev/null) || meet_line=
+  VERDICT=${meet_line%% *} SENTENCE=${meet_line#* }
+  case $VERDICT in
+    healthy | ailing | dead | unsafe | blind) ;;
+    *) VERDICT=blind SENTENCE="the look from outside itself failed ($(tail -n 1 "$WORK/stranger.log" | head -c 200))" ;;
+  esac
+}
+
+# What is unsafe or dead is looked at twice: a certificate may be renewed in this very moment, a packet get lost.
+meet_twice() {
+  meet "$1"
+  case $VERDICT in
+    unsafe)
+      # Not loaded yet, the certificate of before is still ours.
+      if [ -e "$STATE/tls/.unloaded" ]; then systemctl reload immich-edge >/dev/null 2>&1 </dev/null || :; fi
+      sleep 2
+      meet "$1"
+      ;;
+    dead)
+      sleep 10
+      meet "$1"
+      ;;
+    *) ;;
+  esac
+}
+
+young() {
+  young_since=$(date -r "$FUNNEL_RECORD" +%s 2>/dev/null) || return 1
+  [ $(($(now) - young_since)) -lt "$YOUNG_SECONDS" ]
+}
+
+tailscaled_answers() { timeout 20 tailscale status --json --peers=false >/dev/null 2>&1 </dev/null; }
+
+# ---- What is done about it
+
+# The same as `immich-exposure close` does; only an `up` that proves it opens it again.
+close_unsafe() {
+  say "The exposure is not safe ($SENTENCE), so it is closed"
+  if ! (close_funnel "$1" "$2" unsafe); then
+    say "The funnel cannot be shut, so the edge is stopped"
+    systemctl stop immich-edge </dev/null || :
+  fi
+  tell unsafe "The exposure was closed, because it was not safe: $SENTENCE. It stays shut until pulumi up proves it again."
+}
+
+# `step FUNNEL_PORT PROXY_PORT` does the next thing that may help, and sets STEPPED; or it does nothing. A Tailscale that the owner
+# has switched off, or that is logged out, is the owner's to mend.
+step() {
+  STEPPED=
+  since wait_since "$(recall_number wait)" || return 0
+  step_number=$(count steps)
+  STEPPED=yes
+  if ! active immich-edge; then
+    say "The edge does not run; it is started"
+    systemctl reset-failed immich-edge >/dev/null 2>&1 </dev/null || :
+    systemctl restart immich-edge </dev/null || say "The edge does not start; see \"journalctl -u immich-edge\""
+  elif ! tailscaled_answers; then
+    restart_tailscaled
+  elif [ "${TAILSCALE_STATE:-Running}" != Running ]; then
+    STEPPED=
+    step_number=2
+    remember steps 2
+  elif [ $((step_number % 2)) = 1 ]; then
+    off_and_on "$1" "$2"
+  else
+    restart_tailscaled
+  fi
+  [ $((step_number % 2)) = 1 ] || wait_longer
+}
+
+# Each second step is the last one for a while.
+wait_longer() {
+  wait_seconds=$(recall_number wait)
+  if [ "$wait_seconds" = 0 ]; then wait_seconds=3600; else wait_seconds=$((wait_seconds * 2)); fi
+  [ "$wait_seconds" -le "$LONGEST_WAIT" ] || wait_seconds=$LONGEST_WAIT
+  remember wait "$wait_seconds"
+  remember wait_since "$(now)"
+}
+
+restart_tailscaled() {
+  since restarted "$RESTART_EVERY" || return 0
+  # Stopped by hand it stays so.
+  active tailscaled || systemctl is-failed --quiet tailscaled </dev/null || return 0
+  remember restarted "$(now)"
+  say "The exposure does not answer; tailscaled is restarted"
+  timeout 60 systemctl restart tailscaled </dev/null || say "tailscaled does not start; see \"journalctl -u tailscaled\""
+}
+
+# A run that is killed in between finds its word, and puts the funnel on again.
+off_and_on() {
+  say "The exposure does not answer; the funnel is taken off and put on again"
+  remember reopen yes
+  if [ "$FUNNEL_SHARED" = no ]; then
+    timeout 30 tailscale funnel reset >"$WORK/change.log" 2>&1 </dev/null || :
+  else
+    # As close_entries does beside other tools' entries (see lib.sh).
+    timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://127.0.0.1:$2" >"$WORK/change.log" 2>&1 </dev/null || :
+    timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
+  fi
+  sleep 2
+  on_again "$1" "$2"
+}
+
+on_again() {
+  timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$1" "tcp://127.0.0.1:$2" >"$WORK/change.log" 2>&1 </dev/null || :
+  read_funnel "$1" "$2"
+  if [ "$FUNNEL" = open ]; then
+    forget reopen
+  else
+    say "Tailscale did not put the funnel on again ($(tr -s '\n' ' ' <"$WORK/change.log"))"
+  fi
+  # Closed by hand, or by the end of its lease, in this very moment.
+  lease_holds || (close_funnel "$1" "$2")
+}
+
+healed_soon() {
+  healed_looks=0
+  while [ "$healed_looks" -lt 6 ]; do
+    healed_looks=$((healed_looks + 1))
+    sleep 10
+    meet "$FUNNEL_PORT"
+    [ "$VERDICT" = dead ] || return 0
+  done
+  return 1
+}
+
+# ---- What the owner is told
+
+# `told_once WORD KIND SENTENCE`
+told_once() {
+  [ -z "$(recall "told_$1")" ] || return 0
+  remember "told_$1" yes
+  tell "$2" "$3"
+}
+
+well_again() {
+  if [ -n "$(recall told_dead)$(recall told_ailing)" ]; then
+    tell healed "The exposure answers again, after $((($(now) - $(recall_number bad_since)) / 60 + 1)) minutes."
+  elif [ "$(recall_number steps)" -gt 0 ]; then
+    tell healed "The exposure did not answer, and was healed."
+  fi
+  forget told_dead told_ailing told_blind bad_since steps wait wait_since ailing_looks blind_looks
+}
+
+bad() { [ -n "$(recall bad_since)" ] || remember bad_since "$(now)"; }
+
+dead() {
+  if young || [ "${LEASE_IS:-confirmed}" = trial ]; then return 0; fi
+  bad
+  step "$1" "$2"
+  if [ -n "$STEPPED" ] && healed_soon; then
+    act_on "$1" "$2"
+    return 0
+  fi
+  case ${TAILSCALE_STATE:-Running} in
+    Running) ;;
+    *) SENTENCE="Tailscale is not connected on this server (state $TAILSCALE_STATE)" ;;
+  esac
+  [ "$(recall_number steps)" -lt 2 ] ||
+    told_once dead dead "The exposure does not answer: $SENTENCE. What heals itself was tried; it is tried again from time to time."
+}
+
+# `act_on FUNNEL_PORT PROXY_PORT` by what was seen.
+act_on() {
+  case $VERDICT in
+    healthy) well_again ;;
+    unsafe) close_unsafe "$1" "$2" ;;
+    dead) dead "$1" "$2" ;;
+    ailing)
+      bad
+      [ "$(count ailing_looks)" -lt "$AILING_LOOKS" ] ||
+        told_once ailing ailing "Strangers are refused as they must be, but shared links do not work: $SENTENCE."
+      ;;
+    blind)
+      [ "$(count blind_looks)" -lt "$BLIND_LOOKS" ] ||
+        told_once blind blind "For an hour the server could not look at the exposure from outside: $SENTENCE."
+      ;;
+    *) ;;
+  esac
+}
+
+look_outside() {
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  FUNNEL_PORT=$1
+  if [ -r "$STATE/settings/guard.conf" ] && grep -qx 'guard off' "$STATE/settings/guard.conf"; then
+    rm -f "$GUARD"
+    return 0
+  fi
+  if ! lease_holds || [ ! -s "$CERTIFICATE" ]; then
+    forget reopen
+    return 0
+  fi
+  FUNNEL=
+  if tailscaled_answers; then
+    read_funnel "$1" "$2"
+    case $FUNNEL:$(recall reopen) in
+      shut:yes) on_again "$1" "$2" ;;
+      # Shut with Tailscale's own command, or somebody else's: not ours to open.
+      shut: | foreign:*) return 0 ;;
+      *) ;;
+    esac
+  fi
+  meet_twice "$1"
+  act_on "$1" "$2"
+  note_look
+  [ "$VERDICT" = healthy ] || say "Seen from outside: $VERDICT, $SENTENCE"
+}
+
+# ---- What ends, who was banned, who came
+
+# `ending NAME END SENTENCE`: told once at each of the days before the end; a later end begins anew.
+ending() {
+  case $2 in '' | *[!0-9]*) return 0 ;; *) ;; esac
+  ending_left=$((($2 - $(now) + 86399) / 86400)) ending_at=
+  for ending_days in $ENDING_DAYS; do [ "$ending_left" -gt "$ending_days" ] || ending_at=$ending_days; done
+  if [ -z "$ending_at" ]; then
+    [ -z "$(recall "ends_$1")" ] || remember "ends_$1"
+  elif [ "$(recall "ends_$1")" != "$ending_at" ]; then
+    remember "ends_$1" "$ending_at"
+    if [ "$ending_at" = 0 ]; then ending_word="has ended"; else ending_word="ends within $ending_left days"; fi
+    tell ending "$3 $ending_word."
+  fi
+}
+
+look_at_ends() {
+  ending server "$(timeout 30 "$IMMICH_EDGE" certificate-end --file "$CERTIFICATE" 2>/dev/null </dev/null)" \
+    "The server's certificate was not renewed (see \"journalctl -u immich-exposure-certificate\") and"
+  node_end=$(timeout 20 tailscale status --json --peers=false 2>/dev/null </dev/null |
+    sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' | head -n 1)
+  # None where the owner has disabled its expiry.
+  [ -z "$node_end" ] || node_end=$(date -d "$node_end" +%s 2>/dev/null) || node_end=
+  ending node "$node_end" \
+    "The node key of this server, without which Tailscale shuts the door (disable its expiry at login.tailscale.com),"
+  for device_file in "$STATE"/devices/*; do
+    [ -f "$device_file" ] || continue
+    device_name=
+    device_end=
+    { read -r device_name && read -r device_end; } <"$device_file" || :
+    # Of a device that was just renewed, only the newer certificate matters.
+    [ "$(grep -lx "$device_name" "$STATE"/devices/* | wc -l)" = 1 ] || continue
+    ending "$device_name" "${device_end#until }" "The certificate of the device $device_name"
+  done
+}
+
+look_at_bans() {
+  bans_count=$(find "$STATE/bans/auth" "$STATE/bans/keys" "$STATE/bans/scan" -type f -cmin -60 2>/dev/null | wc -l)
+  if [ "$bans_count" -gt "$MANY_BANS" ] && since bans_told 21600; then
+    remember bans_told "$(now)"
+    tell bans "$bans_count addresses were banned within an hour (see \"immich-exposure bans\")."
+  fi
+}
+
+# The names are those of certificates that the edge has verified; of the log, which is the edge's own, nothing else is taken.
+look_at_devices() {
+  device_log=$LOGS/devices.log
+  if [ ! -f "$device_log" ] || [ -L "$device_log" ]; then return 0; fi
+  tail -c 2000000 "$device_log" 2>/dev/null |
+    sed -n 's/.*"client_common_name":"\([A-Za-z0-9 ._-]\{1,64\}\)".*"client_serial":"\([0-9]\{1,60\}\)".*/\2 \1/p' | sort -u >"$WORK/seen"
+  while read -r seen_serial seen_name; do
+    [ -z "$(recall "seen_$seen_serial")" ] || continue
+    remember "seen_$seen_serial" yes
+    tell seen "The device $seen_name came in for the first time."
+  done <"$WORK/seen"
+}
+
+look() {
+  if ! is_ours "$STATE" || ! can_lock; then return 0; fi
+  open_lock
+  # What is being changed is looked at when that has ended.
+  flock -n 9 || return 0
+  look_outside
+  look_at_ends
+  look_at_bans
+  look_at_devices
+}
+
+# For people; what is written down is what was seen the last time.
+print_look() {
+  if [ -r "$GUARD" ]; then
+    read -r print_time print_rest <"$GUARD"
+    printf '%s: %s\n' "$(date -d "@$print_time")" "$print_rest"
+  else
+    say "Nothing was looked at: the door is shut, or the config says guard: false"
+  fi
+}
+
+need_root
+case ${1:-} in
+  look) look ;;
+  now)
+    look
+    print_look
+    ;;
+  *) die "guard.sh knows the verbs look and now, not \"${1:-}\"; use one of them." ;;
+esac
