@@ -61,7 +61,7 @@ $(if $(2),{ pulumi stack --show-name --stack $(STACK) >/dev/null 2>&1 </dev/null
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env fuzz handover help keystore lab-test lint \
+.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env fuzz handover help keystore lab-test lint lock \
   module nightly preview server setup test unit up
 
 help: ## list the commands
@@ -138,6 +138,16 @@ demo: setup ## run the main job on the lab: expose, visit, revoke, ban, take bac
 
 test: setup lint ## lint and all three tiers of tests
 	@$(VENV)/python -m tests.lab.parallel all
+
+lock: ## pin every Python package with the hashes of its files, for all platforms (needs uv)
+	@$(call locked,requirements)
+	@$(call locked,requirements-dev,-c requirements.txt)
+
+# The two lines above the list say what it is.
+define locked
+{ sed '/^#/!d' $(1).txt | head -n 2; uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links $(2) $(1).in; } >$(1).new && mv $(1).new $(1).txt
+endef
 
 setup: .venv/developer ## prepare the lab: system packages, Python packages, pinned programs
 	@$(VENV)/python -m toolchain setup
