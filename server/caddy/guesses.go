@@ -43,11 +43,7 @@ func parseKeyGuesses(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 // a refusal has little time to be fetched, because the log is written after it.
 func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	seen := &answer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	defer func() {
-		if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-			extra.Add(zap.String("verdict", verdictOn(r, seen, asker{next, r})))
-		}
-	}()
+	defer func() { giveVerdict(r, verdictOn(r, seen, asker{next, r})) }()
 	err := next.ServeHTTP(seen, r)
 	noteAnswer(r, seen.status)
 	if seen.isRefusal() {

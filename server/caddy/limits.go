@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -124,7 +125,7 @@ func parseAmount(values []string) (Amount, error) {
 	return Amount{count, caddy.Duration(window)}, err
 }
 
-// Provision makes the log count offences by these limits.
+// Provision makes offences count by these limits.
 func (l *Limits) Provision(caddy.Context) error {
 	inForce.Store(l)
 	return nil
@@ -273,7 +274,15 @@ func isSparedFrom(r *http.Request, jail string) bool {
 	return isSpared(r, visitor, linksIn(r))
 }
 
-// noteVerdict counts what the log is about to say. A wrong password counts for its link as well.
+// giveVerdict writes the verdict into the log, for fail2ban, and counts it at once.
+func giveVerdict(r *http.Request, verdict string) {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.String("verdict", verdict))
+	}
+	noteVerdict(r, verdict, time.Now())
+}
+
+// noteVerdict counts an offence. A wrong password counts for its link as well.
 func noteVerdict(r *http.Request, verdict string, now time.Time) {
 	limits, kind := inForce.Load(), kinds[verdict]
 	if limits == nil || kind == 0 {

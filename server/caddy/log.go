@@ -120,7 +120,6 @@ func (a *asked) isWritten(entry zapcore.Entry, size int) bool {
 	if !strings.HasPrefix(entry.LoggerName, accessLogger) {
 		return bounds.maySay(a.request.RemoteAddr, entry.Time)
 	}
-	noteVerdict(a.request, a.verdict, entry.Time)
 	return bounds.mayWrite(a.request.RemoteAddr, a.verdict, a.status, size, entry.Time)
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 func init() {
@@ -56,9 +55,7 @@ func (f Refuse) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 }
 
 func (f Refuse) refuse(w http.ResponseWriter, r *http.Request, verdict string) error {
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("verdict", verdict))
-	}
+	giveVerdict(r, verdict)
 	if f.Strangers == "drop" {
 		panic(http.ErrAbortHandler)
 	}

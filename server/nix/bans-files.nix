@@ -33,6 +33,7 @@ let
     ignoreip = 127.0.0.1/8 ::1
     ignoreself = no
     logpath = ${names.offences}
+    maxmatches = 0
     usedns = no
   '' + lib.concatMapStrings (jail: ''
 

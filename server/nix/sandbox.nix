@@ -1,6 +1,9 @@
 # What no unit of ours ever needs.
 {
   LockPersonality = true;
+  # A unit that takes too much ends, and when the whole machine is short of memory, ours go before Immich and its database.
+  MemoryMax = "256M";
+  OOMScoreAdjust = 500;
   NoNewPrivileges = true;
   PrivateDevices = true;
   PrivateTmp = true;

@@ -37,7 +37,7 @@ class Fail2ban:
         )
         (self.folder / "jail.conf").write_text(
             f"[INCLUDES]\nafter = {self.folder}/bans.conf\n"
-            f"[DEFAULT]\nbackend = polling\nlogpath = {edge.offences}\nusedns = no\n"
+            f"[DEFAULT]\nbackend = polling\nlogpath = {edge.offences}\nusedns = no\nmaxmatches = 0\n"
             f"ignoreip = 127.0.0.1/8 ::1\n{jails}"
         )
         self.configure(max_retry=max_retry, ban_time=ban_time)

@@ -212,6 +212,18 @@ def test_what_cannot_be_swept_keeps_nobody_from_being_banned(watched: Edge, fail
         odd.rmdir()
 
 
+def test_all_files_are_looked_at_once_a_minute_alone(watched: Edge, fail2ban: Fail2ban) -> None:
+    """With many bans the look takes longer than the next offender should have."""
+    leftover = watched.ban_file("scan", "192.0.2.201")
+    leftover.touch()
+    os.utime(leftover, (0, 0))
+    scanner = watched.new_address()
+    repeat(watched, scanner, "/wp-login.php", MAX_RETRY)
+    await_ban(watched, "scan", scanner)
+    assert leftover.exists()
+    leftover.unlink()
+
+
 def test_a_missing_ban_folder_is_told(watched: Edge, fail2ban: Fail2ban) -> None:
     fail2ban.stop()
     folder = watched.state / "bans" / "scan"

@@ -424,6 +424,7 @@ def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path, settings: 
         assert f"['start', 'immich-{jail}']" in done.stdout
         assert f"'immich-{jail}', 'addaction', 'immich_ban'" in done.stdout
         assert (f"['set', 'immich-{jail}', 'bantime', '8h']" in done.stdout) == bool(settings)
+        assert f"['set', 'immich-{jail}', 'maxmatches', 0]" in done.stdout
 
 
 def test_the_scripts_know_the_same_names(nix: Nix) -> None:

@@ -31,6 +31,9 @@ PAUSE = 0.1
 
 FOREVER = 10 * 365 * 86400
 
+SWEEP = 60.0
+"""Seconds between looks at all files, which take long when there are many; fail2ban lifts what it knows."""
+
 
 class Action(ActionBase):  # type: ignore[misc]
     """What fail2ban calls when a ban begins and ends; it logs whatever is raised here."""
@@ -38,6 +41,7 @@ class Action(ActionBase):  # type: ignore[misc]
     def __init__(self, jail: Any, name: str, folder: str) -> None:
         super().__init__(jail, name)
         self.folder = folder
+        self.swept = 0.0
         jail.filter.sleeptime = jail.actions.sleeptime = PAUSE
 
     def clearAllParams(self) -> None:
@@ -50,6 +54,7 @@ class Action(ActionBase):  # type: ignore[misc]
     def start(self) -> None:
         """Take away what has ended meanwhile; fail2ban hands over what still holds right after this."""
         self._look()
+        self.swept = 0.0
         self._sweep()
 
     def stop(self) -> None:
@@ -100,6 +105,9 @@ class Action(ActionBase):  # type: ignore[misc]
         What is gone already, because somebody lifted it in this moment, must not end what calls this.
         """
         now = time.time()
+        if 0 <= now - self.swept < SWEEP:
+            return
+        self.swept = now
         for entry in os.scandir(self.folder):
             with contextlib.suppress(OSError):
                 if entry.stat(follow_symlinks=False).st_mtime <= now:

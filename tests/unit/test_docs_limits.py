@@ -1,0 +1,100 @@
+"""docs/limits.md says what the code does: each number is taken out of the code and looked for in its row."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from components.config import load
+from components.remote_script import SERVER_FILES
+
+DOCS = SERVER_FILES.parent / "docs" / "limits.md"
+
+FACTS = [
+    ("caddy/limits.go", r"wideRequests = (\d+)", "| of a /48 |", "{} times as many"),
+    ("caddy/limits.go", r"cheap = 1\. / (\d+)", "never changes", "counts 1/{}"),
+    ("Caddyfile", r"at_once (\d+)", "being answered for a visitor", "{}; more wait"),
+    ("caddy/slots.go", r"waitingPatience = (\d+) \* time.Second", "answered for a visitor", "up to {} s"),
+    ("caddy/slots.go", r"mostWaiting +=? (\d+)", "answered for a visitor", "{} of them at most"),
+    ("caddy/slots.go", r"manyInside += (\d+)", "of all strangers being", "from {} on"),
+    ("caddy/slots.go", r"fewOfMany += (\d+)", "of all strangers being", "has {} at once"),
+    ("Caddyfile", r"max_conns_per_host (\d+)", "to Immich for strangers", "{}"),
+    ("caddy/connections.go", r"connectionsOfOne = (\d+)", "connections of a network", "{};"),
+    ("caddy/connections.go", r"manyConnections = (\d+)", "connections in all", "from {} on"),
+    ("caddy/connections.go", r"fewConnections += (\d+)", "connections in all", "has {}"),
+    ("Caddyfile", r"idle (\d+)s", "an idle connection", "after {} s"),
+    ("caddy/limits.go", r"wideOffences = (\d+)", "wrong passwords, of a /48", "{} times as many"),
+    ("caddy/limits.go", r"guessesAtOnce += (\d+)", "being looked up", "{} at once"),
+    ("caddy/limits.go", r"passwordsAtOnce = (\d+)", "one link's password", "{} at once"),
+    ("caddy/buckets.go", r"mostKeys += (\d+)", "remembered by a limit", "{};"),
+    ("caddy/buckets.go", r"sharedBuckets = (\d+)", "remembered by a limit", "share {} budgets"),
+    ("nix/edge.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "{}, then"),
+    ("nix/sandbox.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "at most {}"),
+    ("nix/sandbox.nix", r"OOMScoreAdjust = (\d+)", "who goes first", "{}"),
+    ("caddy/logbounds.go", r"mostWritten = (\d+)", "what a client says", "{} bytes"),
+    (
+        "caddy/logbounds.go",
+        r"\tvisitBytes += rate\{(\d+) << 20, 4 \* time.Minute\}",
+        "ordinary",
+        "{} MiB at once",
+    ),
+    (
+        "caddy/logbounds.go",
+        r"allVisitBytes += rate\{(\d+) << 20, 2 \* time.Minute\}",
+        "ordinary",
+        "{} MiB and",
+    ),
+    (
+        "caddy/logbounds.go",
+        r"\toffenceBytes += rate\{(\d+) << 10, 2 \* time.Minute\}",
+        "offences of a",
+        "{} KiB at",
+    ),
+    (
+        "caddy/logbounds.go",
+        r"allOffenceBytes = rate\{(\d+) << 20, 30 \* time.Second",
+        "offences of a",
+        "{} MiB and",
+    ),
+    (
+        "caddy/logbounds.go",
+        r"journalLines += rate\{(\d+), 10 \* time.Minute\}",
+        "in the journal",
+        "{} in ten",
+    ),
+    ("caddy/logfiles.go", r"usualMegabytes = (\d+)", "the log on disk", "of {} MB"),
+    ("nix/bans-files.nix", r"dbmaxmatches = (\d+)", "the database of bans", "{})"),
+    ("nix/bans-files.nix", r"    maxmatches = (\d+)", "the database of bans", "{})"),
+    ("fail2ban/action.d/immich_ban.py", r"SWEEP = (\d+)\.0", "looks at all ban files", "one in {} s"),
+]
+
+
+def row_of(what: str) -> str:
+    """Return the row whose first cells hold these words."""
+    [row] = [line for line in DOCS.read_text().splitlines() if line.startswith("|") and what in line]
+    return row
+
+
+@pytest.mark.parametrize(("file", "pattern", "what", "says"), FACTS)
+def test_each_bound_is_what_the_code_has(file: str, pattern: str, what: str, says: str) -> None:
+    code = re.sub(r"(?<=\d)_(?=\d)", "", (SERVER_FILES / file).read_text())
+    [value] = set(re.findall(pattern, code))
+    assert says.format(value) in row_of(what)
+
+
+def test_each_setting_has_its_default() -> None:
+    raw = {
+        "host": "h",
+        "hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ",
+    }
+    config = load(
+        {**raw, "keystorePassphrase": "twelve or more characters"}, stack="unit", project_dir=DOCS.parent
+    )
+    limits, bans = config.rate_limits, config.bans
+    assert f"{limits.requests} at once" in row_of("requests of a visitor")
+    assert f"in {limits.window_seconds} s" in row_of("requests of a visitor")
+    assert f"{bans.max_retry} of each kind" in row_of("or scans of a visitor")
+    assert f"{limits.password_attempts} in {limits.password_window_seconds} s" in row_of("password tries")
+    assert f"{limits.link_passwords_per_hour} an hour" in row_of("wrong passwords for one link")
+    assert f"{limits.bundles} in {limits.bundle_window_seconds} s" in row_of("zip files")
