@@ -33,7 +33,7 @@ let
       # A misplaced option can drop these without a word, and visitors could then choose the address they come from.
       occurrences() { grep -o -e "$1" <<<"$adapted" | wc -l; }
       for needed in '"listen":\["127\.0\.0\.1:[0-9]*"\]' '"protocols":\["h1","h2"\]' \
-        '"listener_wrappers":\[{"fallback_policy":"REQUIRE",[^]]*"wrapper":"proxy_protocol"},{"wrapper":"few_connections"},{"wrapper":"tls"}\]'; do
+        '"listener_wrappers":\[{"fallback_policy":"REQUIRE",[^]]*"wrapper":"proxy_protocol"},{"wrapper":"few_connections"},{"wrapper":"bounded_handshakes"},{"wrapper":"tls"},{"wrapper":"early_handshakes"}\]'; do
         if [ "$(occurrences "$needed")" = 0 ] || [ "$(occurrences "$needed")" != "$(occurrences '"listen":\[')" ]; then
           echo "A listener of Caddy lacks $needed, so it does not start; restore the Caddyfile by pulumi up." >&2
           exit 1

@@ -193,3 +193,12 @@ def test_an_upload_of_a_visitor_ends_at_its_limit(make_edge: EdgeMaker) -> None:
     assert edge.ask(upload, "POST", body=b"x" * 3_000_000).status == 200
     assert edge.ask(upload, "POST", body=b"x" * 3_000_001).status == 413
     assert [seen.body_size for seen in edge.backend.received] == [3_000_000]
+
+
+def test_another_host_has_the_same_limits(make_edge: EdgeMaker) -> None:
+    """Nobody gets more by naming a host that is not ours, and nothing besides the refusal or a 429."""
+    edge = make_edge(limits=Limits(requests=5))
+    with edge.connect(edge.new_address()) as connection:
+        statuses = [connection.ask("/photos", host="other.example").status for _ in range(20)]
+    assert statuses[0] == 403 and statuses[-1] == 429
+    assert set(statuses) == {403, 429}

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.server.certificates import Identity, TestAuthority, rsa_key
 from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
 from tests.server.http2 import Http2Connection
-from tests.server.visitor import DOMAIN, Connection, proxy_line
+from tests.server.visitor import DOMAIN, Connection, ConnectionDroppedError, proxy_line
 
 pytestmark = pytest.mark.server
 
@@ -230,3 +230,20 @@ def test_an_authority_counts_from_the_next_request_on(caddy_program: Path, tmp_p
         assert edge.ask("/share/abc").status == 200
     finally:
         edge.stop()
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_a_long_chain_is_not_even_read(trapped: Edge, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Each of its certificates costs the edge something; a phone sends one, and perhaps what led to it."""
+    identity = trapped.device("phone")
+    alone = identity.certificate.read_bytes()
+
+    def is_served(others: int) -> bool:
+        identity.certificate.write_bytes(alone + others * trapped.authority.certificate.read_bytes())
+        try:
+            with trapped.connect(trapped.new_address(), identity, version=version) as connection:
+                return connection.ask("/api/users/me", body=b"x" * 100_000, method="PUT").status == 200
+        except ConnectionDroppedError:
+            return False
+
+    assert [is_served(others) for others in (0, 3, 100)] == [True, True, False]

@@ -24,6 +24,8 @@ FACTS = [
     ("caddy/connections.go", r"manyConnections = (\d+)", "connections in all", "from {} on"),
     ("caddy/connections.go", r"fewConnections += (\d+)", "connections in all", "has {}"),
     ("Caddyfile", r"idle (\d+)s", "an idle connection", "after {} s"),
+    ("caddy/handshakes.go", r"handshakeBytes = (\d+) << 10", "a TLS handshake", "reads {} KiB"),
+    ("caddy/handshakes.go", r"handshakePatience = (\d+) \* time.Second", "a TLS handshake", "after {} s"),
     ("caddy/limits.go", r"wideOffences = (\d+)", "wrong passwords, of a /48", "{} times as many"),
     ("caddy/limits.go", r"guessesAtOnce += (\d+)", "being looked up", "{} at once"),
     ("caddy/limits.go", r"passwordsAtOnce = (\d+)", "one link's password", "{} at once"),
