@@ -18,7 +18,7 @@ from lab import Lab
 from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, ProbeCredential, Renewal
 from pki.certificate import fingerprint, parse_certificate
 from tests.lab.operator import PASSPHRASE, Operator
-from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
+from tests.lab.outside import FORBIDDEN, OpenConnection, seen
 from tests.lab.snapshot import output
 from tests.server.waiting import wait_until
 
@@ -212,5 +212,5 @@ def test_the_old_authority_leaves_when_no_device_needs_it(story: Story) -> None:
     story.operator.up()
     assert story.trusted() == 1
     assert story.sees(desk) == "200"
-    assert story.sees(laptop) == REFUSED, "of an authority that nobody trusts, not even a handshake"
+    assert story.sees(laptop) == FORBIDDEN, "of an authority that nobody trusts"
     story.assert_nothing_to_do()
