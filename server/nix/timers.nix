@@ -100,6 +100,12 @@ in
       startLimitIntervalSec = 0;
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-notify" "notify.sh" "deliver") ]; };
     };
+    # Whoever opens, closes, lets in or shuts out: it is told at once.
+    systemd.paths.immich-exposure-notify = {
+      description = "Tell the owner of a door that opens or shuts, and of devices";
+      wantedBy = [ "paths.target" ];
+      pathConfig.PathChanged = [ "${names.state}/lease" "${names.state}/devices" ];
+    };
     systemd.timers.immich-exposure-notify = {
       description = "Tell the owner what could not be told before, every five minutes";
       wantedBy = [ "timers.target" ];

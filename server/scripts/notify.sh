@@ -3,8 +3,9 @@
 # The one channel through which the owner is told what happens (see `tell` in lib.sh).
 #
 #   install   the channel is the payload's, and a first notice goes through it; one that does not answer is only told
-#   deliver   what waits goes out (a unit of the NixOS module runs this whenever there is something, and every five minutes)
-#   remove    there is no channel, and nothing waits
+#   deliver   what waits goes out, and what has become of door and devices since the last time (a unit of the NixOS module runs
+#             this whenever one of them changes or something waits, and every five minutes)
+#   remove    the same for the last time; then there is no channel, and nothing waits
 #
 # The channel is lines of a word and a value, root's alone because of the token:
 #
@@ -14,6 +15,9 @@ CHANNEL=$NOTICES/channel
 WAITING=$NOTICES/waiting
 # "EPOCH KIND" for each message of the last hour.
 SENT=$NOTICES/sent
+# What door and devices were like the last time. So whoever changes them, by whatever script or by hand, need not tell.
+DOOR_WAS=$NOTICES/door
+DEVICES_WERE=$NOTICES/devices
 # What was wrong with the last delivery, while nothing has been delivered since.
 FAILED=$NOTICES/failed
 
@@ -50,6 +54,10 @@ install_channel() {
   install -d -m 0700 "$NOTICES" "$WAITING"
   # What an earlier channel could not deliver is not this one's.
   rm -f "$WAITING"/* "$FAILED"
+  # Without a channel nothing is told: what stands already is no news.
+  rm -f "$CHANNEL" "$DOOR_WAS" "$DEVICES_WERE"
+  look_at_door
+  look_at_devices
   write_file 0600 "$CHANNEL" <"$WORK/channel"
   tell channel "What happens to the exposure of Immich on this server is told here from now on."
   # The unit may not be there yet, and whoever runs this wants to know now.
@@ -131,6 +139,49 @@ send_command() {
   timeout "$SEND_TIMEOUT" "$command_file" "$1" "$3" <"$2" >"$WORK/said" 2>&1
 }
 
+# ---- What has changed
+
+# `news KIND SENTENCE`: as `tell`, which would start this again.
+news() {
+  [ -f "$CHANNEL" ] || return 0
+  (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down"
+}
+
+look_at_door() {
+  door_now=shut door_was=
+  [ ! -s "$LEASE" ] || door_now=open
+  [ ! -r "$DOOR_WAS" ] || read -r door_was <"$DOOR_WAS" || :
+  [ "$door_now" != "$door_was" ] || return 0
+  echo "$door_now" >"$WORK/door"
+  keep "$DOOR_WAS" <"$WORK/door"
+  if [ "$door_now" = open ]; then
+    news opened "The door is open: https://$(recorded_domain)/ answers on the internet."
+  elif [ -e "$SHUT_BY_HAND" ]; then
+    news closed "The door was shut by hand on the server, and stays so."
+  else
+    news closed "The door is shut: nobody comes in from the internet."
+  fi
+}
+
+# By name: a device that is renewed has another certificate, and is the same.
+look_at_devices() {
+  for device_file in "$STATE"/devices/*; do
+    [ -f "$device_file" ] || continue
+    device_name=
+    read -r device_name <"$device_file" || :
+    case $device_name in '' | *[!A-Za-z0-9._-]*) ;; *) printf '%s\n' "$device_name" ;; esac
+  done | sort -u >"$WORK/devices"
+  if [ -f "$DEVICES_WERE" ]; then
+    comm -13 "$DEVICES_WERE" "$WORK/devices" | while read -r device_name; do
+      news enrolled "The device $device_name may come in."
+    done
+    comm -23 "$DEVICES_WERE" "$WORK/devices" | while read -r device_name; do
+      news revoked "The device $device_name may no longer come in."
+    done
+  fi
+  keep "$DEVICES_WERE" <"$WORK/devices"
+}
+
 # ---- What waits
 
 kinds_waiting() {
@@ -179,6 +230,8 @@ deliver() {
   # One at a time; the other one may have looked before the last notice came, so it is waited for.
   exec 8>"$NOTICES/.delivering"
   flock -w 120 8 || return 0
+  look_at_door
+  look_at_devices
   forget_old
   channel_kind=$(said kind)
   for deliver_kind in $(kinds_waiting); do
@@ -205,7 +258,9 @@ case ${1:-} in
   deliver) deliver ;;
   remove)
     lock
-    ! is_ours "$STATE" || rm -rf "$NOTICES"
+    is_ours "$STATE" || exit 0
+    deliver
+    rm -rf "$NOTICES"
     ;;
   *) die "notify.sh knows the verbs install, deliver and remove, not \"${1:-}\"; use one of them." ;;
 esac

@@ -44,6 +44,7 @@ OURS = {
     "immich-exposure-lan@.socket",
     "immich-exposure-lease.service",
     "immich-exposure-lease.timer",
+    "immich-exposure-notify.path",
     "immich-exposure-notify.service",
     "immich-exposure-notify.timer",
 }
@@ -477,6 +478,8 @@ def test_what_could_not_be_told_is_told_again_every_five_minutes(generation: Pat
     assert timer["OnUnitInactiveSec"] == ["5min"]
     assert service["ExecStart"][0].endswith("/bin/immich-exposure-notify deliver")
     assert f"{STATE}/notices/channel" in service["ConditionPathExists"]
+    path = read_unit(generation, "immich-exposure-notify.path")
+    assert path["PathChanged"] == [f"{STATE}/lease", f"{STATE}/devices"]
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,62 @@ def test_the_channel_goes_with_all_that_waits(machine: Machine, receiver: Receiv
     assert not machine.state.exists()
 
 
+def kinds(receiver: Receiver) -> list[str]:
+    """Return the kinds of what has come since the last time."""
+    found = [json.loads(body)["kind"] for _, _, body in receiver.got]
+    receiver.got.clear()
+    return found
+
+
+def test_a_door_that_opens_or_shuts_is_told_whoever_did_it(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    assert kinds(receiver) == ["channel"]
+    deliver(machine)
+    assert kinds(receiver) == []
+    machine.write(machine.state / "domain.env", "IMMICH_EXPOSURE_DOMAIN=immich.example.ts.net\n")
+    machine.write(machine.state / "lease", "until 2000000\n")
+    deliver(machine)
+    assert "https://immich.example.ts.net/" in receiver.got[0][2]
+    assert kinds(receiver) == ["opened"]
+    machine.write(machine.state / "lease", "confirmed\n")
+    deliver(machine)
+    assert kinds(receiver) == []
+    (machine.state / "lease").unlink()
+    machine.write(machine.state / "shut-by-hand", "")
+    deliver(machine)
+    assert "by hand" in receiver.got[0][2]
+    assert kinds(receiver) == ["closed"]
+
+
+def test_devices_are_told_by_name(machine: Machine, receiver: Receiver) -> None:
+    devices = machine.state / "devices"
+    machine.write(devices / ("a" * 64), "phone\n")
+    install(machine, kind="webhook", address=receiver.address)
+    assert kinds(receiver) == ["channel"], "what stands already is no news"
+    machine.write(devices / ("b" * 64), "laptop\nuntil 2000000\n")
+    machine.write(devices / ("c" * 64), "phone\n")
+    deliver(machine)
+    assert "The device laptop may come in." in receiver.got[0][2]
+    assert kinds(receiver) == ["enrolled"]
+    (devices / ("a" * 64)).unlink()
+    deliver(machine)
+    assert kinds(receiver) == [], "a renewed device is the same"
+    (devices / ("c" * 64)).unlink()
+    deliver(machine)
+    assert "The device phone may no longer come in." in receiver.got[0][2]
+    assert kinds(receiver) == ["revoked"]
+
+
+def test_the_end_is_told_before_the_channel_goes(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    machine.write(machine.state / "lease", "confirmed\n")
+    deliver(machine)
+    kinds(receiver)
+    (machine.state / "lease").unlink()
+    assert machine.run("notify", "remove").status == 0
+    assert kinds(receiver) == ["closed"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
