@@ -16,7 +16,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 from components.certificate_authority import KeystoreLocation, keystore_of
 from components.chapter_bans import BAN_LIST, bans_in
 from components.config_adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceConfig
-from components.device_enrolment import EnrollableCertificate
+from components.device_list import EnrollableCertificate
 from components.options import child_of
 from components.refusal import Refusal, told_plainly
 from components.remote_script import PayloadFile, Server, remote_script, script_text

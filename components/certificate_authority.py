@@ -11,7 +11,8 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.options import child_of
-from components.refusal import told_plainly
+from components.preflight import authorities_in
+from components.refusal import Refusal, told_plainly
 from components.renewal import renewal_of, renewal_props, renewing_diff
 from pki import AuthorityProfile, Keystore, KeyType, Renewal
 
@@ -44,16 +45,45 @@ class _Provider(ResourceProvider):
         return CreateResult(outputs["fingerprint"], outputs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        return renewing_diff(_olds, _news, ignore={"devices"}, outputs={"trusted", "trustedPem"})
+        if is_strange(_olds.get("trusted") or (), _news.get("authorities")):
+            return DiffResult(changes=True)  # which the update then refuses
+        quiet = {"devices", "authorities"}
+        return renewing_diff(_olds, _news, ignore=quiet, outputs={"trusted", "trustedPem"})
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        refuse_strange(_olds.get("trusted") or (), _news["keystore"])
         return UpdateResult(_adopt_or_create(_news))
 
     @told_plainly
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         if _props["purgeKeystore"]:
             keystore_of(_props).purge()
+
+
+def is_strange(known: Sequence[str], found: Sequence[str] | None) -> bool:
+    """Tell whether a keystore has none of the authorities that the state knows; None where nobody looked."""
+    return found is not None and bool(known) and not set(known) & set(found)
+
+
+def refuse_strange(known: Sequence[str], keystore: str) -> None:
+    """Refuse a keystore that is missing, empty or another's beside a state that knows devices.
+
+    An authority that is made anew would shut all of them out.
+
+    Raises ``Refusal``.
+    """
+    found = authorities_in(Path(keystore))
+    damaged = not found and (Path(keystore) / "ca.crt").exists()  # which the keystore itself tells
+    if damaged or not is_strange(known, found):
+        return
+    what = f"holds another authority ({found[-1][:16]})" if found else "has no authority"
+    raise Refusal(
+        f"The keystore {keystore} {what}, and this stack's devices have certificates of {known[-1][:16]}, so "
+        "they would all be shut out. Is its drive not mounted, or was the stack renamed? Set `keystore` to "
+        "the folder that it was, or import a backup. If it is lost for good, run pulumi destroy and then "
+        "pulumi up: every device then needs a new bundle."
+    )
 
 
 def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +162,7 @@ class CertificateAuthority(pulumi.ComponentResource):
         found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        there = Path(keystore.path).is_dir()
         super().__init__("immich-exposure:index:CertificateAuthority", name, {}, opts)
         self.key_pair = AuthorityInKeystore(
             f"{name}-key-pair",
@@ -145,6 +176,10 @@ class CertificateAuthority(pulumi.ComponentResource):
                 "purgeKeystore": purge_keystore,
                 **renewal_props(renewal, step, found),
                 "devices": list(devices),
+                # A preview gets along without a keystore.
+                "authorities": list(authorities_in(Path(keystore.path)))
+                if there or not pulumi.runtime.is_dry_run()
+                else None,
             },
             # The list matters at creation alone; afterwards each device is its own resource, so that adding
             # or removing one shows as just that.

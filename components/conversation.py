@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from components.server_words import plain
+
 ANSWER_LIMIT = 32 << 20
 """Bytes of standard output; the largest answer there is are the files of an exposure made by hand."""
 
@@ -35,13 +37,22 @@ class Conversation:
     """Run a program, send it ``content`` as standard input, and listen to it for ``seconds`` at most.
 
     ``heed`` is shown the end of standard error as it grows, until it returns how many seconds are left now.
+    ``tell`` is given each line of it, as words alone.
 
     Raises ``FileNotFoundError`` when there is no such program.
     """
 
-    def __init__(self, argv: Sequence[str], content: bytes, seconds: float, heed: Heed | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        content: bytes,
+        seconds: float,
+        heed: Heed | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self._deadline = time.monotonic() + seconds
-        self._heed = heed
+        self._heed, self._tell = heed, tell
+        self._line = bytearray()
         self._answer, self._errors = bytearray(), bytearray()
         self._endless = threading.Event()
         self._child = subprocess.Popen(
@@ -86,10 +97,21 @@ class Conversation:
         while piece := stream.read1(65536):  # type: ignore[attr-defined]
             self._errors += piece
             del self._errors[:-ERRORS_LIMIT]
+            self._pass_on(piece)
             left = self._heed(bytes(self._errors)) if self._heed else None
             if left is not None:
                 self._heed = None
                 self._deadline = min(self._deadline, time.monotonic() + left)
+        self._pass_on(b"\n")
+
+    def _pass_on(self, piece: bytes) -> None:
+        """Tell the lines that are whole; of one without an end, the end alone is kept."""
+        *lines, rest = bytes(self._line + piece).split(b"\n")
+        self._line = bytearray(rest[-ERRORS_LIMIT:])
+        for line in lines:
+            words = plain(line.decode(errors="replace")).strip()
+            if words and self._tell is not None:
+                self._tell(words)
 
 
 def _feed(stream: IO[bytes], content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pulumi
 
@@ -11,7 +12,8 @@ from components.certificate_authority import CertificateAuthority, KeystoreLocat
 from components.client_certificate import ClientCertificate
 from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
-from components.device_enrolment import DeviceEnrolment, EnrollableCertificate
+from components.device_list import DeviceList, EnrollableCertificate
+from components.device_withdrawal import DeviceWithdrawal
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.exposure_check import ExposureCheck
@@ -28,10 +30,6 @@ from components.stack_identity import StackIdentity, stack_name
 from components.surface import Words, what_becomes_public, what_to_set_in_immich
 from components.trust_pool import TrustPool
 from pki import AuthorityProfile, DeviceProfile
-
-ENROLMENT_LANES = 4
-"""So many devices are enrolled at once. Every command makes a connection of its own, and sshd refuses some of
-more than ten that have not logged in yet (MaxStartups in sshd_config(5))."""
 
 
 class ImmichExposure(pulumi.ComponentResource):
@@ -73,12 +71,13 @@ class ImmichExposure(pulumi.ComponentResource):
         for notice in self._outlook.notices:
             pulumi.warn(notice)
 
-        preflight = self._look_before_changing_anything()
+        withdrawal = self._withdraw_who_is_no_longer_named()
+        preflight = self._look_before_changing_anything(withdrawal)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
-        state = self._folder_on_the_server(authority, certificates, adopted)
+        state = self._folder_on_the_server(authority, certificates)
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
@@ -93,8 +92,8 @@ class ImmichExposure(pulumi.ComponentResource):
         ]
         chapter = self._take_over_on_the_server(adoption, ready)
         nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
-        enrolments = self._enrolments(self._to_be_let_in(certificates, adopted), nixos)
-        funnel = self._funnel(nixos, enrolments)
+        enrolled = self._enrolled_devices(self._to_be_let_in(certificates, adopted), nixos)
+        funnel = self._funnel(nixos, enrolled)
         check = self._check_from_outside(server_certificate, authority, funnel)
 
         self.url = server_certificate.domain.apply(self._url)
@@ -116,18 +115,40 @@ class ImmichExposure(pulumi.ComponentResource):
             "A preview does not ask the server. What is in the way there, pulumi up says before it changes "
             "anything."
         )
+        if not Path(self._keystore.path).is_dir():
+            pulumi.info(
+                f"There is no keystore at {self._keystore.path}. The first pulumi up makes it; once devices "
+                "have certificates of it, no pulumi up goes on without it."
+            )
         if self._server.lacks_key:
             pulumi.warn(
                 f"There is no private SSH key at {self._server.private_key_file}. A preview does without it; "
                 "pulumi up does not."
             )
 
-    def _look_before_changing_anything(self) -> Preflight:
+    def _withdraw_who_is_no_longer_named(self) -> DeviceWithdrawal:
+        # Before anything that may fail, the look at the server included.
+        return DeviceWithdrawal(
+            f"{self._prefix}-withdrawal",
+            server=self._server,
+            keystore=self._keystore,
+            devices=self._names(),
+            take_over=self._config.take_over,
+            opts=self._after(),
+        )
+
+    def _names(self) -> list[str]:
+        """Return the devices that may come in: those of the config, and those that are taken over."""
+        adopt = self._config.adopt
+        taken_over = [device.name for device in adopt.devices] if adopt else []
+        return list(dict.fromkeys([*(device.name for device in self._config.devices), *taken_over]))
+
+    def _look_before_changing_anything(self, withdrawal: DeviceWithdrawal) -> Preflight:
         return Preflight(
             f"{self._prefix}-preflight",
             server=self._server,
             config=self._config,
-            opts=self._after(),
+            opts=self._after(withdrawal),
         )
 
     def _adoption(self, preflight: Preflight) -> Adoption | None:
@@ -184,10 +205,7 @@ class ImmichExposure(pulumi.ComponentResource):
         }
 
     def _folder_on_the_server(
-        self,
-        authority: CertificateAuthority,
-        certificates: dict[str, ClientCertificate],
-        adopted: dict[str, AdoptedCertificate],
+        self, authority: CertificateAuthority, certificates: dict[str, ClientCertificate]
     ) -> ServerState:
         # Nothing is written to the server before every key and certificate is known to be sound.
         return ServerState(
@@ -195,7 +213,7 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server,
             owner=stack_name(),
             take_over=self._config.take_over,
-            devices=list({**certificates, **adopted}),
+            devices=self._names(),
             opts=self._after(authority, *certificates.values()),
         )
 
@@ -271,30 +289,24 @@ class ImmichExposure(pulumi.ComponentResource):
         }
         return {**certificates, **adopted, **both}
 
-    def _enrolments(
+    def _enrolled_devices(
         self, certificates: dict[str, EnrollableCertificate], nixos: NixosConfiguration
-    ) -> list[DeviceEnrolment]:
-        enrolments: list[DeviceEnrolment] = []
-        for device, certificate in certificates.items():
-            before = enrolments[-ENROLMENT_LANES:][:1] if len(enrolments) >= ENROLMENT_LANES else []
-            enrolments.append(
-                DeviceEnrolment(
-                    f"{self._prefix}-enrolment-{device}",
-                    server=self._server,
-                    device=device,
-                    certificate=certificate,
-                    opts=self._after(nixos, *before),
-                )
-            )
-        return enrolments
+    ) -> DeviceList:
+        return DeviceList(
+            f"{self._prefix}-devices",
+            server=self._server,
+            keystore=self._keystore,
+            certificates=certificates,
+            opts=self._after(nixos),
+        )
 
-    def _funnel(self, nixos: NixosConfiguration, enrolments: list[DeviceEnrolment]) -> Funnel:
+    def _funnel(self, nixos: NixosConfiguration, enrolled: DeviceList) -> Funnel:
         return Funnel(
             f"{self._prefix}-funnel",
             server=self._server,
             funnel_port=self._config.funnel_port,
             proxy_port=self._config.proxy_port,
-            opts=self._after(nixos, *enrolments),
+            opts=self._after(nixos, enrolled),
         )
 
     def _check_from_outside(

@@ -12,6 +12,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 from components.config import ExposureConfig
 from components.config_home import ModuleWay
 from components.module_files import module_digest
+from components.options import child_of
 from components.preflight_rules import Wanted, notes, problems, warnings
 from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
@@ -183,7 +184,7 @@ class Preflight(pulumi.ComponentResource):
         self.facts = _Preflight(
             f"{name}-facts",
             {**server_props(server), **wanted_props(config)},
-            pulumi.ResourceOptions(parent=self),
+            child_of(self, opts),
         )
         self.facts.warnings.apply(_warn)
         self.facts.notes.apply(_warn)

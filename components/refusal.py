@@ -21,6 +21,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+ERROR = "error: "
+"""How a script's last sentence begins; the engine puts the same before every error."""
+
 REFUSAL_LIMIT = 8000
 """Characters of a refusal: room for a dozen problems, each a sentence of its own."""
 
@@ -36,7 +39,7 @@ def _alone(refusal: Exception) -> Exception:
     itself says nothing. It is still caught as what it was; its arguments still hold the sentence.
     What a server or a stranger's file has said in it reaches the terminal as words alone, notes included.
     """
-    kind, sentence = type(refusal), plain(str(refusal), REFUSAL_LIMIT)
+    kind, sentence = type(refusal), plain(str(refusal), REFUSAL_LIMIT).removeprefix(ERROR)
     notes = getattr(refusal, "__notes__", [])
     notes[:] = [plain(note, REFUSAL_LIMIT) for note in notes]
     words = {"__module__": "builtins", "__qualname__": sentence, "__str__": lambda _self: ""}

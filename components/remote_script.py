@@ -6,6 +6,7 @@ an older version opened, and ``pulumi preview --diff`` shows a reviewer the very
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,11 @@ def script_text(script: str, payload: tuple[PayloadFile, ...] = (), note: str = 
     body = (SERVER_FILES / "scripts" / f"{script}.sh").read_text(encoding="utf-8")
     comment = f"# {note}\n" if note else ""
     return "\n".join(part for part in (library, comment, _payload_function(payload), body) if part)
+
+
+def script_digest(script: str) -> str:
+    """Return the SHA-256 of a script as it runs, with the library and without what is sent along."""
+    return hashlib.sha256(script_text(script).encode()).hexdigest()
 
 
 def library_text() -> str:

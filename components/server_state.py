@@ -13,8 +13,8 @@ from components.remote_script import Server, guarded_script
 class ServerState(pulumi.ComponentResource):
     """``/var/lib/immich-exposure``: made before anything is put into it, removed last of all.
 
-    When it is there already at its creation, the state of an earlier exposure was lost, and with it who is
-    enrolled. Then every device goes that is not among ``devices``, or a lost phone would stay for ever.
+    When it is there already at its creation, the state of an earlier exposure was lost, or another's is taken
+    over. Then every device goes that is not among ``devices``.
     ``owner``, the whole name of the stack, is noted down with its id: from then on no other stack changes
     anything on this server, unless it says ``take_over``.
     """
@@ -37,7 +37,7 @@ class ServerState(pulumi.ComponentResource):
             create=server.line("begin", owner, "yes" if take_over else "no", *devices),
             update=server.line("prepare"),
             delete=server.line("remove"),
-            # The list matters at creation alone; afterwards each device's enrolment is its own resource.
+            # The list matters at creation alone; afterwards it is the devices' own.
             opts=pulumi.ResourceOptions.merge(
                 child_of(self, opts), pulumi.ResourceOptions(ignore_changes=["create"])
             ),

@@ -1,8 +1,8 @@
 """One script over the system's ``ssh``, for resources that run on the operator's machine.
 
 ``remote.Command`` can change a server, but it cannot judge one: its errors are the SSH library's, and it
-retries a wrong host key. So what looks at the server (preflight, outside check) comes through here and
-says in a sentence what is wrong and what to do.
+retries a wrong host key. So what looks at the server, and who may come in, comes through here and says in a
+sentence what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation
-from components.refusal import Refusal
+from components.refusal import ERROR, Refusal
 from components.remote_script import Server, with_password
 from components.server_words import plain
 
@@ -27,13 +27,28 @@ class SshError(Refusal):
     """The server could not be reached or refused; the message is a full sentence with the remedy."""
 
 
-def run_script(server: Server, command: str, text: str, *, timeout_seconds: int = 300) -> str:
+def run_script(
+    server: Server,
+    command: str,
+    text: str,
+    *,
+    timeout_seconds: int = 300,
+    tell: Callable[[str], None] | None = None,
+) -> str:
     """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
+
+    ``tell`` is given each line that the script says meanwhile, at once.
 
     Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
     use sudo, and for a script that fails (its own last sentence is the message).
     """
-    return _run(server, command, text.encode(), timeout_seconds)
+    return _run(server, command, text.encode(), timeout_seconds, tell)
+
+
+def tell(line: str) -> None:
+    """Say a line of a script's at once; the engine shows a provider's standard error, and errors itself."""
+    if not line.startswith(ERROR):
+        print(line, file=sys.stderr, flush=True)
 
 
 SEND_SECONDS = 1800
@@ -48,7 +63,13 @@ def send_file(server: Server, content: bytes, path: str, sha256: str) -> None:
     _run(server, server.receive_line(path, sha256), content, SEND_SECONDS)
 
 
-def _run(server: Server, command: str, content: bytes, timeout_seconds: int) -> str:
+def _run(
+    server: Server,
+    command: str,
+    content: bytes,
+    timeout_seconds: int,
+    tell: Callable[[str], None] | None = None,
+) -> str:
     _refuse_dead_agent()
     _refuse_no_key(server)
     if isinstance(server.sudo_password, str) and server.user != "root":
@@ -58,7 +79,7 @@ def _run(server: Server, command: str, content: bytes, timeout_seconds: int) -> 
         known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
         argv = ssh_argv(server, known_hosts) + [command]
         try:
-            said = Conversation(argv, content, timeout_seconds, _tell_login_page(server)).wait()
+            said = Conversation(argv, content, timeout_seconds, _tell_login_page(server), tell).wait()
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
     if said.endless:

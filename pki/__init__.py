@@ -19,6 +19,7 @@ from pki.key import KeyType
 from pki.keystore import Keystore, ProbeCredential
 from pki.profile import AuthorityProfile, DeviceProfile
 from pki.renewal import Renewal
+from pki.revocations import Revocation
 
 __all__ = [
     "AdoptedDevice",
@@ -34,6 +35,7 @@ __all__ = [
     "Platform",
     "ProbeCredential",
     "Renewal",
+    "Revocation",
     "Source",
     "device_name",
 ]

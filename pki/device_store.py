@@ -25,7 +25,7 @@ from pki.marker import Marker
 from pki.mobileconfig import make_mobileconfig, takes_profile
 from pki.profile import DeviceProfile
 from pki.renewal import Pair, Renewal
-from pki.revocations import note_revoked, revoked_in
+from pki.revocations import note_revoked, revocations_in, revoked_in
 from pki.vault import Vault
 
 
@@ -153,7 +153,7 @@ class DeviceStore:
 
     def is_revoked(self, revoked_fingerprint: str) -> bool:
         """Tell whether a certificate with this fingerprint was revoked."""
-        if revoked_fingerprint in revoked_in(self._vault.folder):
+        if revoked_fingerprint in revocations_in(self._vault.folder):
             return True
         found = self.revoked.glob(f"*-{revoked_fingerprint[:16]}.crt")
         return any(not path.name.startswith(".") for path in found)  # a killed run may have begun one

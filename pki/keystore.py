@@ -60,6 +60,7 @@ from pki.profile import AuthorityProfile, DeviceProfile
 from pki.rekey import change_passphrase
 from pki.rekey import finish as finish_change_of_passphrase
 from pki.renewal import Renewal, is_needed
+from pki.revocations import Revocation, note_revocations, revocations_in
 from pki.vault import Vault
 
 
@@ -307,6 +308,30 @@ class Keystore:
             for name in self._devices.names():
                 if name not in kept:
                     self._devices.revoke_whatever(name)
+
+    def revocations(self) -> dict[str, Revocation]:
+        """Return what must never count again, by fingerprint. Needs no passphrase.
+
+        Raises:
+            KeystoreError: a file is damaged, or the keystore is another stack's.
+        """
+        if not self.folder.is_dir():
+            return {}
+        with self._transaction():
+            return revocations_in(self.folder)
+
+    def note_revocations(self, revocations: Collection[Revocation]) -> None:
+        """Remember what was revoked elsewhere; a device that has such a certificate here gets another one.
+
+        Without a keystore nothing is noted down.
+
+        Raises:
+            KeystoreError: the file is damaged, cannot be written, or the keystore is another stack's.
+        """
+        if not revocations or not self.folder.is_dir():
+            return
+        with self._transaction():
+            note_revocations(self.folder, revocations)
 
     def probe_credentials(self) -> list[ProbeCredential]:
         """List certificate and key file of every device that is valid now. Opens no key, changes nothing."""

@@ -20,6 +20,11 @@ let
 
   guard = import ./guard.nix { inherit config lib pkgs; };
 
+  devices = scripts.program {
+    name = "immich-exposure-of-devices";
+    file = "devices.sh";
+  };
+
   command = scripts.program {
     name = "immich-exposure";
     file = "exposure.sh";
@@ -38,6 +43,13 @@ let
       if [ "''${1:-}" = forget-chapter ] && [ "''${2:-}" != --help ]; then
         shift
         exec ${forgetChapter}/bin/immich-exposure-forget-chapter forget "$@"
+      fi
+      # Who may come in, and who may not any more.
+      if [ "''${1:-}" = devices ] && [ "''${2:-}" != --help ]; then
+        exec ${devices}/bin/immich-exposure-of-devices list
+      fi
+      if [ "''${1:-}" = revoke ] && [ "''${2:-}" != --help ]; then
+        exec ${devices}/bin/immich-exposure-of-devices "$@"
       fi
     '';
   };

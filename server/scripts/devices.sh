@@ -1,16 +1,29 @@
 # shellcheck shell=sh
-# Runs after lib.sh. The devices that may come in: one file per certificate, named by its SHA-256 fingerprint, holding the
+# Runs after lib.sh and, for install, after a function payload() that calls `put MODE devices` and `put MODE revoked`.
+# The devices that may come in: one file per certificate in STATE/devices, named by its SHA-256 fingerprint, holding the
 # device's name and, on a second line, `until EPOCH`: from then on it counts no more. The edge looks for the file at every
-# request, so a change counts at once, without any reload.
+# request, so a change counts at once, without any reload. STATE/revoked holds, in the same form, what was withdrawn: such a
+# certificate is never let in again, whatever keystore, backup or state says. A line `by hand` says that the owner did it here.
 #
-#   enrol NAME FINGERPRINT [UNTIL [OLD_FINGERPRINT OLD_UNTIL]]
-#                                 this certificate is NAME's, beside the one of before until its grace ends, and no other
-#   withdraw NAME [FINGERPRINT]   no certificate of NAME counts any more (or not this one)
-#   expire                        what has ended goes; a timer runs this, so that it needs nobody
+#   stay AUTHORITIES|- NAME...
+#              of this stack's devices none but these may come in any more. It is the first thing that a run does, and so needs
+#              no lock, no keystore and no room on the disk. A stack whose state was lost, and which takes the server over,
+#              proves by AUTHORITIES, with commas between, that the devices are its own: the server trusts one of them. Prints
+#              what `report` does.
+#   install    the devices are those of the payload, lines `FINGERPRINT UNTIL NAME`, and no others. Its file `revoked`, lines
+#              `FINGERPRINT SINCE up|hand NAME`, is what the operator knows to be withdrawn. Prints what `report` does.
+#   clear      no device is there; none is revoked by that
+#   revoke NAME  this device is out, and stays out, by the owner's hand
+#   list       who may come in and who was revoked, for people
+#   report     prints one JSON object: devices, revoked, and refused, the fingerprints of the payload that were revoked
+#   expire     what has ended goes; a timer runs this, so that it needs nobody
 
 DEVICES=$STATE/devices
 # What has ended lies here until its device is enrolled anew or withdrawn: the clock may have been years ahead.
 ENDED=$STATE/ended
+REVOKED=$STATE/revoked
+# The fingerprints of the payload that were not let in.
+REFUSED=
 
 check_name() {
   case $1 in
@@ -30,82 +43,258 @@ check_fingerprint() {
   die "A fingerprint is the SHA-256 of the certificate, 64 digits 0-9 and a-f in lower case, unlike \"$1\"; correct it."
 }
 
-# The fingerprints enrolled for NAME, one a line; also of what has ended.
-fingerprints_of() {
-  for device_file in "$DEVICES"/* "$ENDED"/*; do
-    [ -f "$device_file" ] || continue
-    device_name=
-    read -r device_name <"$device_file" || :
-    if [ "$device_name" = "$1" ]; then printf '%s\n' "${device_file##*/}"; fi
-  done
-}
-
-refuse_other_owner() {
-  if [ -s "$DEVICES/$2" ]; then
-    enrolled_as=
-    read -r enrolled_as <"$DEVICES/$2" || :
-    [ "$enrolled_as" = "$1" ] ||
-      die "This certificate is enrolled as \"$enrolled_as\" already; withdraw that device or give \"$1\" one of its own."
-  fi
-}
-
-# `put_device NAME FINGERPRINT UNTIL`; without an end it counts until it is withdrawn.
-put_device() {
-  # Readable by the edge, which opens the file: the temporary file's 0600 would lock the device out.
-  { printf '%s\n' "$1" && if [ -n "$3" ]; then printf 'until %s\n' "$3"; fi; } >"$WORK/device"
-  put_new=no
-  [ -e "$DEVICES/$2" ] || put_new=yes
-  write_file 0644 "$DEVICES/$2" <"$WORK/device"
-  rm -f "$ENDED/$2"
-}
-
-enrol() {
-  make_state
-  refuse_other_owner "$1" "$2"
-  if [ -n "$4" ]; then refuse_other_owner "$1" "$4"; fi
-  put_device "$1" "$2" "$3"
-  if [ "$put_new" = yes ]; then say "Device $1 may come in"; fi
-  enrol_kept=
-  if [ -n "$4" ] && [ "$5" -gt "$(now)" ]; then
-    put_device "$1" "$4" "$5"
-    enrol_kept=$4
-  fi
-  # Only now, with the new certificate in force, the old ones of the same device go.
-  for enrol_old in $(fingerprints_of "$1"); do
-    case $enrol_old in "$2" | "$enrol_kept") ;; *) rm -f "$DEVICES/$enrol_old" "$ENDED/$enrol_old" ;; esac
-  done
-}
-
-withdraw() {
-  for withdraw_old in $(fingerprints_of "$1"); do
-    if [ -n "$2" ] && [ "$withdraw_old" != "$2" ]; then continue; fi
-    rm -f "$DEVICES/$withdraw_old" "$ENDED/$withdraw_old"
-    say "Device $1 may no longer come in"
-  done
-}
-
-# `read_end FILE` sets DEVICE_NAME and DEVICE_END. What says no end, or none that can be read, was enrolled by hand or by an
-# older version: it has none.
-read_end() {
+# `read_device FILE` sets DEVICE_NAME and DEVICE_END. What says no end, or none that can be read, was enrolled by hand: it has
+# none.
+read_device() {
   DEVICE_NAME=
   DEVICE_END=
-  { read -r DEVICE_NAME && read -r DEVICE_END; } <"$1" || :
+  { read -r DEVICE_NAME && read -r DEVICE_END; } 2>/dev/null <"$1" || :
   DEVICE_END=${DEVICE_END#until }
-  case $DEVICE_END in '' | *[!0-9]* | ????????????*) return 1 ;; esac
+  case $DEVICE_END in '' | *[!0-9]* | ????????????*) DEVICE_END= ;; esac
 }
+
+# ---- Out
+
+# `shut_out FILE`: to move a file needs no room on the disk, and where even that fails it is enough that it goes.
+shut_out() {
+  [ -d "$REVOKED" ] || mkdir -m 0755 "$REVOKED" 2>/dev/null || :
+  if mv -f "$1" "$REVOKED/" 2>/dev/null; then
+    touch "$REVOKED/${1##*/}" 2>/dev/null || :
+  else
+    rm -f "$1" 2>/dev/null || shut_out_all "${1##*/}"
+    say "$STATE has no room to note down that the certificate ${1##*/} was revoked"
+  fi
+}
+
+# A disk that cannot be written to must not keep a lost phone in.
+shut_out_all() {
+  systemctl stop immich-edge >/dev/null 2>&1 </dev/null || :
+  die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; mend the disk of $STATE (is it" \
+    "mounted read-only?) and run this again."
+}
+
+# Once for each device, whichever certificates it has.
+TOLD=" "
+tell_out() {
+  case $TOLD in *" $1 "*) return 0 ;; esac
+  TOLD="$TOLD$1 "
+  say "$1 is out: its certificate no longer counts, now and for good"
+}
+
+stay() {
+  is_ours "$STATE" && [ -d "$DEVICES" ] || return 0
+  # Another's devices are none of this run's business, and whether it may take over is asked later.
+  ! read_owner || [ "$OWNER_ID" = "$STACK" ] || trusts_one_of "$1" || return 0
+  shift
+  for device_file in "$DEVICES"/* "$ENDED"/*; do
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    if is_one_of "$DEVICE_NAME" "$@"; then continue; fi
+    shut_out "$device_file"
+    tell_out "$DEVICE_NAME"
+  done
+}
+
+# `trusts_one_of FINGERPRINT,FINGERPRINT...`
+trusts_one_of() {
+  for trusted in $(pool_fingerprints); do
+    case ",$1," in *",$trusted,"*) return 0 ;; esac
+  done
+  return 1
+}
+
+revoke_by_hand() {
+  revoked_any=no
+  for device_file in "$DEVICES"/* "$ENDED"/*; do
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    [ "$DEVICE_NAME" = "$1" ] || continue
+    shut_out "$device_file"
+    { echo "by hand" >>"$REVOKED/${device_file##*/}"; } 2>/dev/null || :
+    revoked_any=yes
+  done
+  [ "$revoked_any" = yes ] || refuse_unknown "$1"
+  tell_out "$1"
+  say "So that nothing asks for it again, write \"revoked: true\" beside $1 in the stack's devices, or take it out there"
+}
+
+refuse_unknown() {
+  for device_file in "$REVOKED"/*; do
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    [ "$DEVICE_NAME" != "$1" ] || die "$1 is out already, since $(date -r "$device_file" '+%Y-%m-%d %H:%M'); nothing is left to revoke."
+  done
+  known=$(names_in "$DEVICES" | sort -u | tr '\n' ' ')
+  die "No device $1 is enrolled on this server; name one of: ${known:-none}."
+}
+
+names_in() {
+  for device_file in "$1"/*; do
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    printf '%s\n' "$DEVICE_NAME"
+  done
+}
+
+# ---- In
+
+put() {
+  case $2 in
+    devices | revoked) cat >"$WORK/$2" ;;
+    *) die "The payload may only hold devices and revoked, not \"$2\"; remove the other file from it." ;;
+  esac
+}
+
+install_devices() {
+  : >"$WORK/revoked"
+  payload
+  [ -f "$WORK/devices" ] || die "The payload holds no list of devices; send the file devices."
+  check_payload
+  make_state
+  remember_revoked
+  installed=" " names=
+  while read -r fingerprint end name; do
+    installed="$installed$fingerprint " names="$names $name"
+    enrol "$name" "$fingerprint" "$end"
+  done <"$WORK/devices"
+  # Only now, with the new certificates in force, whatever else there is goes.
+  for device_file in "$DEVICES"/* "$ENDED"/*; do
+    [ -f "$device_file" ] || continue
+    case $installed in *" ${device_file##*/} "*) continue ;; esac
+    read_device "$device_file"
+    shut_out "$device_file"
+    # shellcheck disable=SC2086
+    if is_one_of "$DEVICE_NAME" $names; then
+      say "A certificate of $DEVICE_NAME that was replaced no longer counts"
+    else
+      tell_out "${DEVICE_NAME:-A device without a name}"
+    fi
+  done
+  expire
+  report
+}
+
+check_payload() {
+  seen=" "
+  while read -r fingerprint end name; do
+    check_fingerprint "$fingerprint"
+    number "The end of a certificate" "$end" 1 9999999999
+    check_name "$name"
+    case $seen in
+      *" $fingerprint "*) die "Two devices have the certificate $fingerprint; give \"$name\" one of its own." ;;
+    esac
+    seen="$seen$fingerprint "
+  done <"$WORK/devices"
+  while read -r fingerprint since how name; do
+    check_fingerprint "$fingerprint"
+    number "The moment of a revocation" "$since" 0 9999999999
+    case $how in up | hand) ;; *) die "A certificate is revoked by \"up\" or by \"hand\", not by \"$how\"; correct it." ;; esac
+    check_name "$name"
+  done <"$WORK/revoked"
+}
+
+remember_revoked() {
+  while read -r fingerprint since how name; do
+    [ ! -e "$REVOKED/$fingerprint" ] || continue
+    { printf '%s\n\n' "$name" && if [ "$how" = hand ]; then echo "by hand"; fi; } >"$WORK/device"
+    write_file 0644 "$REVOKED/$fingerprint" <"$WORK/device"
+    touch -d "@$since" "$REVOKED/$fingerprint"
+  done <"$WORK/revoked"
+}
+
+# `enrol NAME FINGERPRINT UNTIL`
+enrol() {
+  if [ -e "$REVOKED/$2" ]; then
+    REFUSED="$REFUSED,\"$2\""
+    rm -f "$DEVICES/$2" "$ENDED/$2"
+    say "$1 stays out: its certificate was revoked on $(date -r "$REVOKED/$2" +%Y-%m-%d) and never counts again"
+    return 0
+  fi
+  enrol_new=yes
+  for device_file in "$DEVICES/$2" "$ENDED/$2"; do
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    if [ "$DEVICE_NAME" = "$1" ] && [ "$DEVICE_END" = "$3" ]; then return 0; fi
+    enrol_new=no
+  done
+  # Readable by the edge, which opens the file: the temporary file's 0600 would lock the device out.
+  printf '%s\nuntil %s\n' "$1" "$3" >"$WORK/device"
+  write_file 0644 "$DEVICES/$2" <"$WORK/device"
+  rm -f "$ENDED/$2"
+  # Another run withdraws without waiting for this one.
+  [ ! -e "$REVOKED/$2" ] || rm -f "$DEVICES/$2"
+  [ "$enrol_new" = no ] || say "Device $1 may come in"
+}
+
+clear_devices() {
+  ! is_ours "$STATE" || rm -f "$DEVICES"/* "$ENDED"/*
+}
+
+# ---- Telling
+
+report() {
+  printf '{"devices":[%s],"revoked":[%s],"refused":[%s]}\n' "$(entries "$DEVICES" "$ENDED")" "$(entries "$REVOKED")" \
+    "${REFUSED#,}"
+}
+
+# `entries FOLDER...`: as JSON, one object for each certificate, sorted by fingerprint.
+entries() {
+  for entries_folder; do
+    find "$entries_folder" -maxdepth 1 -type f -exec stat -c '%Y %n' {} + 2>/dev/null </dev/null || :
+  done | awk '
+    {
+      fingerprint = $2; sub(/.*\//, "", fingerprint)
+      if (fingerprint !~ /^[0-9a-f]+$/ || length(fingerprint) != 64) next
+      name = ""; end = "null"; hand = "false"; at = 0
+      while ((getline line <$2) > 0) {
+        if (++at == 1) name = line
+        else if (line ~ /^until [0-9]+$/) end = substr(line, 7)
+        else if (line == "by hand") hand = "true"
+      }
+      close($2)
+      if (name !~ /^[A-Za-z0-9][A-Za-z0-9._-]*$/ || length(name) > 64) name = ""
+      print "{\"fingerprint\":\"" fingerprint "\",\"name\":\"" name "\",\"until\":" end ",\"since\":" $1 ",\"byHand\":" hand "}"
+    }' | sort | paste -s -d , -
+}
+
+list_devices() {
+  {
+    for device_file in "$DEVICES"/*; do
+      [ -f "$device_file" ] || continue
+      read_device "$device_file"
+      list_end="until it is revoked"
+      [ -z "$DEVICE_END" ] || list_end="until $(date -d "@$DEVICE_END" '+%Y-%m-%d')"
+      printf '%-20s %-24s %.16s\n' "$DEVICE_NAME" "$list_end" "${device_file##*/}"
+    done
+    for device_file in "$REVOKED"/*; do
+      [ -f "$device_file" ] || continue
+      read_device "$device_file"
+      list_how=
+      ! grep -qx "by hand" "$device_file" || list_how=" by hand"
+      printf '%-20s %-24s %.16s\n' "$DEVICE_NAME" "revoked $(date -r "$device_file" '+%Y-%m-%d')$list_how" "${device_file##*/}"
+    done
+  } | sort >"$WORK/list"
+  [ -s "$WORK/list" ] || say "No device is enrolled"
+  cat "$WORK/list"
+}
+
+# ---- The end of a certificate
 
 expire() {
   expire_now=$(now)
   for device_file in "$ENDED"/*; do
-    { [ -f "$device_file" ] && read_end "$device_file"; } || continue
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    [ -n "$DEVICE_END" ] || continue
     # A clock from before the enrolment is wrong as well: it begins at 1970 when it has lost all.
     { [ "$DEVICE_END" -gt "$expire_now" ] && [ "$expire_now" -ge "$(date -r "$device_file" +%s)" ]; } || continue
     mv -f "$device_file" "$DEVICES/"
     say "A certificate of device $DEVICE_NAME counts again: the clock had run ahead"
   done
   for device_file in "$DEVICES"/*; do
-    { [ -f "$device_file" ] && read_end "$device_file"; } || continue
-    [ "$DEVICE_END" -le "$expire_now" ] || continue
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    { [ -n "$DEVICE_END" ] && [ "$DEVICE_END" -le "$expire_now" ]; } || continue
     # On a disk that is full as well: shut out is what counts.
     { install -d -m 0700 "$ENDED" && mv -f "$device_file" "$ENDED/"; } || rm -f "$device_file"
     say "A certificate of device $DEVICE_NAME has ended and may no longer come in"
@@ -114,22 +303,32 @@ expire() {
 
 need_root
 case ${1:-} in
-  enrol)
-    check_name "${2:-}"
-    check_fingerprint "${3:-}"
-    if [ -n "${4:-}" ]; then number "The end of a certificate" "$4" 1 9999999999; fi
-    if [ -n "${5:-}" ]; then
-      check_fingerprint "$5"
-      number "The end of the certificate of before" "${6:-}" 1 9999999999
-      [ "$3" != "$5" ] || die "The certificate of before is the new one; name the one that device $2 had until now."
-    fi
+  stay)
+    [ $# -ge 2 ] || die "Say which devices stay: devices.sh stay AUTHORITIES|- NAME..."
+    shift
+    stay "$@"
+    report
     ;;
-  withdraw)
-    check_name "${2:-}"
-    if [ -n "${3:-}" ]; then check_fingerprint "$3"; fi
+  install)
+    lock
+    install_devices
     ;;
-  expire) ;;
-  *) die "devices.sh knows the verbs enrol, withdraw and expire, not \"${1:-}\"; use one of them." ;;
+  clear)
+    lock
+    clear_devices
+    ;;
+  revoke)
+    [ -n "${2:-}" ] || die "Name the device: immich-exposure revoke phone-anna; immich-exposure devices lists them."
+    check_name "$2"
+    revoke_by_hand "$2"
+    ;;
+  list) list_devices ;;
+  report) report ;;
+  expire)
+    lock
+    expire
+    ;;
+  *)
+    die "devices.sh knows the verbs stay, install, clear, revoke, list, report and expire, not \"${1:-}\"; use one of them."
+    ;;
 esac
-lock
-"$1" "${2:-}" "${3:-}" "${4:-}" "${5:-}" "${6:-}"

@@ -6,6 +6,8 @@
 #   open     allow the funnel again, which the next `pulumi up` that changes something opens
 #   lan open|close|auto Immich at home: open, also while the funnel is open; closed, also while it is shut; or again as the
 #                       funnel has it
+#   devices  who may come in, and who was revoked (the module of NixOS starts devices.sh for these two)
+#   revoke NAME         this device is out, now and for good
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
@@ -30,6 +32,11 @@ explain() {
       echo "immich-exposure lan close: Immich cannot be reached at home from now on, also while the funnel is shut."
       echo "immich-exposure lan auto: neither any more; Immich is closed at home while the funnel is open, and only then."
       ;;
+    devices) echo "immich-exposure devices: who may come in and until when, and who was revoked." ;;
+    revoke)
+      echo "immich-exposure revoke NAME: this device is out at its next request, and no \"pulumi up\" lets it in again with the" \
+        "certificate that it has. Write \"revoked: true\" beside it in the stack's devices as well."
+      ;;
     bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
     unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever made it; for an IPv6 address its network's as well." ;;
@@ -40,7 +47,7 @@ explain() {
     module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
     *)
       echo "immich-exposure VERB, as root: the exposure of Immich on this server."
-      for explained in status close open lan bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
+      for explained in status close open lan devices revoke bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
       ;;
   esac
 }
@@ -245,8 +252,8 @@ case $verb:$# in
   status:[01] | close:1 | open:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
   status:* | close:* | open:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
   *)
-    die "immich-exposure knows the verbs status, close, open, lan, bans, ban, unban, forget-chapter and module, not \"$verb\"; use one" \
-      "of them."
+    die "immich-exposure knows the verbs status, close, open, lan, devices, revoke, bans, ban, unban, forget-chapter and module, not" \
+      "\"$verb\"; use one of them."
     ;;
 esac
 case $verb in

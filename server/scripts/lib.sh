@@ -78,8 +78,10 @@ for work_place in "$ROOT/run" "$ROOT/dev/shm" "${TMPDIR:-/tmp}"; do
   rm -rf "$WORK"
   WORK=
 done
-[ -n "$WORK" ] || die "Nothing can be written to /run, /dev/shm or /tmp of this server; make room in one of them and run this again."
-rm -f "$WORK/room"
+# To withdraw a device needs no room at all.
+[ -n "$WORK" ] || [ "${1:-}" = stay ] ||
+  die "Nothing can be written to /run, /dev/shm or /tmp of this server; make room in one of them and run this again."
+[ -z "$WORK" ] || rm -f "$WORK/room"
 
 leave() {
   leave_status=$?
@@ -196,6 +198,14 @@ wait_for() {
 
 active() { systemctl is-active --quiet "$1" </dev/null; }
 
+# `is_one_of WORD WORDS...`
+is_one_of() {
+  sought=$1
+  shift
+  for word; do [ "$word" != "$sought" ] || return 0; done
+  return 1
+}
+
 # ---- Files
 
 # `write_file MODE PATH` takes the content from standard input and puts it in place whole or not at all. CHANGED tells
@@ -238,7 +248,7 @@ make_state() {
   # At once in its place: without it, what a killed run leaves in there would be somebody else's.
   [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
     die "$STATE/$MARK could not be written; make room on its disk and run this again."
-  install -d -m 0755 "$STATE/devices" "$STATE/bans" "$STATE/settings" "$STATE/bans/manual"
+  install -d -m 0755 "$STATE/devices" "$STATE/revoked" "$STATE/bans" "$STATE/settings" "$STATE/bans/manual"
   for make_jail in $JAILS; do
     install -d -m 0755 "$STATE/bans/$make_jail"
     if has_group immich-bans; then chown immich-bans:immich-bans "$STATE/bans/$make_jail"; fi
@@ -271,6 +281,19 @@ mark_logs() {
 }
 
 has_group() { getent group "$1" >/dev/null </dev/null; }
+
+# The SHA-256 of each certificate in the trust pool, one a line: of its DER form, which is what stands between the lines of a PEM.
+pool_fingerprints() {
+  [ -n "$WORK" ] || return 0
+  rm -f "$WORK"/authority.*
+  [ ! -r "$STATE/device-ca.crt" ] || ! is_ours "$STATE" || awk -v folder="$WORK" '
+    /^-----BEGIN CERTIFICATE-----/ { at++; next }
+    /^-----END / { close(folder "/authority." at); next }
+    at { print >(folder "/authority." at) }' "$STATE/device-ca.crt"
+  for authority in "$WORK"/authority.*; do
+    [ ! -f "$authority" ] || base64 -d <"$authority" 2>/dev/null | sha256sum | cut -d ' ' -f 1
+  done
+}
 
 # The name this server has in the tailnet, from what certificate.sh wrote down.
 recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }

@@ -210,20 +210,8 @@ owner_fact() {
   fi
 }
 
-# The fingerprint is that of the DER form, which is what stands between the lines of a PEM.
-authorities() {
-  rm -f "$WORK"/authority.*
-  [ ! -r "$STATE/device-ca.crt" ] || ! is_ours "$STATE" || awk -v folder="$WORK" '
-    /^-----BEGIN CERTIFICATE-----/ { at++; next }
-    /^-----END / { close(folder "/authority." at); next }
-    at { print >(folder "/authority." at) }' "$STATE/device-ca.crt"
-  found=
-  for authority in "$WORK"/authority.*; do
-    [ -f "$authority" ] || continue
-    found="$found,\"$(base64 -d <"$authority" 2>/dev/null | sha256sum | cut -d ' ' -f 1)\""
-  done
-  printf '[%s]' "${found#,}"
-}
+# As JSON strings.
+authorities() { printf '[%s]' "$(pool_fingerprints | sed 's/.*/"&"/' | paste -s -d , -)"; }
 
 free_kib() {
   free=$(df -Pk "$ROOT$1" 2>/dev/null | awk 'NR == 2 { print $4 }') || free=

@@ -27,14 +27,6 @@ refuse_while_open() {
   esac
 }
 
-# `is_one_of WORD WORDS...`
-is_one_of() {
-  sought=$1
-  shift
-  for word; do [ "$word" != "$sought" ] || return 0; done
-  return 1
-}
-
 withdraw_all_but() {
   for device_file in "$STATE/devices"/* "$STATE/ended"/*; do
     [ -f "$device_file" ] || continue
@@ -80,7 +72,7 @@ remove_state() {
     remove_empty "$STATE"
     return 0
   fi
-  for name in devices ended bans tls settings notices fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
+  for name in devices ended revoked bans tls settings notices fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
   for name in domain.env owner lease funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
     rm -f "$STATE/$name"

@@ -50,8 +50,8 @@ class ByHand:
         self._run("trust", "install", payload=(PayloadFile("device-ca.crt", authority.certificate_pem),))
         self._run("files", "install", CONFIG_DIR, payload=managed_files(IMMICH, Lan.CLOSE))
         self._run("module", "managed", CONFIG_DIR, 8443, "-", 2283, "no")
-        for phone in phones:
-            self._run("devices", "enrol", phone.name, phone.fingerprint)
+        lines = [f"{each.fingerprint} {int(each.not_after.timestamp())} {each.name}\n" for each in phones]
+        self._run("devices", "install", payload=(PayloadFile("devices", "".join(lines)),))
         self._run("funnel", "open", 443, 8443, 600)
         wait_until(lambda: seen(self.lab, "/") == FORBIDDEN, "a stranger sees the refusal")
         self._run("funnel", "confirm")
@@ -59,8 +59,7 @@ class ByHand:
     def take_back(self) -> None:
         """Undo the chapter from its end."""
         self._run("funnel", "close", 443, 8443)
-        for name in ("phone", "laptop"):
-            self._run("devices", "withdraw", name)
+        self._run("devices", "clear")
         self._run("module", "restore", CONFIG_DIR)
         self._run("files", "remove", CONFIG_DIR)
         self._run("trust", "remove")

@@ -15,7 +15,8 @@ import pytest
 from components.funnel import LEASE_SECONDS
 from components.remote_script import script_text, sudo_line
 from lab import Lab
-from tests.lab.operator import PROJECT, Operator
+from pki import ProbeCredential
+from tests.lab.operator import PASSPHRASE, PROJECT, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
 from tests.lab.secrets_walk import found_in, secrets_of
 from tests.lab.snapshot import output
@@ -154,9 +155,12 @@ def kill_session(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+UNREADABLE = ("\tbind 127.0.0.1\n", "\tbind 127.0.0.1\n\tno_such_directive\n")
+"""What a Caddyfile says, and what Caddy does not read instead."""
+
 BROKEN = [
     pytest.param(
-        ("\tbind 127.0.0.1\n", "\tbind 127.0.0.1\n\tno_such_directive\n"),
+        UNREADABLE,
         "unrecognized directive: no_such_directive",
         "The checks before the switch failed, and nothing was changed",
         id="refused by caddy validate",
@@ -186,6 +190,98 @@ def test_a_broken_edge_is_taken_back(
     assert seen(lab, "/") == FORBIDDEN
     operator.up()
     assert seen(lab, "/") == FORBIDDEN
+
+
+LOST = "{} is out: its certificate no longer counts, now and for good"
+
+CUT = """
+systemd-run --quiet --collect --unit=lab-cut sh -c '
+  while grep -qsx {name} {devices}/*; do sleep 0.02; done
+  systemctl stop sshd.service; sleep 20; systemctl start sshd.service'
+"""
+
+
+@pytest.fixture(scope="module")
+def lost(
+    lab: Lab, operator: Operator, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ProbeCredential]:
+    """Three devices that get in, by copies of their credentials; each is lost in a test of its own."""
+    names = ("tablet", "watch", "reader")
+    operator.devices("phone", "laptop", *names)
+    operator.up()
+    folder = tmp_path_factory.mktemp("lost")
+    found = {}
+    for name in names:
+        paths = [
+            Path(shutil.copy(operator.keystore / f"devices/{name}.{kind}", folder)) for kind in ("crt", "key")
+        ]
+        found[name] = ProbeCredential(name, *paths)
+        assert sees(lab, found[name]) == "200"
+    return found
+
+
+def sees(lab: Lab, credential: ProbeCredential) -> str:
+    """Return what somebody with this credential sees from outside."""
+    return seen(lab, "/api/server/ping", credential=credential, passphrase=PASSPHRASE)
+
+
+def test_a_lost_device_is_out_although_the_rebuild_fails(
+    lab: Lab, operator: Operator, tmp_path: Path, lost: dict[str, ProbeCredential]
+) -> None:
+    """Deletes run last, and not at all after a step that failed."""
+    operator.devices("phone", "laptop", "watch", "reader")
+    operator.project = project_with_another_caddyfile(tmp_path / "project", *UNREADABLE)
+    try:
+        printed = operator.fails()
+    finally:
+        operator.project = PROJECT
+    assert LOST.format("tablet") in printed and "The checks before the switch failed" in printed
+    assert [sees(lab, lost[name]) for name in ("tablet", "watch")] == [FORBIDDEN, "200"]
+
+
+def test_a_lost_device_is_out_although_the_passphrase_is_wrong(
+    lab: Lab, operator: Operator, lost: dict[str, ProbeCredential]
+) -> None:
+    operator.devices("phone", "laptop", "reader")
+    operator.set_passphrase("the passphrase of another keystore")
+    try:
+        printed = operator.fails()
+    finally:
+        operator.set_passphrase(PASSPHRASE)
+    assert LOST.format("watch") in printed and "does not open with this passphrase" in printed
+    assert [sees(lab, lost[name]) for name in ("watch", "reader")] == [FORBIDDEN, "200"]
+
+
+def test_a_lost_device_is_out_although_the_way_to_the_server_is_cut(
+    lab: Lab, operator: Operator, lost: dict[str, ProbeCredential]
+) -> None:
+    """From the moment on that it is out nobody reaches the server any more."""
+    operator.devices("phone", "laptop")
+    operator.set(bans={"maxRetry": 12})
+    assert lab.ssh("sudo sh", text=CUT.format(name="reader", devices=DEVICES)).returncode == 0
+    printed = operator.fails()
+    assert LOST.format("reader") in printed and "cannot be reached by SSH" in printed
+    assert sees(lab, lost["reader"]) == FORBIDDEN
+    wait_until(lambda: lab.ssh("true").returncode == 0, "the server can be reached again", 60)
+    operator.up()
+    assert [sees(lab, each) for each in lost.values()] == [FORBIDDEN] * 3
+    operator.up()
+    assert set(operator.changes()) == {"same"}
+
+
+def test_a_device_that_was_revoked_on_the_server_stays_out(lab: Lab, operator: Operator) -> None:
+    assert "phone is out" in lab.ssh("sudo immich-exposure revoke phone").stderr
+    assert "revoked" in output(lab, "sudo immich-exposure devices | grep phone")
+    operator.devices("phone", "laptop", "tablet")
+    told = "phone was revoked on the server on "
+    assert told in operator.up()
+    assert output(lab, f"cat {DEVICES}/* | grep -v until | sort") == "laptop\ntablet"
+    assert told in operator.preview(), "it must not be forgotten"
+    operator.devices("laptop")
+    operator.up()
+    operator.devices("phone", "laptop")
+    assert told not in operator.up()
+    assert output(lab, f"cat {DEVICES}/* | grep -v until | sort") == "laptop\nphone"
 
 
 KILL_APPLY = """

@@ -190,9 +190,10 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     dot = graph.read_text(encoding="utf-8")
     needs = transitive_needs(dot)
     door = needs["immich-funnel-door"]
-    assert {"immich-enrolment-phone-file", "immich-enrolment-laptop-file", "immich-nixos-module"} <= door
+    assert {"immich-devices-files", "immich-nixos-module"} <= door
     assert "immich-funnel-guard" in door
     assert "immich-funnel-door" in needs["immich-check-outside"]
+    assert "immich-withdrawal-names" in needs["immich-preflight-facts"], "who lost a phone must not wait"
     assert "immich-preflight-facts" in needs["immich-ca-key-pair"]
     assert "immich-device-phone-credential" in needs["immich-state-folder"]
     prepared = {"immich-server-certificate-files", "immich-settings-files", "immich-trust-pool-file"}
@@ -246,14 +247,18 @@ def test_a_change_is_shown_as_a_text_diff_and_touches_nothing(story: Story) -> N
     assert folder_digest(story.operator.keystore) == keystore
 
 
+LISTS = {"immich-withdrawal-names", "immich-devices-files"}
+"""The resources that name all devices: those that stay, and those that come in."""
+
+
 def test_a_new_device_is_its_own_business(story: Story) -> None:
     before, edge = snapshot(story.lab), edge_life(story.lab)
     story.operator.devices("phone", "laptop", "tablet")
     planned = story.operator.planned()
-    assert {step.op for step in planned} == {"create"}
-    assert all("tablet" in step.name for step in planned), planned
+    assert {step.name for step in planned if step.op == "update"} == LISTS
+    assert all("tablet" in step.name for step in planned if step.op == "create"), planned
     story.operator.up()
-    assert set(story.operator.changes()) == {"create", "same"}
+    assert set(story.operator.changes()) == {"create", "update", "same"}
     assert story.sees("tablet") == "200"
     after = snapshot(story.lab)
     file = f"{DEVICES}/{story.enrolled()['tablet']}"
@@ -269,15 +274,17 @@ def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
     file = f"{DEVICES}/{story.enrolled()['tablet']}"
     story.operator.devices("phone", "laptop")
     planned = story.operator.planned()
-    assert {step.name for step in planned if step.op == "delete"} >= {"immich-enrolment-tablet-file"}
-    assert all("tablet" in step.name for step in planned), planned
-    story.operator.up()
-    assert set(story.operator.changes()) == {"delete", "same"}
+    assert {step.name for step in planned if step.op == "update"} == LISTS
+    assert all("tablet" in step.name for step in planned if step.op == "delete"), planned
+    preview = story.operator.preview("--diff")
+    assert re.search('- tablet *: "loses access for good when it is no longer named here"', preview)
+    assert "tablet is out: its certificate no longer counts, now and for good" in story.operator.up()
+    assert set(story.operator.changes()) == {"delete", "update", "same"}
     with story.immich_hears_nothing():
         assert open_connection.status(PING) == 403
     assert story.sees("phone") == "200"
     after = snapshot(story.lab)
-    assert changed_files(before, after) == {"gone": {file}, "new": set()}
+    assert changed_files(before, after) == {"gone": {file}, "new": {file.replace("/devices/", "/revoked/")}}
     assert after.generation == before.generation
     assert edge_life(story.lab) == edge
 

@@ -81,7 +81,7 @@ def test_nothing_that_pulumi_printed_holds_a_secret(walk: Walk) -> None:
 
 
 def test_no_command_line_held_a_secret(walk: Walk) -> None:
-    assert any("sudo -n sh -s -- enrol" in line for line in walk.command_lines), "nobody watched"
+    assert any("sudo -n sh -s -- stay" in line for line in walk.command_lines), "nobody watched"
     assert found_in("\n".join(walk.command_lines), walk.secrets) == []
 
 

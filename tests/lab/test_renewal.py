@@ -123,7 +123,7 @@ def test_a_preview_shows_the_renewal_and_its_date(story: Story) -> None:
     assert "It is due: `pulumi up` renews it." in story.operator.log[-1]
     assert story.planned() == {
         "immich-device-phone-credential",
-        "immich-enrolment-phone-file",
+        "immich-devices-files",
         "immich-sheet-phone-file",
     }
 
@@ -179,7 +179,8 @@ def test_revoked_in_the_config_is_out_on_its_open_connection_and_nobody_else(sto
     assert [socket.listen() for socket in sockets] == [True, True]
     assert (of_the_lost.status(PING), of_the_laptop.status(PING)) == (200, 200)
     story.operator.set(devices=[device("phone", revoked=True), device("tablet"), device("laptop")])
-    assert {name for name in story.planned() if "phone" not in name} == set(), "nobody else is touched"
+    others = {name for name in story.planned() if "phone" not in name}
+    assert others == {"immich-withdrawal-names", "immich-devices-files"}, "nobody else is touched"
     story.operator.up()
     assert of_the_lost.status(PING) == 403
     assert of_the_laptop.status(PING) == 200, "cut although it was not revoked"

@@ -792,7 +792,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert "shut" in machine.run("exposure", "status").stdout
     assert_sentence(
         machine.run("exposure", "opn"),
-        "status, close, open, lan, bans, ban, unban, forget-chapter and module",
+        "status, close, open, lan, devices, revoke, bans, ban, unban, forget-chapter and module",
     )
 
 

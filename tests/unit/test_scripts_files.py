@@ -1,4 +1,4 @@
-"""Golden cases of files.sh, trust.sh and devices.sh: what they leave on the server, and what they refuse."""
+"""Golden cases of files.sh, trust.sh and state.sh: what they leave on the server, and what they refuse."""
 
 import shutil
 from pathlib import Path
@@ -296,7 +296,7 @@ def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
         ("state", ("--stack=ours", "begin", "a/b/c", "no", "phone"), None),
         ("settings", ("install",), SETTINGS),
         ("trust", ("install",), {"device-ca.crt": AUTHORITY}),
-        ("devices", ("enrol", "phone", FINGERPRINTS[0]), None),
+        ("devices", ("install",), {"devices": f"{'a' * 64} 1000010 phone\n"}),
     ]
     for script, arguments, payload in changes:
         assert_sentence(
@@ -542,73 +542,6 @@ def test_trust_pool_takes_certificates_alone(machine: Machine) -> None:
     assert without_mark(machine) == {}
 
 
-def test_device_is_a_file_that_the_edge_can_read(machine: Machine) -> None:
-    outcome = machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
-    assert outcome == Outcome(0, "", "Device phone may come in\n")
-    assert without_mark(machine) == {f"devices/{FINGERPRINTS[0]}": "0644 phone\n"}
-    assert machine.run("devices", "enrol", "phone", FINGERPRINTS[0]) == Outcome(0, "", "")
-    assert machine.commands("systemctl") == [], "enrolling must need no reload"
-
-
-def test_new_certificate_replaces_the_old_of_the_same_device_only(machine: Machine) -> None:
-    machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
-    machine.run("devices", "enrol", "phone-2", "c" * 64)
-    machine.run("devices", "enrol", "phone", FINGERPRINTS[1])
-    assert machine.files(machine.state / "devices") == {
-        FINGERPRINTS[1]: "0644 phone\n",
-        "c" * 64: "0644 phone-2\n",
-    }
-
-
-def test_failed_enrolment_locks_nobody_out(machine: Machine) -> None:
-    machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
-    # The disk is full: the new file cannot be written.
-    machine.fake("cat", "exit 1")
-    assert_sentence(
-        machine.run("devices", "enrol", "phone", FINGERPRINTS[1]), "could not be written", "make room"
-    )
-    assert machine.files(machine.state / "devices") == {FINGERPRINTS[0]: "0644 phone\n"}
-
-
-def test_withdrawn_device_is_gone_at_once_and_others_stay(machine: Machine) -> None:
-    machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
-    machine.run("devices", "enrol", "laptop", FINGERPRINTS[1])
-    assert machine.run("devices", "withdraw", "phone") == Outcome(
-        0, "", "Device phone may no longer come in\n"
-    )
-    assert machine.run("devices", "withdraw", "phone") == Outcome(0, "", "")
-    assert machine.files(machine.state / "devices") == {FINGERPRINTS[1]: "0644 laptop\n"}
-
-
-def test_withdrawing_an_old_certificate_leaves_the_new(machine: Machine) -> None:
-    machine.run("devices", "enrol", "phone", FINGERPRINTS[1])
-    assert machine.run("devices", "withdraw", "phone", FINGERPRINTS[0]) == Outcome(0, "", "")
-    assert machine.files(machine.state / "devices") == {FINGERPRINTS[1]: "0644 phone\n"}
-    machine.run("devices", "withdraw", "phone", FINGERPRINTS[1])
-    assert machine.files(machine.state / "devices") == {}
-
-
-def test_one_certificate_is_one_device(machine: Machine) -> None:
-    machine.run("devices", "enrol", "phone", FINGERPRINTS[0])
-    assert_sentence(machine.run("devices", "enrol", "laptop", FINGERPRINTS[0]), 'enrolled as "phone" already')
-    assert without_mark(machine) == {f"devices/{FINGERPRINTS[0]}": "0644 phone\n"}
-
-
-@pytest.mark.parametrize("name", ["", ".", "../x", "a b", "-rf", "é", "a\nb", "x" * 65])
-def test_device_names_are_strict(machine: Machine, name: str) -> None:
-    for verb in ("enrol", "withdraw"):
-        outcome = machine.run("devices", verb, name, FINGERPRINTS[0])
-        assert outcome.status == 1
-        assert "error: A device's name " in outcome.stderr
-    assert machine.files(machine.root / "var") == {}
-
-
-@pytest.mark.parametrize("fingerprint", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "a" * 65])
-def test_fingerprints_are_strict(machine: Machine, fingerprint: str) -> None:
-    assert_sentence(machine.run("devices", "enrol", "phone", fingerprint), "A fingerprint is", "correct it")
-    assert machine.files(machine.root / "var") == {}
-
-
 def test_a_guard_changes_nothing(machine: Machine) -> None:
     """A create that is killed leaves no resource whose delete would run; one that was made before does."""
     before = machine.files(machine.root)
@@ -622,7 +555,7 @@ def test_changes_need_root(machine: Machine) -> None:
     for script, verb in [
         ("files", "remove"),
         ("trust", "remove"),
-        ("devices", "withdraw"),
+        ("devices", "revoke"),
         ("state", "remove"),
     ]:
         assert_sentence(machine.run(script, verb, "/x"), "must run as root; use sudo")

@@ -293,7 +293,7 @@ def test_a_second_run_waits_and_then_says_so(machine: Machine) -> None:
 
 
 def test_nobody_but_root_can_hold_the_lock(machine: Machine) -> None:
-    for script, arguments in (("devices", ("withdraw", "phone")), ("funnel", ("close", "443", "8443"))):
+    for script, arguments in (("devices", ("expire",)), ("funnel", ("close", "443", "8443"))):
         machine.run(script, *arguments)
         lock = machine.root / "run/lock/immich-exposure.lock"
         assert lock.stat().st_mode & 0o777 == 0o600

@@ -16,8 +16,8 @@ CHANGES = [
     ("files", "install", "CONFIG"),
     ("module", "managed", "CONFIG", "8443", "-", "2283", "yes"),
     ("module", "yours", "8443", "-", "2283"),
-    ("devices", "enrol", "phone", FINGERPRINT),
-    ("devices", "withdraw", "phone"),
+    ("devices", "install"),
+    ("devices", "clear"),
     ("funnel", "open", "443", "8443", "600"),
     ("funnel", "confirm"),
     ("funnel", "close", "443", "8443"),
@@ -32,7 +32,7 @@ WAYS_BACK = [
     ("files", "remove", "CONFIG"),
     ("module", "restore", "CONFIG"),
     ("module", "leave"),
-    ("devices", "withdraw", "phone"),
+    ("devices", "clear"),
     ("funnel", "close", "443", "8443"),
     ("state", "remove"),
 ]
@@ -91,10 +91,10 @@ def test_the_way_back_of_another_stack_ends_and_changes_nothing(
 
 
 def test_the_stack_itself_goes_on_and_the_server_asks_nobody(machine: Machine) -> None:
-    assert run(machine, "--leaving=ours", "devices", "withdraw", "phone").status == 0
+    assert run(machine, "--leaving=ours", "devices", "clear").status == 0
     assert not (machine.state / f"devices/{FINGERPRINT}").exists()
     machine.write(machine.state / f"devices/{FINGERPRINT}", "phone\n")
-    assert machine.run("devices", "withdraw", "phone").status == 0
+    assert machine.run("devices", "revoke", "phone").status == 0
     assert not (machine.state / f"devices/{FINGERPRINT}").exists()
 
 
@@ -110,7 +110,7 @@ def test_a_server_is_taken_over_only_where_that_is_said(machine: Machine) -> Non
     assert machine.begin("laptop", take_over="yes", **second).status == 0
     assert (machine.state / "owner").read_text() == "theirs organization/immich/second\n"
     assert_sentence(
-        run(machine, "--stack=ours", "devices", "enrol", "phone", FINGERPRINT),
+        run(machine, "--stack=ours", "devices", "install"),
         "exposed by the stack organization/immich/second",
     )
     assert machine.begin("laptop", **second).status == 0, "again, and it is its own"
@@ -145,7 +145,7 @@ def test_who_waited_for_the_lock_of_a_destroy_holds_the_new_one(machine: Machine
         "flock",
         f"""[ -e "$FAKES/waited" ] || {{ touch "$FAKES/waited"; rm {lock}; }}""",
     )
-    assert run(machine, "--stack=ours", "devices", "withdraw", "phone").status == 0
+    assert run(machine, "--stack=ours", "devices", "clear").status == 0
     assert len(machine.commands("flock")) == 2
     assert lock.exists()
 

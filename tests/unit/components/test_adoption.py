@@ -501,7 +501,7 @@ def test_one_device_may_have_a_certificate_of_ours_as_well(devices: list[str], c
 
 def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
     """One device is taken over as it is; one has a certificate of ours as well, and both of its count."""
-    until = str(int(datetime(2027, 1, 1, tzinfo=UTC).timestamp()))
+    until = "2027-01-01T00:00:00+00:00"
     adopt = {
         **BOTH,
         "devices": [{"name": name, "certificate": f"server:/root/{name}.crt"} for name in ("phone", "ben")],
@@ -518,11 +518,10 @@ def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
         commands["immich-state-folder"]["create"]
         == "sudo -n sh -s -- begin immich-exposure/unit no phone laptop ben"
     )
-    assert (
-        commands["immich-enrolment-ben-file"]["create"] == f"sudo -n sh -s -- enrol ben {'ef' * 32} {until}"
-    )
-    assert commands["immich-enrolment-ben-file"]["delete"] == "sudo -n sh -s -- withdraw ben"
-    assert commands["immich-enrolment-phone-file"]["create"].startswith("sudo -n sh -s -- enrol phone ")
+    let_in = recorded.resources["immich-devices-files"][1]["devices"]
+    assert let_in["ben"] == {"fingerprint": "ef" * 32, "until": until, "before": "", "beforeUntil": ""}
+    assert let_in["phone"]["fingerprint"] == "ab" * 32 and let_in["phone"]["before"] == "cd" * 32
+    assert set(recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]) == {"phone", "laptop", "ben"}
     assert "immich-sheet-ben-sheet" not in recorded.resources
     assert recorded.resources["immich-preflight-facts"][1]["adopt"] is True
     assert KEY_PASSPHRASE not in str(recorded.commands())

@@ -143,7 +143,8 @@ def test_each_step_of_the_chapter_is_a_component(recorded: Recorder) -> None:
         "ServerCertificate",
         "TrustPool",
         "NixosConfiguration",
-        "DeviceEnrolment",
+        "DeviceList",
+        "DeviceWithdrawal",
         "Funnel",
         "InstallSheet",
         "ExposureCheck",
@@ -208,11 +209,31 @@ def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -
     # What lies in the state's folder alone goes with it.
 
 
-def test_each_device_is_enrolled_by_its_fingerprint(recorded: Recorder) -> None:
-    for device in ("phone", "laptop"):
-        command = recorded.commands()[f"immich-enrolment-{device}-file"]
-        assert command["create"].split()[6:8] == [device, FINGERPRINT]
-        assert command["delete"].split()[-1] == device
+def test_the_devices_are_one_list_by_name(recorded: Recorder) -> None:
+    devices = recorded.resources["immich-devices-files"][1]["devices"]
+    assert set(devices) == {"phone", "laptop"}
+    assert devices["phone"] == {
+        "fingerprint": FINGERPRINT,
+        "until": "2036-01-01T00:00:00+00:00",
+        "before": FINGERPRINT_BEFORE,
+        "beforeUntil": "2026-12-24T00:00:00+00:00",
+    }
+
+
+def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
+    """Nothing that may fail is asked for them: no key, no certificate, no answer of the server."""
+    inputs = recorded.resources["immich-withdrawal-names"][1]
+    assert inputs["mayComeIn"] == dict.fromkeys(
+        ("phone", "laptop"), "loses access for good when it is no longer named here"
+    )
+    assert PASSPHRASE not in json.dumps(inputs) and FINGERPRINT not in json.dumps(inputs)
+
+
+def test_devices_cost_no_commands(recorded: Recorder, tmp_path: Path) -> None:
+    many = run_program(
+        tmp_path, devices=[{"name": f"device-{number}", "platform": "ios"} for number in range(9)]
+    )
+    assert set(many.commands()) == set(recorded.commands())
 
 
 def test_every_connection_is_secret_and_pins_the_host_key(recorded: Recorder) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from components import certificate_authority, client_certificate
 from components.config import ExposureConfig, load
-from components.device_enrolment import enrol_line
-from components.remote_script import Server
+from components.device_list import device_lines
+from components.preflight import authorities_in
+from components.refusal import Refusal
 from components.renewal import authority_renewal, device_renewal, outlook_of, renewing_diff
 from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, Renewal
 
@@ -273,13 +274,57 @@ def test_outputs_that_are_not_known_yet_are_no_inputs() -> None:
 
 # Enrolling
 
-SERVER = Server(host="pi", port=22, user="admin", host_key="ssh-ed25519 AAAA", private_key_file=None)
+
+def test_the_list_says_when_each_certificate_stops_counting() -> None:
+    phone = {"fingerprint": "ab", "until": "2036-11-21T00:00:00+00:00"}
+    before = {"before": "cd", "beforeUntil": "2026-12-08T00:00:00+00:00"}
+    none = {"before": "", "beforeUntil": ""}
+    assert list(device_lines({"phone": {**phone, **before}, "laptop": {**phone, **none}, "ben": phone})) == [
+        "ab 2110838400 phone\n",
+        "cd 1796688000 phone\n",
+        "ab 2110838400 laptop\n",
+        "ab 2110838400 ben\n",
+    ]
 
 
-def test_the_command_says_when_each_certificate_stops_counting() -> None:
-    line = enrol_line(SERVER, "phone", "ab", "2036-11-21T00:00:00+00:00", "cd", "2026-12-08T00:00:00+00:00")
-    assert line == "sudo -n sh -s -- enrol phone ab 2110838400 cd 1796688000"
-    assert enrol_line(SERVER, "phone", "ab", "2036-11-21T00:00:00+00:00", "", "").endswith(
-        " enrol phone ab 2110838400"
-    )
-    assert enrol_line(SERVER, "phone", "ab", "2036-11-21T00:00:00+00:00", None, None).endswith(" 2110838400")
+# A keystore that is not the one that the state knows
+
+
+def known_authority(folder: Path) -> dict[str, Any]:
+    """Return what the state has of the authority in a keystore."""
+    outs: dict[str, Any] = AUTHORITY.create(authority_props(folder)).outs or {}
+    return outs
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "another's"])
+def test_a_strange_keystore_is_refused_before_anything_changes(tmp_path: Path, how: str) -> None:
+    """A stack that was renamed looks for its keystore elsewhere; a drive may not be mounted."""
+    olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
+    folder = tmp_path / "elsewhere"
+    found: list[str] = []
+    if how == "empty":
+        folder.mkdir()
+    elif how == "another's":
+        found = list(authorities_in(keystore_of_age(folder, 1)))
+    news = authority_props(folder, authorities=found)
+    assert changes(AUTHORITY, {**olds, "keystore": str(folder)}, news)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(Refusal) as refused:
+        AUTHORITY.update("id", olds, news)
+    (sentence,) = refused.value.args
+    assert sentence.startswith(f"The keystore {folder} {'holds another' if found else 'has no'} authority")
+    assert "import a backup" in sentence
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_its_own_keystore_at_another_place_is_fine(tmp_path: Path) -> None:
+    olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
+    moved = (tmp_path / "keystore").rename(tmp_path / "moved")
+    news = authority_props(moved, authorities=list(authorities_in(moved)))
+    assert (AUTHORITY.update("id", olds, news).outs or {})["fingerprint"] == olds["fingerprint"]
+
+
+def test_a_preview_gets_along_without_a_keystore(tmp_path: Path) -> None:
+    """A pull request's runner has none."""
+    olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
+    assert not changes(AUTHORITY, olds, {**authority_props(tmp_path / "keystore"), "authorities": None})

@@ -230,3 +230,10 @@ def test_of_many_errors_the_last_counts(fake_ssh: FakeSsh) -> None:
 def test_a_long_answer_arrives_whole(fake_ssh: FakeSsh) -> None:
     fake_ssh("head -c 3000000 /dev/zero | tr '\\0' x; echo noise >&2")
     assert run_script(SERVER, "true", "y" * 300_000) == "x" * 3_000_000
+
+
+def test_what_the_server_tells_is_passed_on_line_by_line_and_as_words(fake_ssh: FakeSsh) -> None:
+    fake_ssh("printf 'one\\n\\033]0;x\\007two\\n\\nthree' >&2; echo out")
+    told: list[str] = []
+    assert run_script(SERVER, "true", "", tell=told.append) == "out\n"
+    assert told == ["one", "two", "three"]

@@ -1,0 +1,95 @@
+"""The first step of every run: who is no longer named is out, whatever fails afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from components.certificate_authority import KeystoreLocation
+from components.device_report import for_good, report_of, tell_keystore
+from components.options import child_of
+from components.preflight import authorities_in
+from components.refusal import told_plainly
+from components.remote_script import Server, script_digest, script_text
+from components.server_props import server_of, server_props
+from components.ssh import run_script, tell
+
+STAYS = "loses access for good when it is no longer named here"
+"""What stands beside each name: a preview shows it, with a minus, when the name goes."""
+
+REASONS = ("mayComeIn", "text")
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    @told_plainly
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        # Without a state the server knows this stack by another id; it is its own if it has the authority.
+        own = authorities_in(Path(props["keystore"])) if props["takeOver"] else ()
+        withdraw(props, ",".join(own) or "-")
+        return CreateResult("devices", props)
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in {*_olds, *_news}))
+
+    @told_plainly
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        if any(_olds.get(key) != _news.get(key) for key in REASONS):
+            withdraw(_news, "-")
+        return UpdateResult(_news)
+
+
+def withdraw(props: dict[str, Any], authorities: str) -> None:
+    """Let nobody in any more but the named devices, and note down in the keystore who was in.
+
+    The keystore is told, not asked: it may be missing, another's, or closed by a wrong passphrase.
+
+    Raises ``SshError``, also with the script's own last sentence, and ``Refusal``.
+    """
+    server, names = server_of(props), sorted(props["mayComeIn"])
+    line = server.line("stay", authorities, *names)
+    report = report_of(run_script(server, line, script_text("devices"), tell=tell))
+    tell_keystore(props, for_good(report.revoked, names))
+
+
+class _Withdrawal(Resource, module="immich", name="DeviceWithdrawal"):
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_Provider(), name, props, opts)
+
+
+class DeviceWithdrawal(pulumi.ComponentResource):
+    """The names that may stay: from the moment that it is made or changed no device of another name gets in.
+
+    The engine deletes last, and not at all after a step that failed. So a lost device must not wait for its
+    own deletion; everything else waits for this.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        keystore: KeystoreLocation,
+        devices: Sequence[str],
+        take_over: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:DeviceWithdrawal", name, {}, opts)
+        _Withdrawal(
+            f"{name}-names",
+            {
+                **server_props(server),
+                "keystore": keystore.path,
+                "owner": keystore.stack,
+                "text": script_digest("devices"),
+                "takeOver": take_over,
+                "mayComeIn": {device: STAYS for device in devices},
+            },
+            child_of(self, opts),
+        )
+        self.register_outputs({})

@@ -1,0 +1,301 @@
+"""Devices between config, keystore, state and server: who is out stays out, whichever of them forgets it.
+
+The server is the pretend one of the scripts' tests; devices.sh and the keystore are the real ones.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import device_list, device_withdrawal
+from components.device_report import report_of
+from components.refusal import Refusal
+from components.remote_script import Server, script_digest
+from pki import (
+    AuthorityProfile,
+    DeviceCredential,
+    DeviceProfile,
+    Keystore,
+    KeystoreError,
+    Platform,
+    Revocation,
+)
+from tests.unit.scripts.harness import Machine
+
+PASSPHRASE = "correct horse battery staple"
+STACK, ID = "home", "ours"
+LIST, WITHDRAWAL = device_list._Provider(), device_withdrawal._Provider()
+
+
+class Home:
+    """A server, a keystore, and what the engine has in its state of the two resources."""
+
+    def __init__(self, folder: Path) -> None:
+        self.machine = Machine(folder, "dash")
+        self.keystore = folder / "keystore"
+        self.state: dict[str, dict[str, Any]] = {}
+        self.lines: list[str] = []
+        self.store().adopt_or_create_authority(AuthorityProfile())
+        assert self.machine.begin(stack=ID).status == 0
+
+    def store(self) -> Keystore:
+        return Keystore(self.keystore, PASSPHRASE, stack=STACK, kdf_rounds=1_000)
+
+    def run_script(self, _server: Server, line: str, text: str, **_: Any) -> str:
+        """Run a script on the pretend server, as ssh would."""
+        done = self.machine.run_text(text, *shlex.split(line.partition(" -- ")[2]))
+        self.lines += done.stderr.splitlines()
+        if done.status != 0:
+            raise Refusal(done.error)
+        return done.stdout
+
+    def fingerprint(self, name: str) -> str:
+        return self._credential(name).fingerprint
+
+    def _credential(self, name: str) -> DeviceCredential:
+        return self.store().adopt_or_issue_device(name, DeviceProfile(name, platform=Platform.LINUX))
+
+    def props(self, **more: Any) -> dict[str, Any]:
+        return {
+            "host": "pi",
+            "port": 22.0,
+            "user": "admin",
+            "hostKey": "ssh-ed25519 AAAA",
+            "keystore": str(self.keystore),
+            "owner": STACK,
+            "stackId": ID,
+            "takeOver": True,
+            "text": script_digest("devices"),
+            **more,
+        }
+
+    def up(self, *names: str, until: str = "end") -> list[str]:
+        """Run the steps of `pulumi up` up to the withdrawal or the end, and return what they say."""
+        self.lines = []
+        self._step("withdrawal", WITHDRAWAL, self.props(mayComeIn=dict.fromkeys(names, "stays")))
+        if until == "withdrawal":
+            return self.lines
+        for name in set(self.state.get("list", {}).get("devices", {})) - set(names):
+            self.store().revoke_device(name, self.state["list"]["devices"][name]["fingerprint"])
+        devices = {name: self.entry(name) for name in names}
+        self._step("list", LIST, self.props(devices=devices))
+        return self.lines
+
+    def entry(self, name: str) -> dict[str, str]:
+        credential = self._credential(name)
+        until = credential.not_after.isoformat()
+        return {"fingerprint": credential.fingerprint, "until": until, "before": "", "beforeUntil": ""}
+
+    def _step(self, name: str, provider: Any, props: dict[str, Any]) -> None:
+        olds = self.state.get(name)
+        if olds is None:
+            self.state[name] = provider.create(props).outs
+        elif provider.diff("id", olds, props).changes:
+            self.state[name] = provider.update("id", olds, props).outs
+
+    def destroy(self) -> None:
+        """Take all back; the keystore stays."""
+        LIST.delete("id", self.state["list"])
+        assert self.machine.run("state", "remove").status == 0
+        self.state = {}
+        assert self.machine.begin(stack=ID).status == 0
+
+    @property
+    def inside(self) -> set[str]:
+        """The names of who may come in."""
+        files = self.machine.files(self.machine.state / "devices")
+        return {content.split()[1] for content in files.values()}
+
+    @property
+    def out(self) -> list[str]:
+        """What is said of those that are named and not let in."""
+        out: list[str] = self.state["list"]["out"]
+        return out
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    home = Home(tmp_path)
+    for module in (device_list, device_withdrawal):
+        monkeypatch.setattr(module, "run_script", home.run_script)
+    return home
+
+
+GONE = "phone is out: its certificate no longer counts, now and for good"
+
+
+def test_devices_come_and_go_by_the_list(home: Home) -> None:
+    assert set(home.up("phone", "laptop")) == {"Device phone may come in", "Device laptop may come in"}
+    assert home.inside == {"phone", "laptop"} and home.out == []
+    assert home.up("phone", "laptop") == []
+    assert home.up("laptop") == [GONE]
+    assert home.inside == {"laptop"}
+
+
+def test_who_is_not_named_is_out_before_anything_else(home: Home) -> None:
+    """Nothing after the first step is needed: it may fail, be cut off or be killed."""
+    home.up("phone", "laptop")
+    assert home.up("laptop", until="withdrawal") == [GONE]
+    assert home.inside == {"laptop"}
+
+
+@pytest.mark.parametrize("keystore", ["missing", "damaged", "another's"])
+def test_no_keystore_is_needed_for_it(home: Home, keystore: str) -> None:
+    home.up("phone", "laptop")
+    if keystore == "missing":
+        home.keystore.rename(home.keystore.with_name("elsewhere"))
+    elif keystore == "damaged":
+        (home.keystore / "keystore.json").write_text("{")
+    else:
+        shutil.rmtree(home.keystore)
+        other = Keystore(home.keystore, PASSPHRASE, stack="other", kdf_rounds=1_000)
+        other.adopt_or_create_authority(AuthorityProfile())
+    assert home.up("laptop", until="withdrawal") == [GONE]
+    assert home.inside == {"laptop"}
+
+
+def test_a_device_of_the_same_name_gets_another_certificate(home: Home) -> None:
+    """Also when the run that withdrew it failed before it came to the keystore."""
+    home.up("phone")
+    lost = home.fingerprint("phone")
+    home.up(until="withdrawal")
+    home.up("phone")
+    assert home.fingerprint("phone") != lost
+    assert home.inside == {"phone"} and home.out == []
+    assert lost not in home.machine.files(home.machine.state / "devices")
+
+
+def test_destroy_revokes_nobody_and_forgets_nobody_revoked(home: Home) -> None:
+    home.up("phone", "laptop")
+    lost, laptop = home.fingerprint("phone"), home.fingerprint("laptop")
+    home.up("laptop", until="withdrawal")
+    home.destroy()
+    home.up("phone", "laptop")
+    assert home.inside == {"phone", "laptop"}
+    assert home.fingerprint("laptop") == laptop, "it must not be touched"
+    assert home.fingerprint("phone") != lost
+
+
+def forget_server(home: Home) -> None:
+    """It was set up anew."""
+    shutil.rmtree(home.machine.state)
+    home.machine.begin(stack=ID)
+
+
+def forget_keystore(home: Home) -> None:
+    """A backup from before the revocation was imported."""
+    shutil.rmtree(home.keystore)
+    shutil.copytree(home.keystore.with_name("backup"), home.keystore)
+
+
+def forget_state(home: Home) -> None:
+    home.state = {}
+
+
+FORGETTING = (forget_server, forget_keystore, forget_state)
+
+
+@pytest.mark.parametrize("remembers", FORGETTING)
+def test_one_of_three_is_enough_to_remember(home: Home, remembers: Callable[[Home], None]) -> None:
+    """Server, keystore and state know who is out; two of them are set back to before."""
+    home.up("phone", "laptop")
+    shutil.copytree(home.keystore, home.keystore.with_name("backup"))
+    lost = home.fingerprint("phone")
+    home.up("laptop")
+    for forget in FORGETTING:
+        if forget is not remembers:
+            forget(home)
+    home.up("phone", "laptop")
+    assert lost not in home.machine.files(home.machine.state / "devices")
+    home.up("phone", "laptop")
+    assert home.inside == {"phone", "laptop"} and home.out == [], "the next run gives it another one"
+    assert home.fingerprint("phone") != lost
+
+
+# By hand, on the server
+
+
+def test_what_was_revoked_by_hand_stays_out_and_is_told(home: Home) -> None:
+    home.up("phone", "laptop")
+    assert home.machine.run("devices", "revoke", "phone").status == 0
+    home.up("phone", "laptop", "tablet")
+    assert home.inside == {"laptop", "tablet"}
+    (sentence,) = home.out
+    assert sentence.startswith("phone was revoked on the server on 20") and "`revoked: true`" in sentence
+
+
+def test_it_stays_out_over_a_destroy_and_until_it_was_taken_out(home: Home) -> None:
+    home.up("phone", "laptop")
+    lost = home.fingerprint("phone")
+    home.machine.run("devices", "revoke", "phone")
+    home.up("phone", "laptop", "tablet")
+    home.destroy()
+    home.up("phone", "laptop", "tablet")
+    assert home.inside == {"laptop", "tablet"} and len(home.out) == 1
+    home.up("laptop", "tablet")
+    home.up("phone", "laptop", "tablet")
+    assert home.inside == {"phone", "laptop", "tablet"} and home.out == []
+    assert home.fingerprint("phone") != lost
+
+
+# Taken over
+
+
+def test_a_revoked_certificate_is_not_taken_over_again(home: Home) -> None:
+    """One of an exposure that was made by hand: the keystore has neither it nor its key."""
+    home.store().note_revocations([Revocation("ab" * 32, "ben", 86400)])
+    devices = {"ben": {"fingerprint": "ab" * 32, "until": "2036-11-21T00:00:00+00:00"}}
+    home._step("list", LIST, home.props(devices=devices))
+    assert home.inside == set()
+    (sentence,) = home.out
+    assert sentence.startswith("The certificate of ben was revoked on 1970-01-02 and never counts again")
+    assert "take it out there and name it in `devices`" in sentence
+
+
+# What the keystore keeps
+
+
+def test_the_keystore_never_forgets_and_tells_damage(home: Home) -> None:
+    store = home.store()
+    first = Revocation("ab" * 32, "phone", 86400, by_hand=True)
+    store.note_revocations([first])
+    store.note_revocations([Revocation("ab" * 32, "phone", 172800)])
+    store.note_revocations([first])
+    assert store.revocations() == {"ab" * 32: Revocation("ab" * 32, "phone", 172800)}
+    (home.keystore / "revoked.json").write_text("[" * 100_000)
+    with pytest.raises(KeystoreError, match=r"revoked.json is damaged. Restore it from a backup."):
+        store.revocations()
+
+
+def test_without_a_keystore_nothing_is_noted_down(tmp_path: Path) -> None:
+    Keystore(tmp_path / "none", stack=STACK).note_revocations([Revocation("ab" * 32, "phone", 1)])
+    assert not (tmp_path / "none").exists()
+
+
+# What the engine is told
+
+
+def test_another_way_to_the_server_changes_nobody(home: Home) -> None:
+    home.up("phone")
+    before = len(home.machine.commands())
+    moved = home.props(devices={"phone": home.entry("phone")}, host="pi-2")
+    assert LIST.diff("id", home.state["list"], moved).changes
+    outs = LIST.update("id", home.state["list"], moved).outs or {}
+    assert outs["host"] == "pi-2" and outs["out"] == []
+    assert len(home.machine.commands()) == before
+
+
+@pytest.mark.parametrize("answer", ["", "Welcome!", "[]", '{"devices":[]}', '{"devices":[{}],"revoked":[]}'])
+def test_an_answer_that_is_none_is_told(answer: str) -> None:
+    with pytest.raises(Refusal, match="its devices is not JSON"):
+        report_of(answer)
+
+
+def test_what_a_login_prints_is_passed_over() -> None:
+    assert report_of('Welcome!\n{"devices":[],"revoked":[],"refused":["ab"]}\n').refused == ("ab",)
