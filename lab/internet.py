@@ -28,6 +28,8 @@ def command(where: Places, program: Path, window: socket.socket) -> list[str]:
         *("-ingress-v4", places.INGRESS_V4),
         *("-ingress-v6", places.INGRESS_V6),
         *("-domain", tailnet),
+        # At every address of its namespace, so that a test can make it the public resolvers (network.py).
+        *("-dns", "[::]:53"),
         *("-admin", ADMIN),
         *("-state", str(where.internet)),
         *("-acme-ca", str(acme_authority(where))),

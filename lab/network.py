@@ -63,6 +63,13 @@ def build() -> None:
     commands.run([*inside(SERVER_NAMESPACE), "nft", "-f", "-"], text=FENCE)
 
 
+def lead_to_public_resolvers(*, there: bool) -> None:
+    """Let the lab's DNS answer at the addresses of public resolvers as well, or no longer."""
+    word = "add" if there else "delete"
+    lines = [f"route {word} local {address}/32 dev lo" for address in places.PUBLIC_RESOLVERS]
+    _ip(*lines, namespace=INTERNET_NAMESPACE)
+
+
 def remove() -> None:
     """Delete the links, then the namespaces.
 

@@ -31,6 +31,7 @@ INGRESS_V6 = "2001:db8::1"
 INGRESS_PORT = 443
 VISITORS_V4 = "203.0.113.0/24"
 VISITORS_V6 = "2001:db8::/32"
+PUBLIC_RESOLVERS = ("1.1.1.1", "9.9.9.9", "8.8.8.8")  # nobody answers there unless a test wants it
 DEFAULT_VISITOR = "203.0.113.7"
 
 WINDOW_HOST = "127.0.0.1"
