@@ -98,8 +98,8 @@ PLACES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture(scope="module")
 def guessed(caddy_program: Path) -> Iterator[Edge]:
-    """Return an edge whose link passwords are always wrong."""
-    with running_edge(caddy_program) as edge:
+    """Return an edge whose link passwords are always wrong, of which one link takes as many as come."""
+    with running_edge(caddy_program, settings={"LINK_PASSWORDS": "10000"}) as edge:
         edge.backend.answers["POST", "/api/shared-links/login"] = (401, {})
         yield edge
 
