@@ -8,6 +8,7 @@
 #                       funnel has it
 #   devices  who may come in, and who was revoked (the module of NixOS starts devices.sh for these two)
 #   revoke NAME         this device is out, now and for good
+#   guard    look at the exposure from outside now (the module of NixOS starts guard.sh for that)
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
@@ -37,6 +38,7 @@ explain() {
       echo "immich-exposure revoke NAME: this device is out at its next request, and no \"pulumi up\" lets it in again with the" \
         "certificate that it has. Write \"revoked: true\" beside it in the stack's devices as well."
       ;;
+    guard) echo "immich-exposure guard: look at the exposure from outside now, as the server does every five minutes." ;;
     bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
     unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever made it; for an IPv6 address its network's as well." ;;
@@ -47,7 +49,7 @@ explain() {
     module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
     *)
       echo "immich-exposure VERB, as root: the exposure of Immich on this server."
-      for explained in status close open lan devices revoke bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
+      for explained in status close open lan guard devices revoke bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
       ;;
   esac
 }
@@ -217,6 +219,29 @@ set_home() {
 
 row() { printf '%-10s %s\n' "$1" "$2"; }
 
+# What guard.sh and notify.sh have noted down.
+guard_in_words() {
+  guard_time=
+  [ ! -r "$STATE/guard" ] || read -r guard_time guard_word guard_said <"$STATE/guard" || :
+  if grep -qsx 'guard off' "$STATE/settings/guard.conf"; then
+    echo "off (guard: false)"
+  elif [ -n "$guard_time" ]; then
+    echo "$guard_word on $(date -d "@$guard_time"): $guard_said"
+  else
+    echo "has not looked yet"
+  fi
+}
+
+notices_in_words() {
+  if [ -s "$NOTICES/failed" ]; then
+    echo "do not get through: $(cut -d ' ' -f 2- "$NOTICES/failed")"
+  elif [ -f "$NOTICES/channel" ]; then
+    echo "by $(sed -n 's/^kind //p' "$NOTICES/channel")"
+  else
+    echo "none (set notify)"
+  fi
+}
+
 print_status() {
   read_funnel "$1" "$2"
   row address "https://$DOMAIN/"
@@ -231,6 +256,8 @@ print_status() {
   row devices "$(count "$STATE/devices")$(device_names)"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
+  row guard "$(guard_in_words)"
+  row notices "$(notices_in_words)"
   for service in immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer \
     immich-exposure-devices.timer; do
     if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi

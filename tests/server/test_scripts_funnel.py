@@ -766,6 +766,23 @@ def test_the_door_stays_shut_before_an_immich_without_an_administrator(machine: 
     assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
 
 
+def test_the_command_says_what_the_guard_saw_and_whether_notices_get_through(machine: Machine) -> None:
+    def said(*files: tuple[str, str]) -> list[str]:
+        for name, text in files:
+            machine.write(machine.state / name, text)
+        lines = machine.run("exposure").stdout.splitlines()
+        return [line.split(None, 1)[1] for line in lines if line.startswith(("guard", "notices"))]
+
+    assert said(("guard", f"{NOW} healthy strangers are refused\n"), ("notices/channel", "kind ntfy\n")) == [
+        "healthy on Mon Jan 12 13:46:40 UTC 1970: strangers are refused",
+        "by ntfy",
+    ]
+    assert said(("settings/guard.conf", "guard off\n"), ("notices/failed", f"{NOW} curl: (7) refused\n")) == [
+        "off (guard: false)",
+        "do not get through: curl: (7) refused",
+    ]
+
+
 def test_the_command_on_the_server(machine: Machine) -> None:
     funnel(machine, "open", 300)
     for letter, name in (("a", "phone"), ("b", "laptop"), ("c", "phone")):
@@ -781,6 +798,8 @@ def test_the_command_on_the_server(machine: Machine) -> None:
         ["home", "as the configuration has it"],
         ["devices", "3 laptop phone (twice)"],
         ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
+        ["guard", "has not looked yet"],
+        ["notices", "none (set notify)"],
         ["immich-edge.service", "active"],
         ["immich-bans.service", "active"],
         ["immich-exposure-lease.timer", "active"],
