@@ -296,6 +296,18 @@ func TestTheGate(t *testing.T) {
 	}
 }
 
+func TestNothingOfAUsersGetsThrough(t *testing.T) {
+	request := httptest.NewRequest(http.MethodGet, "/share/abc", nil)
+	request.Header = http.Header{
+		"Authorization": {"x"}, "X-Api-Key": {"x"}, "Cookie": {"immich_access_token=x"}, "Upgrade": {"websocket"}, "Accept": {"*/*"},
+	}
+	request.Trailer = http.Header{"X-Api-Key": {"x"}}
+	passed, _ := through(t, request)
+	if !maps.EqualFunc(passed.Header, http.Header{"Accept": {"*/*"}}, slices.Equal) || passed.Trailer != nil {
+		t.Errorf("%v, %v", passed.Header, passed.Trailer)
+	}
+}
+
 func TestABodyHasItsBound(t *testing.T) {
 	request := httptest.NewRequest(http.MethodPost, "/api/assets?key=a", strings.NewReader(strings.Repeat("x", 1<<20+1)))
 	request.ContentLength = -1 // one that says how big it is does not even begin
