@@ -259,7 +259,7 @@ print_status() {
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
   for service in immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer \
-    immich-exposure-devices.timer; do
+    immich-exposure-devices.timer immich-exposure-loopback.service; do
     if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi
   done
 }

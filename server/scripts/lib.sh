@@ -239,31 +239,32 @@ need_own_state() {
     die "$STATE is somebody else's: it lacks the file $MARK that this project puts there; move it away and run this again."
 }
 
-# The folders of the exposure. Those of the units' users get their owner once the group exists (after the first rebuild).
+# The folders of the exposure. Those of the units' users get their owner once the groups exist (after the first rebuild).
 make_state() {
   need_own_state
-  install -d -m 0755 "$STATE"
+  # Who has devices and who is banned is nobody's business but the units': the edge looks, and fail2ban is of its group. Before the
+  # first rebuild there is no such group.
+  if has_group immich-edge; then state_group=immich-edge state_mode=0750; else state_group=root state_mode=0700; fi
   # An empty folder that we took keeps its owner, who could put another folder of devices in the place of ours.
-  chown root:root "$STATE"
+  state_folder "$STATE"
   # At once in its place: without it, what a killed run leaves in there would be somebody else's.
   [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
     die "$STATE/$MARK could not be written; make room on its disk and run this again."
-  install -d -m 0755 "$STATE/devices" "$STATE/revoked" "$STATE/bans" "$STATE/settings" "$STATE/bans/manual"
-  for make_jail in $JAILS; do
-    install -d -m 0755 "$STATE/bans/$make_jail"
-    if has_group immich-bans; then chown immich-bans:immich-bans "$STATE/bans/$make_jail"; fi
-  done
-  if has_group immich-edge; then
-    install -d -m 0750 "$STATE/tls"
-    chown root:immich-edge "$STATE/tls"
-    if [ -f "$STATE/tls/server.key" ]; then
-      chown root:immich-edge "$STATE/tls/server.key"
-      chmod 0640 "$STATE/tls/server.key"
-    fi
-  else
-    install -d -m 0700 "$STATE/tls"
+  for make_folder in devices revoked bans settings bans/manual tls; do state_folder "$STATE/$make_folder"; done
+  jail_owner=root
+  ! has_group immich-bans || jail_owner=immich-bans
+  for make_jail in $JAILS; do state_folder "$STATE/bans/$make_jail" "$jail_owner"; done
+  if has_group immich-edge && [ -f "$STATE/tls/server.key" ]; then
+    chown root:immich-edge "$STATE/tls/server.key"
+    chmod 0640 "$STATE/tls/server.key"
   fi
   mark_logs
+}
+
+# `state_folder FOLDER [USER]`: what is there keeps serving meanwhile, so the owner is set at once and never in two steps.
+state_folder() {
+  install -d -m "$state_mode" "$1"
+  chown "${2:-root}:$state_group" "$1"
 }
 
 # The folder of logs is ours by its mark, which outlives a boot that wipes our state; or with an exposure that began, which it

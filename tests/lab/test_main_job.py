@@ -167,8 +167,28 @@ def test_a_connection_without_proxy_header_is_refused(story: Story) -> None:
         f"curl -sk --max-time 5 --connect-to ::127.0.0.1:8443 https://{places.DOMAIN}:8443/api/server/config"
     )
     with story.immich_hears_nothing():
-        assert story.lab.ssh(ask).returncode != 0
-    assert story.lab.ssh(f"{ask} --haproxy-protocol").returncode == 0
+        assert story.lab.console(ask).returncode != 0
+    assert story.lab.console(f"{ask} --haproxy-protocol").returncode == 0
+    with story.immich_hears_nothing():
+        assert story.lab.ssh(f"{ask} --haproxy-protocol").returncode == 7, "nobody but root forges a visitor"
+
+
+def test_another_account_learns_nothing_and_stands_in_for_nobody(story: Story) -> None:
+    """On a server where something else was broken into; Immich is down, and its port is free to take."""
+    lab, fingerprint = story.lab, story.enrolled()["phone"]
+    places_of_ours = "/var/lib/immich-exposure/devices /var/lib/immich-exposure/bans /var/log/immich-edge"
+    seen = lab.console(f"setpriv --reuid=games --clear-groups find {places_of_ours} 2>/dev/null").stdout
+    assert fingerprint not in seen and len(seen.splitlines()) <= 1, seen
+    squat = "systemd-run -q --unit=squatter -p User=games python3 -m http.server 2283 --bind 127.0.0.1"
+    lab.console(f"systemctl stop immich-server; {squat}")
+    try:
+        listens = "ss -Hltnp sport = :2283"
+        wait_until(lambda: "python3" in lab.console(listens).stdout, "somebody has Immich's port", 30)
+        assert story.sees("phone") != "200"
+        assert "GET" not in lab.console("journalctl -u squatter -o cat").stdout
+    finally:
+        lab.console("systemctl stop squatter; systemctl start immich-server")
+    wait_until(lambda: story.sees("phone") == "200", "Immich answers its devices again", 60)
 
 
 def test_http3_is_not_offered(story: Story) -> None:
@@ -327,7 +347,7 @@ def flood_the_log(lab: Lab) -> None:
     """Ask for 12 MB of requests, 12 kB each, that are refused and not counted by fail2ban."""
     url = f"https://{places.DOMAIN}:8443/api/albums/{'a' * 12_000}?[1-1000]"
     options = "--silent --insecure --haproxy-protocol --output /dev/null --connect-to ::127.0.0.1:8443"
-    done = lab.ssh(f"curl {options} --config -", text=f'url = "{url}"\n')
+    done = lab.console(f"curl {options} --config -", text=f'url = "{url}"\n')
     assert done.returncode == 0, done.stderr
 
 

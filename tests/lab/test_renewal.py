@@ -59,7 +59,7 @@ class Story:
 
     def enrolled(self) -> list[str]:
         """Return the device names on the server, one for each certificate."""
-        return sorted(output(self.lab, f"sudo head -q -n 1 {DEVICES}/*").split())
+        return sorted(output(self.lab, f"sudo sh -c 'head -q -n 1 {DEVICES}/*'").split())
 
     def trusted(self) -> int:
         """Return how many authorities the server trusts."""

@@ -23,6 +23,7 @@ UNITS = (
     "immich-exposure-devices.service",
     "immich-exposure-lease.service",
     "immich-exposure-guard.service",
+    "immich-exposure-loopback.service",
     "immich-exposure-notify.service",
 )
 DEFAULTS = {"immich-edge.service": "caddy.service", "immich-bans.service": "fail2ban.service"}

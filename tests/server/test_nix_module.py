@@ -43,6 +43,7 @@ OURS = {
     "immich-exposure-lan@.service",
     "immich-exposure-lan@.socket",
     "immich-exposure-lease.service",
+    "immich-exposure-loopback.service",
     "immich-exposure-lease.timer",
     "immich-exposure-notify.path",
     "immich-exposure-notify.service",

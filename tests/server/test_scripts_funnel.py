@@ -805,6 +805,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
         ["immich-exposure-lease.timer", "active"],
         ["immich-exposure-certificate.timer", "NOT active"],
         ["immich-exposure-devices.timer", "NOT active"],
+        ["immich-exposure-loopback.service", "NOT active"],
     ]
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}

@@ -256,18 +256,18 @@ def test_files_stay_while_they_are_imported(machine: Machine) -> None:
 
 
 def test_the_folders_of_the_exposure(machine: Machine) -> None:
-    folders = ("", "devices", "settings", "bans", "bans/auth", "bans/keys", "bans/scan", "bans/manual")
+    jails = ("bans/auth", "bans/keys", "bans/scan")
+    folders = ("", "devices", "revoked", "bans", "settings", "bans/manual", "tls", *jails)
     for groups, mode in (("", 0o700), ("immich-edge\nimmich-bans", 0o750)):
         machine.remember(groups=groups)
         assert machine.run("state", "prepare") == Outcome(0, "", "")
-        assert {machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders} == {0o755}
-        assert (machine.state / "tls").stat().st_mode & 0o777 == mode
+        assert {machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders} == {mode}
         assert machine.files(machine.state) == {".immich-exposure": f"0644 {MARK}"}
-    state = "/var/lib/immich-exposure"
+    places = [f"/var/lib/immich-exposure/{name}".rstrip("/") for name in folders]
     assert machine.commands("chown") == [
-        *[f"chown root:root {state}"] * 2,
-        *(f"chown immich-bans:immich-bans {state}/bans/{jail}" for jail in ("auth", "keys", "scan")),
-        f"chown root:immich-edge {state}/tls",
+        *(f"chown root:root {place}" for place in places),
+        *(f"chown root:immich-edge {place}" for place in places[: -len(jails)]),
+        *(f"chown immich-bans:immich-edge {place}" for place in places[-len(jails) :]),
     ]
 
 
@@ -316,7 +316,7 @@ def test_an_empty_state_is_taken(machine: Machine) -> None:
     """A mount point, or what a killed run has left."""
     machine.state.mkdir()
     # As a folder that an account of the owner's made, which could rename what we put there.
-    machine.fake("chown", 'ls -A "${2%/*}/immich-exposure" >>"$FAKES/found"')
+    machine.fake("chown", 'case $2 in */immich-exposure) ls -A "$2" >>"$FAKES/found" ;; esac')
     assert machine.run("state", "prepare").status == 0
     assert (machine.state / ".immich-exposure").exists()
     assert "chown root:root /var/lib/immich-exposure" in machine.commands("chown")

@@ -1,0 +1,90 @@
+# Who may talk to the edge on this server, and who may answer in Immich's place.
+#
+# Every account of a server reaches loopback. Whoever could connect to the edge there could claim to be any visitor, in the PROXY line
+# in front; and whoever got Immich's port while Immich is down would be sent the devices' cookies and API keys. The kernel knows
+# whose socket a packet is from. So a table of our own looks at the first packet of a connection (the edge takes root's alone, as
+# which tailscaled runs) and at the first of an answer (which must be the edge's, or Immich's or root's). No other table is
+# read or changed, and the owner's firewall decides everything else as before.
+{ config, lib, pkgs, exposedImmich, ... }:
+
+let
+  cfg = config.services.immich-exposure;
+  names = import ./names.nix;
+
+  # As which user Immich runs, where this configuration says it. Who answers for a container is not known here.
+  immichUser = config.systemd.services.immich-server.serviceConfig.User or config.services.immich.user;
+  immichIs = "${if lib.hasInfix ":" exposedImmich.address then "ip6" else "ip"} saddr ${exposedImmich.address}";
+
+  opening = "tcp flags & (syn | ack) == syn";
+  answer = "tcp flags & (syn | ack) == (syn | ack)";
+
+  loopback = pkgs.writeShellApplication {
+    name = "immich-exposure-loopback";
+    runtimeInputs = [ pkgs.coreutils pkgs.nftables ];
+    # Checked where it is written: a newer checker must not stop a rebuild.
+    checkPhase = "";
+    text = ''
+      table="inet immich-exposure"
+      forget="add table $table; delete table $table"
+      case ''${1:-} in
+        guard) ;;
+        forget) exec nft "$forget" ;;
+        *) echo "immich-exposure-loopback knows the verbs guard and forget." >&2; exit 1 ;;
+      esac
+      port=''${IMMICH_EXPOSURE_PROXY_PORT:?}
+      edge=$(id -u ${names.edge})
+      # All of it at once, or nothing.
+      nft -f - <<END
+      $forget
+      table $table {
+        chain from-this-server {
+          type filter hook output priority filter; policy accept;
+          ip daddr 127.0.0.1 tcp dport $port ${opening} meta skuid != 0 reject with tcp reset
+          ip saddr 127.0.0.1 tcp sport $port ${answer} meta skuid != $edge drop
+      ${lib.optionalString cfg.immich.managed ''
+          ${immichIs} tcp sport ${toString exposedImmich.port} ${answer} meta skuid != { 0, $(id -u ${immichUser}) } drop
+      ''}
+        }
+      }
+      END
+    '';
+  };
+  run = verb: [ "${lib.getExe loopback} ${verb}" ];
+in
+{
+  config = lib.mkIf cfg.enable {
+    # It comes and goes with the edge, and takes its port from the same settings. An edge without it is no more open to the
+    # internet, so it does not wait for a kernel that has no nftables.
+    systemd.services.${names.edge} = {
+      wants = [ "immich-exposure-loopback.service" ];
+      after = [ "immich-exposure-loopback.service" ];
+    };
+
+    systemd.services.immich-exposure-loopback = {
+      description = "Keep other accounts of this server from the edge's port and from Immich's";
+      # A firewall of the owner's that is loaded anew may empty every table there is.
+      after = [ "nftables.service" ];
+      partOf = [ "${names.edge}.service" "nftables.service" ];
+      unitConfig = {
+        ConditionPathExists = [ names.mark "${names.state}/settings/edge.env" ];
+        ReloadPropagatedFrom = [ "${names.edge}.service" "nftables.service" ];
+      };
+      serviceConfig = import ./sandbox.nix // {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        EnvironmentFile = [ "${names.state}/settings/edge.env" ];
+        ExecStart = run "guard";
+        ExecReload = run "guard";
+        ExecStop = run "forget";
+        CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
+        IPAddressDeny = [ "any" ];
+        MemoryDenyWriteExecute = true;
+        ProcSubset = "pid";
+        ProtectProc = "invisible";
+        RestrictAddressFamilies = [ "AF_NETLINK" "AF_UNIX" ];
+        SystemCallFilter = [ "@system-service" "~@privileged" "~@resources" ];
+        UMask = "0077";
+      };
+    };
+  };
+}
