@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import os
 import re
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -92,7 +93,7 @@ def private_key_problem(text: str, project_dir: Path, *, preview: bool) -> str |
         return "must be the path of the key file, not the key itself"
     path = local_path(text, project_dir)
     try:
-        content = path.read_bytes()
+        content, found = path.read_bytes(), path.stat()
     except OSError as error:
         if preview and isinstance(error, FileNotFoundError):
             return None
@@ -109,6 +110,25 @@ def private_key_problem(text: str, project_dir: Path, *, preview: bool) -> str |
             "has a passphrase, which nobody can type during a run; give it to the SSH agent by "
             f"`ssh-add {text}` and leave sshPrivateKeyFile out, or name a key without a passphrase"
         )
+    if found.st_uid == os.getuid() and found.st_mode & 0o077:
+        return (
+            f"may be read by others (its mode is {found.st_mode & 0o777:04o}), so ssh does not use it; run "
+            f"`chmod 600 {text}`, and copy it to ~/.ssh first if it lies on a drive of Windows"
+        )
+    return _shape_problem(content, text)
+
+
+def _shape_problem(content: bytes, text: str) -> str | None:
+    """Tell what ssh calls "error in libcrypto": a key in OpenSSH's own form must be whole to the byte."""
+    if b"-----END" not in content:
+        return "is cut short: its last line is missing; bring it again from where it was made"
+    if b"-----BEGIN OPENSSH" not in content:
+        return None
+    if b"\r" in content:
+        mend = f"`tr -d '\\r' < {text} > {text}.new`, chmod 600, and that in its place"
+        return f"has the line ends of Windows, which ssh does not read; mend it by {mend}"
+    if not content.endswith(b"\n"):
+        return f"lacks the end of its last line, so ssh does not read it; mend it by `echo >> {text}`"
     return None
 
 

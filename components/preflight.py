@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from components.config import ExposureConfig
 from components.config_home import ModuleWay
 from components.module_files import module_digest
 from components.options import child_of
-from components.preflight_rules import Wanted, notes, problems, warnings
+from components.preflight_rules import Wanted, key_notes, node_key_end, notes, problems, warnings
 from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_certificate import domain_of
@@ -23,7 +25,7 @@ from components.ssh import run_script
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
 
-OUTPUTS = ("domain", "tailscaleVersion", "warnings", "notes")
+OUTPUTS = ("domain", "tailscaleVersion", "warnings", "notes", "nodeKeyEnds")
 
 
 class PreflightError(Refusal):
@@ -41,7 +43,8 @@ class _Provider(ResourceProvider):
         inputs = {*_olds, *_news}.difference(OUTPUTS)  # what is not set is missing on either side
         changed = any(_olds.get(key) != _news.get(key) for key in inputs)
         # What was not as it should be is looked at again.
-        return DiffResult(changes=changed or bool(_olds.get("warnings")))
+        soon = key_notes(_olds.get("nodeKeyEnds"), datetime.now(UTC))
+        return DiffResult(changes=changed or bool(_olds.get("warnings")) or bool(soon))
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -93,6 +96,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         "tailscaleVersion": facts["tailscaleVersion"],
         "warnings": warnings(facts, wanted),
         "notes": notes(facts),
+        "nodeKeyEnds": node_key_end(facts),
     }
 
 
@@ -139,7 +143,9 @@ def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
         wanted.immich_port,
         wanted.proxy_port,
     )
+    before = time.time()
     answer = run_script(server, command, script_text("preflight"))
+    after = time.time()
     try:
         facts = plain_facts(json.loads(answer))
     except (ValueError, RecursionError) as error:
@@ -149,7 +155,17 @@ def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
         ) from error
     if not isinstance(facts, dict):
         raise PreflightError("The server's answer to the preflight is not a JSON object; run it again.")
-    return facts
+    return {**facts, "clockApart": clock_apart(facts.get("clock"), before, after)}
+
+
+def clock_apart(clock: object, before: float, after: float) -> float:
+    """Return how many seconds a clock is ahead of this machine's, at least; 0 when it may be right.
+
+    It was read at some moment between ``before`` and ``after``, cut off to a whole second.
+    """
+    if not isinstance(clock, int | float):
+        return 0.0
+    return clock - after if clock > after else min(0.0, clock + 1 - before)
 
 
 class _Preflight(Resource, module="immich", name="Preflight"):
@@ -157,6 +173,7 @@ class _Preflight(Resource, module="immich", name="Preflight"):
     tailscaleVersion: pulumi.Output[str]
     warnings: pulumi.Output[list[str]]
     notes: pulumi.Output[list[str]]
+    nodeKeyEnds: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
@@ -188,6 +205,8 @@ class Preflight(pulumi.ComponentResource):
         )
         self.facts.warnings.apply(_warn)
         self.facts.notes.apply(_warn)
+        # Counted anew at each preview, which does not ask the server.
+        self.facts.nodeKeyEnds.apply(lambda ends: _warn(key_notes(ends, datetime.now(UTC))))
         self.domain = self.facts.domain
         self.register_outputs({"domain": self.domain})
 

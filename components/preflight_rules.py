@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from components.config_home import Lan, ModuleWay
@@ -56,6 +57,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     return [
         *_nixos_version(facts),
         *_missing_commands(facts),
+        *_clocks(facts),
         *_theirs(facts),
         *_way_in(facts, wanted),
         *_another_stack(facts, wanted),
@@ -72,15 +74,80 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Return what does not stop the run, but is not as it should be."""
+    apart = _apart(facts)
+    clocks = [_clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
     if _part(facts, "immich").get("ping"):
-        return []
+        return clocks
     address = wanted.immich_address or "127.0.0.1 or ::1"
     keys = "immich.port" if wanted.immich_managed else "immich.address and immich.port"
     return [
+        *clocks,
         f"Immich does not answer on the server at {address}, port {wanted.immich_port}. All is prepared, "
         f"but the funnel opens only when it answers: start Immich, or correct {keys}, and run pulumi up "
-        "again."
+        "again.",
     ]
+
+
+KEY_DAYS = 30
+"""Days before the end of the node's key from which on it is spoken of."""
+
+
+def key_notes(ends: str | None, now: datetime) -> list[str]:
+    """Say that the node's key ends soon; `ends` is ISO 8601, empty where the owner has disabled its expiry.
+
+    Tailscale ends the key of a node 180 days after its login, and so the funnel, unless that is disabled.
+    """
+    moment = _moment(ends)
+    if moment is None or moment - now > timedelta(days=KEY_DAYS):
+        return []
+    verb = "ended" if moment <= now else "ends"
+    return [
+        f"The server's key in the tailnet {verb} on {moment:%Y-%m-%d}, and without it the funnel is dead; "
+        "disable its expiry at https://login.tailscale.com/admin/machines (in the menu of the machine), or "
+        "run sudo tailscale up --force-reauth on the server."
+    ]
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def node_key_end(facts: Mapping[str, Any]) -> str:
+    """Return when the node's key ends as ISO 8601; empty where it does not, or that is not known."""
+    self_status = _part(_part(facts, "tailscale"), "Self")
+    ends = str(self_status.get("KeyExpiry") or "")
+    return ends if _moment(ends) else ""
+
+
+CLOCKS_APART_SECONDS = 3600
+"""How far the clocks may differ: certificates are valid from so long ago (`pki.certificate.CLOCK_SKEW`)."""
+
+CLOCKS_WARN_SECONDS = 300
+
+
+def _clocks(facts: Mapping[str, Any]) -> list[str]:
+    """Refuse a server whose clock is so far from this machine's that new certificates would not be valid."""
+    apart = _apart(facts)
+    if abs(apart) < CLOCKS_APART_SECONDS:
+        return []
+    return [_clocks_differ(apart)]
+
+
+def _apart(facts: Mapping[str, Any]) -> float:
+    apart = facts.get("clockApart")
+    return float(apart) if isinstance(apart, int | float) else 0.0
+
+
+def _clocks_differ(apart: float) -> str:
+    minutes, direction = round(abs(apart) / 60), "ahead of" if apart > 0 else "behind"
+    return (
+        f"The clocks differ: the server's is {minutes} minutes {direction} this machine's, and certificates "
+        "count by the clock; set both right (timedatectl shows the server's)."
+    )
 
 
 def notes(facts: Mapping[str, Any]) -> list[str]:

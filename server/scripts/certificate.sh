@@ -3,7 +3,8 @@
 #
 #   issue    certificate and key in STATE/tls, the name in STATE/domain.env;
 #            prints {"domain":NAME,"fingerprint":SHA256,"certificatePem":PEM}
-#   renew    the same where there is an exposure, without output (by a timer of the NixOS module)
+#   renew    the same where there is an exposure, without output (by a timer of the NixOS module); fails when the node has got
+#            another name
 #   remove   neither certificate nor name is there
 #
 # A raw TCP funnel never renews by itself, and without --min-validity one call more would give the old certificate.
@@ -81,9 +82,17 @@ remove() {
   rm -f "$DOMAIN_FILE"
 }
 
-# A server can have the module and its timers, and no exposure.
+# A server can have the module and its timers, and no exposure. A node that got another name keeps the certificate of the one that
+# the edge answers to: half of a change would be worse than none.
 renew() {
-  if is_ours "$STATE" && [ -f "$TLS/server.crt" ]; then refresh; fi
+  if ! is_ours "$STATE" || [ ! -f "$TLS/server.crt" ]; then return 0; fi
+  need_tailscale 443
+  renewed_name=$(recorded_domain)
+  [ -z "$renewed_name" ] || [ "$renewed_name" = "$DOMAIN" ] ||
+    die "This node is called $DOMAIN in the tailnet now and was $renewed_name, so the certificate stays as it is and the exposure" \
+      "leads nowhere; run \"pulumi up\" to expose it under the new name, or give it its old name back at" \
+      "https://login.tailscale.com/admin/machines."
+  refresh
 }
 
 need_root

@@ -217,6 +217,26 @@ set_home() {
   say "Immich is $home_said"
 }
 
+# What the certificate is for; the node may have got another name since.
+address_in_words() {
+  recorded_name=$(recorded_domain)
+  case ${recorded_name:-$DOMAIN} in
+    "$DOMAIN") echo "https://$DOMAIN/" ;;
+    *)
+      echo "https://$recorded_name/ leads nowhere: this node is called $DOMAIN now; run \"pulumi up\", or give it its old name" \
+        "back"
+      ;;
+  esac
+}
+
+# When the node must log in again; empty where its owner has disabled that. (read_tailscale wrote the file.)
+node_key_in_words() {
+  key_end=$(sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' "$WORK/status.json" | head -n 1)
+  [ -z "$key_end" ] || key_end=$(date -d "$key_end" +%s 2>/dev/null) || key_end=
+  [ -n "$key_end" ] || return 0
+  echo "ends $(date -d "@$key_end"), and the funnel with it; disable its expiry in Tailscale's admin console"
+}
+
 row() { printf '%-10s %s\n' "$1" "$2"; }
 
 # What guard.sh and notify.sh have noted down.
@@ -244,7 +264,7 @@ notices_in_words() {
 
 print_status() {
   read_funnel "$1" "$2"
-  row address "https://$DOMAIN/"
+  row address "$(address_in_words)"
   case $FUNNEL in
     open) row funnel "open to the internet on port $1" ;;
     altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
@@ -253,6 +273,8 @@ print_status() {
   esac
   row lease "$(lease_in_words)"
   row home "$(home_in_words)"
+  node_key=$(node_key_in_words)
+  [ -z "$node_key" ] || row "node key" "$node_key"
   row devices "$(count "$STATE/devices")$(device_names)"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"

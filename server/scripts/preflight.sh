@@ -5,6 +5,7 @@
 #   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT
 #                                 prints one JSON object:
 #     nixos                         true or false
+#     clock                         what this server's clock says, in seconds since 1970
 #     nixosVersion                  text, may be empty
 #     tailscaleVersion              text or null
 #     tailscale                     `tailscale status --json --peers=false`, or null
@@ -227,7 +228,8 @@ missing_commands() {
 }
 
 print_facts() {
-  printf '{"nixos":%s,"nixosVersion":%s,' "$(yes_no test -e "$ROOT/etc/NIXOS")" "$(json_string "$(nixos_version)")"
+  printf '{"clock":%s,' "$(now)"
+  printf '"nixos":%s,"nixosVersion":%s,' "$(yes_no test -e "$ROOT/etc/NIXOS")" "$(json_string "$(nixos_version)")"
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
   printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"

@@ -783,6 +783,17 @@ def test_the_command_says_what_the_guard_saw_and_whether_notices_get_through(mac
     ]
 
 
+def test_the_command_tells_when_the_node_must_log_in_again(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    assert "node key" not in machine.run("exposure", "status").stdout, "its expiry is disabled"
+    status = {**tailscale.STATUS, "Self": {**tailscale.STATUS["Self"], "KeyExpiry": "2036-11-26T10:00:00Z"}}
+    (machine.fakes / "status.json").write_text(json.dumps(status, indent=2))
+    assert (
+        "node key   ends Wed Nov 26 10:00:00 UTC 2036, and the funnel with it"
+        in machine.run("exposure").stdout
+    )
+
+
 def test_the_command_on_the_server(machine: Machine) -> None:
     funnel(machine, "open", 300)
     for letter, name in (("a", "phone"), ("b", "laptop"), ("c", "phone")):

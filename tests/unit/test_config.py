@@ -202,10 +202,42 @@ def test_a_host_key_is_taken_without_its_comment(key: str) -> None:
     assert load_with(hostKey=f"{key} root@pi").host_key == key
 
 
+def write_key(
+    file: Path,
+    key: ec.EllipticCurvePrivateKey,
+    form: serialization.PrivateFormat = serialization.PrivateFormat.OpenSSH,
+    encryption: serialization.KeySerializationEncryption | None = None,
+) -> bytes:
+    """Write a private key that ssh takes; return its bytes."""
+    content = key.private_bytes(serialization.Encoding.PEM, form, encryption or serialization.NoEncryption())
+    file.write_bytes(content)
+    file.chmod(0o600)
+    return content
+
+
+def test_a_key_file_that_ssh_does_not_read_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    content = write_key(file, ec.generate_private_key(ec.SECP256R1()))
+    for spoilt, words in (
+        (content.replace(b"\n", b"\r\n"), "has the line ends of Windows, .* `tr -d"),
+        (content.rstrip(), "lacks the end of its last line, .* `echo >> key`"),
+        (content[:120], "is cut short"),
+    ):
+        file.write_bytes(spoilt)
+        with pytest.raises(ConfigError, match=words):
+            load_with(tmp_path, sshPrivateKeyFile="key")
+    file.write_bytes(content)
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"may be read by others \(its mode is 0644\), .* `chmod 600 key`"):
+        load_with(tmp_path, sshPrivateKeyFile="key")
+    file.chmod(0o600)
+    assert load_with(tmp_path, sshPrivateKeyFile="key").ssh_private_key_file == "key"
+
+
 def test_a_private_key_file_may_be_relative_or_at_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    write_key(tmp_path / "key", ec.generate_private_key(ec.SECP256R1()))
     monkeypatch.setenv("HOME", str(tmp_path))
     for text in ("key", "~/key", str(tmp_path / "key")):
         assert load_with(tmp_path, sshPrivateKeyFile=text).ssh_private_key_file == text
@@ -231,8 +263,7 @@ def test_a_private_key_with_a_passphrase_is_told_in_every_form(tmp_path: Path) -
     forms = serialization.PrivateFormat
     for form in (forms.OpenSSH, forms.PKCS8, forms.TraditionalOpenSSL):
         for encryption in (serialization.NoEncryption(), secret):
-            file = tmp_path / "key"
-            file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption))
+            write_key(tmp_path / "key", key, form, encryption)
             if encryption is not secret:
                 assert load_with(tmp_path, sshPrivateKeyFile="key").ssh_private_key_file == "key"
                 continue

@@ -79,6 +79,7 @@ def part(machine: Machine, name: str) -> dict[str, object]:
 
 def test_facts_of_a_good_server(machine: Machine) -> None:
     assert facts(machine) == {
+        "clock": 1000000,
         "nixos": True,
         "nixosVersion": "26.05",
         "tailscaleVersion": "1.98.9",
@@ -134,6 +135,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
     # Whether there is a nixos-rebuild depends on the machine that runs this test.
     assert seen.pop("commands") in ([], ["nixos-rebuild"])
     assert seen == {
+        "clock": 1000000,
         "nixos": False,
         "nixosVersion": "",
         "tailscaleVersion": None,

@@ -10,7 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import preflight
-from components.preflight import PreflightError, authorities_in, examine
+from components.preflight import PreflightError, authorities_in, clock_apart, examine
 from components.remote_script import Server
 from pki import AuthorityProfile, Keystore
 from tests.unit.components.test_preflight_rules import DIGEST, FLAKE_FACTS, MODULE, SOUND
@@ -190,3 +190,21 @@ def test_the_keystores_authorities_are_known_without_its_passphrase(tmp_path: Pa
     assert authorities_in(tmp_path / "keystore") == (authority.fingerprint,)
     (tmp_path / "keystore/ca.crt").write_text("rubbish")
     assert authorities_in(tmp_path / "keystore") == ()
+
+
+@pytest.mark.parametrize(
+    ("clock", "apart"),
+    [
+        (1000, 0.0),
+        (1001, 0.0),
+        (1003, 0.0),
+        (999, -0.5),
+        (4600, 3597.0),
+        (0, -999.5),
+        (None, 0.0),
+        ("x", 0.0),
+    ],
+)
+def test_a_clock_is_only_wrong_when_no_moment_of_the_question_fits(clock: object, apart: float) -> None:
+    """The question took from 1000.5 to 1003.0 by this machine's clock."""
+    assert clock_apart(clock, 1000.5, 1003.0) == apart

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.config_home import ModuleWay
-from components.preflight_rules import Wanted, funnel_port_allowed, problems, warnings
+from components.preflight_rules import (
+    Wanted,
+    funnel_port_allowed,
+    key_notes,
+    node_key_end,
+    problems,
+    warnings,
+)
 from components.version_floors import FILE, load, parse_version
 
 DIGEST = "5f" * 32
@@ -456,3 +464,54 @@ def test_funnel_ports_may_be_ranges() -> None:
     capabilities = {"https://tailscale.com/cap/funnel-ports?ports=443,10000-10010": None}
     assert funnel_port_allowed(capabilities, 10005)
     assert not funnel_port_allowed(capabilities, 8443)
+
+
+# The node's key and the clocks
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ("2026-11-26T00:00:00Z", "ends on 2026-11-26"),
+        ("2026-12-25T11:00:00.5Z", "ends on 2026-12-25"),
+        ("2026-11-20T00:00:00+02:00", "ended on 2026-11-20"),
+        ("2026-12-26T00:00:00Z", None),
+        ("", None),
+        (None, None),
+        ("soon", None),
+        ("2026-11-26T00:00:00", None),
+    ],
+)
+def test_a_node_key_that_ends_soon_is_told(ends: str | None, said: str | None) -> None:
+    told = key_notes(ends, NOW)
+    assert len(told) == (said is not None)
+    assert all(str(said) in each and "disable its expiry" in each for each in told)
+
+
+@pytest.mark.parametrize("expiry", ["2027-01-01T00:00:00Z", None, "soon", 17, {}])
+def test_the_end_of_the_node_key_is_read_from_what_tailscale_says(expiry: object) -> None:
+    facts = {"tailscale": {"Self": {"KeyExpiry": expiry}}}
+    assert node_key_end(facts) == (expiry if expiry == "2027-01-01T00:00:00Z" else "")
+    assert node_key_end({"tailscale": None}) == ""
+
+
+@pytest.mark.parametrize(
+    ("apart", "stops", "warns"),
+    [
+        (0.0, False, False),
+        (240.0, False, False),
+        (-240.0, False, False),
+        (600.0, False, True),
+        (-600.0, False, True),
+        (7200.0, True, True),
+        (-7200.0, True, True),
+        (None, False, False),
+        ("much", False, False),
+    ],
+)
+def test_clocks_that_differ_are_named(apart: object, stops: bool, warns: bool) -> None:
+    facts = {**SOUND, "clockApart": apart}
+    assert any("The clocks differ" in each for each in problems(facts, WANTED)) is stops
+    assert any("The clocks differ" in each for each in warnings(facts, WANTED)) is warns
