@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import toolchain
-from tests.server.nix import ConfigFolder, Nix
+from tests.server.nix import PROJECT, ConfigFolder, Nix
 
 pytestmark = [
     pytest.mark.server,
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("nft") is None, reason="nftables must be there"),
 ]
 
-USERS = {"immich-edge": 61001, "immich": 61002, "games": 61003}
+USERS = {"immich-edge": 61001, "immich": 61002, "games": 61003, "immich-bans": 61004}
 PROXY, IMMICH, OTHER = 8443, 2283, 8080
 
 # Run in the namespaces: as one user listen, as another connect, and say whether bytes came through.
@@ -63,11 +63,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def inside(tmp_path: Path) -> str:
     """Return the beginning of a script that runs with the server's users and an empty network of its own."""
-    accounts = Path("/etc/passwd").read_text()
-    accounts += "".join(f"{name}:x:{uid}:{uid}::/:/bin/false\n" for name, uid in USERS.items())
-    (tmp_path / "passwd").write_text(accounts)
+    accounts = "".join(f"{name}:x:{uid}:{uid}::/:/bin/false\n" for name, uid in USERS.items())
+    groups = "".join(f"{name}:x:{uid}:\n" for name, uid in USERS.items())
+    (tmp_path / "passwd").write_text(Path("/etc/passwd").read_text() + accounts)
+    (tmp_path / "group").write_text(Path("/etc/group").read_text() + groups)
     (tmp_path / "talk.py").write_text(TALK)
-    return f"set -eu; mount --bind {tmp_path}/passwd /etc/passwd; ip link set lo up; cd {tmp_path}\n"
+    mounts = "".join(f"mount --bind {tmp_path}/{name} /etc/{name}; " for name in ("passwd", "group"))
+    return f"set -eu; {mounts} ip link set lo up; cd {tmp_path}\n"
 
 
 def run(script: str) -> list[str]:
@@ -128,3 +130,42 @@ def test_tables_of_others_stay_as_they_are(program: Path, inside: str) -> None:
     )
     script = inside + f"{theirs}; nft list ruleset >before; {program} guard; {program} forget\n"
     assert run(script + "nft list ruleset >after; cmp before after && echo same\n") == ["same"]
+
+
+LOOKS = {
+    "immich-edge": "61001",
+    "immich-bans": "61001",  # the edge's group, as its unit has it
+    "games": "61003",
+}
+"""Users, and the groups that each has."""
+
+MADE = """
+mount -t tmpfs none /run; mkdir -p /run/lock /run/root/run /run/root/var/log
+export IMMICH_EXPOSURE_ROOT=/run/root IMMICH_EXPOSURE_STATE=/run/immich-exposure
+cat {scripts} >all; sh all prepare; cd /run/immich-exposure
+made='devices/phone bans/manual/203.0.113.9 settings/bans.conf device-ca.crt tls/server.key'
+for file in $made; do echo x >$file; done
+try() {{
+  as="setpriv --reuid=$1 --regid=$1 --groups=$2"
+  if $as sh -c "$3" >/dev/null 2>&1; then echo yes; else echo no; fi
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "who"),
+    [
+        ("cat devices/phone", {"immich-edge", "immich-bans"}),
+        ("ls bans/auth", {"immich-edge", "immich-bans"}),
+        ("cat device-ca.crt settings/bans.conf", {"immich-edge", "immich-bans"}),
+        ("touch bans/auth/203.0.113.9", {"immich-bans"}),
+        ("touch devices/stranger", set()),
+        ("rm bans/manual/203.0.113.9", set()),
+        ("cat tls/server.key", {"immich-edge", "immich-bans"}),  # and hidden from the bans by their unit
+    ],
+)
+def test_only_the_units_users_look_into_the_exposure(inside: str, what: str, who: set[str]) -> None:
+    scripts = " ".join(str(PROJECT / "server/scripts" / name) for name in ("lib.sh", "state.sh"))
+    tries = "".join(f"try {USERS[name]} {groups} '{what}'\n" for name, groups in LOOKS.items())
+    said = run(inside + MADE.format(scripts=scripts) + tries)
+    assert {name for name, word in zip(LOOKS, said, strict=True) if word == "yes"} == who
