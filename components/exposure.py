@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pulumi
@@ -26,6 +26,7 @@ from components.remote_script import Server
 from components.renewal import authority_renewal, device_renewal, outlook_of
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
+from components.short_lease import ShortLease
 from components.stack_identity import StackIdentity, stack_name
 from components.surface import Words, what_becomes_public, what_to_set_in_immich
 from components.trust_pool import TrustPool
@@ -77,7 +78,9 @@ class ImmichExposure(pulumi.ComponentResource):
         adopted = adoption.certificates if adoption else {}
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
-        state = self._folder_on_the_server(authority, certificates)
+        devices = self._to_be_let_in(certificates, adopted)
+        short_lease = self._short_lease(authority, devices)
+        state = self._folder_on_the_server(short_lease, certificates)
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
@@ -92,9 +95,9 @@ class ImmichExposure(pulumi.ComponentResource):
         ]
         chapter = self._take_over_on_the_server(adoption, ready)
         nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
-        enrolled = self._enrolled_devices(self._to_be_let_in(certificates, adopted), nixos)
+        enrolled = self._enrolled_devices(devices, nixos)
         funnel = self._funnel(nixos, enrolled)
-        check = self._check_from_outside(server_certificate, authority, funnel)
+        check = self._check_from_outside(server_certificate, authority, funnel, short_lease)
 
         self.url = server_certificate.domain.apply(self._url)
         sheets = self._install_sheets(certificates)
@@ -148,6 +151,7 @@ class ImmichExposure(pulumi.ComponentResource):
             f"{self._prefix}-preflight",
             server=self._server,
             config=self._config,
+            outlook=self._outlook,
             opts=self._after(withdrawal),
         )
 
@@ -204,17 +208,29 @@ class ImmichExposure(pulumi.ComponentResource):
             for device in self._config.devices
         }
 
-    def _folder_on_the_server(
-        self, authority: CertificateAuthority, certificates: dict[str, ClientCertificate]
-    ) -> ServerState:
+    def _short_lease(
+        self, authority: CertificateAuthority, devices: Mapping[str, EnrollableCertificate]
+    ) -> ShortLease:
         # Nothing is written to the server before every key and certificate is known to be sound.
+        return ShortLease(
+            f"{self._prefix}-short-lease",
+            server=self._server,
+            config=self._config,
+            authority=authority,
+            devices=devices,
+            opts=self._after(authority),
+        )
+
+    def _folder_on_the_server(
+        self, short_lease: ShortLease, certificates: dict[str, ClientCertificate]
+    ) -> ServerState:
         return ServerState(
             f"{self._prefix}-state",
             server=self._server,
             owner=stack_name(),
             take_over=self._config.take_over,
             devices=self._names(),
-            opts=self._after(authority, *certificates.values()),
+            opts=self._after(short_lease, *certificates.values()),
         )
 
     def _edge_settings(self, state: ServerState) -> EdgeSettings:
@@ -314,6 +330,7 @@ class ImmichExposure(pulumi.ComponentResource):
         server_certificate: ServerCertificate,
         authority: CertificateAuthority,
         funnel: Funnel,
+        short_lease: ShortLease,
     ) -> ExposureCheck:
         return ExposureCheck(
             f"{self._prefix}-check",
@@ -323,6 +340,7 @@ class ImmichExposure(pulumi.ComponentResource):
             keystore=self._keystore,
             authority=authority,
             funnel=funnel,
+            begun=short_lease.begun,
             opts=self._after(funnel),
         )
 

@@ -25,7 +25,7 @@ from components.outside_probe import (
     UnansweredError,
     WrongAnswerError,
 )
-from components.refusal import told_plainly
+from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
@@ -136,6 +136,10 @@ def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential], dro
     )
 
 
+class NoCredentialError(Refusal):
+    """There is nothing to ask with as a device; the message says what to do."""
+
+
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
@@ -159,32 +163,26 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     ports = (int(props["funnelPort"]), int(props["proxyPort"]))
     script = script_text("funnel")
     try:
+        credentials = _credentials(props)
         run_script(server, server.line("open", *ports, LEASE_SECONDS), script)
         lines = prove(
             _probe(props),
-            _credentials(props),
+            credentials,
             wait_seconds=_patience(props),
             drops=props["strangers"] == "drop",
         )
-        run_script(server, server.line("confirm", *_lease_end(props["until"])), script)
+        run_script(server, server.line("confirm", props["until"]), script)
     except BaseException as error:
         _close(server, ports, error)
         raise
-    return {**props, "results": lines}
+    return {**props, "results": [*lines, *_not_proven(props)]}
 
 
 def _close(server: Server, ports: tuple[int, int], reason: BaseException) -> None:
     try:
-        run_script(server, server.line("close", *ports), script_text("funnel"))
+        run_script(server, server.line("close", *ports, "check"), script_text("funnel"))
     except SshError as unreachable:
         reason.add_note(f"The funnel could not be closed from here, its lease will: {unreachable}")
-
-
-def _lease_end(until: str) -> tuple[int, ...]:
-    """Return the end of the lease in seconds since 1970 as arguments: none when it has no end."""
-    if until == "always":
-        return ()
-    return (int(time.time()) + int(until[1:]),) if until.startswith("+") else (int(until),)
 
 
 def _probe(props: dict[str, Any]) -> OutsideProbe:
@@ -203,12 +201,32 @@ def _patience(props: dict[str, Any]) -> float:
 
 
 def _credentials(props: dict[str, Any]) -> list[Credential]:
+    """Return what to ask with as a device; none only where no device of ours is configured.
+
+    Raises ``NoCredentialError`` where there should be one: the proof is never left out unsaid.
+    """
     if not props["expectDevice"]:
         return []
-    return [
-        Credential(found.certificate_path, found.key_path, props["passphrase"])
-        for found in keystore_of(props).probe_credentials()
+    found = [
+        Credential(credential.certificate_path, credential.key_path, props["passphrase"])
+        for credential in keystore_of(props).probe_credentials()
     ]
+    if not found:
+        raise NoCredentialError(
+            f"The keystore {props['keystore']} holds no device's key and certificate that count today, so "
+            "nobody can prove that a device gets in, and the funnel stays shut; bring the keystore back "
+            "from a backup, mount its disk, or set this machine's clock right."
+        )
+    return found
+
+
+def _not_proven(props: dict[str, Any]) -> list[str]:
+    """Return in words what nobody has asked."""
+    if props["expectDevice"]:
+        return []
+    if props.get("adopted"):
+        return ["Not asked: that an adopted device gets in, because its key is on the device alone"]
+    return ["Not asked: that a device gets in, because none is configured"]
 
 
 class _OutsideCheck(Resource, module="immich", name="ExposureCheck"):
@@ -234,11 +252,19 @@ def what_stands_behind_the_door(config: ExposureConfig) -> str:
     return hashlib.sha256(f"{configuration_digest(config)}\n{home}\n{settings}".encode()).hexdigest()[:16]
 
 
+def how_it_is_asked(config: ExposureConfig) -> str:
+    """Return what else the check depends on, as text."""
+    check = config.check
+    asked = [check.connect_to, check.roots_file, config.funnel_port, config.proxy_port, open_until(config)]
+    return " ".join(map(str, asked))
+
+
 class ExposureCheck(pulumi.ComponentResource):
     """The proof from outside, and the confirmation that lets the funnel stay open.
 
-    It runs again whenever the door was opened anew or what stands behind it changed. If it fails, the funnel
-    is closed; if the operator's machine dies meanwhile, the lease ends and the server closes it by itself.
+    It runs again whenever the door was opened anew or put on a short lease (``begun``), because something
+    behind it changed. If it fails, the funnel is closed; if the operator's machine dies meanwhile, the lease
+    ends and the server closes it by itself.
     """
 
     results: pulumi.Output[list[str]]
@@ -254,6 +280,7 @@ class ExposureCheck(pulumi.ComponentResource):
         keystore: KeystoreLocation,
         authority: CertificateAuthority,
         funnel: Funnel,
+        begun: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:ExposureCheck", name, {}, opts)
@@ -268,11 +295,12 @@ class ExposureCheck(pulumi.ComponentResource):
                 "rootsFile": config.check.roots_file,
                 **keystore.props(),
                 "expectDevice": bool(config.devices),
+                "adopted": config.adopt is not None,
                 "strangers": config.strangers,
                 "edge": what_stands_behind_the_door(config),
                 # While one authority is trusted this is its fingerprint alone, as it always was.
                 "authority": authority.trusted.apply(",".join),
-                "opening": funnel.opening,
+                "opening": pulumi.Output.concat(funnel.opening, begun),
                 "until": open_until(config),
             },
             pulumi.ResourceOptions(parent=self, depends_on=[funnel]),

@@ -30,7 +30,7 @@ class Funnel(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Funnel", name, {}, opts)
-        close = server.line("close", funnel_port, proxy_port)
+        close = server.line("close", funnel_port, proxy_port, "destroy")
         # A command whose create fails is not in state, so nothing would ever run its delete. The guard is
         # in state before the funnel opens, and its delete closes whatever a failed opening left behind.
         self.guard = remote_script(

@@ -24,6 +24,7 @@ from components.server_words import plain_facts
 from components.ssh import run_script
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
+from pki.outlook import Outlook
 
 OUTPUTS = ("domain", "tailscaleVersion", "warnings", "notes", "nodeKeyEnds")
 
@@ -182,8 +183,9 @@ class _Preflight(Resource, module="immich", name="Preflight"):
 class Preflight(pulumi.ComponentResource):
     """Reads the server, never writes, and fails with every problem at once.
 
-    It runs when the exposure is created and again whenever the connection, the ports or the way in change, or
-    when something was worth a warning.
+    It runs when the exposure is created and again whenever the connection, the ports or the way in change,
+    when a certificate is due (a clock that is years ahead would have all renewed), or when something was
+    worth a warning.
     """
 
     domain: pulumi.Output[str]
@@ -195,12 +197,13 @@ class Preflight(pulumi.ComponentResource):
         *,
         server: Server,
         config: ExposureConfig,
+        outlook: Outlook,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Preflight", name, {}, opts)
         self.facts = _Preflight(
             f"{name}-facts",
-            {**server_props(server), **wanted_props(config)},
+            {**server_props(server), **wanted_props(config), "renewals": _renewals(outlook)},
             child_of(self, opts),
         )
         self.facts.warnings.apply(_warn)
@@ -231,6 +234,12 @@ def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
         "takeOver": config.take_over,
         "adopt": config.adopt is not None,
     }
+
+
+def _renewals(outlook: Outlook) -> list[str]:
+    """Return whose certificate is due; by whose clock, the preflight asks."""
+    due = [name for name, step in sorted(outlook.device_steps.items()) if step]
+    return [*(["the authority"] if outlook.authority_step else []), *due]
 
 
 def _warn(sentences: list[str] | None) -> None:

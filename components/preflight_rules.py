@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -64,7 +64,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_tailscale_version(facts),
         *_tailnet(facts, wanted),
         *_port(facts, wanted),
-        *_funnel_port(facts, wanted),
+        *(_past_the_edge(facts, wanted) or _funnel_port(facts, wanted)),
         *_immich_unit(facts, wanted),
         *_immich(facts),
         *_public_address(facts, wanted),
@@ -475,6 +475,61 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         f"The node already serves something else on port {port} (see tailscale serve status); remove that "
         "entry with tailscale serve, or set funnelPort to another of 443, 8443 and 10000."
     ]
+
+
+def _past_the_edge(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a funnel that leads to Immich itself or, before there is an edge, to where it will stand.
+
+    What `adopt` takes over is the chapter's funnel: raw TCP on our port, or to the edge's.
+    """
+    found = []
+    for port, raw, target in _funnels(facts):
+        adopted = wanted.adopt and raw and (port == str(wanted.funnel_port) or target == wanted.proxy_port)
+        off = f"`sudo tailscale funnel {'--tcp' if raw else '--https'}={port} off`"
+        if adopted:
+            continue
+        if target == wanted.immich_port:
+            found.append(
+                f"Immich itself is public on port {port} of this node, by a funnel that leads past the edge, "
+                f"so strangers reach its login; take it away with {off}."
+            )
+        elif target == wanted.proxy_port and port != str(wanted.funnel_port) and not facts.get("owner"):
+            found.append(
+                f"A funnel on port {port} of this node leads to port {wanted.proxy_port}, where the edge is "
+                "about to stand, and would be open before its proof; take it away with "
+                f"{off}, or set proxyPort."
+            )
+    return found
+
+
+def _funnels(facts: Mapping[str, Any]) -> Iterator[tuple[str, bool, int]]:
+    """Yield what is public: its port, whether it is raw TCP, and the port of this machine it leads to."""
+    whole = _part(facts, "funnel")
+    for config in (whole, *_mappings(whole.get("Foreground"))):
+        public = {name.rpartition(":")[2] for name, on in (config.get("AllowFunnel") or {}).items() if on}
+        for port, entry in (config.get("TCP") or {}).items():
+            if port in public and (target := _local_port(entry.get("TCPForward"))):
+                yield port, True, target
+        for name, site in (config.get("Web") or {}).items():
+            port = name.rpartition(":")[2]
+            for handler in _mappings(site.get("Handlers")):
+                if port in public and (target := _local_port(handler.get("Proxy"))):
+                    yield port, False, target
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    """Return the mappings among a mapping's values."""
+    return (
+        [part for part in value.values() if isinstance(part, Mapping)] if isinstance(value, Mapping) else []
+    )
+
+
+def _local_port(target: object) -> int | None:
+    """Return the port of a target on this machine: `localhost:N`, `http://127.0.0.1:N/path`, or `N` alone."""
+    place = str(target or "").rpartition("://")[2].partition("/")[0]
+    host, _, port = place.rpartition(":")
+    local = host in ("", "localhost", "[::1]", "0.0.0.0", "[::]") or host.startswith("127.")
+    return int(port) if local and port.isdigit() else None
 
 
 def _opened_by_hand(port: str) -> str:

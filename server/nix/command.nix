@@ -25,6 +25,11 @@ let
     file = "devices.sh";
   };
 
+  door = scripts.program {
+    name = "immich-exposure-door";
+    file = "funnel.sh";
+  };
+
   command = scripts.program {
     name = "immich-exposure";
     file = "exposure.sh";
@@ -38,6 +43,11 @@ let
       # Looking from outside, as the timer does.
       if [ "''${1:-}" = guard ] && [ "''${2:-}" != --help ]; then
         exec ${lib.getExe guard} now
+      fi
+      # What was proven, and then shut.
+      if [ "''${1:-}" = open ] && [ "''${2:-}" != --help ] && [ "''${2:-}" != -h ]; then
+        shift
+        exec ${door}/bin/immich-exposure-door reopen "$@"
       fi
       # Clearing up after an exposure that was made by hand.
       if [ "''${1:-}" = forget-chapter ] && [ "''${2:-}" != --help ]; then

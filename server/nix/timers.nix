@@ -11,7 +11,8 @@ let
   # Root, but with nothing to write except the exposure's own folder and what all services share below /run.
   root = import ./sandbox.nix // {
     Type = "oneshot";
-    ReadWritePaths = [ names.state "/run" ];
+    # Without the folder as well: who deleted it has left an open door.
+    ReadWritePaths = [ "-${names.state}" "/run" ];
     RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_NETLINK" "AF_UNIX" ];
   };
 in
@@ -37,7 +38,6 @@ in
     systemd.services.immich-exposure-lease = {
       description = "Close the funnel unless a lease allows it";
       after = [ "tailscaled.service" ];
-      unitConfig.ConditionPathExists = [ names.mark ];
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
     };
     systemd.timers.immich-exposure-lease = {

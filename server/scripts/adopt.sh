@@ -69,13 +69,11 @@ read_targets() {
   timeout 20 tailscale funnel status --json >"$WORK/serving.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
   # shellcheck disable=SC2016
-  TARGETS=$(json_read "$WORK/serving.json" 'config: _: let
-      set = v: if builtins.isAttrs v then v else { };
-      tcp = set ((set config).TCP or null);
-      text = v: if builtins.isString v then v else "";
-      target = port: builtins.match "(localhost|127[.]0[.]0[.]1):([0-9]+)" (text ((set (tcp.${port} or null)).TCPForward or ""));
-      word = port: if target port == null then [ ] else [ "${port}=${builtins.elemAt (target port) 1}" ];
-    in builtins.concatStringsSep " " (builtins.concatMap word [ "443" "8443" "10000" ])')
+  TARGETS=$(json_ask "$WORK/serving.json" '
+    for (i = split("443 8443 10000", port, " "); i > 0; i--) {
+      target = V["\tTCP\t" port[i] "\tTCPForward"]
+      if (target ~ /^(localhost|127[.]0[.]0[.]1):[0-9]+$/) { sub(/.*:/, "", target); print port[i] "=" target }
+    }' '')
 }
 
 # The one on our port, wherever it leads, and any that leads to our edge's port: behind it the edge comes to stand.

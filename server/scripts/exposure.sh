@@ -1,9 +1,10 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The command `immich-exposure` for whoever sits at the server; its output is for people.
 #
-#   status   the address, the funnel and its lease, Immich at home, devices, bans, services
-#   close    shut the funnel now; it stays shut, whatever `pulumi up` changes, until `open`
-#   open     allow the funnel again, which the next `pulumi up` that changes something opens
+#   status [--json]     the address, the funnel, why and since when, its lease, Immich at home, devices, bans, services
+#   close    shut the funnel now, and whatever else leads to Immich from the internet; it stays shut, whatever `pulumi up`
+#            changes, until `open`
+#   open     open what was proven and then shut, by hand or by its lease (the module of NixOS starts funnel.sh for that)
 #   lan open|close|auto Immich at home: open, also while the funnel is open; closed, also while it is shut; or again as the
 #                       funnel has it
 #   devices  who may come in, and who was revoked (the module of NixOS starts devices.sh for these two)
@@ -19,14 +20,18 @@
 
 explain() {
   case $1 in
-    status) echo "immich-exposure status: the address, the funnel and its lease, Immich at home, devices, bans, services." ;;
+    status)
+      echo "immich-exposure status [--json]: the address, the funnel, why and since when, its lease, Immich at home, devices, bans," \
+        "services. With --json the exit status is 0 for open and proven, 2 for open and not proven, 3 for shut, 4 for what is" \
+        "not as it should be (strangers come in past the edge, a service does not run, Tailscale does not answer)."
+      ;;
     close)
-      echo "immich-exposure close: shut the funnel now. It stays shut, and \"pulumi up\" does not open it, until" \
-        "\"immich-exposure open\". At home Immich can be reached again."
+      echo "immich-exposure close: shut the funnel now, and whatever else leads to Immich from the internet. It stays shut, and" \
+        "\"pulumi up\" does not open it, until \"immich-exposure open\". At home Immich can be reached again."
       ;;
     open)
-      echo "immich-exposure open: allow the funnel that was shut by hand again. The next \"pulumi up\" that has something to" \
-        "change opens and proves it; \"pulumi destroy\" and \"pulumi up\" do so in any case."
+      echo "immich-exposure open: open the funnel again that was shut by hand, for the rest of its lease, or that its lease has" \
+        "shut, for a new one. What was changed since it was proven stays shut: only \"pulumi up\" opens that."
       ;;
     lan)
       echo "immich-exposure lan open: Immich can be reached at home from now on, also while the funnel is open."
@@ -57,12 +62,16 @@ explain() {
 count() { find "$1" -maxdepth 1 -type f 2>/dev/null | wc -l | tr -d ' '; }
 
 lease_in_words() {
-  lease_line=
-  [ ! -r "$LEASE" ] || read -r lease_line <"$LEASE" || :
-  case $lease_line in
-    confirmed) echo "confirmed, stays open" ;;
-    until\ *[!0-9]*) echo "unreadable, will be closed" ;;
-    until\ ?*) echo "ends $(date -d "@${lease_line#until }")" ;;
+  read_lease
+  case $LEASE_IS:$LEASE_LEFT in
+    trial:*) echo "ends in $(span "$LEASE_LEFT"), unless it is proven" ;;
+    confirmed:always) echo "confirmed, stays open" ;;
+    confirmed:*)
+      case $(words_of "$DOOR_TERM") in
+        date\ *) echo "ends $(date -d "@$(words_of "$DOOR_TERM" | cut -d ' ' -f 2)")" ;;
+        *) echo "ends in $(span "$LEASE_LEFT")" ;;
+      esac
+      ;;
     *) echo none ;;
   esac
 }
@@ -262,15 +271,60 @@ notices_in_words() {
   fi
 }
 
+SERVICES="immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer
+  immich-exposure-devices.timer immich-exposure-loopback.service"
+
+# `look FUNNEL_PORT PROXY_PORT`: FUNNEL is "unknown" where Tailscale does not answer.
+look() {
+  if (read_funnel "$@") >/dev/null 2>&1; then
+    read_funnel "$@"
+  else
+    FUNNEL=unknown DOMAIN=$(recorded_domain)
+    : >"$WORK/past"
+  fi
+  read_lease
+  # shellcheck disable=SC2046
+  set -- $(words_of "$DOOR_NOTE")
+  SINCE=${1:-} WHY=${2:-}-${3:-}
+  is_count "$SINCE" || SINCE=
+  if is_shut_by_hand; then WHY=shut-hand; fi
+  # What Tailscale says counts: the minute's timer has not looked yet.
+  case $FUNNEL:$WHY in open:open-* | *:shut-*) ;; *) SINCE='' WHY=- ;; esac
+}
+
+why_in_words() {
+  case $WHY in
+    open-trial) why="for its proof by pulumi up" ;;
+    open-proven) why="proven by pulumi up" ;;
+    open-hand) why="opened again by immich-exposure open" ;;
+    open-elsewhere) why="open again by Tailscale's own doing" ;;
+    shut-hand) why="shut by hand: immich-exposure open" ;;
+    shut-lease) why="its lease was over" ;;
+    shut-check) why="pulumi up could not open or prove it" ;;
+    shut-destroy) why="by pulumi destroy" ;;
+    shut-unsafe) why="strangers would have come in past the edge" ;;
+    shut-elsewhere) why="not by us: Tailscale is down, or its own command has shut it" ;;
+    shut-*) why="by pulumi" ;;
+    *) why= ;;
+  esac
+  echo "$why${SINCE:+, since $(date -d "@$SINCE")}"
+}
+
 print_status() {
-  read_funnel "$1" "$2"
+  look "$1" "$2"
   row address "$(address_in_words)"
   case $FUNNEL in
     open) row funnel "open to the internet on port $1" ;;
     altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
     foreign) row funnel "shut; port $1 serves another tool" ;;
-    *) if [ -e "$SHUT_BY_HAND" ]; then row funnel "shut by hand: immich-exposure open"; else row funnel shut; fi ;;
+    unknown) row funnel "Tailscale does not answer, so nothing is open" ;;
+    *) row funnel shut ;;
   esac
+  [ "$WHY" = - ] || row why "$(why_in_words)"
+  while read -r past_kind past_port past_where _; do
+    case $past_where in immich) past_where="Immich itself" ;; *) past_where="the edge" ;; esac
+    row UNSAFE "$past_where is public on port $past_port ($past_kind), past our rules: run immich-exposure close"
+  done <"$WORK/past"
   row lease "$(lease_in_words)"
   row home "$(home_in_words)"
   node_key=$(node_key_in_words)
@@ -280,10 +334,54 @@ print_status() {
  $(count "$STATE/bans/manual") manual"
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
-  for service in immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer \
-    immich-exposure-devices.timer immich-exposure-loopback.service; do
+  for service in $SERVICES; do
     if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi
   done
+}
+
+# `status_word`: what a monitor wants to know first.
+status_word() {
+  for service in $SERVICES; do active "$service" || echo "$service"; done >"$WORK/at-rest"
+  case $FUNNEL:$LEASE_IS:$(wc -l <"$WORK/past" | tr -d ' ') in
+    *:*:[!0]* | open:none:* | altered:*) echo unsafe ;;
+    open:confirmed:*) if [ -s "$WORK/at-rest" ]; then echo degraded; else echo proven; fi ;;
+    open:trial:*) echo trial ;;
+    unknown:*) echo unknown ;;
+    *) echo shut ;;
+  esac
+}
+
+json_list() { awk '{ gsub(/["\\]/, ""); printf "%s\"%s\"", (NR > 1 ? "," : ""), $0 }' "$1"; }
+
+# One line, and an exit status: see the explanation of status.
+print_status_json() {
+  look "$1" "$2"
+  word=$(status_word)
+  left=$LEASE_LEFT
+  case $LEASE_IS:$left in none:* | *:always) left=null ;; *) ;; esac
+  home=kept
+  if has_lan_unit; then
+    home=open
+    if home_is_closed; then home=closed; fi
+  fi
+  printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
+    "$(json_string "https://$DOMAIN$([ "$1" = 443 ] || printf ':%s' "$1")/")" "$WHY" "${SINCE:-null}"
+  printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
+  printf '"home":"%s","devices":%s,"bans":%s,"notRunning":[%s]}\n' "$home" "$(count "$STATE/devices")" \
+    "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")"
+  case $word in
+    proven) exit 0 ;;
+    trial) exit 2 ;;
+    shut) exit 3 ;;
+    *) exit 4 ;;
+  esac
+}
+
+# The word comes first: a run in progress must not open what is being shut. On a full or dying disk it lies in memory.
+note_shut_by_hand() {
+  if is_ours "$STATE" && touch "$SHUT_BY_HAND" 2>/dev/null; then return 0; fi
+  is_ours "$STATE" || active immich-edge || return 0
+  touch "$SHUT_BY_HAND_TOO" 2>/dev/null || say "Nothing can be noted down on this server, so an up may open the funnel again"
 }
 
 verb=${1:-status}
@@ -298,8 +396,8 @@ for word; do
 done
 need_root
 case $verb:$# in
-  status:[01] | close:1 | open:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
-  status:* | close:* | open:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
+  status:[01] | status:2 | close:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
+  status:* | close:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
   *)
     die "immich-exposure knows the verbs status, close, open, lan, devices, revoke, bans, ban, unban, forget-chapter and module, not" \
       "\"$verb\"; use one of them."
@@ -316,12 +414,6 @@ case $verb in
     set_home "$2"
     exit 0
     ;;
-  open)
-    rm -f "$SHUT_BY_HAND"
-    say "The funnel may open again: the next \"pulumi up\" that changes something opens and proves it, or else \"pulumi destroy\"" \
-      "and \"pulumi up\""
-    exit 0
-    ;;
   ban | unban)
     case ${2:-}:${3:-} in
       :*) die "Name the address: immich-exposure $verb 203.0.113.9" ;;
@@ -333,14 +425,16 @@ case $verb in
     ;;
   *) ;;
 esac
+said=${2:-}
 # shellcheck disable=SC2046
 set -- $(recorded_ports)
-case $verb in
-  close)
-    # The word comes first: a run in progress must not open what is being shut. On a full disk it is shut all the same.
-    ! is_ours "$STATE" || touch "$SHUT_BY_HAND" 2>/dev/null || say "$SHUT_BY_HAND cannot be written, so an up may open it again"
-    close_funnel "$1" "$2"
-    say "The funnel is shut and stays so until \"immich-exposure open\""
+case $verb:$said in
+  close:)
+    note_shut_by_hand
+    close_funnel "$1" "$2" hand all
+    say "Nobody comes in from the internet, until \"immich-exposure open\""
     ;;
-  *) print_status "$1" "$2" ;;
+  status:) print_status "$1" "$2" ;;
+  status:--json) print_status_json "$1" "$2" ;;
+  *) die "\"$said\" is not understood; see immich-exposure $verb --help." ;;
 esac

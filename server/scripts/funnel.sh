@@ -1,14 +1,21 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The funnel: raw TCP from the internet to the proxy, with PROXY protocol 1, never longer than its lease.
 #
-#   open FUNNEL_PORT PROXY_PORT LEASE_SECONDS   open it for LEASE_SECONDS; prints {"openedAt":EPOCH,"url":URL}
-#   confirm [UNTIL_EPOCH]                       keep it open, for ever or until then; prints {"lease":"confirmed"|"until EPOCH"}
-#   close FUNNEL_PORT PROXY_PORT                close it and see it closed
+#   trial FUNNEL_PORT PROXY_PORT SECONDS yes|no DIGEST
+#                                 what stands behind the door is about to change, to what DIGEST names: from here on nothing is
+#                                 proven, and an open door is on a lease of SECONDS; so is another stack's only with yes. Prints
+#                                 {"door":trial|shut,"at":TIME}
+#   open FUNNEL_PORT PROXY_PORT SECONDS         open it on a lease of SECONDS; prints {"openedAt":EPOCH,"url":URL}
+#   confirm always|+SECONDS|EPOCH               it is proven, and may be open for ever, for so long, or until then; prints
+#                                               {"lease":"confirmed","left":SECONDS|null}
+#   close FUNNEL_PORT PROXY_PORT [WHY]          close it and see it closed
 #   enforce                                     close it unless a lease allows it (each minute, by a timer of the NixOS module)
+#   reopen                                      open again what was proven and then shut (the module starts this for
+#                                               `immich-exposure open`)
 #   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|shut,"shared":BOOL,"url":URL,"lease":LEASE}
 #
-# The lease stands in STATE/lease before the funnel opens: `until EPOCH` or `confirmed`. No lease, or one that makes no
-# sense, means shut. While the funnel is open Immich is closed at home, where the module says so; after it, open again.
+# The lease stands before the funnel opens (see lib.sh). While the funnel is open Immich is closed at home, where the module
+# says so; after it, open again.
 
 url() {
   if [ "$DOMAIN" = - ]; then return 0; fi
@@ -37,14 +44,20 @@ need_free_port() {
       "configuration first."
 }
 
-# The timer counts seconds, whatever becomes of the clock: when it fires, its lease is over. (systemd would expand a "$".)
+# To the second; what is over then is over, so it need not know whose lease it was.
 arm_lease_timer() {
   stop_lease_timer
-  lease_line=$(cat "$LEASE")
+  if [ "$1" = always ]; then return 0; fi
   systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active="$1" --timer-property=AccuracySec=100ms \
-    --setenv=PATH="$PATH" sh -c "! grep -qx '$lease_line' '$LEASE' || rm '$LEASE'; systemctl start immich-exposure-lease.service" \
-    >"$WORK/timer.log" 2>&1 </dev/null ||
+    systemctl start immich-exposure-lease.service >"$WORK/timer.log" 2>&1 </dev/null ||
     die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
+}
+
+# `begin_trial SECONDS`: from here on nothing is proven.
+begin_trial() {
+  rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
+  echo "trial $(rest "$1")" | write_file 0644 "$LEASE"
+  arm_lease_timer "$1"
 }
 
 # A funnel that stands on other ports since an earlier run is ours to close as well.
@@ -55,7 +68,7 @@ close_former() {
   fi
 }
 
-shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT"; }
+shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check; }
 
 # What nobody answers behind shall not be opened; what is open already stays, and the edge goes on refusing strangers. An Immich
 # that slept through the preflight was not asked for its administrator there.
@@ -73,181 +86,324 @@ need_immich() {
 
 # The owner's emergency stop is nobody else's to overrule.
 need_leave_to_open() {
-  [ ! -e "$SHUT_BY_HAND" ] ||
+  ! is_shut_by_hand ||
     die "The funnel was shut on the server by \"immich-exposure close\", and stays shut; allow it again there with" \
       "\"sudo immich-exposure open\" and run this again."
 }
 
-open_funnel() {
-  FUNNEL_PORT=$1 PROXY_PORT=$2
+need_edge() {
+  active immich-edge || systemctl start immich-edge </dev/null ||
+    die "The edge does not start, so the funnel stays shut; see why with \"journalctl -u immich-edge\" and run this again."
+}
+
+# `open_door LEASE_COMMAND...`: the door opens behind the lease that the command writes.
+open_door() {
   need_leave_to_open
-  need_free_port "$1"
-  close_former "$1" "$2"
-  read_funnel "$1" "$2"
+  need_free_port "$FUNNEL_PORT"
+  close_former "$FUNNEL_PORT" "$PROXY_PORT"
+  read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
+  if [ -s "$WORK/past" ] && [ "$FUNNEL" = altered ]; then
+    say "Port $FUNNEL_PORT leads to Immich past the edge; that is closed first"
+    (close_entries "$FUNNEL_PORT" "$PROXY_PORT") || exit 1
+    read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
+  fi
   [ "$FUNNEL" != foreign ] ||
-    die "Port $1 of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
+    die "Port $FUNNEL_PORT of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
       "funnelPort to another of 443, 8443 and 10000."
   need_immich
   UNDO=shut_again
-  opened_at=$(now)
-  echo "until $((opened_at + $3))" | write_file 0644 "$LEASE"
-  echo "$1 $2" | write_file 0644 "$FUNNEL_RECORD"
-  arm_lease_timer "$3"
+  "$@"
+  echo "$FUNNEL_PORT $PROXY_PORT" | write_file 0644 "$FUNNEL_RECORD"
   close_home
+  need_edge
   if [ "$FUNNEL" = open ]; then
-    say "The funnel on port $1 is open already; its lease starts anew"
+    say "The funnel on port $FUNNEL_PORT is open already; its lease is another one now"
   else
-    say "Opening the funnel on port $1 for at most $3 seconds"
     # It can wait for ever for a web page to be visited, and can exit 0 with nothing done. The address is spelled out: for
     # "localhost" tailscaled asks [::1] first, where the edge does not listen and any account of the server may.
-    timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$1" "tcp://127.0.0.1:$2" \
+    timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$FUNNEL_PORT" "tcp://127.0.0.1:$PROXY_PORT" \
       >"$WORK/change.log" 2>&1 </dev/null || :
-    read_funnel "$1" "$2"
+    read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
     [ "$FUNNEL" = open ] ||
       die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); mend that and run this again."
   fi
-  printf '{"openedAt":%s,"url":%s}\n' "$opened_at" "$(json_string "$(url "$1")")"
+  # Shut by hand in this very moment.
+  need_leave_to_open
+}
+
+open_funnel() {
+  FUNNEL_PORT=$1 PROXY_PORT=$2
+  open_door begin_trial "$3"
+  say "The funnel on port $1 is open for at most $3 seconds, unless it is proven"
+  note_door open trial
+  printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$1")")"
+}
+
+# `note_term always|+SECONDS|EPOCH`: what is asked for goes on where it is; something else begins now.
+note_term() {
+  # shellcheck disable=SC2046
+  set -- "$1" $(words_of "$DOOR_TERM")
+  term_new=
+  case $1:${2:-}:${3:-} in
+    "+${3:-}:hours:${3:-}" | "${3:-}:date:${3:-}") [ "$(term_left)" != 0 ] || term_new=yes ;;
+    *) term_new=yes ;;
+  esac
+  [ -n "$term_new" ] || return 0
+  case $1 in
+    always) echo always ;;
+    +*) echo "hours ${1#+} $(rest "${1#+}")" ;;
+    *) echo "date $1 $(now) $(rest "$(($1 - $(now)))")" ;;
+  esac | write_file 0644 "$DOOR_TERM"
 }
 
 # Only a funnel that is open as wanted, and still within its lease, can be kept.
 confirm_funnel() {
+  need_leave_to_open
   # shellcheck disable=SC2046
   set -- "$1" $(recorded_ports)
   read_funnel "$2" "$3"
   { [ "$FUNNEL" = open ] && lease_holds; } ||
-    die "The funnel is not open any more ($FUNNEL, lease $(lease_word)), so it cannot be confirmed; open it again."
-  [ "$1" = confirmed ] || [ "${1#until }" -gt "$(now)" ] ||
-    die "The funnel cannot stay open until a moment that has passed; set exposeUntil to a later one."
-  echo "$1" | write_file 0644 "$LEASE"
-  if [ "$1" = confirmed ]; then stop_lease_timer; else arm_lease_timer "$((${1#until } - $(now)))"; fi
+    die "The funnel is not open any more ($FUNNEL), so it cannot be confirmed; open it again."
+  case $1 in
+    always | +*) ;;
+    *)
+      [ "$1" -gt "$(now)" ] ||
+        die "The funnel cannot stay open until a moment that has passed; set exposeUntil to a later one."
+      ;;
+  esac
+  note_term "$1"
+  echo "$2 $3 $(behind_the_door)" | write_file 0644 "$PROVEN"
+  echo confirmed | write_file 0644 "$LEASE"
+  read_lease
+  arm_lease_timer "$LEASE_LEFT"
   read_funnel "$2" "$3"
-  [ "$FUNNEL" = open ] || die "The funnel was closed in this very moment; open it again."
-  printf '{"lease":"%s"}\n' "$1"
+  if [ "$FUNNEL" != open ] || is_shut_by_hand; then
+    close_funnel "$2" "$3"
+    die "The funnel was closed in this very moment; open it again."
+  fi
+  note_door open proven
+  case $LEASE_LEFT in always) LEASE_LEFT=null ;; *) ;; esac
+  printf '{"lease":"confirmed","left":%s}\n' "$LEASE_LEFT"
 }
 
-# A funnel that cannot be shut, or not be seen shut, may at least lead nowhere.
-stop_edge() {
-  active immich-edge || return 0
-  say "The edge is stopped, so that nobody gets in; \"pulumi destroy\" and then \"pulumi up\" start anew"
-  systemctl stop immich-edge </dev/null
+# ---- Before a change
+
+# Also where the door is shut: `reopen` must not open what nobody has proven. What was opened by hand before us is taken over
+# by others (see adopt.sh).
+trial() {
+  trial_door=shut
+  if is_ours "$STATE" && [ ! -f "$BY_HAND" ] && is_this_stacks "$4"; then
+    rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
+    if lease_holds; then
+      begin_trial "$3"
+      trial_door=trial
+      say "The door is on a lease of $3 seconds, until what comes now is proven"
+      note_door open trial
+    else
+      close_unproven
+    fi
+    if is_shut_by_hand; then
+      say "The funnel was shut on the server by \"immich-exposure close\", and stays shut until \"sudo immich-exposure open\""
+    fi
+  fi
+  printf '{"door":"%s","at":"%s %s"}\n' "$trial_door" "$(now)" "$(seconds)"
 }
 
-# Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
-tailscale_runs() {
-  timeout 20 tailscale status --json --peers=false 2>/dev/null </dev/null | grep -q '"BackendState": *"Running"'
+# `is_this_stacks yes|no`: what comes next refuses another stack's server, or takes it over.
+is_this_stacks() { [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ] || [ "$1" = yes ]; }
+
+# No door to our edge is open that nobody has proven, whoever opened it.
+close_unproven() {
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  if leads_to_our_edge "$1" "$2"; then close_funnel "$1" "$2"; fi
 }
 
-# `funnel_may_stand FUNNEL_PORT`, without the evaluator: the port is mentioned at all.
-funnel_may_stand() {
-  timeout 20 tailscale funnel status --json >"$WORK/mentioned" 2>/dev/null </dev/null || return 0
-  grep -q "[\":]$1\"" "$WORK/mentioned"
+# ---- Opening again
+
+reopen() {
+  is_ours "$STATE" || die "Nothing is exposed from this server, so there is nothing to open; run \"pulumi up\"."
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  read_funnel "$1" "$2"
+  if [ "$FUNNEL" = open ] && lease_holds; then
+    say "The funnel is open already"
+    return 0
+  fi
+  rm -f "$SHUT_BY_HAND" "$SHUT_BY_HAND_TOO" ||
+    die "$SHUT_BY_HAND cannot be removed; mend its disk and run this again."
+  [ "$(words_of "$PROVEN")" = "$1 $2 $(behind_the_door)" ] ||
+    die "What stands behind the door has changed since it was proven, or never was, so it stays shut; \"pulumi up\" may open and" \
+      "prove it again (where it has nothing to change, \"pulumi destroy\" and then \"pulumi up\")."
+  if [ "$(term_left)" = 0 ]; then renew_term; fi
+  FUNNEL_PORT=$1 PROXY_PORT=$2
+  open_door write_confirmed
+  note_door open hand
+  read_lease
+  say "The funnel on port $1 is open again$(case $LEASE_LEFT in always) ;; *) printf ' for %s' "$(span "$LEASE_LEFT")" ;; esac)"
 }
+
+# Hours that are over begin anew when the owner opens; a date has passed.
+renew_term() {
+  # shellcheck disable=SC2046
+  set -- $(words_of "$DOOR_TERM")
+  { [ "${1:-}" = hours ] && is_count "${2:-}"; } ||
+    die "The moment until which the funnel may be open (exposeUntil) has passed, or this server's clock is wrong; set a later one" \
+      "and run \"pulumi up\"."
+  echo "hours $2 $(rest "$2")" | write_file 0644 "$DOOR_TERM"
+}
+
+write_confirmed() {
+  echo confirmed | write_file 0644 "$LEASE"
+  arm_lease_timer "$(term_left)"
+}
+
+# ---- Each minute
 
 # While the lease holds, the home still follows what comes in from outside: Immich would else be open to nobody when the owner
 # shuts the funnel with Tailscale's own command, or when Tailscale is down; and it is closed again once the funnel is back.
-# `open` closes the home before the funnel stands, so it is only looked at while no other run is under way; and with the
-# evaluator only when the first look says that something is to be done.
-home_follows_funnel() {
-  if home_is_by_hand; then return 0; fi
-  home_was=$(lan_line)
-  [ "$home_was" = closed ] || has_lan_unit || return 0
+# `open` closes the home before the funnel stands, so it is only looked at while no other run is under way.
+look_at_open_door() {
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
-  if tailscale_runs && funnel_may_stand "$1"; then home_wanted=closed; else home_wanted=open; fi
-  case $home_was:$home_wanted in
-    closed:closed) return 0 ;;
-    closed:open) ;;
-    *:closed) [ -e "$FUNNEL_RECORD" ] || return 0 ;;
-    *) return 0 ;;
-  esac
   can_lock || return 0
   open_lock
   flock -n 9 || return 0
+  note_rest "$LEASE"
+  note_rest "$DOOR_TERM"
   FUNNEL=shut
+  : >"$WORK/past"
   if tailscale_runs; then read_funnel "$1" "$2"; fi
-  case $FUNNEL:$home_wanted in
-    shut:open) open_home ;;
-    open:closed) if lease_holds; then close_home; fi ;;
+  # Whoever put it there: strangers get past our rules.
+  if grep -q "^[a-z]* $1 " "$WORK/past"; then
+    say "Port $1 leads past the edge, so it is closed"
+    close_funnel "$1" "$2" unsafe
+    return 0
+  fi
+  case $FUNNEL:$(words_of "$DOOR_NOTE") in
+    open:*" open "*) ;;
+    open:*) note_door open elsewhere ;;
+    *) note_door shut elsewhere ;;
+  esac
+  home_follows "$FUNNEL"
+}
+
+# `home_follows FUNNEL`
+home_follows() {
+  if home_is_by_hand; then return 0; fi
+  case $1:$(lan_line) in
+    shut:closed) open_home ;;
+    open:closed) ;;
+    open:*) if has_lan_unit && [ -e "$FUNNEL_RECORD" ] && lease_holds; then close_home; fi ;;
     *) ;;
   esac
 }
 
-# The ports are those that `open` noted down. Where it never did, there is nothing of ours to close.
+# `note_rest FILE`: what is left of a lease by now, for the boot after this one. On a disk that takes nothing it counts on all
+# the same, but for reboots.
+note_rest() {
+  # shellcheck disable=SC2046
+  set -- "$1" $(words_of "$1")
+  case ${2:-}:$# in
+    trial:5) note_head=trial ;;
+    hours:6) note_head="hours $3" ;;
+    date:7) note_head="date $3 $4" ;;
+    *) return 0 ;;
+  esac
+  note_file=$1
+  shift $(($# - 3))
+  (echo "$note_head $(rest "$(seconds_left "$1" "$2" "$3")")" | write_file 0644 "$note_file") 2>/dev/null || :
+}
+
+# Where the state was deleted, an edge that runs tells that this is an exposure; where `open` never noted ports down and no edge
+# runs, there is nothing of ours to close.
 enforce_lease() {
-  is_ours "$STATE" || return 0
+  if [ -f "$BY_HAND" ]; then return 0; fi
   if lease_holds; then
-    home_follows_funnel
+    look_at_open_door
     return 0
   fi
-  if [ ! -e "$FUNNEL_RECORD" ]; then
-    # A run that was killed after it shut the funnel may have left this undone.
-    open_home
-    return 0
-  fi
+  is_ours "$STATE" || active immich-edge || return 0
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
-  lock_briefly
-  if lease_holds; then return 0; fi
-  UNDO=stop_edge
-  # While tailscaled is down nothing comes in, and this runs again in a minute.
-  if ! timeout 20 tailscale funnel status --json >"$WORK/tailscale.log" 2>&1 </dev/null; then
-    say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")), so nothing is open now"
+  if [ -e "$FUNNEL_RECORD" ] || leads_to_our_edge "$1" "$2"; then
+    lock_briefly
+    if lease_holds; then return 0; fi
+    close_funnel "$1" "$2" lease
+  else
+    # A run that was killed after it shut the funnel may have left this undone.
     open_home
-    return 0
   fi
-  read_funnel "$1" "$2"
-  if [ "$TAILSCALE_STATE" != Running ] && [ "$FUNNEL_SHARED" = yes ]; then
-    say "Tailscale is not connected (state $TAILSCALE_STATE), so nothing is open now"
-    open_home
-    return 0
-  fi
-  close_funnel "$1" "$2"
+}
+
+leads_to_our_edge() {
+  { active immich-edge && tailscale_answers; } || return 1
+  read_serving "$1" "$2"
+  close_what "$1"
+  case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] ;; esac
 }
 
 print_status() {
   read_funnel "$1" "$2"
+  read_lease
   case $FUNNEL_SHARED in yes) shared=true ;; *) shared=false ;; esac
-  printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$1")")" \
-    "$(lease_word)"
+  printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$1")")" "$LEASE_IS"
 }
 
 need_root
 verb=${1:-}
 [ $# = 0 ] || shift
 case $verb in
-  open)
+  trial | open)
     port funnelPort "${1:-}"
     port proxyPort "${2:-}"
     number "The lease in seconds" "${3:-}" 1 604800
-    lock
-    make_state
-    open_funnel "$1" "$2" "$3"
+    if [ "$verb" = open ]; then
+      lock
+      make_state
+      open_funnel "$1" "$2" "$3"
+    else
+      case ${4:-} in yes | no) ;; *) die "\"trial\" takes yes or no, not \"${4:-}\"; correct the arguments." ;; esac
+      lock_for_anybody
+      trial "$@"
+    fi
     ;;
   confirm)
-    lease=confirmed
-    if [ -n "${1:-}" ]; then
-      number "The end of the lease" "$1" 1 9999999999
-      lease="until $1"
-    fi
+    case ${1:-} in
+      always) ;;
+      +*) number "The lease in seconds" "${1#+}" 1 99999999 ;;
+      *) number "The end of the lease" "${1:-}" 1 9999999999 ;;
+    esac
     lock
-    confirm_funnel "$lease"
+    confirm_funnel "$1"
     ;;
-  enforce)
-    [ $# = 0 ] || die "\"enforce\" takes its ports from $FUNNEL_RECORD; leave the arguments out."
-    enforce_lease
+  enforce | reopen)
+    [ $# = 0 ] || die "\"$verb\" takes its ports from $STATE; leave the arguments out."
+    if [ "$verb" = enforce ]; then
+      enforce_lease
+    else
+      lock
+      reopen
+    fi
     ;;
   close | status)
     port funnelPort "${1:-}"
     port proxyPort "${2:-}"
     case $verb in
       close)
+        case ${3:-run} in
+          run | check | destroy | unsafe | lease) ;;
+          *) die "A funnel is closed because of run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
+        esac
         lock_briefly
         check_stack
         close_former "$1" "$2"
-        close_funnel "$1" "$2"
+        close_funnel "$1" "$2" "${3:-run}"
         ;;
       *) print_status "$1" "$2" ;;
     esac
     ;;
-  *) die "funnel.sh knows the verbs open, confirm, close, enforce and status, not \"$verb\"; use one of them." ;;
+  *)
+    die "funnel.sh knows the verbs trial, open, confirm, close, enforce, reopen and status, not \"$verb\"; use one of them."
+    ;;
 esac

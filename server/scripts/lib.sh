@@ -25,9 +25,15 @@ ROOT=${IMMICH_EXPOSURE_ROOT:-}
 STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
 LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
-# Stands while the owner has shut the funnel by hand: nothing opens it then but the owner's word.
-# shellcheck disable=SC2034
+# How long a proven door may be open, and what was proven (see "The lease").
+DOOR_TERM=$STATE/term
+PROVEN=$STATE/proven
+# What became of the door last: `EPOCH WORD`, for status.
+DOOR_NOTE=$STATE/door
+# Stands while the owner has shut the funnel by hand: nothing opens it then but the owner's word. The second is for a disk
+# that takes nothing any more.
 SHUT_BY_HAND=$STATE/shut-by-hand
+SHUT_BY_HAND_TOO=$ROOT/run/immich-exposure-shut-by-hand
 # What the owner or the funnel says of Immich at home; without the file it is open.
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
@@ -186,15 +192,17 @@ port() { number "The $1" "$2" 1 65535; }
 
 now() { date +%s; }
 
-# `wait_for SECONDS COMMAND...`: until the command succeeds, twice a second.
+# `wait_for SECONDS COMMAND...`: until the command succeeds, twice a second, whatever becomes of the clock.
 wait_for() {
-  wait_end=$(($(now) + $1))
+  wait_end=$(($(seconds) + $1))
   shift
   until "$@"; do
-    [ "$(now)" -lt "$wait_end" ] || return 1
+    [ "$(seconds)" -lt "$wait_end" ] || return 1
     sleep 0.5
   done
 }
+
+seconds() { awk '{ print int($1) }' "$ROOT/proc/uptime" 2>/dev/null || now; }
 
 active() { systemctl is-active --quiet "$1" </dev/null; }
 
@@ -374,21 +382,50 @@ check_address() {
 
 # ---- JSON
 
-# NixOS has no jq; its own evaluator reads JSON. `json_read FILE FUNCTION [FUNCTION_ARGUMENT_FILE]` applies the Nix
-# function to the decoded file (and the second file) and prints the string, number or boolean it gives. Data stay data:
-# nothing of them is evaluated, and an answer with a quote, backslash or control character is refused.
-json_read() {
-  json_text=$(nix-instantiate --store dummy:// --option restrict-eval false --eval --strict --json --argstr first "$1" \
-    --argstr second "${3:-}" -E "{ first, second }:
-      let read = file: if file == \"\" then null else builtins.fromJSON (builtins.readFile file);
-      in ($2) (read first) (read second)" 2>"$WORK/nix.log" </dev/null) ||
-    die "The JSON answer in ${1##*/} could not be read ($(tail -n 1 "$WORK/nix.log")); check that nix-instantiate works."
-  json_text=${json_text#\"}
-  json_text=${json_text%\"}
-  case $json_text in
-    *[\\\"]*) die "The JSON answer in ${1##*/} holds characters that do not belong there; look at it by hand." ;;
-  esac
-  printf '%s' "$json_text"
+# NixOS has no jq, and the door must close without Nix as well. So awk reads it: after json(), K[PATH] is what stands at a path
+# (object, list, string or word) and V[PATH] its text, as it is spelled. A path is each key after a tab, which no key can hold.
+# shellcheck disable=SC2016
+JSON_READER='
+  function blanks() { while (substr(T, P, 1) ~ /[ \t\r\n]/) P++ }
+  function bad() { exit 1 }
+  function quoted(   from, c) {
+    from = ++P
+    while ((c = substr(T, P, 1)) != "\"") { if (c == "" || c == "\n") bad(); P += c == "\\" ? 2 : 1 }
+    return substr(T, from, P++ - from)
+  }
+  function value(path,   c, end, at) {
+    blanks(); c = substr(T, P, 1)
+    if (c == "{" || c == "[") {
+      K[path] = c == "{" ? "object" : "list"; end = c == "{" ? "}" : "]"
+      P++; blanks()
+      if (substr(T, P, 1) == end) { P++; return }
+      for (at = 0; ; at++) {
+        blanks()
+        if (end == "]") value(path "\t" at)
+        else {
+          if (substr(T, P, 1) != "\"") bad()
+          c = quoted(); blanks()
+          if (substr(T, P++, 1) != ":") bad()
+          value(path "\t" c)
+        }
+        blanks(); c = substr(T, P++, 1)
+        if (c == end) return
+        if (c != ",") bad()
+      }
+    }
+    if (c == "\"") { K[path] = "string"; V[path] = quoted(); return }
+    if (!match(substr(T, P), /^[-+.0-9A-Za-z]+/)) bad()
+    K[path] = "word"; V[path] = substr(T, P, RLENGTH); P += RLENGTH
+  }
+  function json() { P = 1; value(""); blanks(); if (P <= length(T)) bad() }
+  { T = T $0 "\n" }'
+
+# `json_ask FILE STATEMENTS FUNCTIONS [-v NAME=VALUE]...` runs them in awk over what FILE holds.
+json_ask() {
+  json_file=$1 json_program="$JSON_READER $3 END { json(); $2 }"
+  shift 3
+  awk "$@" "$json_program" <"$json_file" ||
+    die "The JSON answer in ${json_file##*/} could not be read; run the \"tailscale\" command of that name by hand to see why."
 }
 
 # Standard input as a JSON string, quotes included.
@@ -408,22 +445,20 @@ read_tailscale() {
     die "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")); start it with \"systemctl start tailscaled\"."
   # The ports stand in the capability's name: .../cap/funnel-ports?ports=443,8080-8090
   # shellcheck disable=SC2016
-  tailscale_words=$(json_read "$WORK/status.json" 'j: _: let
-      word = v: if builtins.isString v && builtins.match "[A-Za-z0-9.-]+" v != null then v else "-";
-      bool = b: if b then "true" else "false";
-      set = v: if builtins.isAttrs v then v else { };
-      caps = set (j.Self.CapMap or null);
-      domains = if builtins.isList (j.CertDomains or null) then j.CertDomains else [ ];
-      range = r: let m = builtins.match "([0-9]+)(-([0-9]+))?" r; low = builtins.fromJSON (builtins.elemAt m 0);
-        high = if builtins.elemAt m 2 == null then low else builtins.fromJSON (builtins.elemAt m 2);
-        in m != null && low <= '"$1"' && '"$1"' <= high;
-      grants = name: let m = builtins.match ".*/cap/funnel-ports[?]ports=(.*)" name;
-        in m != null && builtins.any (r: builtins.isString r && range r) (builtins.split "," (builtins.head m));
-      in builtins.concatStringsSep " " [
-        (word (j.BackendState or null))
-        (word (if domains == [ ] then null else builtins.head domains))
-        (bool (caps ? https)) (bool (caps ? funnel)) (bool (builtins.any grants (builtins.attrNames caps)))
-      ]')
+  tailscale_words=$(json_ask "$WORK/status.json" '
+    caps = "\tSelf\tCapMap\t"
+    for (path in K) if (index(path, caps) == 1 && path ~ /\/cap\/funnel-ports[?]ports=/) {
+      ports = path; sub(/.*[?]ports=/, "", ports); count = split(ports, part, ",")
+      for (i = 1; i <= count; i++) {
+        if (part[i] !~ /^[0-9]+(-[0-9]+)?$/) continue
+        ends = split(part[i], range, "-")
+        if (range[1] + 0 <= port + 0 && port + 0 <= range[ends] + 0) granted = 1
+      }
+    }
+    first = K["\tCertDomains"] == "list" ? "\tCertDomains\t0" : "none"
+    print word("\tBackendState"), word(first), truth((caps "https") in K), truth((caps "funnel") in K), truth(granted)' '
+  function word(path) { return K[path] == "string" && V[path] ~ /^[A-Za-z0-9.-]+$/ ? V[path] : "-" }
+  function truth(said) { return said ? "true" : "false" }' -v port="$1")
   # shellcheck disable=SC2086
   set -- $tailscale_words
   # shellcheck disable=SC2034
@@ -442,90 +477,210 @@ need_tailscale() {
 
 # ---- The funnel of the exposure, and nobody else's
 
-# Whose ports to look at when no argument says it: what `open` noted down, else the defaults.
+# Whose ports to look at when no argument says it: what `open` noted down or what was proven, else what the settings say.
 recorded_ports() {
-  grep -x '[0-9]\{1,5\} [0-9]\{1,5\}' "$FUNNEL_RECORD" 2>/dev/null || echo 443 8443
+  grep -x '[0-9]\{1,5\} [0-9]\{1,5\}' "$FUNNEL_RECORD" 2>/dev/null ||
+    sed -n 's/^\([0-9]\{1,5\} [0-9]\{1,5\}\) .*/\1/p' "$PROVEN" 2>/dev/null | grep . ||
+    echo "443 $(sed -n 's/^IMMICH_EXPOSURE_PROXY_PORT=\([0-9]\{1,5\}\)$/\1/p' "$STATE/settings/edge.env" 2>/dev/null | grep . || echo 8443)"
 }
 
-# `read_funnel FUNNEL_PORT PROXY_PORT` sets FUNNEL to
+# `read_funnel FUNNEL_PORT PROXY_PORT [all]` sets FUNNEL to
 #   open     raw TCP to the proxy with PROXY protocol 1, allowed from the internet: as wanted
-#   altered  ours, but not as wanted (or only its flag is left); also one that names "localhost", which may lead to [::1]
+#   altered  leads to the edge or to Immich, but not as wanted (or only its flag is left); also one that names "localhost",
+#            which may lead to [::1]
 #   foreign  something of another tool stands on this port
 #   shut     nothing stands on this port
-# and FUNNEL_SHARED to yes when tailscaled serves anything else on this node.
+# and FUNNEL_SHARED to yes when tailscaled serves anything else on this node. WORK/past gets what leads from the internet past
+# our rules, whoever put it there, one a line: `tcp|web|terminal PORT edge|immich PATH`. What leads to Immich on another port
+# than ours is somebody else's, unless "all" is said.
 # What is asked is the configuration: the command's exit status and its text prove nothing (it can exit 0 undone).
 read_funnel() {
   read_tailscale "$1"
+  read_serving "$@"
+}
+
+read_serving() {
   timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
   # shellcheck disable=SC2016
-  funnel_words=$(json_read "$WORK/funnel.json" 'config: status: let
-      port = "'"$1"'";
-      targets = [ "localhost:'"$2"'" "127.0.0.1:'"$2"'" ];
-      set = v: if builtins.isAttrs v then v else { };
-      part = name: c: set ((set c).${name} or null);
-      names = builtins.attrNames;
-      onPort = name: builtins.match ".*:${port}" name != null;
-      domains = if builtins.isList (status.CertDomains or null) then status.CertDomains else [ ];
-      flag = if domains == [ ] then null else "${builtins.head domains}:${port}";
-      entry = set ((part "TCP" config).${port} or null);
-      ours = builtins.elem (entry.TCPForward or "") targets;
-      flags = names (part "AllowFunnel" config);
-      flagged = if flag == null then builtins.any onPort flags else (part "AllowFunnel" config).${flag} or false == true;
-      foreground = builtins.attrValues (part "Foreground" config);
-      serves = c: part "TCP" c ? ${port} || builtins.any onPort (names (part "Web" c));
-      foreign = (part "TCP" config ? ${port} && !ours) || builtins.any onPort (names (part "Web" config))
-        || builtins.any serves foreground;
-      wanted = (entry.TCPForward or "") == "127.0.0.1:'"$2"'" && (entry.ProxyProtocol or 0) == 1
-        && (entry.TerminateTLS or "") == "" && flag != null && flagged;
-      shared = builtins.any (p: p != port) (names (part "TCP" config)) || part "Web" config != { }
-        || part "Services" config != { } || foreground != [ ] || builtins.any (f: !(onPort f)) flags;
-      in (if foreign then "foreign" else if ours && wanted then "open" else if ours || flagged then "altered" else "shut")
-        + (if shared then " yes" else " no")' "$WORK/status.json")
-  FUNNEL=${funnel_words% *}
-  FUNNEL_SHARED=${funnel_words#* }
+  json_ask "$WORK/funnel.json" '
+    for (path in K) {
+      count = split(path, part, "\t"); session = 0
+      if (part[2] == "Foreground" && count > 3) {
+        session = 1
+        for (i = 2; i <= count - 2; i++) part[i] = part[i + 2]
+        count -= 2
+      }
+      at = part[3]; sub(/.*:/, "", at)
+      if (part[2] == "AllowFunnel" && count == 3) {
+        if (V[path] == "true") public[session, at] = 1
+        if (!session) flags[at] = 1
+      }
+      else if (part[2] == "TCP" && count == 3) { if (session) here[at] = 1; else tcp[at] = 1 }
+      else if (part[2] == "TCP" && part[4] == "TCPForward" && count == 4) add(session ? "terminal" : "tcp", at, V[path], "")
+      else if (part[2] == "Web" && count == 3) { if (session) here[at] = 1; else web[at] = 1 }
+      else if (part[2] == "Web" && part[4] == "Handlers" && count == 6) {
+        add(session ? "terminal" : "web", at, part[6] == "Proxy" ? V[path] : "", part[5])
+      }
+      else if (part[2] == "Services" && count > 2) others = 1
+    }
+    for (i = 1; i <= entries; i++) {
+      past = public[kind[i] == "terminal", on[i]] && to[i] != ""
+      if (kind[i] == "tcp" && on[i] == port && to[i] == "edge") continue
+      if (past) print kind[i], on[i], to[i], path_of[i]
+      if (past && on[i] == port) altered = 1
+      if (!past || (to[i] == "immich" && on[i] != port && all != "yes")) others = others || kind[i] != "tcp" || on[i] != port
+      known[kind[i] == "terminal" ? "here" : kind[i], on[i]] = 1
+    }
+    # What has no target: a web port without a handler, say.
+    for (at in tcp) if (at != port && !(("tcp", at) in known) && !(("web", at) in known)) others = 1
+    for (at in web) if (!(("web", at) in known)) others = 1
+    for (at in here) if (!(("here", at) in known)) others = 1
+    for (at in flags) if (at != port && !(at in tcp) && !(at in web)) others = 1
+    entry = "\tTCP\t" port
+    ours = leads(V[entry "\tTCPForward"]) == "edge"
+    flagged = domain == "-" ? port in flags : V["\tAllowFunnel\t" domain ":" port] == "true"
+    wanted = ours && V[entry "\tTCPForward"] == "127.0.0.1:" proxy && V[entry "\tProxyProtocol"] == 1 &&
+      V[entry "\tTerminateTLS"] == "" && domain != "-" && flagged
+    if (altered) state = "altered"
+    else if ((port in tcp && !ours) || port in web || port in here) state = "foreign"
+    else state = wanted ? "open" : ours || flagged ? "altered" : "shut"
+    print "=", state, others ? "yes" : "no"' '
+  function add(what, at, target, path) {
+    kind[++entries] = what; on[entries] = at; to[entries] = leads(target); path_of[entries] = path
+  }
+  # Where a target leads on this machine.
+  function leads(target,   host, at) {
+    sub(/^[a-z+]+:\/\//, "", target); sub(/\/.*/, "", target)
+    at = target; sub(/.*:/, "", at)
+    host = target ~ /:/ ? substr(target, 1, length(target) - length(at) - 1) : "localhost"
+    gsub(/[][]/, "", host)
+    if (host ":" at == immich) return "immich"
+    if (host !~ /^(localhost|127[.].*|::1|0[.]0[.]0[.]0|::|)$/ && index(own, " " host " ") == 0) return ""
+    if (at == proxy) return "edge"
+    return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
+  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_upstream)" \
+    -v own=" $(own_addresses | tr '\n' ' ')" >"$WORK/serving"
+  # shellcheck disable=SC2046
+  set -- $(sed -n 's/^= //p' "$WORK/serving")
+  FUNNEL=$1 FUNNEL_SHARED=$2
+  sed '/^= /d' "$WORK/serving" >"$WORK/past"
 }
 
-# `close_funnel FUNNEL_PORT PROXY_PORT`: take our entry away, see it gone, leave every other tool's in place.
+# Where Immich listens behind the edge, as HOST:PORT without brackets.
+immich_upstream() {
+  upstream_word=$(module_word immich | tr -d '[]')
+  printf '%s' "${upstream_word:-127.0.0.1:2283}"
+}
+
+# Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
+tailscale_runs() {
+  timeout 20 tailscale status --json --peers=false 2>/dev/null </dev/null | grep -q '"BackendState": *"Running"'
+}
+
+tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$WORK/tailscale.log" </dev/null; }
+
+# `close_funnel FUNNEL_PORT PROXY_PORT [WHY [all]]`: take away what leads to the edge, and on our port to Immich, whoever put
+# it there; see it gone; leave every other tool's in place. "all" takes what leads to Immich on any port. WHY is a word for
+# status. A Tailscale that cannot be told lets the edge be stopped: nobody gets in by a door that leads nowhere.
 close_funnel() {
   # Without a lease the timer on the server keeps closing, should the rest of this fail.
   rm -f "$LEASE" || say "$LEASE cannot be removed; closing all the same"
   stop_lease_timer
-  if ! command -v tailscale >/dev/null; then
-    rm -f "$FUNNEL_RECORD" || say "$FUNNEL_RECORD cannot be removed"
-    open_home
-    return 0
-  fi
-  close_found=
-  for close_try in 1 2 3; do
-    read_funnel "$1" "$2"
-    : "${close_found:=$FUNNEL}"
-    case $FUNNEL in shut | foreign) break ;; *) ;; esac
-    [ "$close_try" = 1 ] || sleep 1
-    say "Closing the funnel on port $1"
-    if [ "$FUNNEL_SHARED" = no ]; then
-      timeout 30 tailscale funnel reset >"$WORK/change.log" 2>&1 </dev/null || :
+  [ "${3:-}" != unsafe ] || rm -f "$PROVEN" || say "$PROVEN cannot be removed"
+  if command -v tailscale >/dev/null; then
+    close_status=3
+    if tailscale_answers; then
+      close_status=0
+      (close_entries "$1" "$2" "${4:-}") || close_status=$?
     else
-      # `funnel --tcp off` would leave its flag behind, and may wait for a web page when the attribute is gone. Serving the
-      # same port inside the tailnet takes the flag away and asks for no attribute; then that entry goes, alone.
-      timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://127.0.0.1:$2" >"$WORK/change.log" 2>&1 </dev/null || :
-      timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
+      say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log"))"
     fi
-    read_funnel "$1" "$2"
+    if [ "$close_status" != 0 ]; then
+      stop_edge
+      [ "$close_status" = 3 ] || exit 1
+      # The record stays: with it, the minute's timer takes the entry away.
+      say "Nobody comes in while Tailscale is down; what it still has configured is taken away as soon as it can be told"
+      note_door shut "${3:-run}"
+      open_home
+      return 0
+    fi
+  fi
+  rm -f "$FUNNEL_RECORD" || say "$FUNNEL_RECORD cannot be removed"
+  note_door shut "${3:-run}"
+  open_home
+}
+
+# `close_entries FUNNEL_PORT PROXY_PORT [all]` ends with 3 when Tailscale is down and cannot be told.
+close_entries() {
+  close_found=
+  for close_try in 1 2 3 4; do
+    read_funnel "$@"
+    close_what "$1" "${3:-}"
+    : "${close_found:=$FUNNEL$(cat "$WORK/to-close")}"
+    case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] || break ;; esac
+    [ "$close_try" -lt 4 ] || break
+    # A stopped Tailscale lets its whole configuration be reset, but no part of it be changed.
+    case $FUNNEL_SHARED:$TAILSCALE_STATE in
+      no:* | *:Running | *:-) ;;
+      *)
+        say "Tailscale is not connected (state $TAILSCALE_STATE)"
+        exit 3
+        ;;
+    esac
+    [ "$close_try" = 1 ] || sleep 1
+    : >"$WORK/change.log"
+    say "Closing the funnel on port $(close_ports "$1")"
+    if [ "$FUNNEL_SHARED" = no ]; then
+      timeout 30 tailscale funnel reset >>"$WORK/change.log" 2>&1 </dev/null || :
+      continue
+    fi
+    case $FUNNEL in open | altered) grep -q "^web $1 " "$WORK/to-close" || take_down_tcp "$1" "$2" ;; *) ;; esac
+    while read -r close_kind close_port _ close_path; do
+      case $close_kind in
+        tcp) take_down_tcp "$close_port" "$2" ;;
+        web) timeout 30 tailscale serve --yes --https="$close_port" --set-path="$close_path" off >>"$WORK/change.log" 2>&1 </dev/null || : ;;
+        *) ;;
+      esac
+    done <"$WORK/to-close"
   done
-  case $FUNNEL in
-    shut) [ "$close_found" = shut ] || cut_connections ;;
-    foreign) say "Port $1 is in use by another tool's serve entry, which stays as it is" ;;
+  [ ! -s "$WORK/to-close" ] || ! grep -q ^terminal "$WORK/to-close" ||
+    die "A \"tailscale funnel\" that runs in somebody's terminal leads to Immich; end it there (\"pgrep -af 'tailscale funnel'\"" \
+      "shows it), and run this again."
+  case $FUNNEL:$(cat "$WORK/to-close") in
+    shut:) [ "$close_found" = shut ] || cut_connections ;;
+    foreign:)
+      say "Port $1 is in use by another tool's serve entry, which stays as it is"
+      [ "$close_found" = foreign ] || cut_connections
+      ;;
     *)
-      # A stopped Tailscale lets its whole configuration be reset, but no part of it be changed.
       close_remedy="close it on the server with \"sudo tailscale funnel reset\""
       [ "$FUNNEL_SHARED" = no ] ||
-        close_remedy="run \"sudo tailscale up\" on the server if it is stopped, then \"sudo immich-exposure close\""
-      die "The funnel on port $1 is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); $close_remedy."
+        close_remedy="mend what it says on the server, then run \"sudo immich-exposure close\""
+      die "The funnel on port $(close_ports "$1") is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); $close_remedy."
       ;;
   esac
-  rm -f "$FUNNEL_RECORD" || say "$FUNNEL_RECORD cannot be removed"
-  open_home
+}
+
+# `close_what FUNNEL_PORT [all]`: of what leads past our rules, that which is ours to close.
+close_what() { awk -v port="$1" -v all="${2:-}" '$3 == "edge" || $2 == port || all != ""' "$WORK/past" >"$WORK/to-close"; }
+
+close_ports() {
+  { case $FUNNEL in open | altered) echo "$1" ;; *) ;; esac && awk '{ print $2 }' "$WORK/to-close"; } | sort -un | paste -s -d ' ' -
+}
+
+# `funnel --tcp off` would leave its flag behind, and may wait for a web page when the attribute is gone. Serving the same port
+# inside the tailnet takes the flag away and asks for no attribute; then that entry goes, alone.
+take_down_tcp() {
+  timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://127.0.0.1:$2" >>"$WORK/change.log" 2>&1 </dev/null || :
+  timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
+}
+
+# A funnel that cannot be shut, or not be seen shut, may at least lead nowhere.
+stop_edge() {
+  active immich-edge || return 0
+  say "The edge is stopped, so that nobody gets in; it starts again when the door opens"
+  systemctl stop immich-edge </dev/null || say "The edge did not stop; see \"systemctl status immich-edge\""
 }
 
 # A closed funnel lets nobody in, but tailscaled goes on carrying what is connected already, for as long as both ends like. So
@@ -537,25 +692,124 @@ cut_connections() {
   fi
 }
 
-# none, confirmed, or the moment until which the funnel may stay open.
-lease_word() {
-  lease_line=none
-  [ ! -r "$LEASE" ] || read -r lease_line <"$LEASE" || :
-  case $lease_line in
-    confirmed) echo confirmed ;;
-    until\ *[!0-9]* | until\ | until\ ???????????*) echo none ;;
-    until\ *) echo "${lease_line#until }" ;;
-    *) echo none ;;
+is_shut_by_hand() { [ -e "$SHUT_BY_HAND" ] || [ -e "$SHUT_BY_HAND_TOO" ]; }
+
+# `note_door STATE WHY`: what became of it, for status; nothing depends on it. What shut it first is why it is shut, but for the
+# owner's word and what is unsafe.
+note_door() {
+  is_ours "$STATE" || return 0
+  door_noted=$(words_of "$DOOR_NOTE")
+  door_noted=${door_noted#* }
+  case $door_noted:$1:$2 in
+    # What never stood open is not worth a note.
+    "$1 $2:"* | :shut:run | :shut:destroy) return 0 ;;
+    *:shut:hand | *:shut:unsafe) ;;
+    "shut "*:shut:*) return 0 ;;
+    *) ;;
+  esac
+  (echo "$(now) $1 $2" | write_file 0644 "$DOOR_NOTE") 2>/dev/null || :
+}
+
+# ---- The lease
+#
+# The door may be open while STATE/lease allows it: `trial REST` is a short lease, while nothing has proven what stands behind;
+# `confirmed` is a proven door, which may be open as long as STATE/term says: `always`, `hours SECONDS REST` or
+# `date EPOCH NOTED REST`. Nothing, or what makes no sense, means shut.
+#
+# REST is `LEFT BOOT AGE`: when the boot BOOT was AGE seconds old, so many seconds were LEFT. They count down by the age of the
+# boot, which no clock changes; the minute's timer notes them down, so that a reboot takes them along. A date is the only word
+# of the clock, and a clock from before the lease was written is not believed.
+#
+# STATE/proven stands while what is behind the door is what was proven: `FUNNEL_PORT PROXY_PORT DIGEST`.
+
+boot_id() { grep -x '[0-9a-f-]\{8,40\}' "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null || echo -; }
+
+# How long this boot has lasted: since its first process, because in a container the uptime is that of its host.
+boot_age() {
+  awk 'NR == 1 { sub(/.*[)] /, ""); born = $20 / 100; next } { print int($1 - born) }' \
+    "$ROOT/proc/1/stat" "$ROOT/proc/uptime" 2>/dev/null || :
+}
+
+# `rest SECONDS` prints them as a REST.
+rest() { echo "$1 $(boot_id) $(boot_age)"; }
+
+is_count() { case $1 in '' | *[!0-9]* | ???????????*) return 1 ;; *) ;; esac }
+
+# `seconds_left LEFT BOOT AGE`: none where that makes no sense.
+seconds_left() {
+  left_now=0 left_age=$(boot_age)
+  if is_count "$1" && is_count "$3" && is_count "$left_age"; then
+    left_passed=$left_age
+    if [ "$2" = "$(boot_id)" ]; then left_passed=$((left_age - $3)); fi
+    [ "$left_passed" -ge 0 ] || left_passed=0
+    left_now=$(($1 - left_passed))
+  fi
+  [ "$left_now" -gt 0 ] || left_now=0
+  echo "$left_now"
+}
+
+# `words_of FILE`: its first line.
+words_of() {
+  words_line=
+  [ ! -r "$1" ] || read -r words_line <"$1" || :
+  printf '%s' "$words_line"
+}
+
+# How many seconds a proven door may still be open by STATE/term; "always" when it has no end.
+term_left() {
+  # shellcheck disable=SC2046
+  set -- $(words_of "$DOOR_TERM")
+  case ${1:-}:$# in
+    always:1) echo always ;;
+    hours:5) seconds_left "$3" "$4" "$5" ;;
+    date:6) date_left "$@" ;;
+    *) echo 0 ;;
   esac
 }
 
-lease_holds() {
-  lease_until=$(lease_word)
-  case $lease_until in
-    none) return 1 ;;
-    confirmed) return 0 ;;
-    *) [ "$lease_until" -gt "$(now)" ] ;;
+# `date_left date EPOCH NOTED REST`. A clock may be set right by a little.
+date_left() {
+  date_rest=$(seconds_left "$4" "$5" "$6") date_now=$(now)
+  if ! is_count "$2" || ! is_count "$3" || [ $((date_now + 300)) -lt "$3" ]; then date_rest=0; fi
+  if [ "$date_rest" -gt 0 ] && [ "$date_rest" -gt $(($2 - date_now)) ]; then date_rest=$(($2 - date_now)); fi
+  [ "$date_rest" -gt 0 ] || date_rest=0
+  echo "$date_rest"
+}
+
+# `read_lease` sets LEASE_IS to trial, confirmed or none, and LEASE_LEFT to its seconds, or to "always".
+read_lease() {
+  # shellcheck disable=SC2046
+  set -- $(words_of "$LEASE")
+  case ${1:-}:$# in
+    trial:4) LEASE_IS=trial LEASE_LEFT=$(seconds_left "$2" "$3" "$4") ;;
+    confirmed:1) LEASE_IS=confirmed LEASE_LEFT=$(term_left) ;;
+    *) LEASE_IS=none LEASE_LEFT=0 ;;
   esac
+  [ "$LEASE_LEFT" != 0 ] || LEASE_IS=none
+}
+
+lease_holds() {
+  read_lease
+  [ "$LEASE_IS" != none ]
+}
+
+# `span SECONDS`, for people.
+span() {
+  if [ "$1" -ge 172800 ]; then
+    echo "$(($1 / 86400)) days"
+  elif [ "$1" -ge 3600 ]; then
+    echo "$(($1 / 3600)) h $(($1 % 3600 / 60)) min"
+  else
+    echo "$((($1 + 59) / 60)) min"
+  fi
+}
+
+# What was proven: whatever decides who gets in, but for devices and the server's certificate, which come and go.
+behind_the_door() {
+  {
+    module_word digest
+    cat "$STATE/settings/edge.env" "$STATE/device-ca.crt" "$DOMAIN_FILE" 2>/dev/null
+  } | sha256sum | cut -d ' ' -f 1
 }
 
 # The one-shot timer that ends a lease to the second; the minute's timer in the NixOS module is its safety net.

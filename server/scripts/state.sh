@@ -18,13 +18,31 @@ refuse_while_open() {
   [ ! -f "$BY_HAND" ] || return 0
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
+  # Something is left, because Tailscale could not be told.
+  if [ -e "$FUNNEL_RECORD" ] && ! lease_holds; then close_at_last "$1" "$2"; fi
   # A Tailscale that has gone away or is logged out serves nothing.
-  timeout 20 tailscale status --json --peers=false >/dev/null 2>&1 </dev/null || return 0
+  tailscale_runs || return 0
   read_funnel "$1" "$2"
   case $FUNNEL in
     open | altered) die "The funnel on port $1 is still open; close it first with \"funnel.sh close $1 $2\"." ;;
     *) ;;
   esac
+}
+
+# `close_at_last FUNNEL_PORT PROXY_PORT`: nothing of ours will be there to close it when Tailscale comes back, so it is started
+# for a moment. Nothing stands behind the door any more.
+close_at_last() {
+  if ! tailscale_answers; then
+    say "Tailscale is started for a moment, to take away what it still has of ours"
+    close_started=yes
+    systemctl start tailscaled >/dev/null 2>&1 </dev/null || :
+    wait_for 15 tailscale_answers || :
+  fi
+  close_funnel "$1" "$2" destroy
+  [ "${close_started:-}" != yes ] || systemctl stop tailscaled >/dev/null 2>&1 </dev/null || :
+  [ ! -e "$FUNNEL_RECORD" ] ||
+    say "The funnel on port $1 leads to nothing now, but Tailscale still has it; take it away once Tailscale runs again:" \
+      "\"sudo tailscale funnel --tcp=$1 off\""
 }
 
 withdraw_all_but() {
@@ -43,6 +61,7 @@ remove_everything() {
   ! active immich-edge ||
     die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
+  rm -f "$SHUT_BY_HAND_TOO"
   # Before the state: without that, these would be somebody else's.
   if has_our_logs; then
     for log in access devices offences; do
@@ -73,7 +92,7 @@ remove_state() {
     return 0
   fi
   for name in devices ended revoked bans tls settings notices fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
-  for name in domain.env owner lease funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
+  for name in domain.env owner lease term proven door funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
     rm -f "$STATE/$name"
   done

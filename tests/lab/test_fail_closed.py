@@ -60,6 +60,26 @@ def tailscale_that_opens_nothing(lab: Lab) -> Iterator[None]:
         output(lab, f"sudo rm -f {wrapper}")
 
 
+def immich_at_home(lab: Lab) -> str:
+    """Return the status of Immich at the server's address in the home network; 000 for none."""
+    address = "$(ip -4 -o address show | awk '!/ lo / { sub(/\\/.*/, \"\", $4); print $4; exit }')"
+    ask = "curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}'"
+    return output(lab, f"{ask} http://{address}:2283/api/server/ping || :")
+
+
+def test_whoever_never_comes_back_has_immich_at_home_in_the_morning(lab: Lab, operator: Operator) -> None:
+    """The power goes in the midst of the first run, and the server rebuilds itself at night."""
+    process = operator.start("up")
+    swapped = "grep -c immich-exposure /etc/nixos/configuration.nix || :"
+    wait_until(lambda: output(lab, swapped) != "0", "the configuration imports the module", 120)
+    kill_session(process)
+    assert lab.ssh("sudo sh", text=KILL_APPLY).stdout == "killed\n"
+    output(lab, "sudo nixos-rebuild switch 2>&1")
+    wait_until(lambda: immich_at_home(lab) == "200", "Immich is there at home", 60)
+    assert (seen(lab, "/"), funnel(lab)) == (REFUSED, "{}")
+    operator.pulumi("cancel", "--yes", "--stack", operator.stack)
+
+
 def test_a_funnel_that_does_not_open_is_told_and_destroy_cleans_up(lab: Lab, operator: Operator) -> None:
     with tailscale_that_opens_nothing(lab):
         assert "did not open the funnel" in operator.fails()
@@ -118,25 +138,100 @@ def test_a_lease_that_nobody_confirms_ends(lab: Lab, operator: Operator) -> None
     assert funnel(lab) == "{}"
 
 
-def test_when_the_operators_machine_dies_the_lease_is_what_is_left(lab: Lab, operator: Operator) -> None:
+def test_when_the_operators_machine_dies_in_an_update_the_lease_is_what_is_left(
+    lab: Lab, operator: Operator
+) -> None:
+    """It was proven and open without an end; what stands behind it now nobody has proven."""
+    operator.up()
+    assert (seen(lab, "/"), output(lab, f"sudo cat {LEASE}")) == (FORBIDDEN, "confirmed")
+    edge = "sudo sha256sum /var/lib/immich-exposure/settings/bans.conf"
+    before = output(lab, edge)
     sound = operator.settings["check"]
     operator.set(check={**sound, "connectTo": DEAD_PORT}, bans={"maxRetry": 11})
     process = operator.start("up")
-    wait_until(
-        lambda: output(lab, f"sudo cat {LEASE}").startswith("until "), "the funnel is open for the check", 60
-    )
-    wait_until(lambda: funnel(lab) != "{}", "the funnel is open", 30)
+    wait_until(lambda: output(lab, edge) != before, "the change has begun", 60)
+    lease = output(lab, f"sudo cat {LEASE}").split()
     kill_session(process)
-    until = int(output(lab, f"sudo cat {LEASE}").removeprefix("until "))
-    assert 0 < until - int(output(lab, "date +%s")) <= LEASE_SECONDS
+    assert lease[0] == "trial" and 0 < int(lease[1]) <= LEASE_SECONDS
+    assert seen(lab, "/") == FORBIDDEN
     assert "immich-exposure-lease-end.timer" in output(lab, "systemctl list-timers --no-pager --plain")
-    # what the timer will find when the time has come
-    output(lab, f"echo 'until 1' | sudo tee {LEASE}; sudo systemctl start immich-exposure-lease.service")
+    assert lab.console("immich-exposure status --json").returncode == 2
+    # What the timer will find when the time has come, or after a boot.
+    output(
+        lab,
+        f"echo trial 1 another-boot 1 | sudo tee {LEASE}; sudo systemctl start immich-exposure-lease.service",
+    )
     assert funnel(lab) == "{}"
+    assert "has changed since it was proven" in lab.console("immich-exposure open").stderr
+    assert seen(lab, "/") == REFUSED
     operator.pulumi("cancel", "--yes", "--stack", operator.stack)
     operator.set(check=sound)
     operator.up()
     assert seen(lab, "/") == FORBIDDEN
+    assert lab.console("immich-exposure status --json").returncode == 0
+
+
+def test_a_lease_outlives_a_reboot_and_a_clock_at_1970(lab: Lab, operator: Operator) -> None:
+    """It counts on; what was proven stays."""
+    opened = lab.ssh(sudo_line("open", 443, 8443, 60), text=script_text("funnel"))
+    assert opened.returncode == 0, opened.stderr
+    output(lab, "sudo systemctl start immich-exposure-lease.service")  # as each minute
+    lab.reboot()
+    assert lab.ssh("sudo sh", text=OLD_CLOCK).returncode == 0
+    try:
+        output(lab, "sudo systemctl start immich-exposure-lease.service")
+        kind, left, *_ = output(lab, f"sudo cat {LEASE}").split()
+        assert kind == "trial" and 0 < int(left) < 60
+        wait_until(lambda: funnel(lab) == "{}", "the lease ends all the same", 90)
+    finally:
+        output(lab, "sudo mv /usr/bin/date.real /usr/bin/date")
+    operator.set(bans={"maxRetry": 12})
+    operator.up()
+    assert seen(lab, "/") == FORBIDDEN
+
+
+OLD_CLOCK = """set -e
+cp -a /usr/bin/date /usr/bin/date.real
+cat >/usr/bin/date.new <<'END'
+#!/bin/sh
+case "$*" in +%s) echo 20 ;; *) exec /usr/bin/date.real "$@" ;; esac
+END
+chmod 755 /usr/bin/date.new
+mv /usr/bin/date.new /usr/bin/date
+"""
+
+
+def test_a_funnel_straight_at_immich_is_closed_within_a_minute(lab: Lab, operator: Operator) -> None:
+    """Somebody at the server means well: everybody would see Immich's login page."""
+    output(lab, "sudo tailscale funnel reset; sudo tailscale funnel --bg 2283")
+    assert seen(lab, "/") == "200"
+    assert "Immich itself is public on port 443" in lab.console("immich-exposure status").stdout
+    assert lab.console("immich-exposure status --json").returncode == 4
+    output(lab, "sudo systemctl start immich-exposure-lease.service")  # as each minute
+    assert (seen(lab, "/"), funnel(lab)) == (REFUSED, "{}")
+    assert "past the edge" in lab.console("immich-exposure status").stdout
+
+
+def test_a_deleted_state_and_a_tailscale_that_is_down_keep_nobody_from_destroying(
+    lab: Lab, operator: Operator
+) -> None:
+    operator.set(bans={"maxRetry": 13})
+    operator.up()
+    assert seen(lab, "/") == FORBIDDEN
+    output(lab, "sudo rm -rf /var/lib/immich-exposure; sudo systemctl start immich-exposure-lease.service")
+    assert (seen(lab, "/"), funnel(lab)) == (REFUSED, "{}")
+    operator.destroy()
+    operator.up()
+    assert seen(lab, "/") == FORBIDDEN
+    output(lab, "sudo systemctl stop tailscaled")
+    try:
+        operator.destroy()
+    finally:
+        output(lab, "sudo systemctl start tailscaled")
+    wait_until(lambda: funnel(lab) == "{}", "nothing is left to open", 20)
+    assert seen(lab, "/") == REFUSED
+    assert output(lab, "sudo ls /var/lib/immich-exposure 2>&1 || :").endswith("No such file or directory")
+    operator.up()
 
 
 def kill_session(process: subprocess.Popen[str]) -> None:
@@ -287,7 +382,7 @@ def test_a_device_that_was_revoked_on_the_server_stays_out(lab: Lab, operator: O
 
 KILL_APPLY = """
 for process in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$process/cmdline 2>/dev/null | grep -q '^sh -s -- managed '; then
+  if tr '\\0' ' ' <$process/cmdline 2>/dev/null | grep -q '^sh -s -- .*managed '; then
     kill -9 ${process#/proc/} && echo killed
   fi
 done

@@ -183,6 +183,10 @@ def test_after_a_reboot_it_is_exposed_or_shut_for_everybody(walk: Walk) -> None:
 def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
     assert walk.lab.console("immich-exposure close").returncode == 0
     assert seen(walk.lab, "/") == REFUSED
+    assert walk.lab.console("immich-exposure open").returncode == 0
+    assert seen(walk.lab, "/") == FORBIDDEN
+    assert walk.lab.console("immich-exposure close").returncode == 0
+    assert seen(walk.lab, "/") == REFUSED
     wait_until(lambda: walk.immich_at_home() == "open", "Immich is open at home again", 20)
     walk.assert_theirs()
 
@@ -191,7 +195,9 @@ def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: W
     walk.operator.set(uploads=None)  # a change, because a plain up does not look whether the door is open
     assert "immich-exposure open" in walk.operator.fails()
     assert seen(walk.lab, "/") == REFUSED
-    assert walk.lab.console("immich-exposure open").returncode == 0
+    opened = walk.lab.console("immich-exposure open")
+    assert opened.returncode != 0 and "has changed since it was proven" in opened.stdout + opened.stderr
+    assert seen(walk.lab, "/") == REFUSED
     walk.operator.up()
     walk.assert_exposed()
     assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN

@@ -155,7 +155,10 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(each for each in OURS if each.endswith(".service") and "lan" not in each)
+    "name",
+    sorted(
+        each for each in OURS if each.endswith(".service") and "-lan" not in each and "-lease" not in each
+    ),
 )
 def test_nothing_runs_where_there_is_no_exposure(generation: Path, name: str) -> None:
     assert f"{STATE}/.immich-exposure" in read_unit(generation, name)["ConditionPathExists"]
@@ -448,6 +451,8 @@ def test_the_lease_is_enforced_each_minute_and_after_boot(generation: Path) -> N
     assert timer["OnBootSec"] == ["20s"] and timer["OnUnitActiveSec"] == ["1min"]
     assert service["ExecStart"][0].endswith("/bin/immich-exposure-enforce enforce")
     assert service["Type"] == ["oneshot"]
+    # Whoever deletes the state while the door is open leaves no lease: it closes then as well.
+    assert "ConditionPathExists" not in service and f"-{STATE}" in service["ReadWritePaths"]
 
 
 def test_ended_devices_are_shut_out_hourly(generation: Path) -> None:

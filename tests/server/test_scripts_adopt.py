@@ -31,7 +31,6 @@ CERTS = "/var/lib/certs"
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     """A server on which the chapter was done by hand."""
     machine = Machine(tmp_path, request.param)
-    machine.unfake("nix-instantiate")
     tailscale.install(machine.fakes)
     serve(machine, BY_HAND)
     machine.write(machine.root / CA_KEY_PATH[1:], CA_KEY, 0o600)

@@ -23,7 +23,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> TestAuthority:
 def machine(request: pytest.FixtureRequest, tmp_path: Path, authority: TestAuthority) -> Machine:
     """A server whose Tailscale has a certificate to give; the edge has never run on it."""
     machine = Machine(tmp_path, request.param)
-    machine.unfake("nix-instantiate")
     tailscale.install(machine.fakes)
     offer(machine, authority)
     return machine

@@ -1,7 +1,8 @@
-"""The funnel and its lease: funnel.sh, state.sh and exposure.sh, over JSON that the real Nix reads."""
+"""The funnel and its lease: funnel.sh, state.sh and exposure.sh."""
 
 import json
 import os
+import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.unit.scripts import tailscale
 from tests.unit.scripts.harness import (
     BODIES,
     DOMAIN,
+    SCRIPTS,
     Machine,
     Outcome,
     assert_sentence,
@@ -45,11 +47,12 @@ BOTH: dict[str, Any] = {
 COMMAND = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://127.0.0.1:8443"
 ARM = (
     "systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active={} "
-    "--timer-property=AccuracySec=100ms --setenv=PATH=... sh -c ! grep -qx 'until {}' "
-    "'/var/lib/immich-exposure/lease' || rm '/var/lib/immich-exposure/lease'; "
-    "systemctl start immich-exposure-lease.service"
+    "--timer-property=AccuracySec=100ms systemctl start immich-exposure-lease.service"
 )
+START_EDGE = "systemctl start immich-edge"
 NOW = 1000000
+AGE = 4999  # of the first boot, whose process 1 is a second younger than the machine
+BOOT = "00000001-aaaa"
 ANSWERS = """\
 no /api/server/ping 200 {"res":"pong"}
 no /api/server/config 200 {"loginPageMessage":"", "isInitialized": true}"""
@@ -58,9 +61,9 @@ MODULE = '{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283"
 
 @pytest.fixture(params=available_shells())
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
-    """A server with a connected Tailscale and the module's timer, read by the real Nix evaluator."""
+    """A server with a connected Tailscale and the module's timer, and a Nix that works no more."""
     machine = Machine(tmp_path, request.param)
-    machine.unfake("nix-instantiate")
+    machine.fake("nix-instantiate", "echo no Nix here >&2; exit 1")
     tailscale.install(machine.fakes)
     machine.remember(active="immich-exposure-lease.timer", answers=ANSWERS, module=MODULE)
     machine.prepare()
@@ -68,8 +71,27 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def funnel(machine: Machine, verb: str, *arguments: object) -> Outcome:
-    ports = () if verb in ("confirm", "enforce") else (443, 8443)
+    ports = () if verb in ("confirm", "enforce", "reopen") else (443, 8443)
     return machine.run("funnel", verb, *map(str, (*ports, *arguments)))
+
+
+def proven(machine: Machine, term: str = "always") -> None:
+    """Open the door and prove it, for as long as ``term`` says."""
+    result(funnel(machine, "open", 300))
+    result(funnel(machine, "confirm", term))
+    machine.forget_commands()
+
+
+def trial(machine: Machine) -> object:
+    """Put it on a short lease, as a run does that is about to change something; return what became of it."""
+    return result(funnel(machine, "trial", 300, "no", "digest"))["door"]
+
+
+def enforced(machine: Machine) -> dict[str, Any]:
+    """What is served after the minute's look."""
+    outcome = funnel(machine, "enforce")
+    assert outcome.status == 0, outcome.stderr
+    return serving(machine)
 
 
 def serving(machine: Machine) -> dict[str, Any]:
@@ -108,23 +130,23 @@ def test_open_is_raw_tcp_with_a_lease_written_before(machine: Machine) -> None:
     machine.fake("flock", 'cp "$FAKES/serve.json" "$FAKES/serve-at-lock"')
     assert result(funnel(machine, "open", 300)) == {"openedAt": NOW, "url": f"https://{DOMAIN}/"}
     assert serving(machine) == OPEN
-    assert lease(machine) == f"until {NOW + 300}\n"
+    assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
     assert changes(machine) == [
         "systemctl stop immich-exposure-lease-end.timer",
-        ARM.format(300, NOW + 300),
+        ARM.format(300),
+        START_EDGE,
         COMMAND,
     ]
 
 
 def test_open_again_only_renews_the_lease(machine: Machine) -> None:
-    funnel(machine, "open", 300)
-    funnel(machine, "confirm")
-    machine.forget_commands()
-    machine.remember(clock=str(NOW + 1000))
+    proven(machine)
+    machine.remember(active="immich-exposure-lease.timer\nimmich-edge")
+    machine.elapse(1000)
     result(funnel(machine, "open", 300))
     assert serving(machine) == OPEN
-    assert lease(machine) == f"until {NOW + 1300}\n"
-    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300, NOW + 1300)]
+    assert lease(machine) == f"trial 300 {BOOT} {AGE + 1000}\n"
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300)]
 
 
 def test_open_beside_other_tools(machine: Machine) -> None:
@@ -144,6 +166,8 @@ def test_open_beside_other_tools(machine: Machine) -> None:
             "TCP": {"443": {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1, "TerminateTLS": DOMAIN}},
             "AllowFunnel": {f"{DOMAIN}:443": True},
         },
+        # Straight at Immich.
+        {"TCP": {"443": {"TCPForward": "localhost:2283"}}, "AllowFunnel": {f"{DOMAIN}:443": True}},
     ],
 )
 def test_open_mends_what_was_altered_by_hand(machine: Machine, altered: dict[str, Any]) -> None:
@@ -159,6 +183,8 @@ def test_open_mends_what_was_altered_by_hand(machine: Machine, altered: dict[str
         {"TCP": {"443": {"TCPForward": "localhost:22"}}},
         {"TCP": {"443": {"HTTPS": True}}, "Web": {f"{DOMAIN}:443": {"Handlers": {"/": {"Text": "x"}}}}},
         {"Foreground": {"abc": {"TCP": {"443": {"TCPForward": "localhost:22"}}}}},
+        # To Immich, but not from the internet.
+        {"TCP": {"443": {"TCPForward": "localhost:2283"}}},
     ],
 )
 def test_another_tools_entry_on_the_port_is_never_touched(machine: Machine, taken: dict[str, Any]) -> None:
@@ -184,7 +210,7 @@ def test_a_funnel_that_did_not_open_is_shut_again(machine: Machine, mood: str, s
     assert serving(machine) == {}
     assert lease(machine) is None
     assert not (machine.state / "funnel").exists()
-    assert changes(machine)[-1] == "systemctl stop immich-exposure-lease-end.timer"
+    assert "systemctl stop immich-exposure-lease-end.timer" in changes(machine)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +297,7 @@ def test_a_record_that_says_nothing_means_the_ordinary_ports(machine: Machine, r
 @pytest.mark.parametrize("verb", ["close", "enforce"])
 def test_closing_knows_the_ports_of_an_earlier_run(machine: Machine, verb: str) -> None:
     result(machine.run("funnel", "open", "10000", "9443", "300"))
-    machine.remember(clock=str(NOW + 300))
+    machine.elapse(300)
     assert funnel(machine, verb).status == 0
     assert serving(machine) == {}
 
@@ -339,8 +365,36 @@ def test_close_that_does_not_work_is_an_error_and_leaves_no_lease(machine: Machi
         'with "sudo tailscale funnel reset"',
     )
     assert lease(machine) is None, "so that the minute's timer keeps trying"
+
+
+def test_a_tailscale_that_does_not_answer_is_told_later_and_the_edge_rests(machine: Machine) -> None:
+    result(funnel(machine, "open", 300))
+    machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     (machine.fakes / "mood").write_text("down")
-    assert_sentence(funnel(machine, "close"), "Tailscale does not answer", "systemctl start tailscaled")
+    machine.forget_commands()
+    outcome = funnel(machine, "close")
+    assert (outcome.status, outcome.error) == (0, ""), outcome.stderr
+    assert "taken away as soon as it can be told" in outcome.stderr
+    assert "systemctl stop immich-edge" in changes(machine)
+    assert lease(machine) is None
+    machine.remember(active="immich-exposure-lease.timer")
+    (machine.fakes / "mood").write_text("well")
+    assert enforced(machine) == {}
+    assert not (machine.state / "funnel").exists()
+
+
+def test_a_stopped_tailscale_is_told_later_what_it_shares(machine: Machine) -> None:
+    """It lets its whole configuration be reset, but no part of it be changed."""
+    serve(machine, OTHERS)
+    result(funnel(machine, "open", 300))
+    status(machine, BackendState="Stopped")
+    machine.forget_commands()
+    outcome = funnel(machine, "close")
+    assert (outcome.status, outcome.error) == (0, ""), outcome.stderr
+    assert "not connected (state Stopped)" in outcome.stderr
+    assert (machine.state / "funnel").exists() and serving(machine) == BOTH
+    status(machine)
+    assert enforced(machine) == OTHERS
 
 
 def test_close_does_not_wait_for_a_rebuild(machine: Machine) -> None:
@@ -383,7 +437,7 @@ def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
     (machine.root / "run/lock/immich-exposure.lock").unlink()
     (machine.root / "run/lock").rmdir()
     fill_run(machine)
-    machine.remember(clock=str(NOW + 301))
+    machine.elapse(301)
     outcome = funnel(machine, "enforce")
     assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
     assert "cannot be opened; closing all the same" in outcome.stderr
@@ -393,86 +447,376 @@ def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
 def test_confirm_keeps_it_open(machine: Machine) -> None:
     funnel(machine, "open", 300)
     machine.forget_commands()
-    assert result(funnel(machine, "confirm")) == {"lease": "confirmed"}
+    assert result(funnel(machine, "confirm", "always")) == {"lease": "confirmed", "left": None}
     assert lease(machine) == "confirmed\n"
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer"]
+    machine.elapse(10**8)
     machine.remember(clock=str(NOW * 100))
-    funnel(machine, "enforce")
-    assert serving(machine) == OPEN
+    assert enforced(machine) == OPEN
+
+
+def test_hours_are_counted_from_the_opening(machine: Machine) -> None:
+    funnel(machine, "open", 300)
+    machine.forget_commands()
+    assert result(funnel(machine, "confirm", "+3600")) == {"lease": "confirmed", "left": 3600}
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(3600)]
+    machine.elapse(3599)
+    assert enforced(machine) == OPEN
+    machine.elapse(1)
+    assert enforced(machine) == {}
+
+
+def test_a_change_does_not_begin_the_hours_anew(machine: Machine) -> None:
+    proven(machine, "+3600")
+    machine.elapse(2000)
+    assert trial(machine) == "trial"
+    result(funnel(machine, "open", 300))
+    assert result(funnel(machine, "confirm", "+3600")) == {"lease": "confirmed", "left": 1600}
+    result(funnel(machine, "open", 300))
+    assert result(funnel(machine, "confirm", "+7200"))["left"] == 7200, "other hours are"
+    machine.elapse(7200)
+    assert enforced(machine) == {}
+    result(funnel(machine, "open", 300))
+    assert result(funnel(machine, "confirm", "+7200"))["left"] == 7200, "and those that were over"
+    result(funnel(machine, "open", 300))
+    assert result(funnel(machine, "confirm", "always"))["left"] is None
 
 
 def test_confirm_until_a_moment(machine: Machine) -> None:
     funnel(machine, "open", 300)
     machine.forget_commands()
-    assert result(funnel(machine, "confirm", NOW + 3600)) == {"lease": f"until {NOW + 3600}"}
-    assert changes(machine) == [
-        "systemctl stop immich-exposure-lease-end.timer",
-        ARM.format(3600, NOW + 3600),
-    ]
+    assert result(funnel(machine, "confirm", NOW + 3600)) == {"lease": "confirmed", "left": 3600}
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(3600)]
     machine.remember(clock=str(NOW + 3599))
-    funnel(machine, "enforce")
-    assert serving(machine) == OPEN
+    assert enforced(machine) == OPEN
     machine.remember(clock=str(NOW + 3600))
-    funnel(machine, "enforce")
-    assert serving(machine) == {}
+    assert enforced(machine) == {}
 
 
 @pytest.mark.parametrize("config", [{}, {"TCP": {"443": {"TCPForward": "localhost:8443"}}}, OTHERS])
 def test_confirm_of_what_is_not_open_fails(machine: Machine, config: dict[str, Any]) -> None:
     funnel(machine, "open", 300)
     serve(machine, config)
-    assert_sentence(funnel(machine, "confirm"), "not open any more", "open it again")
-    assert lease(machine) == f"until {NOW + 300}\n"
+    assert_sentence(funnel(machine, "confirm", "always"), "not open any more", "open it again")
+    assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
 
 
 def test_confirm_comes_too_late(machine: Machine) -> None:
     funnel(machine, "open", 300)
-    machine.remember(clock=str(NOW + 300))
-    assert_sentence(funnel(machine, "confirm"), "lease 1000300", "open it again")
-    machine.remember(clock=str(NOW))
     assert_sentence(
         funnel(machine, "confirm", NOW), "a moment that has passed; set exposeUntil to a later one"
     )
+    machine.elapse(300)
+    assert_sentence(funnel(machine, "confirm", "always"), "not open any more", "open it again")
 
 
+TERMS = {
+    "always": "always\n",
+    "hours": f"hours 9 9 {BOOT} {AGE}\n",
+    "date": f"date {NOW + 9} {NOW} 9 {BOOT} {AGE}\n",
+}
+
+
+LEASES: list[tuple[str | None, str | None, str]] = [
+    (f"trial 1 {BOOT} {AGE}\n", None, "trial 1"),
+    (f"trial 0 {BOOT} {AGE}\n", None, "none 0"),
+    (f"trial 9 {BOOT} {AGE - 9}\n", None, "none 0"),
+    (f"trial 9 {BOOT}\n", None, "none 0"),
+    (f"trial 9 {BOOT} x\n", None, "none 0"),
+    (f"trial $(touch x) {BOOT} {AGE}\n", None, "none 0"),
+    (f"trial 99999999999 {BOOT} {AGE}\n", None, "none 0"),
+    (f"trial 9 {BOOT} {AGE} 9\n", None, "none 0"),
+    ("confirmed\n", TERMS["always"], "confirmed always"),
+    ("confirmed\n", TERMS["hours"], "confirmed 9"),
+    ("confirmed\n", TERMS["date"], "confirmed 9"),
+    ("confirmed\n", None, "none 0"),
+    ("confirmed\n", "\n", "none 0"),
+    ("confirmed\n", "always so\n", "none 0"),
+    ("confirmed\n", f"hours 9 9 {BOOT} {AGE - 9}\n", "none 0"),
+    ("confirmed\n", f"date {NOW} {NOW - 9} 9 {BOOT} {AGE}\n", "none 0"),
+    ("confirmed\n", f"date x {NOW} 9 {BOOT} {AGE}\n", "none 0"),
+    ("confirmed\n", f"date {NOW + 9} x 9 {BOOT} {AGE}\n", "none 0"),
+    ("confirmed by nobody\n", TERMS["always"], "none 0"),
+    (f"until {NOW + 9}\n", TERMS["always"], "none 0"),
+    ("\n", TERMS["always"], "none 0"),
+    ("", TERMS["always"], "none 0"),
+    (None, TERMS["always"], "none 0"),
+]
+
+
+def test_a_lease_that_makes_no_sense_is_none(machine: Machine) -> None:
+    read = (SCRIPTS / "lib.sh").read_text() + 'read_lease\necho "$LEASE_IS $LEASE_LEFT"\n'
+    for text, term, meaning in LEASES:
+        for name, content in (("lease", text), ("term", term)):
+            (machine.state / name).unlink(missing_ok=True)
+            if content is not None:
+                machine.write(machine.state / name, content)
+        assert machine.run_text(read) == Outcome(0, f"{meaning}\n", ""), (text, term)
+
+
+def test_enforce_closes_without_a_lease(machine: Machine) -> None:
+    proven(machine)
+    assert enforced(machine) == OPEN
+    machine.write(machine.state / "lease", "confirmed by nobody\n")
+    assert enforced(machine) == {}
+
+
+CLOCKS = {"1970": 20, "behind": NOW - 86_400, "20 years ahead": NOW + 20 * 365 * 86_400}
+
+
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+@pytest.mark.parametrize("reboot", [False, True])
+def test_no_clock_lengthens_or_shortens_a_lease(machine: Machine, clock: int, reboot: bool) -> None:
+    result(funnel(machine, "open", 300))
+    machine.elapse(100)
+    assert enforced(machine) == OPEN  # and 200 seconds are noted down
+    machine.remember(clock=str(clock))
+    if reboot:
+        machine.reboot(age=100)
+    else:
+        machine.elapse(100)
+    assert enforced(machine) == OPEN
+    machine.elapse(99)
+    assert enforced(machine) == OPEN
+    machine.elapse(1)
+    assert enforced(machine) == {}
+
+
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+def test_no_clock_closes_what_is_proven(machine: Machine, clock: int) -> None:
+    proven(machine, "+7200")
+    machine.remember(clock=str(clock))
+    machine.elapse(3600)
+    assert enforced(machine) == OPEN
+    machine.reboot(age=3599)
+    assert enforced(machine) == OPEN
+    machine.elapse(1)
+    assert enforced(machine) == {}
+
+
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+def test_a_date_needs_a_clock_that_can_be_believed(machine: Machine, clock: int) -> None:
+    proven(machine, str(NOW + 7200))
+    machine.reboot()
+    assert enforced(machine) == OPEN
+    machine.remember(clock=str(clock))
+    assert enforced(machine) == {}
+
+
+def test_a_clock_that_stands_still_does_not_lengthen_a_date(machine: Machine) -> None:
+    proven(machine, str(NOW + 7200))
+    machine.remember(clock=str(NOW - 60))  # set right by a little
+    machine.elapse(7199)
+    assert enforced(machine) == OPEN
+    machine.elapse(1)
+    assert enforced(machine) == {}
+
+
+def test_boots_that_are_cut_short_use_up_a_lease(machine: Machine) -> None:
+    result(funnel(machine, "open", 300))
+    for _ in range(14):
+        machine.reboot()
+        assert enforced(machine) == OPEN
+    machine.reboot()
+    assert enforced(machine) == {}
+
+
+def test_a_lease_counts_on_a_disk_that_takes_nothing(machine: Machine) -> None:
+    result(funnel(machine, "open", 300))
+    machine.fake("mktemp", 'case "$*" in */var/lib/*) exit 1 ;; esac; exec /bin/mktemp "$@"')
+    machine.elapse(299)
+    assert enforced(machine) == OPEN
+    machine.elapse(1)
+    assert enforced(machine) == {}
+
+
+def test_a_lease_ends_where_no_time_can_be_told(machine: Machine) -> None:
+    result(funnel(machine, "open", 300))
+    (machine.root / "proc/uptime").unlink()
+    assert enforced(machine) == {}
+
+
+def test_a_run_in_progress_is_not_overtaken_by_what_is_noted_down(machine: Machine) -> None:
+    """It has just confirmed what this saw on a short lease."""
+    result(funnel(machine, "open", 300))
+    machine.elapse(100)
+    machine.fake("flock", "exit 1")
+    assert enforced(machine) == OPEN
+    assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
+
+
+# --- an update over an open door
+
+
+def test_a_change_puts_a_proven_door_on_a_short_lease(machine: Machine) -> None:
+    proven(machine)
+    assert trial(machine) == "trial"
+    assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
+    assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300)]
+    assert enforced(machine) == OPEN
+    machine.elapse(300)
+    assert enforced(machine) == {}, "nobody has proven it"
+    assert_sentence(funnel(machine, "reopen"), "has changed since it was proven", "pulumi up")
+    assert serving(machine) == {}
+
+
+def test_a_change_behind_a_shut_door_is_not_proven_either(machine: Machine) -> None:
+    proven(machine)
+    assert machine.run("exposure", "close").status == 0
+    outcome = funnel(machine, "trial", 300, "no", "digest")
+    assert '"door":"shut"' in outcome.stdout and "stays shut until" in outcome.stderr
+    assert_sentence(funnel(machine, "reopen"), "has changed since it was proven")
+    result(funnel(machine, "open", 300))
+
+
+def test_a_change_that_cannot_be_noted_down_does_not_begin(machine: Machine) -> None:
+    proven(machine)
+    make_state_read_only(machine)
+    assert_sentence(funnel(machine, "trial", 300, "no", "digest"), "proven cannot be removed")
+
+
+def test_each_trial_says_something_else(machine: Machine) -> None:
+    """So that the check runs after each."""
+    said = result(funnel(machine, "trial", 300, "no", "digest"))
+    machine.elapse(1)
+    assert result(funnel(machine, "trial", 300, "no", "digest")) != said
+    assert not (machine.state / "lease").exists()
+
+
+def test_a_door_that_nobody_proved_is_shut_before_a_change(machine: Machine) -> None:
+    """Somebody has opened it by hand, while our edge stood behind it."""
+    machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
+    serve(
+        machine,
+        {
+            "TCP": {**OTHERS["TCP"], "8443": {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}},
+            "Web": OTHERS["Web"],
+            "AllowFunnel": {f"{DOMAIN}:10000": True, f"{DOMAIN}:8443": True},
+        },
+    )
+    assert trial(machine) == "shut"
+    assert serving(machine) == OTHERS
+
+
+@pytest.mark.parametrize("why", ["taken over", "another edge"])
+def test_a_funnel_of_before_us_is_not_ours_to_shut_early(machine: Machine, why: str) -> None:
+    if why == "taken over":
+        machine.remember(active="immich-edge")
+        machine.write(machine.state / "by-hand", "443 8443\n")
+    serve(machine, OPEN)
+    assert trial(machine) == "shut"
+    assert enforced(machine) == OPEN
+
+
+def test_another_stacks_door_is_left_alone_unless_it_is_taken_over(machine: Machine) -> None:
+    proven(machine)
+    machine.write(machine.state / "owner", "theirs a/b/c\n")
+    for take_over, door in (("no", "shut"), ("yes", "trial")):
+        before = lease(machine)
+        outcome = machine.run("funnel", "--stack=ours", "trial", "443", "8443", "300", take_over, "digest")
+        assert result(outcome)["door"] == door
+        assert (lease(machine) == before) == (take_over == "no")
+
+
+# --- what leads past our rules
+
+
+STRAIGHT: dict[str, Any] = {
+    "TCP": {"443": {"HTTPS": True}},
+    "Web": {f"{DOMAIN}:443": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:2283"}}}},
+    "AllowFunnel": {f"{DOMAIN}:443": True},
+}
+MIXED: dict[str, Any] = {
+    **STRAIGHT,
+    "Web": {
+        f"{DOMAIN}:443": {
+            "Handlers": {
+                "/": {"Proxy": "http://127.0.0.1:3000"},
+                "/photos": {"Proxy": "http://localhost:2283/"},
+            }
+        }
+    },
+}
+PAST = [
+    {"TCP": {"443": {"TCPForward": "localhost:2283"}}, "AllowFunnel": {f"{DOMAIN}:443": True}},
+    {
+        "TCP": {"443": {"TCPForward": "192.168.1.5:2283", "TerminateTLS": DOMAIN}},
+        "AllowFunnel": {f"{DOMAIN}:443": True},
+    },
+    STRAIGHT,
+    {**STRAIGHT, "Web": {f"{DOMAIN}:443": {"Handlers": {"/": {"Proxy": "https+insecure://[::1]:8443"}}}}},
+    {"Foreground": {"abc": STRAIGHT}},
+]
+
+
+@pytest.mark.parametrize("past", PAST)
 @pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        (f"until {NOW + 1}\n", True),
-        ("confirmed\n", True),
-        (f"until {NOW}\n", False),
-        ("until\n", False),
-        ("until \n", False),
-        ("until 99999999999999\n", False),
-        (f"until {NOW + 9} {NOW}\n", False),
-        ("until $(touch x)\n", False),
-        ("confirmed by nobody\n", False),
-        ("\n", False),
-        ("", False),
-        (None, False),
-    ],
+    "others", [{}, {"TCP": OTHERS["TCP"], "Web": OTHERS["Web"], "AllowFunnel": OTHERS["AllowFunnel"]}]
 )
-def test_enforce_closes_without_a_lease_that_makes_sense(
-    machine: Machine, text: str | None, kept: bool
+def test_a_funnel_past_the_edge_is_closed_at_once_whoever_opened_it(
+    machine: Machine, past: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    funnel(machine, "open", 300)
-    (machine.state / "lease").unlink()
-    if text is not None:
-        machine.write(machine.state / "lease", text)
-    assert funnel(machine, "enforce").status == 0
-    assert serving(machine) == (OPEN if kept else {})
+    """Also while the lease holds."""
+    machine.remember(
+        addresses="2: eth0 inet 192.168.1.5/24 scope global eth0",
+        active="immich-edge\nimmich-exposure-lease.timer",
+    )
+    proven(machine)
+    both = {**past, **{name: {**past.get(name, {}), **part} for name, part in others.items()}}
+    serve(machine, both)
+    assert result(funnel(machine, "status"))["state"] == "altered"
+    outcome = machine.run("exposure", "status", "--json")
+    assert (outcome.status, json.loads(outcome.stdout)["status"]) == (4, "unsafe")
+    assert "UNSAFE" in machine.run("exposure", "status").stdout
+    if others and "Foreground" in past:
+        assert_sentence(funnel(machine, "enforce"), "runs in somebody's terminal", "end it there")
+        return
+    assert enforced(machine) == others
+    assert "strangers would have come in past the edge" in machine.run("exposure", "status").stdout
+    assert_sentence(funnel(machine, "reopen"), "never was")
 
 
-@pytest.mark.parametrize("confirmed", [False, True])
-def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(machine: Machine, confirmed: bool) -> None:
-    machine.fake("systemd-run", 'for word; do :; done; printf "%s" "$word" >"$FAKES/armed"')
-    funnel(machine, "open", 300)
-    if confirmed:
-        funnel(machine, "confirm")
-    machine.remember(clock=str(NOW - 86_400))
-    machine.run_text((machine.fakes / "armed").read_text())
-    assert funnel(machine, "enforce").status == 0
-    assert serving(machine) == (OPEN if confirmed else {})
+def test_of_a_web_port_only_what_leads_to_immich_goes(machine: Machine) -> None:
+    serve(machine, MIXED)
+    assert funnel(machine, "close").status == 0
+    assert serving(machine) == {
+        **MIXED,
+        "Web": {f"{DOMAIN}:443": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}}},
+    }
+
+
+ON_ANOTHER_PORT: dict[str, Any] = {
+    "TCP": {"8443": {"HTTPS": True}, **OPEN["TCP"]},
+    "Web": {f"{DOMAIN}:8443": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:2283"}}}},
+    "AllowFunnel": {f"{DOMAIN}:8443": True, **OPEN["AllowFunnel"]},
+}
+
+
+def test_the_owners_own_funnel_to_immich_beside_ours(machine: Machine) -> None:
+    """`tailscale funnel --https=8443 2283`: told, and taken down by the owner's word alone."""
+    proven(machine)
+    serve(machine, ON_ANOTHER_PORT)
+    told = machine.run("exposure", "status").stdout
+    assert "Immich itself is public on port 8443 (web), past our rules: run immich-exposure close" in told
+    assert enforced(machine) == ON_ANOTHER_PORT
+    assert funnel(machine, "close").status == 0
+    assert serving(machine) == {
+        name: {key: value for key, value in part.items() if "8443" in key}
+        for name, part in ON_ANOTHER_PORT.items()
+    }
+    assert "UNSAFE" in machine.run("exposure", "status").stdout
+    assert machine.run("exposure", "close").status == 0
+    assert serving(machine) == {}
+
+
+def test_without_the_state_an_edge_that_runs_tells_what_is_ours(machine: Machine) -> None:
+    proven(machine)
+    machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
+    shutil.rmtree(machine.state)
+    assert enforced(machine) == {}
+    assert not machine.state.exists()
+    assert machine.run("exposure", "close").status == 0
+    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
 
 
 def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
@@ -484,7 +828,7 @@ def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
     (machine.fakes / "mood").write_text("down")
     outcome = funnel(machine, "enforce")
     assert outcome.status == 0
-    assert "nothing is open now" in outcome.stderr
+    assert "Nobody comes in while Tailscale is down" in outcome.stderr
 
 
 @pytest.mark.parametrize("trouble", ["the funnel stays", "nobody can tell"])
@@ -501,9 +845,11 @@ def test_a_funnel_that_enforce_cannot_shut_leads_nowhere(machine: Machine, troub
     assert "The edge is stopped, so that nobody gets in" in outcome.stderr
     assert changes(machine)[-1] == "systemctl stop immich-edge"
     machine.forget_commands()
-    machine.write(machine.state / "lease", "confirmed\n")
-    assert funnel(machine, "enforce") == Outcome(0, "", "")
-    assert changes(machine) == [], "a funnel that may be open is not looked at"
+    (machine.fakes / "mood").write_text("well")
+    status(machine)
+    machine.remember(active="immich-exposure-lease.timer")
+    result(funnel(machine, "open", 300))
+    assert START_EDGE in changes(machine), "and with the door it starts again"
 
 
 def test_status_tells_all(machine: Machine) -> None:
@@ -516,7 +862,7 @@ def test_status_tells_all(machine: Machine) -> None:
     serve(machine, OTHERS)
     result(funnel(machine, "open", 300))
     seen = result(funnel(machine, "status"))
-    assert (seen["state"], seen["shared"], seen["lease"]) == ("open", True, str(NOW + 300))
+    assert (seen["state"], seen["shared"], seen["lease"]) == ("open", True, "trial")
     assert result(machine.run("funnel", "status", "10000", "8443"))["url"] == f"https://{DOMAIN}:10000/"
 
 
@@ -529,6 +875,12 @@ def test_status_tells_all(machine: Machine) -> None:
         ("close", "443"),
         ("enforce", "443", "8443"),
         ("confirm", "x"),
+        ("confirm", "+"),
+        ("confirm",),
+        ("reopen", "443"),
+        ("close", "443", "8443", "because"),
+        ("trial", "443", "8443"),
+        ("trial", "443", "8443", "300", "perhaps"),
         (),
     ],
 )
@@ -540,10 +892,13 @@ def test_arguments_are_checked(machine: Machine, arguments: tuple[str, ...]) -> 
 def test_hostile_json_is_data(machine: Machine) -> None:
     status(machine, CertDomains=['x"; touch y', '${builtins.abort "no"}'], BackendState="Running $(id)")
     assert_sentence(funnel(machine, "open", 300), "state -")
-    (machine.fakes / "serve.json").write_text('{"TCP": ')
-    assert_sentence(
-        funnel(machine, "status"), "The JSON answer in funnel.json could not be read", "nix-instantiate"
-    )
+    for broken in ('{"TCP": ', "", "{}}", '{"TCP" {}}', "{'TCP': {}}", '{"TCP": {},}', "<html>", '{"a": "b'):
+        (machine.fakes / "serve.json").write_text(broken)
+        assert_sentence(
+            funnel(machine, "status"),
+            "The JSON answer in funnel.json could not be read",
+            "by hand to see why",
+        )
 
 
 RESTART_HOME = "systemctl restart immich-exposure-lan.service"
@@ -570,7 +925,7 @@ def test_the_home_is_closed_before_the_door_opens_and_opened_after_it_is_shut(ma
 def test_the_end_of_a_lease_gives_immich_back_to_the_home(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     result(funnel(machine, "open", 300))
-    machine.remember(clock=str(NOW + 300))
+    machine.elapse(300)
     assert funnel(machine, "enforce").status == 0
     assert home(machine) is None
 
@@ -595,7 +950,8 @@ def test_what_the_owner_said_of_the_home(
 
 
 def test_what_was_shut_by_hand_stays_shut_until_the_owner_allows_it(machine: Machine) -> None:
-    result(funnel(machine, "open", 300))
+    proven(machine, "+3600")
+    machine.elapse(600)
     assert machine.run("exposure", "close").status == 0
     assert "shut by hand" in machine.run("exposure", "status").stdout
     machine.forget_commands()
@@ -604,10 +960,97 @@ def test_what_was_shut_by_hand_stays_shut_until_the_owner_allows_it(machine: Mac
     # A lease that ends, and a run that closes what it could not prove, change nothing about it.
     assert funnel(machine, "enforce").status == funnel(machine, "close").status == 0
     assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
-    assert machine.run("exposure", "open").status == 0
-    assert COMMAND not in changes(machine), "allowing is not opening"
-    result(funnel(machine, "open", 300))
+    machine.elapse(600)
+    outcome = funnel(machine, "reopen")
+    assert (outcome.status, serving(machine)) == (0, OPEN), outcome.stderr
+    assert "open again for 40 min" in outcome.stderr
+    assert "opened again by immich-exposure open, since" in machine.run("exposure", "status").stdout
+    machine.elapse(2399)
+    assert enforced(machine) == OPEN
+    machine.elapse(1)
+    assert enforced(machine) == {}
+    assert "its lease was over, since" in machine.run("exposure", "status").stdout
+
+
+@pytest.mark.parametrize("moment", ["before it opens", "while it opens", "before it is confirmed"])
+def test_a_run_in_progress_notices_that_it_was_shut_by_hand(machine: Machine, moment: str) -> None:
+    shut = 'touch "$IMMICH_EXPOSURE_ROOT/var/lib/immich-exposure/shut-by-hand"'
+    if moment == "before it opens":
+        machine.fake("flock", shut)
+    if moment == "while it opens":
+        machine.fake("timeout", f'shift; case "$*" in *" funnel --bg"*) {shut} ;; esac; exec "$@"')
+        machine.fake("timeout", f'shift; case "$*" in "tailscale funnel --bg"*) {shut} ;; esac; exec "$@"')
+    if moment == "before it is confirmed":
+        result(funnel(machine, "open", 300))
+        assert machine.run("exposure", "close").status == 0
+        assert_sentence(funnel(machine, "confirm", "always"), 'shut on the server by "immich-exposure close"')
+    else:
+        assert_sentence(funnel(machine, "open", 300), 'shut on the server by "immich-exposure close"')
+    assert (serving(machine), lease(machine)) == ({}, None)
+
+
+@pytest.mark.parametrize("damage", [make_state_read_only, None])
+def test_the_word_to_shut_finds_another_place_on_a_dying_disk(
+    machine: Machine, damage: Callable[[Machine], None] | None
+) -> None:
+    proven(machine)
+    machine.fake("touch", 'case "$*" in */var/lib/*) exit 1 ;; esac; exec /usr/bin/touch "$@"')
+    if damage:
+        damage(machine)
+    assert machine.run("exposure", "close").status == 0
+    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    machine.unfake("touch")
+    if damage:
+        machine.unfake("rm")
+    assert funnel(machine, "reopen").status == 0
     assert serving(machine) == OPEN
+
+
+@pytest.mark.parametrize("state", ["there", "gone"])
+def test_only_what_was_proven_opens_again_by_hand(machine: Machine, state: str) -> None:
+    if state == "gone":
+        shutil.rmtree(machine.state)
+        assert_sentence(funnel(machine, "reopen"), "Nothing is exposed", "pulumi up")
+        return
+    assert_sentence(funnel(machine, "reopen"), "never was", "pulumi up")
+    result(funnel(machine, "open", 300))
+    assert machine.run("exposure", "close").status == 0
+    assert_sentence(funnel(machine, "reopen"), "never was", "pulumi up")
+    assert serving(machine) == {}
+    result(funnel(machine, "open", 300))  # the word is taken back all the same
+
+
+@pytest.mark.parametrize("changed", ["settings/edge.env", "device-ca.crt", "domain.env", "the module"])
+def test_what_is_not_what_was_proven_does_not_open_by_hand(machine: Machine, changed: str) -> None:
+    proven(machine)
+    assert machine.run("exposure", "close").status == 0
+    if changed == "the module":
+        machine.remember(module=MODULE.replace("abc", "def"))
+    else:
+        machine.write(machine.state / changed, "IMMICH_EXPOSURE_UPLOADS=on\n")
+    assert_sentence(funnel(machine, "reopen"), "has changed since it was proven", "pulumi up")
+    assert serving(machine) == {}
+
+
+def test_hours_that_are_over_begin_anew_by_hand_and_a_date_does_not(machine: Machine) -> None:
+    proven(machine, "+3600")
+    machine.elapse(3600)
+    assert enforced(machine) == {}
+    assert funnel(machine, "reopen").status == 0
+    machine.elapse(3599)
+    assert enforced(machine) == OPEN
+    result(funnel(machine, "open", 300))
+    result(funnel(machine, "confirm", NOW + 9))
+    machine.remember(clock=str(NOW + 9))
+    assert enforced(machine) == {}
+    assert_sentence(funnel(machine, "reopen"), "exposeUntil) has passed", "set a later one")
+    assert serving(machine) == {}
+
+
+def test_opening_what_is_open_changes_nothing(machine: Machine) -> None:
+    proven(machine)
+    assert funnel(machine, "reopen") == Outcome(0, "", "The funnel is open already\n")
+    assert changes(machine) == []
 
 
 def test_a_home_that_a_killed_run_left_closed_is_opened(machine: Machine) -> None:
@@ -624,8 +1067,7 @@ def test_a_funnel_that_tailscale_shut_gives_immich_back_to_the_home(
 ) -> None:
     """By `tailscale funnel reset`, which knows nothing of leases."""
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
-    result(funnel(machine, "confirm"))
+    proven(machine)
     assert funnel(machine, "enforce") == Outcome(0, "", "")
     assert home(machine) == "closed\n"
     serve(machine, left)
@@ -651,7 +1093,7 @@ def test_a_home_is_opened_when_a_lease_ends_without_tailscale(machine: Machine, 
     machine.remember(units="immich-exposure-lan.service")
     serve(machine, OTHERS)
     result(funnel(machine, "open", 300))
-    machine.remember(clock=str(NOW + 300))
+    machine.elapse(300)
     if gone == "down":
         (machine.fakes / "mood").write_text("down")
     else:
@@ -674,10 +1116,8 @@ def test_immich_is_open_at_home_while_tailscale_is_down_and_closed_again_after(
 ) -> None:
     """Its configuration outlives all of that, and the lease holds."""
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
-    result(funnel(machine, "confirm"))
+    proven(machine)
     tailscale_goes(machine, how)
-    machine.forget_commands()
     for _ in range(2):
         assert funnel(machine, "enforce") == Outcome(0, "", "")
         assert home(machine) is None
@@ -805,7 +1245,8 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert [line.split(None, 1) for line in outcome.stdout.splitlines()] == [
         ["address", f"https://{DOMAIN}/"],
         ["funnel", "open to the internet on port 443"],
-        ["lease", "ends Mon Jan 12 13:51:40 UTC 1970"],
+        ["why", "for its proof by pulumi up, since Mon Jan 12 13:46:40 UTC 1970"],
+        ["lease", "ends in 5 min, unless it is proven"],
         ["home", "as the configuration has it"],
         ["devices", "3 laptop phone (twice)"],
         ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
@@ -821,10 +1262,75 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
+    for verb in ("close", "open", "status"):
+        for word in ("--help", "-h", "help"):
+            assert machine.run("exposure", verb, word).stdout.startswith(f"immich-exposure {verb}")
+    assert_sentence(machine.run("exposure", "close", "--now"), "not understood", "close --help")
     assert_sentence(
         machine.run("exposure", "opn"),
         "status, close, open, lan, devices, revoke, bans, ban, unban, forget-chapter and module",
     )
+
+
+SERVICES = "\n".join(
+    [
+        "immich-edge",
+        "immich-bans",
+        "immich-exposure-loopback",
+        *(f"immich-exposure-{name}.timer" for name in ("lease", "certificate", "devices")),
+    ]
+)
+
+
+def monitored(machine: Machine) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, first word and all that a monitor is told."""
+    outcome = machine.run("exposure", "status", "--json")
+    told = json.loads(outcome.stdout)
+    return outcome.status, told["status"], told
+
+
+def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
+    machine.remember(active=SERVICES, units="immich-exposure-lan.service")
+    assert monitored(machine)[:2] == (3, "shut")
+    result(funnel(machine, "open", 300))
+    assert monitored(machine)[:2] == (2, "trial")
+    result(funnel(machine, "confirm", "+3600"))
+    machine.write(machine.state / "devices" / ("a" * 64), "phone\n")
+    assert monitored(machine) == (
+        0,
+        "proven",
+        {
+            "status": "proven",
+            "funnel": "open",
+            "port": 443,
+            "url": f"https://{DOMAIN}/",
+            "why": "open-proven",
+            "since": NOW,
+            "lease": "confirmed",
+            "left": 3600,
+            "past": [],
+            "home": "closed",
+            "devices": 1,
+            "bans": 0,
+            "notRunning": [],
+        },
+    )
+    machine.remember(active=SERVICES.replace("immich-bans\n", ""))
+    assert monitored(machine)[:2] == (4, "degraded")
+    assert monitored(machine)[2]["notRunning"] == ["immich-bans.service"]
+    machine.remember(active=SERVICES)
+    serve(machine, BY_NAME)
+    assert monitored(machine)[:2] == (4, "unsafe")
+    serve(machine, {})
+    assert monitored(machine)[:2] == (3, "shut")
+    assert enforced(machine) == {}
+    assert (monitored(machine)[2]["why"], monitored(machine)[2]["since"]) == ("shut-elsewhere", NOW)
+    (machine.fakes / "mood").write_text("down")
+    assert monitored(machine)[:2] == (4, "unknown")
+    (machine.fakes / "mood").write_text("well")
+    serve(machine, OPEN)
+    (machine.state / "lease").unlink()
+    assert monitored(machine)[:2] == (4, "unsafe")
 
 
 @pytest.mark.parametrize(
@@ -863,6 +1369,25 @@ def test_cleanup_is_the_last_step(machine: Machine) -> None:
         assert machine.run("state", "remove") == Outcome(0, "", "")
         assert [str(path) for path in machine.files(machine.root)] == ["var/log/immich-edge/other.log"]
     assert not machine.state.exists()
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_the_last_step_ends_while_tailscale_is_down(machine: Machine, starts: bool) -> None:
+    """It is started for a moment: nothing of ours will be there to close the funnel when it comes back."""
+    serve(machine, OTHERS)
+    result(funnel(machine, "open", 300))
+    (machine.fakes / "mood").write_text("down")
+    assert funnel(machine, "close", "destroy").status == 0
+    if starts:
+        moods = {"start": "well", "stop": "down"}
+        words = (f'"{verb} tailscaled") echo {mood} >"$FAKES/mood" ;;' for verb, mood in moods.items())
+        body = f'case "$*" in {" ".join(words)} esac\n'
+        machine.fake("systemctl", body + textwrap.dedent(BODIES["systemctl"]))
+    outcome = machine.run("state", "remove")
+    assert (outcome.status, machine.state.exists()) == (0, False), outcome.stderr
+    assert serving(machine) == (OTHERS if starts else BOTH)
+    assert ("sudo tailscale funnel --tcp=443 off" in outcome.stderr) != starts
+    assert (machine.fakes / "mood").read_text().strip() == "down"
 
 
 def test_a_machine_without_tailscale_is_clean_already(machine: Machine) -> None:

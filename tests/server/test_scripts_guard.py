@@ -44,7 +44,6 @@ esac
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     """A server whose door was opened and proven a day ago, with a channel to its owner."""
     machine = Machine(tmp_path, request.param)
-    machine.unfake("nix-instantiate")
     tailscale.install(machine.fakes)
     machine.fake("edge", EDGE)
     machine.prepare()
@@ -53,6 +52,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     serve(machine, OPEN)
     for name, text in {
         "lease": "confirmed\n",
+        "term": "always\n",
         "term": "always\n",
         "funnel": "443 8443\n",
         "domain.env": f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n",

@@ -155,8 +155,7 @@ def machine(tmp_path: Path, tailnet: Tailnet) -> Machine:
     """A server whose `tailscale` is the real one, serving nothing yet."""
     tailnet.tailscale("funnel", "reset")
     machine = Machine(tmp_path, "dash")
-    for name in ("nix-instantiate", "ip"):
-        machine.unfake(name)
+    machine.unfake("ip")
     machine.fake("tailscale", f'exec {" ".join(tailnet.command())} "$@"')
     machine.remember(active="immich-exposure-lease.timer")
     machine.prepare()
@@ -172,7 +171,7 @@ def test_open_confirm_and_close_alone(machine: Machine, tailnet: Tailnet) -> Non
     assert result(funnel(machine, "open", "300"))["url"] == f"https://{DOMAIN}/"
     assert tailnet.serving() == {"TCP": {"443": FUNNEL}, "AllowFunnel": {f"{DOMAIN}:443": True}}
     assert result(funnel(machine, "status"))["state"] == "open"
-    result(machine.run("funnel", "confirm"))
+    result(machine.run("funnel", "confirm", "always"))
     for _ in range(2):
         assert funnel(machine, "close").status == 0
         assert tailnet.serving() == {}
@@ -249,11 +248,65 @@ def test_close_beside_others_waits_for_tailscale_to_be_back(machine: Machine, ta
     others = tailnet.serving()
     result(funnel(machine, "open", "300"))
     with tailnet.stopped():
-        assert_sentence(funnel(machine, "close"), "Tailscale is stopped.", 'run "sudo tailscale up"')
-        outcome = funnel(machine, "enforce")
-        assert (outcome.status, "nothing is open now" in outcome.stderr) == (0, True)
+        for verb in ("close", "enforce"):
+            outcome = funnel(machine, verb)
+            assert (outcome.status, "as soon as it can be told" in outcome.stderr) == (0, True)
     assert funnel(machine, "enforce").status == 0
     assert tailnet.serving() == others
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "straight",
+    [
+        ("--bg", "--tcp", "443", "tcp://localhost:2283"),
+        ("--bg", "--tls-terminated-tcp", "443", "tcp://localhost:2283"),
+        ("--bg", "2283"),
+        ("--bg", "--https", "443", "--set-path", "/photos", "http://127.0.0.1:2283"),
+        ("--bg", "https+insecure://localhost:8443"),
+    ],
+    ids=["raw", "tls", "web", "path", "edge"],
+)
+def test_a_funnel_straight_at_immich_is_closed(
+    machine: Machine, tailnet: Tailnet, straight: tuple[str, ...], shared: bool
+) -> None:
+    if shared:
+        tailnet.tailscale("serve", "--bg", "--tcp", "5432", "tcp://localhost:5432")
+        tailnet.tailscale("funnel", "--bg", "--https", "10000", "http://localhost:3000")
+    others = tailnet.serving()
+    tailnet.tailscale("funnel", *straight)
+    assert result(funnel(machine, "status"))["state"] == "altered"
+    assert funnel(machine, "close").status == 0
+    assert tailnet.serving() == others
+
+
+def test_the_owners_own_funnel_to_immich_on_another_port(machine: Machine, tailnet: Tailnet) -> None:
+    """It is taken down by the owner's word, path by path."""
+    tailnet.tailscale("funnel", "--bg", "--https", "8443", "--set-path", "/notes", "http://localhost:3000")
+    others = tailnet.serving()
+    tailnet.tailscale("funnel", "--bg", "--https", "8443", "--set-path", "/photos", "http://localhost:2283")
+    both = tailnet.serving()
+    result(funnel(machine, "open", "300"))
+    assert funnel(machine, "close").status == 0
+    assert tailnet.serving() == both
+    assert machine.run("exposure", "close").status == 0
+    assert tailnet.serving() == others
+
+
+def test_a_funnel_that_runs_in_a_terminal(machine: Machine, tailnet: Tailnet) -> None:
+    """Alone it is reset; among others it can only be told of."""
+    with subprocess.Popen(
+        tailnet.command("funnel", "2283"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as terminal:
+        try:
+            wait_until(lambda: "Foreground" in tailnet.serving(), "the funnel stands", 20)
+            tailnet.tailscale("serve", "--bg", "--tcp", "5432", "tcp://localhost:5432")
+            assert_sentence(funnel(machine, "close"), "runs in somebody's terminal", "end it there")
+            tailnet.tailscale("serve", "--tcp", "5432", "off")
+            assert funnel(machine, "close").status == 0
+            assert tailnet.serving() == {}
+        finally:
+            terminal.terminate()
 
 
 def test_foreign_entry_on_the_port_stays(machine: Machine, tailnet: Tailnet) -> None:

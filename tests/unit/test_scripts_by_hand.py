@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import Machine, assert_sentence, result
+from tests.unit.scripts.harness import OPEN, Machine, assert_sentence, result
 from tests.unit.test_scripts_module import (
     BUILD,
     DISARM,
     MODULE,
+    STUBBORN,
     apply,
     break_build,
     break_check,
@@ -23,15 +24,13 @@ from tests.unit.test_scripts_module import (
 __all__ = ["machine"]
 
 SHUT = "tailscale funnel reset"
-TAILSCALE = 'case "$*" in "funnel reset") echo "shut no" >"$FAKES/funnel-words" ;; *) echo "{}" ;; esac'
 SWITCH = "switch-to-configuration"
 
 
 @pytest.fixture
 def opened(machine: Machine) -> Machine:
     """A server with a funnel that adopt.sh has noted down."""
-    machine.remember(**{"funnel-words": "open no"})
-    machine.fake("tailscale", TAILSCALE)
+    machine.remember(**{"serve.json": OPEN})
     machine.write(machine.state / "by-hand", "443 8443\n")
     return machine
 
@@ -63,7 +62,7 @@ def test_a_system_that_cannot_be_activated_leaves_it_open(
 
 
 def test_when_it_does_not_shut_nothing_is_switched(opened: Machine) -> None:
-    opened.fake("tailscale", 'echo "{}"')
+    opened.fake("tailscale", STUBBORN)
     assert_sentence(apply(opened), "port 443 is still configured")
     assert running(opened) == "old-system"
     assert steps(opened)[-1] == DISARM, "nothing is left that would go back later"
@@ -81,7 +80,7 @@ def test_where_the_same_runs_already_it_shuts_as_well(opened: Machine) -> None:
     note(opened).unlink()
     result(apply(opened))
     note(opened).write_text("443 8443\n")
-    opened.remember(**{"funnel-words": "open no"})
+    opened.remember(**{"serve.json": OPEN})
     result(apply(opened))
     assert SHUT in opened.commands("tailscale")
     assert not note(opened).exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import Machine, available_shells
+from tests.unit.scripts.harness import NODE, OPEN, Machine, available_shells
 
 PHONE = "a" * 64
 LAPTOP = "b" * 64
@@ -40,7 +40,7 @@ def proven(machine: Machine) -> Machine:
         machine.write(machine.state / name, text)
     machine.write(machine.root / "run/current-system/sw/bin/immich-exposure", "")
     machine.write(machine.config / "immich-exposure/default.nix", "{ }\n")
-    machine.remember(active=UNITS, module='{"digest":"one"}', **{"funnel-words": "open no"})
+    machine.remember(active=UNITS, module='{"digest":"one"}', **{"serve.json": OPEN})
     assert machine.run("drift", "record", *PORTS, str(machine.config / "immich-exposure")).status == 0
     return machine
 
@@ -75,15 +75,15 @@ def end(machine: Machine) -> None:
 
 CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     "the funnel is shut": (
-        lambda machine: machine.remember(**{"funnel-words": "shut no"}),
+        lambda machine: machine.remember(**{"serve.json": "{}"}),
         "mend The funnel was shut on the server; up opens and proves it again.",
     ),
     "the funnel is altered": (
-        lambda machine: machine.remember(**{"funnel-words": "altered no"}),
+        lambda machine: machine.remember(**{"serve.json": OPEN.replace("127.0.0.1", "localhost")}),
         "mend The funnel on port 443 was altered by hand; up closes and opens it as it must be.",
     ),
     "another tool has the port": (
-        lambda machine: machine.remember(**{"funnel-words": "foreign no"}),
+        lambda machine: machine.remember(**{"serve.json": OPEN.replace("8443", "22")}),
         "tell Port 443 serves another tool, so the funnel is shut; "
         "remove that entry of Tailscale and run up again.",
     ),
@@ -106,7 +106,10 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "renamed": (
         lambda machine: machine.remember(
-            **{"tailscale-words": "Running photos.lab-tailnet.ts.net true true true"}
+            **{
+                name: text.replace("immich.", "photos.")
+                for name, text in {"status.json": NODE, "serve.json": OPEN}.items()
+            }
         ),
         "mend The server is called photos.lab-tailnet.ts.net now and was immich.lab-tailnet.ts.net; "
         "up exposes it under the new name.",
@@ -160,7 +163,7 @@ def test_a_changed_file_is_told_with_its_time(proven: Machine, path: str) -> Non
 
 
 def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -> None:
-    proven.remember(**{"funnel-words": "shut no"})
+    proven.remember(**{"serve.json": "{}"})
     proven.write(proven.state / "shut-by-hand", "")
     (line,) = look(proven)
     assert line.startswith("tell The funnel was shut by hand on ")

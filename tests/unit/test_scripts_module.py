@@ -12,6 +12,7 @@ import pytest
 from tests.unit.scripts.harness import (
     BODIES,
     DOMAIN,
+    OPEN,
     Machine,
     Outcome,
     assert_sentence,
@@ -492,7 +493,6 @@ LOOKS_AT_NEWER = """
     case $* in
       *toplevel=*) ;;
       *--find-file*) exit 1 ;;
-      *) printf '"%s"' "$(cat "$FAKES/funnel-words")"; exit ;;
     esac
     while [ "$1" != configuration ]; do shift; done
     words=newer
@@ -553,7 +553,7 @@ def test_strangers_are_refused_also_while_immich_does_not_run(machine: Machine) 
 
 def test_an_immich_that_ran_must_answer_after_the_way_back(machine: Machine) -> None:
     apply(machine)
-    machine.fake("sleep", 'clock=$(cat "$FAKES/clock"); echo $((clock + 300)) >"$FAKES/clock"')
+    machine.fake("sleep", BODIES["sleep"].replace("+ 30", "+ 300"))
     current = '"$(readlink -f "$IMMICH_EXPOSURE_ROOT/run/current-system")"'
     activated = f'[ {current} = "$(cat "$FAKES/built")" ] && exit 7\n'
     machine.fake("curl", activated + textwrap.dedent(BODIES["curl"]))
@@ -781,19 +781,20 @@ def test_the_ways_back_keep_a_folder_that_is_imported_by_another_way(
 def test_restore_closes_the_funnel_before_anything_else(machine: Machine) -> None:
     apply(machine)
     machine.forget_commands()
-    machine.remember(**{"funnel-words": "open no"})
-    machine.fake(
-        "tailscale",
-        'case "$*" in "funnel reset") echo "shut no" >"$FAKES/funnel-words" ;; *) echo "{}" ;; esac',
-    )
+    machine.remember(**{"serve.json": OPEN})
     result(restore(machine))
     order = machine.commands("tailscale", "nixos-rebuild")
     assert order.index("tailscale funnel reset") < order.index(BUILD)
 
 
+# It says yes and does nothing.
+STUBBORN = textwrap.dedent(BODIES["tailscale"]).replace('echo "{}" >"$FAKES/serve.json"', ":")
+
+
 def test_restore_stops_when_the_funnel_stays_open(machine: Machine) -> None:
     apply(machine)
-    machine.remember(**{"funnel-words": "open no"})
+    machine.remember(**{"serve.json": OPEN})
+    machine.fake("tailscale", STUBBORN)
     machine.forget_commands()
     assert_sentence(restore(machine), "port 443 is still configured", "sudo tailscale funnel reset")
     assert machine.commands("nixos-rebuild") == []

@@ -191,12 +191,46 @@ def test_commands_are_bare_and_their_scripts_come_by_standard_input(recorded: Re
 
 def test_what_opens_also_closes(recorded: Recorder) -> None:
     commands = recorded.commands()
-    close = "sudo -n sh -s -- close 443 8443"
+    close = "sudo -n sh -s -- close 443 8443 destroy"
     assert commands["immich-funnel-guard"]["delete"] == close
     assert commands["immich-funnel-door"]["delete"] == close
     assert commands["immich-funnel-door"]["create"].startswith("sudo -n sh -s -- open 443 8443 ")
     for name, inputs in commands.items():
-        assert "delete" in inputs, f"{name} leaves something behind"
+        if name != "immich-short-lease-trial":
+            assert "delete" in inputs, f"{name} leaves something behind"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"uploads": True},
+        {"bans": {"maxRetry": 9}},
+        {"lan": "keep"},
+        {"edgeBuild": "operator"},
+        {"leaseHours": 5},
+        {"check": {"connectTo": "127.0.0.1:9"}},
+        {"devices": [{"name": "phone", "platform": "ios"}]},
+        {"strangers": "drop"},
+    ],
+)
+def test_whatever_changes_the_door_goes_on_a_short_lease_first(
+    recorded: Recorder, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """And then the check runs again: what the server says of it is among what that is given."""
+    now, then = (
+        each.commands()["immich-short-lease-trial"] for each in (recorded, run_program(tmp_path, **changed))
+    )
+    assert re.fullmatch("sudo -n sh -s -- trial 443 8443 600 no [0-9a-f]{16}", then["create"])
+    assert then["create"] != now["create"]
+    _, check = recorded.resources["immich-check-outside"]
+    assert check["opening"] == 2 * json.dumps(
+        {"domain": "immich.example.ts.net", "certificatePem": recorded.certificate_pem}
+    )
+
+
+def test_where_nothing_changes_the_door_is_left_alone(recorded: Recorder, tmp_path: Path) -> None:
+    now, then = (each.commands()["immich-short-lease-trial"] for each in (recorded, run_program(tmp_path)))
+    assert now["create"] == then["create"]
 
 
 def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -> None:
@@ -330,9 +364,9 @@ def test_the_same_settings_are_no_reason_for_anything(recorded: Recorder, tmp_pa
 
 
 def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
-    """Only the settings and the check from outside differ, which looks again at what a visitor gets."""
+    """Only the settings differ, and with them the short lease and the check from outside."""
     changed = differing(recorded, run_program(tmp_path, uploads=True, bans={"banTime": "2h"}))
-    assert changed == {"immich-settings-files", "immich-check-outside"}
+    assert changed == {"immich-short-lease-trial", "immich-settings-files", "immich-check-outside"}
 
 
 def test_what_is_built_is_a_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:

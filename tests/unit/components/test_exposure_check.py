@@ -10,7 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import exposure_check
-from components.exposure_check import check_or_close, prove
+from components.exposure_check import NoCredentialError, check_or_close, prove
 from components.outside_probe import (
     Answer,
     Credential,
@@ -114,8 +114,9 @@ def verbs_of(run: Any) -> list[str]:
 def test_a_proven_exposure_is_confirmed(mocker: MockerFixture) -> None:
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
     mocker.patch.object(exposure_check, "prove", return_value=["fine"])
-    assert check_or_close(PROPS)["results"] == ["fine"]
+    assert check_or_close(PROPS)["results"][0] == "fine"
     assert verbs_of(run) == ["open", "confirm"]
+    assert run.call_args_list[-1].args[1].endswith(" confirm always"), "the server counts, not this machine"
 
 
 @pytest.mark.parametrize("error", [WrongAnswerError("open to all."), OSError("gone"), KeyboardInterrupt()])
@@ -125,3 +126,33 @@ def test_whatever_goes_wrong_the_funnel_closes(mocker: MockerFixture, error: Bas
     with pytest.raises(type(error)):
         check_or_close(PROPS)
     assert verbs_of(run) == ["open", "close"]
+    assert run.call_args_list[-1].args[1].endswith(" close 443 8443 check")
+
+
+def keystore_with(mocker: MockerFixture, *credentials: Credential) -> None:
+    found = [mocker.Mock(certificate_path=each.certificate, key_path=each.key) for each in credentials]
+    mocker.patch.object(exposure_check, "keystore_of").return_value.probe_credentials.return_value = found
+
+
+KEYSTORE = {"expectDevice": True, "keystore": "/keys", "passphrase": "secret"}
+
+
+def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixture) -> None:
+    """Its disk is not mounted, or this machine's clock is years ahead."""
+    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    asked = mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    keystore_with(mocker)
+    with pytest.raises(NoCredentialError, match="/keys holds no device's key .*; bring the keystore back"):
+        check_or_close({**PROPS, **KEYSTORE})
+    assert verbs_of(run) == ["close"] and not asked.called
+    keystore_with(mocker, CREDENTIAL)
+    assert check_or_close({**PROPS, **KEYSTORE})["results"] == ["fine"]
+    assert asked.call_args.args[1] == [CREDENTIAL]
+
+
+@pytest.mark.parametrize(("adopted", "said"), [(True, "its key is on the device"), (False, "none is conf")])
+def test_what_nobody_has_asked_is_said(mocker: MockerFixture, adopted: bool, said: str) -> None:
+    mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    fine, unasked = check_or_close({**PROPS, "adopted": adopted})["results"]
+    assert fine == "fine" and unasked.startswith("Not asked: that ") and said in unasked

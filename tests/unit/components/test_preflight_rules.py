@@ -460,6 +460,42 @@ def test_the_floors_are_three_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path:
         load.cache_clear()
 
 
+def public(port: str, target: str, *, raw: bool = True) -> dict[str, Any]:
+    """What `tailscale funnel status --json` says of a funnel on ``port``."""
+    handlers = {"Handlers": {"/": {"Proxy": target}}}
+    return {
+        "TCP": {port: {"TCPForward": target} if raw else {"HTTPS": True}},
+        **({} if raw else {"Web": {f"immich.example.ts.net:{port}": handlers}}),
+        "AllowFunnel": {f"immich.example.ts.net:{port}": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("serve", "port", "off"),
+    [
+        (public("443", "localhost:2283"), "443", "--tcp=443"),
+        (public("443", "http://127.0.0.1:2283", raw=False), "443", "--https=443"),
+        (public("8443", "http://localhost:2283/x", raw=False), "8443", "--https=8443"),
+        ({"Foreground": {"a": public("10000", "http://[::1]:2283", raw=False)}}, "10000", "--https=10000"),
+    ],
+)
+@pytest.mark.parametrize("owner", [None, {"id": "ours", "name": "a/b/c"}])
+def test_a_funnel_straight_at_immich_is_refused(
+    serve: dict[str, Any], port: str, off: str, owner: dict[str, str] | None
+) -> None:
+    facts = {**facts_with("funnel", serve), "owner": owner}
+    [problem] = problems(facts, WANTED)
+    assert problem.startswith(f"Immich itself is public on port {port} ") and off in problem
+
+
+def test_a_funnel_to_where_the_edge_will_stand_is_refused() -> None:
+    elsewhere = public("10000", "127.0.0.1:8443")
+    [problem] = problems(facts_with("funnel", elsewhere), WANTED)
+    assert "about to stand, and would be open before its proof" in problem
+    assert problems(facts_with("funnel", elsewhere), ADOPTING) == []
+    assert problems(facts_with("funnel", {**elsewhere, "AllowFunnel": {}}), WANTED) == []
+
+
 def test_funnel_ports_may_be_ranges() -> None:
     capabilities = {"https://tailscale.com/cap/funnel-ports?ports=443,10000-10010": None}
     assert funnel_port_allowed(capabilities, 10005)

@@ -22,7 +22,9 @@ SHELLS: dict[str, list[str]] = {
     "bash": ["bash", "-o", "pipefail"],
 }
 DOMAIN = "immich.lab-tailnet.ts.net"
-RUNNING = f"Running {DOMAIN} true true true"
+NODE = f'{{"BackendState": "Running", "CertDomains": ["{DOMAIN}"]}}'
+OPEN = f"""{{"TCP": {{"443": {{"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}}}},
+  "AllowFunnel": {{"{DOMAIN}:443": true}}}}"""
 
 # Bodies of the fakes, sh. $FAKES is their folder; they keep what they remember there.
 BODIES = {
@@ -37,7 +39,10 @@ BODIES = {
     "immich-exposure": '[ ! -e "$FAKES/module" ] || cat "$FAKES/module"',
     "ip": 'cat "$FAKES/addresses"',
     # The clock stands still but for sleeping, which takes half a minute of it: long waits take no time.
-    "sleep": 'clock=$(cat "$FAKES/clock"); echo $((clock + 30)) >"$FAKES/clock"',
+    "sleep": """
+        clock=$(cat "$FAKES/clock"); echo $((clock + 30)) >"$FAKES/clock"
+        read -r up idle <"$IMMICH_EXPOSURE_ROOT/proc/uptime"
+        echo "$((${up%.*} + 30)).00 $idle" >"$IMMICH_EXPOSURE_ROOT/proc/uptime" """,
     "date": 'case $1 in +%s) cat "$FAKES/clock" ;; *) TZ=UTC exec /bin/date "$@" ;; esac',
     # Units listed in `active` run, units listed in `failed` have failed, units listed in `units` exist.
     "systemctl": """
@@ -62,9 +67,15 @@ BODIES = {
           shift
         done
         [ $wait = no ] || "$@" >>"$output" 2>&1""",
-    "tailscale": 'echo "{}"',
-    # The unit tier has no Nix: what the expressions would make of Tailscale's JSON is said in two files.
-    # What a configuration evaluates to stands in two more, by whether our import is in it; none is an error.
+    # Two files are all that it knows, and all that it can be told is to forget the one.
+    "tailscale": """
+        case "$1 $2" in
+          "status --json") cat "$FAKES/status.json" ;;
+          "funnel status") cat "$FAKES/serve.json" ;;
+          "funnel reset") echo "{}" >"$FAKES/serve.json" ;;
+          *) echo "{}" ;;
+        esac""",
+    # What a configuration evaluates to stands in two files, by whether our import is in it; none is an error.
     "nix-instantiate": """
         case $* in
           *--find-file*) cat "$FAKES/nixos-system" 2>/dev/null ;;
@@ -79,8 +90,6 @@ BODIES = {
           # What a file says besides the chapter: nothing. Whether another one imports our folder: none.
           *chapters*) printf '""' ;;
           *declarations*) printf false ;;
-          *AllowFunnel*) printf '"%s"' "$(cat "$FAKES/funnel-words")" ;;
-          *) printf '"%s"' "$(cat "$FAKES/tailscale-words")" ;;
         esac""",
     "nixos-rebuild": """
         echo "build output"
@@ -146,7 +155,24 @@ class Machine:
         self.remember(clock="1000000", active="", failed="", answers="", listeners="", groups="", units="")
         self.remember(hosts="", addresses="", sockets="")
         self.remember(**{"edge-pid": "0"})
-        self.remember(**{"tailscale-words": RUNNING, "funnel-words": "shut no"})
+        self.remember(**{"status.json": NODE, "serve.json": "{}"})
+        self._age, self._boot = 5000, 1
+        self.elapse(0)
+
+    def elapse(self, seconds: int) -> None:
+        """Let this boot grow older; the clock, which is another matter, stays as it is."""
+        self._age += seconds
+        self.write(self.root / "proc/uptime", f"{self._age}.25 1.00\n")
+        self.write(self.root / "proc/1/stat", f"1 (a (b) c) S {' 0' * 18} 100 0\n")
+        self.write(self.root / "proc/sys/kernel/random/boot_id", f"0000000{self._boot}-aaaa\n")
+
+    def reboot(self, age: int = 20) -> None:
+        """Begin another boot, ``age`` seconds ago; what lies in memory is gone."""
+        for place in (self.root / "run").glob("immich-exposure*"):
+            place.unlink()
+        self._boot += 1
+        self._age = age + 1  # the first process is one second younger than the machine
+        self.elapse(0)
 
     def fake(self, name: str, body: str) -> None:
         """Put a recording stand-in for command ``name`` first on the PATH."""
@@ -243,7 +269,7 @@ class Machine:
         return {
             str(path.relative_to(folder)): f"{path.stat().st_mode & 0o777:04o} {path.read_text()}"
             for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            if path.is_file() and self.root / "proc" not in path.parents
         }
 
     def _plain(self, text: str) -> str:

@@ -45,7 +45,10 @@ def _refuse(text: str) -> None:
 
 
 def _serve(config: dict[str, Any], words: list[str], *, funnel: bool) -> None:
-    """`funnel|serve [--bg] [--yes] [--proxy-protocol N] --tcp PORT TARGET|off`"""
+    """`funnel|serve [--bg] [--yes] [--proxy-protocol N] --tcp PORT TARGET|off`, or of a web path"""
+    if words[-1] == "off" and words[-3].startswith("--https="):
+        _web_off(config, words[-3].partition("=")[2], words[-2].partition("=")[2])
+        return
     port = words[words.index("--tcp") + 1]
     tcp, flags = config.setdefault("TCP", {}), config.setdefault("AllowFunnel", {})
     if any(name.endswith(f":{port}") for name in config.get("Web", {})):
@@ -64,6 +67,20 @@ def _serve(config: dict[str, Any], words: list[str], *, funnel: bool) -> None:
     for name in ("TCP", "AllowFunnel"):
         if not config[name]:
             del config[name]
+
+
+def _web_off(config: dict[str, Any], port: str, path: str) -> None:
+    """`serve [--yes] --https=PORT --set-path=PATH off`; with its last path the port goes, and its flag."""
+    place = f"{DOMAIN}:{port}"
+    handlers = config.get("Web", {}).get(place, {}).get("Handlers", {})
+    if path not in handlers:
+        _refuse("error: failed to remove web serve: handler does not exist")
+    del handlers[path]
+    if not handlers:
+        for name, key in (("Web", place), ("TCP", port), ("AllowFunnel", place)):
+            config.get(name, {}).pop(key, None)
+            if not config.get(name, True):
+                del config[name]
 
 
 def _certificate(words: list[str], mood: str) -> None:

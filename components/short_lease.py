@@ -1,0 +1,73 @@
+"""Before anything behind an open door changes, the door goes on a short lease: only a proof makes it more."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import pulumi
+
+from components.certificate_authority import CertificateAuthority
+from components.config import ExposureConfig
+from components.device_enrolment import EnrollableCertificate
+from components.exposure_check import how_it_is_asked, what_stands_behind_the_door
+from components.funnel import LEASE_SECONDS
+from components.options import child_of
+from components.remote_script import Server, remote_script
+
+
+class ShortLease(pulumi.ComponentResource):
+    """What runs first on the server when something of all that answers a visitor is about to change.
+
+    Whoever dies from here on leaves a door that closes by itself, and that the server's own command does not
+    open again. Where the door is shut it stays so.
+    """
+
+    begun: pulumi.Output[str]
+    """What the server said: another text each time, so that the check runs after each."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        config: ExposureConfig,
+        authority: CertificateAuthority,
+        devices: Mapping[str, EnrollableCertificate],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:ShortLease", name, {}, opts)
+
+        def line(digest: str) -> str:
+            another = "yes" if config.take_over else "no"
+            return server.line("trial", config.funnel_port, config.proxy_port, LEASE_SECONDS, another, digest)
+
+        command = remote_script(
+            f"{name}-trial",
+            server,
+            script="funnel",
+            create=_all_that_answers(config, authority, devices).apply(line),
+            opts=child_of(self, opts),
+        )
+        self.begun = pulumi.Output.unsecret(command.stdout)
+        self.register_outputs({"begun": self.begun})
+
+
+def _all_that_answers(
+    config: ExposureConfig, authority: CertificateAuthority, devices: Mapping[str, EnrollableCertificate]
+) -> pulumi.Output[str]:
+    """Return a digest of what a visitor or a device meets, and of how that is proven.
+
+    How it is proven is among it so that a check that failed runs again once what was wrong with it is undone.
+    """
+    known = f"{what_stands_behind_the_door(config)} {how_it_is_asked(config)}"
+    devices_known = [_words(name, device) for name, device in sorted(devices.items())]
+    return pulumi.Output.all(authority.trusted.apply(",".join), *devices_known).apply(
+        lambda texts: hashlib.sha256("\n".join([known, *texts]).encode()).hexdigest()[:16]
+    )
+
+
+def _words(name: str, device: EnrollableCertificate) -> pulumi.Output[str]:
+    return pulumi.Output.concat(
+        name, " ", device.fingerprint, " ", device.not_after, " ", device.previous_fingerprint
+    )
