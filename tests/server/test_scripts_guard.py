@@ -53,7 +53,6 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     for name, text in {
         "lease": "confirmed\n",
         "term": "always\n",
-        "term": "always\n",
         "funnel": "443 8443\n",
         "domain.env": f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n",
         "tls/server.crt": "PEM\n",
