@@ -9,7 +9,7 @@ import pulumi
 
 from components.certificate_authority import CertificateAuthority
 from components.config import ExposureConfig
-from components.device_enrolment import EnrollableCertificate
+from components.device_list import EnrollableCertificate
 from components.exposure_check import how_it_is_asked, what_stands_behind_the_door
 from components.funnel import LEASE_SECONDS
 from components.options import child_of
