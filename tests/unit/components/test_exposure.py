@@ -100,6 +100,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Recorder:
     """Run the program for two devices and with these settings, and return what it registered."""
     (folder / "ssh-key").write_text(SSH_KEY)
+    (folder / "ssh-key").chmod(0o600)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     store = Keystore(folder / "keystore", PASSPHRASE, kdf_rounds=2)
