@@ -19,7 +19,7 @@ CHANGES = [
     ("devices", "install"),
     ("devices", "clear"),
     ("funnel", "open", "443", "8443", "600"),
-    ("funnel", "confirm"),
+    ("funnel", "confirm", "always"),
     ("funnel", "close", "443", "8443"),
     ("adopt", "begin", "443", "8443"),
     ("adopt", "note"),
