@@ -722,7 +722,11 @@ note_door() {
 #
 # STATE/proven stands while what is behind the door is what was proven: `FUNNEL_PORT PROXY_PORT DIGEST`.
 
-boot_id() { grep -x '[0-9a-f-]\{8,40\}' "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null || echo -; }
+# As the first process sees it: a container has one of its own, which a unit with a /proc/sys of its own does not see.
+boot_id() {
+  grep -hx '[0-9a-f-]\{8,40\}' "$ROOT/proc/1/root/proc/sys/kernel/random/boot_id" 2>/dev/null ||
+    grep -hx '[0-9a-f-]\{8,40\}' "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null || echo -
+}
 
 # How long this boot has lasted: since its first process, because in a container the uptime is that of its host.
 boot_age() {
