@@ -95,12 +95,19 @@ def _remove_dead() -> None:
     places = [hierarchy.point for hierarchy in cgroups.hierarchies()]
     names = {path.name for place in (temporary, *places) for path in place.glob(f"{PREFIX}*")}
     for name in names:
-        with suppress(BlockingIOError, LabError):  # it lives, or is still dying: the next one finds it
+        if _keeper_lives(name):  # it may not have come to its lock yet
+            continue
+        # It is still dying, and the next one finds it, or another one has cleared it away.
+        with suppress(BlockingIOError, FileNotFoundError, LabError):
             if (temporary / name).exists():
                 with _locked(temporary / name):
                     _remove(name, places)
             else:
                 _remove(name, places)
+
+
+def _keeper_lives(name: str) -> bool:
+    return Path("/proc", name.removeprefix(PREFIX).partition("-")[0]).exists()
 
 
 def _remove(name: str, places: Sequence[Path]) -> None:

@@ -1,0 +1,130 @@
+"""The fault matrix: ``python -m tests.faults.matrix [ROW ...]``; without a row, all, into docs/faults.md.
+
+Each row has a lab of its own, several at once, each in a bubble (lab/bubble.py). A row that fails prints what
+was seen.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab import LabError
+from tests.faults.home import Fault, Stranger, home
+from tests.faults.rows import Row, all_rows
+from tests.lab.operator import PROJECT, PulumiFailedError
+
+TABLE = PROJECT / "docs" / "faults.md"
+WORKERS = 4
+ROW_SECONDS = 600
+FAILURES = (Fault, PulumiFailedError, LabError, AssertionError, TimeoutError, subprocess.TimeoutExpired)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a row went: what a stranger saw, in order, and what was wrong (nothing when all was right)."""
+
+    row: str
+    outside: list[str]
+    wrong: str
+    seconds: float
+
+
+def play(row: Row, folder: Path) -> Verdict:
+    """Play one row on a lab of its own."""
+    began = time.monotonic()
+    with home(folder) as place, Stranger(place.lab) as stranger:
+        wrong = ""
+        try:
+            row.play(place)
+        except FAILURES as error:
+            wrong = str(error)
+    if stranger.got_in:
+        wrong = f"a stranger got in: {stranger.got_in}; {wrong}"
+    return Verdict(row.name, stranger.words, wrong, time.monotonic() - began)
+
+
+def in_a_bubble(row: Row) -> Verdict:
+    """Play one row in a process and a bubble of its own."""
+    with tempfile.TemporaryDirectory(prefix="immich-faults-") as folder:
+        report = Path(folder, "verdict.json")
+        command = [sys.executable, "-m", "tests.faults.matrix", "--in-bubble", row.name, str(report)]
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "lab", "bubble", "--", *command],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=ROW_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Verdict(row.name, [], f"did not end within {ROW_SECONDS} seconds", ROW_SECONDS)
+        if not report.exists():
+            return Verdict(row.name, [], f"{done.stdout}{done.stderr}", 0)
+        return Verdict(**json.loads(report.read_text(encoding="utf-8")))
+
+
+def table(rows: Sequence[Row], verdicts: dict[str, Verdict], day: str) -> str:
+    """Return docs/faults.md."""
+    lines = [
+        "# What was killed, cut and broken, and how it ended",
+        "",
+        f"Made by `make faults` on {day}, each row on a lab of its own. While a row lasts, a stranger asks for",
+        "a private path several times a second; `refused` means that no connection came about. A row is right",
+        "when the stranger saw nothing but refusals, when no door stayed open that was not proven, and when one",
+        "ordinary command, `pulumi up` or `pulumi destroy`, brought everything to order: after `destroy` the",
+        "whole server is compared with before.",
+        "",
+        "| row | what happens | a stranger sees | ends |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        verdict = verdicts[row.name]
+        outside = ", ".join(dict.fromkeys(f"`{word}`" for word in verdict.outside)) or "-"
+        lines.append(f"| {row.name} | {row.happens} | {outside} | {'WRONG' if verdict.wrong else 'right'} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(words: Sequence[str]) -> int:
+    """Play the rows, print each as it ends, and return the exit status."""
+    rows = {row.name: row for row in all_rows()}
+    if words[:1] == ["--in-bubble"]:
+        with tempfile.TemporaryDirectory(prefix="immich-faults-operator-") as folder:
+            verdict = play(rows[words[1]], Path(folder))
+        Path(words[2]).write_text(json.dumps(asdict(verdict)), encoding="utf-8")
+        return 0
+    if unknown := set(words) - rows.keys():
+        raise SystemExit(f"There is no row named {', '.join(sorted(unknown))}.")
+    chosen = [rows[name] for name in words] or list(rows.values())
+    began = time.monotonic()
+    verdicts: dict[str, Verdict] = {}
+    with ThreadPoolExecutor(int(os.environ.get("LAB_WORKERS", WORKERS))) as pool:
+        for verdict in pool.map(in_a_bubble, chosen):
+            verdicts[verdict.row] = verdict
+            print(
+                f"{'WRONG' if verdict.wrong else 'right'} {verdict.row} in {verdict.seconds:.0f} s",
+                flush=True,
+            )
+            if verdict.wrong:
+                print(verdict.wrong, flush=True)
+    wrong = [name for name, verdict in verdicts.items() if verdict.wrong]
+    print(f"faults: {len(chosen) - len(wrong)} right, {len(wrong)} wrong in {time.monotonic() - began:.0f} s")
+    if not words and not wrong:
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        TABLE.write_text(table(chosen, verdicts, day), encoding="utf-8")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,466 @@
+"""The rows of the fault matrix: what happens to an exposure, and what must hold while it lasts and after.
+
+A row begins with nothing or with an exposure, has one thing happen, and ends with an ordinary command. Rows
+of runs that are killed are made from the points below; each of the others is a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+from tests.faults.home import STATE, Fault, Home
+from tests.lab.operator import PulumiFailedError
+from tests.lab.whole_server import root, settle
+from tests.server.waiting import wait_until
+
+Happening = Callable[[Home], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its name, what happens in words, and the function that lets it happen.
+
+    ``often`` rows are the quarter that ``make test`` plays.
+    """
+
+    name: str
+    happens: str
+    play: Happening
+    often: bool = False
+
+
+# ---- runs that are killed ----------------------------------------------------------------------------
+
+FIRST_UP = {
+    "preflight": r"Preflight immich-preflight-facts creat",
+    "authority": r"CertificateAuthority \S+ creat",
+    "state": r"Command immich-state-folder creating",
+    "certificate": r"Asking Tailscale for the certificate",
+    "files": r"Command immich-nixos-files creating",
+    "build": r"Building the configuration",
+    "activate": r"Activating it as a test",
+    "switch": r"Making it the configuration that boots",
+    "devices": r"may come in",
+    "open": r"Opening the funnel",
+    "check": r"ExposureCheck immich-check-outside creating",
+}
+UPDATE = {
+    "settings": r"The settings of the edge changed",
+    "build": r"Building the configuration",
+    "activate": r"Activating it as a test",
+    "switch": r"Making it the configuration that boots",
+    "check": r"ExposureCheck immich-check-outside updating",
+}
+DESTROY = {
+    "check": r"ExposureCheck immich-check-outside delet",
+    "close": r"Closing the funnel",
+    "devices": r"may no longer come in|immich-devices\S* deleting",
+    "restore": r"Putting \S+ back as it was",
+    "build": r"Building the configuration",
+    "activate": r"Activating it as a test",
+    "switch": r"Making it the configuration that boots",
+    "files": r"Command immich-nixos-files deleting",
+    "state": r"Command immich-state-folder deleting",
+}
+DEATHS: dict[str, str] = {
+    "operator": "the operator's machine dies",
+    "power": "the server loses its power and boots again",
+}
+OFTEN = {
+    ("up", "state", "operator", "destroy"),
+    ("up", "build", "operator", "destroy"),
+    ("up", "activate", "power", "destroy"),
+    ("up", "activate", "operator", "up"),
+    ("up", "open", "power", "up"),
+    ("up", "check", "operator", "destroy"),
+    ("update", "activate", "operator", "destroy"),
+    ("update", "check", "operator", "up"),
+    ("update", "settings", "power", "up"),
+    ("destroy", "close", "operator", "destroy"),
+    ("destroy", "activate", "operator", "up"),
+    ("destroy", "files", "operator", "up"),
+    ("destroy", "state", "power", "destroy"),
+}
+
+
+def die(home: Home, verb: str, line: str, death: str) -> None:
+    process = home.run_until(verb, line)
+    if death == "operator":
+        home.operator_dies(process)
+    else:
+        home.power_fails(process)
+
+
+def end(home: Home, ends: str) -> None:
+    """Bring it to an end with one ordinary command, and take everything back."""
+    if ends == "up":
+        home.up()
+        home.need_exposed()
+    home.destroy()
+
+
+def killed_first_up(line: str, death: str, ends: str) -> Happening:
+    def play(home: Home) -> None:
+        die(home, "up", line, death)
+        home.need_shut_or_proven("nothing")
+        end(home, ends)
+
+    return play
+
+
+def killed_update(line: str, death: str, ends: str) -> Happening:
+    def play(home: Home) -> None:
+        home.up()
+        proven = home.edge()
+        home.operator.set(lan="keep", bans={"maxRetry": 11}, uploads=True)
+        die(home, "up", line, death)
+        home.need_shut_or_proven(proven)
+        end(home, ends)
+
+    return play
+
+
+def killed_destroy(line: str, death: str, ends: str) -> Happening:
+    def play(home: Home) -> None:
+        home.up()
+        proven = home.edge()
+        die(home, "destroy", line, death)
+        home.need_shut_or_proven(proven)
+        end(home, ends)
+
+    return play
+
+
+def killed_rows() -> list[Row]:
+    """Every point of every run, killed in both ways, ended by both commands."""
+    kinds = (
+        ("up", "the first up", FIRST_UP, killed_first_up),
+        ("update", "an update that rebuilds", UPDATE, killed_update),
+        ("destroy", "destroy", DESTROY, killed_destroy),
+    )
+    return [
+        Row(
+            f"{kind}-{point}-{death}-{ends}",
+            f"{DEATHS[death]} in {words} at {point!r}; then {ends}",
+            make(line, death, ends),
+            (kind, point, death, ends) in OFTEN,
+        )
+        for kind, words, points, make in kinds
+        for (point, line), death, ends in product(points.items(), DEATHS, ("up", "destroy"))
+    ]
+
+
+# ---- what happens to an exposure that stands ---------------------------------------------------------
+
+STANDING: list[Row] = []
+
+
+def standing(name: str, happens: str, *, often: bool = False) -> Callable[[Happening], Happening]:
+    """Add a row that begins with an exposure."""
+
+    def add(function: Happening) -> Happening:
+        def play(home: Home) -> None:
+            home.up()
+            function(home)
+
+        STANDING.append(Row(name, happens, play, often))
+        return function
+
+    return add
+
+
+@standing("reboot", "the server is rebooted")
+def reboot(home: Home) -> None:
+    home.lab.reboot()
+    settle(home.lab)
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("power", "the server loses its power and boots again")
+def power(home: Home) -> None:
+    home.lab.power_off()
+    home.need_shut()
+    home.power_returns()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("tailscaled-killed", "tailscaled is killed")
+def tailscaled_killed(home: Home) -> None:
+    home.sh("kill -9 $(systemctl show tailscaled --property=MainPID --value)")
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("edge-killed", "the edge is killed")
+def edge_killed(home: Home) -> None:
+    home.sh("systemctl kill --signal=KILL immich-edge")
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("edge-stopped", "the edge is stopped; up starts it")
+def edge_stopped(home: Home) -> None:
+    home.sh("systemctl stop immich-edge")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("bans-stopped", "the service of the bans is stopped; up starts it", often=True)
+def bans_stopped(home: Home) -> None:
+    home.sh("systemctl stop immich-bans")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("locked-drive", "Immich cannot start (its drive is locked); destroy", often=True)
+def locked_drive(home: Home) -> None:
+    home.sh("systemctl stop immich-server; systemctl mask --runtime immich-server")
+    home.operator.destroy()
+    home.sh("systemctl unmask --runtime immich-server; systemctl start immich-server")
+    wait_until(
+        lambda: root(home.lab, "curl -s http://127.0.0.1:2283/api/server/ping").find("pong") > 0, "Immich", 60
+    )
+    home.need_as_before()
+
+
+@standing(
+    "funnel-off-by-hand", "the funnel is switched off with Tailscale's own command; up opens it", often=True
+)
+def funnel_off(home: Home) -> None:
+    home.sh("tailscale funnel reset")
+    home.need_shut()
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing(
+    "closed-by-hand",
+    "immich-exposure close; an up that changes something leaves it shut; open lets it up",
+    often=True,
+)
+def closed_by_hand(home: Home) -> None:
+    home.sh("immich-exposure close")
+    home.need_shut()
+    home.operator.set(bans={"maxRetry": 11})
+    try:
+        home.up()
+    except PulumiFailedError as refused:
+        if "immich-exposure open" not in str(refused):
+            raise
+    home.need_shut()
+    home.sh("immich-exposure open")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("close-during-up", "immich-exposure close while an up runs; it stays shut", often=True)
+def close_during_up(home: Home) -> None:
+    home.operator.set(lan="keep", bans={"maxRetry": 11})
+    process = home.run_until("up", r"Activating it as a test")
+    home.sh("immich-exposure close")
+    process.communicate(timeout=120)
+    home.need_shut()
+    home.destroy()
+
+
+@standing(
+    "funnel-at-immich", "somebody points our funnel port straight at Immich; destroy shuts it", often=True
+)
+def funnel_at_immich(home: Home) -> None:
+    home.sh("tailscale funnel reset; tailscale funnel --bg --yes --tcp 443 tcp://127.0.0.1:2283")
+    home.operator.destroy()
+    home.need_as_before()
+
+
+@standing("device-by-hand", "a device file is put there by hand; up takes it out", often=True)
+def device_by_hand(home: Home) -> None:
+    home.sh(f"echo friend >{STATE}/devices/{'ab' * 32}")
+    home.up()
+    if root(home.lab, f"ls {STATE}/devices").find("abab") >= 0:
+        raise Fault("a device that nobody enrolled stays in")
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("device-file-lost", "a device's file is lost; up puts it back")
+def device_lost(home: Home) -> None:
+    home.sh(f"rm {STATE}/devices/*")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up makes it anew", often=True)
+def state_deleted_up(home: Home) -> None:
+    home.sh(f"rm -rf {STATE}")
+    home.up()
+    home.need_exposed()
+    home.operator.destroy()
+
+
+@standing("state-deleted-destroy", "/var/lib/immich-exposure is deleted; destroy")
+def state_deleted_destroy(home: Home) -> None:
+    home.sh(f"rm -rf {STATE}")
+    home.operator.destroy()
+    home.need_shut()
+    if left := root(
+        home.lab,
+        "ls -d /etc/nixos/immich-exposure /run/current-system/sw/bin/immich-exposure 2>/dev/null || :",
+    ):
+        raise Fault(f"left behind: {left}")
+
+
+@standing("settings-edited", "the edge's settings are edited on the server; up puts them back")
+def settings_edited(home: Home) -> None:
+    before = home.edge()
+    home.sh(f"sed -i s/3000/9000/ {STATE}/settings/edge.env; systemctl reload immich-edge")
+    home.up()
+    if home.edge() != before:
+        raise Fault("the edited settings stay")
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("key-mode", "the key of the server's certificate becomes everybody's to read; up takes that back")
+def key_mode(home: Home) -> None:
+    home.sh(f"chmod 0644 {STATE}/tls/server.key")
+    home.up()
+    if (mode := root(home.lab, f"stat -c %a {STATE}/tls/server.key")) != "640":
+        raise Fault(f"the key's mode is {mode}")
+    home.destroy()
+
+
+@standing("import-removed-up", "the owner takes our import out and rebuilds; up brings it in again")
+def import_removed_up(home: Home) -> None:
+    take_import_out(home)
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing("import-removed-destroy", "the owner takes our import out and rebuilds; destroy")
+def import_removed_destroy(home: Home) -> None:
+    take_import_out(home)
+    home.operator.destroy()
+    home.need_shut()
+
+
+def take_import_out(home: Home) -> None:
+    home.sh("sed -i s,./immich-exposure,./lan-immich.nix, /etc/nixos/configuration.nix; nixos-rebuild switch")
+
+
+@standing(
+    "unproven-update",
+    "the operator's machine dies while an update is being checked: the door is on a lease",
+    often=True,
+)
+def unproven_update(home: Home) -> None:
+    home.operator.set(
+        check={**home.operator.settings["check"], "connectTo": "127.0.0.1:9"}, bans={"maxRetry": 11}
+    )
+    home.operator_dies(home.run_until("up", r"ExposureCheck immich-check-outside updating"))
+    if home.lease() == "confirmed":
+        raise Fault("the door is not on a lease")
+
+
+@standing("read-only-close", "the disk turns read-only; immich-exposure close shuts the door", often=True)
+def read_only_close(home: Home) -> None:
+    home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
+    home.lab.console("immich-exposure close")
+    home.need_shut()
+    home.sh(f"umount {STATE}")
+    home.destroy()
+
+
+@standing(
+    "read-only-destroy", "the disk turns read-only; destroy shuts the door, and ends once it can be written"
+)
+def read_only_destroy(home: Home) -> None:
+    home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
+    home.operator.pulumi(*destroy_command(home), ok=range(256))
+    home.need_shut()
+    home.sh(f"umount {STATE}")
+    home.destroy()
+
+
+def destroy_command(home: Home) -> tuple[str, ...]:
+    return ("destroy", "--yes", "--skip-preview", *home.operator._config_file())
+
+
+@standing("full-run-close", "/run is full; immich-exposure close shuts the door")
+def full_run_close(home: Home) -> None:
+    home.sh("head -c 1G /dev/zero >/run/filler 2>/dev/null || :; mount -o remount,size=1k /run || :")
+    home.lab.console("immich-exposure close")
+    home.need_shut()
+    home.sh("rm -f /run/filler; mount -o remount,size=50% /run")
+    home.destroy()
+
+
+# ---- devices that are lost ---------------------------------------------------------------------------
+
+
+@standing(
+    "revoke-failing-rebuild",
+    "a phone is taken out and the rebuild of the same up fails: it is out all the same",
+    often=True,
+)
+def revoke_failing_rebuild(home: Home) -> None:
+    home.sh("sed -i 's/^}/  services.nonsense = 1;\\n}/' /etc/nixos/configuration.nix")
+    home.operator.devices("laptop")
+    home.operator.set(lan="keep")
+    home.operator.fails()
+    if (saw := home.device("phone")) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+
+
+@standing(
+    "revoke-wrong-passphrase",
+    "a phone is taken out with a wrong keystore passphrase: it is out all the same",
+    often=True,
+)
+def revoke_wrong_passphrase(home: Home) -> None:
+    home.operator.devices("laptop")
+    home.operator.set_passphrase("not the passphrase at all")
+    home.operator.fails()
+    home.operator.set_passphrase("correct horse battery staple")
+    if (saw := home.device("phone")) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+
+
+@standing("revoke-killed", "a phone is taken out and the run is killed as soon as it says so: it is out")
+def revoke_killed(home: Home) -> None:
+    home.operator.devices("laptop")
+    home.operator_dies(home.run_until("up", r"may no longer come in|is out"))
+    if (saw := home.device("phone")) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+    home.up()
+    home.need_exposed("laptop")
+    home.destroy()
+
+
+@standing(
+    "state-lost",
+    "the Pulumi state is lost and the keystore is there: another up takes over, and destroy ends",
+)
+def state_lost(home: Home) -> None:
+    home.operator.pulumi(
+        "stack", "rm", "--force", "--yes", "--preserve-config", "--stack", home.operator.stack
+    )
+    home.operator.pulumi("stack", "init", "--stack", home.operator.stack)
+    home.operator.set_passphrase("correct horse battery staple")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+def all_rows() -> list[Row]:
+    """The whole matrix."""
+    return [*killed_rows(), *STANDING]
