@@ -19,7 +19,7 @@ from components.ssh import run_script, tell
 from pki import Revocation
 from pki.revocations import united
 
-REASONS = ("devices", "text")
+REASONS = ("devices", "text", "putRight")
 OUTPUTS = ("revoked", "out")
 
 

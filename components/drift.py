@@ -2,20 +2,22 @@
 
 The engine compares inputs with its state and asks no server. So the program looks at the server at every
 preview and update, and what it finds becomes an input of one resource: a difference is a change in words. The
-step that takes it raises ``round``, which every script carries as a note, and so all of them run again, in
-their order; each is idempotent. ``pulumi refresh`` looks through the same resource.
+step that takes it says when, and every script carries that as a note: so all of them run again, in their
+order; each is idempotent. ``pulumi refresh`` looks through the same resource.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
 from components.config import ExposureConfig
+from components.options import child_of
 from components.refusal import told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
@@ -23,6 +25,8 @@ from components.ssh import SshError, run_script
 
 LOOK_SECONDS = 60
 """A look reads a few files and asks tailscaled."""
+
+NEVER = "as it was made"
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,18 @@ class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult("drift", {**props, "round": 1})
+        return CreateResult("drift", {**props, "found": [], "putRight": NEVER})
 
-    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        # What a refresh has found stands in the state and is still true, unless the program looked since.
-        there = {key for key in {*olds, *news} if key not in ("found", "round")}
-        moved = any(olds.get(key) != news.get(key) for key in there)
-        return DiffResult(changes=moved or bool(news.get("found")) or bool(olds.get("found")))
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        inputs = {*_olds, *_news}.difference(("found", "putRight"))
+        moved = any(_olds.get(key) != _news.get(key) for key in inputs)
+        # What a refresh has found stands in the state.
+        return DiffResult(changes=moved or bool(_news["found"] or _olds["found"]))
 
-    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        drifted = bool(news.get("found") or olds.get("found"))
-        return UpdateResult({**news, "found": [], "round": int(olds["round"]) + drifted})
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        drifted = _news["found"] or _olds["found"]
+        moment = _moment() if drifted else _olds["putRight"]
+        return UpdateResult({**_news, "found": [], "putRight": moment})
 
     @told_plainly
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -65,18 +70,22 @@ class _Provider(ResourceProvider):
         return ReadResult(id_, {**props, "found": seen.to_mend})
 
 
+def _moment() -> str:
+    return f"put right at {datetime.now(UTC).isoformat(timespec='seconds')}"
+
+
 class _Drift(Resource, module="immich", name="Drift"):
-    round: pulumi.Output[int]
+    putRight: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, "round": None}, opts)
+        super().__init__(_Provider(), name, props, opts)
 
 
 class Drift(pulumi.ComponentResource):
     """Looks at what stands on the server, and has everything put right once it is not as it was proven."""
 
-    round: pulumi.Output[str]
-    """Another text after each time that something had to be put right."""
+    put_right: pulumi.Output[str]
+    """When something last had to be put right, in words; ``as it was made`` until then."""
 
     def __init__(
         self,
@@ -87,26 +96,31 @@ class Drift(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Drift", name, {}, opts)
-        ports = {"funnelPort": config.funnel_port, "proxyPort": config.proxy_port}
+        found = _found(server, config)
         self.seen = _Drift(
             f"{name}-seen",
-            {**server_props(server), **ports, "found": _found(server, config)},
-            pulumi.ResourceOptions(parent=self, depends_on=None if opts is None else opts.depends_on),
+            {
+                **server_props(server),
+                "funnelPort": config.funnel_port,
+                "proxyPort": config.proxy_port,
+                "found": found,
+                # Known in a preview already, so that this shows what would run again.
+                "putRight": found.apply(lambda sentences: _moment() if sentences else NEVER),
+            },
+            child_of(self, opts),
         )
-        self.round = self.seen.round.apply(lambda number: f"round {int(number)}")
-        self.register_outputs({"round": self.round})
+        self.put_right = self.seen.putRight
+        self.register_outputs({"putRight": self.put_right})
 
 
 def _found(server: Server, config: ExposureConfig) -> pulumi.Output[list[str]]:
-    """Look while the program runs; a preview that lacks the SSH key does without and says so elsewhere."""
+    """Look while the program runs. Where nobody can look, nothing is found, and a preview says so."""
     if server.lacks_key:
         return pulumi.Output.from_input([])
-    password = pulumi.Output.from_input(server.sudo_password)
 
-    async def look_aside(_password: str | None) -> list[str]:
-        plain = Server(
-            server.host, server.port, server.user, server.host_key, server.private_key_file, _password
-        )
+    async def look_aside(password: str | None) -> list[str]:
+        # No id of a stack: whoever may log in may look.
+        plain = replace(server, sudo_password=password, stack_id=None)
         try:
             seen = await asyncio.to_thread(look, plain, config.funnel_port, config.proxy_port)
         except SshError as error:
@@ -116,4 +130,4 @@ def _found(server: Server, config: ExposureConfig) -> pulumi.Output[list[str]]:
             pulumi.warn(sentence)
         return seen.to_mend
 
-    return pulumi.Output.unsecret(password.apply(look_aside))
+    return pulumi.Output.unsecret(pulumi.Output.from_input(server.sudo_password).apply(look_aside))

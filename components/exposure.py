@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pulumi
@@ -14,6 +15,7 @@ from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
 from components.device_list import DeviceList, EnrollableCertificate
 from components.device_withdrawal import DeviceWithdrawal
+from components.drift import Drift
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.exposure_check import ExposureCheck
@@ -57,7 +59,7 @@ class ImmichExposure(pulumi.ComponentResource):
         super().__init__("immich-exposure:index:ImmichExposure", name, {}, opts)
         self._prefix = name
         self._config = config
-        self._server = Server(
+        reach = Server(
             host=config.host,
             port=config.ssh_port,
             user=config.ssh_user,
@@ -66,6 +68,7 @@ class ImmichExposure(pulumi.ComponentResource):
             sudo_password=config.sudo_password,
             stack_id=StackIdentity(f"{name}-identity", self._after()).id,
         )
+        self._server = reach
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._say_what_a_preview_does_not_look_at()
         self._outlook = outlook_of(config)
@@ -74,8 +77,10 @@ class ImmichExposure(pulumi.ComponentResource):
 
         withdrawal = self._withdraw_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
+        drift = self._look_at_what_stands(preflight)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
+        self._server = replace(reach, put_right=drift.put_right)
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
         devices = self._to_be_let_in(certificates, adopted)
@@ -153,6 +158,11 @@ class ImmichExposure(pulumi.ComponentResource):
             config=self._config,
             outlook=self._outlook,
             opts=self._after(withdrawal),
+        )
+
+    def _look_at_what_stands(self, preflight: Preflight) -> Drift:
+        return Drift(
+            f"{self._prefix}-drift", server=self._server, config=self._config, opts=self._after(preflight)
         )
 
     def _adoption(self, preflight: Preflight) -> Adoption | None:

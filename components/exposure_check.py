@@ -14,6 +14,7 @@ from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResul
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.config import ExposureConfig
+from components.config_home import ModuleWay
 from components.edge_settings import settings_files
 from components.funnel import LEASE_SECONDS, Funnel
 from components.nixos_configuration import configuration_digest
@@ -172,6 +173,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
             drops=props["strangers"] == "drop",
         )
         run_script(server, server.line("confirm", props["until"]), script)
+        run_script(server, server.line("record", *ports, props["configDir"]), script_text("drift"))
     except BaseException as error:
         _close(server, ports, error)
         raise
@@ -294,6 +296,8 @@ class ExposureCheck(pulumi.ComponentResource):
                 "connectTo": config.check.connect_to,
                 "rootsFile": config.check.roots_file,
                 **keystore.props(),
+                # Where the module's files lie, if they are ours: what was proven is noted down there.
+                "configDir": config.config_dir if config.module is ModuleWay.MANAGED else "-",
                 "expectDevice": bool(config.devices),
                 "adopted": config.adopt is not None,
                 "strangers": config.strangers,

@@ -141,6 +141,7 @@ class Server:
     SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
     secret output in the program and its text in a provider; ``None`` means that sudo asks for none.
     ``stack_id`` is likewise an output or its text: who runs a script; with ``None`` no script asks.
+    ``put_right`` says when drift was last put right: every script carries it, so another one runs them all.
     """
 
     host: str
@@ -150,6 +151,7 @@ class Server:
     private_key_file: str | None
     sudo_password: pulumi.Output[str] | str | None = field(default=None, repr=False)
     stack_id: pulumi.Output[str] | str | None = field(default=None, repr=False)
+    put_right: pulumi.Output[str] | str | None = None
 
     def line(self, verb: str, *arguments: str | int) -> str:
         """Return the command line that runs a script given on standard input as root; never a secret.
@@ -238,7 +240,8 @@ def remote_script(
     if server.lacks_key:
         # Without the key every command would show as changed in a preview.
         opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["connection"]))
-    text = pulumi.Output.from_input(payload).apply(lambda files: script_text(script, files, note))
+    parts = pulumi.Output.all(files=payload, put_right=server.put_right)
+    text = parts.apply(lambda given: script_text(script, given["files"], _notes(note, given["put_right"])))
     return remote.Command(
         name,
         connection=server.connection(),
@@ -250,6 +253,10 @@ def remote_script(
         add_previous_output_in_env=False,
         opts=opts,
     )
+
+
+def _notes(*notes: str | None) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def guarded_script(

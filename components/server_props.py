@@ -19,6 +19,7 @@ def server_props(server: Server) -> dict[str, pulumi.Input[Any]]:
         "privateKeyFile": server.private_key_file,
         "sudoPassword": server.sudo_password,
         "stackId": server.stack_id,
+        "putRight": server.put_right,
     }
 
 
@@ -32,4 +33,5 @@ def server_of(props: dict[str, Any]) -> Server:
         private_key_file=props.get("privateKeyFile"),
         sudo_password=props.get("sudoPassword"),
         stack_id=props.get("stackId"),
+        put_right=props.get("putRight"),
     )

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # Runs after lib.sh. What has become of an exposure since it was proven.
 #
-#   record FUNNEL_PORT PROXY_PORT FOLDER|-   note down what stands now; FOLDER is where the module's files lie, if they are ours
-#   look   FUNNEL_PORT PROXY_PORT            print one line for each difference, and change nothing
+#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|-   note down what stands now; "-" where the module's files are not ours
+#   look   FUNNEL_PORT PROXY_PORT                print one line for each difference, and change nothing
 #
 # A line begins with "mend" where the next `pulumi up` puts it right, and with "tell" where only the owner can. No line means
 # that all is as it was. What a timer of ours or the owner's own rebuild may change (the certificate, the generation) is not
@@ -22,7 +22,7 @@ our_files() {
   for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$STATE"/device-ca.crt "$STATE"/domain.env; do
     [ ! -f "$our_file" ] || printf '%s\n' "$our_file"
   done
-  [ "$1" = - ] || find "$1" -type f 2>/dev/null | sort
+  [ "$1" = - ] || find "$(configuration_folder "$1")/immich-exposure" -type f 2>/dev/null | sort
 }
 
 file_line() { printf 'file %s %s %s\n' "$(sha256sum <"$1" | cut -d ' ' -f 1)" "$(stat -c '%a %U:%G' "$1")" "$1"; }
@@ -117,7 +117,7 @@ record() {
   {
     printf 'funnel %s %s\n' "$1" "$2"
     printf 'module %s\n' "$(module_word digest)"
-    our_files "$3" | while read -r our_file; do file_line "$our_file"; done
+    our_files "$3" | while IFS= read -r our_file; do file_line "$our_file"; done
     device_lines
   } | write_file 0600 "$RECORD"
 }

@@ -41,7 +41,8 @@ def proven(machine: Machine) -> Machine:
     machine.write(machine.root / "run/current-system/sw/bin/immich-exposure", "")
     machine.write(machine.config / "immich-exposure/default.nix", "{ }\n")
     machine.remember(active=UNITS, module='{"digest":"one"}', **{"serve.json": OPEN})
-    assert machine.run("drift", "record", *PORTS, str(machine.config / "immich-exposure")).status == 0
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    assert machine.run("drift", "record", *PORTS, str(machine.config)).status == 0
     return machine
 
 
