@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pulumi
 import pytest
@@ -21,6 +22,7 @@ from pulumi_command import remote
 from pytest_mock import MockerFixture
 
 from components import config as config_module
+from components.drift import Seen
 from components.exposure import ImmichExposure
 from components.remote_script import SERVER_FILES
 from pki import AuthorityProfile, Keystore
@@ -99,6 +101,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Recorder:
     """Run the program for two devices and with these settings, and return what it registered."""
+    (folder / "ssh-key").touch(mode=0o600)
     (folder / "ssh-key").write_text(SSH_KEY)
     (folder / "ssh-key").chmod(0o600)
     loop = asyncio.new_event_loop()
@@ -126,7 +129,11 @@ def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Reco
         exposure = ImmichExposure("immich", config)
         await exposure.urn.future()
 
-    loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: asyncio.ensure_future(program())))
+    # Nobody is asked: there is no such server.
+    with patch("components.drift.look", return_value=Seen([], [])):
+        loop.run_until_complete(
+            pulumi.runtime.stack.run_pulumi_func(lambda: asyncio.ensure_future(program()))
+        )
     loop.close()
     return recorder
 

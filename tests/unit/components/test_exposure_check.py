@@ -99,6 +99,7 @@ PROPS: dict[str, Any] = {
     "hostKey": "ssh-ed25519 AAAA",
     "domain": "immich.example.ts.net",
     "funnelPort": 443.0,
+    "configDir": "/etc/nixos",
     "proxyPort": 8443.0,
     "strangers": "refuse",
     "expectDevice": False,
