@@ -61,7 +61,7 @@ $(if $(2),{ pulumi stack --show-name --stack $(STACK) >/dev/null 2>&1 </dev/null
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env fuzz handover help keystore lab-test lint lock \
+.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test lint lock \
   module nightly preview server setup test unit up
 
 help: ## list the commands
@@ -174,6 +174,9 @@ bench: setup ## ratios: the main job beside the same steps by hand, the edge bes
 	@$(VENV)/python -m tests.bench.main_job
 	@$(VENV)/python -m tests.bench.edge
 	@$(VENV)/python -m tests.bench.devices
+
+faults: setup ## the whole fault matrix, several labs at once (half an hour), into docs/faults.md: ARGS="power reboot"
+	@$(VENV)/python -m tests.faults.matrix $(ARGS)
 
 fuzz: setup ## random requests at the edge for five minutes
 	@$(VENV)/python -m tests.server.fuzz --seconds 300

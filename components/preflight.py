@@ -208,7 +208,7 @@ class Preflight(pulumi.ComponentResource):
         )
         self.facts.warnings.apply(_warn)
         self.facts.notes.apply(_warn)
-        # Counted anew at each preview, which does not ask the server.
+        # Counted anew at each preview, which does not look at this.
         self.facts.nodeKeyEnds.apply(lambda ends: _warn(key_notes(ends, datetime.now(UTC))))
         self.domain = self.facts.domain
         self.register_outputs({"domain": self.domain})

@@ -116,7 +116,7 @@ def test_a_proven_exposure_is_confirmed(mocker: MockerFixture) -> None:
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
     mocker.patch.object(exposure_check, "prove", return_value=["fine"])
     assert check_or_close(PROPS)["results"][0] == "fine"
-    assert verbs_of(run) == ["open", "confirm"]
+    assert verbs_of(run) == ["open", "confirm", "record"]
     assert run.call_args_list[-1].args[1].endswith(" confirm always"), "the server counts, not this machine"
 
 
