@@ -92,7 +92,7 @@ remove_state() {
     return 0
   fi
   for name in devices ended revoked bans tls settings notices fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
-  for name in domain.env owner lease term proven door funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
+  for name in domain.env owner lease term proven standing door funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
     rm -f "$STATE/$name"
   done
