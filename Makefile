@@ -62,7 +62,7 @@ pulumi $(1) --stack $(STACK)
 endef
 
 .PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test lint lock \
-  module nightly preview server setup test unit up
+  module nightly nightly-check preview server setup test unit up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -102,6 +102,9 @@ up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else 
 
 preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
 	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),create)
+
+nightly-check: a-stack $(READY) ## fail when the server is no longer as it was proven, or the config is not what stands
+	@$(call pulumi,preview --refresh --expect-no-changes --skip-config-validation $(ARGS))
 
 destroy: a-stack $(READY) ## close the funnel and take everything of ours off the server
 	@$(call pulumi,destroy $(ARGS))

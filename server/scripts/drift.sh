@@ -75,15 +75,23 @@ look_at_funnel() {
   read_funnel "$1" "$2"
   case $FUNNEL in
     open) return 0 ;;
-    foreign) tell_owner "Port $1 serves another tool, so the funnel is shut; remove that entry of Tailscale and run up again." ;;
-    altered) mend "The funnel on port $1 was altered by hand; up closes and opens it as it must be." ;;
-    *)
-      if [ -e "$SHUT_BY_HAND" ]; then
-        tell_owner "The funnel was shut by hand on $(changed_at "$SHUT_BY_HAND"); it stays shut until \"sudo immich-exposure open\" on the server."
-      else
-        mend "The funnel was shut on the server; up opens and proves it again."
-      fi
+    foreign)
+      tell_owner "Port $1 serves another tool, so the funnel is shut; remove that entry of Tailscale and run up again."
+      return 0
       ;;
+    altered)
+      mend "The funnel on port $1 was altered by hand; up closes and opens it as it must be."
+      return 0
+      ;;
+    *) ;;
+  esac
+  # What became of the door last: EPOCH shut WHY
+  look_note=$(words_of "$DOOR_NOTE")
+  case $look_note in
+    *" shut lease") mend "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
+    *" shut unsafe") mend "The funnel was shut on $(when "${look_note%% *}") because the exposure was not safe; up opens it only once it proves to be." ;;
+    *" shut check") mend "The last up could not prove the exposure, so the funnel is shut; up tries to again." ;;
+    *) mend "The funnel was shut on the server; up opens and proves it again." ;;
   esac
 }
 
@@ -127,8 +135,13 @@ look() {
     mend "There is nothing of an exposure on the server; up makes it."
     return 0
   fi
-  if [ ! -f "$RECORD" ]; then
+  if [ ! -f "$RECORD" ] && ! is_shut_by_hand; then
     mend "The last run did not end with a proof; up proves the exposure again."
+    return 0
+  fi
+  # Every up stops at a door that the owner has shut, so there is nothing that it could put right.
+  if is_shut_by_hand; then
+    tell_owner "The funnel was shut by hand; it stays shut until \"sudo immich-exposure open\" on the server."
     return 0
   fi
   look_at_funnel "$1" "$2"

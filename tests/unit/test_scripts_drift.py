@@ -167,8 +167,24 @@ def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -
     proven.remember(**{"serve.json": "{}"})
     proven.write(proven.state / "shut-by-hand", "")
     (line,) = look(proven)
-    assert line.startswith("tell The funnel was shut by hand on ")
-    assert line.endswith('; it stays shut until "sudo immich-exposure open" on the server.')
+    assert line == (
+        'tell The funnel was shut by hand; it stays shut until "sudo immich-exposure open" on the server.'
+    )
+
+
+WHY = {
+    "lease": "The funnel's lease was over on Monday 12 January at 13:46; up opens and proves it again.",
+    "unsafe": "The funnel was shut on Monday 12 January at 13:46 because the exposure was not safe; "
+    "up opens it only once it proves to be.",
+    "check": "The last up could not prove the exposure, so the funnel is shut; up tries to again.",
+}
+
+
+@pytest.mark.parametrize("why", WHY)
+def test_why_a_funnel_is_shut_is_told(proven: Machine, why: str) -> None:
+    proven.remember(**{"serve.json": "{}"})
+    proven.write(proven.state / "door", f"1000000 shut {why}\n")
+    assert look(proven) == [f"mend {WHY[why]}"]
 
 
 def test_arguments_are_checked(machine: Machine) -> None:
