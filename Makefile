@@ -65,7 +65,7 @@ endef
   module nightly nightly-check preview server setup test unit up
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 # ---- for the owner of an exposure ------------------------------------------------------------------------------------
 
