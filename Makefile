@@ -103,7 +103,7 @@ up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else 
 preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
 	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),create)
 
-nightly-check: a-stack $(READY) ## fail when the server is no longer as it was proven, or the config is not what stands
+nightly-check: a-stack $(READY) ## fail when the server is not as it was proven, or not as the config has it
 	@$(call pulumi,preview --refresh --expect-no-changes --skip-config-validation $(ARGS))
 
 destroy: a-stack $(READY) ## close the funnel and take everything of ours off the server
@@ -178,7 +178,7 @@ bench: setup ## ratios: the main job beside the same steps by hand, the edge bes
 	@$(VENV)/python -m tests.bench.edge
 	@$(VENV)/python -m tests.bench.devices
 
-faults: setup ## the whole fault matrix, several labs at once (half an hour), into docs/faults.md: ARGS="power reboot"
+faults: setup ## the whole fault matrix, several labs at once, into docs/faults.md: ARGS="power reboot"
 	@$(VENV)/python -m tests.faults.matrix $(ARGS)
 
 fuzz: setup ## random requests at the edge for five minutes

@@ -11,8 +11,8 @@ import pytest
 
 from tests.bare_machine import MISSING, PROJECT, BareMachine
 
-OWNERS_TARGETS = ("up", "preview", "nightly-check", "destroy", "handover", "keystore", "module", "edge", "env")
 ON_A_STACK = ("up", "preview", "nightly-check", "destroy", "handover", "keystore")
+OWNERS_TARGETS = (*ON_A_STACK, "module", "edge", "env")
 NAMED = {"DEVICE": "phone", "DIR": "module", "FILE": "edge"}
 
 # A CLI that writes down how it was called. Where the stack is said to be unknown, only `stack init` succeeds.
