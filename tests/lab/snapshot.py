@@ -34,7 +34,7 @@ def snapshot(lab: Lab) -> Snapshot:
     )
     unlike = " ".join(f"! -name '{name}'" for name in ALIVE)
     contents = f"sudo find {SERVER_FOLDERS} -type f {unlike} -exec sha256sum {{}} + 2>/dev/null"
-    owners = f"sudo find {SERVER_FOLDERS} -printf '%M %u:%g %p\\n' 2>/dev/null"
+    owners = f"sudo find {SERVER_FOLDERS} {unlike} -printf '%M %u:%g %p\\n' 2>/dev/null"
     files = output(lab, f"{{ {contents}; {owners}; }} | sort")
     generation = output(lab, "readlink /nix/var/nix/profiles/system")
     serve = output(lab, "sudo tailscale serve status --json")
