@@ -41,11 +41,13 @@ class _Provider(ResourceProvider):
         return CreateResult("preflight", examine(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference(OUTPUTS)  # what is not set is missing on either side
+        # What is not set is missing on either side. That nothing is due any more is no reason to look.
+        inputs = {*_olds, *_news}.difference(OUTPUTS, ["renewals"])
         changed = any(_olds.get(key) != _news.get(key) for key in inputs)
         # What was not as it should be is looked at again.
         soon = key_notes(_olds.get("nodeKeyEnds"), datetime.now(UTC))
-        return DiffResult(changes=changed or bool(_olds.get("warnings")) or bool(soon))
+        reasons = (changed, _news.get("renewals"), _olds.get("warnings"), soon)
+        return DiffResult(changes=any(reasons))
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:

@@ -29,6 +29,9 @@ POOL = "/var/lib/immich-exposure/device-ca.crt"
 PING = "/api/server/ping"
 VALID_DAYS = 365
 
+PROOF = {"immich-short-lease-trial", "immich-check-outside"}
+"""Whatever changes behind an open door puts it on a short lease first, and is proven at the end."""
+
 
 @dataclass
 class Story:
@@ -121,7 +124,8 @@ def test_a_preview_shows_the_renewal_and_its_date(story: Story) -> None:
     assert f'"due since {due:%Y-%m-%d}"' in preview
     # with --diff the engine tells warnings on standard error
     assert "It is due: `pulumi up` renews it." in story.operator.log[-1]
-    assert story.planned() == {
+    assert story.planned() == PROOF | {
+        "immich-preflight-facts",
         "immich-device-phone-credential",
         "immich-devices-files",
         "immich-sheet-phone-file",
@@ -180,7 +184,7 @@ def test_revoked_in_the_config_is_out_on_its_open_connection_and_nobody_else(sto
     assert (of_the_lost.status(PING), of_the_laptop.status(PING)) == (200, 200)
     story.operator.set(devices=[device("phone", revoked=True), device("tablet"), device("laptop")])
     others = {name for name in story.planned() if "phone" not in name}
-    assert others == {"immich-withdrawal-names", "immich-devices-files"}, "nobody else is touched"
+    assert others == PROOF | {"immich-withdrawal-names", "immich-devices-files"}, "nobody else is touched"
     story.operator.up()
     assert of_the_lost.status(PING) == 403
     assert of_the_laptop.status(PING) == 200, "cut although it was not revoked"
