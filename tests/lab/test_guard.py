@@ -66,7 +66,7 @@ def look(lab: Lab) -> str:
     """Let the guard look once and return what it has noted down, without the time."""
     done = lab.ssh("sudo systemctl start immich-exposure-guard.service", timeout=400)
     assert done.returncode == 0, done.stderr
-    return output(lab, f"cat {STATE}/guard").partition(" ")[2]
+    return output(lab, f"sudo cat {STATE}/guard").partition(" ")[2]
 
 
 def test_the_lab_has_the_resolvers_that_are_asked() -> None:
