@@ -9,7 +9,7 @@ import pytest
 
 from handover.sheet import groups
 from lab import Lab
-from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.operator import PASSPHRASE, Operator, Step
 
 pytestmark = pytest.mark.lab
 
@@ -46,15 +46,21 @@ def test_a_second_up_changes_nothing(operator: Operator) -> None:
     assert set(operator.changes()) == {"same"}
 
 
+def assert_alone(device: str, planned: list[Step], op: str) -> None:
+    """What is made or goes is this device's, and no other device's own things change."""
+    assert {step.op for step in planned} == {op, "update"}
+    assert all(device in step.name for step in planned if step.op == op)
+    changed = {step.name for step in planned if step.op == "update"}
+    assert not [name for name in changed if "-sheet-" in name or "-device-" in name]
+
+
 def test_adding_and_removing_a_device_touches_that_device_alone(operator: Operator) -> None:
     devices = list(operator.settings["devices"])
     operator.set(devices=[*devices, {"name": "tablet", "platform": "android"}])
-    assert {step.op for step in operator.planned()} == {"create"}
-    assert all("tablet" in step.name for step in operator.planned())
+    assert_alone("tablet", operator.planned(), "create")
     operator.up()
     assert sheets(operator) == ["laptop.html", "phone.html", "tablet.html"]
     operator.set(devices=devices)
-    planned = operator.planned()
-    assert {step.op for step in planned} == {"delete"} and all("tablet" in step.name for step in planned)
+    assert_alone("tablet", operator.planned(), "delete")
     operator.up()
     assert sheets(operator) == ["laptop.html", "phone.html"]
