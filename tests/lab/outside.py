@@ -6,7 +6,9 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from lab import Lab, Refused, Reply, places
 from pki import ProbeCredential
@@ -99,3 +101,27 @@ class OpenConnection:
         except (OSError, http.client.HTTPException):
             return True
         return False
+
+
+KEEP_ALIVE_SECONDS = 5
+"""The edge closes a connection on which nothing is asked for half a minute."""
+
+
+@contextmanager
+def kept_alive(*connections: OpenConnection) -> Iterator[None]:
+    """Ask on each connection now and then meanwhile, however long it takes."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        with suppress(OSError, http.client.HTTPException):  # whoever asks next learns that it was cut
+            while not ended.wait(KEEP_ALIVE_SECONDS):
+                for connection in connections:
+                    connection.status("/api/server/ping")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

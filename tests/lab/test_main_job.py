@@ -16,7 +16,7 @@ import pytest
 from lab import Lab, places
 from pki import Keystore, ProbeCredential
 from tests.lab.operator import PASSPHRASE, Operator
-from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
+from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, kept_alive, seen
 from tests.lab.snapshot import (
     Snapshot,
     assert_nothing_changed,
@@ -300,9 +300,10 @@ def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
     assert all("tablet" in step.name for step in planned if step.op == "delete"), planned
     preview = story.operator.preview("--diff")
     assert re.search('- tablet *: "loses access for good when it is no longer named here"', preview)
-    open_connection = OpenConnection(story.lab, tablet, PASSPHRASE)  # ends when nothing is asked for 30 s
+    open_connection = OpenConnection(story.lab, tablet, PASSPHRASE)
     assert open_connection.status(PING) == 200
-    assert "tablet is out: its certificate no longer counts, now and for good" in story.operator.up()
+    with kept_alive(open_connection):
+        assert "tablet is out: its certificate no longer counts, now and for good" in story.operator.up()
     assert set(story.operator.changes()) == {"delete", "update", "same"}
     with story.immich_hears_nothing():
         assert open_connection.status(PING) == 403

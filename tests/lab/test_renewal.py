@@ -18,7 +18,7 @@ from lab import Lab
 from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, ProbeCredential, Renewal
 from pki.certificate import fingerprint, parse_certificate
 from tests.lab.operator import PASSPHRASE, Operator
-from tests.lab.outside import FORBIDDEN, OpenConnection, seen
+from tests.lab.outside import FORBIDDEN, OpenConnection, kept_alive, seen
 from tests.lab.snapshot import output
 from tests.server.waiting import wait_until
 
@@ -183,9 +183,10 @@ def test_revoked_in_the_config_is_out_on_its_open_connection_and_nobody_else(sto
     assert [socket.listen() for socket in sockets] == [True, True]
     assert (of_the_lost.status(PING), of_the_laptop.status(PING)) == (200, 200)
     story.operator.set(devices=[device("phone", revoked=True), device("tablet"), device("laptop")])
-    others = {name for name in story.planned() if "phone" not in name}
-    assert others == PROOF | {"immich-withdrawal-names", "immich-devices-files"}, "nobody else is touched"
-    story.operator.up()
+    with kept_alive(of_the_lost, of_the_laptop):
+        others = {name for name in story.planned() if "phone" not in name}
+        assert others == PROOF | {"immich-withdrawal-names", "immich-devices-files"}, "nobody else is touched"
+        story.operator.up()
     assert of_the_lost.status(PING) == 403
     assert of_the_laptop.status(PING) == 200, "cut although it was not revoked"
     wait_until(lambda: not sockets[0].echoes(), "the websocket of the lost phone ends")
