@@ -1,7 +1,7 @@
 """Tests of all tiers, several at once: ``python -m tests.lab.parallel [all | FILE or HOUSE ...]``.
 
 A test of the lab mostly waits. So each file, and each house of the walk, is one job: a pytest of its own in a
-bubble of its own (lab/bubble.py). A few workers take one job after the other. Beside them one worker takes
+bubble of its own (lab/bubble.py). A few workers take one job after the other. Beside them two workers take
 what needs no lab, file by file. What failed is printed in full, and the last line counts everything.
 """
 
@@ -30,6 +30,7 @@ UNIT = PROJECT / "tests" / "unit"
 SERVER = PROJECT / "tests" / "server"
 KINDS = ("failed", "passed", "skipped")
 WORKERS = 4
+WITHOUT_A_LAB = 2
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def main(words: Sequence[str]) -> int:
     began = time.monotonic()
     workers = int(os.environ.get("LAB_WORKERS", WORKERS))
     results: list[Result] = []
-    with ThreadPoolExecutor(workers) as labs, ThreadPoolExecutor(1) as without:
+    with ThreadPoolExecutor(workers) as labs, ThreadPoolExecutor(WITHOUT_A_LAB) as without:
         for future in as_completed([(labs if job.lab else without).submit(run, job) for job in jobs]):
             results.append(future.result())
             if results[-1].status:
