@@ -25,6 +25,9 @@ SECRET = ("keystorePassphrase", "sudoPassword")
 STATE_PASSPHRASE = "the stack's own passphrase"
 UP_TIMEOUT_SECONDS = 300
 
+PROOF = {"immich-short-lease-trial", "immich-check-outside"}
+"""Resources that change with all else: what changes behind an open door is on a short lease until proven."""
+
 
 class PulumiFailedError(RuntimeError):
     """``pulumi`` ended with an error; the message is all it printed."""

@@ -193,7 +193,7 @@ def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
 
 
 def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: Walk) -> None:
-    walk.operator.set(uploads=None)  # a change, because a plain up does not look whether the door is open
+    walk.operator.set(uploads=None)  # a change, because a plain up leaves a door alone that was shut by hand
     assert "immich-exposure open" in walk.operator.fails()
     assert seen(walk.lab, "/") == REFUSED
     opened = walk.lab.console("immich-exposure open")

@@ -15,7 +15,7 @@ import pytest
 
 from lab import Lab, places
 from pki import Keystore, ProbeCredential
-from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.operator import PASSPHRASE, PROOF, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, kept_alive, seen
 from tests.lab.snapshot import (
     Snapshot,
@@ -269,9 +269,6 @@ def test_a_change_is_shown_as_a_text_diff_and_touches_nothing(story: Story) -> N
 
 LISTS = {"immich-withdrawal-names", "immich-devices-files"}
 """The resources that name all devices: those that stay, and those that come in."""
-
-PROOF = {"immich-short-lease-trial", "immich-check-outside"}
-"""Whatever changes behind an open door puts it on a short lease first, and is proven at the end."""
 
 
 def test_a_new_device_is_its_own_business(story: Story) -> None:

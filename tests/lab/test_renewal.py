@@ -17,7 +17,7 @@ import pytest
 from lab import Lab
 from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, ProbeCredential, Renewal
 from pki.certificate import fingerprint, parse_certificate
-from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.operator import PASSPHRASE, PROOF, Operator
 from tests.lab.outside import FORBIDDEN, OpenConnection, kept_alive, seen
 from tests.lab.snapshot import output
 from tests.server.waiting import wait_until
@@ -28,9 +28,6 @@ DEVICES = "/var/lib/immich-exposure/devices"
 POOL = "/var/lib/immich-exposure/device-ca.crt"
 PING = "/api/server/ping"
 VALID_DAYS = 365
-
-PROOF = {"immich-short-lease-trial", "immich-check-outside"}
-"""Whatever changes behind an open door puts it on a short lease first, and is proven at the end."""
 
 
 @dataclass
