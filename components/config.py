@@ -75,6 +75,10 @@ SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase", "notifyTok
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
 """Not to be taken for a key, and not the placeholder of the example's file, of which messages complain."""
+HIDDEN_HOST = "hidden.invalid"
+HIDDEN_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+"""These two stand for a server whose address or key is encrypted, where nobody has the passphrase."""
+
 DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
 
 
@@ -192,7 +196,7 @@ def from_pulumi() -> ExposureConfig:
     secrets = {key for key in values if key in in_environment or engine_config.is_config_secret(key)}
     ours = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
     return load(
-        {key: _decoded(key, value) for key, value in ours.items()},
+        {key: decoded(key, value) for key, value in ours.items()},
         stack=pulumi.get_stack(),
         project_dir=Path.cwd(),
         secret_keys={key.removeprefix(prefix) for key in secrets},
@@ -208,7 +212,7 @@ def load(
     raw: Mapping[str, object],
     *,
     stack: str,
-    project_dir: Path,
+    project_dir: Path | None,
     secret_keys: Collection[str] = SECRETS,
     strays: Sequence[stack_file.Stray] = (),
     now: datetime | None = None,
@@ -219,7 +223,7 @@ def load(
     Args:
         raw: the keys of the namespace, without it; groups and lists as mappings and lists.
         stack: name of the stack, for messages and the keystore's default place.
-        project_dir: where relative paths begin.
+        project_dir: where relative paths begin; None means that no file of this machine is looked at.
         secret_keys: keys that are stored encrypted; no message shows their values.
         strays: keys that stand where they count for nothing, each with what is to be said of it.
         now: the present moment, unless it is another one.
@@ -257,18 +261,18 @@ _TEXT_KEYS = frozenset(
 )  # fmt: skip
 
 
-def _decoded(key: str, value: object) -> object:
+def decoded(key: str, value: object) -> object:
     """Undo the engine's encoding: it hands every value over as text, groups and numbers as JSON."""
     if key in _TEXT_KEYS or not isinstance(value, str):
         return value
     try:
-        decoded: object = json.loads(value)
+        found: object = json.loads(value)
     except ValueError:
         return value
-    return decoded
+    return found
 
 
-def _read(top: Section, stack: str, project_dir: Path, now: datetime, preview: bool) -> ExposureConfig:
+def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, preview: bool) -> ExposureConfig:
     module = read_module(top)
     return ExposureConfig(
         host=top.text(
@@ -519,7 +523,7 @@ def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
 # The outside check
 
 
-def _check(top: Section, project_dir: Path) -> CheckConfig:
+def _check(top: Section, project_dir: Path | None) -> CheckConfig:
     section = top.section("check", example='{connectTo: "127.0.0.1:24443"}')
     check = CheckConfig(
         connect_to=section.optional_text("connectTo", example="127.0.0.1:24443", check=address_problem),

@@ -53,7 +53,7 @@ def is_adopting(top: Section) -> bool:
     return top.value("adopt") not in (None, {})
 
 
-def read_adopt(top: Section, project_dir: Path) -> AdoptConfig | None:
+def read_adopt(top: Section, project_dir: Path | None) -> AdoptConfig | None:
     """Read `adopt`; None when nothing is to be taken over."""
     if not is_adopting(top):
         return None
@@ -113,7 +113,7 @@ def place_problem(text: str) -> str | None:
 # Devices
 
 
-def _devices(section: Section, project_dir: Path) -> tuple[AdoptedDeviceConfig, ...]:
+def _devices(section: Section, project_dir: Path | None) -> tuple[AdoptedDeviceConfig, ...]:
     devices: list[AdoptedDeviceConfig] = []
     for each in section.sections("devices", example=_DEVICES_EXAMPLE):
         device = _device(each, project_dir)
@@ -123,7 +123,7 @@ def _devices(section: Section, project_dir: Path) -> tuple[AdoptedDeviceConfig, 
     return tuple(devices)
 
 
-def _device(section: Section, project_dir: Path) -> AdoptedDeviceConfig:
+def _device(section: Section, project_dir: Path | None) -> AdoptedDeviceConfig:
     certificate = section.optional_text("certificate", example="phone-anna.crt", check=place_problem)
     fingerprint = section.optional_text("fingerprint", example=f'"{"ab" * 32}"', check=_fingerprint_problem)
     until = section.optional_text("until", example='"2027-06-30"', check=_end_problem)
@@ -143,7 +143,7 @@ def _device(section: Section, project_dir: Path) -> AdoptedDeviceConfig:
     )
 
 
-def _name(section: Section, certificate: str | None, project_dir: Path) -> str:
+def _name(section: Section, certificate: str | None, project_dir: Path | None) -> str:
     """Read the name, or take the certificate's common name, for which the file must be at hand."""
     name = section.optional_text("name", example="phone-anna", check=device_name_problem)
     if section.value("name") is not None:
@@ -156,6 +156,8 @@ def _name(section: Section, certificate: str | None, project_dir: Path) -> str:
                 "phone-anna",
             )
         return ""
+    if project_dir is None:
+        return f"whoever {certificate} names"  # which is the name of no device
     return _common_name(section, certificate, project_dir)
 
 

@@ -87,10 +87,12 @@ def _is_key_blob(blob: bytes, kind: str) -> bool:
     return len(parts) >= 2 and parts[0] == kind.encode()
 
 
-def private_key_problem(text: str, project_dir: Path, *, preview: bool) -> str | None:
+def private_key_problem(text: str, project_dir: Path | None, *, preview: bool) -> str | None:
     """Take the path of a private key. A preview connects to nothing, so that the file may be missing."""
     if "PRIVATE KEY" in text:
         return "must be the path of the key file, not the key itself"
+    if project_dir is None:
+        return None
     path = local_path(text, project_dir)
     try:
         content, found = path.read_bytes(), path.stat()
@@ -205,7 +207,9 @@ def device_name_problem(text: str) -> str | None:
     return None if name == text else f"has look-alike characters; write it as {name!r}"
 
 
-def keystore_problem(text: str, project_dir: Path) -> str | None:
+def keystore_problem(text: str, project_dir: Path | None) -> str | None:
+    if project_dir is None:
+        return None
     path = local_path(text, project_dir)
     return "is a file, and the keystore is a folder" if path.exists() and not path.is_dir() else None
 
@@ -237,7 +241,9 @@ def address_problem(text: str) -> str | None:
     return None if port.isdecimal() and 1 <= int(port) <= 65535 else "must end with a port from 1 to 65535"
 
 
-def roots_problem(text: str, project_dir: Path) -> str | None:
+def roots_problem(text: str, project_dir: Path | None) -> str | None:
+    if project_dir is None:
+        return None
     try:
         content = local_path(text, project_dir).read_bytes()
     except OSError as error:

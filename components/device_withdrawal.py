@@ -18,7 +18,10 @@ from components.remote_script import Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
 
-STAYS = "loses access for good when it is no longer named here"
+LOSES = "loses access for good"
+"""What happens to a device that is no longer named, in the words of previews and of comments."""
+
+STAYS = f"{LOSES} when it is no longer named here"
 """What stands beside each name: a preview shows it, with a minus, when the name goes."""
 
 REASONS = ("mayComeIn", "text")

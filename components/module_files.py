@@ -37,29 +37,30 @@ class ExportError(RuntimeError):
     """The folder cannot be written to; the message is a full sentence with the remedy."""
 
 
-def module_files() -> tuple[PayloadFile, ...]:
+def module_files(folder: Path = SERVER_FILES) -> tuple[PayloadFile, ...]:
     """Return the files that make the module, the ones that decide who gets in first.
 
-    They are the same for everybody: what an owner sets comes from options or is read on the server.
+    They are the same for everybody: what an owner sets comes from options or is read on the server. `folder`
+    is `server/` of another checkout, if wanted.
     """
     return tuple(
-        PayloadFile(path.relative_to(SERVER_FILES).as_posix(), path.read_text(encoding="utf-8"))
-        for path in _paths()
+        PayloadFile(path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8"))
+        for path in _paths(folder)
     )
 
 
-def _paths() -> Iterator[Path]:
-    yield SERVER_FILES / "Caddyfile"
-    yield SERVER_FILES / "surface.toml"
-    yield SERVER_FILES / "versions.json"
-    yield from sorted((SERVER_FILES / "nix").glob("*.nix"))
+def _paths(folder: Path) -> Iterator[Path]:
+    yield folder / "Caddyfile"
+    yield folder / "surface.toml"
+    yield folder / "versions.json"
+    yield from sorted((folder / "nix").glob("*.nix"))
     yield from (
         path
-        for path in sorted((SERVER_FILES / "fail2ban").rglob("*"))
+        for path in sorted((folder / "fail2ban").rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     )
-    yield from sorted((SERVER_FILES / "scripts").glob("*.sh"))
-    program = SERVER_FILES / "caddy"
+    yield from sorted((folder / "scripts").glob("*.sh"))
+    program = folder / "caddy"
     yield from (path for path in sorted(program.glob("*.go")) if not path.name.endswith("_test.go"))
     yield program / "go.mod"
     yield program / "go.sum"

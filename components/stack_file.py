@@ -26,15 +26,20 @@ def stack_file(project_dir: Path, stack: str) -> Path:
 
 
 def outside_config(file: Path, namespace: str) -> Iterator[Stray]:
-    """Yield the settings at the top level of a stack file; none when there is no such file."""
+    """Yield the settings at the top level of a stack file; none of one that is missing or unreadable."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return  # what the engine cannot read it has refused itself
-    for key in document if isinstance(document, dict) else ():
+    yield from beside_config(document if isinstance(document, dict) else (), file.name, namespace)
+
+
+def beside_config(document: Iterable[object], file_name: str, namespace: str) -> Iterator[Stray]:
+    """Yield the settings among the keys at the top level of a stack file."""
+    for key in document:
         if key not in ENGINE_KEYS:
             name = str(key).rpartition(":")[2]
-            said = f"stands beside `config:` in {file.name}, where it counts for nothing"
+            said = f"stands beside `config:` in {file_name}, where it counts for nothing"
             yield str(key), f"{said}; move it below `config:` as `  {namespace}:{name}: ...`"
 
 

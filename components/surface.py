@@ -1,7 +1,7 @@
-"""What an exposure makes public, in words: for the preview, the outputs and the person who reads them.
+"""What an exposure makes public, in words: for the preview, the outputs and a pull request.
 
-A mapping of short lines, because that is what ``pulumi preview`` shows well: it cuts long texts, and with
-fixed keys a reviewer sees the one line that changes.
+Short lines with a name each, below a topic, because that is what ``pulumi preview`` shows well: it cuts long
+texts, and with fixed names a reviewer sees the one line that changes, whatever comes before or behind it.
 """
 
 from __future__ import annotations
@@ -11,26 +11,41 @@ from components.config_home import EdgeBuilder, Lan, ModuleWay
 from components.nixos_configuration import configuration_digest
 from components.surface_table import SETTING_OF_ITS_OWN, load
 
-Words = dict[str, list[str]]
+Words = dict[str, dict[str, str]]
+"""Lines by topic and name."""
+
+NAME = "the name"
+CAN = "whoever has a shared link can"
+CANNOT = "whoever has only a shared link cannot"
+STRANGERS = "everything else"
+DEVICES = "full access, with a certificate"
+LIMITS = "limits of one address"
+UNTIL = "until"
+WATCH = "when something happens"
+HOME = "at home"
+WAY_IN = "how it gets in"
+
+NOBODY = "nobody"
+"""The name of the only line where no device is let in."""
 
 
 def what_becomes_public(config: ExposureConfig) -> Words:
     """Return, by topic, who can reach what, within which limits and for how long."""
     can, cannot = _links(config)
     return {
-        "the name": [
-            f"port {config.funnel_port} of the node's name answers anyone on the internet",
-            "the name becomes public through certificate transparency logs",
-        ],
-        "whoever has a shared link can": can,
-        "whoever has only a shared link cannot": cannot,
-        "everything else": [_strangers(config)],
-        "full access, with a certificate": _devices(config) or ["nobody"],
-        "limits of one address": _limits(config),
-        "until": [_until(config)],
-        "when something happens": [*_guard(config), _notices(config)],
-        "at home": _at_home(config),
-        "how it gets in": _way_in(config),
+        NAME: {
+            "port": f"port {config.funnel_port} of the node's name answers anyone on the internet",
+            "certificate": "the name becomes public through certificate transparency logs",
+        },
+        CAN: can,
+        CANNOT: cannot,
+        STRANGERS: {"answer": _strangers(config)},
+        DEVICES: _devices(config) or {NOBODY: "no device is named"},
+        LIMITS: _limits(config),
+        UNTIL: {"end": _until(config)},
+        WATCH: {**_guard(config), "notices": _notices(config)},
+        HOME: _at_home(config),
+        WAY_IN: _way_in(config),
     }
 
 
@@ -42,36 +57,44 @@ def what_to_set_in_immich(url: str) -> str:
     )
 
 
-def _links(config: ExposureConfig) -> tuple[list[str], list[str]]:
+def _links(config: ExposureConfig) -> tuple[dict[str, str], dict[str, str]]:
     """Return what a link lets people do, and what is switched off."""
     on = {SETTING_OF_ITS_OWN: config.uploads, **config.features}
-    features = load().features
-    can = [feature.visitors for feature in features if on.get(feature.name, feature.default)]
-    cannot = [feature.visitors for feature in features if not on.get(feature.name, feature.default)]
+    can: dict[str, str] = {}
+    cannot: dict[str, str] = {}
+    for feature in load().features:
+        side = can if on.get(feature.name, feature.default) else cannot
+        side[feature.name] = feature.visitors
     if config.uploads:
-        can[-1] += f" (up to {config.upload_megabytes} MB each)"
+        can[SETTING_OF_ITS_OWN] += f" (up to {config.upload_megabytes} MB each)"
     return can, cannot
 
 
-def _devices(config: ExposureConfig) -> list[str]:
-    """Return whom a certificate lets in, those taken over as well; a device with both is named twice."""
-    new = [f"{device.name} ({device.platform})" for device in config.devices]
-    return new + [f"{device.name} (adopted)" for device in (config.adopt.devices if config.adopt else ())]
+def _devices(config: ExposureConfig) -> dict[str, str]:
+    """Return whom a certificate lets in, those taken over as well; both may be true of one."""
+    devices = {device.name: str(device.platform) for device in config.devices}
+    for device in config.adopt.devices if config.adopt else ():
+        new = devices.get(device.name)
+        devices[device.name] = "adopted" if new is None else f"{new}, and adopted"
+    return devices
 
 
 def _strangers(config: ExposureConfig) -> str:
     return "answers 403" if config.strangers == "refuse" else "is not answered"
 
 
-def _limits(config: ExposureConfig) -> list[str]:
+def _limits(config: ExposureConfig) -> dict[str, str]:
     limits, bans = config.rate_limits, config.bans
-    return [
-        f"{limits.requests} requests in {limits.window_seconds} seconds",
-        f"{limits.password_attempts} link passwords in {limits.password_window_seconds} seconds",
-        f"{limits.link_passwords_per_hour} wrong passwords in an hour for one link, from wherever",
-        f"{limits.bundles} zip files in {limits.bundle_window_seconds} seconds",
-        f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}",
-    ]
+    return {
+        "requests": f"{limits.requests} requests in {limits.window_seconds} seconds",
+        "passwords": f"{limits.password_attempts} link passwords in {limits.password_window_seconds} seconds",
+        "wrong passwords": (
+            f"{limits.link_passwords_per_hour} wrong passwords in an hour for one link, from wherever"
+        ),
+        "zip files": f"{limits.bundles} zip files in {limits.bundle_window_seconds} seconds",
+        "bans": f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}",
+        "visitor": f"an IPv4 address, or the first {bans.ipv6_prefix} bits of an IPv6 one, is one visitor",
+    }
 
 
 def _until(config: ExposureConfig) -> str:
@@ -82,13 +105,13 @@ def _until(config: ExposureConfig) -> str:
     return "pulumi destroy closes the funnel"
 
 
-def _guard(config: ExposureConfig) -> list[str]:
+def _guard(config: ExposureConfig) -> dict[str, str]:
     if not config.guard:
-        return ["nobody looks from outside after pulumi up has ended (guard: false)"]
-    return [
-        "every five minutes the server looks at itself from outside, as a stranger does",
-        "what does not answer is healed, what is not safe is closed at once",
-    ]
+        return {"look": "nobody looks from outside after pulumi up has ended (guard: false)"}
+    return {
+        "look": "every five minutes the server looks at itself from outside, as a stranger does",
+        "then": "what does not answer is healed, what is not safe is closed at once",
+    }
 
 
 def _notices(config: ExposureConfig) -> str:
@@ -98,22 +121,26 @@ def _notices(config: ExposureConfig) -> str:
     return f"{told}; no key, password or photo name"
 
 
-def _at_home(config: ExposureConfig) -> list[str]:
+def _at_home(config: ExposureConfig) -> dict[str, str]:
     """Return who loses Immich at home while the funnel is open."""
     port = config.immich.port
     if not config.immich.managed:
-        return ["nothing changes: Immich is reached as before, by its own address"]
+        return {"Immich": "nothing changes: Immich is reached as before, by its own address"}
     if config.lan is Lan.KEEP:
-        return [f"nothing changes: Immich's port {port} stays as it is, without the edge and its bans"]
-    return [
-        f"while the funnel is open, nobody reaches Immich's port {port} on the LAN or VPN address",
-        f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)",
-        "when the funnel shuts, Immich is there again, by itself",
-        "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
-    ]
+        return {
+            "Immich": f"nothing changes: Immich's port {port} stays as it is, without the edge and its bans"
+        }
+    return {
+        "Immich": f"while the funnel is open, nobody reaches Immich's port {port} on the LAN or VPN address",
+        "proxies": (
+            f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)"
+        ),
+        "afterwards": "when the funnel shuts, Immich is there again, by itself",
+        "sooner": "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
+    }
 
 
-def _way_in(config: ExposureConfig) -> list[str]:
+def _way_in(config: ExposureConfig) -> dict[str, str]:
     """Return what is written to the server's configuration, and which change of this text rebuilds it.
 
     These words stand for as long as the exposure does, so that they may say nothing of this one run.
@@ -121,18 +148,23 @@ def _way_in(config: ExposureConfig) -> list[str]:
     version = configuration_digest(config)[:12]
     cost = _cost_of_a_build(config)
     if config.flake is not None:
-        return [f"{config.flake} is built whenever its system lacks the module; no file is written", cost]
+        written = f"{config.flake} is built whenever its system lacks the module; no file is written"
+        return {"files": written, "build": cost}
     if config.module is ModuleWay.YOURS:
-        return [
-            "the module is in your own repository; no Nix file is written and nothing is built",
-            f"the running system must have module {version}",
-        ]
-    return [
-        f"one line of the imports in {config.config_dir}/configuration.nix, and a folder beside that file",
-        "pulumi destroy puts every byte of it back",
-        f"module {version}: only another one (by project, immich, lan, edgeBuild) rebuilds the server",
-        cost,
-    ]
+        return {
+            "files": "the module is in your own repository; no Nix file is written and nothing is built",
+            "module": f"the running system must have module {version}",
+        }
+    return {
+        "files": (
+            f"one line of the imports in {config.config_dir}/configuration.nix, and a folder beside that file"
+        ),
+        "afterwards": "pulumi destroy puts every byte of it back",
+        "module": (
+            f"module {version}: only another one (by project, immich, lan, edgeBuild) rebuilds the server"
+        ),
+        "build": cost,
+    }
 
 
 def _cost_of_a_build(config: ExposureConfig) -> str:

@@ -117,12 +117,17 @@ class Table:
 
 @functools.cache
 def load() -> Table:
-    """Read the table.
+    """Read the table of this project; raises what `read` raises."""
+    return read(TABLE_FILE.read_text(encoding="utf-8"))
+
+
+def read(content: str) -> Table:
+    """Read a table from what its file holds.
 
     Raises:
         TableError: when a row names an unknown feature or pattern, or a feature has no row.
     """
-    text = tomllib.loads(TABLE_FILE.read_text(encoding="utf-8"))
+    text = tomllib.loads(content)
     patterns = text["patterns"]
     features = tuple(Feature(name, **fields) for name, fields in text["features"].items())
     rows = tuple(_row(fields, patterns) for fields in text["rows"])

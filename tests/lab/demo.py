@@ -116,7 +116,7 @@ class Demo:
         outputs = self.operator.outputs()
         print(f"        {outputs['url']}")
         for topic, lines in outputs["public"].items():
-            print(f"        {topic}: {'; '.join(lines)}")
+            print(f"        {topic}: {'; '.join(lines.values())}")
         for line in outputs["checked"]:
             print(f"        {line}")
 

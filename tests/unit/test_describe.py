@@ -1,0 +1,295 @@
+"""The comment on a pull request: one readable case a folder, and what no pull request can make of it.
+
+`python -m tests.unit.test_describe` writes the comments of the cases anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from components.checkout_changes import changed_files
+from components.describe import LONG_AGO, Checkouts, Comment, describe, main, version_of
+from components.markdown import COMMENT_LIMIT, block, code, cut, prose
+
+CASES = Path(__file__).with_name("describe")
+PROJECT = Path(__file__).resolve().parents[2]
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+LINKS = "https://github.com/family/photos/pull/7/files"
+PLAIN = CASES / "03-nothing-changes"
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """Outputs want an event loop."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+
+
+def cases() -> list[Path]:
+    return sorted(path for path in CASES.iterdir() if path.is_dir())
+
+
+def comment_on(old: Path, new: Path, checkouts: Checkouts | None = None, stack: str = "home") -> Comment:
+    return describe(
+        version_of(old, stack, now=LONG_AGO), version_of(new, stack, now=NOW), stack, checkouts, LINKS
+    )
+
+
+def told(case: Path) -> str:
+    """Return a case's comment, with the version of the module, which any change of it changes, left out."""
+    text = comment_on(case / "old.yaml", case / "new.yaml").text
+    return re.sub(r"\b(module|Module) [0-9a-f]{12}\b", r"\1 VERSION", text)
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_the_comment_is_the_one_in_the_folder(case: Path) -> None:
+    assert told(case) == (case / "comment.md").read_text(encoding="utf-8")
+
+
+def test_a_case_shows_no_secret_and_none_is_asked_for() -> None:
+    """Nothing opens a connection, a file that a setting names, or a keystore."""
+    opened: list[str] = []
+    real = os.open
+
+    def watched(path: str, *rest: int) -> int:
+        opened.append(str(path))
+        return real(path, *rest)
+
+    with patch("os.open", watched), patch.object(socket, "socket", side_effect=AssertionError("a socket")):
+        for case in cases():
+            text = told(case)
+            assert "v1:" not in text and "a-topic-nobody-guesses" not in text
+    assert not [path for path in opened if "keystore" in path or "/mnt" in path]
+
+
+@pytest.mark.parametrize("name", ["passwd", "folder"])
+def test_a_stack_file_that_is_a_link_is_not_followed(tmp_path: Path, name: str) -> None:
+    """It could lead to what the machine that writes the comment keeps secret."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "passwd").write_text("config: {immich-exposure:host: a-secret}\n")
+    (tmp_path / "Pulumi.home.yaml").symlink_to(tmp_path / name)
+    comment = comment_on(PLAIN / "old.yaml", tmp_path / "Pulumi.home.yaml")
+    assert comment.refused and "not a plain file" in comment.text and "a-secret" not in comment.text
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        (b"config:\n  immich-exposure:host: \xff\n", "line 2: it is not text in UTF-8"),
+        (b"config:\n\t- x\n", "line 2, column 1"),
+        (b"- config\n", "must be a group of settings"),
+        (b"config: [1]\n", "`config` must be a group"),
+        (b"config: &a {b: *a}\n", "line 1, column 16: an alias"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\n", "line 2, column 8: an alias"),
+        (b"[" * 1200, "nested too deeply"),
+        (b"config: !!python/object/apply:os.system [id]\n", "line 1, column 9: could not determine"),
+        (b"config: {}\n---\nconfig: {}\n", "line 2, column 1"),
+        (b"#" * ((1 << 20) + 1), "bytes"),
+        (b"config: {immich-exposure:a: {b: 1, b: 2}}\n", "b stands here for the second time"),
+    ],
+)
+def test_a_file_that_does_not_parse_is_told_with_its_place(
+    tmp_path: Path, content: bytes, where: str
+) -> None:
+    file = tmp_path / "Pulumi.home.yaml"
+    file.write_bytes(content)
+    comment = comment_on(PLAIN / "old.yaml", file)
+    assert comment.refused and "cannot be read" in comment.text
+    assert where in comment.text, comment.text
+
+
+def test_the_file_is_read_as_the_engine_reads_it(tmp_path: Path) -> None:
+    """As seen with `pulumi config --json`: `yes` is text, `22:30` is text, `010` is eight."""
+    file = tmp_path / "Pulumi.home.yaml"
+    file.write_text((PLAIN / "old.yaml").read_text() + "  immich-exposure:uploads: yes\n")
+    assert "uploads = 'yes': must be true or false" in comment_on(PLAIN / "old.yaml", file).text
+    file.write_text(
+        (PLAIN / "old.yaml").read_text() + '  immich-exposure:proxyPort: "8444"\n  sshPort: 023\n'
+    )
+    text = comment_on(PLAIN / "old.yaml", file).text
+    assert "`8443` → `8444`" in text and "SSH port: `22` → `19`" in text
+
+
+def test_defaults_of_the_project_count_for_every_stack(tmp_path: Path) -> None:
+    """A change of Pulumi.yaml alone can make uploads public."""
+    shutil.copy(PROJECT / "Pulumi.yaml", tmp_path)
+    file = tmp_path / "Pulumi.yaml"
+    text = file.read_text().replace(
+        "uploads:\n    type: boolean\n    default: false", "uploads:\n    default: true"
+    )
+    file.write_text(text)
+    new = version_of(PLAIN / "old.yaml", "home", now=NOW, project=tmp_path)
+    old = version_of(PLAIN / "old.yaml", "home", now=LONG_AGO)
+    assert "More becomes public" in describe(old, new, "home").text
+
+
+# Two checkouts
+
+
+@pytest.fixture
+def checkouts(tmp_path: Path) -> Checkouts:
+    """Two of this project's, with what a comment reads of them."""
+    for name in ("old", "new"):
+        for part in ("server", "stacks", ".github", "components"):
+            shutil.copytree(
+                PROJECT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy(PROJECT / "Pulumi.yaml", tmp_path / name)
+    return Checkouts(tmp_path / "old", tmp_path / "new")
+
+
+def comment_of(checkouts: Checkouts) -> str:
+    stack = "stacks/Pulumi.lab.yaml"
+    return comment_on(checkouts.old / stack, checkouts.new / stack, checkouts, "lab").text
+
+
+def test_equal_checkouts_change_nothing(checkouts: Checkouts) -> None:
+    text = comment_of(checkouts)
+    assert "Nothing of what is public" in text and "### Files" not in text and "rebuilt" not in text
+
+
+def test_another_script_rebuilds_the_server_and_is_linked(checkouts: Checkouts) -> None:
+    path = "server/scripts/funnel.sh"
+    with (checkouts.new / path).open("a") as file:
+        file.write("# more\n")
+    text = comment_of(checkouts)
+    assert "**The server is rebuilt.**" in text and "Caddy is not compiled again" in text
+    anchor = hashlib.sha256(path.encode()).hexdigest()
+    assert f"| runs as root on the server | [`{path}`]({LINKS}#diff-{anchor}) |" in text
+
+
+def test_another_source_of_the_edge_compiles_it(checkouts: Checkouts) -> None:
+    with (checkouts.new / "server/caddy/main.go").open("a") as file:
+        file.write("// more\n")
+    assert "A new Caddy is compiled on the server" in comment_of(checkouts).partition("<details>")[0]
+
+
+def test_a_workflow_is_named_as_what_runs_by_itself(checkouts: Checkouts) -> None:
+    (checkouts.new / ".github/workflows/evil.yml").write_text("on: push\n")
+    assert "edits what runs by itself with the rights of this repository" in comment_of(checkouts)
+
+
+def test_a_row_more_of_the_surface_is_told(checkouts: Checkouts) -> None:
+    with (checkouts.new / "server/surface.toml").open("a") as file:
+        file.write(
+            '\n[[rows]]\nfeature = "pages"\nmethods = ["GET"]\npath = "/api/users/me"\n'
+            'why = "-"\nevidence = "-"\n'
+        )
+    text = comment_of(checkouts)
+    assert "- new: `GET /api/users/me, pattern /api/users/me` (`pages`)" in text
+    (checkouts.new / "server/surface.toml").write_text("not TOML")
+    assert "what strangers would reach cannot be told" in comment_of(checkouts)
+
+
+def test_nothing_hides_in_a_folder_that_is_passed_over(checkouts: Checkouts) -> None:
+    for folder in ("components/.git", "components/keystore", "components/__pycache__"):
+        (checkouts.new / folder).mkdir(parents=True)
+        (checkouts.new / folder / "x.py").write_text("evil\n")
+    (checkouts.old / "components/__pycache__").mkdir()
+    (checkouts.old / "components/__pycache__/ours.pyc").write_text("made by running it\n")
+    named = [change.path for change in changed_files(checkouts.old, checkouts.new)]
+    assert named == ["components/.git/x.py", "components/__pycache__/x.py", "components/keystore/x.py"]
+
+
+def test_a_link_in_the_module_is_not_followed(checkouts: Checkouts) -> None:
+    caddyfile = checkouts.new / "server/Caddyfile"
+    caddyfile.unlink()
+    caddyfile.symlink_to("/dev/zero")
+    text = comment_of(checkouts)
+    assert "the module's files, which cannot be read here" in text and "(changed, a link)" in text
+
+
+def test_a_name_of_a_file_is_no_markdown(checkouts: Checkouts) -> None:
+    (checkouts.new / "stacks/`|** [x](y) @all <b>.md").write_text("")
+    (line,) = [line for line in comment_of(checkouts).splitlines() if line.startswith("| settings |")]
+    assert line.startswith("| settings | [``stacks/`\\|** [x](y) @all <b>.md``](https://")
+
+
+# Words
+
+
+@pytest.mark.parametrize("text", ["`", "``a`", "a\nb", "\x1b[31mred", "‮evil", " ", "", "a" * 500])
+def test_code_is_one_span_whatever_it_holds(text: str) -> None:
+    span = code(text)
+    fence = re.match(r"`+", span)
+    assert fence and "\n" not in span and "\x1b" not in span and "‮" not in span
+    inside = span[len(fence[0]) : -len(fence[0])]
+    assert span.endswith(fence[0]) and fence[0] not in inside.split(" ")[0] + " " and len(span) < 220
+    assert max((len(run) for run in re.findall(r"`+", inside)), default=0) < len(fence[0])
+
+
+def test_a_block_is_one_block_whatever_it_holds() -> None:
+    lines = block(["````", "# heading"]).splitlines()
+    assert lines[0] == "`````text" and lines[-1] == "`````"
+
+
+def test_prose_means_nothing_outside_of_its_code() -> None:
+    assert prose("a *b* <i> @x `*c*`") == "a \\*b\\* &lt;i&gt; &#64;x `*c*`"
+
+
+def test_a_long_comment_is_cut_and_says_so() -> None:
+    text = cut("```text\n" + "x\n" * COMMENT_LIMIT)
+    assert len(text) < COMMENT_LIMIT + 200 and text.count("```") == 2
+    assert text.endswith("**Cut off here: the change is too long for a comment. Read the diff.**\n")
+
+
+def test_a_thousand_devices_are_told_in_fifty_lines(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.home.yaml"
+    more = "".join(f"    - {{name: d{index}, platform: ios}}\n" for index in range(1000))
+    file.write_text((PLAIN / "old.yaml").read_text() + more)
+    text = comment_on(PLAIN / "old.yaml", file).text
+    assert "and 995 more" in text and "- and 950 more; read the diff." in text and len(text) < COMMENT_LIMIT
+
+
+# Command
+
+
+def test_the_command_needs_nothing_of_its_surroundings(tmp_path: Path) -> None:
+    """No passphrase, keystore, SSH agent, home or network; the environment is empty."""
+    case = CASES / "04-a-phone-is-lost"
+    command = [sys.executable, "-m", "components.describe", "--stack", "home"]
+    shown = subprocess.run(
+        [*command, case / "old.yaml", case / "new.yaml"], cwd=PROJECT, env={}, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "**`phone-ben` loses access for good.**" in shown.stdout and shown.stderr == ""
+
+
+@pytest.mark.parametrize(("case", "status"), [("18-it-does-not-parse", 1), ("02-removed-stack", 0)])
+def test_the_status_tells_a_workflow_whether_up_would_refuse(
+    case: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(CASES / case / "old.yaml"), str(CASES / case / "new.yaml")]) == status
+    assert capsys.readouterr().out.startswith("<!-- immich-exposure: new -->")
+
+
+def test_dev_null_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """As git hands over what is not there."""
+    assert main([os.devnull, str(PLAIN / "new.yaml"), "--stack", "home"]) == 0
+    assert "A new exposure" in capsys.readouterr().out
+
+
+def test_one_checkout_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a", "b", "--old-project", "."]) == 2
+    assert "Name both" in capsys.readouterr().err
+
+
+if __name__ == "__main__":
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    for each in cases():
+        (each / "comment.md").write_text(told(each), encoding="utf-8")
