@@ -85,9 +85,9 @@ in
         IMMICH_EXPOSURE_STATE = names.state;
         IMMICH_EXPOSURE_LOGS = names.logs;
         IMMICH_EXPOSURE_ADMIN = "unix//run/${names.edge}/admin.sock";
-        # What Caddy keeps for itself is worth nothing to the next one.
         # What Go collects garbage for; the kernel's buffers of connections count for MemoryMax as well.
         GOMEMLIMIT = "320MiB";
+        # What Caddy keeps for itself is worth nothing to the next one.
         XDG_CONFIG_HOME = "/run/${names.edge}";
         XDG_DATA_HOME = "/run/${names.edge}";
       };

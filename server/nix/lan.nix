@@ -18,6 +18,8 @@ in
       wants = [ "network-online.target" ];
       # The addresses must be there, and Immich must have left the port.
       after = [ "network-online.target" "immich-server.service" ];
+      # A door that opens and shuts a few times in a row must not leave the family without Immich.
+      startLimitIntervalSec = 0;
       serviceConfig = import ./sandbox.nix // import ./quiet.nix // {
         Type = "oneshot";
         ExecStart = [ "${lib.getExe sync} sync ${escaped exposedImmich.home} ${toString exposedImmich.port}" ];
@@ -41,6 +43,8 @@ in
       description = "Immich at home on %I";
       # A closed socket ends what is connected.
       partOf = [ "immich-exposure-lan@%i.socket" ];
+      # Whose start is refused takes its socket along.
+      startLimitIntervalSec = 0;
       serviceConfig = import ./sandbox-user.nix // {
         DynamicUser = true;
         ExecStart = [ "${config.systemd.package}/lib/systemd/systemd-socket-proxyd --exit-idle-time=10min ${exposedImmich.upstream}" ];

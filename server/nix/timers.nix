@@ -38,6 +38,8 @@ in
     systemd.services.immich-exposure-lease = {
       description = "Close the funnel unless a lease allows it";
       after = [ "tailscaled.service" ];
+      # The end of a lease starts it as well, and is never one start too many.
+      startLimitIntervalSec = 0;
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
     };
     systemd.timers.immich-exposure-lease = {

@@ -1,8 +1,9 @@
-"""Tests of all tiers, several at once: ``python -m tests.lab.parallel [all | FILE or HOUSE ...]``.
+"""Tests of all tiers, several at once: ``python -m tests.lab.parallel [all | FILE, HOUSE or ROW ...]``.
 
-A test of the lab mostly waits. So each file, and each house of the walk, is one job: a pytest of its own in a
-bubble of its own (lab/bubble.py). A few workers take one job after the other. Beside them two workers take
-what needs no lab, file by file. What failed is printed in full, and the last line counts everything.
+A test of the lab mostly waits. So each file, each house of the walk and each row of the fault matrix is one
+job: a pytest of its own in a bubble of its own (lab/bubble.py). A few workers take one job after the other.
+Beside them two workers take what needs no lab, file by file. What failed is printed in full, and the last
+line counts everything.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lab.house import house, houses
+from tests.faults.rows import all_rows
 from tests.lab.operator import PROJECT
 from toolchain import ToolchainError, system
 
@@ -35,28 +37,35 @@ WITHOUT_A_LAB = 2
 
 @dataclass(frozen=True)
 class Job:
-    """One pytest, in a bubble of its own when it boots a lab."""
+    """One pytest, in a bubble of its own when it boots a lab. Its name ends with the word that chooses it."""
 
     name: str
     arguments: tuple[str, ...]
     lab: bool = True
 
+    @property
+    def words(self) -> set[str]:
+        """What chooses it: its own word, or the file."""
+        return {self.name.split()[-1], Path(self.arguments[0].split("::")[0]).stem}
+
 
 @dataclass(frozen=True)
 class Result:
-    """How a job ended: its exit status, what it printed, and how many tests went how."""
+    """How a job ended: its exit status, what it printed, how many tests went how, and what it took."""
 
     job: Job
     status: int
     printed: str
     counts: dict[str, int]
     seconds: float
+    processor_seconds: float
 
     @property
     def line(self) -> str:
         """One line for a person."""
         word = "ok  " if self.status == 0 else "FAIL"
-        return f"{word} {self.job.name:<24} {told(self.counts)} in {self.seconds:.0f} s"
+        times = f"{self.seconds:.0f} s, {self.processor_seconds:.0f} s of a core"
+        return f"{word} {self.job.name:<24} {told(self.counts)} in {times}"
 
 
 def told(counts: dict[str, int]) -> str:
@@ -65,12 +74,17 @@ def told(counts: dict[str, int]) -> str:
 
 
 def all_jobs() -> list[Job]:
-    """Every file and every house, those that take long first."""
-    files = sorted((path for path in HERE.glob("test_*.py") if path != WALK), key=_length, reverse=True)
+    """Every file, house and row; those that take long first, so that all workers end together."""
+    files = sorted(set(HERE.glob("test_*.py")) - {WALK, FAULTS}, key=_size, reverse=True)
     walks = [
         Job(f"house {name}", (str(WALK), f"--house={name}")) for name in houses() if not house(name).by_hand
     ]
-    return [*(Job(path.stem, (str(path),)) for path in files), *walks]
+    rows = [
+        Job(f"row {row.name}", (f"{FAULTS}::test_it_ends_right[{row.name}]",))
+        for row in all_rows()
+        if row.often
+    ]
+    return [*(Job(path.stem, (str(path),)) for path in files), *walks, *rows]
 
 
 def jobs_without_a_lab() -> list[Job]:
@@ -86,22 +100,17 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _length(path: Path) -> tuple[bool, int]:
-    """A file of the lab by how long it takes: the rows of the fault matrix stand in another file."""
-    return path == FAULTS, _size(path)
-
-
 def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
-    """The jobs that a word names: a file with or without its folder and ending, a house, or ``all``.
+    """The jobs that a word names: a file with or without its folder and ending, a house, a row, or ``all``.
 
     Without a word, those that boot a lab.
     """
     if list(words) == ["all"]:
         return list(jobs)
     names = {Path(word).stem for word in words}
-    found = [job for job in jobs if (job.name.removeprefix("house ") in names if names else job.lab)]
-    if unknown := names - {job.name.removeprefix("house ") for job in found}:
-        raise SystemExit(f"There is no file and no house named {', '.join(sorted(unknown))}.")
+    found = [job for job in jobs if (job.words & names if names else job.lab)]
+    if unknown := names.difference(*(job.words for job in found)):
+        raise SystemExit(f"There is no file, no house and no row named {', '.join(sorted(unknown))}.")
     return found
 
 
@@ -113,16 +122,20 @@ def run(job: Job) -> Result:
         options = ["-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
         began = time.monotonic()
         bubble = [sys.executable, "-m", "lab", "bubble", "--"] if job.lab else []
-        done = subprocess.run(
-            [*bubble, *pytest, *options],
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return Result(job, done.returncode, done.stdout, counted(report), time.monotonic() - began)
+        with Path(folder, "printed").open("w+", encoding="utf-8") as printed:
+            process = subprocess.Popen(
+                [*bubble, *pytest, *options],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            printed.seek(0)
+            text = printed.read()
+        lasted = time.monotonic() - began
+        return Result(job, process.returncode, text, counted(report), lasted, used.ru_utime + used.ru_stime)
 
 
 def counted(report: Path) -> dict[str, int]:

@@ -289,6 +289,15 @@ def test_what_runs_each_minute_fills_no_journal_and_yet_is_heard(generation: Pat
     assert settings["LogLevelMax"] == settings["SyslogLevel"] == ["notice"]
 
 
+@pytest.mark.parametrize(
+    "unit", ["immich-exposure-lan.service", "immich-exposure-lan@.service", "immich-exposure-lease.service"]
+)
+def test_what_opens_the_home_and_shuts_the_door_is_never_started_too_often(
+    generation: Path, unit: str
+) -> None:
+    assert read_unit(generation, unit)["StartLimitIntervalSec"] == ["0"]
+
+
 # --- the edge
 
 

@@ -1,4 +1,4 @@
-"""The launcher of the lab tier: every file and every house is a job, and the counts are those of all jobs."""
+"""The launcher of the tests: every file, house and row is a job, and the counts are those of all jobs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.house import house, houses
+from tests.faults.rows import all_rows
 from tests.lab import parallel
 
 REPORT = (
@@ -14,15 +15,22 @@ REPORT = (
 )
 
 
-def test_every_file_and_every_house_of_the_walk_is_a_job() -> None:
+def test_every_file_house_of_the_walk_and_row_is_a_job() -> None:
     names = {job.name for job in parallel.all_jobs()}
-    files = {path.stem for path in parallel.HERE.glob("test_*.py")} - {"test_houses"}
-    assert names == files | {f"house {name}" for name in houses() if not house(name).by_hand}
+    files = {path.stem for path in parallel.HERE.glob("test_*.py")} - {"test_houses", "test_faults"}
+    walks = {f"house {name}" for name in houses() if not house(name).by_hand}
+    assert names == files | walks | {f"row {row.name}" for row in all_rows() if row.often}
 
 
-def test_a_word_chooses_a_file_or_a_house() -> None:
-    found = parallel.chosen(parallel.all_jobs(), ["tests/lab/test_lab.py", "book"])
-    assert {job.name for job in found} == {"test_lab", "house book"}
+def test_a_word_chooses_a_file_a_house_or_a_row() -> None:
+    row = next(row.name for row in all_rows() if row.often)
+    found = parallel.chosen(parallel.all_jobs(), ["tests/lab/test_lab.py", "book", row])
+    assert {job.name for job in found} == {"test_lab", "house book", f"row {row}"}
+
+
+def test_a_file_that_is_many_jobs_chooses_them_all() -> None:
+    found = parallel.chosen(parallel.all_jobs(), ["test_faults.py", "test_houses"])
+    assert {job.name.split()[0] for job in found} == {"house", "row"}
 
 
 def test_all_is_every_tier_and_no_word_is_the_lab() -> None:
@@ -34,7 +42,7 @@ def test_all_is_every_tier_and_no_word_is_the_lab() -> None:
 
 
 def test_a_word_that_names_nothing_is_refused() -> None:
-    with pytest.raises(SystemExit, match="no file and no house named bok"):
+    with pytest.raises(SystemExit, match="no file, no house and no row named bok"):
         parallel.chosen(parallel.all_jobs(), ["bok"])
 
 
