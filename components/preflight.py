@@ -121,6 +121,7 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
         take_over=props["takeOver"],
         adopt=bool(props.get("adopt")),
         stack_id=props.get("stackId"),
+        allow_upgrade=props["allowUpgrade"],
     )
 
 
@@ -235,6 +236,7 @@ def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
         "keystore": config.keystore,
         "takeOver": config.take_over,
         "adopt": config.adopt is not None,
+        "allowUpgrade": config.allow_upgrade,
     }
 
 

@@ -16,6 +16,9 @@ from components.version_floors import load, parse_version
 LOWEST_NIXOS = (26, 5)
 """The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
 
+STANDARD_FOLDER = "/etc/nixos"
+"""Where nixos-rebuild looks for configuration.nix, unless nixos-config in NIX_PATH says another place."""
+
 LOCAL_TARGETS = ("localhost:", "127.0.0.1:")
 """How the target of a funnel begins that leads to this machine itself."""
 
@@ -47,6 +50,7 @@ class Wanted:
     adopt: bool = False
     flake_host: str | None = None
     stack_id: str | None = None
+    allow_upgrade: bool = False
 
 
 def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -185,6 +189,10 @@ def _theirs(facts: Mapping[str, Any]) -> list[str]:
         f"{path} on the server is somebody else's (it lacks the mark of this project), and nothing of "
         "yours is ever overwritten; rename it or move it away."
         for path in facts.get("theirs") or ()
+    ] + [
+        f"The {name} on the server is somebody else's, and the module brings one of that name; give yours "
+        "another name."
+        for name in facts.get("theirNames") or ()
     ]
 
 
@@ -263,12 +271,22 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"The server is built from {configuration['otherSystem']}, which nixos-rebuild takes instead of "
             f"{path}; import the module there and set module: yours (see docs/homes.md)."
         ]
+    if configuration.get("otherConfiguration") and wanted.config_dir == STANDARD_FOLDER:
+        other = str(configuration["otherConfiguration"])
+        folder, _, name = other.rpartition("/")
+        remedy = f"set configDir: {folder}" if name == "configuration.nix" else "set module: yours"
+        return [
+            f"nixos-rebuild takes {other} for the configuration instead of {path} (nixos-config in NIX_PATH "
+            f"says so); {remedy}."
+        ]
     if configuration.get("ourImport") == "active":
         return []
+    evaluated = _part(facts, "evaluated")
     return [
         *_no_import_list(configuration, path),
         *_obstacle(configuration, path),
-        *_evaluated(_part(facts, "evaluated"), path),
+        *(_evaluated(evaluated, path) or _another_system(facts, wanted)),
+        *_expose_besides(configuration, path),
     ]
 
 
@@ -277,7 +295,8 @@ def _no_import_list(configuration: Mapping[str, Any], path: object) -> list[str]
         return []
     return [
         f"{path} has no list of imports that a line can be added to. Write `imports = [ ];` at its top "
-        "level; or give the file another name, such as host.nix, and write a configuration.nix of one line: "
+        "level, or begin the imports that stand there with a list, `imports = [ ] ++ ...`; or give the file "
+        "another name, such as host.nix, and write a configuration.nix of one line: "
         "{ imports = [ ./host.nix ]; }."
     ]
 
@@ -306,6 +325,54 @@ def _evaluated(evaluated: Mapping[str, Any], path: object) -> list[str]:
         return [
             f"{path} brings in the module already, in another way than by the import ./immich-exposure, and "
             "it cannot be there twice; set module: yours, or take that import out."
+        ]
+    return []
+
+
+def _another_system(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a configuration that is not what runs: whatever differs would come along, unseen.
+
+    Once the running system has the module, it is not comparable here, and the rebuild itself compares it.
+    """
+    running, evaluated = _part(facts, "running"), _part(facts, "evaluated")
+    toplevels = running.get("toplevel"), evaluated.get("toplevel")
+    if wanted.allow_upgrade or _part(facts, "module") or None in toplevels or toplevels[0] == toplevels[1]:
+        return []
+    newer = [
+        f"{name} {evaluated[key]} instead of {running[key]}"
+        for name, key in (("NixOS", "nixos"), ("Immich", "immich"))
+        if running.get(key) and evaluated.get(key) and running[key] != evaluated[key]
+    ]
+    brought = " and ".join(newer) or (
+        "another configuration than the running one (where the system is built from another place, by a "
+        f'flake or a deploy tool, set module: yours or flake: "DIR#HOST"{_elsewhere(facts)})'
+    )
+    return [
+        f"The rebuild would also bring {brought}; bring the server up to date yourself "
+        '("sudo nixos-rebuild switch") or set allowUpgrade: true.'
+    ]
+
+
+def _elsewhere(facts: Mapping[str, Any]) -> str:
+    folder = _part(facts, "configuration").get("flakeAbove")
+    return f'; a flake lies in {folder}: perhaps flake: "{folder}#HOST"' if folder else ""
+
+
+def _expose_besides(configuration: Mapping[str, Any], path: object) -> list[str]:
+    """Refuse to take the place of an own ./expose-immich.nix that says more than the chapter does."""
+    if configuration.get("exposeImport") != "active" or "exposeBesides" not in configuration:
+        return []
+    file = f"{str(path).rpartition('/')[0]}/expose-immich.nix"
+    besides = configuration["exposeBesides"]
+    if besides is None:
+        return [
+            f"What {file} says cannot be told, and the module would take its place; take it out of the "
+            f"imports of {path}, or set module: yours."
+        ]
+    if besides:
+        return [
+            f"{file}, whose place the module takes, also sets {besides}; move that to a file of its own that "
+            f"{path} imports."
         ]
     return []
 

@@ -331,6 +331,16 @@ naming_files() {
   [ -z "$naming" ] || printf ' (it is named in %s)' "${naming% }"
 }
 
+CURRENT_SYSTEM=$ROOT/run/current-system
+
+# Of the running system.
+running_nixos() { cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null; }
+
+running_immich() {
+  sed -n 's/^ExecStart=[^ ]*-immich-\([0-9][0-9.]*\)\/.*/\1/p' "$CURRENT_SYSTEM/etc/systemd/system/immich-server.service" \
+    2>/dev/null | head -n 1
+}
+
 # `immich_says HOST:PORT PATH` prints Immich's answer; an address of IPv6 stands in brackets.
 immich_says() {
   curl --silent --fail --noproxy '*' --max-time 5 "http://$1$2" 2>/dev/null </dev/null
@@ -1048,11 +1058,36 @@ other_system() {
   printf '%s\n' "$ROOT/etc/nixos/system.nix"
 }
 
+# `other_configuration CONFIGURATION` prints the file that nixos-rebuild takes for the configuration, where that is another one
+# (NIX_PATH says so, as nix.nixPath of a configuration does). Fails when it is this one.
+other_configuration() {
+  other_file=$(nix-instantiate --find-file nixos-config 2>/dev/null </dev/null) && other_file=$(readlink -f "$other_file") &&
+    [ -f "$other_file" ] && [ "$other_file" != "$1" ] && printf '%s\n' "$other_file"
+}
+
 # `configuration_folder CONFIG_DIR`: where the configuration really lies. Nix reads ./x.nix beside the file that a link leads
 # to, so this is where our folder must be.
 configuration_folder() {
   configuration_file=$(readlink -f "$1/configuration.nix") && [ -f "$configuration_file" ] || configuration_file=$1/configuration.nix
   printf '%s\n' "${configuration_file%/*}"
+}
+
+# `flake_above FOLDER` prints the folder of a flake.nix further up in the same git checkout; fails where there is none.
+flake_above() {
+  in_git "$1" || return 1
+  above=$1
+  while [ ! -e "$above/flake.nix" ]; do
+    [ "$above" != "$git_folder" ] || return 1
+    above=${above%/*}
+  done
+  printf '%s\n' "$above"
+}
+
+# `flake_folder DIR`: where the flake really lies. As with configuration.nix, a link may lead to it, or its folder be one, and what
+# lies beside it is what lies beside the file.
+flake_folder() {
+  flake_file=$(readlink -f "$1/flake.nix") && [ -f "$flake_file" ] || flake_file=$1/flake.nix
+  printf '%s\n' "${flake_file%/*}"
 }
 
 # `flake_url DIR`: in a git checkout Nix sees what git knows of, and so would the owner's own rebuild; elsewhere all that is there.
@@ -1065,4 +1100,44 @@ has_hard_links() { [ "$(stat -c %h "$1" 2>/dev/null)" -gt 1 ] 2>/dev/null; }
 last_error() {
   awk '/^ *error:/ { text = ""; seen = 1 } seen && !/show-trace/ { text = text " " $0 } END { print text }' "$1" |
     tr -s ' ' | sed -e 's/^ *//' -e 's/^error: *//' -e 's/[ .]*$//' | cut -c 1-400
+}
+
+# ---- What a file of the chapter's says besides the chapter
+
+# Names of options, as far as they can be told without evaluating their values.
+# shellcheck disable=SC2016
+SAYS_BESIDES='{ configuration, file }: let
+    system = import <nixpkgs/nixos> { configuration = /. + configuration; };
+    given = { inherit (system) config options; lib = import <nixpkgs/lib>; pkgs = system.pkgs or (import <nixpkgs> { });
+      modulesPath = ""; utils = { }; };
+    loaded = import (/. + file);
+    named = builtins.functionArgs loaded;
+    module = if !builtins.isFunction loaded then loaded
+      else loaded (if named == { } then given else builtins.intersectAttrs named given);
+    # mkIf, mkMerge, mkForce and the like, taken away.
+    parts = value: if !(builtins.isAttrs value && value ? _type) then [ value ]
+      else if value ? contents then builtins.concatMap parts value.contents
+      else if value ? content then parts value.content else [ value ];
+    # Two words tell an option well enough, but for these.
+    deep = [ "systemd.services" "systemd.timers" "users.users" "users.groups" "environment.etc" "services.caddy"
+      "services.caddy.virtualHosts" ];
+    told = path: builtins.length path >= 2 && !builtins.elem (builtins.concatStringsSep "." path) deep;
+    names = path: value: builtins.concatMap (part:
+      if !builtins.isAttrs part || part ? _type || part ? outPath || told path then [ (builtins.concatStringsSep "." path) ]
+      else builtins.concatMap (name: names (path ++ [ name ]) part.${name}) (builtins.attrNames part)) (parts value);
+    said = names [ ] (module.config or (builtins.removeAttrs module [ "imports" "options" "config" ]))
+      ++ builtins.filter (name: module ? ${name}) [ "imports" "options" ];
+    chapters = [ "services[.](fail2ban|tailscale|immich)" "services[.]caddy[.][^.]*" "networking[.]firewall" "systemd[.]tmpfiles"
+      "(systemd[.]services|users[.]users|users[.]groups)[.](caddy|fail2ban)" "environment[.]etc[.]fail2ban/.*" "assertions" "warnings" ];
+    sites = builtins.filter (name: builtins.match "services[.]caddy[.]virtualHosts[.].*" name != null) said;
+    besides = builtins.filter (name: !builtins.elem name sites && builtins.all (one: builtins.match one name == null) chapters) said;
+  in builtins.concatStringsSep ", " (besides ++ (if builtins.length sites > 1 then sites else [ ]))'
+
+# `says_besides CONFIGURATION FILE [timeout SECONDS]` prints them; fails where they cannot be told.
+says_besides() {
+  says_configuration=$1 says_file=$2
+  shift 2
+  said_besides=$("$@" nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$says_configuration" \
+    --argstr configuration "$says_configuration" --argstr file "$says_file" -E "$SAYS_BESIDES" </dev/null) || return 1
+  printf '%s' "$said_besides" | sed -e 's/^"//' -e 's/"$//' -e 's/\\//g' | cut -c 1-400
 }

@@ -19,7 +19,6 @@
 # of this: `nixos-rebuild switch` sets the profile first and leaves it there.
 
 PROFILE=$ROOT/nix/var/nix/profiles/system
-CURRENT_SYSTEM=$ROOT/run/current-system
 REBUILD_LOG=$STATE/rebuild.log
 # The user's configuration.nix from before our change, what we made of it, and what it was when this run began.
 BEFORE=$STATE/configuration.nix.before
@@ -158,15 +157,10 @@ drop_old_candidates() {
   if is_ours "$FOLDER"; then rm -f "$FOLDER"/.immich-exposure.??????; fi
 }
 
-running_immich() {
-  sed -n 's/^ExecStart=[^ ]*-immich-\([0-9][0-9.]*\)\/.*/\1/p' "$CURRENT_SYSTEM/etc/systemd/system/immich-server.service" \
-    2>/dev/null | head -n 1
-}
-
 # `name_difference FILE` sets DIFFERENCE to what the configuration of these words has and the running system has not.
 name_difference() {
   DIFFERENCE=
-  differs "NixOS" "$(cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null)" "$(word_of nixos "$1")"
+  differs "NixOS" "$(running_nixos)" "$(word_of nixos "$1")"
   differs "Immich" "$(running_immich)" "$(word_of immich "$1")"
 }
 
@@ -258,42 +252,11 @@ fits() {
   return 1
 }
 
-# What a file says besides the chapter: names of options, as far as they can be told without evaluating their values.
-# shellcheck disable=SC2016
-SAYS_BESIDES='{ configuration, file }: let
-    system = import <nixpkgs/nixos> { configuration = /. + configuration; };
-    given = { inherit (system) config options; lib = import <nixpkgs/lib>; pkgs = system.pkgs or (import <nixpkgs> { });
-      modulesPath = ""; utils = { }; };
-    loaded = import (/. + file);
-    named = builtins.functionArgs loaded;
-    module = if !builtins.isFunction loaded then loaded
-      else loaded (if named == { } then given else builtins.intersectAttrs named given);
-    # mkIf, mkMerge, mkForce and the like, taken away.
-    parts = value: if !(builtins.isAttrs value && value ? _type) then [ value ]
-      else if value ? contents then builtins.concatMap parts value.contents
-      else if value ? content then parts value.content else [ value ];
-    # Two words tell an option well enough, but for these.
-    deep = [ "systemd.services" "systemd.timers" "users.users" "users.groups" "environment.etc" "services.caddy"
-      "services.caddy.virtualHosts" ];
-    told = path: builtins.length path >= 2 && !builtins.elem (builtins.concatStringsSep "." path) deep;
-    names = path: value: builtins.concatMap (part:
-      if !builtins.isAttrs part || part ? _type || part ? outPath || told path then [ (builtins.concatStringsSep "." path) ]
-      else builtins.concatMap (name: names (path ++ [ name ]) part.${name}) (builtins.attrNames part)) (parts value);
-    said = names [ ] (module.config or (builtins.removeAttrs module [ "imports" "options" "config" ]))
-      ++ builtins.filter (name: module ? ${name}) [ "imports" "options" ];
-    chapters = [ "services[.](fail2ban|tailscale|immich)" "services[.]caddy[.][^.]*" "networking[.]firewall" "systemd[.]tmpfiles"
-      "(systemd[.]services|users[.]users|users[.]groups)[.](caddy|fail2ban)" "environment[.]etc[.]fail2ban/.*" "assertions" "warnings" ];
-    sites = builtins.filter (name: builtins.match "services[.]caddy[.]virtualHosts[.].*" name != null) said;
-    besides = builtins.filter (name: !builtins.elem name sites && builtins.all (one: builtins.match one name == null) chapters) said;
-  in builtins.concatStringsSep ", " (besides ++ (if builtins.length sites > 1 then sites else [ ]))'
-
 # All of ./expose-immich.nix ends with the swap, and of Immich alone can the evaluation tell whether that does any harm.
 need_nothing_else() {
-  besides=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$CONFIG" --argstr configuration "$CONFIG" \
-    --argstr file "${CONFIG%/*}/expose-immich.nix" -E "$SAYS_BESIDES" 2>>"$REBUILD_LOG" </dev/null) ||
+  besides=$(says_besides "$CONFIG" "${CONFIG%/*}/expose-immich.nix" 2>>"$REBUILD_LOG") ||
     fail_with_log "What ${CONFIG%/*}/expose-immich.nix says cannot be told, and this would take its place; take it out of the" \
       "imports of $CONFIG, or set module: yours, and run this again."
-  besides=$(printf '%s' "$besides" | sed -e 's/^"//' -e 's/"$//' -e 's/\\//g' | cut -c 1-400)
   [ -z "$besides" ] ||
     die "${CONFIG%/*}/expose-immich.nix, whose place this takes, also sets $besides; move that to a file of its own that" \
       "$CONFIG imports, and run this again."
@@ -713,16 +676,11 @@ need_channel() {
   fi
 }
 
-# Further up in the same git checkout it is only a guess, and only where something else runs than configuration.nix makes.
+# Only a guess, and only where something else runs than configuration.nix makes.
 doubt_channel() {
-  doubted_folder=${FOLDER%/*}
-  in_git "$doubted_folder" || return 0
-  while [ ! -e "$doubted_folder/flake.nix" ]; do
-    [ "$doubted_folder" != "$git_folder" ] || return 0
-    doubted_folder=${doubted_folder%/*}
-  done
+  doubted=$(flake_above "${FOLDER%/*}") || return 0
   printf ' (the system may come from the flake in %s: then import the module there and set flake: "%s#%s")' \
-    "$doubted_folder" "$doubted_folder" "$(uname -n)"
+    "$doubted" "$doubted" "$(uname -n)"
 }
 
 # What stands behind a funnel that was opened by hand is about to change. It shuts as late as this, so that nobody waits
@@ -901,7 +859,7 @@ build_home() {
     die "$CONFIG still brings in the module, switched off, without the plain import $IMPORT$(naming_files "$FOLDER"), and it would" \
       "not evaluate once $FOLDER is removed, so it stays; take every import of that folder out and run this again."
   DIFFERENCE=
-  differs "NixOS" "$(cat "$CURRENT_SYSTEM/nixos-version" 2>/dev/null)" "$(cat "$RESULT/nixos-version" 2>/dev/null)"
+  differs "NixOS" "$(running_nixos)" "$(cat "$RESULT/nixos-version" 2>/dev/null)"
   [ -z "$DIFFERENCE" ] || say "This also brings $DIFFERENCE"
 }
 
@@ -935,6 +893,7 @@ compare_flake() {
 flake() {
   need_nixos
   [ -e "$FLAKE_DIR/flake.nix" ] || die "There is no $FLAKE_DIR/flake.nix; set flake to DIR#HOST of the server's own flake."
+  FLAKE_DIR=$(flake_folder "$FLAKE_DIR")
   begin
   need_domain
   FLAKE=$(flake_url "$FLAKE_DIR")

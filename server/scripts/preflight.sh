@@ -19,12 +19,20 @@
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
 #                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
 #                                   would build a flake instead; otherSystem: the file it would build instead, or null;
-#                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null
+#                                   otherConfiguration: the file that it takes for configuration.nix, where that is another one;
+#                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null;
+#                                   flakeAbove: the folder of a flake further up in the same git checkout, or null;
+#                                   exposeBesides: what ./expose-immich.nix says besides the chapter, where it makes way; null
+#                                   where that cannot be told
 #     flake                         null without FLAKE_DIR; exists
 #     evaluated                     what Nix says of the system that is to get the module, without building anything: error, or
 #                                   null; exposure: "absent", "off", "on" (our module in it), or null; hosts: those of the
-#                                   flake. null where nobody asked, or it took too long; not asked once our import stands there
+#                                   flake; toplevel, nixos, immich: of a configuration.nix, its system and versions or null.
+#                                   null where nobody asked, or it took too long; not asked once our import stands there
+#     running                       toplevel, nixos, immich: of the running system, or null
 #     theirs                        paths that have a name of ours and are not ours
+#     theirNames                    accounts and units that have one, on a server where nothing of ours is: "account NAME",
+#                                   "unit NAME"
 #     owner                         id and name of the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
 #     diskFreeKiB                   free KiB at /nix and /var, or null
@@ -114,7 +122,21 @@ configuration_facts() {
     "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
   printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
     "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")"
-  printf '"otherSystem":%s,"obstacle":%s}' "$(text_or_null "$(other_system)")" "$(text_or_null "$(obstacle "$configuration")")"
+  printf '"otherSystem":%s,"obstacle":%s,' "$(text_or_null "$(other_system)")" "$(text_or_null "$(obstacle "$configuration")")"
+  printf '"otherConfiguration":%s,' "$(text_or_null "$(other_configuration "$configuration")")"
+  printf '"flakeAbove":%s,"exposeBesides":%s}' "$(text_or_null "$(flake_above "$configuration_place")")" \
+    "$(expose_besides "$configuration")"
+}
+
+# `expose_besides CONFIGURATION`
+expose_besides() {
+  if [ "$(import_state "$1" ./expose-immich.nix)" != active ] || [ "$(import_state "$1" ./immich-exposure)" = active ]; then
+    printf '""'
+  elif besides=$(says_besides "$1" "${1%/*}/expose-immich.nix" timeout "$BESIDES_SECONDS" 2>/dev/null); then
+    json_string "$besides"
+  else
+    printf null
+  fi
 }
 
 # `obstacle FILE`: a new file of its name can be put in its place, and nothing else is lost by that.
@@ -146,9 +168,20 @@ flake_facts() {
 
 # On a small machine an evaluation takes its time, and the operator's program does not wait for ever.
 EVALUATION_SECONDS=200
+BESIDES_SECONDS=60
 
 EXPOSURE='(system: let exposure = system.config.services.immich-exposure or null;
   in if exposure == null then "absent" else if exposure.enable then "on" else "off")'
+
+# A configuration.nix as it is, which nothing may ride along with.
+# shellcheck disable=SC2016
+DESCRIBED='let attempt = value: let tried = builtins.tryEval value; in if tried.success then tried.value else null;
+  in {
+    exposure = exposure system;
+    toplevel = builtins.unsafeDiscardStringContext "${system.config.system.build.toplevel}";
+    nixos = attempt (system.config.system.nixos.label or system.config.system.nixos.version or null);
+    immich = attempt (system.config.services.immich.package.version or null);
+  }'
 
 # `evaluated_facts WAY CONFIG_DIR FLAKE_DIR HOST`. All that it writes are copies in Nix's own store, as any look at a system does.
 evaluated_facts() {
@@ -161,8 +194,8 @@ evaluated_facts() {
         printf null
       else
         evaluated nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$evaluated_file" \
-          --argstr configuration "$evaluated_file" -E "{ configuration }: {
-            exposure = $EXPOSURE (import <nixpkgs/nixos> { configuration = /. + configuration; }); }"
+          --argstr configuration "$evaluated_file" -E "{ configuration }: let exposure = $EXPOSURE;
+            system = import <nixpkgs/nixos> { configuration = /. + configuration; }; in $DESCRIBED"
       fi
       ;;
     flake)
@@ -171,7 +204,8 @@ evaluated_facts() {
       else
         evaluated nix --extra-experimental-features "nix-command flakes" eval --no-write-lock-file --json \
           --apply "systems: { hosts = builtins.attrNames systems;
-            exposure = if systems ? \"$4\" then $EXPOSURE systems.\"$4\" else null; }" "$(flake_url "$3")#nixosConfigurations"
+            exposure = if systems ? \"$4\" then $EXPOSURE systems.\"$4\" else null; }" \
+          "$(flake_url "$(flake_folder "$3")")#nixosConfigurations"
       fi
       ;;
     *) printf null ;;
@@ -201,6 +235,32 @@ not_ours() {
     is_ours "$folder" || is_free "$folder" || found="$found,$(json_string "$folder")"
   done
   printf '[%s]' "${found#,}"
+}
+
+running_facts() {
+  running_toplevel=
+  [ ! -L "$CURRENT_SYSTEM" ] || running_toplevel=$(readlink -f "$CURRENT_SYSTEM")
+  printf '{"toplevel":%s,"nixos":%s,"immich":%s}' "$(text_or_null "$running_toplevel")" \
+    "$(text_or_null "$(running_nixos)")" "$(text_or_null "$(running_immich)")"
+}
+
+# A module of theirs would share an account or a unit with ours, and NixOS takes an account away that is not declared any more.
+their_names() {
+  if ! is_ours "$STATE" && ! has_module "$CURRENT_SYSTEM"; then
+    {
+      is_our_account immich-edge "The edge in front of Immich" || echo account immich-edge
+      is_our_account immich-bans "Bans at the edge in front of Immich" || echo account immich-bans
+      systemctl list-unit-files --plain --no-legend 'immich-edge.*' 'immich-bans.*' 2>/dev/null </dev/null |
+        awk 'NF && $2 != "transient" { print "unit", $1 }'
+    } | sed 's/.*/"&"/' | paste -s -d , -
+  fi
+}
+
+# `is_our_account NAME FULL_NAME`: there is none, or it is called as in nix/edge.nix and nix/bans.nix. Some systems keep an account
+# that is not declared any more.
+is_our_account() {
+  our_account=$(getent passwd "$1" 2>/dev/null </dev/null) || return 0
+  [ "$(printf '%s' "$our_account" | cut -d : -f 5)" = "$2" ]
 }
 
 owner_fact() {
@@ -238,7 +298,8 @@ print_facts() {
   printf '"module":%s,' "$(object_of immich-exposure module)"
   printf '"configuration":%s,' "$(configuration_facts "$2")"
   printf '"flake":%s,"evaluated":%s,' "$(flake_facts "$3")" "$(evaluated_facts "$1" "$2" "$3" "$4")"
-  printf '"theirs":%s,' "$(theirs "$(configuration_folder "$2")/immich-exposure")"
+  printf '"running":%s,' "$(running_facts)"
+  printf '"theirs":%s,"theirNames":[%s],' "$(theirs "$(configuration_folder "$2")/immich-exposure")" "$(their_names)"
   printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
   printf '"commands":%s}\n' "$(missing_commands)"

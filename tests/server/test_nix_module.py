@@ -140,6 +140,16 @@ def test_the_owners_caddy_and_fail2ban_are_as_they_were(nix: Nix, tmp_path: Path
     assert units(plain) == units(ConfigFolder.exposed(tmp_path / "exposed" / "nixos"))
 
 
+def test_the_preflight_knows_our_accounts_by_their_full_names(generation: Path) -> None:
+    known = re.findall(
+        r'is_our_account (\S+) "(.+)" \|\|', (SERVER_FILES / "scripts/preflight.sh").read_text()
+    )
+    made = (generation / "etc/sysusers.d/00-nixos.conf").read_text()
+    assert dict(known).keys() == {"immich-edge", "immich-bans"}
+    for name, full_name in known:
+        assert re.search(rf'^u {name} .*"{full_name}"', made, re.MULTILINE), made
+
+
 def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
     units = generation / "etc/systemd/system"
     services = {link.name for link in (units / "multi-user.target.wants").iterdir()} & OURS

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import toolchain
 from components.config_home import Immich, Lan
 from components.module_files import managed_files
+from components.preflight_rules import problems
 from lab.nixos import lay
+from tests.unit.components.test_preflight_rules import SOUND, WANTED
 from tests.unit.scripts.harness import DOMAIN, SCRIPTS, Machine, Outcome, assert_sentence, result
 from tests.unit.test_scripts_module import HEALTHY, NEW, link, system
 
@@ -297,7 +300,7 @@ def evaluated(home: Home, *where: str) -> dict[str, object]:
     outcome = home.machine.run("preflight", "facts", *where, "-", "2283", "8443")
     told = result(outcome)["evaluated"]
     assert isinstance(told, dict), outcome.stderr
-    return told
+    return {name: told[name] for name in ("error", "hosts", "exposure") if name in told}
 
 
 def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
@@ -315,6 +318,24 @@ def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
     assert evaluated(home, *place) == {"error": None, "exposure": "on"}
     home.configuration.write_text(text.replace("networking.", "nyetworking."))
     assert "nyetworking" in str(evaluated(home, *place)["error"])
+
+
+def refusals(home: Home, **wanted: Any) -> list[str]:
+    """What the preflight has against this home, where all else is as it should be."""
+    place = ("managed", str(home.machine.config), "-", "-")
+    facts = result(home.machine.run("preflight", "facts", *place, "-", "2283", "8443"))
+    seen = {name: facts[name] for name in ("configuration", "evaluated", "running", "theirs", "theirNames")}
+    return problems({**SOUND, **seen}, replace(WANTED, config_dir=str(home.machine.config), **wanted))
+
+
+def test_the_preflight_tells_what_does_not_run_yet(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    """A configuration.nix of old beside a system that comes from a flake elsewhere, say."""
+    home = settle(tmp_path, evaluator, CHAPTER)
+    assert refusals(home) == []
+    home.configuration.write_text(CHAPTER["configuration.nix"].replace('"immich"', '"photos"'))
+    [refusal] = refusals(home)
+    assert "would also bring another configuration than the running one" in refusal
+    assert refusals(home, allow_upgrade=True) == []
 
 
 def test_the_preflight_knows_the_hosts_of_a_flake_and_what_they_have(
@@ -347,6 +368,25 @@ def test_a_flake_with_the_module_is_built_and_left_as_it_is(
     outcome = flake(home)
     assert result(outcome) == {"generation": 42}, outcome.stderr
     assert home.machine.files(home.machine.root / "home") == before
+    assert home.machine.commands("nixos-rebuild") == ["nixos-rebuild build --flake path:/home/admin/infra#pi"]
+
+
+@pytest.mark.parametrize("way", ["the file", "the folder"])
+def test_a_flake_that_a_link_leads_to_is_built_where_it_lies(
+    tmp_path: Path, evaluator: dict[str, str], way: str
+) -> None:
+    """/etc/nixos/flake.nix is a link into a checkout, or /etc/nixos itself is."""
+    home = settle_flake(tmp_path, evaluator, "./immich-exposure")
+    infra, place = home.machine.root / "home/admin/infra", home.machine.root / "etc/nix-files"
+    if way == "the file":
+        place.mkdir()
+        (place / "flake.nix").symlink_to(infra / "flake.nix")
+    else:
+        place.symlink_to(infra)
+    seen = evaluated(home, "flake", str(home.machine.config), str(place), "pi")
+    assert seen == {"error": None, "hosts": ["pi"], "exposure": "on"}
+    outcome = home.machine.run("module", "flake", str(place), "pi", "8443", "-", "2283", "no")
+    assert result(outcome) == {"generation": 42}, outcome.stderr
     assert home.machine.commands("nixos-rebuild") == ["nixos-rebuild build --flake path:/home/admin/infra#pi"]
 
 
@@ -408,10 +448,15 @@ def test_what_else_stands_in_the_file_that_makes_way_is_not_lost(
         "more.nix": "{ }",
     }
     home = settle(tmp_path, evaluator, files)
-    home.install()
     (home.machine.config / "expose-immich.nix").write_text(EXPOSE.replace("MORE", more))
+    early = refusals(home, allow_upgrade=True)
+    home.install()
     before = home.configuration.read_text()
     outcome = home.managed("yes")
+    # Before anything is made on the server, and again by what is about to write.
+    assert [f"whose place the module takes, also sets {named};" in problem for problem in early] == [True] * (
+        named is not None
+    )
     if named is None:
         assert result(outcome) == {"generation": 42}, outcome.stderr
         assert "imports = [ ./immich-exposure ];" in home.configuration.read_text()

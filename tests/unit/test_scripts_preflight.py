@@ -23,7 +23,7 @@ TAILSCALE = """
 # What a configuration evaluates to stands in a file; none is an error.
 NIX = """
     case $* in
-      *--find-file*) cat "$FAKES/nixos-system" 2>/dev/null ;;
+      *--find-file*) cat "$FAKES/$2" 2>/dev/null ;;
       *services.immich-exposure*)
         cat "$FAKES/evaluated" 2>/dev/null || { echo "error: undefined variable" >&2; exit 1; }
         ;;
@@ -51,6 +51,10 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
         machine.config / "configuration.nix", "{ imports = [ ./lan-immich.nix ]; } # ./expose-immich.nix\n"
     )
     (machine.root / "nix").mkdir()
+    machine.write(machine.root / "old/nixos-version", "26.05.1")
+    unit = "ExecStart=/nix/store/abc-immich-3.0.2/bin/server\n"
+    machine.write(machine.root / "old/etc/systemd/system/immich-server.service", unit)
+    (machine.root / "run/current-system").symlink_to(machine.root / "old")
     machine.remember(answers=IMMICH, units="immich-server.service")
     machine.fake("tailscale", TAILSCALE)
     machine.fake("nix-instantiate", NIX)
@@ -105,11 +109,16 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "importList": True,
             "flakeBeside": False,
             "otherSystem": None,
+            "otherConfiguration": None,
             "obstacle": None,
+            "flakeAbove": None,
+            "exposeBesides": "",
         },
         "flake": None,
         "evaluated": EVALUATED,
+        "running": {"toplevel": str(machine.root / "old"), "nixos": "26.05.1", "immich": "3.0.2"},
         "theirs": [],
+        "theirNames": [],
         "owner": None,
         "authorities": [],
         "diskFreeKiB": {"/nix": 4711, "/var": 4711},
@@ -121,14 +130,14 @@ def test_it_only_reads(machine: Machine) -> None:
     before = machine.files(machine.root)
     facts(machine)
     assert machine.files(machine.root) == before
-    assert not list((machine.root / "run").iterdir()), "a preflight takes no lock"
+    assert [place.name for place in (machine.root / "run").iterdir()] == ["current-system"], "takes no lock"
 
 
 def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
     for name in ("tailscale", "curl", "df", "systemctl", "ss"):
         machine.fake(name, "exit 1")
     machine.fake("id", "echo 1000")
-    for place in ("etc/NIXOS", "etc/os-release", "etc/nixos/configuration.nix"):
+    for place in ("etc/NIXOS", "etc/os-release", "etc/nixos/configuration.nix", "run/current-system"):
         (machine.root / place).unlink()
     machine.unfake("nixos-rebuild")
     seen = facts(machine)
@@ -153,11 +162,16 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
             "importList": False,
             "flakeBeside": False,
             "otherSystem": None,
+            "otherConfiguration": None,
             "obstacle": None,
+            "flakeAbove": None,
+            "exposeBesides": "",
         },
         "flake": None,
         "evaluated": None,
+        "running": {"toplevel": None, "nixos": None, "immich": None},
         "theirs": [],
+        "theirNames": [],
         "owner": None,
         "authorities": [],
         "diskFreeKiB": {"/nix": None, "/var": None},
@@ -284,6 +298,33 @@ def test_what_nixos_rebuild_would_build_instead(machine: Machine) -> None:
     assert part(machine, "configuration")["otherSystem"] == str(machine.root / "etc/nixos/system.nix")
     machine.remember(**{"nixos-system": "/srv/fleet/default.nix"})
     assert part(machine, "configuration")["otherSystem"] == "/srv/fleet/default.nix"
+
+
+def test_another_configuration_that_nixos_rebuild_takes(machine: Machine) -> None:
+    """As `nix.nixPath` has it; the one that was asked for is none, whatever link leads there."""
+    machine.remember(**{"nixos-config": str(machine.config / "configuration.nix")})
+    assert part(machine, "configuration")["otherConfiguration"] is None
+    real = machine.root / "home/me/nixos/pi.nix"
+    machine.remember(**{"nixos-config": str(real)})
+    assert part(machine, "configuration")["otherConfiguration"] is None, "it is not there"
+    machine.write(real, "{ }\n")
+    assert part(machine, "configuration")["otherConfiguration"] == str(real)
+    (machine.config / "configuration.nix").unlink()
+    (machine.config / "configuration.nix").symlink_to(real)
+    assert part(machine, "configuration")["otherConfiguration"] is None
+
+
+def test_accounts_and_units_of_our_names(machine: Machine) -> None:
+    """They are somebody else's only while nothing of ours is on the server."""
+    theirs = "immich-edge:x:1001:100:Mine:/home/edge:/bin/sh"
+    left = "immich-bans:x:998:998:Bans at the edge in front of Immich:/var/empty:/bin/nologin"
+    machine.remember(passwd=f"{theirs}\n{left}", **{"unit-files": "immich-bans.service enabled enabled"})
+    assert facts(machine)["theirNames"] == ["account immich-edge", "unit immich-bans.service"]
+    machine.write(machine.root / "old/sw/bin/immich-exposure", "")
+    assert facts(machine)["theirNames"] == []
+    (machine.root / "old/sw/bin/immich-exposure").unlink()
+    machine.prepare()
+    assert facts(machine)["theirNames"] == []
 
 
 def test_a_flake(machine: Machine) -> None:

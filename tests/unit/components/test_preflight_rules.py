@@ -77,11 +77,22 @@ SOUND: dict[str, Any] = {
         "importList": True,
         "flakeBeside": False,
         "otherSystem": None,
+        "otherConfiguration": None,
         "obstacle": None,
+        "flakeAbove": None,
+        "exposeBesides": "",
     },
     "flake": None,
-    "evaluated": {"error": None, "exposure": "absent"},
+    "evaluated": {
+        "error": None,
+        "exposure": "absent",
+        "toplevel": "/s",
+        "nixos": "26.05.1",
+        "immich": "3.1.0",
+    },
+    "running": {"toplevel": "/s", "nixos": "26.05.1", "immich": "3.1.0"},
     "theirs": [],
+    "theirNames": [],
     "owner": None,
     "authorities": [],
     "diskFreeKiB": {"/nix": 40_000_000, "/var": 40_000_000},
@@ -119,6 +130,13 @@ def test_a_sound_server_has_no_problems() -> None:
             "/etc/nixos/system.nix",
             "import the module there and set module: yours",
         ),
+        (
+            "configuration.otherConfiguration",
+            "/home/me/nixos/configuration.nix",
+            "(nixos-config in NIX_PATH says so); set configDir: /home/me/nixos.",
+        ),
+        ("configuration.otherConfiguration", "/home/me/nixos/pi.nix", "says so); set module: yours."),
+        ("theirNames", ["account immich-edge"], "The account immich-edge on the server is somebody else's"),
         ("configuration.obstacle", "read-only", "configuration.nix cannot be written to; make it writable"),
         (
             "configuration.obstacle",
@@ -178,6 +196,44 @@ def test_each_fault_is_named_with_a_remedy(path: str, value: Any, words: str) ->
     assert len(found) == 1
     assert words in found[0]
     assert found[0].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("running", "words"),
+    [
+        (
+            {"nixos": "25.11.9"},
+            "would also bring NixOS 26.05.1 instead of 25.11.9; bring the server up to date",
+        ),
+        (
+            {"nixos": "25.11.9", "immich": "2.9.1"},
+            "NixOS 26.05.1 instead of 25.11.9 and Immich 3.1.0 instead of 2.9.1;",
+        ),
+        ({"nixos": None, "immich": None}, "another configuration than the running one (where the system is"),
+    ],
+)
+def test_what_would_come_along_is_named(running: dict[str, Any], words: str) -> None:
+    facts = facts_with("running", SOUND["running"] | running | {"toplevel": "/other"})
+    [problem] = problems(facts, WANTED)
+    assert words in problem and problem.endswith("or set allowUpgrade: true.")
+    assert problems(facts, replace(WANTED, allow_upgrade=True)) == []
+    assert problems(facts, YOURS) == problems(SOUND, YOURS)
+    assert problems(facts | {"module": {"digest": DIGEST}}, WANTED) == [], "the rebuild compares it"
+    facts["configuration"]["flakeAbove"] = "/home/me/infra"
+    [problem] = problems(facts, WANTED)
+    assert ('perhaps flake: "/home/me/infra#HOST"' in problem) is (running["nixos"] is None)
+
+
+@pytest.mark.parametrize(
+    ("besides", "words"), [("time.timeZone", "also sets time.timeZone;"), (None, "cannot be told")]
+)
+def test_what_an_own_expose_immich_says_besides_is_named(besides: str | None, words: str) -> None:
+    facts = facts_with("configuration.exposeBesides", besides)
+    facts["configuration"]["exposeImport"] = "active"
+    [problem] = problems(facts, WANTED)
+    assert words in problem and "/etc/nixos/expose-immich.nix" in problem
+    facts["configuration"]["exposeImport"] = "commented"
+    assert problems(facts, WANTED) == []
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -33,6 +33,7 @@ BODIES = {
     "getent": """
         case $1 in
           group) grep -qx -- "$2" "$FAKES/groups" ;;
+          passwd) grep -- "^$2:" "$FAKES/passwd" ;;
           ahosts) cat "$FAKES/hosts" ;;
         esac""",
     # What `immich-exposure module` prints, where the running system has the module.
@@ -52,6 +53,7 @@ BODIES = {
           reload | reload-or-restart) [ ! -e "$FAKES/$1-fails" ] ;;
           cat) grep -qx -- "$2" "$FAKES/units" ;;
           list-units) cat "$FAKES/sockets" ;;
+          list-unit-files) cat "$FAKES/unit-files" ;;
           show) case $2 in *MainPID) cat "$FAKES/edge-pid" ;; esac ;;
         esac""",
     # Runs the command at once when told to wait for it, with its output where the unit would have it.
@@ -78,7 +80,7 @@ BODIES = {
     # What a configuration evaluates to stands in two files, by whether our import is in it; none is an error.
     "nix-instantiate": """
         case $* in
-          *--find-file*) cat "$FAKES/nixos-system" 2>/dev/null ;;
+          *--find-file*) cat "$FAKES/$2" 2>/dev/null ;;
           *toplevel=*)
             while [ "$1" != configuration ]; do shift; done
             words=unchanged
@@ -153,7 +155,8 @@ class Machine:
         for name, body in BODIES.items():
             self.fake(name, body)
         self.remember(clock="1000000", active="", failed="", answers="", listeners="", groups="", units="")
-        self.remember(hosts="", addresses="", sockets="")
+        self.remember(hosts="", addresses="", sockets="", passwd="")
+        self.remember(**{"unit-files": ""})
         self.remember(**{"edge-pid": "0"})
         self.remember(**{"status.json": NODE, "serve.json": "{}"})
         self._age, self._boot = 5000, 1

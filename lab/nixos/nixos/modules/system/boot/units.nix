@@ -89,7 +89,7 @@ let
   members = group: concatMapStrings (user: "m ${user} ${group.name}\n") group.members;
   sysusers =
     lib.concatStrings (lib.mapAttrsToList (_: group: "g ${group.name} ${id group.gid}\n") groups)
-    + lib.concatStrings (lib.mapAttrsToList (_: user: "u ${user.name} ${account user} - ${user.home}\n") people)
+    + lib.concatStrings (lib.mapAttrsToList (_: user: "u ${user.name} ${account user} \"${user.description or ""}\" ${user.home}\n") people)
     + lib.concatStrings (lib.mapAttrsToList (_: user: concatMapStrings (group: "m ${user.name} ${group}\n") user.extraGroups) people)
     + lib.concatStrings (lib.mapAttrsToList (_: members) groups);
 in
