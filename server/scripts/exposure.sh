@@ -226,14 +226,14 @@ set_home() {
   say "Immich is $home_said"
 }
 
-# What the certificate is for; the node may have got another name since.
+# `address_in_words FUNNEL_PORT`: what the certificate is for; the node may have got another name since.
 address_in_words() {
   recorded_name=$(recorded_domain)
   case ${recorded_name:-$DOMAIN} in
-    "$DOMAIN") echo "https://$DOMAIN/" ;;
+    "$DOMAIN") url "$DOMAIN" "$1" ;;
     *)
-      echo "https://$recorded_name/ leads nowhere: this node is called $DOMAIN now; run \"pulumi up\", or give it its old name" \
-        "back"
+      echo "$(url "$recorded_name" "$1") leads nowhere: this node is called $DOMAIN now; run \"pulumi up\", or give it its old" \
+        "name back"
       ;;
   esac
 }
@@ -312,7 +312,7 @@ why_in_words() {
 
 print_status() {
   look "$1" "$2"
-  row address "$(address_in_words)"
+  row address "$(address_in_words "$1")"
   case $FUNNEL in
     open) row funnel "open to the internet on port $1" ;;
     altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
@@ -365,7 +365,7 @@ print_status_json() {
     if home_is_closed; then home=closed; fi
   fi
   printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
-    "$(json_string "https://$DOMAIN$([ "$1" = 443 ] || printf ':%s' "$1")/")" "$WHY" "${SINCE:-null}"
+    "$(json_string "$(url "$DOMAIN" "$1")")" "$WHY" "${SINCE:-null}"
   printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
   printf '"home":"%s","devices":%s,"bans":%s,"notRunning":[%s]}\n' "$home" "$(count "$STATE/devices")" \
     "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")"

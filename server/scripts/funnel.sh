@@ -17,11 +17,6 @@
 # The lease stands before the funnel opens (see lib.sh). While the funnel is open Immich is closed at home, where the module
 # says so; after it, open again.
 
-url() {
-  if [ "$DOMAIN" = - ]; then return 0; fi
-  if [ "$1" = 443 ]; then echo "https://$DOMAIN/"; else echo "https://$DOMAIN:$1/"; fi
-}
-
 # Closing waits for nobody for long: it is safe at any moment, and must work while a rebuild holds the lock.
 lock_briefly() {
   if ! can_lock; then
@@ -136,7 +131,7 @@ open_funnel() {
   open_door begin_trial "$3"
   say "The funnel on port $1 is open for at most $3 seconds, unless it is proven"
   note_door open trial
-  printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$1")")"
+  printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$DOMAIN" "$1")")"
 }
 
 # `note_term always|+SECONDS|EPOCH`: what is asked for goes on where it is; something else begins now.
@@ -347,7 +342,7 @@ print_status() {
   read_funnel "$1" "$2"
   read_lease
   case $FUNNEL_SHARED in yes) shared=true ;; *) shared=false ;; esac
-  printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$1")")" "$LEASE_IS"
+  printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$DOMAIN" "$1")")" "$LEASE_IS"
 }
 
 need_root

@@ -485,6 +485,15 @@ need_tailscale() {
       "https://login.tailscale.com/admin/dns and run this again."
 }
 
+# `url NAME|- FUNNEL_PORT`: what people open; nothing where the node has no name.
+url() {
+  case $1:$2 in
+    -:* | :*) ;;
+    *:443) echo "https://$1/" ;;
+    *) echo "https://$1:$2/" ;;
+  esac
+}
+
 # ---- The funnel of the exposure, and nobody else's
 
 # Whose ports to look at when no argument says it: what `open` noted down or what was proven, else what the settings say.

@@ -155,7 +155,9 @@ look_at_door() {
   echo "$door_now" >"$WORK/door"
   keep "$DOOR_WAS" <"$WORK/door"
   if [ "$door_now" = open ]; then
-    news opened "The door is open: https://$(recorded_domain)/ answers on the internet."
+    # shellcheck disable=SC2046
+    set -- $(recorded_ports)
+    news opened "The door is open: $(url "$(recorded_domain)" "$1") answers on the internet."
   elif [ -e "$SHUT_BY_HAND" ]; then
     news closed "The door was shut by hand on the server, and stays so."
   else

@@ -1289,6 +1289,13 @@ def monitored(machine: Machine) -> tuple[int, str, dict[str, Any]]:
     return outcome.status, told["status"], told
 
 
+def test_the_command_tells_the_port_in_the_address(machine: Machine) -> None:
+    result(machine.run("funnel", "open", "10000", "8443", "300"))
+    assert machine.run("exposure").stdout.splitlines()[0].split() == ["address", f"https://{DOMAIN}:10000/"]
+    told = json.loads(machine.run("exposure", "status", "--json").stdout)
+    assert told["url"] == f"https://{DOMAIN}:10000/"
+
+
 def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     machine.remember(active=SERVICES, units="immich-exposure-lan.service")
     assert monitored(machine)[:2] == (3, "shut")
