@@ -87,7 +87,7 @@ a-file:
 a-folder:
 	@test -n "$(DIR)" || { echo "Name the folder: make module DIR=../nixos/immich-exposure" >&2; exit 1; }
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt policy/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(VENV)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
@@ -95,6 +95,7 @@ a-folder:
 	@test -x $(VENV)/python || $(PYTHON) -m venv .venv
 	@echo "installing Python packages (about a minute)" >&2
 	@$(VENV)/python -m pip install --quiet --requirement requirements.txt
+	@$(VENV)/python -m pip install --quiet --no-deps --requirement policy/requirements.txt
 	@touch $@
 
 up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else named)

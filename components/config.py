@@ -53,10 +53,12 @@ from components.config_limits import (
     read_upload_size,
 )
 from components.config_notify import Notify, check_token, read_notify, read_token
+from components.config_policy import read_policy, refuse_secrets
 from components.config_reader import Problems, Section
 from pki import KeyType, Platform
 from pki.passphrase import PASSPHRASE_LENGTH, is_weak
 from pki.profile import DAYS_LIMIT, authority_name_problem, country_problem, text_problem
+from policy.rules import Level
 
 NAMESPACE = "immich-exposure"
 """The Pulumi project's name, which is the namespace of its keys."""
@@ -141,6 +143,7 @@ class ExposureConfig:
     With a `flake` the `module` is `yours`; `allow_upgrade` lets a rebuild bring what else has changed in the
     server's configuration, `take_over` lets this stack expose a server that another one has exposed. `guard`
     is whether the server looks at the exposure from outside; a `notify` of None means that nobody is told.
+    `policy` says of each rule how much it counts.
     """
 
     host: str
@@ -181,6 +184,7 @@ class ExposureConfig:
     guard: bool
     notify: Notify | None
     notify_token: pulumi.Output[str] | None
+    policy: Mapping[str, Level]
     check: CheckConfig
 
 
@@ -244,6 +248,7 @@ def load(
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()
+    refuse_secrets(problems, raw, {*secret_keys, *SECRETS})
     for key, said in strays:
         problems.add_stray(key, said)
     if problems.lines:
@@ -329,6 +334,7 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
         guard=top.boolean("guard", default=True),
         notify=read_notify(top),
         notify_token=read_token(top),
+        policy=read_policy(top),
         check=_check(top, project_dir),
     )
 

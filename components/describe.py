@@ -19,8 +19,10 @@ from pathlib import Path
 
 from components.checkout_changes import Change, changed_files, module_of, requests, surface_of
 from components.config import SECRETS, ConfigError, ExposureConfig, load
+from components.config_policy import lowered
 from components.describe_changes import Module, Sections, beginning, changes, end, whole
-from components.markdown import block, code, cut
+from components.markdown import block, code, cut, prose
+from components.policy_facts import policy_facts, told
 from components.stack_settings import (
     StackFileError,
     StackSettings,
@@ -29,6 +31,7 @@ from components.stack_settings import (
     read_settings,
 )
 from components.surface_table import PROJECT
+from policy.rules import Finding, Level, judge
 
 MARK = "<!-- immich-exposure: {stack} -->"
 """The first line of a comment, by which the next one finds it and takes its place."""
@@ -121,16 +124,21 @@ def describe(
         links: the address of the page that shows the differences of the files.
     """
     files = changed_files(checkouts.old, checkouts.new) if checkouts else []
+    config = new.config if new else None
+    findings = judge(policy_facts(config, stack), config.policy) if config else []
+    mandatory = any(finding.level is Level.MANDATORY for finding in findings)
     parts = [
         MARK.format(stack=_plain_name(stack)),
         f"## What this change does to the stack {code(stack)}",
+        *([_BROKEN] if mandatory else []),
         *_main(old, new, _module(checkouts)),
+        *_policy(old, new, findings),
         *_secrets(old, new),
         *_surface(checkouts),
         *_files(files, links),
         *_not_looked_at(old, new, checkouts is not None),
     ]
-    refused = new is not None and new.config is None
+    refused = mandatory or (new is not None and new.config is None)
     return Comment(cut("\n\n".join(parts) + "\n"), refused)
 
 
@@ -211,6 +219,28 @@ def _sentence(line: str) -> str:
         return f"{line}."
     whole_line = line[:start] + line[start : start + 1].upper() + line[start + 1 :]
     return whole_line if whole_line.rstrip("*").endswith((".", ":")) else f"{whole_line}."
+
+
+# Policy
+
+_BROKEN = "**`pulumi up` refuses this and changes nothing: it breaks a mandatory rule (see Policy).**"
+
+
+def _policy(old: Version | None, new: Version | None, findings: Sequence[Finding]) -> Iterator[str]:
+    if new is None or new.config is None:
+        return
+    lines = [
+        f"{'**refused**' if finding.level is Level.MANDATORY else 'warning'}: {prose(told(finding))}"
+        for finding in findings
+    ]
+    before = old.config.policy if old and old.config else {}
+    for name in lowered(new.config.policy):
+        was = before.get(name)
+        now = new.config.policy[name]
+        change = f", which was {was}" if was is not None and was != now else ""
+        lines.append(f"the rule {code(name)} is **{now}** in this stack{change}")
+    if lines:
+        yield "\n".join(["### Policy", "", *(f"- {_sentence(line)}" for line in lines)])
 
 
 # Secrets

@@ -23,6 +23,7 @@ from components.funnel import Funnel
 from components.install_sheet import InstallSheet
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
+from components.policy_facts import hold_to_the_rules, policy_facts
 from components.preflight import Preflight
 from components.remote_script import Server
 from components.renewal import authority_renewal, device_renewal, outlook_of
@@ -56,7 +57,9 @@ class ImmichExposure(pulumi.ComponentResource):
     """What to set in Immich itself, in words."""
 
     def __init__(self, name: str, config: ExposureConfig, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("immich-exposure:index:ImmichExposure", name, {}, opts)
+        facts = policy_facts(config, pulumi.get_stack())
+        hold_to_the_rules(facts, config)
+        super().__init__("immich-exposure:index:ImmichExposure", name, facts, opts)
         self._prefix = name
         self._config = config
         reach = Server(

@@ -75,6 +75,7 @@ class Operator:
                 "connectTo": f"{info['window']['host']}:{info['window']['port']}",
                 "rootsFile": info["roots_file"],
             },
+            "policy": {"checked-from-outside": "disabled"},
             "devices": [{"name": "phone", "platform": "ios"}, {"name": "laptop", "platform": "linux"}],
         }
         folder.mkdir(parents=True, exist_ok=True)

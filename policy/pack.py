@@ -1,0 +1,185 @@
+"""The rules as a Pulumi policy pack: `pulumi preview --policy-pack policy` (docs/review.md).
+
+It looks at resources, so that it holds whatever program has made them: the levels that a stack file sets,
+or a program that leaves out a step, do not get around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pulumi_policy import (
+    EnforcementLevel,
+    PolicyPack,
+    ReportViolation,
+    ResourceValidationArgs,
+    ResourceValidationPolicy,
+    StackValidationArgs,
+    StackValidationPolicy,
+)
+from pulumi_policy.proxy import UnknownValueError
+
+from policy.rules import PRIVATE_KEY, RULES, Level, Rule, secrets_in
+
+EXPOSURE = "immich-exposure:index:ImmichExposure"
+FUNNEL = "immich-exposure:index:Funnel"
+CHECK = "pulumi-python:dynamic/immich:ExposureCheck"
+COMMAND = "command:remote:Command"
+
+
+Violation = tuple[str, str]
+"""A sentence, and the URN of the resource that it is about; empty for the whole stack."""
+
+
+def unproven(resources: list[Any]) -> Iterator[Violation]:
+    """Yield each funnel without a check from outside in the same stack.
+
+    The check itself waits for its funnel, and only a passed one lets that stay open; what can be missing is
+    the check.
+    """
+    checks = [each for each in resources if each.resource_type == CHECK]
+    for funnel in resources:
+        if funnel.resource_type == FUNNEL and not any(_beside(funnel, check) for check in checks):
+            yield (
+                "This funnel is opened and never checked from outside, so that nothing proves that "
+                "strangers get "
+                "a 403; make it with ImmichExposure, which checks it.",
+                funnel.urn,
+            )
+
+
+def _beside(funnel: Any, check: Any) -> bool:
+    """Tell whether two resources are of one exposure: below one parent, or both without any."""
+    return _exposure_of(funnel.urn) == _exposure_of(check.urn)
+
+
+def _exposure_of(urn: str) -> str:
+    """Return what the URNs of one exposure share: the outermost type, and the prefix of the names."""
+    types, _, name = urn.partition("::")[2].rpartition("::")
+    root = types.rpartition("::")[2].partition("$")[0]
+    prefix = name.removesuffix("-funnel").removesuffix("-check-outside")
+    return f"{root} {prefix}"
+
+
+def says_what_it_is(props: Mapping[str, Any]) -> bool:
+    """Tell whether an exposure's properties are those that the rules judge."""
+    return {"stack", "hostKey", "requests", "clientValidityDays"} <= set(props)
+
+
+def known(value: Any) -> Any:
+    """Return what is known of properties; a preview does not know them all, and `up` looks again."""
+    if isinstance(value, Mapping):
+        return _known_items(value, value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(_known_items(value, range(len(value))).values())
+    return value
+
+
+def _known_items(value: Any, keys: Iterable[Any]) -> dict[Any, Any]:
+    found = {}
+    for key in keys:
+        with suppress(UnknownValueError):
+            found[key] = known(value[key])
+    return found
+
+
+def private_keys(props: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths of properties that hold a private key, secret or not: the state is no place for one."""
+    yield from (path for path, what in secrets_in(props) if what == PRIVATE_KEY)
+
+
+def unpinned(props: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the connection of a remote command."""
+    connection = props.get("connection") or {}
+    if not connection.get("hostKey"):
+        yield "This command trusts whichever machine answers; pin the server's host key (connection.hostKey)."
+    elif str(connection["hostKey"]).split()[0] == "ssh-rsa":
+        yield "This command pins an RSA key, with which no connection comes about; pin the Ed25519 key."
+
+
+LEVELS = {
+    Level.ADVISORY: EnforcementLevel.ADVISORY,
+    Level.MANDATORY: EnforcementLevel.MANDATORY,
+    Level.DISABLED: EnforcementLevel.DISABLED,
+}
+
+
+def of_rule(rule: Rule) -> ResourceValidationPolicy:
+    """Return a rule as a policy that judges every exposure before anything is done."""
+
+    def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
+        if args.resource_type == EXPOSURE and says_what_it_is(args.props):
+            for sentence in rule.find(args.props):
+                report(sentence, None)
+
+    return ResourceValidationPolicy(
+        name=rule.name, description=rule.wants, enforcement_level=LEVELS[rule.level], validate=validate
+    )
+
+
+def _exposures_say_what_they_are(args: ResourceValidationArgs, report: ReportViolation) -> None:
+    if args.resource_type == EXPOSURE and not says_what_it_is(args.props):
+        report(
+            "This exposure does not say what it is, so that no rule can judge it; use a version that does.",
+            None,
+        )
+
+
+def _commands_are_pinned(args: ResourceValidationArgs, report: ReportViolation) -> None:
+    if args.resource_type == COMMAND:
+        for sentence in unpinned(args.props):
+            report(sentence, None)
+
+
+def _no_private_keys(args: ResourceValidationArgs, report: ReportViolation) -> None:
+    for path in private_keys(known(args.props)):
+        report(f"{path} holds a private key, and so would the state; keep keys in the keystore.", None)
+
+
+def _funnels_are_proven(args: StackValidationArgs, report: ReportViolation) -> None:
+    for sentence, urn in unproven(list(args.resources)):
+        report(sentence, urn)
+
+
+POLICIES = [
+    *map(of_rule, RULES),
+    StackValidationPolicy(
+        name="no-funnel-without-the-check",
+        description="What opens a funnel is checked from outside.",
+        enforcement_level=EnforcementLevel.MANDATORY,
+        validate=_funnels_are_proven,
+    ),
+    *(
+        ResourceValidationPolicy(
+            name=name,
+            description=description,
+            enforcement_level=EnforcementLevel.MANDATORY,
+            validate=validate,
+        )
+        for name, description, validate in (
+            (
+                "exposures-say-what-they-are",
+                "The rules can judge every exposure.",
+                _exposures_say_what_they_are,
+            ),
+            (
+                "commands-are-pinned",
+                "A command trusts one machine, whose host key it names.",
+                _commands_are_pinned,
+            ),
+            ("no-private-keys", "No property of any resource holds a private key.", _no_private_keys),
+        )
+    ),
+]
+
+
+def main() -> None:
+    """Serve the pack to the engine, for as long as that wants it."""
+    PolicyPack(
+        name="immich-exposure",
+        enforcement_level=EnforcementLevel.MANDATORY,
+        description="What a careful owner holds every exposure of a home Immich to.",
+        policies=POLICIES,
+    )

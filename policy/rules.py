@@ -1,0 +1,242 @@
+"""The rules, as pure functions of what an exposure is.
+
+An exposure is a mapping that `components.policy_facts` makes from the configuration, and that the component
+registers as its properties: so the same functions judge a stack file, a run and a foreign program's
+resources. Numbers may come as floats, because the engine knows no others; what is missing is None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Facts = Mapping[str, Any]
+"""What an exposure is; the keys are those of `components.policy_facts`."""
+
+
+class Level(StrEnum):
+    """What a finding does: nothing, a warning, or no deployment at all."""
+
+    DISABLED = "disabled"
+    ADVISORY = "advisory"
+    MANDATORY = "mandatory"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A name, what it wants, how it counts unless its owner says otherwise, and what it finds.
+
+    `find` yields a full sentence with the remedy for each thing that is not as it should be.
+    """
+
+    name: str
+    wants: str
+    level: Level
+    find: Callable[[Facts], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule has found, and how much it counts."""
+
+    rule: str
+    level: Level
+    sentence: str
+
+
+MOST_VALIDITY_DAYS = 3650
+"""Ten years: a certificate that nobody renews is forgotten, and one that is forgotten is nobody's."""
+
+MOST_UPLOAD_MEGABYTES = 10_000
+"""Of one upload: a few of them fill the disk of a small server."""
+
+MOST_REQUESTS_A_SECOND = 500.0
+"""Of one visitor: five times the default, which a page with hundreds of thumbnails does not use up."""
+
+MOST_PASSWORDS_A_MINUTE = 30.0
+"""Of one visitor: nobody types a link's password every other second."""
+
+MOST_WRONG_PASSWORDS_AN_HOUR = 600
+"""For one link, from everybody together: a word of a dictionary would be found within days."""
+
+MOST_OFFENCES = 50
+"""Before a ban: a scanner has found what it wants by then."""
+
+LEAST_BAN_SECONDS = 600
+"""Shorter, a ban is a pause."""
+
+LONGEST_PREVIEW_HOURS = 14 * 24
+"""Two weeks: a preview that lasts longer is an exposure."""
+
+PREVIEW = "-preview"
+"""How the name of a stack ends that is there for a short time only."""
+
+
+def _pinned(facts: Facts) -> Iterator[str]:
+    key = str(facts.get("hostKey") or "")
+    if not key:
+        yield "The server's host key is not pinned; whoever answers first would be trusted. Set hostKey."
+    elif key.split()[0] == "ssh-rsa":
+        yield (
+            "The pinned host key is an RSA key, which today's servers sign nothing with; pin the Ed25519 key."
+        )
+
+
+def _checked(facts: Facts) -> Iterator[str]:
+    if facts.get("checkConnectTo"):
+        yield (
+            "The check from outside asks an address that is set (check.connectTo) instead of the "
+            "internet, so "
+            "that it proves nothing of what a stranger meets; leave it out, except in the lab."
+        )
+    elif facts.get("checkRootsFile"):
+        yield (
+            "The check from outside trusts roots of its own (check.rootsFile), so that it does not "
+            "see whether a "
+            "browser would; leave them out, except in the lab."
+        )
+
+
+def _watched(facts: Facts) -> Iterator[str]:
+    if facts.get("guard") is False:
+        yield "Nobody looks from outside once pulumi up has ended (guard: false); leave guard on."
+
+
+def _budgeted(facts: Facts) -> Iterator[str]:
+    if not facts.get("uploads"):
+        return
+    if facts["uploadMegabytes"] > MOST_UPLOAD_MEGABYTES:
+        yield (
+            f"Strangers may upload {facts['uploadMegabytes']:.0f} MB at once; set uploadMegabytes to "
+            f"{MOST_UPLOAD_MEGABYTES} at most, or switch uploads off."
+        )
+    if not facts.get("leaseHours") and not facts.get("exposeUntil"):
+        yield (
+            "Strangers may upload for as long as the exposure stands; give it an end (leaseHours or "
+            "exposeUntil), "
+            "or switch uploads off."
+        )
+
+
+def _limited(facts: Facts) -> Iterator[str]:
+    for what, rate, most, key in (
+        ("requests in a second", _rate(facts, "requests", "window"), MOST_REQUESTS_A_SECOND, "requests"),
+        (
+            "link passwords in a minute",
+            60 * _rate(facts, "passwordAttempts", "passwordWindow"),
+            MOST_PASSWORDS_A_MINUTE,
+            "passwordAttempts",
+        ),
+        (
+            "wrong passwords in an hour for one link",
+            facts["linkPasswordsPerHour"],
+            MOST_WRONG_PASSWORDS_AN_HOUR,
+            "linkPasswordsPerHour",
+        ),
+    ):
+        if rate > most:
+            yield f"A stranger may send {rate:.0f} {what}, more than {most:.0f}; lower rateLimits.{key}."
+    if facts["banMaxRetry"] > MOST_OFFENCES:
+        yield (
+            f"A stranger is banned after {facts['banMaxRetry']:.0f} offences only; set bans.maxRetry to "
+            f"{MOST_OFFENCES} at most."
+        )
+    if facts["banSeconds"] < LEAST_BAN_SECONDS:
+        yield f"A ban lasts {facts['banSeconds']:.0f} seconds; set bans.banTime to 10m at least."
+
+
+def _rate(facts: Facts, count: str, window: str) -> float:
+    return float(facts[count]) / float(facts[f"{window}Seconds"])
+
+
+def _ending(facts: Facts) -> Iterator[str]:
+    for key, whose, setting in (
+        ("clientValidityDays", "A device's certificate", "clientValidityDays"),
+        ("caValidityDays", "The authority", "ca.validityDays"),
+    ):
+        if facts[key] > MOST_VALIDITY_DAYS:
+            yield (
+                f"{whose} is valid for {facts[key]:.0f} days; set {setting} to {MOST_VALIDITY_DAYS} at most."
+            )
+
+
+def _for_a_while(facts: Facts) -> Iterator[str]:
+    if not str(facts["stack"]).rpartition("/")[2].endswith(PREVIEW):
+        return
+    if facts.get("leaseHours"):
+        if facts["leaseHours"] > LONGEST_PREVIEW_HOURS:
+            yield (
+                f"A stack whose name ends with {PREVIEW} may stay open for {facts['leaseHours']:.0f} "
+                f"hours; set "
+                f"leaseHours to {LONGEST_PREVIEW_HOURS} at most."
+            )
+    elif not facts.get("exposeUntil"):
+        yield (
+            f"A stack whose name ends with {PREVIEW} has no end; set leaseHours or exposeUntil, so "
+            f"that the server "
+            "closes the funnel by itself."
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("host-key-pinned", "The server's host key is pinned, and is no RSA key.", Level.MANDATORY, _pinned),
+    Rule(
+        "checked-from-outside",
+        "The check that lets the funnel stay open asks the internet.",
+        Level.ADVISORY,
+        _checked,
+    ),
+    Rule("watched", "The server looks at itself from outside, again and again.", Level.ADVISORY, _watched),
+    Rule(
+        "uploads-have-budgets", "What strangers may upload has a bound and an end.", Level.ADVISORY, _budgeted
+    ),
+    Rule("strangers-are-limited", "Limits and bans are not loosened beyond use.", Level.ADVISORY, _limited),
+    Rule("certificates-end", "Certificates are valid for ten years at most.", Level.ADVISORY, _ending),
+    Rule("previews-end", "A stack named *-preview closes by itself.", Level.MANDATORY, _for_a_while),
+)
+"""Every rule, in the order in which they are told."""
+
+NAMES = tuple(rule.name for rule in RULES)
+
+
+def judge(facts: Facts, levels: Mapping[str, str] | None = None) -> list[Finding]:
+    """Return all that the rules find; `levels` are those that an owner has set, by the rule's name."""
+    findings = []
+    for rule in RULES:
+        level = Level((levels or {}).get(rule.name, rule.level))
+        if level is not Level.DISABLED:
+            findings += [Finding(rule.name, level, sentence) for sentence in rule.find(facts)]
+    return findings
+
+
+# Secrets that are none
+
+PRIVATE_KEY = "a private key"
+
+_SECRETS = (
+    (PRIVATE_KEY, re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")),
+    ("a key of Tailscale's", re.compile(r"\btskey-[a-z]+-[A-Za-z0-9]{6,}")),
+    ("an access token of ntfy's", re.compile(r"\btk_[a-z0-9]{29}\b")),
+    ("a token of GitHub's", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{20,}")),
+    ("a token of Pulumi's", re.compile(r"\bpul-[0-9a-f]{40}\b")),
+    ("a key of AWS's", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
+    ("a password in an address", re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]+@")),
+)
+"""What a secret looks like whose shape is known, so that nobody's prose is taken for one."""
+
+
+def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield where in plain values something secret stands, and what it looks like; never the thing itself."""
+    if isinstance(value, str):
+        for what, shape in _SECRETS:
+            if shape.search(value):
+                yield path, what
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from secrets_in(each, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from secrets_in(each, f"{path}[{index}]")
