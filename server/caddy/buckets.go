@@ -59,6 +59,22 @@ func (b *buckets) spend(key uint64, tokens float64, limit rate, now time.Time) {
 	b.put(key, place, min(max(full, moment)+limit.per(tokens), moment+int64(limit.window)))
 }
 
+// reserve takes tokens out that may not be there yet, and returns how long to wait for them; false if that is longer than
+// `longest`, and then it has taken none.
+func (b *buckets) reserve(key uint64, tokens float64, limit rate, longest time.Duration, now time.Time) (time.Duration, bool) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	moment := now.UnixNano()
+	full, place := b.look(key, moment)
+	next := max(full, moment) + limit.per(tokens)
+	wait := time.Duration(max(0, next-moment-int64(limit.window)))
+	if wait > longest {
+		return wait, false
+	}
+	b.put(key, place, next)
+	return wait, true
+}
+
 // wait returns how long it takes until so many tokens are there, and takes none.
 func (b *buckets) wait(key uint64, tokens float64, limit rate, now time.Time) time.Duration {
 	b.mutex.Lock()

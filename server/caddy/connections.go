@@ -1,20 +1,26 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
 	caddy.RegisterModule(FewConnections{})
 }
 
-// FewConnections ends connections of a network (an IPv4 address or a /48) beyond what it may have at once. It stands
-// behind proxy_protocol, which says where a connection comes from, and before TLS, so that it costs no handshake:
+// FewConnections ends connections of a network (an IPv4 address or a /48) beyond what it may have at once, lets new ones
+// begin one after another, and reads no more from them than it is worth reading. It stands behind proxy_protocol, which
+// says where a connection comes from, and before TLS, so that it costs no handshake:
 //
 //	few_connections
 type FewConnections struct{}
@@ -23,10 +29,36 @@ const (
 	// An idle connection takes 43 kB. Thirty guests with a browser each have about 180.
 	connectionsOfOne = 300
 
-	// When so many are open in all, a network has few.
+	// When so many are open in all, a network has few; and beyond the second number nobody gets another.
 	manyConnections = 4_000
 	fewConnections  = 12
+	mostConnections = 6_000
+
+	// beginPatience is how long a connection may wait for its turn to begin.
+	beginPatience = 5 * time.Second
+
+	// A connection that had to be ended counts for so many, and makes others wait no longer than that: else whoever asks
+	// on would do so over the next one, a hundred requests each time.
+	cutCounts   = 10
+	cutPatience = 2500 * time.Millisecond
+
+	// Strangers are read no further while so many requests of their network are in the edge.
+	crowdedFrom = 500
+
+	// readPatience is more than 300 connections with a full record of TLS each have to wait.
+	readPatience = 30 * time.Second
 )
+
+// A handshake is dear (a millisecond, and several on a small machine), and a frame of HTTP/2 is cheap to send: a network
+// begins 10 connections at once and 50 a second after that, and strangers of it are read 64 KiB at once and 256 KiB/s
+// after that. A thousand requests of a page take 100 KiB.
+var (
+	newConnections = rate{10, 200 * time.Millisecond}
+	readBytes      = rate{64 << 10, time.Second / 4}
+)
+
+// begun and read outlive the reload of a configuration.
+var begun, read buckets
 
 // CaddyModule returns the Caddy module information.
 func (FewConnections) CaddyModule() caddy.ModuleInfo {
@@ -54,7 +86,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &countedConnection{Conn: connection}, nil
+	return &countedConnection{Conn: connection, done: make(chan struct{})}, nil
 }
 
 // countedConnection is counted at its first read and until it is closed. Only that read waits for the PROXY line; asked
@@ -66,33 +98,77 @@ type countedConnection struct {
 	counted bool
 	closed  bool
 	from    network
+	paced   atomic.Bool   // it is no device's, and its handshake is over
+	trusted atomic.Int32  // above zero, it is not paced for now
+	done    chan struct{} // closed with the connection
 }
 
-var errManyConnections = errors.New("too many connections at once")
+var (
+	errManyConnections = errors.New("too many connections at once")
+	errMuchSent        = errors.New("too many bytes at once")
+)
 
-// Read reads, unless the connection is one too many.
+// Read reads, unless the connection is one too many, and hands out what it has read when the network may send so much.
 func (c *countedConnection) Read(buffer []byte) (int, error) {
 	if !c.asked { // one goroutine reads at a time
-		if err := c.count(); err != nil {
+		if err := c.begin(); err != nil {
 			return 0, errors.Join(err, c.Close())
 		}
 	}
-	return c.Conn.Read(buffer)
+	count, err := c.Conn.Read(buffer)
+	if count > 0 && c.paced.Load() && c.trusted.Load() == 0 {
+		wait, ok := read.reserve(uint64(c.from), float64(count), readBytes, readPatience, time.Now())
+		if !ok {
+			return 0, errors.Join(errMuchSent, c.Close())
+		}
+		c.rest(wait)
+		c.restInCrowd()
+	}
+	return count, err
 }
 
-func (c *countedConnection) count() error {
+// restInCrowd waits until the network has fewer requests in the edge.
+func (c *countedConnection) restInCrowd() {
+	for began := time.Now(); inside.count(c.from) > crowdedFrom && time.Since(began) < readPatience; {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-c.done:
+			return
+		}
+	}
+}
+
+// begin counts the connection and waits for its turn.
+func (c *countedConnection) begin() error {
 	from := widestOf(c.RemoteAddr().String())
 	c.mutex.Lock()
-	defer c.mutex.Unlock()
 	c.asked = true
 	if c.closed {
+		c.mutex.Unlock()
 		return nil
 	}
-	if !connections.add(from) {
+	c.from, c.counted = from, connections.add(from)
+	counted := c.counted
+	c.mutex.Unlock()
+	wait, ok := begun.reserve(uint64(from), 1, newConnections, beginPatience, time.Now())
+	if !counted || !ok {
 		return errManyConnections
 	}
-	c.from, c.counted = from, true
+	c.rest(wait)
 	return nil
+}
+
+// rest waits, as long as the connection is open.
+func (c *countedConnection) rest(wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.done:
+	}
 }
 
 // Close closes and gives the place back.
@@ -101,9 +177,71 @@ func (c *countedConnection) Close() error {
 	if c.counted {
 		connections.remove(c.from)
 	}
+	if !c.closed {
+		close(c.done)
+	}
 	c.counted, c.closed = false, true
 	c.mutex.Unlock()
 	return c.Conn.Close()
+}
+
+// cut ends the connection of who goes on although limits or a ban forbid it.
+func (c *countedConnection) cut() {
+	c.mutex.Lock()
+	open := !c.closed
+	c.mutex.Unlock()
+	if open {
+		begun.reserve(uint64(c.from), cutCounts, newConnections, cutPatience, time.Now())
+	}
+	_ = c.Close()
+}
+
+// connectionKey is where the context of a request has its connection.
+type connectionKey struct{}
+
+// rememberConnections makes connectionOf work for the server whose handlers are being made.
+func rememberConnections(ctx caddy.Context) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return
+	}
+	server.RegisterConnContext(func(ctx context.Context, connection net.Conn) context.Context {
+		if ctx.Value(connectionKey{}) != nil {
+			return ctx
+		}
+		return context.WithValue(ctx, connectionKey{}, countedIn(connection))
+	})
+}
+
+// countedIn returns the counted connection that others are wrapped around, or nothing.
+func countedIn(connection net.Conn) *countedConnection {
+	for connection != nil {
+		if found, ok := connection.(*countedConnection); ok {
+			return found
+		}
+		wrapper, ok := connection.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		connection = wrapper.NetConn()
+	}
+	return nil
+}
+
+// connectionOf returns the connection that a request came over, or nothing.
+func connectionOf(r *http.Request) *countedConnection {
+	found, _ := r.Context().Value(connectionKey{}).(*countedConnection)
+	return found
+}
+
+// trust lets the connection of a request, if it is known, send as much as it likes, until it is told otherwise.
+func trust(r *http.Request) (noLonger func()) {
+	connection := connectionOf(r)
+	if connection == nil {
+		return func() {}
+	}
+	connection.trusted.Add(1)
+	return func() { connection.trusted.Add(-1) }
 }
 
 // connections outlives the reload of a configuration, as the connections do.
@@ -121,7 +259,7 @@ func (c *connectionCount) add(from network) bool {
 	if c.of == nil {
 		c.of = map[network]int{}
 	}
-	if c.of[from] >= connectionsOfOne || c.all >= manyConnections && c.of[from] >= fewConnections {
+	if c.of[from] >= connectionsOfOne || c.all >= manyConnections && c.of[from] >= fewConnections || c.all >= mostConnections {
 		return false
 	}
 	c.of[from]++

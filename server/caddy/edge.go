@@ -1,12 +1,14 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -82,8 +84,15 @@ func (e *Enrolled) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Provision reads the authority, so that one that cannot be read keeps Caddy from taking the configuration.
 func (e *Enrolled) Provision(caddy.Context) error {
 	e.authority = &authority{path: e.Authority}
-	return e.authority.refresh()
+	if err := e.authority.refresh(); err != nil {
+		return err
+	}
+	knownDevices.Store(e)
+	return nil
 }
+
+// knownDevices are those of the configuration that was loaded last.
+var knownDevices atomic.Pointer[Enrolled]
 
 // MatchWithError tells whether the visitor is banned.
 func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
@@ -111,14 +120,18 @@ func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 
 // MatchWithError tells whether the client is an enrolled device.
 func (e *Enrolled) MatchWithError(r *http.Request) (bool, error) {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+	return e.accepts(r.TLS)
+}
+
+func (e *Enrolled) accepts(state *tls.ConnectionState) (bool, error) {
+	if state == nil || len(state.PeerCertificates) == 0 {
 		return false, nil
 	}
-	name := fingerprint(r.TLS.PeerCertificates[0])
+	name := fingerprint(state.PeerCertificates[0])
 	if !isReadableFile(filepath.Join(e.Folder, hex.EncodeToString(name[:]))) {
 		return false, nil
 	}
-	return e.authority.accepts(r.TLS.PeerCertificates, time.Now())
+	return e.authority.accepts(state.PeerCertificates, time.Now())
 }
 
 // isReadableFile tells whether a path is a file that this process may read.

@@ -63,7 +63,7 @@ func TestWhatAQueryHolds(t *testing.T) {
 		"key":                 {false, false},
 		"Key=x":               {false, false},
 		"xkey=x":              {false, false},
-		"key=x&slug=y":        {true, false},
+		"key=x&slug=y":        {true, true},
 		"key=x&size=preview":  {true, false},
 		"key=x&key=y":         {true, true},
 		"key&key=x":           {true, true},

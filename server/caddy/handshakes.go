@@ -109,6 +109,9 @@ func (c *boundedConnection) Read(buffer []byte) (int, error) {
 	return count, err
 }
 
+// NetConn returns what it reads from.
+func (c *boundedConnection) NetConn() net.Conn { return c.Conn }
+
 // earlyListener hands out connections whose handshake is over.
 type earlyListener struct {
 	net.Listener
@@ -162,12 +165,27 @@ func (l *earlyListener) shake(connection net.Conn) {
 		if bounded, ok := secured.NetConn().(*boundedConnection); ok {
 			bounded.free.Store(true)
 		}
+		if counted := countedIn(secured); counted != nil {
+			counted.paced.Store(!isDevice(secured))
+		}
 	}
 	select {
 	case l.ready <- connection:
 	case <-l.done:
 		_ = connection.Close()
 	}
+}
+
+// isDevice tells whether a connection is an enrolled device's, which strangers behind the same address do not hold up.
+// What it may ask is looked at again with each request.
+func isDevice(connection *tls.Conn) bool {
+	devices := knownDevices.Load()
+	if devices == nil {
+		return false
+	}
+	state := connection.ConnectionState()
+	enrolled, err := devices.accepts(&state)
+	return err == nil && enrolled
 }
 
 func (l *earlyListener) Accept() (net.Conn, error) {

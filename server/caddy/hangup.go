@@ -34,15 +34,13 @@ func parseHangUp(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return HangUp{}, nil
 }
 
-// ServeHTTP answers nothing over HTTP/1. Over HTTP/2 it takes an answer to end the connection: with this header Go's
-// server sends GOAWAY, takes no further request and closes.
+// ServeHTTP answers nothing. Requests that came over the same connection end with it.
 func (HangUp) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	if r.ProtoMajor < 2 {
-		panic(http.ErrAbortHandler)
+	if connection := connectionOf(r); connection != nil {
+		connection.cut()
 	}
-	w.Header().Set("Connection", "close")
-	return writeRefusal(w)
+	panic(http.ErrAbortHandler)
 }
 
 var _ caddyhttp.MiddlewareHandler = HangUp{}

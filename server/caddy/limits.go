@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -31,17 +32,20 @@ func init() {
 //		visitor  BITS          of an IPv6 address; an IPv4 address is always one visitor
 //		requests COUNT WINDOW  of which a file of the page, or a thumbnail of a live link, is a twentieth
 //		at_once  COUNT         requests that are being answered; more of them wait
+//		pace     COUNT         requests a second of a network, in the long run; more of them wait
 //		passwords COUNT WINDOW
 //		link_passwords COUNT WINDOW  wrong ones for one link, from wherever
 //		bundles  COUNT WINDOW  zip files
 //		offences COUNT WINDOW  of each kind, as fail2ban counts them
 //	}
 //
-// Whoever exceeds them gets a 429, or waits; whoever offends is refused as if banned, until fail2ban has done so, and a
-// little longer. An IPv6 /48 may do ten times as much as one visitor, and offend five times as often.
+// Whoever exceeds them waits, or gets a 429, and who goes on all the same loses the connection; whoever offends is refused
+// as if banned, until fail2ban has done so, and a little longer. An IPv6 /48 may do ten times as much as one visitor, and
+// offend five times as often.
 type Limits struct {
 	Visitor       int    `json:"visitor"`
 	AtOnce        int    `json:"at_once"`
+	Pace          int    `json:"pace"`
 	Requests      Amount `json:"requests"`
 	Passwords     Amount `json:"passwords"`
 	LinkPasswords Amount `json:"link_passwords"`
@@ -63,6 +67,7 @@ func (a Amount) times(count float64) rate {
 const (
 	wideRequests = 10
 	wideOffences = 5
+	wideAtOnce   = 2
 
 	// A cold visit is 150 requests, 112 of them for files that never change; a long album has a thousand thumbnails.
 	cheap = 1. / 20
@@ -71,14 +76,25 @@ const (
 	// outruns the count of guesses; and so do tries of one link's password.
 	guessesAtOnce   = 6
 	passwordsAtOnce = 2
+
+	// What may come at once before the pace counts, and how long it may make a request wait: thirty guests' first visits
+	// at the same moment.
+	paceless     = 300
+	pacePatience = 10 * time.Second
 )
+
+// tooManyAnswers is how many 429s a visitor gets before connections end instead. Who asks on has not read them.
+var tooManyAnswers = rate{20, 30 * time.Second}
 
 // spentOf remembers what has been done. It outlives the reload of a configuration.
 var spentOf struct {
-	requests, passwords, linkPasswords, bundles, offences, logins buckets
+	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany buckets
 }
 
-var open, guessing slots
+var (
+	open, wideOpen, guessing slots
+	inside                   crowd
+)
 
 // CaddyModule returns the Caddy module information.
 func (*Limits) CaddyModule() caddy.ModuleInfo {
@@ -97,7 +113,7 @@ func (l *Limits) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"requests": &l.Requests, "passwords": &l.Passwords, "link_passwords": &l.LinkPasswords, "bundles": &l.Bundles,
 		"offences": &l.Offences,
 	}
-	numbers := map[string]*int{"visitor": &l.Visitor, "at_once": &l.AtOnce}
+	numbers := map[string]*int{"visitor": &l.Visitor, "at_once": &l.AtOnce, "pace": &l.Pace}
 	for d.NextBlock(0) {
 		name, values := d.Val(), d.RemainingArgs()
 		var err error
@@ -126,7 +142,8 @@ func parseAmount(values []string) (Amount, error) {
 }
 
 // Provision makes offences count by these limits.
-func (l *Limits) Provision(caddy.Context) error {
+func (l *Limits) Provision(ctx caddy.Context) error {
+	rememberConnections(ctx)
 	inForce.Store(l)
 	return nil
 }
@@ -141,8 +158,8 @@ func (l *Limits) Validate() error {
 			return fmt.Errorf("limits: %s %w", name, err)
 		}
 	}
-	if l.Visitor < wideBits || l.Visitor > 128 || l.AtOnce < 1 {
-		return fmt.Errorf("limits: visitor is %d to 128 bits, and at_once at least 1", wideBits)
+	if l.Visitor < wideBits || l.Visitor > 128 || l.AtOnce < 1 || l.Pace < 1 {
+		return fmt.Errorf("limits: visitor is %d to 128 bits, and at_once and pace at least 1", wideBits)
 	}
 	return nil
 }
@@ -159,30 +176,70 @@ var inForce atomic.Pointer[Limits]
 
 // ServeHTTP passes on what is within the limits.
 func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	now := time.Now()
 	visitor, wide := networksOf(r.RemoteAddr, l.Visitor)
+	widest := visitor
+	if wide != nobody {
+		widest = wide
+	}
+	if !inside.enter(widest) {
+		return tooMany(w, r, time.Second)
+	}
+	defer inside.leave(widest)
 	names := linksIn(r)
 	known := isLive(visitor, names)
 	cost := costOf(r, known && len(names) > 0)
-	if wait := spendOfBoth(&spentOf.requests, visitor, wide, cost, l.Requests, wideRequests, now); wait > 0 {
-		return tooMany(w, wait)
+	if wait := spendOfBoth(&spentOf.requests, visitor, wide, cost, l.Requests, wideRequests, time.Now()); wait > 0 {
+		return tooMany(w, r, wait)
+	}
+	if wait := l.turnOf(widest); wait > pacePatience {
+		return tooMany(w, r, wait)
+	} else if !rested(r.Context(), wait) {
+		return gaveUp(w, r)
 	}
 	if err := open.enter(r.Context(), uint64(visitor), l.AtOnce); err != nil {
-		return tooMany(w, time.Second)
+		return gaveUp(w, r)
 	}
 	defer open.leave(uint64(visitor), l.AtOnce)
-	if len(names) > 0 && !known {
-		turn := uint64(widestOf(r.RemoteAddr))
-		if err := guessing.enter(r.Context(), turn, guessesAtOnce); err != nil {
-			return tooMany(w, time.Second)
+	if wide != nobody {
+		if err := wideOpen.enter(r.Context(), uint64(wide), l.AtOnce*wideAtOnce); err != nil {
+			return gaveUp(w, r)
 		}
-		defer guessing.leave(turn, guessesAtOnce)
+		defer wideOpen.leave(uint64(wide), l.AtOnce*wideAtOnce)
+	}
+	if len(names) > 0 && !known {
+		if err := guessing.enter(r.Context(), uint64(widest), guessesAtOnce); err != nil {
+			return gaveUp(w, r)
+		}
+		defer guessing.leave(uint64(widest), guessesAtOnce)
 	}
 	// After the wait, because others of the network may have offended meanwhile.
 	if l.refuses(r, visitor, wide, names) {
 		return HangUp{}.ServeHTTP(w, r, next)
 	}
 	return l.serveDear(w, r, next, visitor, wide, names)
+}
+
+// turnOf returns how long a request waits for its turn, so that no network's requests come between another's in great
+// numbers. Longer than its patience, it has none.
+func (l *Limits) turnOf(widest network) time.Duration {
+	pace := rate{paceless, paceless * time.Second / time.Duration(l.Pace)}
+	wait, _ := spentOf.paces.reserve(uint64(widest), 1, pace, pacePatience, time.Now())
+	return wait
+}
+
+// rested waits, and tells whether the visitor still wants it.
+func rested(ctx context.Context, wait time.Duration) bool {
+	if wait <= 0 {
+		return true
+	}
+	turn := time.NewTimer(wait)
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // serveDear passes on after a look at what has a smaller budget.
@@ -196,20 +253,20 @@ func (l *Limits) serveDear(
 	switch path := strings.TrimSuffix(r.URL.Path, "/"); {
 	case strings.EqualFold(path, "/api/download/archive"):
 		if wait := spendOfBoth(&spentOf.bundles, visitor, wide, 1, l.Bundles, wideRequests, now); wait > 0 {
-			return tooMany(w, wait)
+			return tooMany(w, r, wait)
 		}
 	case strings.EqualFold(path, linkLogin):
 		if wait := spendOfBoth(&spentOf.passwords, visitor, wide, 1, l.Passwords, wideOffences, now); wait > 0 {
-			return tooMany(w, wait)
+			return tooMany(w, r, wait)
 		}
 		for _, name := range names[:min(len(names), 1)] {
 			link := linkHash(name)
 			if err := guessing.enter(r.Context(), link, passwordsAtOnce); err != nil {
-				return tooMany(w, time.Second)
+				return gaveUp(w, r)
 			}
 			defer guessing.leave(link, passwordsAtOnce)
 			if wait := spentOf.linkPasswords.wait(link, 1, l.LinkPasswords.times(1), time.Now()); wait > 0 {
-				return tooMany(w, wait)
+				return tooMany(w, r, wait)
 			}
 		}
 	}
@@ -289,9 +346,10 @@ func noteVerdict(r *http.Request, verdict string, now time.Time) {
 		return
 	}
 	visitor, wide := networksOf(r.RemoteAddr, limits.Visitor)
-	spentOf.offences.spend(uint64(visitor)^kind, 1, limits.Offences.times(1), now)
-	if wide != nobody {
-		spentOf.offences.spend(^uint64(wide)^kind, 1, limits.Offences.times(wideOffences), now)
+	// A /48 that has offended as often as it may has no more of its 65,536 networks remembered: else a few of them would
+	// fill the memory, and newcomers share budgets with offenders. They guess nothing any more, and fail2ban goes on.
+	if wide == nobody || spentOf.offences.take(^uint64(wide)^kind, 1, limits.Offences.times(wideOffences), now) == 0 {
+		spentOf.offences.spend(uint64(visitor)^kind, 1, limits.Offences.times(1), now)
 	}
 	if names := linksIn(r); verdict == verdictPassword && len(names) > 0 {
 		spentOf.linkPasswords.spend(linkHash(names[0]), 1, limits.LinkPasswords.times(1), now)
@@ -300,19 +358,36 @@ func noteVerdict(r *http.Request, verdict string, now time.Time) {
 
 func linkHash(name string) uint64 { return live.hash(nobody, name) }
 
-// noteAnswer remembers the link that Immich has opened.
+// noteAnswer remembers the link that Immich has opened. Of several names, nobody here knows which one it was.
 func noteAnswer(r *http.Request, status int) {
 	limits := inForce.Load()
 	if limits == nil || !hasOpened(r, status) {
 		return
 	}
-	visitor, _ := networksOf(r.RemoteAddr, limits.Visitor)
-	for _, name := range linksIn(r) {
-		live.opened(visitor, name, time.Now())
+	if names := linksIn(r); len(names) == 1 {
+		visitor, _ := networksOf(r.RemoteAddr, limits.Visitor)
+		live.opened(visitor, names[0], time.Now())
 	}
 }
 
-func tooMany(w http.ResponseWriter, wait time.Duration) error {
+// tooMany answers with a 429, or ends the connection of who has had many of them and does not wait.
+func tooMany(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
+	if spentOf.tooMany.take(uint64(widestOf(r.RemoteAddr)), 1, tooManyAnswers, time.Now()) > 0 {
+		return HangUp{}.ServeHTTP(w, r, nil)
+	}
+	return answerTooMany(w, wait)
+}
+
+// gaveUp answers who has waited for too long; or nobody, because the visitor has given the request up, as browsers do
+// with photos that are scrolled past.
+func gaveUp(w http.ResponseWriter, r *http.Request) error {
+	if r.Context().Err() != nil {
+		return answerTooMany(w, time.Second)
+	}
+	return tooMany(w, r, time.Second)
+}
+
+func answerTooMany(w http.ResponseWriter, wait time.Duration) error {
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	return caddyhttp.Error(http.StatusTooManyRequests, errBusy)
 }
@@ -357,7 +432,7 @@ func (d *DeviceLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	}
 	name := fingerprint(r.TLS.PeerCertificates[0])
 	if wait := spentOf.logins.take(linkHash(string(name[:])), 1, d.times(1), time.Now()); wait > 0 {
-		return tooMany(w, wait)
+		return answerTooMany(w, wait)
 	}
 	return next.ServeHTTP(w, r)
 }

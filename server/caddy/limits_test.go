@@ -23,12 +23,13 @@ func usual(t *testing.T) *Limits {
 	t.Helper()
 	for _, each := range []*buckets{
 		&spentOf.requests, &spentOf.passwords, &spentOf.linkPasswords, &spentOf.bundles, &spentOf.offences, &spentOf.logins,
+		&spentOf.paces, &spentOf.tooMany,
 	} {
 		each.full, each.swept, each.shared = nil, 0, [sharedBuckets]int64{}
 	}
 	live.recent, live.older = nil, nil
 	limits := &Limits{
-		64, 60, Amount{3000, caddy.Duration(30 * time.Second)}, Amount{10, caddy.Duration(time.Minute)},
+		64, 60, 1_000_000, Amount{3000, caddy.Duration(30 * time.Second)}, Amount{10, caddy.Duration(time.Minute)},
 		Amount{60, caddy.Duration(time.Hour)}, Amount{10, caddy.Duration(time.Minute)}, Amount{10, caddy.Duration(10 * time.Minute)},
 	}
 	if err := limits.Validate(); err != nil {
@@ -228,6 +229,7 @@ func TestWhatMakesALinkLive(t *testing.T) {
 		says   int
 	}{
 		{"/api/server/config?key=guess", 200}, {"/s/guess", 200}, {"/share/guess", 200}, {"/_app/immutable/x.js?key=guess", 200},
+		{"/api/shared-links/me?key=good&slug=guess", 200}, {"/api/shared-links/me?slug=good&KEY=guess", 200},
 		{"/api/shared-links/me?key=guess", 401}, {"/api/shared-links/me?key=guess", 404}, {"/api/shared-links/me?key=guess", 500},
 	} {
 		goes(t, limits, guest, "GET", row.target, row.says, verdictAnon)
@@ -276,10 +278,6 @@ func TestSoManyRequestsAtOnce(t *testing.T) {
 	if len(s.lines[2].waiting) != 0 || s.enter(context.Background(), 3, most) != nil {
 		t.Error("who hung up still waits, or somebody else may not enter")
 	}
-	s.lines[4] = &line{inside: most, waiting: make([]chan struct{}, mostWaiting)}
-	if !errors.Is(s.enter(context.Background(), 4, most), errBusy) {
-		t.Error("the line is endless")
-	}
 	s.inside = manyInside
 	for range fewOfMany {
 		_ = s.enter(context.Background(), 5, most)
@@ -299,11 +297,24 @@ func (f fromAddress) RemoteAddr() net.Addr           { return f.address }
 func (f fromAddress) Read(bytes []byte) (int, error) { return len(bytes), nil }
 func (f fromAddress) Close() error                   { return nil }
 
+func connectionFrom(address string) *countedConnection {
+	from := fromAddress{address: &net.TCPAddr{IP: net.ParseIP(address)}}
+	return &countedConnection{Conn: from, done: make(chan struct{})}
+}
+
+// atThisPace makes connections begin, and be read, at a pace of the test's own.
+func atThisPace(t *testing.T, begin, bytes rate) {
+	t.Helper()
+	usualBegin, usualBytes := newConnections, readBytes
+	t.Cleanup(func() { newConnections, readBytes = usualBegin, usualBytes })
+	connections, begun.full, read.full = connectionCount{}, nil, nil
+	newConnections, readBytes = begin, bytes
+}
+
 func TestSoManyConnections(t *testing.T) {
-	connections = connectionCount{}
+	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
 	connect := func(number int) *countedConnection {
-		address := &net.TCPAddr{IP: net.ParseIP(fmt.Sprintf("2001:db8:1:%x::1", number))}
-		return &countedConnection{Conn: fromAddress{address: address}}
+		return connectionFrom(fmt.Sprintf("2001:db8:1:%x::1", number))
 	}
 	var opened []*countedConnection
 	for number := range connectionsOfOne + 50 {
@@ -314,7 +325,7 @@ func TestSoManyConnections(t *testing.T) {
 		}
 		opened = append(opened, connection)
 	}
-	other := &countedConnection{Conn: fromAddress{address: &net.TCPAddr{IP: net.ParseIP("192.0.2.1")}}}
+	other := connectionFrom("192.0.2.1")
 	if _, err := other.Read(make([]byte, 1)); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
@@ -328,11 +339,175 @@ func TestSoManyConnections(t *testing.T) {
 	}
 }
 
+func TestConnectionsInAllHaveABound(t *testing.T) {
+	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
+	for number := range mostConnections / fewConnections {
+		for range fewConnections {
+			if !connections.add(network(number)) {
+				t.Fatalf("%d connections are too many", connections.all)
+			}
+		}
+	}
+	if connections.add(network(mostConnections)) {
+		t.Error("there is no bound")
+	}
+}
+
+func TestConnectionsOfANetworkBeginOneAfterAnother(t *testing.T) {
+	atThisPace(t, rate{2, 100 * time.Millisecond}, rate{1e6, time.Second})
+	began := time.Now()
+	for number := range 5 {
+		if _, err := connectionFrom(fmt.Sprintf("2001:db8:1:%x::1", number)).Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(began); took < 140*time.Millisecond {
+		t.Errorf("five connections began within %v", took)
+	}
+	began = time.Now()
+	if _, err := connectionFrom("192.0.2.1").Read(make([]byte, 1)); err != nil || time.Since(began) > 50*time.Millisecond {
+		t.Errorf("somebody else waits as well: %v", err)
+	}
+	newConnections = rate{2, 20 * time.Second}
+	begun.spend(uint64(widestOf("192.0.2.2:1")), 2, newConnections, time.Now())
+	if _, err := connectionFrom("192.0.2.2").Read(make([]byte, 1)); !errors.Is(err, errManyConnections) {
+		t.Errorf("a connection waits for ever: %v", err)
+	}
+}
+
+func TestWhatANetworkSendsIsReadAtAPace(t *testing.T) {
+	atThisPace(t, rate{1e6, time.Second}, rate{1000, 200 * time.Millisecond})
+	connect := func(from string) *countedConnection {
+		connection := connectionFrom(from)
+		connection.paced.Store(true)
+		return connection
+	}
+	one, another, device := connect("192.0.2.1"), connect("192.0.2.1"), connectionFrom("192.0.2.1")
+	elapsed := func(connection *countedConnection, bytes int) time.Duration {
+		began := time.Now()
+		if _, err := connection.Read(make([]byte, bytes)); err != nil {
+			t.Error(err)
+		}
+		return time.Since(began)
+	}
+	if took := elapsed(one, 900); took > 50*time.Millisecond {
+		t.Errorf("little waits for %v", took)
+	}
+	if took := elapsed(another, 600); took < 90*time.Millisecond {
+		t.Errorf("much of a network, over two connections, waits for %v alone", took)
+	}
+	if took := elapsed(connect("192.0.2.2"), 900); took > 50*time.Millisecond {
+		t.Errorf("somebody else waits for %v", took)
+	}
+	one.trusted.Add(1)
+	for _, each := range []*countedConnection{one, device} {
+		if took := elapsed(each, 100_000); took > 50*time.Millisecond {
+			t.Errorf("a device or an upload waits for %v", took)
+		}
+	}
+	_ = another.Close()
+	if took := elapsed(another, 900); took > 50*time.Millisecond {
+		t.Errorf("a connection that is closed is kept for %v", took)
+	}
+}
+
+func TestACrowdIsReadNoFurther(t *testing.T) {
+	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
+	from := widestOf("192.0.2.1:1")
+	for range crowdedFrom + 1 {
+		inside.enter(from)
+	}
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		inside.leave(from)
+	}()
+	began := time.Now()
+	for address, most := range map[string]time.Duration{"192.0.2.1": time.Second, "192.0.2.2": 50 * time.Millisecond} {
+		connection := connectionFrom(address)
+		connection.paced.Store(true)
+		start := time.Now()
+		if _, err := connection.Read(make([]byte, 1)); err != nil || time.Since(start) > most {
+			t.Errorf("%s waits for %v: %v", address, time.Since(start), err)
+		}
+	}
+	if time.Since(began) < 90*time.Millisecond {
+		t.Error("nobody waits")
+	}
+	for range crowdedFrom {
+		inside.leave(from)
+	}
+}
+
+func TestRequestsOfANetworkComeOneAfterAnother(t *testing.T) {
+	limits := usual(t)
+	limits.Pace = 1000
+	began := time.Now()
+	for range paceless + 100 {
+		if got := goes(t, limits, guest, "GET", "/api/server/config", 200, verdictAnon); got != 200 {
+			t.Fatal(got)
+		}
+	}
+	if took := time.Since(began); took < 90*time.Millisecond {
+		t.Errorf("all within %v", took)
+	}
+}
+
+// Whoever asks on after so many 429s loses the connection, and so does nobody else.
+func TestWhoDoesNotWaitLosesTheConnection(t *testing.T) {
+	limits := usual(t)
+	limits.Requests.Count = 5
+	seen := map[int]int{}
+	for range 60 {
+		seen[goes(t, limits, guest, "GET", "/api/server/config", 200, verdictAnon)]++
+	}
+	if seen[200] != 5 || seen[http.StatusTooManyRequests] != 20 || seen[0] != 35 {
+		t.Errorf("statuses: %v", seen)
+	}
+	if got := goes(t, limits, "192.0.2.2:1", "GET", "/api/server/config", 200, verdictAnon); got != 200 {
+		t.Errorf("somebody else: %d", got)
+	}
+}
+
+func TestRequestsInTheEdgeHaveABound(t *testing.T) {
+	var c crowd
+	fill := func(from network) (count int) {
+		for c.enter(from) {
+			count++
+		}
+		return count
+	}
+	first, second, third := fill(1), fill(2), fill(3)
+	if first < 3_000 || second < 1_500 || third < 500 || c.all >= mostInside {
+		t.Errorf("three networks have %d, %d and %d", first, second, third)
+	}
+	for range first {
+		c.leave(1)
+	}
+	if len(c.of) != 2 || fill(4) < 1_000 {
+		t.Error("who has left still takes room")
+	}
+}
+
+// The networks of 64 bits of a /48 that offends do not fill the memory of offenders.
+func TestAWideNetworkIsRememberedAsOne(t *testing.T) {
+	limits := usual(t)
+	for number := range 2_000 {
+		goes(t, limits, fmt.Sprintf("[2001:db8:1:%x::1]:1", number), "GET", "/wp-login", 403, verdictScan)
+	}
+	if count := len(spentOf.offences.full); count > 100 {
+		t.Errorf("%d networks of one /48 are remembered", count)
+	}
+	if got := goes(t, limits, "[2001:db8:1:ffff::1]:1", "GET", "/api/server/config", 200, verdictAnon); got != 200 {
+		t.Errorf("their neighbour: %d", got)
+	}
+}
+
 func TestLimitsAreReadAndRefused(t *testing.T) {
-	const sound = "visitor 64\nat_once 60\nrequests 3000 30s\npasswords 10 60s\nlink_passwords 60 1h\nbundles 10 60s\noffences 10 600s\n"
+	const sound = "visitor 64\nat_once 60\npace 500\nrequests 3000 30s\npasswords 10 60s\nlink_passwords 60 1h\nbundles 10 60s\noffences 10 600s\n"
 	for _, row := range []struct{ from, to, problem string }{
 		{"", "", ""}, {"requests 3000 30s\n", "", "limits: requests needs"}, {"10 600s", "0 600s", "limits: offences needs"},
-		{"visitor 64", "visitor 32", "limits: visitor is"}, {"at_once 60", "at_once 0", "at_once at least 1"},
+		{"visitor 64", "visitor 32", "limits: visitor is"}, {"at_once 60", "at_once 0", "at_once and pace at least 1"},
+		{"pace 500\n", "", "at_once and pace at least 1"},
 		{"60 1h", "60 soon", "link_passwords:"}, {"bundles 10 60s", "bundles 10", "rong argument count"}, {"visitor", "visitors", "rong argument count"},
 	} {
 		limits := new(Limits)

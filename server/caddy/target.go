@@ -107,9 +107,9 @@ func (q *query) add(name, value string) {
 }
 
 // smuggles tells whether it holds what must not get to Immich: a user's credentials, a password outside its own call
-// (where it could be guessed unseen), or two keys, of which one reader takes the first and one the last.
+// (where it could be guessed unseen), or two links, of which one reader takes the first and one the last.
 func (q query) smuggles() bool {
-	return q.credentials || q.keys > 1 || q.slugs > 1
+	return q.credentials || q.keys+q.slugs > 1
 }
 
 // hidesControls tells whether a query has a control character as an escape.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import Edge, running_edge
+from tests.server.edge import Edge, Limits, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection
 from tests.server.visitor import Connection, ConnectionDroppedError, proxy_line
@@ -65,21 +66,24 @@ def test_a_flood_of_long_lines_neither_hides_an_offender_nor_erases_a_device(
     watched.ask("/api/users/me", address=owner, identity=phone)
     watched.entries_of(owner)
     before = written(watched)
-    seen: list[Counter[int]] = []
-    attack = threading.Thread(
-        target=lambda: seen.append(
-            flood(watched, flooder, ["/favicon.ico"] * 4_000, user_agent="\xff" * 3_900)
-        )
-    )
+    seen: Counter[int] = Counter()
+    enough = threading.Event()
+
+    def attack_until_enough() -> None:
+        while not enough.is_set():
+            with contextlib.suppress(ConnectionDroppedError):
+                seen.update(flood(watched, flooder, ["/favicon.ico"] * 500, user_agent="\xff" * 3_900))
+
+    attack = threading.Thread(target=attack_until_enough)
     attack.start()
     wait_until(lambda: written(watched) > before + 100_000, "the flood is under way")
     for _ in range(MAX_RETRY):
         watched.ask("/wp-login.php", address=offender)
     wait_until(watched.ban_file("scan", offender).exists, "the offender is banned")
-    assert attack.is_alive(), "the flood ended too soon to show anything"
+    enough.set()
     attack.join()
-    assert seen[0][200] + seen[0][429] == 4_000
-    assert written(watched) - before < 4_000 * LONGEST_LINE
+    assert seen[200] >= 300
+    assert written(watched) - before < seen.total() * LONGEST_LINE
     [entry] = watched.entries_of(owner)
     assert entry["verdict"] == "device"
 
@@ -141,7 +145,7 @@ def test_a_wide_network_guesses_no_faster_than_a_few_visitors(make_edge: EdgeMak
     edge = make_edge(settings={"OFFENCES": "3"})
     edge.backend.answers["GET", "/api/shared-links/me"] = (401, {})
     answered = 0
-    for number in range(60):
+    for number in range(30):
         with contextlib.suppress(ConnectionDroppedError):
             target = f"/api/shared-links/me?key=word{number}"
             answered += edge.ask(target, address=f"2001:db8:7:{number:x}::1").status == 401
@@ -170,13 +174,12 @@ def test_a_visitor_of_a_live_link_is_not_cut_off_by_a_neighbour(watched: Edge, f
 
 
 def test_one_network_has_so_many_connections(make_edge: EdgeMaker) -> None:
-    """They cost no handshake: those beyond the bound are closed before it."""
+    """They cost no handshake: those beyond the bound are closed before it, and the others have to wait."""
     edge = make_edge()
     crowd, other = "192.0.2.50", "192.0.2.51"
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(edge.dial(proxy_line(crowd) + b"\x16")) for _ in range(340)]
         wait_until(lambda: sum(map(is_closed, opened)) >= 40, "what is too much is closed")
-        assert sum(map(is_closed, opened)) == 40
         assert edge.ask("/share/abc", address=other).status == 200
     wait_until(lambda: answers(edge, crowd), "the network has connections again")
 
@@ -197,6 +200,42 @@ def answers(edge: Edge, address: str) -> bool:
     with contextlib.suppress(ConnectionDroppedError):
         return edge.ask("/share/abc", address=address).status == 200
     return False
+
+
+def test_who_does_not_stop_loses_the_connection(make_edge: EdgeMaker) -> None:
+    """What a visitor may ask, then 429, then nothing; a device behind the same address asks on."""
+    edge = make_edge(limits=Limits(requests=20, requests_window="600s"))
+    phone, shared = edge.device("phone"), edge.new_address()
+    statuses: list[int] = []
+    with edge.connect(shared) as connection, pytest.raises(ConnectionDroppedError):
+        for _ in range(60):
+            statuses.append(connection.ask("/api/server/config").status)
+    assert statuses == [200] * 20 + [429] * 20
+    with pytest.raises(ConnectionDroppedError):
+        edge.ask("/api/server/config", address=shared)
+    assert flood(edge, shared, ["/api/server/config"] * 60)[0] == 60
+    assert edge.ask("/api/users/me", address=shared, identity=phone).status == 200
+    assert edge.ask("/api/server/config").status == 200
+
+
+def test_frames_that_are_no_requests_are_read_at_a_pace(make_edge: EdgeMaker) -> None:
+    """Each PING is answered, so the answers tell how many were read: 64 KiB at once, then 256 KiB/s."""
+    edge = make_edge()
+    ping = bytes.fromhex("0000080600000000000000000000000000")
+    start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+    answered = 0
+    with edge.connect(edge.new_address(), protocols=("h2",)) as connection:
+        connection.tls.settimeout(0.02)
+        connection.tls.sendall(start)
+        began = time.monotonic()
+        while time.monotonic() < began + 1:
+            with contextlib.suppress(OSError):
+                connection.tls.send(ping * 900)
+            with contextlib.suppress(OSError):
+                answered += len(connection.tls.recv(65536))
+        took = time.monotonic() - began
+        assert edge.ask("/api/server/config").status == 200
+    assert 20_000 < answered < (80 << 10) + (256 << 10) * took, "they are read as fast as they come"
 
 
 def test_answers_that_nobody_reads_are_few(make_edge: EdgeMaker) -> None:

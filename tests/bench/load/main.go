@@ -3,6 +3,8 @@
 //
 //	load backend ADDRESS          answer everything with 1 KB, like an Immich that costs nothing
 //	load run [flags]              ask, and print one JSON object with what was seen
+//	load watch [flags]            ask now and then, as a visitor does, and print the same
+//	load attack -kind KIND        attack, and print how often
 package main
 
 import (
@@ -35,6 +37,8 @@ type options struct {
 	connections int
 	duration    time.Duration
 	fresh       bool
+	pace        int
+	kind        string
 	device      *tls.Certificate
 }
 
@@ -59,14 +63,28 @@ func command(arguments []string) error {
 	if len(arguments) == 2 && arguments[0] == "backend" {
 		return backend(arguments[1])
 	}
-	if len(arguments) == 0 || arguments[0] != "run" {
-		return errors.New("use: load backend ADDRESS, or load run [flags]")
+	if len(arguments) == 0 {
+		return errors.New("use: load backend ADDRESS, or load run|watch|attack [flags]")
 	}
 	chosen, err := parse(arguments[1:])
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(run(chosen))
+	var seen any
+	switch arguments[0] {
+	case "run":
+		seen = run(chosen)
+	case "watch":
+		seen = watch(chosen)
+	case "attack":
+		seen, err = attack(chosen)
+	default:
+		err = fmt.Errorf("there is no %q", arguments[0])
+	}
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(seen)
 }
 
 func parse(arguments []string) (options, error) {
@@ -79,6 +97,8 @@ func parse(arguments []string) (options, error) {
 	flags.IntVar(&chosen.connections, "connections", 16, "visitors at the same time, each from its own address")
 	flags.DurationVar(&chosen.duration, "duration", time.Second, "how long")
 	flags.BoolVar(&chosen.fresh, "fresh", false, "a new connection for each request")
+	flags.IntVar(&chosen.pace, "pace", 50, "of watch: requests a second")
+	flags.StringVar(&chosen.kind, "kind", "", "of attack: which one")
 	flags.StringVar(&certificate, "certificate", "", "certificate of a device (PEM)")
 	flags.StringVar(&key, "key", "", "its key (PEM)")
 	if err := flags.Parse(arguments); err != nil {
@@ -144,7 +164,7 @@ func run(chosen options) report {
 
 // visit asks until the end and returns the time of each answer; with fresh connections the handshake is in it.
 func visit(chosen options, end time.Time, seen *report) []float64 {
-	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: load\r\n\r\n", chosen.target, chosen.host)
+	request := requestFor(chosen)
 	var times []float64
 	var connection *tls.Conn
 	var reader *bufio.Reader
@@ -178,6 +198,10 @@ func visit(chosen options, end time.Time, seen *report) []float64 {
 		}
 	}
 	return times
+}
+
+func requestFor(chosen options) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: load\r\n\r\n", chosen.target, chosen.host)
 }
 
 func dial(chosen options) (*tls.Conn, error) {
