@@ -108,6 +108,10 @@ Retry-After), 502 (Immich does not answer) and 503 (the bans cannot be read).
 Every answer, whoever asks, has HSTS, `nosniff`, `X-Robots-Tag: noindex, nofollow`, `Referrer-Policy:
 no-referrer` and `Content-Security-Policy: frame-ancestors 'none'` beside whatever policy Immich sends.
 
+A key with something glued to its end (`/share/KEY,`: chat and mail programs take the end of a sentence for
+a part of the address) is answered with a redirect to the link's page. A request names one link, by its key
+or by its slug.
+
 While Immich is in maintenance it sends visitors to a page of the app; they get 503 with Retry-After.
 
 ## What a page may do in a visitor's browser

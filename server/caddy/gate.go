@@ -103,6 +103,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	path, raw, _ := strings.Cut(r.RequestURI, "?")
 	row := g.surface.find(r.Method, path)
+	if page := keyPage(path); row == nil && page != "" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return sendOn(w, r, page)
+	}
 	if row == nil {
 		return g.refusal.refuse(w, r, g.surface.quiet.verdictOf(r))
 	}
@@ -120,6 +123,15 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	r.Header = g.surface.headers.of(r.Header)
 	r.Trailer = nil
 	return requestbody.RequestBody{MaxSize: row.body}.ServeHTTP(w, r, next)
+}
+
+// sendOn has a visitor ask for a page of ours instead.
+func sendOn(w http.ResponseWriter, r *http.Request, page string) error {
+	giveVerdict(r, verdictQuiet)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Location", page)
+	w.WriteHeader(http.StatusFound)
+	return nil
 }
 
 var (

@@ -81,6 +81,32 @@ func TestWhatAQueryHolds(t *testing.T) {
 	}
 }
 
+// Only what no key has, and no letter after it, is taken off.
+func TestAPageOfAKeyWithSomethingGluedToIt(t *testing.T) {
+	const page = "/share/aBc_d-1"
+	for _, glue := range []string{
+		",", ".", ";", ":", "!", ")", "]", "%22", "%3E", "%22%3E", "%20)", "%0D%0A", "%E2%80%A6", "…", "&fbclid=x", "%C2%A0", "..",
+	} {
+		if got := keyPage(page + glue); got != page {
+			t.Errorf("%q: %q", glue, got)
+		}
+	}
+	for _, path := range []string{
+		page, page + "/", page + "/photos/x", page + ",x", page + "%41", page + "%2Fphotos", page + "%5C", page + "%zz", page + "%",
+		"/share/", "/share/,", "/Share/aBc,", "/s/aBc,", "/share/%2e%2e,", "/share/../x,", "/share//x,", page + "ä", page + "%3C/a%3E",
+	} {
+		if got := keyPage(path); got != "" {
+			t.Errorf("%q leads to %q", path, got)
+		}
+	}
+	gate := &Gate{surface: project(t, nil)}
+	r := httptest.NewRequestWithContext(contextWithVars(), "GET", page+",?utm_source=x", nil)
+	w := httptest.NewRecorder()
+	if err := gate.ServeHTTP(w, r, nil); err != nil || w.Code != http.StatusFound || w.Header().Get("Location") != page {
+		t.Errorf("status %d to %q: %v", w.Code, w.Header().Get("Location"), err)
+	}
+}
+
 func TestReadsOneWay(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/":                     true,
@@ -108,6 +134,9 @@ func TestReadsOneWay(t *testing.T) {
 		"/s/..%3F%2Fapi":        false,
 		"/s/.%20.%2Fapi":        false,
 		"/s/.%C2%85.%2Fapi":     false,
+		"/s/.%E2%80%8B.%2Fapi":  false,
+		"/s/.family":            true,
+		"/s/..und%20los":        true,
 		"/s/..%5capi":           false,
 		`/s/..\api`:             false,
 		"/s/%252e%252e%252fapi": false,
@@ -131,32 +160,33 @@ func TestReadsOneWay(t *testing.T) {
 func TestRows(t *testing.T) {
 	read := project(t, map[string]bool{"uploads": false})
 	for request, want := range map[string]bool{
-		"GET /share/abc_-1":                          true,
-		"HEAD /share/abc/":                           true,
-		"POST /share/abc":                            false,
-		"get /share/abc":                             false,
-		"GET /share/":                                false,
-		"GET /share/abc,":                            false,
-		"GET /share/abc/photos/" + assetID:           true,
-		"GET /share/abc/photos/" + assetID + "0":     false,
-		"GET /s/Anna&Ben":                            true,
-		"GET /s/rom,2026":                            true,
-		"GET /s/user@home;$1=(x)!*'~":                true,
-		"GET /s/[neu]":                               true,
-		"GET /s/a|b^c":                               true,
-		"GET /s/%22Fest%22":                          true,
-		"GET /s/100%25":                              true,
-		"GET /s/%3C3":                                true,
-		"GET /s/a%2Fb":                               true,
-		"GET /s/%7Benv.HOME%7D":                      true,
-		"GET /s/{env.HOME}":                          false,
-		"GET /s/.hidden":                             false,
-		"GET /s/a b":                                 false,
-		"GET /s/a\"b":                                false,
-		"GET /s/\xc3\xbc":                            false,
-		"GET /s/%61":                                 false,
-		"GET /s/x/photos/" + assetID + "/":           true,
-		"GET /_app/env.js":                           true,
+		"GET /share/abc_-1":                      true,
+		"HEAD /share/abc/":                       true,
+		"POST /share/abc":                        false,
+		"get /share/abc":                         false,
+		"GET /share/":                            false,
+		"GET /share/abc,":                        false,
+		"GET /share/abc/photos/" + assetID:       true,
+		"GET /share/abc/photos/" + assetID + "0": false,
+		"GET /s/Anna&Ben":                        true,
+		"GET /s/rom,2026":                        true,
+		"GET /s/user@home;$1=(x)!*'~":            true,
+		"GET /s/[neu]":                           true,
+		"GET /s/a|b^c":                           true,
+		"GET /s/%22Fest%22":                      true,
+		"GET /s/100%25":                          true,
+		"GET /s/%3C3":                            true,
+		"GET /s/a%2Fb":                           true,
+		"GET /s/%7Benv.HOME%7D":                  true,
+		"GET /s/{env.HOME}":                      false,
+		"GET /s/.hidden":                         true,
+		"GET /s/..":                              false,
+		"GET /s/a b":                             false,
+		"GET /s/a\"b":                            false,
+		"GET /s/\xc3\xbc":                        false,
+		"GET /s/%61":                             false,
+		"GET /s/x/photos/" + assetID + "/":       true,
+		"GET /_app/env.js":                       true,
 		"GET /_app/immutable/entry/start.B7x_q-1.js": true,
 		"GET /_app/immutable/":                       false,
 		"GET /_app/immutable/a/../b":                 false,

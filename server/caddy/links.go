@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -52,6 +53,25 @@ func (l link) withoutGlue() []link {
 		}
 	}
 	return found
+}
+
+// keyPage returns the page of a link's key that somebody's program has glued something to the end of, without it; or
+// nothing. A key has letters that no sentence goes on with, so it is plain where it ends.
+func keyPage(path string) string {
+	rest, found := strings.CutPrefix(path, "/share/")
+	end := strings.IndexFunc(rest, func(letter rune) bool {
+		return letter != '-' && (letter >= utf8.RuneSelf || !isWord(byte(letter)))
+	})
+	if !found || end <= 0 {
+		return ""
+	}
+	glue, err := url.PathUnescape(rest[end:])
+	if err != nil || glue[0] != '&' && strings.ContainsFunc(glue, func(letter rune) bool {
+		return strings.ContainsRune(`/\`, letter) || unicode.IsLetter(letter) || unicode.IsNumber(letter)
+	}) {
+		return ""
+	}
+	return "/share/" + rest[:end]
 }
 
 // asker sends requests of its own to Immich, past the visitor's.

@@ -140,7 +140,7 @@ func (r *row) setPath(path string, patterns map[string]string) error {
 func (s *surface) find(method, path string) *row {
 	for _, each := range s.rows {
 		if each.matches(path) && slices.Contains(each.methods, method) {
-			if readsOneWay(path) && !strings.Contains(path, "/.") {
+			if readsOneWay(path) {
 				return each
 			}
 			return nil

@@ -36,7 +36,7 @@ func leadsUp(segment string) bool {
 		segment = segment[:end]
 	}
 	segment = strings.Map(func(letter rune) rune {
-		if unicode.IsSpace(letter) || unicode.IsControl(letter) {
+		if unicode.IsSpace(letter) || unicode.IsControl(letter) || unicode.Is(unicode.Cf, letter) {
 			return -1
 		}
 		return letter

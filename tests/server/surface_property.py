@@ -81,7 +81,7 @@ def _row_objections(hit: Hit, features: Sequence[str]) -> Iterator[str]:
 
 def _is_one_name(slug: str) -> bool:
     """Whether a slug stays one however it is decoded; it may hold slashes, semicolons and percents."""
-    if re.search(r"[^\x21-\x7e]|^\.|\\|%(?:0|1|2e|5c|7f)", slug, re.IGNORECASE):
+    if re.search(r"[^\x21-\x7e]|\\|%(?:0|1|2e|5c|7f)", slug, re.IGNORECASE):
         return False
     plain = urllib.parse.unquote(slug, errors="strict")
     if urllib.parse.unquote(plain) != plain or re.search(r"%u|[\x00-\x1f\x7f]|//", plain, re.IGNORECASE):

@@ -179,9 +179,19 @@ def test_a_link_opens_in_every_spelling(watched: Edge) -> None:
     assert [each for each in refused if not re.search(CLOSED, each)] == []
 
 
-CLOSED = r"^/s/[^/]*%(?![0-9A-Fa-f]{2})|%25[0-9A-Fa-f]{2}|^/s/\.|^/s/a/b"
-"""A raw percent is no HTTP, an escaped escape and a dot at the beginning could be a step elsewhere, and two
-segments are no link of Immich's: they are refused quietly."""
+CLOSED = r"^/s/[^/]*%(?![0-9A-Fa-f]{2})|%25[0-9A-Fa-f]{2}|^/s/a/b"
+"""A raw percent is no HTTP, an escaped escape could be a step elsewhere, and two segments are no link of
+Immich's: they are refused quietly."""
+
+
+@pytest.mark.parametrize(
+    "glue", [",", ".", ";", ")", "!", "%22", "%3E", "%E2%80%A6", "&fbclid=x", ",?utm_source=x"]
+)
+def test_a_key_opens_whatever_is_glued_to_its_end(watched: Edge, glue: str) -> None:
+    """Chat and mail programs take the end of the sentence for a part of the link."""
+    sent_on = watched.ask(f"/share/{KEY}{glue}")
+    assert (sent_on.status, sent_on.headers["location"]) == (302, f"/share/{KEY}")
+    assert watched.ask(sent_on.headers["location"]).status == 200
 
 
 def test_everything_innocent_from_one_house_leads_to_no_ban(watched: Edge, fail2ban: Fail2ban) -> None:
