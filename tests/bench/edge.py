@@ -64,6 +64,52 @@ https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
 }}
 """
 
+RECIPE = rf"""{{
+	admin off
+	auto_https off
+	persist_config off
+	servers {{
+		protocols h1 h2
+		listener_wrappers {{
+			proxy_protocol {{
+				timeout 3s
+				fallback_policy require
+			}}
+			tls
+		}}
+	}}
+}}
+https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
+	bind 127.0.0.1
+	tls {{$IMMICH_EXPOSURE_STATE}}/tls/server.crt {{$IMMICH_EXPOSURE_STATE}}/tls/server.key {{
+		client_auth {{
+			mode verify_if_given
+			trust_pool file {{$IMMICH_EXPOSURE_STATE}}/device-ca.crt
+		}}
+	}}
+	log {{
+		output file {{$IMMICH_EXPOSURE_LOGS}}/access.log
+	}}
+	@banned client_ip 198.18.0.1 198.18.0.2
+	abort @banned
+	@device not vars {{http.request.tls.client.subject}} ""
+	@public {{
+		method GET HEAD POST
+		path_regexp ^/([^/]+\.\w+$|_app/|s/|share/|api/(assets|shared-links)/|api/server/(config|features)$)
+	}}
+	handle @device {{
+		reverse_proxy {{$IMMICH_EXPOSURE_IMMICH}}
+	}}
+	handle @public {{
+		reverse_proxy {{$IMMICH_EXPOSURE_IMMICH}}
+	}}
+	handle {{
+		respond Forbidden 403
+	}}
+}}
+"""
+"""What guides for stock Caddy advise: its access log, its ban, certificate and path rules; no limits."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -133,6 +179,7 @@ def main() -> int:
         setups = [
             stack.enter_context(running_setup(caddy, port, BASE, caddyfile=PLAIN)),
             stack.enter_context(running_setup(caddy, port, "edge")),
+            stack.enter_context(running_setup(caddy, port, "recipe", caddyfile=RECIPE)),
             stack.enter_context(running_setup(caddy, port, "edge, 1,000 bans", bans=1_000)),
             stack.enter_context(running_setup(caddy, port, "edge, 10,000 bans", bans=10_000)),
             stack.enter_context(running_setup(caddy, port, "edge, 1,000 devices", devices=1_000)),
@@ -206,10 +253,12 @@ def running_setup(
 ) -> Iterator[Setup]:
     """Run Caddy with so many bans of strangers and devices of others.
 
-    The budget for requests has its usual size, which decides what it costs, and a window that nobody exceeds.
+    The budget for requests has its usual size, which decides what it costs, and a window and a pace that
+    nobody exceeds.
     """
     limits = Limits(requests_window="1ms")
-    edge = Edge(caddy, limits=limits, caddyfile=caddyfile, settings={"IMMICH": f"127.0.0.1:{port}"})
+    settings = {"IMMICH": f"127.0.0.1:{port}", "PACE": "1000000"}
+    edge = Edge(caddy, limits=limits, caddyfile=caddyfile, settings=settings)
     try:
         first = int(ipaddress.IPv4Address("10.0.0.1"))
         for number in range(bans):
