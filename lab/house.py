@@ -44,6 +44,7 @@ class House:
 
     password: str = ""
     ssh_user: str = ""
+    ssh_port: int = 22
     programs: tuple[str, ...] = ()
     """Programs that other houses lack."""
 

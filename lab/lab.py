@@ -114,7 +114,7 @@ class Lab:
         return {
             "ssh": {
                 "host": places.SERVER_ADDRESS,
-                "port": places.SSH_PORT,
+                "port": self.house.ssh_port,
                 "user": self.house.login,
                 "private_key_file": str(where.operator_key),
                 "host_key": keys.public_text(keys.host_key()),

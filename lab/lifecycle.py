@@ -190,7 +190,7 @@ def _boot(where: Places, report: Report, home: House) -> None:
     for folder in (where.state, where.logs, where.internet):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     where.house.write_text(home.name + "\n")
-    network.build()
+    network.build(home.ssh_port)
     done("two namespaces without a way out, and the links between")
     rootfs.build(where, home)
     ssh.pin_host(where)

@@ -7,28 +7,28 @@ from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, SERVER_NAMESPACE
 
 # Without it the server could reach every service of the operator's machine that listens on 0.0.0.0. It lies
 # in the namespace, so it outlives a reboot of the server.
-FENCE = f"""
-table inet immich_lab_fence {{
-  chain input {{
+FENCE = """
+table inet immich_lab_fence {
+  chain input {
     type filter hook input priority -10; policy accept;
-    iifname "{places.MANAGEMENT_LINK}" tcp dport {places.SSH_PORT} accept
-    iifname "{places.MANAGEMENT_LINK}" ct state established,related accept
-    iifname "{places.MANAGEMENT_LINK}" drop
-  }}
-  chain output {{
+    iifname "LINK" tcp dport SSH_PORT accept
+    iifname "LINK" ct state established,related accept
+    iifname "LINK" drop
+  }
+  chain output {
     type filter hook output priority -10; policy accept;
-    oifname "{places.MANAGEMENT_LINK}" ct state established,related accept
-    oifname "{places.MANAGEMENT_LINK}" drop
-  }}
-}}
+    oifname "LINK" ct state established,related accept
+    oifname "LINK" drop
+  }
+}
 """
 
 # net.ipv6.ip_nonlocal_bind lets a visitor use any address of the IPv6 range without adding it first.
 INTERNET_SETTINGS = {"net/ipv6/ip_nonlocal_bind": "1", "net/ipv4/ip_forward": "0"}
 
 
-def build() -> None:
-    """Make both namespaces and all between them.
+def build(ssh_port: int) -> None:
+    """Make both namespaces and all between them; the operator reaches nothing but this port.
 
     Raises LabError when the kernel refuses; tidy up with ``remove``.
     """
@@ -60,7 +60,8 @@ def build() -> None:
     )
     for name, value in INTERNET_SETTINGS.items():
         commands.run([*inside(INTERNET_NAMESPACE), "tee", f"/proc/sys/{name}"], text=value)
-    commands.run([*inside(SERVER_NAMESPACE), "nft", "-f", "-"], text=FENCE)
+    fence = FENCE.replace("LINK", places.MANAGEMENT_LINK).replace("SSH_PORT", str(ssh_port))
+    commands.run([*inside(SERVER_NAMESPACE), "nft", "-f", "-"], text=fence)
 
 
 def lead_to_public_resolvers(*, there: bool) -> None:

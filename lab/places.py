@@ -37,7 +37,6 @@ DEFAULT_VISITOR = "203.0.113.7"
 WINDOW_HOST = "127.0.0.1"
 WINDOW_PORT = 24443
 
-SSH_PORT = 22
 MACHINE = "immich"
 DOMAIN = "immich.lab-tailnet.ts.net"
 

@@ -295,6 +295,7 @@ def _may(root: Path, home: House) -> None:
     if home.login == "root":
         text = sshd.read_text().replace("PermitRootLogin no", "PermitRootLogin prohibit-password")
         _replace(sshd, text)
+    _append(sshd, f"Port {home.ssh_port}")
 
 
 def _keep_system_entries(path: Path, user: str, *, id_field: int) -> set[str]:

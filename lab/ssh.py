@@ -3,7 +3,7 @@
 import subprocess
 
 from lab import house, keys
-from lab.places import SERVER_ADDRESS, SSH_PORT, Places
+from lab.places import SERVER_ADDRESS, Places
 
 
 def command(places: Places, *words: str, connect_seconds: int = 5) -> list[str]:
@@ -19,15 +19,16 @@ def command(places: Places, *words: str, connect_seconds: int = 5) -> list[str]:
         "UserKnownHostsFile": f'"{places.known_hosts}"',
     }
     flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    home = house.current(places)
     where = [
         "-F",
         "none",
         "-i",
         str(places.operator_key),
         "-p",
-        str(SSH_PORT),
+        str(home.ssh_port),
         "-l",
-        house.current(places).login,
+        home.login,
         SERVER_ADDRESS,
     ]
     return ["ssh", *flags, *where, "--", *words]
@@ -81,4 +82,6 @@ def boot_id(places: Places) -> str | None:
 
 def pin_host(places: Places) -> None:
     """Write the known_hosts file."""
-    places.known_hosts.write_text(f"{SERVER_ADDRESS} {keys.public_text(keys.host_key())}\n")
+    port = house.current(places).ssh_port
+    name = SERVER_ADDRESS if port == 22 else f"[{SERVER_ADDRESS}]:{port}"
+    places.known_hosts.write_text(f"{name} {keys.public_text(keys.host_key())}\n")

@@ -63,6 +63,29 @@ CASES = [
         f"{PUT_BACK}; rm /etc/nixos/immich-at-home.nix",
     ),
     Case(
+        "an account of theirs with the name of ours",
+        "chapter",
+        "The account immich-edge on the server is somebody else's",
+        "useradd --comment Mine immich-edge",
+        "userdel immich-edge",
+    ),
+    Case(
+        "an expose-immich.nix that says more than the chapter",
+        "chapter",
+        "/etc/nixos/expose-immich.nix, whose place the module takes, also sets i18n.defaultLocale",
+        f"{KEEP}; sed -i 's,./lan-immich.nix,./lan-immich.nix ./expose-immich.nix,' {CONFIGURATION};"
+        " echo '{ i18n.defaultLocale = \"it_IT.UTF-8\"; }' >/etc/nixos/expose-immich.nix",
+        f"{PUT_BACK}; rm /etc/nixos/expose-immich.nix",
+        says={"allowUpgrade": True},
+    ),
+    Case(
+        "a configuration that is not the one that runs",
+        "chapter",
+        "would also bring another configuration than the running one",
+        f"{KEEP}; sed -i 's,networking.hostName.*;,networking.hostName = \"photos\";,' {CONFIGURATION}",
+        PUT_BACK,
+    ),
+    Case(
         "the module twice",
         "chapter",
         "/etc/nixos/configuration.nix brings in the module already",

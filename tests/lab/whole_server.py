@@ -122,12 +122,15 @@ def _files(upper: Path, merged: Path) -> Iterator[tuple[str, str]]:
 
 
 def _seen(tree: Path, path: str) -> str:
-    """Kind, mode, owner, content and time of a file; of a folder no time, of ``WRITTEN_ANEW`` neither."""
+    """Kind, mode, owner, attributes, content, names and time of a file.
+
+    Of a folder no time, of ``WRITTEN_ANEW`` neither.
+    """
     try:
         status = (tree / path).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
-    words = [f"{status.st_uid}:{status.st_gid}"]
+    words = [f"{status.st_uid}:{status.st_gid}", *_attributes(tree / path)]
     if path != IMMICHS_OWN:
         words.insert(0, stat.filemode(status.st_mode))
     if stat.S_ISLNK(status.st_mode):
@@ -137,9 +140,18 @@ def _seen(tree: Path, path: str) -> str:
         if path in ACCOUNTS:
             content = b"".join(sorted(content.splitlines(keepends=True)))
         words.append(hashlib.sha256(content).hexdigest()[:16])
+        if status.st_nlink > 1:
+            words.append(f"{status.st_nlink} names")
         if not path.startswith(WRITTEN_ANEW):
             words.append(f"written {status.st_mtime_ns}")
     return " ".join(words)
+
+
+def _attributes(path: Path) -> Iterator[str]:
+    """What else is said of a file, such as who else may read it; the file system's own notes are left out."""
+    for name in sorted(os.listxattr(path, follow_symlinks=False)):
+        if name.startswith(("system.", "user.")):
+            yield f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}"
 
 
 def _without_times(files: dict[str, str]) -> dict[str, str]:

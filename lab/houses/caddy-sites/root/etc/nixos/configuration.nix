@@ -1,4 +1,4 @@
-# Other sites on one Caddy, one of them a way to Immich.
+# Other sites on one Caddy, one of them a way to Immich, and a jail that has the name of one of ours.
 { ... }:
 
 {
@@ -18,7 +18,7 @@
     enable = true;
     bantime-increment.enable = true;
     jails.sshd.settings.enabled = false;
-    jails.mine.settings = {
+    jails.scan.settings = {
       filter = "mine";
       backend = "polling";
       logpath = "/var/log/mine.log";

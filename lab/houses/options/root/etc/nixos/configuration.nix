@@ -4,7 +4,7 @@
   imports = [ ./modules ];
 
   mine.services.photos.enable = true;
-  services.openssh.enable = true;
+  services.openssh = { enable = true; ports = [ 2222 ]; };
   services.tailscale.enable = true;
   security.sudo.wheelNeedsPassword = false;
   users.users.admin = { isNormalUser = true; extraGroups = [ "wheel" ]; };
