@@ -35,7 +35,7 @@ class ServerState(pulumi.ComponentResource):
             server,
             script="state",
             create=server.line("begin", owner, "yes" if take_over else "no", *devices),
-            update=server.line("prepare"),
+            update=server.line("prepare", owner),
             delete=server.line("remove"),
             # The list matters at creation alone; afterwards it is the devices' own.
             opts=pulumi.ResourceOptions.merge(

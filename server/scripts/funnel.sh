@@ -195,11 +195,15 @@ trial() {
       say "The door is on a lease of $3 seconds, until what comes now is proven"
       note_door open trial
     else
-      close_unproven
+      # shellcheck disable=SC2046
+      close_unproven $(recorded_ports)
     fi
     if is_shut_by_hand; then
       say "The funnel was shut on the server by \"immich-exposure close\", and stays shut until \"sudo immich-exposure open\""
     fi
+  elif is_free "$STATE"; then
+    # Somebody has deleted it under an edge that runs.
+    close_unproven "$1" "$2"
   fi
   printf '{"door":"%s","at":"%s %s"}\n' "$trial_door" "$(now)" "$(seconds)"
 }
@@ -207,10 +211,8 @@ trial() {
 # `is_this_stacks yes|no`: what comes next refuses another stack's server, or takes it over.
 is_this_stacks() { [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ] || [ "$1" = yes ]; }
 
-# No door to our edge is open that nobody has proven, whoever opened it.
+# `close_unproven FUNNEL_PORT PROXY_PORT`: no door to our edge is open that nobody has proven, whoever opened it.
 close_unproven() {
-  # shellcheck disable=SC2046
-  set -- $(recorded_ports)
   if leads_to_our_edge "$1" "$2"; then close_funnel "$1" "$2"; fi
 }
 

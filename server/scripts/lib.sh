@@ -259,9 +259,17 @@ make_state() {
   [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
     die "$STATE/$MARK could not be written; make room on its disk and run this again."
   for make_folder in devices revoked bans settings bans/manual tls; do state_folder "$STATE/$make_folder"; done
-  jail_owner=root
+  jail_owner=root jail_lost=no
   ! has_group immich-bans || jail_owner=immich-bans
-  for make_jail in $JAILS; do state_folder "$STATE/bans/$make_jail" "$jail_owner"; done
+  for make_jail in $JAILS; do
+    [ -d "$STATE/bans/$make_jail" ] || jail_lost=yes
+    state_folder "$STATE/bans/$make_jail" "$jail_owner"
+  done
+  # A fail2ban that runs has each of them as a mount of its own, which went with the folder that was here: it can ban nobody any
+  # more. It starts again as soon as it has settings.
+  if [ "$jail_lost" = yes ] && active immich-bans; then
+    systemctl --no-block try-restart immich-bans >/dev/null 2>&1 </dev/null || :
+  fi
   if has_group immich-edge && [ -f "$STATE/tls/server.key" ]; then
     chown root:immich-edge "$STATE/tls/server.key"
     chmod 0640 "$STATE/tls/server.key"
@@ -307,8 +315,23 @@ pool_fingerprints() {
 # The name this server has in the tailnet, from what certificate.sh wrote down.
 recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }
 
+# What the edge wants in STATE before it starts or takes anything over (see nix/edge.nix).
+EDGE_NEEDS="settings/edge.env domain.env tls/server.crt tls/server.key device-ca.crt"
+
+edge_lacks() {
+  for edge_need in $EDGE_NEEDS; do
+    [ -e "$STATE/$edge_need" ] || printf '%s ' "$edge_need"
+  done
+}
+
+# Where files of an edge that runs were deleted, the one that brings the last of them reloads it for all.
 reload_edge() {
   active immich-edge || return 0
+  edge_still_lacks=$(edge_lacks)
+  if [ -n "$edge_still_lacks" ]; then
+    say "The edge takes that over once ${edge_still_lacks% } of $STATE is there again"
+    return 0
+  fi
   # This runs `caddy reload --force`. A configuration that cannot be loaded fails here and the old one stays.
   systemctl reload immich-edge </dev/null ||
     die "The edge refused to reload and keeps what it had; see why with \"journalctl -u immich-edge\" and run this again."

@@ -1,8 +1,9 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The exposure's own folder: the first thing made, the last thing removed.
 #
-#   prepare               STATE is there, with the folders that devices, bans and certificates lie in, each with its owner.
-#                         The units run this before they start, also while another run holds the lock and waits for them.
+#   prepare [OWNER]       STATE is there, with the folders that devices, bans and certificates lie in, each with its owner.
+#                         The units run this before they start, also while another run holds the lock and waits for them. With
+#                         OWNER it is the operator's: where the state was deleted, it is noted down again whose it is.
 #   begin OWNER TAKE_OVER NAME...
 #                         the same, it is that of the stack OWNER (with the id that the run began with), and no device but these
 #                         may come in any more: nothing would ever withdraw what an earlier stack enrolled and this config does
@@ -111,8 +112,8 @@ remove_state() {
 # A folder that something is mounted on stays, and is empty.
 remove_empty() { [ ! -d "$1" ] || rmdir "$1" 2>/dev/null || :; }
 
-# `claim OWNER TAKE_OVER`. The names are words without blanks, such as organization/project/stack; the id is what counts.
-claim() {
+# `check_names OWNER`. They are words without blanks, such as organization/project/stack; the id is what counts.
+check_names() {
   case $1 in
     '' | *[!A-Za-z0-9._/@+-]*)
       die "The owner of an exposure is the name of its stack, not \"$1\"; give one such as organization/project/stack."
@@ -121,6 +122,11 @@ claim() {
   case $STACK in
     '' | *[!A-Za-z0-9_-]*) die "An exposure begins with the id of its stack, not with \"$STACK\"; give it as --stack=ID first." ;;
   esac
+}
+
+# `claim OWNER TAKE_OVER`
+claim() {
+  check_names "$1"
   if read_owner && [ "$OWNER_ID" != "$STACK" ] && [ "$2" != yes ]; then
     die "This server is exposed already, by the stack $OWNER_NAME, so nothing was changed; run \"pulumi destroy\" with that stack" \
       "first, or set takeOver: true to put this one in its place (also where it is this one, and Pulumi's state was lost)."
@@ -132,7 +138,16 @@ note_owner() { printf '%s %s\n' "$STACK" "$1" | write_file 0644 "$OWNER"; }
 need_root
 case ${1:-} in
   guard) ;;
-  prepare) make_state ;;
+  prepare)
+    if [ $# = 1 ]; then
+      make_state
+    else
+      lock
+      check_names "$2"
+      make_state
+      read_owner || note_owner "$2"
+    fi
+    ;;
   begin)
     shift
     case ${2:-} in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from lab import Lab, LabError
 from lab.house import DEFAULT_HOUSE, house
-from pki import Keystore
+from pki import Keystore, ProbeCredential
 from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.lab.whole_server import Look, look, root, settle
@@ -130,10 +131,23 @@ class Home:
 
     def device(self, name: str = "phone") -> str:
         """What a device sees."""
-        found = [one for one in Keystore(self.operator.keystore).probe_credentials() if one.name == name]
-        if not found:
-            return "no credential"
-        return seen(self.lab, PING, credential=found[0], passphrase=PASSPHRASE)
+        found = self._credentials(name)
+        return self.sees(found[0]) if found else "no credential"
+
+    def credential(self, name: str) -> ProbeCredential:
+        """What this device has now, kept aside for when the keystore has let go of it."""
+        [found] = self._credentials(name)
+        aside = self.operator.folder / f"held-{name}"
+        aside.mkdir()
+        kept = [shutil.copy(path, aside) for path in (found.certificate_path, found.key_path)]
+        return ProbeCredential(name, *map(Path, kept))
+
+    def _credentials(self, name: str) -> list[ProbeCredential]:
+        return [one for one in Keystore(self.operator.keystore).probe_credentials() if one.name == name]
+
+    def sees(self, credential: ProbeCredential) -> str:
+        """What whoever holds this certificate and key sees."""
+        return seen(self.lab, PING, credential=credential, passphrase=PASSPHRASE)
 
     def need_exposed(self, device: str = "phone") -> None:
         """Raise ``Fault`` unless the exposure stands as it must."""

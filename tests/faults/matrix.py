@@ -22,11 +22,20 @@ from lab import LabError
 from tests.faults.home import Fault, Stranger, home
 from tests.faults.rows import Row, all_rows
 from tests.lab.operator import PROJECT, PulumiFailedError
+from tests.server.waiting import HarnessError
 
 TABLE = PROJECT / "docs" / "faults.md"
 WORKERS = 4
 ROW_SECONDS = 600
-FAILURES = (Fault, PulumiFailedError, LabError, AssertionError, TimeoutError, subprocess.TimeoutExpired)
+FAILURES = (
+    Fault,
+    PulumiFailedError,
+    LabError,
+    HarnessError,
+    AssertionError,
+    TimeoutError,
+    subprocess.TimeoutExpired,
+)
 
 
 @dataclass(frozen=True)

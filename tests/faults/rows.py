@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-from tests.faults.home import STATE, Fault, Home
+from tests.faults.home import PUBLIC, STATE, Fault, Home
 from tests.lab.operator import PulumiFailedError
+from tests.lab.outside import seen
 from tests.lab.whole_server import root, settle
 from tests.server.waiting import wait_until
 
@@ -296,12 +297,60 @@ def device_lost(home: Home) -> None:
     home.destroy()
 
 
-@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up makes it anew")
+@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up makes it anew", often=True)
 def state_deleted_up(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.up()
     home.need_exposed()
-    home.operator.destroy()
+    need_bans(home)
+    home.destroy()
+
+
+@standing("state-emptied-up", "all that lies in /var/lib/immich-exposure is deleted; up makes it anew")
+def state_emptied_up(home: Home) -> None:
+    home.sh(f"rm -rf {STATE}/*")
+    home.up()
+    home.need_exposed()
+    need_bans(home)
+    home.destroy()
+
+
+@standing("state-wiped-at-boot", "/var/lib/immich-exposure does not survive a reboot; up makes it anew")
+def state_wiped_at_boot(home: Home) -> None:
+    home.sh(f"rm -rf {STATE}")
+    home.lab.reboot()
+    settle(home.lab)
+    home.need_shut()
+    home.up()
+    home.need_exposed()
+    need_bans(home)
+    home.destroy()
+
+
+@standing(
+    "state-deleted-revoked",
+    "a phone is revoked on the server, and once an up has heard of it /var/lib/immich-exposure is deleted; "
+    "up keeps the phone out",
+)
+def state_deleted_revoked(home: Home) -> None:
+    phone = home.credential("phone")
+    home.sh("immich-exposure revoke phone")
+    home.up()
+    home.sh(f"rm -rf {STATE}")
+    home.up()
+    home.need_exposed("laptop")
+    if (saw := home.sees(phone)) == "200":
+        raise Fault(f"the phone that was revoked sees {saw}")
+    home.destroy()
+
+
+def need_bans(home: Home) -> None:
+    """Raise ``HarnessError`` unless whoever asks for what only a scanner asks for is banned."""
+    scanner = "203.0.113.77"
+    for number in range(12):
+        seen(home.lab, f"/backup-{number}.zip", source=scanner)
+    wait_until(lambda: seen(home.lab, PUBLIC, source=scanner) != "200", "a scanner is banned", 20)
+    home.sh(f"immich-exposure unban {scanner}")
 
 
 @standing("state-deleted-destroy", "/var/lib/immich-exposure is deleted; destroy")

@@ -85,7 +85,8 @@ class Operator:
         self.environment = {
             **os.environ,
             **toolchain.pulumi_environment(),
-            "PULUMI_BACKEND_URL": f"file://{folder / 'backend'}",
+            # Killed while it writes, Pulumi leaves an empty file of metadata and then reads nothing.
+            "PULUMI_BACKEND_URL": f"file://{folder / 'backend'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase_file),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_HOME": str(folder / "home"),

@@ -19,6 +19,7 @@ from components.version_floors import load as load_floors
 from components.version_floors import parse_version
 from lab.nixos import switch_to_configuration
 from tests.server.nix import MODULE_FILES, PROJECT, SERVER_FILES, ConfigFolder, Nix, Unit, read_unit
+from tests.unit.scripts.harness import EDGE_NEEDS, SCRIPTS
 
 pytestmark = pytest.mark.server
 
@@ -315,8 +316,10 @@ def test_the_edge_is_of_its_own(generation: Path) -> None:
     unit = read_unit(generation, "immich-edge.service")
     assert unit["Type"] == ["notify"] and unit["User"] == ["immich-edge"] and unit["Group"] == ["immich-edge"]
     assert unit["EnvironmentFile"] == [f"{STATE}/settings/edge.env", f"{STATE}/domain.env"]
-    needed = (".immich-exposure", "settings/edge.env", "domain.env", "tls/server.crt", "tls/server.key")
-    assert unit["ConditionPathExists"] == [*(f"{STATE}/{name}" for name in needed), f"{STATE}/device-ca.crt"]
+    # What the scripts wait for before they reload it.
+    [needs] = re.findall(r'^EDGE_NEEDS="(.*)"$', (SCRIPTS / "lib.sh").read_text(), re.MULTILINE)
+    assert needs.split() == EDGE_NEEDS
+    assert unit["ConditionPathExists"] == [f"{STATE}/{name}" for name in (".immich-exposure", *EDGE_NEEDS)]
     prepare, check = unit["ExecStartPre"]
     assert prepare.startswith("+") and prepare.endswith("/bin/immich-exposure-prepare prepare")
     reload_check, reload = unit["ExecReload"]

@@ -42,7 +42,8 @@ def issue(machine: Machine) -> Outcome:
 
 
 def edge_runs(machine: Machine) -> None:
-    machine.remember(active="immich-edge", groups="immich-edge")
+    machine.remember(groups="immich-edge")
+    machine.edge_runs()
 
 
 def reloads(machine: Machine) -> int:
@@ -69,6 +70,7 @@ def test_first_certificate_before_there_is_an_edge(machine: Machine, authority: 
     assert machine.files(machine.config) == {}
     assert machine.commands("tailscale", "systemctl") == [
         "tailscale status --json --peers=false",
+        "systemctl is-active --quiet immich-bans",
         "tailscale cert --min-validity 720h --cert-file /var/lib/immich-exposure/tls/.new/server.crt "
         f"--key-file /var/lib/immich-exposure/tls/.new/server.key {DOMAIN}",
         "systemctl is-active --quiet immich-edge",

@@ -675,6 +675,16 @@ def test_a_change_that_cannot_be_noted_down_does_not_begin(machine: Machine) -> 
     assert_sentence(funnel(machine, "trial", 300, "no", "digest"), "proven cannot be removed")
 
 
+def test_a_door_whose_state_was_deleted_is_shut_before_a_change(machine: Machine) -> None:
+    """Nothing says any more that it was proven, and no lease would end it."""
+    proven(machine)
+    shutil.rmtree(machine.state)
+    machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
+    assert trial(machine) == "shut"
+    assert serving(machine) == {}
+    assert not machine.state.exists()
+
+
 def test_each_trial_says_something_else(machine: Machine) -> None:
     """So that the check runs after each."""
     said = result(funnel(machine, "trial", 300, "no", "digest"))

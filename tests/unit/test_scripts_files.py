@@ -421,7 +421,7 @@ def settings(machine: Machine, **changes: str) -> Outcome:
 
 def test_changed_settings_are_taken_over_once_and_only_by_whom_they_concern(machine: Machine) -> None:
     assert settings(machine).status == 0
-    machine.remember(active="immich-edge\nimmich-bans")
+    machine.edge_runs("immich-bans")
     new = SETTINGS["edge.env"].replace("off", "on")
     steps = [
         ({}, []),
@@ -447,8 +447,9 @@ def test_changed_settings_are_taken_over_once_and_only_by_whom_they_concern(mach
 )
 def test_settings_that_are_refused_are_taken_back(machine: Machine, word: str, reason: str) -> None:
     settings(machine)
+    machine.edge_runs("immich-bans")
     before = machine.files(machine.state)
-    machine.remember(active="immich-edge\nimmich-bans", **{f"{word}-fails": ""})
+    machine.remember(**{f"{word}-fails": ""})
     changes = {"edge": "IMMICH_EXPOSURE_X=y\n", "bans": "[DEFAULT]\nmaxretry = 3\n"}
     assert_sentence(settings(machine, **changes), reason, "journalctl -u immich-")
     assert machine.files(machine.state) == before
@@ -456,7 +457,7 @@ def test_settings_that_are_refused_are_taken_back(machine: Machine, word: str, r
 
 def test_settings_that_a_killed_run_left_are_taken_over_by_the_next(machine: Machine) -> None:
     settings(machine)
-    machine.remember(active="immich-edge\nimmich-bans")
+    machine.edge_runs("immich-bans")
     machine.write(machine.state / "settings/.edge.unloaded", "")
     machine.forget_commands()
     assert settings(machine).status == 0
@@ -486,24 +487,58 @@ def without_mark(machine: Machine) -> dict[str, str]:
 
 
 def test_trust_pool_arrives_and_a_running_edge_reloads_once(machine: Machine) -> None:
-    machine.remember(active="immich-edge")
+    machine.prepare()
+    machine.edge_runs()
+    others = without_mark(machine)
     for expected in (["systemctl is-active --quiet immich-edge", "systemctl reload immich-edge"], []):
         machine.forget_commands()
         assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
         assert machine.commands("systemctl") == expected
-    assert without_mark(machine) == {"device-ca.crt": f"0644 {AUTHORITY}"}
+    assert without_mark(machine) == {**others, "device-ca.crt": f"0644 {AUTHORITY}"}
     assert machine.run("trust", "remove") == Outcome(0, "", "")
-    assert without_mark(machine) == {}
+    del others["device-ca.crt"]
+    assert without_mark(machine) == others
+
+
+def test_an_edge_whose_files_were_deleted_reloads_once_all_are_there_again(machine: Machine) -> None:
+    """Half of them it would refuse, and the run would fail at each."""
+    machine.prepare()
+    machine.edge_runs()
+    machine.write(machine.state / "domain.env", "IMMICH_EXPOSURE_DOMAIN=x\n")
+    for name in ("settings/edge.env", "device-ca.crt"):
+        (machine.state / name).unlink()
+    machine.remember(**{"reload-fails": ""})  # so would the real one
+    outcome = settings(machine)
+    assert outcome.status == 0
+    assert "once device-ca.crt of /var/lib/immich-exposure is there again" in outcome.stderr
+    (machine.fakes / "reload-fails").unlink()
+    assert machine.commands("systemctl")[-1] == "systemctl is-active --quiet immich-bans"
+    machine.forget_commands()
+    assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
+    assert machine.commands("systemctl")[-1] == "systemctl reload immich-edge"
+
+
+def test_a_fail2ban_whose_folders_were_deleted_starts_again(machine: Machine) -> None:
+    """It has each jail's folder as a mount, which goes with the folder: it would ban into nothing."""
+    machine.prepare()
+    machine.remember(active="immich-bans")
+    assert machine.run("state", "prepare").status == 0
+    assert "restart" not in "".join(machine.commands("systemctl"))
+    shutil.rmtree(machine.state / "bans")
+    assert machine.run("state", "prepare").status == 0
+    assert machine.commands("systemctl")[-1] == "systemctl --no-block try-restart immich-bans"
 
 
 def test_trust_pool_without_an_edge_reloads_nothing(machine: Machine) -> None:
+    machine.prepare()
     assert machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY}).status == 0
     assert machine.commands("systemctl") == ["systemctl is-active --quiet immich-edge"]
 
 
 def test_trust_pool_that_the_edge_refuses_is_taken_back(machine: Machine) -> None:
     machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
-    machine.remember(active="immich-edge", **{"reload-fails": ""})
+    machine.edge_runs()
+    machine.remember(**{"reload-fails": ""})
     outcome = machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY.replace("AAAA", "BBBB")})
     assert_sentence(outcome, "The edge refused to reload", "journalctl -u immich-edge")
     assert machine.files(machine.state)["device-ca.crt"] == f"0644 {AUTHORITY}"
@@ -511,7 +546,8 @@ def test_trust_pool_that_the_edge_refuses_is_taken_back(machine: Machine) -> Non
 
 def test_trust_pool_that_a_killed_run_left_unloaded_is_loaded_by_the_next(machine: Machine) -> None:
     machine.prepare()
-    machine.remember(active="immich-edge")
+    machine.edge_runs()
+    (machine.state / "device-ca.crt").unlink()
     machine.fake("mv", "kill -9 $PPID")
     with pytest.raises(AssertionError, match="left its private folder behind"):
         machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})

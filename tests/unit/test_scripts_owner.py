@@ -1,6 +1,7 @@
 """Whose server it is: one stack's, told by an id; every other one's runs change nothing."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -114,6 +115,18 @@ def test_a_server_is_taken_over_only_where_that_is_said(machine: Machine) -> Non
         "exposed by the stack organization/immich/second",
     )
     assert machine.begin("laptop", **second).status == 0, "again, and it is its own"
+
+
+def test_whose_it_is_is_noted_down_again_where_the_state_was_deleted(machine: Machine) -> None:
+    shutil.rmtree(machine.state)
+    assert run(machine, "--stack=ours", "state", "prepare", "organization/immich/home").status == 0
+    assert (machine.state / "owner").read_text() == "ours organization/immich/home\n"
+    assert_sentence(
+        run(machine, "--stack=theirs", "state", "prepare", "organization/immich/second"),
+        "exposed by the stack organization/immich/home",
+    )
+    assert run(machine, "--stack=ours", "state", "prepare", "organization/immich/renamed").status == 0
+    assert (machine.state / "owner").read_text() == "ours organization/immich/home\n"
 
 
 def test_of_two_that_begin_at_once_one_is_told(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ NODE = f'{{"BackendState": "Running", "CertDomains": ["{DOMAIN}"]}}'
 OPEN = f"""{{"TCP": {{"443": {{"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}}}},
   "AllowFunnel": {{"{DOMAIN}:443": true}}}}"""
 
+EDGE_NEEDS = ["settings/edge.env", "domain.env", "tls/server.crt", "tls/server.key", "device-ca.crt"]
+"""What the edge does not start without, below the folder of the exposure."""
+
 # Bodies of the fakes, sh. $FAKES is their folder; they keep what they remember there.
 BODIES = {
     "id": "echo 0",
@@ -191,6 +194,13 @@ class Machine:
         """Make the folder of the exposure, as the first script of a run does."""
         assert self.run("state", "prepare").status == 0
         self.forget_commands()
+
+    def edge_runs(self, *others: str) -> None:
+        """Let the edge run, and other units, with all that it wants in the folder of the exposure."""
+        self.remember(active="\n".join(("immich-edge", *others)))
+        for name in EDGE_NEEDS:
+            if not (self.state / name).exists():
+                self.write(self.state / name, "")
 
     def begin(
         self,
