@@ -723,11 +723,11 @@ change() {
   fi
   UNDO=:
   rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
-  print_generation
 }
 
 stop_home() { systemctl stop 'immich-exposure-lan@*.socket' 'immich-exposure-lan@*.service' >/dev/null 2>&1 </dev/null || :; }
 
+# Last of all: an operator who has died meanwhile hears nothing any more, and that ends the script.
 print_generation() {
   generation=$(readlink "$PROFILE") || generation=
   generation=${generation#system-}
@@ -746,7 +746,12 @@ describe_unchanged() {
     look_at "$WORK/without" "$WORK/unchanged"
   elif is_ours "$MODULE_BEFORE"; then
     swap_import "$CONFIG" "$IMPORT" "$MODULE_BEFORE" >"$WORK/with-before"
-    look_at "$WORK/with-before" "$WORK/unchanged"
+    look_at "$WORK/with-before" "$WORK/unchanged" || return 1
+    # A run that was cut off at its very end has left the newer files running already.
+    if ! runs "$(word_of toplevel "$WORK/unchanged")" && describe_channel "$WORK/newer" "$CONFIG" &&
+      runs "$(word_of toplevel "$WORK/newer")"; then
+      cat "$WORK/newer" >"$WORK/unchanged"
+    fi
   else
     describe_channel "$WORK/unchanged" "$CONFIG"
   fi
@@ -797,6 +802,7 @@ managed() {
   bring_in
   change check_edge use_or_build build_as_evaluated
   rm -rf "$MODULE_BEFORE"
+  print_generation
 }
 
 restore() {
@@ -823,6 +829,7 @@ restore() {
   change check_home build_home
   rm -f "$BEFORE" "$AFTER" "$LAN" "$FOLDER/home.nix"
   rm -rf "$MODULE_BEFORE"
+  print_generation
 }
 
 # The owner has gone over to a flake, say. Nothing can be put back, and nothing here builds that system.
@@ -906,6 +913,7 @@ flake() {
       "it), commit it where git is used, and run this again."
   compare_flake
   change check_edge use_or_build build --flake "$FLAKE#$HOST"
+  print_generation
 }
 
 yours() {

@@ -13,6 +13,7 @@ from tests.unit.scripts.harness import (
     BODIES,
     DOMAIN,
     OPEN,
+    SCRIPTS,
     Machine,
     Outcome,
     assert_sentence,
@@ -501,25 +502,46 @@ LOOKS_AT_NEWER = """
 """
 
 
-def newer_files(machine: Machine) -> str:
+def newer_files(machine: Machine) -> None:
     """What files.sh leaves for an update: newer files, and those that the running system was built from."""
     newer = "/nix/store/newer-system"
     system(machine, newer)
     machine.write(machine.state / "module.before/.immich-exposure", "ours\n")
-    machine.remember(built=str(machine.root / newer[1:]))
-    return newer
+    machine.fake("nix-instantiate", LOOKS_AT_NEWER)
+    machine.remember(built=str(machine.root / newer[1:]), newer=words(machine, newer, **ON))
 
 
 def test_changed_files_keep_the_first_copy_of_the_users_own(machine: Machine) -> None:
     """The files of before are what the running system is held against."""
     apply(machine)
-    newer = newer_files(machine)
-    machine.fake("nix-instantiate", LOOKS_AT_NEWER)
-    machine.remember(newer=words(machine, newer, **ON))
+    newer_files(machine)
     result(apply(machine))
     assert running(machine) == "newer-system"
     assert machine.files(machine.state)["configuration.nix.before"] == f"0600 {HOME}"
     assert not (machine.state / "module.before").exists()
+
+
+def test_a_run_that_was_cut_off_at_its_very_end_is_not_an_upgrade(machine: Machine) -> None:
+    """The newer files run, and those of before have not been taken away yet."""
+    apply(machine)
+    newer_files(machine)
+    assert apply(machine).status == 0
+    machine.write(machine.state / "module.before/.immich-exposure", "ours\n")
+    outcome = apply(machine)
+    assert (outcome.status, "active already" in outcome.stderr) == (0, True), outcome.stderr
+    assert not (machine.state / "module.before").exists()
+
+
+def test_a_run_whose_operator_has_died_comes_to_its_end(machine: Machine) -> None:
+    """Nobody takes its answer, and nothing of the change is left half-way for the next run."""
+    apply(machine)
+    newer_files(machine)
+    text = (SCRIPTS / "lib.sh").read_text() + "exec 1>&-\n" + (SCRIPTS / "module.sh").read_text()
+    arguments = ("managed", str(machine.config), "8443", "-", "2283", "no")
+    assert machine.run_text(text, *arguments).stdout == ""
+    assert (running(machine), generation(machine)) == ("newer-system", "system-42-link")
+    assert not (machine.state / "module.before").exists()
+    assert apply(machine).status == 0
 
 
 def test_a_run_that_was_cut_off_before_it_was_active_is_not_an_upgrade(machine: Machine) -> None:
@@ -907,9 +929,8 @@ def test_every_failure_ends_where_it_began(
 def test_failed_change_of_an_exposed_server_keeps_it_exposed(machine: Machine) -> None:
     apply(machine)
     before = machine.files(machine.state)
-    newer = newer_files(machine)
-    machine.fake("nix-instantiate", LOOKS_AT_NEWER)
-    machine.remember(newer=words(machine, newer, **ON), **{"fail-test-newer-system": "2"})
+    newer_files(machine)
+    machine.remember(**{"fail-test-newer-system": "2"})
     assert_sentence(apply(machine), "its activation failed")
     assert (generation(machine), running(machine)) == ("system-42-link", "new-system")
     assert configuration(machine) == f"0640 {WITH_OURS}"
