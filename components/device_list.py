@@ -62,9 +62,16 @@ class _Provider(ResourceProvider):
 
     @told_plainly
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Take them all away, and revoke none: after `pulumi destroy` who is named again gets in again."""
+        """Take them all away, and revoke none: after `pulumi destroy` who is named again gets in again.
+
+        But for those that were revoked on the server and of which no ``up`` has heard: the keystore learns it
+        now, because the server and the state are about to forget.
+        """
         server = server_of(_props)
-        run_script(server, server.way_back(server.line("clear")), script_text("devices"), tell=tell)
+        line = server.way_back(server.line("clear"))
+        answer = run_script(server, line, script_text("devices"), tell=tell)
+        if answer.strip():  # nothing comes of a server that is another stack's by now
+            tell_keystore(_props, for_good(report_of(answer).revoked, list(_props["devices"])))
 
 
 def enrol(props: dict[str, Any], revoked: Sequence[Revocation]) -> dict[str, Any]:

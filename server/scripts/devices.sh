@@ -12,7 +12,7 @@
 #              what `report` does.
 #   install    the devices are those of the payload, lines `FINGERPRINT UNTIL NAME`, and no others. Its file `revoked`, lines
 #              `FINGERPRINT SINCE up|hand NAME`, is what the operator knows to be withdrawn. Prints what `report` does.
-#   clear      no device is there; none is revoked by that
+#   clear      no device is there; none is revoked by that. Prints what `report` does, so that what was revoked is remembered
 #   revoke NAME  this device is out, and stays out, by the owner's hand
 #   list       who may come in and who was revoked, for people
 #   report     prints one JSON object: devices, revoked, and refused, the fingerprints of the payload that were revoked
@@ -316,6 +316,7 @@ case ${1:-} in
   clear)
     lock
     clear_devices
+    report
     ;;
   revoke)
     [ -n "${2:-}" ] || die "Name the device: immich-exposure revoke phone-anna; immich-exposure devices lists them."

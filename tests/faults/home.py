@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from lab import Lab, LabError
 from lab.house import DEFAULT_HOUSE, house
 from pki import Keystore, ProbeCredential
-from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.operator import PASSPHRASE, Operator, PulumiFailedError
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.lab.whole_server import Look, look, root, settle
 from tests.server.waiting import wait_until
@@ -31,6 +32,14 @@ STRANGER_EVERY_SECONDS = 0.3
 
 class Fault(AssertionError):
     """A row did not go as it must; the message says what was seen."""
+
+
+class NotReachedError(Fault):
+    """A run ended by itself, with this exit status, before it came to where it was to be killed."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Stranger:
@@ -87,7 +96,7 @@ class Home:
     def run_until(self, verb: str, line: str) -> subprocess.Popen[str]:
         """Start ``pulumi VERB`` and return it as soon as it has printed a line that holds this expression.
 
-        Raises ``Fault`` when the run ends before.
+        Raises ``NotReachedError`` when the run ends before, and ``Fault`` when it takes too long.
         """
         process = self.operator.start(verb)
         assert process.stdout is not None
@@ -98,9 +107,10 @@ class Home:
             if re.search(line, printed):
                 return process
             if time.monotonic() > deadline:
-                break
-        kill(process)
-        raise Fault(f"pulumi {verb} printed no line with {line!r}:\n{self.printed}")
+                kill(process)
+                raise Fault(f"pulumi {verb} took too long to print a line with {line!r}:\n{self.printed}")
+        status = process.wait()
+        raise NotReachedError(f"pulumi {verb} printed no line with {line!r}:\n{self.printed}", status)
 
     def operator_dies(self, process: subprocess.Popen[str]) -> None:
         """Kill the CLI with all that it started; what runs on the server runs on until it has ended."""
@@ -137,10 +147,13 @@ class Home:
     def credential(self, name: str) -> ProbeCredential:
         """What this device has now, kept aside for when the keystore has let go of it."""
         [found] = self._credentials(name)
-        aside = self.operator.folder / f"held-{name}"
-        aside.mkdir()
+        aside = Path(tempfile.mkdtemp(prefix=f"held-{name}-", dir=self.operator.folder))
         kept = [shutil.copy(path, aside) for path in (found.certificate_path, found.key_path)]
         return ProbeCredential(name, *map(Path, kept))
+
+    def has_credential(self, name: str) -> bool:
+        """Whether the keystore has one that counts today."""
+        return bool(self._credentials(name))
 
     def _credentials(self, name: str) -> list[ProbeCredential]:
         return [one for one in Keystore(self.operator.keystore).probe_credentials() if one.name == name]
@@ -200,6 +213,14 @@ class Home:
     def up(self) -> str:
         """``pulumi up``."""
         return self.operator.up()
+
+    def try_up(self) -> bool:
+        """``pulumi up``, which may fail; returns whether it did."""
+        try:
+            self.operator.up()
+        except PulumiFailedError:
+            return True
+        return False
 
     def destroy(self) -> None:
         """``pulumi destroy``, and then the server is as it was."""

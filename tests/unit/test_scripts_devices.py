@@ -245,7 +245,8 @@ def test_a_run_that_withdraws_meanwhile_wins(machine: Machine) -> None:
 def test_destroy_takes_all_away_and_revokes_nobody(machine: Machine) -> None:
     begin(machine, PHONE, LAPTOP)
     stay(machine, "laptop")
-    assert machine.run("devices", "clear") == Outcome(0, "", "")
+    answer = json.loads(machine.run("devices", "clear").stdout)
+    assert [each["fingerprint"] for each in answer["revoked"]] == [NEW]
     assert devices(machine) == {} and revoked(machine) == {NEW}
     assert install(machine, LAPTOP).status == 0
     assert set(devices(machine)) == {OTHER}

@@ -230,6 +230,23 @@ def test_what_was_revoked_by_hand_stays_out_and_is_told(home: Home) -> None:
     assert sentence.startswith("phone was revoked on the server on 20") and "`revoked: true`" in sentence
 
 
+def test_destroy_hears_of_who_was_revoked_by_hand(home: Home) -> None:
+    """No up has, and server and state are about to forget."""
+    home.up("phone", "laptop")
+    assert home.machine.run("devices", "revoke", "phone").status == 0
+    home.destroy()
+    home.up("phone", "laptop")
+    assert home.inside == {"laptop"}
+    assert "phone was revoked on the server" in home.out[0]
+
+
+def test_destroy_of_a_stack_that_was_taken_over_hears_nothing(home: Home) -> None:
+    home.up("phone")
+    assert home.machine.begin("phone", stack="theirs", take_over="yes").status == 0
+    LIST.delete("id", home.state["list"])
+    assert home.inside == {"phone"}
+
+
 def test_it_stays_out_over_a_destroy_and_until_it_was_taken_out(home: Home) -> None:
     home.up("phone", "laptop")
     lost = home.fingerprint("phone")
