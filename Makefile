@@ -189,6 +189,7 @@ nightly: setup ## the tests that ask the outside world, and known faults of what
 	@$(PYTEST) tests -m nightly
 	@GOBIN=$(CURDIR)/.toolchain/bin go install golang.org/x/vuln/cmd/govulncheck@v1.9.0
 	@cd server/caddy && $(CURDIR)/.toolchain/bin/govulncheck ./...
+	@.ci/workflows
 
 lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@$(VENV)/ruff check .

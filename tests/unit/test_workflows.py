@@ -1,0 +1,538 @@
+"""The workflows: what they may do, and what their steps do, run here in the shell with a made-up GitHub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.checkout_changes import changed_files
+from components.describe import Checkouts
+from components.describe_all import concerned, stacks
+
+PROJECT = Path(__file__).resolve().parents[2]
+FOLDER = PROJECT / ".github/workflows"
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yml"))}
+JOBS = [(name, job) for name, workflow in WORKFLOWS.items() for job in workflow["jobs"]]
+CASES = Path(__file__).with_name("describe")
+NO_BUILD = shutil.ignore_patterns("__pycache__", "node_modules")
+
+
+def triggers(name: str) -> dict[str, Any]:
+    on = WORKFLOWS[name][True]  # YAML 1.1 takes `on` for true
+    return on if isinstance(on, dict) else {on: None}
+
+
+def steps(workflow: str, job: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = WORKFLOWS[workflow]["jobs"][job]["steps"]
+    return found
+
+
+def script(workflow: str, job: str, step: str) -> str:
+    """Return the shell text of a step, by its name or id."""
+    (found,) = [each for each in steps(workflow, job) if step in (each.get("name"), each.get("id"))]
+    return str(found["run"])
+
+
+# What they may do
+
+
+def test_there_are_those_that_the_documents_name() -> None:
+    assert set(WORKFLOWS) == {"ci", "comment", "drift", "preview", "release", "up"}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_nothing_is_allowed_that_no_job_asks_for(name: str) -> None:
+    assert WORKFLOWS[name]["permissions"] == {}
+    for job in WORKFLOWS[name]["jobs"].values():
+        assert job["permissions"] and job["timeout-minutes"]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_no_pull_request_runs_with_a_right_to_write(name: str) -> None:
+    assert "pull_request_target" not in triggers(name)
+    if "pull_request" in triggers(name):
+        for job in WORKFLOWS[name]["jobs"].values():
+            ours = "github.event.pull_request.head.repo.full_name == github.repository" in job.get("if", "")
+            written = [right for right, level in job["permissions"].items() if level == "write"]
+            assert ours or not written
+            assert ours or "secrets." not in json.dumps(job)
+
+
+@pytest.mark.parametrize(("name", "job"), JOBS)
+def test_a_step_takes_words_of_an_event_from_its_environment_alone(name: str, job: str) -> None:
+    """An expression within the script would be a part of it, whatever a branch or a file is called."""
+    for step in steps(name, job):
+        assert "${{" not in step.get("run", "")
+
+
+@pytest.mark.parametrize(("name", "job"), JOBS)
+def test_the_scripts_are_sound(name: str, job: str) -> None:
+    for step in steps(name, job):
+        if "run" in step:
+            text = "#!/bin/bash\nset -e\n" + step["run"]
+            done = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+
+
+def test_what_runs_with_the_right_to_comment_checks_out_the_default_branch() -> None:
+    checkouts = [each for each in steps("comment", "comment") if "actions/checkout@" in each.get("uses", "")]
+    assert [set(each["with"]) for each in checkouts] == [{"path", "persist-credentials"}]
+    assert set(WORKFLOWS["comment"]["jobs"]["comment"]["permissions"].items()) == {
+        ("contents", "read"),
+        ("pull-requests", "write"),
+    }
+    assert "secrets." not in (FOLDER / "comment.yml").read_text()
+
+
+def test_up_is_held_to_the_plan_and_waits_for_its_environment() -> None:
+    job = WORKFLOWS["up"]["jobs"]["up"]
+    assert job["environment"] == "${{ matrix.stack }}"
+    assert job["concurrency"]["cancel-in-progress"] is False
+    (up,) = [each["with"] for each in job["steps"] if "pulumi/actions@" in each.get("uses", "")]
+    assert up["command"] == "up" and up["plan"] == "${{ steps.plan.outputs.file }}"
+
+
+def test_the_night_changes_nothing() -> None:
+    (look,) = [each["with"] for each in steps("drift", "drift") if "pulumi/actions@" in each.get("uses", "")]
+    assert look["command"] == "preview" and look["refresh"] and look["expect-no-changes"]
+    assert "schedule" in triggers("drift")
+
+
+def test_no_script_of_a_job_is_missing() -> None:
+    named = {
+        name for workflow in FOLDER.glob("*.yml") for name in re.findall(r"\.ci/(\w+)", workflow.read_text())
+    }
+    assert named == {path.name for path in (PROJECT / ".ci").iterdir()}
+    assert all(os.access(PROJECT / ".ci" / name, os.X_OK) for name in named - {"run"})
+
+
+# A runner
+
+
+@dataclass
+class Runner:
+    """A job's folder, with a base and a change of this project, and a GitHub that answers from files."""
+
+    folder: Path
+
+    @property
+    def summary(self) -> str:
+        return (self.folder / "summary").read_text()
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        lines = (self.folder / "output").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def run(self, text: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a step as GitHub does: bash, ending at the first command that fails."""
+        fixed = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "GITHUB_OUTPUT": str(self.folder / "output"),
+            "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
+            "GITHUB_REPOSITORY": "family/photos",
+            "GITHUB_SERVER_URL": "https://github.com",
+            "HOME": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text],
+            cwd=self.folder,
+            env={**fixed, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    def answers(self, **files: str) -> None:
+        """Let `gh` answer: by the last words of the address, JSON to which `--jq` is applied."""
+        for name, content in files.items():
+            (self.folder / "github" / name).write_text(content)
+
+    @property
+    def calls(self) -> list[list[str]]:
+        log = self.folder / "calls"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def written(self) -> list[tuple[str, str]]:
+        """Return method and address of every call that writes."""
+        return [
+            (call[call.index("--method") + 1], next(each for each in call if each.startswith("repos/")))
+            for call in self.calls
+            if "--method" in call and call[call.index("--method") + 1] != "GET"
+        ]
+
+
+GH = """#!PYTHON -I
+import json, pathlib, subprocess, sys
+here = pathlib.Path(__file__).resolve().parents[1]
+arguments = sys.argv[1:]
+with (here / "calls").open("a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+if arguments[:2] == ["run", "download"]:
+    folder = pathlib.Path(arguments[arguments.index("--dir") + 1])
+    (folder / "plan.json").write_text(arguments[arguments.index("--name") + 1])
+    sys.exit()
+address = next(each for each in arguments if each.startswith("repos/"))
+file = here / "github" / address.rpartition("/")[2]
+if "--method" in arguments and arguments[arguments.index("--method") + 1] != "GET":
+    sys.exit()
+if address.endswith("/merge"):
+    sys.stdout.buffer.write(file.read_bytes())
+elif "--jq" in arguments:
+    query = arguments[arguments.index("--jq") + 1]
+    sys.exit(subprocess.run(["jq", "--raw-output", query], input=file.read_bytes()).returncode)
+"""
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the queries are jq's")
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[Runner]:
+    for name in ("base", "change"):
+        for part in ("components", "pki", "policy", "server", "toolchain", ".ci", ".github"):
+            shutil.copytree(PROJECT / part, tmp_path / name / part, ignore=NO_BUILD)
+        (tmp_path / name / "stacks").mkdir()
+        shutil.copy(CASES / "04-a-phone-is-lost/old.yaml", tmp_path / name / "stacks/Pulumi.home.yaml")
+        shutil.copy(PROJECT / "Pulumi.yaml", tmp_path / name)
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "env/bin/python").chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gh").write_text(GH.replace("PYTHON", sys.executable))
+    (tmp_path / "bin/gh").chmod(0o755)
+    (tmp_path / "github").mkdir()
+    yield Runner(tmp_path)
+
+
+def lose_a_phone(project: Path) -> None:
+    shutil.copy(CASES / "04-a-phone-is-lost/new.yaml", project / "stacks/Pulumi.home.yaml")
+
+
+def poison(project: Path) -> None:
+    """Let everything of a pull request that could be run leave a trace."""
+    for file in (*project.rglob("*.py"), *(project / ".ci").iterdir()):
+        evil = "import pathlib; pathlib.Path('/').joinpath('PWNED')" if file.suffix == ".py" else "exit 66"
+        file.write_text(f"{evil}\nraise SystemExit(66)\n" if file.suffix == ".py" else f"#!/bin/sh\n{evil}\n")
+
+
+WORDS = script("preview", "words", "Words")
+NAMES = script("preview", "words", "Stacks that can be previewed")
+
+
+def test_the_words_of_a_pull_request(runner: Runner) -> None:
+    lose_a_phone(runner.folder / "change")
+    done = runner.run(WORDS, LINKS="https://github.com/family/photos/pull/7/files")
+    assert done.returncode == 0, done.stderr
+    assert "**`phone-ben` loses access for good.**" in runner.summary
+    assert "https://github.com/family/photos/pull/7/files#diff-" in runner.summary
+    assert runner.run(NAMES).returncode == 0
+    assert runner.outputs == {"stacks": '["home"]'}
+
+
+def test_a_strangers_program_is_described_and_not_run(runner: Runner) -> None:
+    poison(runner.folder / "change")
+    done = runner.run(WORDS, LINKS="")
+    assert done.returncode == 0, done.stderr
+    assert "**The program itself changes.**" in runner.summary
+    assert "runs by itself, with the rights of this repository" in runner.summary
+
+
+def test_a_file_that_does_not_parse_fails_the_check_and_is_told(runner: Runner) -> None:
+    (runner.folder / "change/stacks/Pulumi.home.yaml").write_text("config: [\n")
+    assert runner.run(WORDS, LINKS="").returncode == 1
+    assert "cannot be read" in runner.summary and "line 2, column 1" in runner.summary
+
+
+def test_nothing_to_say_is_no_error(runner: Runner) -> None:
+    assert runner.run(WORDS, LINKS="").returncode == 0
+    assert runner.summary == ""
+    assert runner.run(NAMES).returncode == 0 and runner.outputs == {"stacks": "[]"}
+
+
+def test_a_removed_stack_is_told_and_not_previewed(runner: Runner) -> None:
+    (runner.folder / "change/stacks/Pulumi.home.yaml").unlink()
+    assert runner.run(WORDS, LINKS="").returncode == 0
+    assert "takes away the settings of an exposure" in runner.summary
+    assert runner.run(NAMES).returncode == 0 and runner.outputs == {"stacks": "[]"}
+
+
+def test_a_file_with_a_strange_name_is_no_stack(runner: Runner) -> None:
+    for name in ("Pulumi.$(id).yaml", "Pulumi.a b.yaml", "Pulumi..yaml", 'Pulumi.a","b.yaml', "x.yaml"):
+        (runner.folder / "change/stacks" / name).write_text("config: {}\n")
+    assert stacks(runner.folder / "change") == {"home"}
+
+
+def test_the_program_concerns_every_stack_and_a_stack_itself_alone(runner: Runner) -> None:
+    checkouts = Checkouts(runner.folder / "base", runner.folder / "change")
+    for project in (checkouts.old, checkouts.new):
+        for name in ("cabin", "lab"):
+            (project / f"stacks/Pulumi.{name}.yaml").write_text("config: {}\n")
+
+    def now() -> list[str]:
+        return concerned(checkouts, changed_files(checkouts.old, checkouts.new))
+
+    assert now() == []
+    (checkouts.new / "docs").mkdir()
+    (checkouts.new / "docs/x.md").write_text("words\n")
+    assert now() == []
+    (checkouts.new / "stacks/Pulumi.cabin.yaml").write_text("config: {a: 1}\n")
+    assert now() == ["cabin"]
+    (checkouts.new / "server/Caddyfile").write_text("")
+    assert now() == ["cabin", "home"]
+    (checkouts.new / "stacks/Pulumi.lab.yaml").write_text("config: {a: 1}\n")
+    assert now() == ["cabin", "home", "lab"]
+
+
+# The comment
+
+COMMENT = script("comment", "comment", "Comment")
+EVENT = {"HEAD_SHA": "abc", "HEAD_OWNER": "stranger", "HEAD_BRANCH": "my-change"}
+MARK = "<!-- immich-exposure: home -->"
+
+
+def pack(project: Path, file: Path) -> None:
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(project, "family-photos-abc")
+
+
+def comments(*bodies: tuple[str, str]) -> str:
+    return json.dumps(
+        [
+            {"id": index, "user": {"login": login}, "body": body}
+            for index, (login, body) in enumerate(bodies, 1)
+        ]
+    )
+
+
+def ready(runner: Runner, known: str = "[]") -> None:
+    change = runner.folder / "change"
+    lose_a_phone(change)
+    poison(change)
+    pack(change, runner.folder / "github/merge")
+    shutil.rmtree(change)
+    pulls = [{"number": 6, "head": {"sha": "other"}}, {"number": 7, "head": {"sha": "abc"}}]
+    runner.answers(pulls=json.dumps(pulls), comments=known)
+
+
+@needs_jq
+def test_a_forks_pull_request_gets_the_comment_and_runs_nothing(runner: Runner) -> None:
+    ready(runner)
+    done = runner.run(COMMENT, **EVENT)
+    assert done.returncode == 0, done.stderr
+    assert runner.written() == [("POST", "repos/family/photos/issues/7/comments")]
+    assert [each for each in runner.calls[0] if each.startswith("head=")] == ["head=stranger:my-change"]
+    text = (runner.folder / "out/home.md").read_text()
+    assert text.startswith(MARK) and "pull/7/files#diff-" in text and "loses access for good" in text
+
+
+@needs_jq
+def test_the_comment_is_edited_in_place_and_one_of_no_stack_goes(runner: Runner) -> None:
+    bot = "github-actions[bot]"
+    known = comments(
+        ("anna", f"{MARK}\nmine"),
+        (bot, f"{MARK}\nold"),
+        (bot, "<!-- immich-exposure: cabin -->\nold"),
+        (bot, "of another workflow"),
+    )
+    ready(runner, known)
+    assert runner.run(COMMENT, **EVENT).returncode == 0
+    assert runner.written() == [
+        ("PATCH", "repos/family/photos/issues/comments/2"),
+        ("DELETE", "repos/family/photos/issues/comments/3"),
+    ]
+
+
+@needs_jq
+def test_a_commit_that_is_no_longer_at_the_head_gets_none(runner: Runner) -> None:
+    ready(runner)
+    done = runner.run(COMMENT, **{**EVENT, "HEAD_SHA": "gone"})
+    assert done.returncode == 0 and "No open pull request" in done.stdout and runner.written() == []
+
+
+def test_a_comment_goes_to_a_number_alone(runner: Runner) -> None:
+    done = runner.run("base/.ci/comment out 7/../../x")
+    assert done.returncode == 2 and runner.calls == []
+
+
+# What is brought up
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Return a repository with a commit, two stacks and the lab's."""
+    folder = tmp_path / "repository"
+    (folder / "stacks").mkdir(parents=True)
+    shutil.copytree(PROJECT / ".ci", folder / ".ci")
+    for name in ("home", "cabin", "lab"):
+        (folder / f"stacks/Pulumi.{name}.yaml").write_text("config: {}\n")
+    (folder / "pyproject.toml").write_text('version = "1.2.3"\n')
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(folder: Path) -> str:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        (["stacks/Pulumi.home.yaml"], ["home"]),
+        (["stacks/Pulumi.home.yaml", "README.md", "docs/x.md", ".github/workflows/x.yml"], ["home"]),
+        (["stacks/Pulumi.lab.yaml"], []),
+        (["docs/x.md"], []),
+        (["components/x.py"], ["cabin", "home"]),
+        (["stacks/Pulumi.home.yaml", "server/Caddyfile"], ["cabin", "home"]),
+        (["stacks/Pulumi.new.yaml"], ["new"]),
+        ([], []),
+    ],
+)
+def test_a_push_brings_up_what_it_concerns(
+    runner: Runner, repository: Path, changed: list[str], wanted: list[str]
+) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    for name in changed:
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("config: {a: 1}\n")
+    after = commit(repository)
+    text = f"cd repository\n{script('up', 'stacks', 'stacks')}"
+    done = runner.run(text, BEFORE=before, GITHUB_SHA=after, NAMED="")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(runner.outputs["stacks"]) == wanted
+
+
+def test_a_first_push_and_the_night_take_all_stacks(runner: Runner, repository: Path) -> None:
+    head = git(repository, "rev-parse", "HEAD")
+    for text, before in (
+        (script("up", "stacks", "stacks"), "0" * 40),
+        (script("drift", "stacks", "stacks"), ""),
+    ):
+        assert runner.run(f"cd repository\n{text}", BEFORE=before, GITHUB_SHA=head, NAMED="").returncode == 0
+        assert json.loads(runner.outputs["stacks"]) == ["cabin", "home"]
+
+
+def test_a_stack_that_is_named_by_hand_is_a_name(runner: Runner, repository: Path) -> None:
+    text = f"cd repository\n{script('up', 'stacks', 'stacks')}"
+    assert runner.run(text, BEFORE="", GITHUB_SHA="", NAMED="home").returncode == 0
+    assert runner.outputs == {"stacks": '["home"]'}
+    done = runner.run(text, BEFORE="", GITHUB_SHA="", NAMED='x"],"y')
+    assert done.returncode == 1 and "no name of a stack" in done.stderr
+
+
+PLAN = script("up", "up", "The plan that was reviewed")
+
+
+@needs_jq
+def test_the_plan_is_that_of_the_preview_before_the_merge(runner: Runner) -> None:
+    merged = [{"merged_at": None, "head": {"sha": "x"}}, {"merged_at": "2026", "head": {"sha": "abc"}}]
+    runs = {"workflow_runs": [{"conclusion": "failure", "id": 1}, {"conclusion": "success", "id": 2}]}
+    runner.answers(pulls=json.dumps(merged), runs=json.dumps(runs))
+    done = runner.run(f"cd base\n{PLAN}", STACK="home", GITHUB_SHA="merge")
+    assert done.returncode == 0, done.stderr
+    assert (runner.folder / "base/plan.json").read_text() == "plan-home"
+    assert runner.outputs == {"file": "plan.json"}
+    assert "head_sha=abc" in runner.calls[1] and runner.calls[2][:3] == ["run", "download", "2"]
+
+
+@needs_jq
+@pytest.mark.parametrize(
+    ("merged", "runs"),
+    [([], []), ([{"merged_at": "2026", "head": {"sha": "abc"}}], [{"conclusion": "failure", "id": 1}])],
+)
+def test_without_a_plan_nothing_runs(runner: Runner, merged: list[Any], runs: list[Any]) -> None:
+    runner.answers(pulls=json.dumps(merged), runs=json.dumps({"workflow_runs": runs}))
+    done = runner.run(f"cd base\n{PLAN}", STACK="home", GITHUB_SHA="merge")
+    assert done.returncode == 1 and "no plan to hold to" in done.stderr
+    assert not (runner.folder / "output").exists()
+
+
+def test_a_release_is_the_same_bytes_each_time(runner: Runner, repository: Path) -> None:
+    git(repository, "tag", "v1.2.3")
+    archive = repository / "dist/immich-exposure-1.2.3.tar.gz"
+    text = f"cd repository\n{script('release', 'release', 'Archive')}"
+    seen = set()
+    for _ in range(2):
+        assert runner.run(text, GITHUB_REF_NAME="v1.2.3").returncode == 0
+        seen.add(archive.read_bytes())
+    assert len(seen) == 1
+    with tarfile.open(archive) as packed:
+        assert "immich-exposure-1.2.3/pyproject.toml" in packed.getnames()
+    git(repository, "tag", "v9")
+    done = runner.run(text, GITHUB_REF_NAME="v9")
+    assert done.returncode == 1 and "does not have the version of the tag v9" in done.stderr
+
+
+# GitLab
+
+GITLAB = yaml.safe_load((PROJECT / "docs/gitlab-ci.yml").read_text())
+INSTALLS = ("venv", "pip install", "get.pulumi.com", "export PATH", "rm -rf", "git worktree")
+PULUMI = '#!/bin/sh\necho "$*" >>"$HOME/pulumi"\ncase $* in *cabin*) exit "${CABIN:-0}" ;; esac\n'
+
+
+def gitlab(job: str) -> str:
+    """Return a job's commands, without those that install something."""
+    flat = [line for each in GITLAB[job]["script"] for line in (each if isinstance(each, list) else [each])]
+    return "\n".join(line for line in flat if not any(word in line for word in INSTALLS))
+
+
+@pytest.fixture
+def pulumi(runner: Runner) -> Path:
+    """Return what a made-up Pulumi notes its calls in."""
+    (runner.folder / "bin/pulumi").write_text(PULUMI)
+    (runner.folder / "bin/pulumi").chmod(0o755)
+    return runner.folder / "pulumi"
+
+
+def test_gitlab_tells_the_words(runner: Runner) -> None:
+    lose_a_phone(runner.folder / "change")
+    poison(runner.folder / "change")
+    (runner.folder / "here").mkdir()
+    lines = [each for each in GITLAB["words"]["script"] if ".ci/words" in each]
+    assert len(lines) == 1 and " ../base/.ci/words " in lines[0]
+    address = {"CI_MERGE_REQUEST_PROJECT_URL": "https://gitlab.com/f/p", "CI_MERGE_REQUEST_IID": "7"}
+    done = runner.run(f"cd here\n{lines[0]}", **address)
+    assert done.returncode == 0, done.stderr
+    text = (runner.folder / "here/words/home.md").read_text()
+    assert "loses access for good" in text and "/-/merge_requests/7/diffs#" in text and "#diff-" not in text
+
+
+def test_gitlab_brings_up_and_looks_at_each_stack(runner: Runner, repository: Path, pulumi: Path) -> None:
+    head = git(repository, "rev-parse", "HEAD")
+    words = {"CI_COMMIT_BEFORE_SHA": "0" * 40, "CI_COMMIT_SHA": head}
+    for job in ("up", "drift"):
+        assert runner.run(f"cd repository\n{gitlab(job)}", **words).returncode == 0
+    calls = pulumi.read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["up", "up", "preview", "preview"]
+    assert "--stack cabin" in calls[0] and "--stack home" in calls[1]
+    assert all("--refresh --expect-no-changes" in call for call in calls[2:])
+    assert runner.run(f"cd repository\n{gitlab('up')}", **words, CABIN="3").returncode == 3
+
+
+def test_gitlab_previews_what_was_told_and_is_there(runner: Runner, repository: Path, pulumi: Path) -> None:
+    (repository / "words").mkdir()
+    for name in ("home", "removed"):
+        (repository / f"words/{name}.md").write_text("words\n")
+    assert runner.run(f"cd repository\n{gitlab('preview')}").returncode == 0
+    (call,) = pulumi.read_text().splitlines()
+    assert "--stack home" in call and "--save-plan plan-home.json" in call
