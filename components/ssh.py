@@ -140,9 +140,12 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
             f"There is no sudo on {server.host} ({last}); set security.sudo.enable = true there, or use "
             "sshUser root."
         )
-    if last.startswith("sudo:") or "is not in the sudoers file" in last or "may not run sudo" in last:
+    if _SUDOS_WORD.search(last):
         return _explain_sudo(server, last)
     return last
+
+
+_SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")
 
 
 def _explain_sudo(server: Server, last: str) -> str:
@@ -157,7 +160,8 @@ def _explain_sudo(server: Server, last: str) -> str:
             "sudoPassword by `pulumi config set --secret sudoPassword`, let wheel do without "
             "(security.sudo.wheelNeedsPassword = false), or use sshUser root."
         )
-    if "password" in last:
+    # sudo-rs says "Maximum 3 incorrect authentication attempts".
+    if "password" in last or "uthentication" in last:
         return (
             f"sudo on {server.host} does not take the sudoPassword for the user {server.user} ({last}); "
             "set the right one by `pulumi config set --secret sudoPassword`."

@@ -38,6 +38,19 @@ compare_files() {
   done <"$RECORD"
 }
 
+# "import CONFIGURATION": whose import of ours the owner may have taken away unawares, by a `git checkout` say.
+import_line() {
+  [ "$1" != - ] && [ -f "$1/configuration.nix" ] || return 0
+  import_file=$(readlink -f "$1/configuration.nix")
+  [ "$(import_state "$import_file" ./immich-exposure)" != active ] || printf 'import %s\n' "$import_file"
+}
+
+look_at_import() {
+  look_file=$(sed -n 's/^import //p' "$RECORD")
+  if [ -z "$look_file" ] || [ ! -f "$look_file" ] || [ "$(import_state "$look_file" ./immich-exposure)" = active ]; then return 0; fi
+  mend "$look_file does not import ./immich-exposure any more, and your next rebuild would end the exposure; up adds it again."
+}
+
 # The key is the edge's to read and nobody else's, whichever certificate it belongs to.
 look_at_key() {
   if [ ! -f "$STATE/tls/server.key" ]; then
@@ -125,6 +138,7 @@ record() {
   {
     printf 'funnel %s %s\n' "$1" "$2"
     printf 'module %s\n' "$(module_word digest)"
+    import_line "$3"
     our_files "$3" | while IFS= read -r our_file; do file_line "$our_file"; done
     device_lines
   } | write_file 0600 "$RECORD"
@@ -147,6 +161,7 @@ look() {
   look_at_funnel "$1" "$2"
   look_at_node
   look_at_services
+  look_at_import
   compare_files
   look_at_key
   compare_devices

@@ -783,6 +783,15 @@ refuse_unchanged() {
   fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
 }
 
+# The owner has put the text of before back (a `git checkout` does), and not rebuilt since: what runs is what we had made of it, and
+# so nothing rides along. A newer version of the module is held against the files that the running system was built from.
+is_reverted() {
+  [ -n "$(module_word digest)" ] && [ -f "$AFTER" ] && cmp -s "$CONFIG" "$BEFORE" || return 1
+  cat "$AFTER" >"$WORK/reverted"
+  ! is_ours "$MODULE_BEFORE" || swap_import "$AFTER" "$IMPORT" "$MODULE_BEFORE" >"$WORK/reverted"
+  look_at "$WORK/reverted" "$WORK/reverted-words" && runs "$(word_of toplevel "$WORK/reverted-words")"
+}
+
 managed() {
   begin_with_configuration
   need_channel
@@ -796,7 +805,7 @@ managed() {
     die "$CONFIG takes in the files in $FOLDER by itself, without naming them; $TAKEN_IN"
   fi
   # A configuration.nix that lies there unused would throw the whole system away: that remedy comes first.
-  compare_with_running "The rebuild" "$WORK/unchanged" \
+  is_reverted || compare_with_running "The rebuild" "$WORK/unchanged" \
     " (where the system is built from another place, by a flake or a deploy tool, set module: yours or flake: \"DIR#HOST\")" \
     "$(doubt_channel)"
   bring_in

@@ -116,7 +116,7 @@ def settings_of(operator: Operator, lab: Lab) -> tuple[PayloadFile, ...]:
     """Return the settings that an exposure sends, so that both ways send the same."""
     operator.up()
     files = tuple(
-        PayloadFile(name, lab.ssh(f"cat {SETTINGS_OF_THE_SERVER}/{name}").stdout)
+        PayloadFile(name, lab.console(f"cat {SETTINGS_OF_THE_SERVER}/{name}").stdout)
         for name in ("edge.env", "bans.conf")
     )
     operator.destroy()
@@ -137,6 +137,8 @@ def report(times: dict[str, list[float]]) -> None:
     for name, values in times.items():
         spread = f"{min(values):.2f}-{max(values):.2f}"
         print(f"{name:<28} {median[name]:>6.2f} s {spread:>15}  {median[name] / bases.get(name, expose):.2f}")
+    setting, nothing = median["pulumi up, a setting changed"], median["pulumi up, no change"]
+    print(f"a setting changed takes {setting / nothing:.2f} of an up without any change")
 
 
 def main() -> int:

@@ -220,6 +220,26 @@ def test_what_changes_immich_is_refused_with_its_name(
     assert home.machine.commands("nixos-rebuild") == []
 
 
+def test_a_text_that_was_put_back_by_its_owner_takes_the_module_again(
+    tmp_path: Path, evaluator: dict[str, str]
+) -> None:
+    """A `git checkout` while the system runs on: that is no pending change, and another edit is one."""
+    home = settle(tmp_path, evaluator, CHAPTER)
+    home.install()
+    before = home.configuration.read_text()
+    result(home.managed())
+    home.run_unchanged()
+    home.machine.remember(module='{"digest":"abc","immich":"127.0.0.1:2283"}')
+    ours = home.configuration.read_text()
+    home.configuration.write_text(before)
+    home.install(lan=Lan.KEEP)
+    assert result(home.managed()) == {"generation": 42}
+    assert home.configuration.read_text() == ours
+    home.run_unchanged()
+    home.configuration.write_text(before.replace('"immich"', '"photos"'))
+    assert_sentence(home.managed(), "would also bring another configuration than the running one")
+
+
 def test_a_pending_change_does_not_ride_along(tmp_path: Path, evaluator: dict[str, str]) -> None:
     home = settle(tmp_path, evaluator, CHAPTER)
     home.install()

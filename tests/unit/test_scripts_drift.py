@@ -41,7 +41,7 @@ def proven(machine: Machine) -> Machine:
     machine.write(machine.root / "run/current-system/sw/bin/immich-exposure", "")
     machine.write(machine.config / "immich-exposure/default.nix", "{ }\n")
     machine.remember(active=UNITS, module='{"digest":"one"}', **{"serve.json": OPEN})
-    machine.write(machine.config / "configuration.nix", "{ }\n")
+    machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
     assert machine.run("drift", "record", *PORTS, str(machine.config)).status == 0
     return machine
 
@@ -161,6 +161,16 @@ def test_a_changed_file_is_told_with_its_time(proven: Machine, path: str) -> Non
     (line,) = look(proven)
     assert line.startswith(f"mend {named} was changed on the server on ")
     assert line.endswith("; up puts it back.")
+
+
+def test_an_import_that_was_taken_out_is_told(proven: Machine) -> None:
+    """As `git checkout` does; the running system still has the module, until the next rebuild."""
+    proven.write(proven.config / "configuration.nix", "{ imports = [ ]; # ./immich-exposure\n}\n")
+    (line,) = look(proven)
+    assert line == (
+        "mend /etc/nixos/configuration.nix does not import ./immich-exposure any more, and your next rebuild "
+        "would end the exposure; up adds it again."
+    )
 
 
 def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -> None:

@@ -77,6 +77,10 @@ def test_each_failure_is_a_sentence(code: int, stderr: str, words: str) -> None:
             "does not take the sudoPassword",
         ),
         ("sudo: no password was provided\n", "does not take the sudoPassword for the user admin"),
+        (
+            "sudo: Authentication failed, try again.\nsudo: Maximum 3 incorrect authentication attempts\n",
+            "does not take the sudoPassword for the user admin",
+        ),
         ("admin is not in the sudoers file.\n", "admin may not use sudo on pi.lan"),
         ("sudo: sorry, you must have a tty to run sudo\n", "(Defaults requiretty), and a run has none; set"),
         ("sudo: unable to resolve host pi\nerror: The disk is full.\n", "error: The disk is full."),
