@@ -1,4 +1,4 @@
-"""docs/review.md and docs/environments.md: each command is run, or it is said where and why not here."""
+"""The pages review, environments and package: each command is run, or it is said where and why not here."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ ELSEWHERE = {
     "pulumi login s3://bucket?endpoint=...": "not tried: needs a store, and the page says so",
     "pulumi login": "not tried: needs an account, and the page says so",
     "pulumi cancel --stack home": "tests/faults/home.py",
+    "python -m pip wheel --no-deps --wheel-dir dist .": "tests/unit/test_package.py, by its backend",
     ".venv/bin/python -m pip install --no-deps --requirement policy/requirements.txt": "the Makefile",
 }
 HERE = (
@@ -47,7 +48,7 @@ def commands(name: str) -> set[tuple[str, ...]]:
 
 
 def test_every_command_is_run_somewhere() -> None:
-    found = commands("review.md") | commands("environments.md")
+    found = commands("review.md") | commands("environments.md") | commands("package.md")
     assert found == {words(each) for each in (*HERE, *ELSEWHERE)}
     for place in ELSEWHERE.values():
         named = re.match(r"tests/[\w/.]+", place)
