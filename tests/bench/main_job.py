@@ -54,7 +54,7 @@ class ByHand:
         self._run("devices", "install", payload=(PayloadFile("devices", "".join(lines)),))
         self._run("funnel", "open", 443, 8443, 600)
         wait_until(lambda: seen(self.lab, "/") == FORBIDDEN, "a stranger sees the refusal")
-        self._run("funnel", "confirm")
+        self._run("funnel", "confirm", "always")
 
     def take_back(self) -> None:
         """Undo the chapter from its end."""
