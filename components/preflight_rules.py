@@ -279,6 +279,12 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"nixos-rebuild takes {other} for the configuration instead of {path} (nixos-config in NIX_PATH "
             f"says so); {remedy}."
         ]
+    if configuration.get("exported"):
+        folder = f"{str(path).rpartition('/')[0]}/immich-exposure"
+        return [
+            f"{folder} was exported by `make module` and is yours; set module: yours, or give the folder "
+            "another name and take it out of the imports."
+        ]
     if configuration.get("ourImport") == "active":
         return []
     evaluated = _part(facts, "evaluated")

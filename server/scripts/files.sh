@@ -65,6 +65,8 @@ install_files() {
   [ -d "$CONFIG_DIR" ] || die "The folder $CONFIG_DIR is not there; set configDir to the folder of configuration.nix."
   is_ours "$FOLDER" || { [ ! -e "$FOLDER" ] && [ ! -L "$FOLDER" ]; } ||
     die "$FOLDER is somebody else's: it lacks the file $MARK that this project puts there; rename it and run this again."
+  ! is_exported "$FOLDER" ||
+    die "$FOLDER was exported by \"make module\" and is the owner's; set module: yours, or rename it, and run this again."
   discard_old_stages
   begin_stage
   : >"$WORK/paths"
@@ -119,7 +121,7 @@ refuse_while_it_runs() {
 
 remove_files() {
   discard_old_stages
-  is_ours "$FOLDER" || return 0
+  if ! is_ours "$FOLDER" || is_exported "$FOLDER"; then return 0; fi
   [ "$(import_state "$CONFIG_DIR/configuration.nix" "./$NAME")" != active ] ||
     die "$CONFIG_DIR/configuration.nix still imports ./$NAME, and the next rebuild would fail without it; take the module out" \
       "first (\"module.sh restore\")."

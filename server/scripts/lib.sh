@@ -233,6 +233,9 @@ write_file() {
 # `is_ours FOLDER`: a real folder with our mark; a link may lead to anything.
 is_ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -f "$1/$MARK" ]; }
 
+# `is_exported FOLDER`: `make module` wrote it, for a configuration of the owner's; what `pulumi up` writes bears another first line.
+is_exported() { is_ours "$1" && head -n 1 "$1/$MARK" | grep -q '^# Made by immich-exposure'; }
+
 # `is_free FOLDER`: nothing stands there, or an empty folder (a mount point, or the start of a run that was killed).
 is_free() {
   if [ -d "$1" ] && [ ! -L "$1" ]; then

@@ -823,7 +823,8 @@ restore() {
     leave_without_configuration
     return 0
   fi
-  if [ ! -f "$BEFORE" ] && ! imports "$IMPORT"; then
+  # A folder that "make module" exported, and its import, are the owner's own.
+  if [ ! -f "$BEFORE" ] && { ! imports "$IMPORT" || is_exported "$FOLDER"; }; then
     say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
     drop_old_candidates
     return 0

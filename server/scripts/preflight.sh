@@ -21,6 +21,7 @@
 #                                   would build a flake instead; otherSystem: the file it would build instead, or null;
 #                                   otherConfiguration: the file that it takes for configuration.nix, where that is another one;
 #                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null;
+#                                   exported: the folder of our name was written by "make module", and is the owner's;
 #                                   flakeAbove: the folder of a flake further up in the same git checkout, or null;
 #                                   exposeBesides: what ./expose-immich.nix says besides the chapter, where it makes way; null
 #                                   where that cannot be told
@@ -123,7 +124,8 @@ configuration_facts() {
   printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
     "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")"
   printf '"otherSystem":%s,"obstacle":%s,' "$(text_or_null "$(other_system)")" "$(text_or_null "$(obstacle "$configuration")")"
-  printf '"otherConfiguration":%s,' "$(text_or_null "$(other_configuration "$configuration")")"
+  printf '"otherConfiguration":%s,"exported":%s,' "$(text_or_null "$(other_configuration "$configuration")")" \
+    "$(yes_no is_exported "$configuration_place/immich-exposure")"
   printf '"flakeAbove":%s,"exposeBesides":%s}' "$(text_or_null "$(flake_above "$configuration_place")")" \
     "$(expose_besides "$configuration")"
 }

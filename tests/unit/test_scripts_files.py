@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from components.module_files import export
 from tests.unit.scripts.harness import Machine, Outcome, assert_sentence, available_shells
 
 FILES = {
@@ -286,6 +287,17 @@ def test_preparing_waits_for_no_lock(machine: Machine) -> None:
     assert machine.run("state", "prepare").status == 0
     assert machine.commands("flock") == []
     assert not (machine.root / "run/lock").exists()
+
+
+def test_a_module_that_its_owner_exported_is_never_touched(machine: Machine) -> None:
+    """With `module: managed` by mistake, `up` would replace it and `destroy` take it and its import away."""
+    machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
+    export(machine.config / "immich-exposure")
+    before = machine.files(machine.config)
+    assert_sentence(install(machine), "/etc/nixos/immich-exposure was exported by", "set module: yours")
+    assert machine.run("module", "restore", str(machine.config)).status == 0
+    assert machine.run("files", "remove", str(machine.config)).status == 0
+    assert machine.files(machine.config) == before
 
 
 def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:

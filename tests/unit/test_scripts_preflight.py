@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from components.module_files import export
 from tests.unit.scripts.harness import DOMAIN, Machine, assert_sentence, available_shells, result
 
 IMMICH = """\
@@ -111,6 +112,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "otherSystem": None,
             "otherConfiguration": None,
             "obstacle": None,
+            "exported": False,
             "flakeAbove": None,
             "exposeBesides": "",
         },
@@ -164,6 +166,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
             "otherSystem": None,
             "otherConfiguration": None,
             "obstacle": None,
+            "exported": False,
             "flakeAbove": None,
             "exposeBesides": "",
         },
@@ -312,6 +315,16 @@ def test_another_configuration_that_nixos_rebuild_takes(machine: Machine) -> Non
     (machine.config / "configuration.nix").unlink()
     (machine.config / "configuration.nix").symlink_to(real)
     assert part(machine, "configuration")["otherConfiguration"] is None
+
+
+MANAGED = 'Made by immich-exposure, and removed by "pulumi destroy".\ndefault.nix\n'
+
+
+def test_a_folder_that_the_owner_exported(machine: Machine) -> None:
+    export(machine.config / "immich-exposure")
+    assert part(machine, "configuration")["exported"] is True
+    machine.write(machine.config / "immich-exposure/.immich-exposure", MANAGED)
+    assert part(machine, "configuration")["exported"] is False
 
 
 def test_accounts_and_units_of_our_names(machine: Machine) -> None:

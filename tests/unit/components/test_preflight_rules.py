@@ -79,6 +79,7 @@ SOUND: dict[str, Any] = {
         "otherSystem": None,
         "otherConfiguration": None,
         "obstacle": None,
+        "exported": False,
         "flakeAbove": None,
         "exposeBesides": "",
     },
@@ -136,6 +137,11 @@ def test_a_sound_server_has_no_problems() -> None:
             "(nixos-config in NIX_PATH says so); set configDir: /home/me/nixos.",
         ),
         ("configuration.otherConfiguration", "/home/me/nixos/pi.nix", "says so); set module: yours."),
+        (
+            "configuration.exported",
+            True,
+            "/etc/nixos/immich-exposure was exported by `make module` and is yours; set module: yours",
+        ),
         ("theirNames", ["account immich-edge"], "The account immich-edge on the server is somebody else's"),
         ("configuration.obstacle", "read-only", "configuration.nix cannot be written to; make it writable"),
         (
