@@ -3,13 +3,16 @@
 The engine compares inputs with its state and asks no server. So the program looks at the server at every
 preview and update, and what it finds becomes an input of one resource: a difference is a change in words. The
 step that takes it says when, and every script carries that as a note: so all of them run again, in their
-order; each is idempotent. ``pulumi refresh`` looks through the same resource.
+order; each is idempotent. Where the door alone was shut or altered, only what opens and proves it carries the
+note. ``pulumi refresh`` looks through the same resource.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +21,9 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Resou
 
 from components.config import ExposureConfig
 from components.options import child_of
-from components.refusal import told_plainly
+from components.preflight import clock_apart
+from components.preflight_rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
+from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
@@ -31,10 +36,18 @@ NEVER = "as it was made"
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look found: sentences that the next ``up`` makes untrue, and those that only the owner can."""
+    """What a look found, in sentences.
 
-    to_mend: list[str]
-    to_tell: list[str]
+    The next ``up`` makes ``to_mend`` and ``at_the_door`` untrue, the second by what opens and proves the
+    door alone. ``to_tell`` only the owner can; ``to_refuse`` must be mended before an ``up``; ``shut`` says
+    why the door is shut where no ``up`` opens it.
+    """
+
+    to_mend: list[str] = field(default_factory=list)
+    at_the_door: list[str] = field(default_factory=list)
+    to_tell: list[str] = field(default_factory=list)
+    to_refuse: list[str] = field(default_factory=list)
+    shut: list[str] = field(default_factory=list)
 
 
 def look(server: Server, funnel_port: int, proxy_port: int) -> Seen:
@@ -43,31 +56,84 @@ def look(server: Server, funnel_port: int, proxy_port: int) -> Seen:
     Raises ``SshError`` when it cannot be asked.
     """
     command = server.line("look", funnel_port, proxy_port)
+    before = time.time()
     lines = run_script(server, command, script_text("drift"), timeout_seconds=LOOK_SECONDS).splitlines()
-    return Seen(*([line[5:] for line in lines if line.startswith(word)] for word in ("mend ", "tell ")))
+    after = time.time()
+    return Seen(
+        to_mend=list(_said(lines, "mend")),
+        at_the_door=list(_said(lines, "door")),
+        to_tell=[*_said(lines, "tell"), *_of_the_key(lines), *_of_versions(lines)],
+        to_refuse=_of_the_clock(lines, before, after),
+        shut=list(_said(lines, "shut")),
+    )
+
+
+def _said(lines: Sequence[str], word: str) -> Iterator[str]:
+    return (line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
+
+
+def _of_the_key(lines: Sequence[str]) -> list[str]:
+    now = datetime.now(UTC)
+    return [sentence for end in _said(lines, "node-key") for sentence in key_notes(end, now)]
+
+
+def _of_versions(lines: Sequence[str]) -> list[str]:
+    pairs = (version.partition(" ") for version in _said(lines, "version"))
+    return [sentence for program, _, text in pairs for sentence in outdated(program, text)]
+
+
+def _of_the_clock(lines: Sequence[str], before: float, after: float) -> list[str]:
+    """Refuse clocks that are far apart: certificates would be made or renewed by the wrong one."""
+    clocks = [clock_apart(int(text), before, after) for text in _said(lines, "clock") if text.isdecimal()]
+    return [clocks_differ(apart) for apart in clocks if abs(apart) >= CLOCKS_APART_SECONDS]
+
+
+class ClockError(Refusal):
+    """The two clocks are too far apart; the message says which and what to do."""
+
+
+FINDINGS = ("found", "foundAtDoor", "refused")
+MOMENTS = ("putRight", "doorPutRight")
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
+    @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult("drift", {**props, "found": [], "putRight": NEVER})
+        _refuse(props)
+        return CreateResult("drift", {**props, **_nothing_found(), **dict.fromkeys(MOMENTS, NEVER)})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference(("found", "putRight"))
+        inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS)
         moved = any(_olds.get(key) != _news.get(key) for key in inputs)
         # What a refresh has found stands in the state.
-        return DiffResult(changes=moved or bool(_news["found"] or _olds["found"]))
+        return DiffResult(changes=moved or any(_found_in(_olds, _news, kind) for kind in FINDINGS))
 
+    @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        drifted = _news["found"] or _olds["found"]
-        moment = _moment() if drifted else _olds["putRight"]
-        return UpdateResult({**_news, "found": [], "putRight": moment})
+        _refuse(_news)
+        everything = _moment() if _found_in(_olds, _news, "found") else _olds["putRight"]
+        door = _moment() if _found_in(_olds, _news, "foundAtDoor") else _olds["doorPutRight"]
+        return UpdateResult({**_news, **_nothing_found(), "putRight": everything, "doorPutRight": door})
 
     @told_plainly
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         seen = look(server_of(props), int(props["funnelPort"]), int(props["proxyPort"]))
-        return ReadResult(id_, {**props, "found": seen.to_mend})
+        return ReadResult(id_, {**props, "found": seen.to_mend, "foundAtDoor": seen.at_the_door})
+
+
+def _nothing_found() -> dict[str, list[str]]:
+    return {kind: [] for kind in FINDINGS}
+
+
+def _found_in(olds: dict[str, Any], news: dict[str, Any], kind: str) -> bool:
+    return bool(olds.get(kind) or news.get(kind))
+
+
+def _refuse(news: dict[str, Any]) -> None:
+    if news["refused"]:
+        raise ClockError(" ".join(news["refused"]))
 
 
 def _moment() -> str:
@@ -76,6 +142,7 @@ def _moment() -> str:
 
 class _Drift(Resource, module="immich", name="Drift"):
     putRight: pulumi.Output[str]
+    doorPutRight: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, props, opts)
@@ -87,47 +154,58 @@ class Drift(pulumi.ComponentResource):
     put_right: pulumi.Output[str]
     """When something last had to be put right, in words; ``as it was made`` until then."""
 
+    door_put_right: pulumi.Output[str]
+    """The same of what opens the door and proves what stands behind it; another text with ``put_right``."""
+
     def __init__(
         self,
         name: str,
         *,
         server: Server,
         config: ExposureConfig,
+        seen: pulumi.Output[dict[str, list[str]]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Drift", name, {}, opts)
-        found = _found(server, config)
         self.seen = _Drift(
             f"{name}-seen",
             {
                 **server_props(server),
                 "funnelPort": config.funnel_port,
                 "proxyPort": config.proxy_port,
-                "found": found,
+                "found": seen.apply(lambda found: found["to_mend"]),
+                "foundAtDoor": seen.apply(lambda found: found["at_the_door"]),
+                "refused": seen.apply(lambda found: found["to_refuse"]),
                 # Known in a preview already, so that this shows what would run again.
-                "putRight": found.apply(lambda sentences: _moment() if sentences else NEVER),
+                "putRight": seen.apply(lambda found: _moment() if found["to_mend"] else NEVER),
+                "doorPutRight": seen.apply(lambda found: _moment() if found["at_the_door"] else NEVER),
             },
             child_of(self, opts),
         )
         self.put_right = self.seen.putRight
-        self.register_outputs({"putRight": self.put_right})
+        self.door_put_right = pulumi.Output.concat(self.seen.putRight, "; the door ", self.seen.doorPutRight)
+        self.register_outputs({"putRight": self.put_right, "doorPutRight": self.door_put_right})
 
 
-def _found(server: Server, config: ExposureConfig) -> pulumi.Output[list[str]]:
-    """Look while the program runs. Where nobody can look, nothing is found, and a preview says so."""
+def look_now(server: Server, config: ExposureConfig) -> pulumi.Output[dict[str, list[str]]]:
+    """Look while the program runs, and return ``Seen`` by its fields; what only the owner can mend is told.
+
+    Where nobody can look, nothing is found, and a preview says so.
+    """
+    nothing = asdict(Seen())
     if server.lacks_key:
-        return pulumi.Output.from_input([])
+        return pulumi.Output.from_input(nothing)
 
-    async def look_aside(password: str | None) -> list[str]:
+    async def look_aside(password: str | None) -> dict[str, list[str]]:
         # No id of a stack: whoever may log in may look.
         plain = replace(server, sudo_password=password, stack_id=None)
         try:
             seen = await asyncio.to_thread(look, plain, config.funnel_port, config.proxy_port)
         except SshError as error:
             pulumi.warn(f"Nobody knows what stands on the server now: {error}")
-            return []
-        for sentence in seen.to_tell:
+            return nothing
+        for sentence in (*seen.to_refuse, *seen.shut, *seen.to_tell):
             pulumi.warn(sentence)
-        return seen.to_mend
+        return asdict(seen)
 
     return pulumi.Output.unsecret(pulumi.Output.from_input(server.sudo_password).apply(look_aside))

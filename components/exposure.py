@@ -15,7 +15,7 @@ from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
 from components.device_list import DeviceList, EnrollableCertificate
 from components.device_withdrawal import DeviceWithdrawal
-from components.drift import Drift
+from components.drift import Drift, look_now
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.exposure_check import ExposureCheck
@@ -50,7 +50,7 @@ class ImmichExposure(pulumi.ComponentResource):
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
     checked: pulumi.Output[list[str]]
-    """What was proven from outside, one line each."""
+    """What was proven from outside, one line each; why the door is shut where no ``up`` opens it."""
     public: Words
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
@@ -78,12 +78,14 @@ class ImmichExposure(pulumi.ComponentResource):
         for notice in self._outlook.notices:
             pulumi.warn(notice)
 
+        self._standing = look_now(reach, config)
         withdrawal = self._withdraw_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
         drift = self._look_at_what_stands(preflight)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
         self._server = replace(reach, put_right=drift.put_right)
+        self._server_of_the_door = replace(reach, put_right=drift.door_put_right)
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
         devices = self._to_be_let_in(certificates, adopted)
@@ -107,12 +109,19 @@ class ImmichExposure(pulumi.ComponentResource):
         funnel = self._funnel(nixos, enrolled)
         check = self._check_from_outside(server_certificate, authority, funnel, short_lease)
 
-        self.url = server_certificate.domain.apply(self._url)
-        sheets = self._install_sheets(certificates)
+        url = server_certificate.domain.apply(self._url)
+        sheets = self._install_sheets(certificates, url)
 
-        self.checked = check.results
+        # What was proven once must not read as if it were so now.
+        shut = self._standing.apply(lambda seen: seen["shut"])
+        self.url = pulumi.Output.all(url=url, shut=shut).apply(
+            lambda known: f"{known['url']} (shut)" if known["shut"] else known["url"]
+        )
+        self.checked = pulumi.Output.all(results=check.results, shut=shut).apply(
+            lambda known: known["shut"] or known["results"]
+        )
         self.public = what_becomes_public(config)
-        self.in_immich = self.url.apply(what_to_set_in_immich)
+        self.in_immich = url.apply(what_to_set_in_immich)
         self.devices = self._device_list(certificates, sheets, adopted)
         self.bundle_passwords = pulumi.Output.all(
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
@@ -160,12 +169,17 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server,
             config=self._config,
             outlook=self._outlook,
+            told=self._standing.apply(lambda seen: seen["to_tell"]),
             opts=self._after(withdrawal),
         )
 
     def _look_at_what_stands(self, preflight: Preflight) -> Drift:
         return Drift(
-            f"{self._prefix}-drift", server=self._server, config=self._config, opts=self._after(preflight)
+            f"{self._prefix}-drift",
+            server=self._server,
+            config=self._config,
+            seen=self._standing,
+            opts=self._after(preflight),
         )
 
     def _adoption(self, preflight: Preflight) -> Adoption | None:
@@ -332,7 +346,7 @@ class ImmichExposure(pulumi.ComponentResource):
     def _funnel(self, nixos: NixosConfiguration, enrolled: DeviceList) -> Funnel:
         return Funnel(
             f"{self._prefix}-funnel",
-            server=self._server,
+            server=self._server_of_the_door,
             funnel_port=self._config.funnel_port,
             proxy_port=self._config.proxy_port,
             opts=self._after(nixos, enrolled),
@@ -347,7 +361,7 @@ class ImmichExposure(pulumi.ComponentResource):
     ) -> ExposureCheck:
         return ExposureCheck(
             f"{self._prefix}-check",
-            server=self._server,
+            server=self._server_of_the_door,
             domain=server_certificate.domain,
             config=self._config,
             keystore=self._keystore,
@@ -357,7 +371,9 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(funnel),
         )
 
-    def _install_sheets(self, certificates: dict[str, ClientCertificate]) -> dict[str, InstallSheet]:
+    def _install_sheets(
+        self, certificates: dict[str, ClientCertificate], url: pulumi.Output[str]
+    ) -> dict[str, InstallSheet]:
         # They wait for what stands on them and for nothing else, so that a destroy closes the funnel first.
         return {
             device.name: InstallSheet(
@@ -366,7 +382,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 device=device.name,
                 platform=device.platform,
                 certificate=certificates[device.name],
-                url=self.url,
+                url=url,
                 opts=self._after(),
             )
             for device in self._config.devices

@@ -188,7 +188,7 @@ class Preflight(pulumi.ComponentResource):
 
     It runs when the exposure is created and again whenever the connection, the ports or the way in change,
     when a certificate is due (a clock that is years ahead would have all renewed), or when something was
-    worth a warning.
+    worth a warning. ``told`` is what whoever has just looked has told already.
     """
 
     domain: pulumi.Output[str]
@@ -201,6 +201,7 @@ class Preflight(pulumi.ComponentResource):
         server: Server,
         config: ExposureConfig,
         outlook: Outlook,
+        told: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Preflight", name, {}, opts)
@@ -210,9 +211,12 @@ class Preflight(pulumi.ComponentResource):
             child_of(self, opts),
         )
         self.facts.warnings.apply(_warn)
-        self.facts.notes.apply(_warn)
-        # Counted anew at each preview, which does not look at this.
-        self.facts.nodeKeyEnds.apply(lambda ends: _warn(key_notes(ends, datetime.now(UTC))))
+        # They stand in the state, for a preview that does not look; who has looked has told them.
+        keys = self.facts.nodeKeyEnds.apply(lambda ends: key_notes(ends, datetime.now(UTC)))
+        for notes_known in (self.facts.notes, keys):
+            pulumi.Output.all(notes=notes_known, told=told).apply(
+                lambda both: _warn([note for note in both["notes"] or () if note not in both["told"]])
+            )
         self.domain = self.facts.domain
         self.register_outputs({"domain": self.domain})
 

@@ -79,7 +79,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Return what does not stop the run, but is not as it should be."""
     apart = _apart(facts)
-    clocks = [_clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
+    clocks = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
     if _part(facts, "immich").get("ping"):
         return clocks
     address = wanted.immich_address or "127.0.0.1 or ::1"
@@ -138,7 +138,7 @@ def _clocks(facts: Mapping[str, Any]) -> list[str]:
     apart = _apart(facts)
     if abs(apart) < CLOCKS_APART_SECONDS:
         return []
-    return [_clocks_differ(apart)]
+    return [clocks_differ(apart)]
 
 
 def _apart(facts: Mapping[str, Any]) -> float:
@@ -146,7 +146,8 @@ def _apart(facts: Mapping[str, Any]) -> float:
     return float(apart) if isinstance(apart, int | float) else 0.0
 
 
-def _clocks_differ(apart: float) -> str:
+def clocks_differ(apart: float) -> str:
+    """Say by how many seconds the server's clock is ahead of this machine's, or behind it."""
     minutes, direction = round(abs(apart) / 60), "ahead of" if apart > 0 else "behind"
     return (
         f"The clocks differ: the server's is {minutes} minutes {direction} this machine's, and certificates "
@@ -446,6 +447,21 @@ def _another_stack(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         f"The server is exposed already, by the stack {owner.get('name') or 'unknown'}{keystore}. Run pulumi "
         "destroy there first, or set takeOver: true to put this stack in its place (also where it is this "
         "stack, and Pulumi's state was lost)."
+    ]
+
+
+def outdated(program: str, text: str) -> list[str]:
+    """Say that a version which runs is too old or broken, or is one that nobody here has looked at."""
+    if program == "tailscale":
+        return _tailscale_version({"tailscaleVersion": text})
+    if program == "immich":
+        return _immich_version(text) or unknown_release(text)
+    version, floor = parse_version(text), load().get(program)
+    if version is None or floor is None or floor.accepts(version):
+        return []
+    return [
+        f"The edge runs with {program.title()} {text}, whose faults are known; let it be built anew with "
+        f"{floor.lowest_text()} or newer, by an up of the newest version of this project."
     ]
 
 

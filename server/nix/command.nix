@@ -35,32 +35,23 @@ let
     file = "exposure.sh";
     programs = [ (import ./bans-files.nix { inherit lib pkgs; }).client ];
     before = ''
-      # What this system was built with, for anybody to see.
-      if [ "''${1:-}" = module ]; then
-        printf '%s\n' ${lib.escapeShellArg module}
-        exit
-      fi
-      # Looking from outside, as the timer does.
-      if [ "''${1:-}" = guard ] && [ "''${2:-}" != --help ]; then
-        exec ${lib.getExe guard} now
-      fi
-      # What was proven, and then shut.
-      if [ "''${1:-}" = open ] && [ "''${2:-}" != --help ] && [ "''${2:-}" != -h ]; then
-        shift
-        exec ${door}/bin/immich-exposure-door reopen "$@"
-      fi
-      # Clearing up after an exposure that was made by hand.
-      if [ "''${1:-}" = forget-chapter ] && [ "''${2:-}" != --help ]; then
-        shift
-        exec ${forgetChapter}/bin/immich-exposure-forget-chapter forget "$@"
-      fi
-      # Who may come in, and who may not any more.
-      if [ "''${1:-}" = devices ] && [ "''${2:-}" != --help ]; then
-        exec ${devices}/bin/immich-exposure-of-devices list
-      fi
-      if [ "''${1:-}" = revoke ] && [ "''${2:-}" != --help ]; then
-        exec ${devices}/bin/immich-exposure-of-devices "$@"
-      fi
+      # What other scripts do; whatever else is said, above all --help, is exposure.sh's to explain or refuse.
+      case "''${1:-}:$#:''${2:-}" in
+        *:-h | *:--help | *:help) ;;
+        # What this system was built with, for anybody to see.
+        module:1:)
+          printf '%s\n' ${lib.escapeShellArg module}
+          exit
+          ;;
+        guard:1:) exec ${lib.getExe guard} now ;;
+        open:1:) exec ${door}/bin/immich-exposure-door reopen ;;
+        forget-chapter:1: | forget-chapter:2:--yes)
+          shift
+          exec ${forgetChapter}/bin/immich-exposure-forget-chapter forget "$@"
+          ;;
+        devices:1:) exec ${devices}/bin/immich-exposure-of-devices list ;;
+        revoke:2:*) exec ${devices}/bin/immich-exposure-of-devices "$@" ;;
+      esac
     '';
   };
 in

@@ -4,14 +4,24 @@
 #   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|-   note down what stands now; "-" where the module's files are not ours
 #   look   FUNNEL_PORT PROXY_PORT                print one line for each difference, and change nothing
 #
-# A line begins with "mend" where the next `pulumi up` puts it right, and with "tell" where only the owner can. No line means
-# that all is as it was. What a timer of ours or the owner's own rebuild may change (the certificate, the generation) is not
-# noted down; it is looked at for what it must be.
+# A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
+# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Three more are for the operator's program to judge:
+# "clock SECONDS" (since 1970), "version PROGRAM VERSION", and "node-key END" (ISO 8601, none where it has no end). What a timer
+# of ours or the owner's own rebuild may change (the certificate, the generation) is not noted down; it is looked at for what
+# it must be.
 
 RECORD=$STATE/standing
 
+# The certificate is renewed a month before its end, day by day.
+CERTIFICATE_DAYS=20
+
+door() { printf 'door %s\n' "$*"; }
 mend() { printf 'mend %s\n' "$*"; }
+shut() { printf 'shut %s\n' "$*"; }
 tell_owner() { printf 'tell %s\n' "$*"; }
+
+# `recorded WORD`: what was noted down of it.
+recorded() { sed -n "s/^$1 //p" "$RECORD" | head -n 1; }
 
 when() { date -d "@$1" '+%A %-d %B at %H:%M'; }
 changed_at() { date -r "$1" '+%A %-d %B at %H:%M' 2>/dev/null || echo "an unknown time"; }
@@ -46,7 +56,7 @@ import_line() {
 }
 
 look_at_import() {
-  look_file=$(sed -n 's/^import //p' "$RECORD")
+  look_file=$(recorded import)
   if [ -z "$look_file" ] || [ ! -f "$look_file" ] || [ "$(import_state "$look_file" ./immich-exposure)" = active ]; then return 0; fi
   mend "$look_file does not import ./immich-exposure any more, and your next rebuild would end the exposure; up adds it again."
 }
@@ -86,14 +96,18 @@ compare_devices() {
 
 look_at_funnel() {
   read_funnel "$1" "$2"
+  look_at_other_ports "$1"
   case $FUNNEL in
-    open) return 0 ;;
+    open)
+      look_at_lease
+      return 0
+      ;;
     foreign)
-      tell_owner "Port $1 serves another tool, so the funnel is shut; remove that entry of Tailscale and run up again."
+      shut "Port $1 serves another tool, so the funnel is shut; remove that entry of Tailscale and run up again."
       return 0
       ;;
     altered)
-      mend "The funnel on port $1 was altered by hand; up closes and opens it as it must be."
+      door "The funnel on port $1 was altered by hand; up closes and opens it as it must be."
       return 0
       ;;
     *) ;;
@@ -101,17 +115,74 @@ look_at_funnel() {
   # What became of the door last: EPOCH shut WHY
   look_note=$(words_of "$DOOR_NOTE")
   case $look_note in
-    *" shut lease") mend "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
-    *" shut unsafe") mend "The funnel was shut on $(when "${look_note%% *}") because the exposure was not safe; up opens it only once it proves to be." ;;
-    *" shut check") mend "The last up could not prove the exposure, so the funnel is shut; up tries to again." ;;
-    *) mend "The funnel was shut on the server; up opens and proves it again." ;;
+    *" shut lease") door "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
+    *" shut unsafe") door "The funnel was shut on $(when "${look_note%% *}") because the exposure was not safe; up opens it only once it proves to be." ;;
+    *" shut check") door "The last up could not prove the exposure, so the funnel is shut; up tries to again." ;;
+    *" shut elsewhere") door "The funnel was shut with Tailscale's own command, or Tailscale was down (seen on $(when "${look_note%% *}")); up opens and proves it again." ;;
+    *) door "The funnel was shut on the server; up opens and proves it again." ;;
   esac
+}
+
+# An update that failed and was taken back ends like this as well.
+look_at_lease() {
+  read_lease
+  case $LEASE_IS in
+    none) door "The funnel was opened by hand, without a lease; up proves what stands behind it." ;;
+    trial) door "The last run did not end with a proof, so the funnel shuts in $(span "$LEASE_LEFT"); up proves the exposure again." ;;
+    *) ;;
+  esac
+}
+
+# Whoever put it there. What leads to Immich on another port than ours is the owner's.
+look_at_other_ports() {
+  while read -r past_kind past_port past_where _; do
+    case $past_where:$past_port in
+      *:"$1") ;;
+      edge:*) door "The edge is public on port $past_port as well ($past_kind), past our rules; up closes that." ;;
+      *) tell_owner "Immich itself is public on port $past_port ($past_kind), past the edge; close it on the server with" \
+        "\"sudo immich-exposure close\", and open again with \"sudo immich-exposure open\"." ;;
+    esac
+  done <"$WORK/past"
 }
 
 look_at_node() {
   recorded_name=$(recorded_domain)
   [ -z "$recorded_name" ] || [ "$DOMAIN" = - ] || [ "$DOMAIN" = "$recorded_name" ] ||
     mend "The server is called $DOMAIN now and was $recorded_name; up exposes it under the new name."
+}
+
+look_at_ends() {
+  printf 'node-key %s\n' "$(node_key_end)"
+  look_edge=$(edge_program)
+  look_end=$("$look_edge" certificate-end --file "$STATE/tls/server.crt" 2>/dev/null </dev/null) || look_end=
+  is_count "$look_end" || return 0
+  [ $(((look_end - $(now)) / 86400)) -ge "$CERTIFICATE_DAYS" ] ||
+    tell_owner "The server's certificate ends on $(when "$look_end") and was not renewed; see why on the server with" \
+      "\"journalctl -u immich-exposure-certificate\"."
+}
+
+# ---- Immich, and the versions of what runs
+
+look_at_immich() {
+  look_upstream=$(module_word immich)
+  [ -n "$look_upstream" ] || return 0
+  look_recorded=$(recorded immich)
+  [ "$look_upstream" = "$look_recorded" ] ||
+    mend "Immich is at $look_upstream now and was at $look_recorded when it was proven; up proves it again."
+  if ! immich_answers "$look_upstream"; then
+    tell_owner "Immich does not answer at $look_upstream on the server, so shared links do not open; start it."
+  elif [ "$(immich_initialized "$look_upstream")" = false ]; then
+    tell_owner "Immich has no administrator any more, so whoever of the devices comes first could make themselves one; open" \
+      "Immich and create the administrator account."
+  fi
+  print_version immich "$(immich_version "$look_upstream")"
+}
+
+print_version() { [ -z "$2" ] || printf 'version %s %s\n' "$1" "$2"; }
+
+look_at_versions() {
+  print_version tailscale "$(tailscale_version)"
+  print_version caddy "$(edge_version "$(edge_program)")"
 }
 
 # ---- Services
@@ -121,17 +192,38 @@ look_at_services() {
     mend "The running system was built without the module; up brings it in again."
     return 0
   }
-  for look_service in immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer \
-    immich-exposure-devices.timer; do
-    active "$look_service" || mend "$look_service does not run; up starts it."
-  done
+  has_module "$ROOT/nix/var/nix/profiles/system" ||
+    if [ -n "$(recorded import)" ]; then
+      mend "The system that boots next was built without the module; up puts that right."
+    else
+      tell_owner "The system that boots next was built without the module, so the exposure ends with a reboot; make the" \
+        "one that runs the one that boots (\"sudo nixos-rebuild switch\")."
+    fi
+  for look_service in $SERVICES; do active "$look_service" || look_at_dead "$look_service"; done
   for unloaded in "$STATE"/settings/.edge.unloaded "$STATE"/settings/.bans.unloaded "$STATE"/.device-ca.unloaded "$STATE"/tls/.unloaded; do
     [ ! -e "$unloaded" ] || mend "What runs has not yet loaded its newest files; up loads them."
   done | sort -u
   look_module=$(module_word digest)
-  look_recorded=$(sed -n 's/^module //p' "$RECORD")
-  [ "$look_module" = "$look_recorded" ] ||
+  [ "$look_module" = "$(recorded module)" ] ||
     mend "The running system has another version of the module than the one that was proven; up proves it again."
+  look_loaded=$(edge_configuration) look_recorded=$(recorded loaded)
+  [ -z "$look_loaded" ] || [ -z "$look_recorded" ] || [ "$look_loaded" = "$look_recorded" ] ||
+    mend "The edge runs with another configuration than the one that was proven; up loads the right one."
+}
+
+# What is masked, and a table of the kernel that its owner's kernel does not take, no `up` starts.
+look_at_dead() {
+  case $(systemctl is-enabled "$1" 2>/dev/null </dev/null):$1 in
+    masked*) tell_owner "$1 is masked, so it does not run and up cannot start it; run \"sudo systemctl unmask $1\" on the server." ;;
+    *:immich-exposure-loopback.service)
+      if systemctl is-failed --quiet "$1" </dev/null; then
+        tell_owner "$1 has failed, so other accounts of the server reach the edge; see \"journalctl -u $1\" there."
+      else
+        mend "$1 does not run; up starts it."
+      fi
+      ;;
+    *) mend "$1 does not run; up starts it." ;;
+  esac
 }
 
 record() {
@@ -139,28 +231,34 @@ record() {
     printf 'funnel %s %s\n' "$1" "$2"
     printf 'module %s\n' "$(module_word digest)"
     import_line "$3"
+    printf 'immich %s\n' "$(module_word immich)"
+    printf 'loaded %s\n' "$(edge_configuration)"
     our_files "$3" | while IFS= read -r our_file; do file_line "$our_file"; done
     device_lines
   } | write_file 0600 "$RECORD"
 }
 
 look() {
+  printf 'clock %s\n' "$(now)"
   if ! is_ours "$STATE"; then
     mend "There is nothing of an exposure on the server; up makes it."
     return 0
   fi
-  if [ ! -f "$RECORD" ] && ! is_shut_by_hand; then
-    mend "The last run did not end with a proof; up proves the exposure again."
-    return 0
-  fi
+  look_at_versions
   # Every up stops at a door that the owner has shut, so there is nothing that it could put right.
   if is_shut_by_hand; then
-    tell_owner "The funnel was shut by hand; it stays shut until \"sudo immich-exposure open\" on the server."
+    shut "The funnel was shut by hand, and nobody comes in: it stays shut until \"sudo immich-exposure open\" on the server."
+    return 0
+  fi
+  if [ ! -f "$RECORD" ]; then
+    mend "The last run did not end with a proof; up proves the exposure again."
     return 0
   fi
   look_at_funnel "$1" "$2"
   look_at_node
+  look_at_ends
   look_at_services
+  look_at_immich
   look_at_import
   compare_files
   look_at_key

@@ -18,6 +18,8 @@
 #
 # --help after any of them only explains it.
 
+VERBS="status close open lan guard devices revoke bans ban unban forget-chapter module"
+
 explain() {
   case $1 in
     status)
@@ -54,7 +56,7 @@ explain() {
     module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
     *)
       echo "immich-exposure VERB, as root: the exposure of Immich on this server."
-      for explained in status close open lan guard devices revoke bans ban unban forget-chapter module; do explain "$explained" | sed 's/^/  /'; done
+      for explained in $VERBS; do explain "$explained" | sed 's/^/  /'; done
       ;;
   esac
 }
@@ -238,9 +240,9 @@ address_in_words() {
   esac
 }
 
-# When the node must log in again; empty where its owner has disabled that. (read_tailscale wrote the file.)
+# Empty where its owner has disabled that it ends.
 node_key_in_words() {
-  key_end=$(sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' "$WORK/status.json" | head -n 1)
+  key_end=$(node_key_end)
   [ -z "$key_end" ] || key_end=$(date -d "$key_end" +%s 2>/dev/null) || key_end=
   [ -n "$key_end" ] || return 0
   echo "ends $(date -d "@$key_end"), and the funnel with it; disable its expiry in Tailscale's admin console"
@@ -270,9 +272,6 @@ notices_in_words() {
     echo "none (set notify)"
   fi
 }
-
-SERVICES="immich-edge.service immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer
-  immich-exposure-devices.timer immich-exposure-loopback.service"
 
 # `look FUNNEL_PORT PROXY_PORT`: FUNNEL is "unknown" where Tailscale does not answer.
 look() {
@@ -397,10 +396,12 @@ done
 need_root
 case $verb:$# in
   status:[01] | status:2 | close:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
-  status:* | close:* | bans:* | lan:*) die "\"$*\" is not understood; see immich-exposure $verb --help." ;;
+  revoke:1) die "Name the device: immich-exposure revoke phone-anna; immich-exposure devices lists them." ;;
   *)
-    die "immich-exposure knows the verbs status, close, open, lan, devices, revoke, bans, ban, unban, forget-chapter and module, not" \
-      "\"$verb\"; use one of them."
+    # shellcheck disable=SC2086
+    ! is_one_of "$verb" $VERBS || die "\"$*\" is not understood; see immich-exposure $verb --help."
+    die "immich-exposure knows the verbs $(echo "$VERBS" | sed -e 's/ /, /g' -e 's/, \([a-z-]*\)$/ and \1/'), not \"$verb\"; use one of" \
+      "them."
     ;;
 esac
 case $verb in

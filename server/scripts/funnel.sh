@@ -97,8 +97,9 @@ open_door() {
   need_free_port "$FUNNEL_PORT"
   close_former "$FUNNEL_PORT" "$PROXY_PORT"
   read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
-  if [ -s "$WORK/past" ] && [ "$FUNNEL" = altered ]; then
-    say "Port $FUNNEL_PORT leads to Immich past the edge; that is closed first"
+  close_what "$FUNNEL_PORT"
+  if [ -s "$WORK/to-close" ]; then
+    say "Port $(awk '{ print $2 }' "$WORK/to-close" | sort -un | paste -s -d ' ' -) leads past our rules; that is closed first"
     (close_entries "$FUNNEL_PORT" "$PROXY_PORT") || exit 1
     read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
   fi
@@ -230,8 +231,8 @@ reopen() {
   rm -f "$SHUT_BY_HAND" "$SHUT_BY_HAND_TOO" ||
     die "$SHUT_BY_HAND cannot be removed; mend its disk and run this again."
   [ "$(words_of "$PROVEN")" = "$1 $2 $(behind_the_door)" ] ||
-    die "What stands behind the door has changed since it was proven, or never was, so it stays shut; \"pulumi up\" may open and" \
-      "prove it again (where it has nothing to change, \"pulumi destroy\" and then \"pulumi up\")."
+    die "What stands behind the door has changed since it was proven, or never was, so it stays shut; run" \
+      "\"pulumi up\", which may open and prove it again from now on."
   if [ "$(term_left)" = 0 ]; then renew_term; fi
   FUNNEL_PORT=$1 PROXY_PORT=$2
   open_door write_confirmed

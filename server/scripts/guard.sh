@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# Runs after lib.sh, with IMMICH_EDGE naming the edge's program. The guard: what was right when `pulumi up` ended is looked at
+# Runs after lib.sh, with IMMICH_EDGE naming the edge's program and IMMICH_FLOORS the versions below which a program is not
+# safe, a line `PROGRAM LOWEST [REFUSED]...` for each (from server/versions.json). The guard: what was right when `pulumi up` ended is looked at
 # again and again, from outside.
 #
 #   look   while the door is open, meet it as a stranger does; heal what is dead, close what is unsafe, and tell the owner of
@@ -300,8 +301,8 @@ ending() {
 look_at_ends() {
   ending server "$(timeout 30 "$IMMICH_EDGE" certificate-end --file "$CERTIFICATE" 2>/dev/null </dev/null)" \
     "The server's certificate was not renewed (see \"journalctl -u immich-exposure-certificate\") and"
-  node_end=$(timeout 20 tailscale status --json --peers=false 2>/dev/null </dev/null |
-    sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' | head -n 1)
+  timeout 20 tailscale status --json --peers=false >"$WORK/status.json" 2>/dev/null </dev/null || :
+  node_end=$(node_key_end)
   # None where the owner has disabled its expiry.
   [ -z "$node_end" ] || node_end=$(date -d "$node_end" +%s 2>/dev/null) || node_end=
   ending node "$node_end" \
@@ -315,6 +316,31 @@ look_at_ends() {
     [ "$(grep -lx "$device_name" "$STATE"/devices/* | wc -l)" = 1 ] || continue
     ending "$device_name" "${device_end#until }" "The certificate of the device $device_name"
   done
+}
+
+# A server is upgraded, and set back, without an operator; and a newer module knows of faults that this one did not.
+look_at_versions() {
+  printf '%s\n' "$IMMICH_FLOORS" >"$WORK/floors"
+  while read -r floor_of floor_lowest floor_refused; do
+    case $floor_of in
+      immich) floor_name=Immich floor_runs=$(immich_version "$(immich_at)") ;;
+      tailscale) floor_name=Tailscale floor_runs=$(tailscale_version) ;;
+      caddy) floor_name="Caddy in the edge" floor_runs=$(edge_version "$IMMICH_EDGE") ;;
+      *) continue ;;
+    esac
+    if [ -z "$floor_runs" ] || is_safe "$floor_runs" "$floor_lowest" "$floor_refused"; then continue; fi
+    [ "$(recall "outdated_$floor_of")" != "$floor_runs" ] || continue
+    remember "outdated_$floor_of" "$floor_runs"
+    tell outdated "$floor_name has version $floor_runs, whose faults are known; upgrade it to $floor_lowest or newer."
+  done <"$WORK/floors"
+}
+
+immich_at() { module_word immich | grep . || echo 127.0.0.1:2283; }
+
+# `is_safe VERSION LOWEST REFUSED`
+is_safe() {
+  case " $3 " in *" $1 "*) return 1 ;; *) ;; esac
+  [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]
 }
 
 look_at_bans() {
@@ -341,10 +367,11 @@ look_at_devices() {
 look() {
   if ! is_ours "$STATE" || ! can_lock; then return 0; fi
   open_lock
-  # What is being changed is looked at when that has ended.
-  flock -n 9 || return 0
+  # What is being changed is looked at when that has ended. The minute's timer takes as long where tailscaled hangs.
+  flock -w 60 9 || return 0
   look_outside
   look_at_ends
+  look_at_versions
   look_at_bans
   look_at_devices
 }

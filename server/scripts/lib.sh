@@ -318,6 +318,29 @@ pool_fingerprints() {
 # The name this server has in the tailnet, from what certificate.sh wrote down.
 recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }
 
+# The units of the module that run while there is an exposure, each with its kind.
+# shellcheck disable=SC2034
+SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.service immich-exposure-lease.timer
+  immich-exposure-certificate.timer immich-exposure-devices.timer immich-exposure-guard.timer immich-exposure-notify.path
+  immich-exposure-notify.timer"
+
+# The file of the program that the unit of the edge starts, and its version in three numbers; empty where nobody says so.
+edge_program() {
+  systemctl show --property=ExecStart --value immich-edge 2>/dev/null </dev/null | sed -n 's/^{ path=\([^ ;]*\) .*/\1/p' | head -n 1
+}
+edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p'; }
+
+# The SHA-256 of what the edge runs with, as it says itself; empty where it does not.
+edge_configuration() {
+  curl --silent --fail --noproxy '*' --max-time 5 --unix-socket "$ROOT/run/immich-edge/admin.sock" http://localhost/config/ \
+    >"$WORK/loaded" 2>/dev/null </dev/null || return 0
+  sha256sum <"$WORK/loaded" | cut -d ' ' -f 1
+}
+
+tailscale_version() {
+  timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p'
+}
+
 # What the edge wants in STATE before it starts or takes anything over (see nix/edge.nix).
 EDGE_NEEDS="settings/edge.env domain.env tls/server.crt tls/server.key device-ca.crt"
 
@@ -382,6 +405,12 @@ immich_initialized() {
     *'"isInitialized":false'*) echo false ;;
     *) echo null ;;
   esac
+}
+
+# `immich_version HOST:PORT`: three numbers, or nothing.
+immich_version() {
+  immich_says "$1" /api/server/version | head -c 65536 | tr -d ' \t\r\n' |
+    sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p'
 }
 
 # `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine: loopback ([::1] is what NixOS calls "localhost")
@@ -500,6 +529,10 @@ read_tailscale() {
   # shellcheck disable=SC2034
   TAILSCALE_STATE=$1 DOMAIN=$2 HTTPS_GRANTED=$3 FUNNEL_GRANTED=$4 PORT_GRANTED=$5
 }
+
+# When the node must log in again, as Tailscale says it (ISO 8601); empty where its owner has disabled that. Reads what
+# read_tailscale wrote.
+node_key_end() { sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' "$WORK/status.json" 2>/dev/null | head -n 1; }
 
 # `need_tailscale FUNNEL_PORT`: connected, and with HTTPS certificates for its name.
 need_tailscale() {

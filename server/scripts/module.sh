@@ -556,6 +556,14 @@ edge_refuses() {
   fi
 }
 
+# Somebody has given the edge another configuration than the one that was proven (see drift.sh).
+reload_strayed_edge() {
+  strayed_from=$(sed -n 's/^loaded //p' "$STATE/standing" 2>/dev/null) || strayed_from=
+  strayed_to=$(edge_configuration)
+  if [ -z "$strayed_from" ] || [ -z "$strayed_to" ] || [ "$strayed_from" = "$strayed_to" ]; then return 0; fi
+  reload_edge
+}
+
 UNITS="immich-edge immich-bans"
 
 need_active() {
@@ -567,7 +575,7 @@ need_active() {
 
 # They start by themselves only at boot and with a new system; their files may have come later.
 start_units() {
-  for service in $UNITS; do
+  for service in $SERVICES; do
     active "$service" || systemctl start "$service" >/dev/null 2>&1 </dev/null || :
   done
 }
@@ -708,6 +716,7 @@ change() {
   "$@"
   if is_running "$RESULT"; then
     say "This configuration is active already"
+    reload_strayed_edge
     shut_by_hand
     "$change_check"
   else
@@ -934,6 +943,7 @@ yours() {
   need_domain
   STARTED=no
   note_whether_it_answers immich_is_there
+  reload_strayed_edge
   shut_by_hand
   check_edge
   print_generation

@@ -67,13 +67,6 @@ nixos_version() {
   fi
 }
 
-tailscale_version() {
-  timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p'
-}
-
-# Blanks do not count in JSON, so the answer comes without any.
-ask_immich() { immich_says "$1" "$2" | head -c 65536 | tr -d ' \t\r\n'; }
-
 # `immich_facts ADDRESS|- PORT`
 immich_facts() {
   immich_at=$(immich_place "$1" "$2") || immich_at=
@@ -82,10 +75,8 @@ immich_facts() {
     immich_ping=true
     immich_address=$(json_string "$(printf '%s' "${immich_at%:*}" | tr -d '[]')")
     immich_initialized=$(immich_initialized "$immich_at") || immich_initialized=null
-    immich_version=$(ask_immich "$immich_at" /api/server/version) || immich_version=
+    immich_version=$(immich_version "$immich_at") || immich_version=
   fi
-  immich_version=$(printf '%s\n' "$immich_version" |
-    sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p')
   printf '{"port":%s,"address":%s,"ping":%s,"initialized":%s,"version":%s,' "$2" "$immich_address" \
     "$immich_ping" "$immich_initialized" "$(text_or_null "$immich_version")"
   printf '"unit":%s,"listensAt":[%s]}' "$(yes_no systemctl cat immich-server.service)" "$(listening_addresses "$2")"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from tests.unit.scripts import tailscale
 from tests.unit.scripts.harness import (
     BODIES,
     DOMAIN,
+    RUNNING,
     SCRIPTS,
+    UNITS,
     Machine,
     Outcome,
     assert_sentence,
@@ -1262,34 +1265,36 @@ def test_the_command_on_the_server(machine: Machine) -> None:
         ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
         ["guard", "has not looked yet"],
         ["notices", "none (set notify)"],
-        ["immich-edge.service", "active"],
-        ["immich-bans.service", "active"],
-        ["immich-exposure-lease.timer", "active"],
-        ["immich-exposure-certificate.timer", "NOT active"],
-        ["immich-exposure-devices.timer", "NOT active"],
-        ["immich-exposure-loopback.service", "NOT active"],
+        *([unit, "active" if unit in ACTIVE else "NOT active"] for unit in SERVICES),
     ]
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
     assert "shut" in machine.run("exposure", "status").stdout
-    for verb in ("close", "open", "status"):
-        for word in ("--help", "-h", "help"):
-            assert machine.run("exposure", verb, word).stdout.startswith(f"immich-exposure {verb}")
+    verbs = re.search(r'^VERBS="(.*)"$', (SCRIPTS / "exposure.sh").read_text(), re.MULTILINE)
+    assert verbs is not None
+    for verb in verbs[1].split():
+        for words in (["--help"], ["-h"], ["help"], ["phone", "--help"]):
+            machine.forget_commands()
+            told = machine.run("exposure", verb, *words)
+            assert (told.status, told.stderr) == (0, "")
+            assert told.stdout.startswith(f"immich-exposure {verb}")
+            assert machine.commands("systemctl", "tailscale") == []
+        if verb not in ("ban", "unban", "lan", "status"):
+            assert_sentence(
+                machine.run("exposure", verb, "now", "please"), f"see immich-exposure {verb} --help"
+            )
+    assert_sentence(
+        machine.run("exposure", "revoke"), "Name the device", "immich-exposure devices lists them"
+    )
     assert_sentence(machine.run("exposure", "close", "--now"), "not understood", "close --help")
     assert_sentence(
         machine.run("exposure", "opn"),
-        "status, close, open, lan, devices, revoke, bans, ban, unban, forget-chapter and module",
+        "status, close, open, lan, guard, devices, revoke, bans, ban, unban, forget-chapter and module",
     )
 
 
-SERVICES = "\n".join(
-    [
-        "immich-edge",
-        "immich-bans",
-        "immich-exposure-loopback",
-        *(f"immich-exposure-{name}.timer" for name in ("lease", "certificate", "devices")),
-    ]
-)
+SERVICES = [unit if "." in unit else f"{unit}.service" for unit in UNITS]
+ACTIVE = ("immich-edge.service", "immich-bans.service", "immich-exposure-lease.timer")
 
 
 def monitored(machine: Machine) -> tuple[int, str, dict[str, Any]]:
@@ -1307,7 +1312,7 @@ def test_the_command_tells_the_port_in_the_address(machine: Machine) -> None:
 
 
 def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
-    machine.remember(active=SERVICES, units="immich-exposure-lan.service")
+    machine.remember(active=RUNNING, units="immich-exposure-lan.service")
     assert monitored(machine)[:2] == (3, "shut")
     result(funnel(machine, "open", 300))
     assert monitored(machine)[:2] == (2, "trial")
@@ -1332,10 +1337,10 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
             "notRunning": [],
         },
     )
-    machine.remember(active=SERVICES.replace("immich-bans\n", ""))
+    machine.remember(active=RUNNING.replace("immich-bans\n", ""))
     assert monitored(machine)[:2] == (4, "degraded")
     assert monitored(machine)[2]["notRunning"] == ["immich-bans.service"]
-    machine.remember(active=SERVICES)
+    machine.remember(active=RUNNING)
     serve(machine, BY_NAME)
     assert monitored(machine)[:2] == (4, "unsafe")
     serve(machine, {})

@@ -23,6 +23,8 @@ UNSAFE = "unsafe at 203.0.113.1 the private path / answers 200"
 AILING = "ailing at 203.0.113.1 strangers are refused, but the public path /api/server/config answers 502"
 BLIND = "blind none of the public resolvers 1.1.1.1, 9.9.9.9, 8.8.8.8 answers from here"
 
+FLOORS = "caddy 2.11.4\nimmich 2.7.3\ntailscale 1.98.9 1.102.0 1.102.1"
+
 OFF = "tailscale funnel reset"
 ON = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://127.0.0.1:8443"
 RESTART = "systemctl restart tailscaled"
@@ -32,6 +34,7 @@ STARTED = 1_800_000_000
 EDGE = """
 case $1 in
   certificate-end) cat "$FAKES/certificate-end" ;;
+  version) cat "$FAKES/edge-version" ;;
   stranger)
     head -n 1 "$FAKES/sights"
     if [ "$(wc -l <"$FAKES/sights")" -gt 1 ]; then sed -i 1d "$FAKES/sights"; fi
@@ -48,7 +51,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.fake("edge", EDGE)
     machine.prepare()
     machine.remember(clock=str(STARTED), active="immich-edge\ntailscaled", sights=HEALTHY)
-    machine.remember(**{"certificate-end": str(STARTED + 60 * 86400)})
+    machine.remember(**{"certificate-end": str(STARTED + 60 * 86400), "edge-version": "v2.11.9 h1:a="})
     serve(machine, OPEN)
     for name, text in {
         "lease": "confirmed\n",
@@ -76,8 +79,8 @@ def look(machine: Machine, *sights: str, verb: str = "look") -> Outcome:
     """Look once; a stranger meets these sights, one after the other."""
     if sights:
         machine.remember(sights="\n".join(sights))
-    text = f"IMMICH_EDGE=edge\n{(SCRIPTS / 'lib.sh').read_text()}{(SCRIPTS / 'guard.sh').read_text()}"
-    return machine.run_text(text, verb)
+    scripts = (SCRIPTS / "lib.sh").read_text() + (SCRIPTS / "guard.sh").read_text()
+    return machine.run_text(f"IMMICH_EDGE=edge IMMICH_FLOORS='{FLOORS}'\n{scripts}", verb)
 
 
 def later(machine: Machine, seconds: int) -> None:
@@ -103,7 +106,13 @@ def changes(machine: Machine) -> list[str]:
     """Return what was changed since the last time."""
     lines = machine.commands("tailscale", "systemctl")
     machine.forget_commands()
-    asked = ("tailscale status", "tailscale funnel status", "systemctl is-", "systemctl cat")
+    asked = (
+        "tailscale status",
+        "tailscale version",
+        "tailscale funnel status",
+        "systemctl is-",
+        "systemctl cat",
+    )
     quiet = ("systemctl start --no-block immich-exposure-notify", "systemctl stop immich-exposure-lease-end")
     return [line for line in lines if not line.startswith(asked + quiet)]
 
@@ -133,7 +142,7 @@ def test_what_is_unsafe_is_closed_at_once_and_stays_so(machine: Machine) -> None
     machine.forget_commands()
     later(machine, 300)
     assert look(machine, HEALTHY).status == 0
-    assert machine.commands("edge") == ["edge certificate-end --file /var/lib/immich-exposure/tls/server.crt"]
+    assert not any("stranger" in line for line in machine.commands("edge"))
     assert seen(machine) == UNSAFE
     assert serving(machine) == {}
 
@@ -356,6 +365,50 @@ def test_what_ends_is_told_at_each_mark_once(machine: Machine) -> None:
     assert any(text == "The certificate of the device phone ends within 14 days." for text in said)
 
 
+@pytest.mark.parametrize(
+    ("program", "version", "told_of"),
+    [
+        (
+            "caddy",
+            "v2.11.3 h1:a=",
+            "Caddy in the edge has version 2.11.3, whose faults are known; upgrade it to 2.11.4",
+        ),
+        ("tailscale", "1.102.1", "Tailscale has version 1.102.1, whose faults are known"),
+        ("tailscale", "1.98.10", None),
+        ("tailscale", "2.0.0", None),
+        (
+            "immich",
+            "2.6.12",
+            "Immich has version 2.6.12, whose faults are known; upgrade it to 2.7.3 or newer.",
+        ),
+        ("immich", "2.10.0", None),
+    ],
+)
+def test_a_version_below_its_floor_is_told_once(
+    machine: Machine, program: str, version: str, told_of: str | None
+) -> None:
+    if program == "caddy":
+        machine.remember(**{"edge-version": version})
+    elif program == "tailscale":
+        real = (machine.fakes / "tailscale").read_text().removeprefix("#!/bin/sh\n")
+        machine.fake("tailscale", f'[ "$1" != version ] || {{ echo {version}; exit; }}\n{real}')
+    else:
+        major, minor, patch = version.split(".")
+        answer = f'{{"major": {major}, "minor": {minor}, "patch": {patch}}}'
+        machine.remember(answers=f"no /api/server/version 200 {answer}")
+    look(machine)
+    texts = [text for text in machine.files(machine.state / "notices/waiting").values()]
+    if told_of is None:
+        assert texts == []
+        return
+    (text,) = texts
+    assert told_of in text
+    assert told(machine) == ["outdated"]
+    later(machine, 86400)
+    look(machine)
+    assert told(machine) == []
+
+
 def test_many_bans_are_told_once_in_six_hours(machine: Machine) -> None:
     for number in range(21):
         machine.write(machine.state / f"bans/scan/203.0.113.{number}", "")
@@ -368,7 +421,10 @@ def test_many_bans_are_told_once_in_six_hours(machine: Machine) -> None:
 
 
 def test_a_device_is_told_when_it_comes_for_the_first_time(machine: Machine) -> None:
-    line = '{"verdict":"device","tls":{"client_common_name":"%s","client_serial":"%s"}}\n'
+    line = (
+        '{"verdict":"device","uri":"/api/assets/1/original?key=sEcReT&password=hunter2","file":"IMG_1.jpg",'
+        '"tls":{"client_common_name":"%s","client_serial":"%s"}}\n'
+    )
     log = machine.root / "var/log/immich-edge/devices.log"
     machine.write(log, (line % ("phone-anna", "123")) * 3 + line % (r"evil\",\"x", "9"))
     look(machine)

@@ -17,7 +17,7 @@ from components.module_files import managed_files
 from components.preflight_rules import problems
 from lab.nixos import lay
 from tests.unit.components.test_preflight_rules import SOUND, WANTED
-from tests.unit.scripts.harness import DOMAIN, SCRIPTS, Machine, Outcome, assert_sentence, result
+from tests.unit.scripts.harness import DOMAIN, RUNNING, SCRIPTS, Machine, Outcome, assert_sentence, result
 from tests.unit.test_scripts_module import HEALTHY, NEW, link, system
 
 pytestmark = pytest.mark.server
@@ -108,7 +108,7 @@ def settle(folder: Path, evaluator: dict[str, str], files: dict[str, str] | Path
     machine.prepare()
     machine.write(machine.state / "domain.env", f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n")
     machine.write(machine.state / "tls/server.crt", "certificate\n")
-    machine.remember(active="immich-edge\nimmich-bans", answers=HEALTHY, built=str(machine.root / NEW[1:]))
+    machine.remember(active=RUNNING, answers=HEALTHY, built=str(machine.root / NEW[1:]))
     machine.fake("nixos-rebuild", BUILDS_WHAT_WAS_EVALUATED)
     home = Home(machine, evaluator)
     home.run_unchanged()

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import NODE, OPEN, Machine, available_shells
+from tests.unit.scripts.harness import BODIES, DOMAIN, NODE, OPEN, RUNNING, Machine, available_shells
 
 PHONE = "a" * 64
 LAPTOP = "b" * 64
 PORTS = ("443", "8443")
-UNITS = (
-    "immich-edge\nimmich-bans\nimmich-exposure-lease.timer\nimmich-exposure-certificate.timer\n"
-    "immich-exposure-devices.timer"
-)
+NOW = 1_000_000  # the harness's clock: Monday 12 January 1970, 13:46
+IMMICH = {
+    "http://127.0.0.1:2283/api/server/ping": '{"res":"pong"}',
+    "http://127.0.0.1:2283/api/server/config": '{"isInitialized":true}',
+    "http://127.0.0.1:2283/api/server/version": '{"major":2,"minor":7,"patch":3}',
+    "http://localhost/config/": '{"apps":{}}',
+}
+# Every address has a file with its answer.
+CURL = """
+for url; do :; done
+cat "$FAKES/web/$(printf %s "$url" | tr / _)" 2>/dev/null"""
+EDGE = """
+case $1 in
+  version) echo "v2.11.9 h1:abc=" ;;
+  certificate-end) cat "$FAKES/certificate-end" ;;
+esac"""
+TAILSCALE_VERSION = "1.98.9\n  tailscale commit: abc"
 
 
 @pytest.fixture(params=available_shells())
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     """A pretend server, once for each shell."""
     return Machine(tmp_path, request.param)
+
+
+DAY = 86400
+MODULE = '{"digest":"one","immich":"127.0.0.1:2283"}'
+
+
+def web(machine: Machine, url: str) -> Path:
+    """Return the file with what answers at an address."""
+    return machine.fakes / "web" / url.replace("/", "_")
 
 
 @pytest.fixture
@@ -38,10 +61,21 @@ def proven(machine: Machine) -> Machine:
         f"devices/{PHONE}": "phone\n",
     }.items():
         machine.write(machine.state / name, text)
-    machine.write(machine.root / "run/current-system/sw/bin/immich-exposure", "")
+    for system in ("run/current-system", "nix/var/nix/profiles/system"):
+        machine.write(machine.root / system / "sw/bin/immich-exposure", "")
     machine.write(machine.config / "immich-exposure/default.nix", "{ }\n")
-    machine.remember(active=UNITS, module='{"digest":"one"}', **{"serve.json": OPEN})
     machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
+    machine.write(machine.state / "lease", "confirmed\n")
+    machine.write(machine.state / "term", "always\n")
+    machine.remember(
+        active=RUNNING, module=MODULE, **{"serve.json": OPEN, "certificate-end": f"{NOW + 60 * DAY}"}
+    )
+    machine.fake("curl", CURL)
+    machine.fake("edge", EDGE)
+    tailscale = textwrap.dedent(BODIES["tailscale"])
+    machine.fake("tailscale", f'[ "$1" != version ] || {{ echo "{TAILSCALE_VERSION}"; exit; }}\n{tailscale}')
+    for url, answer in IMMICH.items():
+        machine.write(web(machine, url), answer)
     assert machine.run("drift", "record", *PORTS, str(machine.config)).status == 0
     return machine
 
@@ -53,7 +87,34 @@ def look(machine: Machine) -> list[str]:
     assert outcome.status == 0, outcome.stderr
     after = machine.files(machine.root)
     assert before == after
-    return outcome.stdout.replace(str(machine.root), "").splitlines()
+    lines = outcome.stdout.replace(str(machine.root), "").splitlines()
+    return [line for line in lines if line not in AS_EVER]
+
+
+def answer(url: str, text: str | None) -> Callable[[Machine], None]:
+    def change(machine: Machine) -> None:
+        if text is None:
+            web(machine, url).unlink()
+        else:
+            machine.write(web(machine, url), text)
+
+    return change
+
+
+AS_EVER = (
+    f"clock {NOW}",
+    "version tailscale 1.98.9",
+    "version caddy 2.11.9",
+    "version immich 2.7.3",
+    "node-key ",
+)
+
+
+def test_clock_and_versions_are_said_for_others_to_judge(proven: Machine) -> None:
+    assert proven.run("drift", "look", *PORTS).stdout.splitlines() == sorted(AS_EVER, key=ORDER.index)
+
+
+ORDER = [*AS_EVER[:3], "node-key ", "version immich 2.7.3"]
 
 
 def test_nothing_is_told_of_what_is_as_it_was(proven: Machine) -> None:
@@ -74,19 +135,50 @@ def end(machine: Machine) -> None:
     (machine.state / "devices" / PHONE).rename(machine.state / "ended" / PHONE)
 
 
+def move_immich(machine: Machine) -> None:
+    machine.remember(module=MODULE.replace("2283", "3001"))
+    for url, text in IMMICH.items():
+        machine.write(web(machine, url.replace("2283", "3001")), text)
+
+
+def beside(port: str, target: str) -> str:
+    """Return our funnel, and another one beside it."""
+    open_too = f'"AllowFunnel": {{"{DOMAIN}:{port}": true, '
+    entry = f'{{"TCP": {{"{port}": {{"TCPForward": "{target}"}}, '
+    return OPEN.replace('{"TCP": {', entry).replace('"AllowFunnel": {', open_too)
+
+
 CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     "the funnel is shut": (
         lambda machine: machine.remember(**{"serve.json": "{}"}),
-        "mend The funnel was shut on the server; up opens and proves it again.",
+        "door The funnel was shut on the server; up opens and proves it again.",
     ),
     "the funnel is altered": (
         lambda machine: machine.remember(**{"serve.json": OPEN.replace("127.0.0.1", "localhost")}),
-        "mend The funnel on port 443 was altered by hand; up closes and opens it as it must be.",
+        "door The funnel on port 443 was altered by hand; up closes and opens it as it must be.",
     ),
     "another tool has the port": (
         lambda machine: machine.remember(**{"serve.json": OPEN.replace("8443", "22")}),
-        "tell Port 443 serves another tool, so the funnel is shut; "
+        "shut Port 443 serves another tool, so the funnel is shut; "
         "remove that entry of Tailscale and run up again.",
+    ),
+    "the edge on another port": (
+        lambda machine: machine.remember(**{"serve.json": beside("8443", "127.0.0.1:8443")}),
+        "door The edge is public on port 8443 as well (tcp), past our rules; up closes that.",
+    ),
+    "Immich on another port": (
+        lambda machine: machine.remember(**{"serve.json": beside("10000", "127.0.0.1:2283")}),
+        "tell Immich itself is public on port 10000 (tcp), past the edge; close it on the server with "
+        '"sudo immich-exposure close", and open again with "sudo immich-exposure open".',
+    ),
+    "opened without a lease": (
+        drop("lease"),
+        "door The funnel was opened by hand, without a lease; up proves what stands behind it.",
+    ),
+    "an update that was taken back": (
+        lambda machine: machine.write(machine.state / "lease", "trial 300 00000001-aaaa 5000\n"),
+        "door The last run did not end with a proof, so the funnel shuts in 5 min; "
+        "up proves the exposure again.",
     ),
     "a device by hand": (
         enrol_by_hand,
@@ -116,15 +208,76 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         "up exposes it under the new name.",
     ),
     "a service stopped": (
-        lambda machine: machine.remember(active=UNITS.replace("immich-bans\n", "")),
+        lambda machine: machine.remember(active=RUNNING.replace("immich-bans\n", "")),
         "mend immich-bans.service does not run; up starts it.",
+    ),
+    "a timer stopped": (
+        lambda machine: machine.remember(active=RUNNING.replace("immich-exposure-guard.timer\n", "")),
+        "mend immich-exposure-guard.timer does not run; up starts it.",
+    ),
+    "a service masked": (
+        lambda machine: machine.remember(
+            active=RUNNING.replace("immich-bans\n", ""), masked="immich-bans.service"
+        ),
+        "tell immich-bans.service is masked, so it does not run and up cannot start it; "
+        'run "sudo systemctl unmask immich-bans.service" on the server.',
+    ),
+    "loopback stopped": (
+        lambda machine: machine.remember(active=RUNNING.replace("immich-exposure-loopback\n", "")),
+        "mend immich-exposure-loopback.service does not run; up starts it.",
+    ),
+    "a kernel without nftables": (
+        lambda machine: machine.remember(
+            active=RUNNING.replace("immich-exposure-loopback\n", ""),
+            failed="immich-exposure-loopback.service loaded failed failed",
+        ),
+        "tell immich-exposure-loopback.service has failed, so other accounts of the server reach the edge; "
+        'see "journalctl -u immich-exposure-loopback.service" there.',
+    ),
+    "another system boots": (
+        lambda machine: (machine.root / "nix/var/nix/profiles/system/sw/bin/immich-exposure").unlink(),
+        "mend The system that boots next was built without the module; up puts that right.",
+    ),
+    "the edge was told something else": (
+        answer("http://localhost/config/", '{"apps":{"http":{}}}'),
+        "mend The edge runs with another configuration than the one that was proven; up loads the right one.",
+    ),
+    "the edge says nothing of its configuration": (answer("http://localhost/config/", None), None),
+    "the certificate was not renewed": (
+        lambda machine: machine.remember(**{"certificate-end": str(NOW + 5 * DAY)}),
+        "tell The server's certificate ends on Saturday 17 January at 13:46 and was not renewed; "
+        'see why on the server with "journalctl -u immich-exposure-certificate".',
+    ),
+    "the node's key ends": (
+        lambda machine: machine.remember(
+            **{"status.json": NODE.replace("{", '{"KeyExpiry": "1970-02-01T00:00:00Z", ', 1)}
+        ),
+        "node-key 1970-02-01T00:00:00Z",
+    ),
+    "Immich elsewhere": (
+        move_immich,
+        "mend Immich is at 127.0.0.1:3001 now and was at 127.0.0.1:2283 when it was proven; "
+        "up proves it again.",
+    ),
+    "another Immich": (
+        answer("http://127.0.0.1:2283/api/server/version", '{"major":2,"minor":6,"patch":0}'),
+        "version immich 2.6.0",
+    ),
+    "no administrator": (
+        answer("http://127.0.0.1:2283/api/server/config", '{"isInitialized":false}'),
+        "tell Immich has no administrator any more, so whoever of the devices comes first could make "
+        "themselves one; open Immich and create the administrator account.",
+    ),
+    "Immich away": (
+        answer("http://127.0.0.1:2283/api/server/ping", None),
+        "tell Immich does not answer at 127.0.0.1:2283 on the server, so shared links do not open; start it.",
     ),
     "module gone": (
         lambda machine: (machine.root / "run/current-system/sw/bin/immich-exposure").unlink(),
         "mend The running system was built without the module; up brings it in again.",
     ),
     "another module": (
-        lambda machine: machine.remember(module='{"digest":"two"}'),
+        lambda machine: machine.remember(module=MODULE.replace("one", "two")),
         "mend The running system has another version of the module than the one that was proven; "
         "up proves it again.",
     ),
@@ -178,7 +331,8 @@ def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -
     proven.write(proven.state / "shut-by-hand", "")
     (line,) = look(proven)
     assert line == (
-        'tell The funnel was shut by hand; it stays shut until "sudo immich-exposure open" on the server.'
+        "shut The funnel was shut by hand, and nobody comes in: it stays shut until "
+        '"sudo immich-exposure open" on the server.'
     )
 
 
@@ -187,6 +341,8 @@ WHY = {
     "unsafe": "The funnel was shut on Monday 12 January at 13:46 because the exposure was not safe; "
     "up opens it only once it proves to be.",
     "check": "The last up could not prove the exposure, so the funnel is shut; up tries to again.",
+    "elsewhere": "The funnel was shut with Tailscale's own command, or Tailscale was down (seen on "
+    "Monday 12 January at 13:46); up opens and proves it again.",
 }
 
 
@@ -194,7 +350,7 @@ WHY = {
 def test_why_a_funnel_is_shut_is_told(proven: Machine, why: str) -> None:
     proven.remember(**{"serve.json": "{}"})
     proven.write(proven.state / "door", f"1000000 shut {why}\n")
-    assert look(proven) == [f"mend {WHY[why]}"]
+    assert look(proven) == [f"door {WHY[why]}"]
 
 
 def test_arguments_are_checked(machine: Machine) -> None:
@@ -206,4 +362,4 @@ def test_arguments_are_checked(machine: Machine) -> None:
 
 
 def test_there_is_nothing_to_look_at_before_the_first_exposure(machine: Machine) -> None:
-    assert machine.run("drift", "look", *PORTS).stdout.startswith("mend There is nothing of an exposure")
+    assert look(machine) == ["mend There is nothing of an exposure on the server; up makes it."]

@@ -13,7 +13,9 @@ from tests.unit.scripts.harness import (
     BODIES,
     DOMAIN,
     OPEN,
+    RUNNING,
     SCRIPTS,
+    UNITS,
     Machine,
     Outcome,
     assert_sentence,
@@ -117,7 +119,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_STRANGERS=refuse\n")
     machine.write(machine.state / "tls/server.crt", "certificate\n")
     machine.remember(
-        active="immich-edge\nimmich-bans",
+        active=RUNNING,
         answers=HEALTHY,
         built=str(machine.root / NEW[1:]),
         unchanged=words(machine, OLD),
@@ -588,11 +590,11 @@ def test_the_units_are_started_when_their_files_came_later(machine: Machine) -> 
     machine.remember(active="")
     machine.fake("systemctl", STARTS + textwrap.dedent(BODIES["systemctl"]))
     assert result(apply(machine)) == {"generation": 42}
-    assert "systemctl start immich-edge" in steps(machine)
-    assert "systemctl start immich-bans" in steps(machine)
+    assert [step for step in steps(machine) if step.startswith("systemctl start")] == STARTED
 
 
-STARTS = '[ "$1" != start ] || echo "$2" >>"$FAKES/active"\n'
+STARTED = [f"systemctl start {unit if '.' in unit else f'{unit}.service'}" for unit in UNITS]
+STARTS = '[ "$1" != start ] || echo "${2%.service}" >>"$FAKES/active"\n'
 
 
 STOP_HOME = "systemctl stop immich-exposure-lan@*.socket immich-exposure-lan@*.service"
@@ -1314,7 +1316,7 @@ def test_yours_builds_nothing_and_starts_the_units(machine: Machine) -> None:
     machine.remember(active="", module=MODULE)
     machine.fake("systemctl", STARTS + textwrap.dedent(BODIES["systemctl"]))
     assert result(yours(machine)) == {"generation": 41}
-    assert steps(machine) == ["systemctl start immich-edge", "systemctl start immich-bans"]
+    assert steps(machine) == STARTED
     assert configuration(machine) == f"0640 {HOME}"
     machine.remember(answers=HEALTHY.replace("yes / 403", "yes / 200"))
     assert_sentence(yours(machine), "does not answer 403 for / without a certificate", "mend that")

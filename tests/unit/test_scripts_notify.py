@@ -244,6 +244,37 @@ def test_the_channel_goes_with_all_that_waits(machine: Machine, receiver: Receiv
     assert not machine.state.exists()
 
 
+KINDS = (
+    "opened",
+    "closed",
+    "healed",
+    "dead",
+    "ailing",
+    "unsafe",
+    "enrolled",
+    "revoked",
+    "seen",
+    "ending",
+    "bans",
+    "outdated",
+)
+
+
+def test_each_kind_is_sent_once_with_a_title_of_its_own(machine: Machine, receiver: Receiver) -> None:
+    install(machine, kind="webhook", address=receiver.address)
+    receiver.got.clear()
+    for kind in KINDS:
+        tell(machine, kind, f"What there is to say of {kind}.")
+    for _ in range(2):
+        assert deliver(machine) == Outcome(0, "", "")
+    sent = {json.loads(body)["kind"]: json.loads(body) for _, _, body in receiver.got}
+    assert len(receiver.got) == len(sent) == len(KINDS)
+    assert {kind: sent[kind]["message"] for kind in KINDS} == {
+        kind: f"What there is to say of {kind}." for kind in KINDS
+    }
+    assert len({message["title"] for message in sent.values()} - {"Immich exposure"}) == len(KINDS)
+
+
 def kinds(receiver: Receiver) -> list[str]:
     """Return the kinds of what has come since the last time."""
     found = [json.loads(body)["kind"] for _, _, body in receiver.got]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from pytest_mock import MockerFixture
 
 from components import drift
-from components.drift import NEVER, Seen, _Provider
+from components.drift import NEVER, ClockError, Seen, _Provider
 from components.remote_script import Server
 from components.ssh import SshError
 
@@ -22,7 +23,10 @@ PROPS: dict[str, Any] = {
     "funnelPort": 443.0,
     "proxyPort": 8443.0,
     "found": [],
+    "foundAtDoor": [],
+    "refused": [],
     "putRight": NEVER,
+    "doorPutRight": NEVER,
 }
 
 
@@ -31,25 +35,49 @@ def outs(result: CreateResult | UpdateResult | ReadResult) -> dict[str, Any]:
     return result.outs
 
 
+GONE = "immich-bans.service does not run; up starts it."
 SHUT = "The funnel was shut on the server; up opens and proves it again."
 
 
 def test_what_is_as_it_was_is_no_change() -> None:
     assert not _Provider().diff("drift", PROPS, PROPS).changes
-    mended = {**PROPS, "putRight": "put right at 2026-11-26T01:00:00+00:00"}
+    moment = "put right at 2026-11-26T01:00:00+00:00"
+    mended = {**PROPS, "putRight": moment, "doorPutRight": moment}
     assert not _Provider().diff("drift", mended, PROPS).changes, "the program does not know when that was"
 
 
+@pytest.mark.parametrize("by_the_program", [True, False])
 @pytest.mark.parametrize(
-    ("state", "program"), [(PROPS, {**PROPS, "found": [SHUT]}), ({**PROPS, "found": [SHUT]}, PROPS)]
+    ("kind", "moved", "stays"),
+    [("found", "putRight", "doorPutRight"), ("foundAtDoor", "doorPutRight", "putRight")],
 )
 def test_what_the_program_or_a_refresh_has_found_is_a_change(
-    state: dict[str, Any], program: dict[str, Any]
+    by_the_program: bool, kind: str, moved: str, stays: str
 ) -> None:
+    """Where the door alone is shut, only what opens and proves it runs again."""
+    state, program = PROPS, {**PROPS, kind: [SHUT]}
+    if not by_the_program:
+        state, program = program, state
     assert _Provider().diff("drift", state, program).changes
     outputs = outs(_Provider().update("drift", state, program))
-    assert outputs["found"] == []
-    assert outputs["putRight"].startswith("put right at 20")
+    assert outputs[kind] == []
+    assert outputs[moved].startswith("put right at 20")
+    assert outputs[stays] == NEVER
+
+
+APART = "The clocks differ: the server's is 90 minutes behind this machine's."
+
+
+def test_clocks_that_are_far_apart_are_refused_before_anything_changes() -> None:
+    refused = {**PROPS, "refused": [APART]}
+    assert _Provider().diff("drift", PROPS, refused).changes
+    for run in (lambda: _Provider().create(refused), lambda: _Provider().update("drift", PROPS, refused)):
+        with pytest.raises(ClockError) as told:
+            try:
+                run()
+            finally:
+                sys.__dict__.pop("tracebacklimit", None)
+        assert told.value.args == (APART,)
 
 
 def test_another_way_to_the_server_runs_nothing_again() -> None:
@@ -64,15 +92,54 @@ def test_a_first_exposure_has_nothing_to_put_right() -> None:
 
 
 def test_a_refresh_looks(mocker: MockerFixture) -> None:
-    asked = mocker.patch("components.drift.run_script", return_value=f"mend {SHUT}\ntell Only you can.\n")
-    assert outs(_Provider().read("drift", PROPS))["found"] == [SHUT]
+    said = f"mend {GONE}\ndoor {SHUT}\ntell Only you can.\n"
+    asked = mocker.patch("components.drift.run_script", return_value=said)
+    found = outs(_Provider().read("drift", PROPS))
+    assert (found["found"], found["foundAtDoor"]) == ([GONE], [SHUT])
     assert asked.call_args.args[1] == "sudo -n sh -s -- look 443 8443"
 
 
-def test_a_look_tells_the_two_kinds_apart(mocker: MockerFixture) -> None:
-    mocker.patch("components.drift.run_script", return_value=f"tell Only you can.\nmend {SHUT}\n")
-    server = Server("server.invalid", 22, "admin", "ssh-ed25519 AAAA", None)
-    assert drift.look(server, 443, 8443) == Seen([SHUT], ["Only you can."])
+SERVER = Server("server.invalid", 22, "admin", "ssh-ed25519 AAAA", None)
+
+
+def test_a_look_tells_the_kinds_apart(mocker: MockerFixture) -> None:
+    mocker.patch(
+        "components.drift.run_script",
+        return_value=f"clock {int(time.time())}\ntell Only you can.\nmend {GONE}\ndoor {SHUT}\n"
+        "shut By hand.\nnode-key \n"
+        "version immich 2.7.5\nversion tailscale 1.98.9\nversion caddy 2.11.9\n",
+    )
+    assert drift.look(SERVER, 443, 8443) == Seen([GONE], [SHUT], ["Only you can."], [], ["By hand."])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("version immich 2.6.0", "Immich 2.6.0 has known faults in what visitors see"),
+        ("version immich 9.0.0", "Immich 9.0.0 is not among the releases that this project knows."),
+        ("version tailscale 1.102.1", "Tailscale 1.102.1 rejects every funnel connection"),
+        ("version tailscale 1.90.0", "Tailscale 1.90.0 is too old"),
+        ("version caddy 2.11.3", "The edge runs with Caddy 2.11.3, whose faults are known"),
+        ("node-key 2001-01-01T00:00:00Z", "The server's key in the tailnet ended on 2001-01-01"),
+    ],
+)
+def test_what_the_server_says_is_judged_here(mocker: MockerFixture, line: str, said: str) -> None:
+    mocker.patch("components.drift.run_script", return_value=f"{line}\n")
+    seen = drift.look(SERVER, 443, 8443)
+    (sentence,) = seen.to_tell
+    assert sentence.startswith(said)
+    assert (seen.to_mend, seen.at_the_door, seen.to_refuse) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("ahead", "words"), [(-5400, "90 minutes behind"), (86400 * 4000, "minutes ahead of"), (3000, None)]
+)
+def test_a_clock_that_is_off_by_more_than_an_hour_is_refused(
+    mocker: MockerFixture, ahead: int, words: str | None
+) -> None:
+    mocker.patch("components.drift.run_script", return_value=f"clock {int(time.time()) + ahead}\n")
+    refused = drift.look(SERVER, 443, 8443).to_refuse
+    assert refused == [] if words is None else words in refused[0]
 
 
 def test_a_server_that_cannot_be_asked_is_an_error_of_a_refresh(mocker: MockerFixture) -> None:

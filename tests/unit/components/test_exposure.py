@@ -130,7 +130,7 @@ def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Reco
         await exposure.urn.future()
 
     # Nobody is asked: there is no such server.
-    with patch("components.drift.look", return_value=Seen([], [])):
+    with patch("components.drift.look", return_value=Seen()):
         loop.run_until_complete(
             pulumi.runtime.stack.run_pulumi_func(lambda: asyncio.ensure_future(program()))
         )

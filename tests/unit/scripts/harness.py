@@ -29,6 +29,12 @@ OPEN = f"""{{"TCP": {{"443": {{"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 
 EDGE_NEEDS = ["settings/edge.env", "domain.env", "tls/server.crt", "tls/server.key", "device-ca.crt"]
 """What the edge does not start without, below the folder of the exposure."""
 
+_LISTED = re.search(r'^SERVICES="([^"]*)"$', (SCRIPTS / "lib.sh").read_text(), re.MULTILINE)
+assert _LISTED is not None
+UNITS = _LISTED[1].replace(".service", "").split()
+"""The units that run while there is an exposure, as the fake systemctl has them."""
+RUNNING = "\n".join(UNITS)
+
 # Bodies of the fakes, sh. $FAKES is their folder; they keep what they remember there.
 BODIES = {
     "id": "echo 0",
@@ -57,7 +63,14 @@ BODIES = {
           cat) grep -qx -- "$2" "$FAKES/units" ;;
           list-units) cat "$FAKES/sockets" ;;
           list-unit-files) cat "$FAKES/unit-files" ;;
-          show) case $2 in *MainPID) cat "$FAKES/edge-pid" ;; esac ;;
+          show)
+            case $2 in
+              *MainPID) cat "$FAKES/edge-pid" ;;
+              *ExecStart) [ ! -x "$FAKES/edge" ] || echo "{ path=$FAKES/edge ; argv[]=edge run }" ;;
+            esac
+            ;;
+          is-enabled) ! grep -qxF -- "$2" "$FAKES/masked" 2>/dev/null || echo masked ;;
+          is-failed) grep -q -- "^$3 " "$FAKES/failed" ;;
         esac""",
     # Runs the command at once when told to wait for it, with its output where the unit would have it.
     "systemd-run": """
