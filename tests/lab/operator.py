@@ -192,6 +192,11 @@ class Operator:
         self._write_settings()
         return self.pulumi("preview", *self._config_file(), *extra).stdout
 
+    def refresh(self) -> str:
+        """Run ``pulumi refresh`` and return what it printed."""
+        self._write_settings()
+        return self.pulumi("refresh", "--yes", "--skip-preview", *self._config_file()).stdout
+
     def planned(self) -> list[Step]:
         """Return what ``pulumi up`` would do, without what would stay the same."""
         steps = json.loads(self.preview("--json"))["steps"]
