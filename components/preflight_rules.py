@@ -631,7 +631,15 @@ def _opened_by_hand(port: str) -> str:
 
 def _immich_unit(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Refuse a server that has no Immich of NixOS's; else Nix would, after much has been made on it."""
-    if not wanted.immich_managed or _part(facts, "immich").get("unit") is not False:
+    if not wanted.immich_managed:
+        return []
+    port = _part(facts, "evaluated").get("immichPort")
+    if port not in (None, wanted.immich_port):
+        return [
+            f"services.immich of this server's configuration has port {port}, and this stack says "
+            f"{wanted.immich_port}; set immich: {{port: {port}}}."
+        ]
+    if _part(facts, "immich").get("unit") is not False:
         return []
     return [
         "Immich is not services.immich of this server's configuration; for one in a container set "

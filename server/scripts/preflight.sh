@@ -28,7 +28,7 @@
 #     flake                         null without FLAKE_DIR; exists
 #     evaluated                     what Nix says of the system that is to get the module, without building anything: error, or
 #                                   null; exposure: "absent", "off", "on" (our module in it), or null; hosts: those of the
-#                                   flake; toplevel, nixos, immich: of a configuration.nix, its system and versions or null.
+#                                   flake; immichPort: of services.immich, or null; toplevel, nixos, immich: of a configuration.nix, its system and versions or null.
 #                                   null where nobody asked, or it took too long; not asked once our import stands there
 #     running                       toplevel, nixos, immich: of the running system, or null
 #     theirs                        paths that have a name of ours and are not ours
@@ -166,11 +166,14 @@ BESIDES_SECONDS=60
 EXPOSURE='(system: let exposure = system.config.services.immich-exposure or null;
   in if exposure == null then "absent" else if exposure.enable then "on" else "off")'
 
+IMMICH_PORT='(system: let immich = system.config.services.immich or { }; in if immich.enable or false then immich.port else null)'
+
 # A configuration.nix as it is, which nothing may ride along with.
 # shellcheck disable=SC2016
 DESCRIBED='let attempt = value: let tried = builtins.tryEval value; in if tried.success then tried.value else null;
   in {
     exposure = exposure system;
+    immichPort = immichPort system;
     toplevel = builtins.unsafeDiscardStringContext "${system.config.system.build.toplevel}";
     nixos = attempt (system.config.system.nixos.label or system.config.system.nixos.version or null);
     immich = attempt (system.config.services.immich.package.version or null);
@@ -187,7 +190,7 @@ evaluated_facts() {
         printf null
       else
         evaluated nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$evaluated_file" \
-          --argstr configuration "$evaluated_file" -E "{ configuration }: let exposure = $EXPOSURE;
+          --argstr configuration "$evaluated_file" -E "{ configuration }: let exposure = $EXPOSURE; immichPort = $IMMICH_PORT;
             system = import <nixpkgs/nixos> { configuration = /. + configuration; }; in $DESCRIBED"
       fi
       ;;
@@ -197,7 +200,8 @@ evaluated_facts() {
       else
         evaluated nix --extra-experimental-features "nix-command flakes" eval --no-write-lock-file --json \
           --apply "systems: { hosts = builtins.attrNames systems;
-            exposure = if systems ? \"$4\" then $EXPOSURE systems.\"$4\" else null; }" \
+            exposure = if systems ? \"$4\" then $EXPOSURE systems.\"$4\" else null;
+            immichPort = if systems ? \"$4\" then $IMMICH_PORT systems.\"$4\" else null; }" \
           "$(flake_url "$(flake_folder "$3")")#nixosConfigurations"
       fi
       ;;

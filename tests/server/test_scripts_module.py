@@ -320,7 +320,7 @@ def evaluated(home: Home, *where: str) -> dict[str, object]:
     outcome = home.machine.run("preflight", "facts", *where, "-", "2283", "8443")
     told = result(outcome)["evaluated"]
     assert isinstance(told, dict), outcome.stderr
-    return {name: told[name] for name in ("error", "hosts", "exposure") if name in told}
+    return {name: told[name] for name in ("error", "hosts", "exposure", "immichPort") if name in told}
 
 
 def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
@@ -328,14 +328,14 @@ def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
 ) -> None:
     home = settle(tmp_path, evaluator, CHAPTER)
     place = ("managed", str(home.machine.config), "-", "-")
-    assert evaluated(home, *place) == {"error": None, "exposure": "absent"}
+    assert evaluated(home, *place) == {"error": None, "exposure": "absent", "immichPort": 2283}
     for file in managed_files(Immich("127.0.0.1", 2283, True), Lan.CLOSE):
         home.machine.write(home.machine.config / f"theirs/{file.path}", file.text)
     text = home.configuration.read_text()
     home.configuration.write_text(text.replace("imports = [", "imports = [ ./theirs/immich-exposure/nix"))
-    assert evaluated(home, *place) == {"error": None, "exposure": "off"}
+    assert evaluated(home, *place) == {"error": None, "exposure": "off", "immichPort": 2283}
     home.configuration.write_text(text.replace("imports = [", "imports = [ ./theirs/immich-exposure"))
-    assert evaluated(home, *place) == {"error": None, "exposure": "on"}
+    assert evaluated(home, *place) == {"error": None, "exposure": "on", "immichPort": 2283}
     home.configuration.write_text(text.replace("networking.", "nyetworking."))
     assert "nyetworking" in str(evaluated(home, *place)["error"])
 
@@ -365,8 +365,9 @@ def test_the_preflight_knows_the_hosts_of_a_flake_and_what_they_have(
     before = home.machine.files(home.machine.root)
     infra = home.machine.root / "home/admin/infra"
     place = ("flake", str(home.machine.config), str(infra))
-    assert evaluated(home, *place, "pi") == {"error": None, "hosts": ["pi"], "exposure": "on"}
-    assert evaluated(home, *place, "nas") == {"error": None, "hosts": ["pi"], "exposure": None}
+    known = {"error": None, "hosts": ["pi"]}
+    assert evaluated(home, *place, "pi") == {**known, "exposure": "on", "immichPort": 2283}
+    assert evaluated(home, *place, "nas") == {**known, "exposure": None, "immichPort": None}
     assert home.machine.files(home.machine.root) == before
     text = (infra / "flake.nix").read_text()
     (infra / "flake.nix").write_text(text.replace("./immich-exposure", ""))
@@ -404,7 +405,7 @@ def test_a_flake_that_a_link_leads_to_is_built_where_it_lies(
     else:
         place.symlink_to(infra)
     seen = evaluated(home, "flake", str(home.machine.config), str(place), "pi")
-    assert seen == {"error": None, "hosts": ["pi"], "exposure": "on"}
+    assert seen == {"error": None, "hosts": ["pi"], "exposure": "on", "immichPort": 2283}
     outcome = home.machine.run("module", "flake", str(place), "pi", "8443", "-", "2283", "no")
     assert result(outcome) == {"generation": 42}, outcome.stderr
     assert home.machine.commands("nixos-rebuild") == ["nixos-rebuild build --flake path:/home/admin/infra#pi"]

@@ -142,6 +142,7 @@ def test_a_sound_server_has_no_problems() -> None:
             True,
             "/etc/nixos/immich-exposure was exported by `make module` and is yours; set module: yours",
         ),
+        ("evaluated.immichPort", 3001, "has port 3001, and this stack says 2283; set immich: {port: 3001}."),
         ("theirNames", ["account immich-edge"], "The account immich-edge on the server is somebody else's"),
         ("configuration.obstacle", "read-only", "configuration.nix cannot be written to; make it writable"),
         (
