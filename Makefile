@@ -12,6 +12,8 @@ ARGS ?=
 DEVICE ?=
 DIR ?=
 FILE ?=
+SEED ?=
+STEPS ?=
 MINUTES ?= 10
 ADDRESS ?=
 PORT ?=
@@ -62,7 +64,7 @@ pulumi $(1) --stack $(STACK)
 endef
 
 .PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test lint lock \
-  module nightly nightly-check preview server setup test unit up
+  module nightly nightly-check preview server setup test unit up walk
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -182,11 +184,15 @@ bench: setup ## ratios: the main job beside the same steps by hand, the edge bes
 faults: setup ## the whole fault matrix, several labs at once, into docs/faults.md: ARGS="power reboot"
 	@$(VENV)/python -m tests.faults.matrix $(ARGS)
 
+walk: setup ## random strings of operations and faults on the lab: SEED=7 STEPS=20
+	@$(VENV)/python -m tests.faults.walk $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
+
 fuzz: setup ## random requests at the edge for five minutes
 	@$(VENV)/python -m tests.server.fuzz --seconds 300
 
-nightly: setup ## the tests that ask the outside world, and known faults of what Caddy is built from
+nightly: setup ## what asks the outside world, an hour of random walks, known faults of what Caddy is built from
 	@$(PYTEST) tests -m nightly
+	@$(VENV)/python -m tests.faults.walk --minutes 60
 	@GOBIN=$(CURDIR)/.toolchain/bin go install golang.org/x/vuln/cmd/govulncheck@v1.9.0
 	@cd server/caddy && $(CURDIR)/.toolchain/bin/govulncheck ./...
 	@.ci/workflows

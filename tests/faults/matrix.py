@@ -1,7 +1,8 @@
-"""The fault matrix: ``python -m tests.faults.matrix [ROW ...]``; without a row, all, into docs/faults.md.
+"""The fault matrix: ``python -m tests.faults.matrix [ROW ...]``; without a row, all of them.
 
 Each row has a lab of its own, several at once, each in a bubble (lab/bubble.py). A row that fails prints what
-was seen.
+was seen. The last verdict of each row is kept, so that one that was wrong can be played again alone; they are
+docs/faults.md once all have one, or at the word ``--table``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab import LabError
@@ -23,8 +24,12 @@ from tests.faults.home import Fault, Stranger, home
 from tests.faults.rows import Row, all_rows
 from tests.lab.operator import PROJECT, PulumiFailedError
 from tests.server.waiting import HarnessError
+from toolchain import paths
 
 TABLE = PROJECT / "docs" / "faults.md"
+RECORD = paths.HOME / "faults.jsonl"
+"""A verdict a line, as they were given."""
+
 WORKERS = 4
 ROW_SECONDS = 600
 FAILURES = (
@@ -46,6 +51,7 @@ class Verdict:
     outside: list[str]
     wrong: str
     seconds: float
+    day: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
 
 
 def play(row: Row, folder: Path) -> Verdict:
@@ -84,21 +90,39 @@ def in_a_bubble(row: Row) -> Verdict:
         return Verdict(**json.loads(report.read_text(encoding="utf-8")))
 
 
-def table(rows: Sequence[Row], verdicts: dict[str, Verdict], day: str) -> str:
+def note(verdict: Verdict) -> None:
+    """Keep a verdict."""
+    RECORD.parent.mkdir(exist_ok=True)
+    with RECORD.open("a", encoding="utf-8") as record:
+        record.write(json.dumps(asdict(verdict)) + "\n")
+
+
+def recorded() -> dict[str, Verdict]:
+    """Return the last verdict of each row."""
+    lines = RECORD.read_text(encoding="utf-8").splitlines() if RECORD.exists() else []
+    return {verdict.row: verdict for verdict in (Verdict(**json.loads(line)) for line in lines)}
+
+
+def table(rows: Sequence[Row], verdicts: dict[str, Verdict]) -> str:
     """Return docs/faults.md."""
+    played = [row for row in rows if row.name in verdicts]
+    days = sorted({verdicts[row.name].day for row in played})
+    wrong = sum(bool(verdicts[row.name].wrong) for row in played)
+    count = f"{len(played)} of {len(rows)}" if len(played) < len(rows) else str(len(rows))
     lines = [
         "# What was killed, cut and broken, and how it ended",
         "",
-        f"Made by `make faults` on {day}, each row on a lab of its own. While a row lasts, a stranger asks",
-        "for a private path several times a second; `refused` means that no connection came about. A row is",
-        "right when the stranger saw nothing but refusals, when no door stayed open that was not proven, and",
-        "when one ordinary command, `pulumi up` or `pulumi destroy`, brought everything to order: after",
-        "`destroy` the whole server is compared with before.",
+        f"Made by `make faults`, {' to '.join(dict.fromkeys((days[0], days[-1])))}: {count} rows,",
+        f"{wrong} of them wrong, each on a lab of its own. While a row lasts, a stranger asks for a private",
+        "path several times a second; `refused` means that no connection came about. A row is right when the",
+        "stranger saw nothing but refusals, when no door stayed open that was not proven, and when one",
+        "ordinary command, `pulumi up` or `pulumi destroy`, brought everything to order: after `destroy` the",
+        "whole server is compared with before.",
         "",
         "| row | what happens | a stranger sees | ends |",
         "| --- | --- | --- | --- |",
     ]
-    for row in rows:
+    for row in played:
         verdict = verdicts[row.name]
         outside = ", ".join(dict.fromkeys(f"`{word}`" for word in verdict.outside)) or "-"
         lines.append(f"| {row.name} | {row.happens} | {outside} | {'WRONG' if verdict.wrong else 'right'} |")
@@ -113,25 +137,27 @@ def main(words: Sequence[str]) -> int:
             verdict = play(rows[words[1]], Path(folder))
         Path(words[2]).write_text(json.dumps(asdict(verdict)), encoding="utf-8")
         return 0
+    if words == ["--table"]:
+        TABLE.write_text(table(list(rows.values()), recorded()), encoding="utf-8")
+        return 0
     if unknown := set(words) - rows.keys():
         raise SystemExit(f"There is no row named {', '.join(sorted(unknown))}.")
     chosen = [rows[name] for name in words] or list(rows.values())
     began = time.monotonic()
-    verdicts: dict[str, Verdict] = {}
+    wrong = []
     with ThreadPoolExecutor(int(os.environ.get("LAB_WORKERS", WORKERS))) as pool:
-        for verdict in pool.map(in_a_bubble, chosen):
-            verdicts[verdict.row] = verdict
-            print(
-                f"{'WRONG' if verdict.wrong else 'right'} {verdict.row} in {verdict.seconds:.0f} s",
-                flush=True,
-            )
+        for played in as_completed([pool.submit(in_a_bubble, row) for row in chosen]):
+            verdict = played.result()
+            note(verdict)
+            how = "WRONG" if verdict.wrong else "right"
+            print(f"{how} {verdict.row} in {verdict.seconds:.0f} s", flush=True)
             if verdict.wrong:
+                wrong.append(verdict.row)
                 print(verdict.wrong, flush=True)
-    wrong = [name for name, verdict in verdicts.items() if verdict.wrong]
     print(f"faults: {len(chosen) - len(wrong)} right, {len(wrong)} wrong in {time.monotonic() - began:.0f} s")
-    if not words and not wrong:
-        day = datetime.datetime.now(datetime.UTC).date().isoformat()
-        TABLE.write_text(table(chosen, verdicts, day), encoding="utf-8")
+    verdicts = recorded()
+    if rows.keys() <= verdicts.keys():
+        TABLE.write_text(table(list(rows.values()), verdicts), encoding="utf-8")
     return 1 if wrong else 0
 
 
