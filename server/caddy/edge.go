@@ -28,11 +28,11 @@ func init() {
 //
 // The file of a network is named like 2001:db8:1:2::_64. What a file holds and who may read it does not matter. A
 // folder that cannot be looked into is an error (503), because nobody knows who is banned then.
-//
-// Each request asks the file system: it keeps names in memory anyway, and a copy here could be stale.
 type Banned struct {
 	Root    string   `json:"root"`
 	Folders []string `json:"folders"`
+
+	folders *banFolders
 }
 
 // Enrolled matches a client that has shown a certificate whose SHA-256 names a readable file in the folder, and that one
@@ -81,6 +81,12 @@ func (e *Enrolled) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// Provision begins to look at the folders.
+func (b *Banned) Provision(caddy.Context) error {
+	b.folders = foldersIn(b.Root, b.Folders)
+	return nil
+}
+
 // Provision reads the authority, so that one that cannot be read keeps Caddy from taking the configuration.
 func (e *Enrolled) Provision(caddy.Context) error {
 	e.authority = &authority{path: e.Authority}
@@ -100,22 +106,11 @@ func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 	if err != nil {
 		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	for _, folder := range b.Folders {
-		path := filepath.Join(b.Root, folder)
-		if !isFolder(path) {
-			return false, caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("the ban folder %s is gone", path))
-		}
-		for _, name := range names {
-			found, err := exists(filepath.Join(path, name))
-			if found && isSparedFrom(r, folder) {
-				continue
-			}
-			if found || err != nil {
-				return found, err
-			}
-		}
+	found, err := b.folders.has(names, func(place int) bool { return !isSparedFrom(r, b.Folders[place]) })
+	if err != nil {
+		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	return false, nil
+	return found, nil
 }
 
 // MatchWithError tells whether the client is an enrolled device.
@@ -148,17 +143,22 @@ func isFolder(path string) bool {
 	return syscall.Stat(path, &info) == nil && info.Mode&syscall.S_IFMT == syscall.S_IFDIR
 }
 
-// exists tells whether a path exists, whatever it is; anything but a plain yes or no is an error (503).
-func exists(path string) (bool, error) {
-	var info syscall.Stat_t
-	switch err := syscall.Lstat(path, &info); err {
-	case nil:
-		return true, nil
-	case syscall.ENOENT:
-		return false, nil
-	default:
-		return false, caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%s: %w", path, err))
+// hasFile tells whether a folder holds one of the names, whatever they are; anything but a plain yes or no is an error.
+func hasFile(folder string, names []string) (bool, error) {
+	if !isFolder(folder) {
+		return false, fmt.Errorf("the ban folder %s is gone", folder)
 	}
+	for _, name := range names {
+		var info syscall.Stat_t
+		switch err := syscall.Lstat(filepath.Join(folder, name), &info); err {
+		case nil:
+			return true, nil
+		case syscall.ENOENT:
+		default:
+			return false, fmt.Errorf("%s: %w", folder, err)
+		}
+	}
+	return false, nil
 }
 
 // namesOf returns the names that a visitor goes by: the address in its canonical form and, for IPv6, its network. The
@@ -190,6 +190,7 @@ const networkBits = 64
 var (
 	_ caddyfile.Unmarshaler             = (*Banned)(nil)
 	_ caddyfile.Unmarshaler             = (*Enrolled)(nil)
+	_ caddy.Provisioner                 = (*Banned)(nil)
 	_ caddy.Provisioner                 = (*Enrolled)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*Banned)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*Enrolled)(nil)

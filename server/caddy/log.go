@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,15 +23,17 @@ func init() {
 
 // WithoutSecrets writes a log as JSON, and of a request only who asked what of whom:
 //
-//	format without_secrets
+//	format without_secrets [BITS]
 //
-// No header of a request or an answer gets in, so no cookie and no token. Keys, slugs and passwords of links travel
+// Of the headers of a request only User-Agent gets in, for the owner, so no cookie and no token. Whom a ban would concern
+// is in it as well: an IPv4 address, or so many bits of an IPv6 one [64]. Keys, slugs and passwords of links travel
 // in the target, which is written without them. What a client says is cut (logbounds.go).
 //
 // A request is put into words when its line is written, not before: Caddy hands each request to each log several
 // times, and most of them never write it.
 type WithoutSecrets struct {
 	zapcore.Encoder `json:"-"`
+	Bits            int `json:"bits,omitempty"`
 	held            []zapcore.Field
 }
 
@@ -40,11 +44,15 @@ func (*WithoutSecrets) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile reads the format, which takes nothing.
-func (w *WithoutSecrets) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+// UnmarshalCaddyfile reads the format and the number of bits.
+func (w *WithoutSecrets) UnmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
 	d.Next()
+	bits := "64"
 	if d.NextArg() {
-		return d.ArgErr()
+		bits = d.Val()
+	}
+	if w.Bits, err = strconv.Atoi(bits); err != nil || w.Bits < wideBits || w.Bits > 128 || d.NextArg() {
+		return d.Errf("without_secrets takes a number of bits from %d to 128, not %q", wideBits, bits)
 	}
 	return nil
 }
@@ -59,7 +67,7 @@ func (w *WithoutSecrets) Provision(caddy.Context) error {
 
 // Clone returns an encoder with the same context.
 func (w *WithoutSecrets) Clone() zapcore.Encoder {
-	return &WithoutSecrets{Encoder: w.Encoder.Clone(), held: slices.Clip(w.held)}
+	return &WithoutSecrets{w.Encoder.Clone(), w.Bits, slices.Clip(w.held)}
 }
 
 // AddObject keeps an object of the context until a line is written.
@@ -70,8 +78,8 @@ func (w *WithoutSecrets) AddObject(key string, object zapcore.ObjectMarshaler) e
 
 // EncodeEntry writes a line, or nothing when whoever sent the request has filled the room that the log has for them.
 func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
-	written := make([]zapcore.Field, 0, len(w.held)+len(fields))
-	seen := asked{}
+	written := make([]zapcore.Field, 0, len(w.held)+len(fields)+2)
+	seen, access := asked{}, strings.HasPrefix(entry.LoggerName, accessLogger)
 	for _, part := range [][]zapcore.Field{w.held, fields} {
 		for _, field := range part {
 			switch value := field.Interface.(type) {
@@ -81,12 +89,18 @@ func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field
 				seen.request = value.Request
 				field = zap.Object(field.Key, visit(value))
 			}
+			if field.Key == "verdict" && access && seen.request != nil && seen.verdict == "" {
+				written = w.who(written, seen.request)
+			}
 			seen.note(field)
 			written = append(written, field)
 		}
 	}
 	if seen.request == nil {
 		return w.Encoder.EncodeEntry(entry, written)
+	}
+	if access && seen.verdict == "" {
+		written = w.who(written, seen.request)
 	}
 	entry.Message = cut(entry.Message)
 	for place, field := range written {
@@ -97,6 +111,21 @@ func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field
 		line.Reset()
 	}
 	return line, err
+}
+
+// who adds what kind of client came, and whom a ban would concern.
+func (w *WithoutSecrets) who(fields []zapcore.Field, r *http.Request) []zapcore.Field {
+	agent, network := r.Header.Get("User-Agent"), ""
+	if address, err := addressOf(r.RemoteAddr); err == nil {
+		bits := cmp.Or(w.Bits, networkBits)
+		if address.Is4() {
+			bits = 32
+		}
+		if prefix, err := address.Prefix(bits); err == nil {
+			network = prefix.String()
+		}
+	}
+	return append(fields, zap.String("user_agent", agent), zap.String("network", network))
 }
 
 // asked is what decides whether a line about a request is written.

@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,8 +44,8 @@ func lineOf(t *testing.T, logger, remote, agent, verdict string, status int, now
 	if err := encoder.Provision(caddy.Context{}); err != nil {
 		t.Fatal(err)
 	}
-	request := &http.Request{Method: "GET", RemoteAddr: remote, RequestURI: "/x?" + agent, URL: new(url.URL), Host: agent}
-	fields := []zap.Field{zap.Int("status", status), zap.String("user_agent", agent)}
+	request := &http.Request{Method: "GET", RemoteAddr: remote, RequestURI: "/x?" + agent, URL: new(url.URL), Host: agent, Header: http.Header{"User-Agent": {agent}}}
+	fields := []zap.Field{zap.Int("status", status)}
 	if verdict != "" {
 		fields = append(fields, zap.String("verdict", verdict))
 	}
@@ -106,6 +108,52 @@ func TestADeviceIsAlwaysWritten(t *testing.T) {
 	}
 }
 
+// written keeps what it is given, call by call.
+type written struct {
+	mutex sync.Mutex
+	calls []string
+}
+
+func (w *written) Write(text []byte) (int, error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.calls = append(w.calls, string(text))
+	return len(text), nil
+}
+
+func (w *written) Close() error { return nil }
+
+func (w *written) all() []string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return slices.Clone(w.calls)
+}
+
+func TestLinesAreWrittenSoonAndWhole(t *testing.T) {
+	to := new(written)
+	late := &lateWriter{to: to}
+	line := strings.Repeat("x", 999) + "\n"
+	for range 100 {
+		if _, err := io.WriteString(late, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, call := range to.all() {
+		if len(call)%len(line) != 0 || len(call) > lateBytes {
+			t.Errorf("%d bytes at once", len(call))
+		}
+	}
+	time.Sleep(3 * lateTime)
+	if calls := to.all(); len(calls) > 4 || len(strings.Join(calls, "")) != 100*len(line) {
+		t.Errorf("%d calls, %d bytes", len(calls), len(strings.Join(calls, "")))
+	}
+	_, _ = io.WriteString(late, line)
+	_ = late.Close()
+	if all := to.all(); all[len(all)-1] != line {
+		t.Error("what is held is lost at the end")
+	}
+}
+
 func TestEachVerdictHasItsFile(t *testing.T) {
 	folder := t.TempDir()
 	opened, err := (&ByVerdict{Folder: folder}).OpenWriter()
@@ -125,6 +173,11 @@ func TestEachVerdictHasItsFile(t *testing.T) {
 		}
 		if written, err := opened.Write(nil); written != 0 || err != nil {
 			t.Errorf("a line left out gave %d, %v", written, err)
+		}
+		if late, ok := opened.(*verdictFiles)[map[string]int{"access": 0, "devices": 1, "offences": 2}[name]].(*lateWriter); ok {
+			late.flushLater()
+		} else if name != "offences" {
+			t.Errorf("%s.log is written line by line", name)
 		}
 		content, err := os.ReadFile(filepath.Join(folder, name+".log"))
 		if err != nil || !bytes.Contains(content, []byte(`"verdict":"`+verdict+`"}`)) {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -64,7 +66,7 @@ func (b *ByVerdict) WriterKey() string { return "by_verdict:" + b.Folder }
 
 // OpenWriter opens the three files.
 func (b *ByVerdict) OpenWriter() (io.WriteCloser, error) {
-	var files verdictFiles
+	files := &verdictFiles{}
 	for place, name := range []string{"access.log", "devices.log", "offences.log"} {
 		opened, err := logging.FileWriter{
 			Filename: filepath.Join(b.Folder, name), Mode: 0o640, RollSizeMB: cmp.Or(b.Megabytes, usualMegabytes),
@@ -74,12 +76,65 @@ func (b *ByVerdict) OpenWriter() (io.WriteCloser, error) {
 			return nil, errors.Join(err, files.Close())
 		}
 		files[place] = opened
+		if name != "offences.log" {
+			files[place] = &lateWriter{to: opened}
+		}
 	}
-	return &files, nil
+	return files, nil
 }
 
 // verdictFiles are access.log, devices.log and offences.log.
 type verdictFiles [3]io.WriteCloser
+
+// lateWriter writes whole lines, some at a time, a tenth of a second after the first of them at the latest: a call of the
+// system for each costs more than the line. Nobody waits for these; what bans are made of is written at once.
+type lateWriter struct {
+	to      io.WriteCloser
+	mutex   sync.Mutex
+	held    []byte
+	problem error // of a write that nobody waited for
+}
+
+const (
+	lateBytes = 32 << 10
+	lateTime  = 100 * time.Millisecond
+)
+
+func (l *lateWriter) Write(line []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if len(l.held)+len(line) > lateBytes {
+		l.flush()
+	}
+	if len(l.held) == 0 {
+		time.AfterFunc(lateTime, l.flushLater)
+	}
+	l.held = append(l.held, line...)
+	problem := l.problem
+	l.problem = nil
+	return len(line), problem
+}
+
+func (l *lateWriter) flushLater() {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.flush()
+}
+
+func (l *lateWriter) flush() {
+	if len(l.held) == 0 {
+		return
+	}
+	if _, err := l.to.Write(l.held); err != nil {
+		l.problem = err
+	}
+	l.held = l.held[:0]
+}
+
+func (l *lateWriter) Close() error {
+	l.flushLater()
+	return l.to.Close()
+}
 
 var (
 	deviceLine   = lineEnd(verdictDevice)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -53,9 +55,10 @@ func parseWhileEnrolled(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 // ServeHTTP passes the request on. Its context ends when the device is revoked; with it, the reverse proxy ends what it
 // is about to do, be it a tunnel.
 func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	withoutForwarded(r.Header)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	go w.watch(ctx, cancel, r)
+	defer w.watch(cancel, r)()
 	err := next.ServeHTTP(answer, r.WithContext(ctx))
 	if err != nil && errors.Is(context.Cause(ctx), errRevoked) {
 		return caddyhttp.Error(http.StatusForbidden, errRevoked)
@@ -63,20 +66,40 @@ func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, n
 	return err
 }
 
-// watch returns when the request is over, or when it had to end it.
-func (w *WhileEnrolled) watch(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request) {
-	ticker := time.NewTicker(time.Duration(w.Interval))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if enrolled, err := w.MatchWithError(r); err != nil || !enrolled {
-				cancel(errRevoked)
-				return
-			}
+// withoutForwarded takes off what a device says of where it comes from: the address comes from the PROXY line alone, and
+// Caddy writes its own X-Forwarded-*. (Of a stranger's headers the gate passes on none of these.)
+func withoutForwarded(header http.Header) {
+	for name := range header {
+		if name == "Forwarded" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			delete(header, name)
 		}
+	}
+}
+
+// watch ends the request when the device is not enrolled any more, until it is told to stop.
+func (w *WhileEnrolled) watch(cancel context.CancelCauseFunc, r *http.Request) (stop func()) {
+	var mutex sync.Mutex
+	var next *time.Timer
+	over := false
+	look := func() {
+		if enrolled, err := w.MatchWithError(r); err != nil || !enrolled {
+			cancel(errRevoked)
+			return
+		}
+		mutex.Lock()
+		defer mutex.Unlock()
+		if !over {
+			next.Reset(time.Duration(w.Interval))
+		}
+	}
+	mutex.Lock()
+	defer mutex.Unlock()
+	next = time.AfterFunc(time.Duration(w.Interval), look)
+	return func() {
+		mutex.Lock()
+		defer mutex.Unlock()
+		over = true
+		next.Stop()
 	}
 }
 
