@@ -235,13 +235,28 @@ def programs(folder: Path) -> tuple[Path, Path]:
 @contextmanager
 def running_backend(load: Path) -> Iterator[int]:
     """Run the Immich that costs nothing; return its port."""
+    port = free_port()
+    with running_program([load, "backend", f"127.0.0.1:{port}"], port):
+        yield port
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    process = subprocess.Popen([load, "backend", f"127.0.0.1:{port}"])
+        return port
+
+
+@contextmanager
+def running_program(
+    command: list[str | Path], port: int, *, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> Iterator[int]:
+    """Run a program that listens on a port; return its process id."""
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "the back end listens")
-        yield port
+        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, f"{command[0]} listens")
+        yield process.pid
     finally:
         process.kill()
         process.wait()
@@ -296,7 +311,12 @@ def cpu_seconds(pid: int) -> float:
 
 def resident(edge: Edge) -> float:
     """Return the resident memory of Caddy in MiB."""
-    lines = Path(f"/proc/{edge.pid}/status").read_text().splitlines()
+    return memory_of(edge.pid)
+
+
+def memory_of(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 

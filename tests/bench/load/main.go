@@ -2,6 +2,7 @@
 // TLS), which no usual load generator can.
 //
 //	load backend ADDRESS          answer everything with 1 KB, like an Immich that costs nothing
+//	load album ADDRESS            answer like an Immich with one link to 500 photos
 //	load run [flags]              ask, and print one JSON object with what was seen
 //	load watch [flags]            ask now and then, as a visitor does, and print the same
 //	load attack -kind KIND        attack, and print how often
@@ -19,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +35,9 @@ const patience = 5 * time.Second
 type options struct {
 	address     string
 	host        string
-	target      string
+	target      string // "%s" in it stands for the id of one of 500 photos, another each time; each 501st is the page
+	page        string
+	plain       bool // no PROXY line and no TLS
 	connections int
 	duration    time.Duration
 	fresh       bool
@@ -62,6 +66,9 @@ func main() {
 func command(arguments []string) error {
 	if len(arguments) == 2 && arguments[0] == "backend" {
 		return backend(arguments[1])
+	}
+	if len(arguments) == 2 && arguments[0] == "album" {
+		return albumBackend(arguments[1])
 	}
 	if len(arguments) == 0 {
 		return errors.New("use: load backend ADDRESS, or load run|watch|attack [flags]")
@@ -94,6 +101,8 @@ func parse(arguments []string) (options, error) {
 	flags.StringVar(&chosen.address, "address", "", "where the edge listens")
 	flags.StringVar(&chosen.host, "host", "", "the name in the handshake and in Host")
 	flags.StringVar(&chosen.target, "target", "/", "what to ask for")
+	flags.StringVar(&chosen.page, "page", "/", "the page that photos belong to")
+	flags.BoolVar(&chosen.plain, "plain", false, "without PROXY line and TLS")
 	flags.IntVar(&chosen.connections, "connections", 16, "visitors at the same time, each from its own address")
 	flags.DurationVar(&chosen.duration, "duration", time.Second, "how long")
 	flags.BoolVar(&chosen.fresh, "fresh", false, "a new connection for each request")
@@ -166,7 +175,7 @@ func run(chosen options) report {
 func visit(chosen options, end time.Time, seen *report) []float64 {
 	request := requestFor(chosen)
 	var times []float64
-	var connection *tls.Conn
+	var connection net.Conn
 	var reader *bufio.Reader
 	drop := func() {
 		if connection != nil {
@@ -184,6 +193,9 @@ func visit(chosen options, end time.Time, seen *report) []float64 {
 				continue
 			}
 			reader = bufio.NewReader(connection)
+		}
+		if strings.Contains(chosen.target, "%s") {
+			request = requestFor(photoOf(chosen, len(times)))
 		}
 		status, err := ask(connection, reader, request)
 		if err != nil {
@@ -204,10 +216,20 @@ func requestFor(chosen options) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: load\r\n\r\n", chosen.target, chosen.host)
 }
 
-func dial(chosen options) (*tls.Conn, error) {
+// photoOf returns what to ask for next: the page first, then one photo after another.
+func photoOf(chosen options, number int) options {
+	if number %= albumPhotos + 1; number == 0 {
+		chosen.target = chosen.page
+	} else {
+		chosen.target = fmt.Sprintf(chosen.target, photoID(number-1))
+	}
+	return chosen
+}
+
+func dial(chosen options) (net.Conn, error) {
 	plain, err := net.DialTimeout("tcp", chosen.address, patience)
-	if err != nil {
-		return nil, err
+	if err != nil || chosen.plain {
+		return plain, err
 	}
 	number := visitor.Add(1)
 	line := fmt.Sprintf("PROXY TCP4 100.%d.%d.%d 203.0.113.1 40000 443\r\n", number>>16&255, number>>8&255, number&255)
@@ -231,7 +253,7 @@ func dial(chosen options) (*tls.Conn, error) {
 	return connection, nil
 }
 
-func ask(connection *tls.Conn, reader *bufio.Reader, request []byte) (int, error) {
+func ask(connection net.Conn, reader *bufio.Reader, request []byte) (int, error) {
 	_ = connection.SetDeadline(time.Now().Add(patience))
 	if _, err := connection.Write(request); err != nil {
 		return 0, err

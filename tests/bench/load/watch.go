@@ -2,8 +2,8 @@ package main
 
 import (
 	"bufio"
-	"crypto/tls"
 	"fmt"
+	"net"
 	"sort"
 	"sync"
 	"time"
@@ -35,7 +35,7 @@ func watch(chosen options) report {
 	for number := range queues {
 		queues[number] = make(chan due, count)
 		all.Go(func() {
-			var connection *tls.Conn
+			var connection net.Conn
 			var reader *bufio.Reader
 			for each := range queues[number] {
 				var err error
