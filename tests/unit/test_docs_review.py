@@ -22,7 +22,7 @@ ELSEWHERE = {
     "pulumi stack init cabin --no-select": "the same words in .ci/operator, by make",
     "pulumi preview --diff --stack cabin": "the same words in .ci/operator, by make",
     "pulumi login --local": "tests/lab/operator.py, by its environment variable",
-    "pulumi login s3://bucket?endpoint=...": "not tried: needs a store, and the page says so",
+    "pulumi login s3://bucket?endpoint=...": "tests/server/test_backend_s3.py, by its environment variable",
     "pulumi login": "not tried: needs an account, and the page says so",
     "pulumi cancel --stack home": "tests/faults/home.py",
     "python -m pip wheel --no-deps --wheel-dir dist .": "tests/unit/test_package.py, by its backend",
