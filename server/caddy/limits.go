@@ -86,9 +86,13 @@ const (
 // tooManyAnswers is how many 429s a visitor gets before connections end instead. Who asks on has not read them.
 var tooManyAnswers = rate{20, 30 * time.Second}
 
+// givenUp is how many requests a network may give up before they are looked at: browsers do so with photos that are
+// scrolled past, some at a time.
+var givenUp = rate{100, 10 * time.Second}
+
 // spentOf remembers what has been done. It outlives the reload of a configuration.
 var spentOf struct {
-	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany buckets
+	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany, givenUp buckets
 }
 
 var (
@@ -180,6 +184,9 @@ func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	widest := visitor
 	if wide != nobody {
 		widest = wide
+	}
+	if r.Context().Err() != nil && spentOf.givenUp.take(uint64(widest), 1, givenUp, time.Now()) > 0 {
+		return HangUp{}.ServeHTTP(w, r, next)
 	}
 	if !inside.enter(widest) {
 		return tooMany(w, r, time.Second)

@@ -23,7 +23,7 @@ func usual(t *testing.T) *Limits {
 	t.Helper()
 	for _, each := range []*buckets{
 		&spentOf.requests, &spentOf.passwords, &spentOf.linkPasswords, &spentOf.bundles, &spentOf.offences, &spentOf.logins,
-		&spentOf.paces, &spentOf.tooMany,
+		&spentOf.paces, &spentOf.tooMany, &spentOf.givenUp,
 	} {
 		each.full, each.swept, each.shared = nil, 0, [sharedBuckets]int64{}
 	}
@@ -229,7 +229,8 @@ func TestWhatMakesALinkLive(t *testing.T) {
 		says   int
 	}{
 		{"/api/server/config?key=guess", 200}, {"/s/guess", 200}, {"/share/guess", 200}, {"/_app/immutable/x.js?key=guess", 200},
-		{"/api/shared-links/me?key=good&slug=guess", 200}, {"/api/shared-links/me?slug=good&KEY=guess", 200},
+		{"/api/shared-links/me?key=good&slug=guess", 200}, {"/api/shared-links/me?slug=guess&key=good", 200},
+		{"/api/shared-links/me?slug=good&KEY=guess", 200},
 		{"/api/shared-links/me?key=guess", 401}, {"/api/shared-links/me?key=guess", 404}, {"/api/shared-links/me?key=guess", 500},
 	} {
 		goes(t, limits, guest, "GET", row.target, row.says, verdictAnon)
@@ -465,6 +466,31 @@ func TestWhoDoesNotWaitLosesTheConnection(t *testing.T) {
 	}
 	if got := goes(t, limits, "192.0.2.2:1", "GET", "/api/server/config", 200, verdictAnon); got != 200 {
 		t.Errorf("somebody else: %d", got)
+	}
+}
+
+// Rapid resets (CVE-2023-44487): each costs the client a few bytes.
+func TestWhoGivesUpEveryRequestLosesTheConnection(t *testing.T) {
+	limits := usual(t)
+	given, cancel := context.WithCancel(contextWithVars())
+	cancel()
+	ended := 0
+	for range 150 {
+		func() {
+			defer func() {
+				if recover() != nil {
+					ended++
+				}
+			}()
+			r := httptest.NewRequestWithContext(given, "GET", "/api/server/config", nil)
+			r.RemoteAddr = guest
+			_ = limits.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+				return nil
+			}))
+		}()
+	}
+	if ended < 45 || ended > 50 {
+		t.Errorf("%d of 150 ended the connection", ended)
 	}
 }
 
