@@ -26,6 +26,7 @@ FACTS = [
         "429s of a network",
         "{} at once",
     ),
+    ("caddy/limits.go", r"givenUp = rate\{(\d+), 10 \* time.Second", "that are given up", "{} at once, 10"),
     ("caddy/connections.go", r"cutCounts += (\d+)", "429s of a network", "as {} new ones"),
     ("caddy/slots.go", r"mostInside = (\d+)", "in the edge, waiting", "{}, at"),
     ("caddy/connections.go", r"mostConnections = (\d+)", "connections in all", "{};"),
