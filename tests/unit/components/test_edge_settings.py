@@ -24,6 +24,7 @@ FROM_ELSEWHERE = {
     "LOGS",
     "LOG_MEGABYTES",
     "LOOK_ANEW",
+    "PACE",
     "STATE",
     "STREAM_TIMEOUT",
 }
