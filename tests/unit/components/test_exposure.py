@@ -33,6 +33,7 @@ SSH_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE K
 FINGERPRINT = "ab" * 32
 FINGERPRINT_BEFORE = "cd" * 32
 EDGE = "ef" * 32
+OWNER = "immich-exposure/unit"
 COMMAND = "command:remote:Command"
 ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
@@ -166,8 +167,8 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
     for name, inputs in commands.items():
         assert "triggers" not in inputs, name
         # What begins an exposure anew is not for an update: its list of devices is that of the beginning.
-        wanted = "sudo -n sh -s -- prepare" if name == "immich-state-folder" else inputs["create"]
-        assert inputs["update"] == wanted, name
+        anew = f"sudo -n sh -s -- prepare {OWNER}"
+        assert inputs["update"] == (anew if name == "immich-state-folder" else inputs["create"]), name
 
 
 def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: Recorder) -> None:
@@ -183,7 +184,7 @@ def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: R
 
 def test_an_exposure_begins_with_the_devices_of_the_config_and_no_others(recorded: Recorder) -> None:
     assert recorded.commands()["immich-state-folder"]["create"] == (
-        "sudo -n sh -s -- begin immich-exposure/unit no phone laptop"
+        f"sudo -n sh -s -- begin {OWNER} no phone laptop"
     )
 
 
