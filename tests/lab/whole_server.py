@@ -100,7 +100,8 @@ def look(lab: Lab) -> Look:
             "system of the next boot": root(lab, "readlink -f /nix/var/nix/profiles/system"),
             "what Tailscale serves": root(lab, "tailscale serve status --json | tr -d ' \\n'"),
             "names in /run": root(lab, "ls -A /run | grep -v -e booted-system -e nixos"),
-            "names in /tmp": root(lab, "ls -A /tmp | grep -v '^systemd-private-'"),
+            # systemd has the second for a moment, while it starts a unit.
+            "names in /tmp": root(lab, "ls -A /tmp | grep -v -e '^systemd-private-' -e '^namespace-dev-'"),
             **dict.fromkeys(root(lab, f"{FIND_OURS} | grep -v systemd-private-").splitlines(), "there"),
         },
     )
