@@ -7,13 +7,10 @@ of runs that are killed are made from the points below; each of the others is a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
 
-from lab import network
 from tests.faults.home import PUBLIC, STATE, Fault, Home
-from tests.lab.impostor import CONTROL, INTERNET, PEERS, cut_off, in_the_ingress_place
 from tests.lab.operator import PulumiFailedError
 from tests.lab.outside import seen
 from tests.lab.whole_server import root, settle
@@ -263,27 +260,6 @@ def closed_by_hand(home: Home) -> None:
     home.destroy()
 
 
-@standing(
-    "failed-update-undone",
-    "an update fails and is taken back, and its short lease ends; an up with the change undone opens again",
-)
-def failed_update_undone(home: Home) -> None:
-    sound = dict(home.operator.settings)
-    home.sh("cp -a /etc/nixos/configuration.nix /root/configuration.nix")
-    home.sh("sed -i 's/^}/  services.nonsense = 1;\n}/' /etc/nixos/configuration.nix")
-    home.operator.set(lan="keep", bans={"maxRetry": 11})
-    home.operator.fails()
-    if (lease := home.lease()) != "trial":
-        raise Fault(f"after a failed update the lease is {lease!r}")
-    home.sh(f"echo trial 1 another-boot 1 >{STATE}/lease; systemctl start immich-exposure-lease.service")
-    home.need_shut()
-    home.sh("mv /root/configuration.nix /etc/nixos/configuration.nix")
-    home.operator.set(lan=sound.get("lan"), bans=sound.get("bans"))
-    home.up()
-    home.need_exposed()
-    home.destroy()
-
-
 @standing("close-during-up", "immich-exposure close while an up runs; it stays shut", often=True)
 def close_during_up(home: Home) -> None:
     home.operator.set(lan="keep", bans={"maxRetry": 11})
@@ -472,99 +448,6 @@ def full_run_close(home: Home) -> None:
     home.lab.console("immich-exposure close")
     home.need_shut()
     home.sh("rm -f /run/filler; mount -o remount,size=50% /run")
-    home.destroy()
-
-
-# ---- what only the guard sees, and the way out of the home ---------------------------------------------
-
-TOLD = "/run/told"
-TELL_ME = f'#!/bin/sh\necho "$1" >>{TOLD}\n'
-
-
-def be_told(home: Home) -> None:
-    """Let the guard's notices go to a file, and the door be one that opened an hour ago."""
-    network.lead_to_public_resolvers(there=True)
-    home.sh("mkdir -p /usr/local/bin")
-    home.lab.console("cat >/usr/local/bin/tell-me; chmod 755 /usr/local/bin/tell-me", text=TELL_ME)
-    home.operator.set(notify={"kind": "command", "command": "/usr/local/bin/tell-me"})
-    home.up()
-    home.sh(f"touch -d '-1 hour' {STATE}/funnel")
-
-
-def guard_sees(home: Home, verdict: str) -> None:
-    """Raise ``Fault`` unless a look of the guard's ends with this word."""
-    home.sh("systemctl start --no-block immich-exposure-guard.service")
-    state = "sleep 1; systemctl is-active immich-exposure-guard.service || :"
-    wait_until(lambda: home.sh(state) != "activating", "the guard has looked", 400)
-    if not (saw := home.sh(f"cut -d ' ' -f 2- {STATE}/guard")).startswith(f"{verdict} "):
-        raise Fault(f"the guard should see {verdict}, and saw {saw}")
-
-
-def need_told_once(home: Home, kind: str) -> None:
-    """Raise ``Fault`` unless the owner was told this once."""
-
-    def told() -> int:
-        return home.sh(f"cat {TOLD} 2>/dev/null || :").split().count(kind)
-
-    wait_until(lambda: told() > 0, f"the owner is told {kind}", 60)
-    if (count := told()) != 1:
-        raise Fault(f"the owner was told {kind} {count} times")
-
-
-def dead_and_healed(home: Home, ways: AbstractContextManager[None]) -> None:
-    """The first of the two steps is said to have been taken: a look with each takes minutes."""
-    be_told(home)
-    home.sh(f"echo steps 1 >>{STATE}/guard.memory")
-    with ways:
-        guard_sees(home, "dead")
-        need_told_once(home, "dead")
-        guard_sees(home, "dead")
-        need_told_once(home, "dead")
-    wait_until(lambda: seen(home.lab, PUBLIC) == "200", "visitors get through again", 120)
-    guard_sees(home, "healthy")
-    need_told_once(home, "healed")
-    home.need_exposed()
-    home.destroy()
-
-
-@standing(
-    "guard-stalled",
-    "the ingress takes whoever comes and never answers; the guard tells, and that it is healed",
-)
-def guard_stalled(home: Home) -> None:
-    dead_and_healed(home, in_the_ingress_place("silent"))
-
-
-@standing("guard-no-node", "the ingress gets through to no node; the guard tells, and that it is healed")
-def guard_no_node(home: Home) -> None:
-    dead_and_healed(home, cut_off(PEERS))
-
-
-@standing(
-    "guard-control-away",
-    "Tailscale's control server is away and tailscaled is restarted; the guard tells, and that it is healed",
-)
-def guard_control_away(home: Home) -> None:
-    be_told(home)
-    with cut_off(CONTROL):
-        home.sh("systemctl restart tailscaled")
-        guard_sees(home, "dead")
-        need_told_once(home, "dead")
-    wait_until(lambda: seen(home.lab, PUBLIC) == "200", "visitors get through again", 300)
-    guard_sees(home, "healthy")
-    need_told_once(home, "healed")
-    home.need_exposed()
-    home.destroy()
-
-
-@standing("guard-no-internet", "the home has no internet for a while; the guard changes nothing")
-def guard_no_internet(home: Home) -> None:
-    be_told(home)
-    with cut_off(INTERNET):
-        guard_sees(home, "blind")
-    wait_until(lambda: seen(home.lab, PUBLIC) == "200", "visitors get through again", 120)
-    guard_sees(home, "healthy")
-    home.need_exposed()
     home.destroy()
 
 

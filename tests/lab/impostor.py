@@ -37,11 +37,6 @@ INTERNET = (f'oifname "{places.WAN_LINK}"',)
 """All that leaves the server but for the operator's link."""
 CONTROL = (f"ip daddr {places.INTERNET_ADDRESS} tcp dport 29080",)
 """Tailscale's control server; relays, ingress and DNS are there."""
-PEERS = (
-    f"ip daddr {places.INTERNET_ADDRESS} tcp dport 29443",
-    f"ip daddr {places.INTERNET_ADDRESS} udp dport != 53",
-)
-"""The relay and the direct ways: the ingress takes visitors, and gets through to no node."""
 
 
 @contextmanager
@@ -94,16 +89,9 @@ def plainly(visitor: socket.socket, _context: ssl.SSLContext) -> None:
     visitor.sendall(ANSWER)
 
 
-def silent(visitor: socket.socket, _context: ssl.SSLContext) -> None:
-    """Take everything and never answer."""
-    while visitor.recv(4096):
-        pass
-
-
 MANNERS: dict[str, Callable[[socket.socket, ssl.SSLContext], None]] = {
     "another": another,
     "plainly": plainly,
-    "silent": silent,
 }
 
 
