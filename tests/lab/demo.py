@@ -179,7 +179,7 @@ class Demo:
         chapter("a scanner")
         for number in range(12):
             seen(self.lab, f"/backup-{number}.zip", source=SCANNER)
-        self.check("scanner after 12 tries: GET /share/labsharekey", FORBIDDEN, self.wait_for_ban(SCANNER))
+        self.check("scanner after 12 tries: GET /share/labsharekey", REFUSED, self.wait_for_ban(SCANNER))
         self.check(
             "its neighbour: GET /share/labsharekey",
             "200",
@@ -299,7 +299,7 @@ class Demo:
         """Return what the address sees once it is banned, or at the end of the patience."""
         deadline = time.monotonic() + BAN_WAIT_SECONDS
         saw = seen(self.lab, "/share/labsharekey", source=address)
-        while saw != FORBIDDEN and time.monotonic() < deadline:
+        while saw != REFUSED and time.monotonic() < deadline:
             time.sleep(0.2)
             saw = seen(self.lab, "/share/labsharekey", source=address)
         return saw

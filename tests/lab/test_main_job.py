@@ -327,7 +327,7 @@ def scan(lab: Lab, address: str) -> None:
     for number in range(12):
         seen(lab, f"/backup-{number}.zip", source=address)
     wait_until(
-        lambda: seen(lab, "/share/labsharekey", source=address) == FORBIDDEN, f"{address} is banned", 15
+        lambda: seen(lab, "/share/labsharekey", source=address) == REFUSED, f"{address} is banned", 15
     )
 
 
@@ -366,7 +366,7 @@ def assert_all_is_back(story: Story) -> None:
     assert story.sees("phone") == "200"
     assert seen(story.lab, PING, credential=story.revoked("tablet"), passphrase=PASSPHRASE) == FORBIDDEN
     wait_until(
-        lambda: seen(story.lab, "/share/labsharekey", source=SCANNER) == FORBIDDEN, "the ban is back", 30
+        lambda: seen(story.lab, "/share/labsharekey", source=SCANNER) == REFUSED, "the ban is back", 30
     )
     watchers = "immich-bans.service immich-exposure-lease.timer immich-exposure-certificate.timer"
     wait_until(
