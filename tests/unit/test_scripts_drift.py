@@ -129,6 +129,12 @@ def enrol_by_hand(machine: Machine) -> None:
     machine.write(machine.state / "devices" / LAPTOP, "laptop\n")
 
 
+def revoke(machine: Machine) -> None:
+    """What `immich-exposure revoke` does, or the run that looks has just done."""
+    (machine.state / "revoked").mkdir(exist_ok=True)
+    (machine.state / "devices" / PHONE).rename(machine.state / "revoked" / PHONE)
+
+
 def end(machine: Machine) -> None:
     """What the timer does with a certificate that has ended is no drift."""
     (machine.state / "ended").mkdir()
@@ -188,6 +194,7 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         drop(f"devices/{PHONE}"),
         "mend A certificate of phone is not let in any more (aaaaaaaaaaaa...); up lets it in again.",
     ),
+    "a device revoked": (revoke, None),
     "a device ended": (end, None),
     "settings gone": (
         drop("settings/edge.env"),
