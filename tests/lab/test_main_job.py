@@ -326,9 +326,7 @@ def scan(lab: Lab, address: str) -> None:
     """Ask for what only a scanner asks for, until the address is cut off."""
     for number in range(12):
         seen(lab, f"/backup-{number}.zip", source=address)
-    wait_until(
-        lambda: seen(lab, "/share/labsharekey", source=address) == REFUSED, f"{address} is banned", 15
-    )
+    wait_until(lambda: seen(lab, "/share/labsharekey", source=address) == REFUSED, f"{address} is banned", 15)
 
 
 def test_a_scanner_is_banned_and_nobody_else(story: Story) -> None:
