@@ -538,7 +538,7 @@ def test_a_run_whose_operator_has_died_comes_to_its_end(machine: Machine) -> Non
     """Nobody takes its answer, and nothing of the change is left half-way for the next run."""
     apply(machine)
     newer_files(machine)
-    text = (SCRIPTS / "lib.sh").read_text() + "exec 1>&-\n" + (SCRIPTS / "module.sh").read_text()
+    text = (SCRIPTS / "lib.sh").read_text() + "exec >/dev/full\n" + (SCRIPTS / "module.sh").read_text()
     arguments = ("managed", str(machine.config), "8443", "-", "2283", "no")
     assert machine.run_text(text, *arguments).stdout == ""
     assert (running(machine), generation(machine)) == ("newer-system", "system-42-link")
