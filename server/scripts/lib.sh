@@ -328,7 +328,7 @@ SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.servi
 edge_program() {
   systemctl show --property=ExecStart --value immich-edge 2>/dev/null </dev/null | sed -n 's/^{ path=\([^ ;]*\) .*/\1/p' | head -n 1
 }
-edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p'; }
+edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p' || :; }
 
 # The SHA-256 of what the edge runs with, as it says itself; empty where it does not.
 edge_configuration() {
@@ -338,7 +338,7 @@ edge_configuration() {
 }
 
 tailscale_version() {
-  timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p'
+  timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p' || :
 }
 
 # What the edge wants in STATE before it starts or takes anything over (see nix/edge.nix).
@@ -410,7 +410,7 @@ immich_initialized() {
 # `immich_version HOST:PORT`: three numbers, or nothing.
 immich_version() {
   immich_says "$1" /api/server/version | head -c 65536 | tr -d ' \t\r\n' |
-    sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p'
+    sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p' || :
 }
 
 # `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine: loopback ([::1] is what NixOS calls "localhost")
@@ -532,7 +532,7 @@ read_tailscale() {
 
 # When the node must log in again, as Tailscale says it (ISO 8601); empty where its owner has disabled that. Reads what
 # read_tailscale wrote.
-node_key_end() { sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' "$WORK/status.json" 2>/dev/null | head -n 1; }
+node_key_end() { sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' "$WORK/status.json" 2>/dev/null | head -n 1 || :; }
 
 # `need_tailscale FUNNEL_PORT`: connected, and with HTTPS certificates for its name.
 need_tailscale() {

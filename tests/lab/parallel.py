@@ -33,6 +33,8 @@ SERVER = PROJECT / "tests" / "server"
 KINDS = ("failed", "passed", "skipped")
 WORKERS = 4
 WITHOUT_A_LAB = 2
+ONLY_AT_NIGHT = 5
+"""The exit status of pytest when none of a file's tests are for now."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def run(job: Job) -> Result:
             printed.seek(0)
             text = printed.read()
         lasted = time.monotonic() - began
+        if process.returncode == ONLY_AT_NIGHT:
+            process.returncode = 0
         return Result(job, process.returncode, text, counted(report), lasted, used.ru_utime + used.ru_stime)
 
 

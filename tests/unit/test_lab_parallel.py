@@ -55,3 +55,9 @@ def test_the_report_is_counted_and_errors_are_failures(tmp_path: Path) -> None:
 
 def test_a_job_without_a_report_has_failed(tmp_path: Path) -> None:
     assert parallel.counted(tmp_path / "none")["failed"] == 1
+
+
+def test_a_file_that_is_for_the_night_alone_has_not_failed() -> None:
+    file = str(parallel.SERVER / "test_backend_s3.py")
+    result = parallel.run(parallel.Job("test_backend_s3", (file,), lab=False))
+    assert (result.status, parallel.told(result.counts)) == (0, "no tests")
