@@ -44,8 +44,7 @@ def unproven(resources: list[Any]) -> Iterator[Violation]:
         if funnel.resource_type == FUNNEL and not any(_beside(funnel, check) for check in checks):
             yield (
                 "This funnel is opened and never checked from outside, so that nothing proves that "
-                "strangers get "
-                "a 403; make it with ImmichExposure, which checks it.",
+                "strangers get a 403; make it with ImmichExposure, which checks it.",
                 funnel.urn,
             )
 

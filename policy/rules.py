@@ -88,15 +88,13 @@ def _pinned(facts: Facts) -> Iterator[str]:
 def _checked(facts: Facts) -> Iterator[str]:
     if facts.get("checkConnectTo"):
         yield (
-            "The check from outside asks an address that is set (check.connectTo) instead of the "
-            "internet, so "
-            "that it proves nothing of what a stranger meets; leave it out, except in the lab."
+            "The check from outside asks an address that is set (check.connectTo) instead of the internet, "
+            "so that it proves nothing of what a stranger meets; leave it out, except in the lab."
         )
     elif facts.get("checkRootsFile"):
         yield (
-            "The check from outside trusts roots of its own (check.rootsFile), so that it does not "
-            "see whether a "
-            "browser would; leave them out, except in the lab."
+            "The check from outside trusts roots of its own (check.rootsFile), so that it does not see "
+            "whether a browser would; leave them out, except in the lab."
         )
 
 
@@ -116,8 +114,7 @@ def _budgeted(facts: Facts) -> Iterator[str]:
     if not facts.get("leaseHours") and not facts.get("exposeUntil"):
         yield (
             "Strangers may upload for as long as the exposure stands; give it an end (leaseHours or "
-            "exposeUntil), "
-            "or switch uploads off."
+            "exposeUntil), or switch uploads off."
         )
 
 
@@ -170,14 +167,12 @@ def _for_a_while(facts: Facts) -> Iterator[str]:
         if facts["leaseHours"] > LONGEST_PREVIEW_HOURS:
             yield (
                 f"A stack whose name ends with {PREVIEW} may stay open for {facts['leaseHours']:.0f} "
-                f"hours; set "
-                f"leaseHours to {LONGEST_PREVIEW_HOURS} at most."
+                f"hours; set leaseHours to {LONGEST_PREVIEW_HOURS} at most."
             )
     elif not facts.get("exposeUntil"):
         yield (
-            f"A stack whose name ends with {PREVIEW} has no end; set leaseHours or exposeUntil, so "
-            f"that the server "
-            "closes the funnel by itself."
+            f"A stack whose name ends with {PREVIEW} has no end; set leaseHours or exposeUntil, so that "
+            "the server closes the funnel by itself."
         )
 
 

@@ -245,36 +245,9 @@ func trust(r *http.Request) (noLonger func()) {
 }
 
 // connections outlives the reload of a configuration, as the connections do.
-var connections connectionCount
-
-type connectionCount struct {
-	mutex sync.Mutex
-	of    map[network]int
-	all   int
-}
-
-func (c *connectionCount) add(from network) bool {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.of == nil {
-		c.of = map[network]int{}
-	}
-	if c.of[from] >= connectionsOfOne || c.all >= manyConnections && c.of[from] >= fewConnections || c.all >= mostConnections {
-		return false
-	}
-	c.of[from]++
-	c.all++
-	return true
-}
-
-func (c *connectionCount) remove(from network) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.all--
-	if c.of[from]--; c.of[from] == 0 {
-		delete(c.of, from)
-	}
-}
+var connections = headcount{room: func(own, all int) bool {
+	return own < connectionsOfOne && all < mostConnections && (all < manyConnections || own < fewConnections)
+}}
 
 var (
 	_ caddy.ListenerWrapper = FewConnections{}

@@ -81,6 +81,16 @@ func firstCookie(headers []string, name string) string {
 	return ""
 }
 
+// withoutForwarded takes off what a device says of where it comes from: the address comes from the PROXY line alone, and
+// Caddy writes its own X-Forwarded-*. (Of a stranger's headers the gate passes on none of these.)
+func withoutForwarded(header http.Header) {
+	for name := range header {
+		if name == "Forwarded" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			delete(header, name)
+		}
+	}
+}
+
 // fromElsewhere tells whether a page of another site made a browser ask this, for a picture, a script, a form or ahead
 // of time, and not a person who followed a link there. Such a page could get its visitor banned, and whoever sends these
 // headers himself gains nothing: Immich never sees the request.

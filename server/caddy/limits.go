@@ -95,10 +95,13 @@ var spentOf struct {
 	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany, givenUp buckets
 }
 
-var (
-	open, wideOpen, guessing slots
-	inside                   crowd
-)
+var open, wideOpen, guessing slots
+
+const mostInside = 8_000
+
+// inside are the requests of strangers in the edge, waiting or being answered: each takes 25 kB. A network gets no more
+// than two thirds of what others have left, so that there is always room for the next one.
+var inside = headcount{room: func(own, all int) bool { return own < (mostInside-all)*2/3 }}
 
 // CaddyModule returns the Caddy module information.
 func (*Limits) CaddyModule() caddy.ModuleInfo {
@@ -188,10 +191,10 @@ func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if r.Context().Err() != nil && spentOf.givenUp.take(uint64(widest), 1, givenUp, time.Now()) > 0 {
 		return HangUp{}.ServeHTTP(w, r, next)
 	}
-	if !inside.enter(widest) {
+	if !inside.add(widest) {
 		return tooMany(w, r, time.Second)
 	}
-	defer inside.leave(widest)
+	defer inside.remove(widest)
 	names := linksIn(r)
 	known := isLive(visitor, names)
 	cost := costOf(r, known && len(names) > 0)

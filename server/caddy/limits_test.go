@@ -308,7 +308,7 @@ func atThisPace(t *testing.T, begin, bytes rate) {
 	t.Helper()
 	usualBegin, usualBytes := newConnections, readBytes
 	t.Cleanup(func() { newConnections, readBytes = usualBegin, usualBytes })
-	connections, begun.full, read.full = connectionCount{}, nil, nil
+	connections, begun.full, read.full = headcount{room: connections.room}, nil, nil
 	newConnections, readBytes = begin, bytes
 }
 
@@ -416,11 +416,11 @@ func TestACrowdIsReadNoFurther(t *testing.T) {
 	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
 	from := widestOf("192.0.2.1:1")
 	for range crowdedFrom + 1 {
-		inside.enter(from)
+		inside.add(from)
 	}
 	go func() {
 		time.Sleep(100 * time.Millisecond)
-		inside.leave(from)
+		inside.remove(from)
 	}()
 	began := time.Now()
 	for address, most := range map[string]time.Duration{"192.0.2.1": time.Second, "192.0.2.2": 50 * time.Millisecond} {
@@ -435,7 +435,7 @@ func TestACrowdIsReadNoFurther(t *testing.T) {
 		t.Error("nobody waits")
 	}
 	for range crowdedFrom {
-		inside.leave(from)
+		inside.remove(from)
 	}
 }
 
@@ -495,9 +495,9 @@ func TestWhoGivesUpEveryRequestLosesTheConnection(t *testing.T) {
 }
 
 func TestRequestsInTheEdgeHaveABound(t *testing.T) {
-	var c crowd
+	c := headcount{room: inside.room}
 	fill := func(from network) (count int) {
-		for c.enter(from) {
+		for c.add(from) {
 			count++
 		}
 		return count
@@ -507,7 +507,7 @@ func TestRequestsInTheEdgeHaveABound(t *testing.T) {
 		t.Errorf("three networks have %d, %d and %d", first, second, third)
 	}
 	for range first {
-		c.leave(1)
+		c.remove(1)
 	}
 	if len(c.of) != 2 || fill(4) < 1_000 {
 		t.Error("who has left still takes room")

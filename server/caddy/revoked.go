@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -64,16 +63,6 @@ func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, n
 		return caddyhttp.Error(http.StatusForbidden, errRevoked)
 	}
 	return err
-}
-
-// withoutForwarded takes off what a device says of where it comes from: the address comes from the PROXY line alone, and
-// Caddy writes its own X-Forwarded-*. (Of a stranger's headers the gate passes on none of these.)
-func withoutForwarded(header http.Header) {
-	for name := range header {
-		if name == "Forwarded" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
-			delete(header, name)
-		}
-	}
 }
 
 // watch ends the request when the device is not enrolled any more, until it is told to stop.

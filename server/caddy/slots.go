@@ -48,7 +48,7 @@ func (s *slots) enter(ctx context.Context, key uint64, most int) error {
 		s.mutex.Unlock()
 		return nil
 	}
-	turn := make(chan struct{}) // how many wait in all is the crowd's business
+	turn := make(chan struct{}) // how many wait in all is limits.go's business
 	of.waiting = append(of.waiting, turn)
 	s.mutex.Unlock()
 
@@ -96,43 +96,4 @@ func (s *slots) most(most int) int {
 		return min(most, fewOfMany)
 	}
 	return most
-}
-
-// crowd bounds how many requests of strangers are in the edge, waiting or being answered: each takes 25 kB. A network gets
-// no more than two thirds of what others have left, so that there is always room for the next one.
-type crowd struct {
-	mutex sync.Mutex
-	of    map[network]int
-	all   int
-}
-
-const mostInside = 8_000
-
-func (c *crowd) enter(from network) bool {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.of == nil {
-		c.of = map[network]int{}
-	}
-	if c.of[from] >= (mostInside-c.all)*2/3 {
-		return false
-	}
-	c.of[from]++
-	c.all++
-	return true
-}
-
-func (c *crowd) count(from network) int {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	return c.of[from]
-}
-
-func (c *crowd) leave(from network) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.all--
-	if c.of[from]--; c.of[from] == 0 {
-		delete(c.of, from)
-	}
 }

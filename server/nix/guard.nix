@@ -12,6 +12,6 @@ scripts.program {
   file = "guard.sh";
   before = ''
     IMMICH_EDGE=${lib.getExe config.services.immich-exposure.package}
-    IMMICH_FLOORS=${lib.escapeShellArg (lib.concatMapStringsSep "\n" floor [ "caddy" "immich" "tailscale" ])}
+    FLOORS=${lib.escapeShellArg (lib.concatMapStringsSep "\n" floor [ "caddy" "immich" "tailscale" ])}
   '';
 }

@@ -5,12 +5,10 @@
 #   look   FUNNEL_PORT PROXY_PORT                print one line for each difference, and change nothing
 #
 # A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
-# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Three more are for the operator's program to judge:
-# "clock SECONDS" (since 1970), "version PROGRAM VERSION", and "node-key END" (ISO 8601, none where it has no end). What a timer
-# of ours or the owner's own rebuild may change (the certificate, the generation) is not noted down; it is looked at for what
-# it must be.
-
-RECORD=$STATE/standing
+# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Three more
+# are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", and "node-key END" (ISO 8601,
+# none where it has no end). What a timer of ours or the owner's own rebuild may change (the certificate, the generation) is not
+# noted down; it is looked at for what it must be.
 
 # The certificate is renewed a month before its end, day by day.
 CERTIFICATE_DAYS=20
@@ -19,9 +17,6 @@ door() { printf 'door %s\n' "$*"; }
 mend() { printf 'mend %s\n' "$*"; }
 shut() { printf 'shut %s\n' "$*"; }
 tell_owner() { printf 'tell %s\n' "$*"; }
-
-# `recorded WORD`: what was noted down of it.
-recorded() { sed -n "s/^$1 //p" "$RECORD" | head -n 1; }
 
 when() { date -d "@$1" '+%A %-d %B at %H:%M'; }
 changed_at() { date -r "$1" '+%A %-d %B at %H:%M' 2>/dev/null || echo "an unknown time"; }
@@ -45,7 +40,7 @@ compare_files() {
     elif [ "$(file_line "$look_path")" != "file $look_hash $look_mode $look_owner $look_path" ]; then
       mend "$look_path was changed on the server on $(changed_at "$look_path"); up puts it back."
     fi
-  done <"$RECORD"
+  done <"$STANDING"
 }
 
 # "import CONFIGURATION": whose import of ours the owner may have taken away unawares, by a `git checkout` say.
@@ -83,7 +78,7 @@ device_lines() {
 
 compare_devices() {
   device_lines >"$WORK/devices"
-  grep '^device ' "$RECORD" | sort >"$WORK/devices.recorded" || :
+  grep '^device ' "$STANDING" | sort >"$WORK/devices.recorded" || :
   comm -13 "$WORK/devices.recorded" "$WORK/devices" | while read -r _ look_print look_name; do
     mend "A certificate was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
@@ -237,7 +232,7 @@ record() {
     printf 'loaded %s\n' "$(edge_configuration)"
     our_files "$3" | while IFS= read -r our_file; do file_line "$our_file"; done
     device_lines
-  } | write_file 0600 "$RECORD"
+  } | write_file 0600 "$STANDING"
 }
 
 look() {
@@ -252,7 +247,7 @@ look() {
     shut "The funnel was shut by hand, and nobody comes in: it stays shut until \"sudo immich-exposure open\" on the server."
     return 0
   fi
-  if [ ! -f "$RECORD" ]; then
+  if [ ! -f "$STANDING" ]; then
     mend "The last run did not end with a proof; up proves the exposure again."
     return 0
   fi

@@ -1,7 +1,8 @@
 # shellcheck shell=sh
-# Runs after lib.sh, with IMMICH_EDGE naming the edge's program and IMMICH_FLOORS the versions below which a program is not
-# safe, a line `PROGRAM LOWEST [REFUSED]...` for each (from server/versions.json). The guard: what was right when `pulumi up` ended is looked at
-# again and again, from outside.
+# Runs after lib.sh, with IMMICH_EDGE naming the edge's program and FLOORS the versions below which a program is not
+# safe, a line `PROGRAM LOWEST [REFUSED]...` for each (from server/versions.json).
+#
+# The guard: what was right when `pulumi up` ended is looked at again and again, from outside.
 #
 #   look   while the door is open, meet it as a stranger does; heal what is dead, close what is unsafe, and tell the owner of
 #          both and of what ends soon (a timer of the NixOS module runs this every five minutes)
@@ -320,10 +321,10 @@ look_at_ends() {
 
 # A server is upgraded, and set back, without an operator; and a newer module knows of faults that this one did not.
 look_at_versions() {
-  printf '%s\n' "$IMMICH_FLOORS" >"$WORK/floors"
+  printf '%s\n' "$FLOORS" >"$WORK/floors"
   while read -r floor_of floor_lowest floor_refused; do
     case $floor_of in
-      immich) floor_name=Immich floor_runs=$(immich_version "$(immich_at)") ;;
+      immich) floor_name=Immich floor_runs=$(immich_version "$(immich_behind)") ;;
       tailscale) floor_name=Tailscale floor_runs=$(tailscale_version) ;;
       caddy) floor_name="Caddy in the edge" floor_runs=$(edge_version "$IMMICH_EDGE") ;;
       *) continue ;;
@@ -334,8 +335,6 @@ look_at_versions() {
     tell outdated "$floor_name has version $floor_runs, whose faults are known; upgrade it to $floor_lowest or newer."
   done <"$WORK/floors"
 }
-
-immich_at() { module_word immich | grep . || echo 127.0.0.1:2283; }
 
 # `is_safe VERSION LOWEST REFUSED`
 is_safe() {

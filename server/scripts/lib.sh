@@ -30,6 +30,8 @@ DOOR_TERM=$STATE/term
 PROVEN=$STATE/proven
 # What became of the door last: `EPOCH WORD`, for status.
 DOOR_NOTE=$STATE/door
+# What stood when the exposure was proven (see drift.sh).
+STANDING=$STATE/standing
 # Stands while the owner has shut the funnel by hand: nothing opens it then but the owner's word. The second is for a disk
 # that takes nothing any more.
 SHUT_BY_HAND=$STATE/shut-by-hand
@@ -329,6 +331,9 @@ edge_program() {
   systemctl show --property=ExecStart --value immich-edge 2>/dev/null </dev/null | sed -n 's/^{ path=\([^ ;]*\) .*/\1/p' | head -n 1
 }
 edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p' || :; }
+
+# `recorded WORD`: what was noted down of it with the last proof.
+recorded() { [ ! -r "$STANDING" ] || sed -n "s/^$1 //p" "$STANDING" | head -n 1; }
 
 # The SHA-256 of what the edge runs with, as it says itself; empty where it does not.
 edge_configuration() {
@@ -637,7 +642,7 @@ read_serving() {
     if (host !~ /^(localhost|127[.].*|::1|0[.]0[.]0[.]0|::|)$/ && index(own, " " host " ") == 0) return ""
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
-  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_upstream)" \
+  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_behind | tr -d '[]')" \
     -v own=" $(own_addresses | tr '\n' ' ')" >"$WORK/serving"
   # shellcheck disable=SC2046
   set -- $(sed -n 's/^= //p' "$WORK/serving")
@@ -645,11 +650,8 @@ read_serving() {
   sed '/^= /d' "$WORK/serving" >"$WORK/past"
 }
 
-# Where Immich listens behind the edge, as HOST:PORT without brackets.
-immich_upstream() {
-  upstream_word=$(module_word immich | tr -d '[]')
-  printf '%s' "${upstream_word:-127.0.0.1:2283}"
-}
+# Where Immich listens behind the edge, as HOST:PORT; NixOS's own place where no module says it.
+immich_behind() { module_word immich | grep . || echo 127.0.0.1:2283; }
 
 # Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
 tailscale_runs() {

@@ -558,7 +558,7 @@ edge_refuses() {
 
 # Somebody has given the edge another configuration than the one that was proven (see drift.sh).
 reload_strayed_edge() {
-  strayed_from=$(sed -n 's/^loaded //p' "$STATE/standing" 2>/dev/null) || strayed_from=
+  strayed_from=$(recorded loaded)
   strayed_to=$(edge_configuration)
   if [ -z "$strayed_from" ] || [ -z "$strayed_to" ] || [ "$strayed_from" = "$strayed_to" ]; then return 0; fi
   reload_edge
@@ -839,8 +839,7 @@ restore() {
     return 0
   fi
   begin_with_configuration
-  IMMICH=$(module_word immich)
-  IMMICH=${IMMICH:-127.0.0.1:2283}
+  IMMICH=$(immich_behind)
   HOME_HOST=$(module_word home)
   case $HOME_HOST in '' | null | 0.0.0.0 | :: | localhost | *[!0-9A-Za-z:.-]*) HOME_HOST=- ;; *) ;; esac
   note_whether_it_answers immich_answers "$IMMICH"

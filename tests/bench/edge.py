@@ -42,44 +42,32 @@ OFFENDERS = 8
 FLAT = 1.15
 """With 10,000 bans or 1,000 devices, at most this part of Caddy's own time with none; median of the kinds."""
 
-PLAIN = f"""{{
+BEHIND_A_FUNNEL = """{
 	admin off
 	auto_https off
 	persist_config off
-	servers {{
+	servers {
 		protocols h1 h2
-		listener_wrappers {{
-			proxy_protocol {{
+		listener_wrappers {
+			proxy_protocol {
 				timeout 3s
 				fallback_policy require
-			}}
+			}
 			tls
-		}}
-	}}
-}}
-https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
+		}
+	}
+}
+"""
+"""What any Caddy needs that a funnel hands its visitors to."""
+
+PLAIN = f"""{BEHIND_A_FUNNEL}https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
 	bind 127.0.0.1
 	tls {{$IMMICH_EXPOSURE_STATE}}/tls/server.crt {{$IMMICH_EXPOSURE_STATE}}/tls/server.key
 	reverse_proxy {{$IMMICH_EXPOSURE_IMMICH}}
 }}
 """
 
-RECIPE = rf"""{{
-	admin off
-	auto_https off
-	persist_config off
-	servers {{
-		protocols h1 h2
-		listener_wrappers {{
-			proxy_protocol {{
-				timeout 3s
-				fallback_policy require
-			}}
-			tls
-		}}
-	}}
-}}
-https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
+RECIPE = rf"""{BEHIND_A_FUNNEL}https://{DOMAIN}:{{$IMMICH_EXPOSURE_PROXY_PORT}} {{
 	bind 127.0.0.1
 	tls {{$IMMICH_EXPOSURE_STATE}}/tls/server.crt {{$IMMICH_EXPOSURE_STATE}}/tls/server.key {{
 		client_auth {{

@@ -132,14 +132,13 @@ def run(job: Job) -> Result:
                 stdout=printed,
                 stderr=subprocess.STDOUT,
             )
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            _, ended, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(ended)
             printed.seek(0)
             text = printed.read()
         lasted = time.monotonic() - began
-        if process.returncode == ONLY_AT_NIGHT:
-            process.returncode = 0
-        return Result(job, process.returncode, text, counted(report), lasted, used.ru_utime + used.ru_stime)
+        status = 0 if process.returncode == ONLY_AT_NIGHT else process.returncode
+        return Result(job, status, text, counted(report), lasted, used.ru_utime + used.ru_stime)
 
 
 def counted(report: Path) -> dict[str, int]:

@@ -80,7 +80,7 @@ def look(machine: Machine, *sights: str, verb: str = "look") -> Outcome:
     if sights:
         machine.remember(sights="\n".join(sights))
     scripts = (SCRIPTS / "lib.sh").read_text() + (SCRIPTS / "guard.sh").read_text()
-    return machine.run_text(f"IMMICH_EDGE=edge IMMICH_FLOORS='{FLOORS}'\n{scripts}", verb)
+    return machine.run_text(f"IMMICH_EDGE=edge FLOORS='{FLOORS}'\n{scripts}", verb)
 
 
 def later(machine: Machine, seconds: int) -> None:

@@ -28,7 +28,7 @@ FACTS = [
     ),
     ("caddy/limits.go", r"givenUp = rate\{(\d+), 10 \* time.Second", "that are given up", "{} at once, 10"),
     ("caddy/connections.go", r"cutCounts += (\d+)", "429s of a network", "as {} new ones"),
-    ("caddy/slots.go", r"mostInside = (\d+)", "in the edge, waiting", "{}, at"),
+    ("caddy/limits.go", r"mostInside = (\d+)", "in the edge, waiting", "{}, at"),
     ("caddy/connections.go", r"mostConnections = (\d+)", "connections in all", "{};"),
     ("caddy/connections.go", r"newConnections = rate\{(\d+), 200", "| new connections", "{} at once, 50"),
     ("caddy/connections.go", r"beginPatience = (\d+) \* time.Second", "| new connections", "up to {} s"),

@@ -3,12 +3,14 @@
 import base64
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from components.module_files import export
+from components.remote_script import SERVER_FILES
 from tests.unit.scripts.harness import DOMAIN, Machine, assert_sentence, available_shells, result
 
 IMMICH = """\
@@ -325,6 +327,16 @@ def test_a_folder_that_the_owner_exported(machine: Machine) -> None:
     assert part(machine, "configuration")["exported"] is True
     machine.write(machine.config / "immich-exposure/.immich-exposure", MANAGED)
     assert part(machine, "configuration")["exported"] is False
+
+
+@pytest.mark.parametrize("name", ["edge", "bans"])
+def test_our_accounts_are_known_by_what_the_module_calls_them(name: str) -> None:
+    """Else our own account, left behind by an exposure, would pass for somebody else's."""
+    module = (SERVER_FILES / "nix" / f"{name}.nix").read_text(encoding="utf-8")
+    account = module[module.index(f"users.users.${{names.{name}}}") :]
+    [called] = re.findall(r'description = "(.*)";', account[: account.index("};")])
+    script = (SERVER_FILES / "scripts/preflight.sh").read_text(encoding="utf-8")
+    assert f'is_our_account immich-{name} "{called}"' in script
 
 
 def test_accounts_and_units_of_our_names(machine: Machine) -> None:
