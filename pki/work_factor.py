@@ -15,8 +15,11 @@ class EndlessError(ValueError):
 ROUNDS_LIMIT = 10_000_000
 """Ours have 600,000; a few seconds on a small computer are the most that anybody has a reason to ask for."""
 
-_SEQUENCE, _INTEGER, _OCTETS = 0x30, 0x02, 0x04
+_INTEGER, _OCTETS, _OBJECT = 0x02, 0x04, 0x06
 _CONSTRUCTED = 0x20
+_EXPLICIT = 0xA0
+# The identifier id-data (RFC 5652), without tag and length.
+_DATA = bytes.fromhex("2a864886f70d010701")
 _DEPTH = 24
 # An integer of more bytes is no count: OpenSSL takes none that does not fit into a C long.
 _COUNT_BYTES = 8
@@ -38,19 +41,32 @@ def refuse_endless(der: bytes) -> None:
 
 
 def _counts(der: bytes) -> Iterator[int]:
-    """Every number that is small enough to be a count, also inside of octets that hold DER again."""
+    """Every number that is small enough to be a count, also inside of the octets that are a bundle's data.
+
+    All other octets are random: salts, hashes, ciphertext. Now and then one begins as DER does.
+    """
     waiting = [(der, 0)]
     while waiting:
         content, depth = waiting.pop()
         if depth > _DEPTH:
             raise ValueError("it is nested too deep")
-        for tag, value in _elements(content):
+        elements = list(_elements(content))
+        for tag, value in [*elements, *_data(elements)]:
             if tag == _OCTETS | _CONSTRUCTED:
                 raise ValueError("its octets come in pieces")  # BER, in which a number could hide
-            if tag & _CONSTRUCTED or (tag == _OCTETS and _is_sequence(value)):
+            if tag & _CONSTRUCTED:
                 waiting.append((value, depth + 1))
             elif tag == _INTEGER and len(value) <= _COUNT_BYTES:
                 yield int.from_bytes(value, "big", signed=True)
+
+
+def _data(elements: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """What is in the octets of a ContentInfo (RFC 5652) of type data, if these are its elements."""
+    if elements[:1] != [(_OBJECT, _DATA)]:
+        return
+    for explicit in (value for tag, value in elements if tag == _EXPLICIT):
+        for octets in (value for tag, value in _elements(explicit) if tag == _OCTETS):
+            yield from _elements(octets)
 
 
 def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
@@ -75,11 +91,3 @@ def _head(content: bytes, at: int) -> tuple[int, int, int]:
             raise ValueError("it has no length, or an impossible one")
         length, start = int.from_bytes(content[start : start + size], "big"), start + size
     return tag, start, start + length
-
-
-def _is_sequence(value: bytes) -> bool:
-    try:
-        tag, _, end = _head(value, 0)
-    except ValueError:
-        return False
-    return tag == _SEQUENCE and end == len(value)

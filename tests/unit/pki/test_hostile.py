@@ -189,6 +189,13 @@ def test_an_authority_of_somebody_else_that_counts_for_ever_is_not_opened(
         )
 
 
+def data(octets: bytes) -> bytes:
+    """A ContentInfo (RFC 5652) of type data: identifier, and the octets in an explicit tag."""
+    explicit = bytes([0xA0, len(octets) + 2, 0x04, len(octets)]) + octets
+    identifier = bytes.fromhex("06092a864886f70d010701")
+    return bytes([0x30, len(identifier) + len(explicit)]) + identifier + explicit
+
+
 # The parameters of scrypt, made by `openssl pkcs8 -topk8 -scrypt`: they say how much memory it takes.
 SCRYPT = bytes.fromhex("3026301906092b06010401da47040b300c0408000000000000000002024000020108020101")
 
@@ -199,8 +206,9 @@ def test_what_could_hide_a_number_is_refused() -> None:
         refuse_endless(SCRYPT)
     inside = bytes.fromhex("3006020400989681")  # 10,000,001
     with pytest.raises(EndlessError):
-        refuse_endless(b"\x30\x0a\x04\x08" + inside)
+        refuse_endless(data(inside))
     for hidden in (
+        data(b"\x30\x80" + inside + b"\0\0"),
         b"\x30\x80" + inside + b"\0\0",  # a length that is not said
         b"\x24\x0c\x04\x04" + inside[:4] + b"\x04\x04" + inside[4:],  # octets in pieces
         b"\x30\x82\xff\xff" + inside,  # cut short
@@ -210,9 +218,14 @@ def test_what_could_hide_a_number_is_refused() -> None:
             refuse_endless(hidden)
 
 
-def head(content: bytes, at: int) -> bytes:
-    """How a sequence begins that goes from here to the end."""
-    return bytes([0x30, max(0, len(content) - at - 2)])
+@pytest.mark.parametrize("salt", ["300e00" + 13 * "ff", "300e02047fffffff" + 8 * "00", "3080" + 14 * "00"])
+def test_a_salt_that_happens_to_look_like_der_hides_nothing(
+    salt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    monkeypatch.setattr("os.urandom", lambda size: bytes.fromhex(salt)[:size])
+    opened = decrypt_key(encrypt_key(key, PASSPHRASE, 10), PASSPHRASE)
+    assert opened.private_numbers() == key.private_numbers()
 
 
 def test_a_bundle_that_counts_for_ever_is_not_opened(folder: Path) -> None:
@@ -220,7 +233,8 @@ def test_a_bundle_that_counts_for_ever_is_not_opened(folder: Path) -> None:
     content = bundle.read_bytes()
     # The rounds of the MAC come last (RFC 7292, MacData); three lengths grow with them.
     assert content.endswith(bytes.fromhex("02020800"))
-    [mac] = [at for at in range(len(content) - 90, len(content)) if content[at : at + 2] == head(content, at)]
+    mac = content.rindex(bytes.fromhex("3021300906052b0e03021a0500")) - 2  # a DigestInfo of SHA-1
+    assert content[mac : mac + 2] == bytes([0x30, len(content) - mac - 2])
     longer = content[mac + 2 : -4] + bytes.fromhex("02047fffffff")
     outer = content[4:mac] + bytes([0x30, len(longer)]) + longer
     bundle.write_bytes(b"\x30\x82" + len(outer).to_bytes(2, "big") + outer)
