@@ -4,6 +4,7 @@ a gRPC server on loopback whose port is the first line of stdout.
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,7 +27,10 @@ def engine_channel(address: str) -> grpc.Channel:
 
 
 def serve(register: Callable[[grpc.Server], None], workers: int) -> None:
-    """Serve until the engine interrupts us or goes away. `register` adds the servicer to the server."""
+    """Serve until the engine interrupts us or goes away. `register` adds the servicer to the server.
+
+    The engine may interrupt at any moment, also while we start or end: only serving has something to end.
+    """
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=_OPTIONS)
     register(server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -35,8 +39,10 @@ def serve(register: Callable[[grpc.Server], None], workers: int) -> None:
     sys.stdout.flush()
     threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         server.wait_for_termination()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         server.stop(grace=None)
 
 

@@ -1,6 +1,9 @@
 """Official programs are used wherever they are, and nothing of ours ever stands before them."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,6 +231,31 @@ def test_where_it_cannot_be_fetched_the_stand_in_is_installed_and_not_tried_agai
 def test_a_wrapper_runs_on_the_projects_python(machine: Path) -> None:
     text = installation.wrapper("toolchain.standins.command_plugin")
     assert text.startswith(f"#!/bin/sh\nexec {paths.VENV_PYTHON} -I -c ")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "import time\nprint('imports', flush=True)\ntime.sleep(60)\n",
+        f"import sys\nsys.path[:0] = {[str(paths.PROJECT), *sys.path]!r}\n"
+        "from toolchain.standins.serving import serve\n"
+        "def main():\n    serve(lambda server: None, workers=1)\n",
+    ],
+    ids=["at its imports", "serving"],
+)
+def test_a_wrapper_that_is_interrupted_prints_no_traceback(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setattr(paths, "VENV_PYTHON", Path(sys.executable))
+    monkeypatch.setattr(paths, "PROJECT", machine)
+    (machine / "interrupted.py").write_text(module)
+    script = put(machine / "official" / "interrupted")
+    script.write_text(installation.wrapper("interrupted"))
+    with subprocess.Popen([script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert errors == b""
 
 
 def test_the_environment_file_asks_each_time(machine: Path) -> None:
