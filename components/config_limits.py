@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from components import surface_table
-from components.config_checks import duration_problem, moment_problem
+from components.config_checks import duration_problem, moment_problem, seconds
 from components.config_reader import Section
 
 STRANGERS = ("refuse", "drop")
@@ -14,6 +14,12 @@ STRANGERS = ("refuse", "drop")
 
 COLD_VISIT = 50
 """What the first look at a link counts: of its 150 requests, 112 are a twentieth each (caddy/limits.go)."""
+
+VISIT_SECONDS = 600
+"""The longest that a visitor, once through a budget, waits until it holds another visit."""
+
+TYPING_ERRORS = 2
+"""Wrong passwords that a guest of yours types before the right one, at the least."""
 
 UPLOAD_MEGABYTES = 2000
 """The most that one upload through a shared link may hold, unless the config says otherwise."""
@@ -117,6 +123,16 @@ def read_rate_limits(top: Section) -> RateLimits:
         section.complain(
             "requests", f"lets nobody in: opening one link counts as {COLD_VISIT} requests at first", "3000"
         )
+    elif (
+        COLD_VISIT * limits.window_seconds > limits.requests * VISIT_SECONDS
+        and not section.problems.concern(section.name("requests"), section.name("windowSeconds"))
+    ):
+        section.complain(
+            "windowSeconds",
+            f"keeps your guests out: with {limits.requests} requests in {limits.window_seconds} s, opening a "
+            f"second link can take more than {VISIT_SECONDS // 60} minutes of waiting",
+            "30",
+        )
     told = section.problems.concern(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
     if limits.link_passwords_per_hour < limits.password_attempts and not told:
         section.complain(
@@ -140,6 +156,21 @@ def read_bans(top: Section) -> Bans:
     if bans.ipv6_prefix not in (64, 128) and not section.problems.concern(section.name("ipv6Prefix")):
         section.complain("ipv6Prefix", "is 64 (one customer of a provider) or 128 (one address)", "64")
     section.refuse_unknown()
+    if bans.max_retry <= TYPING_ERRORS and not section.problems.concern(section.name("maxRetry")):
+        section.complain(
+            "maxRetry",
+            f"bans a guest who mistypes a link's password {'once' if bans.max_retry == 1 else 'twice'}",
+            "10",
+        )
+    if not section.problems.concern(*map(section.name, ("maxRetry", "findTime", "banTime"))):
+        soonest = min(seconds(bans.find_time), seconds(bans.ban_time))
+        if bans.max_retry > soonest:
+            section.complain(
+                "maxRetry",
+                f"stops nobody: with findTime {bans.find_time} and banTime {bans.ban_time} it lets more than "
+                "one guess a second go on for ever",
+                "10",
+            )
     return bans
 
 

@@ -579,6 +579,12 @@ BAD = [
         "requests: 3000",
     ),
     (
+        {"rateLimits": {"requests": 200, "windowSeconds": 3600, "bundles": 1, "passwordAttempts": 3}},
+        "rateLimits.windowSeconds = 3600: keeps your guests out: with 200 requests in 3600 s, opening a "
+        "second link can take more than 10 minutes",
+        "windowSeconds: 30",
+    ),
+    (
         {"rateLimits": {"passwordAttempts": 20, "linkPasswordsPerHour": 15}},
         "rateLimits.linkPasswordsPerHour = 15: is used up by one visitor, who may try 20 passwords",
         "linkPasswordsPerHour: 60",
@@ -604,6 +610,21 @@ BAD = [
         "originals: true",
     ),
     ({"strangers": "dropp"}, "strangers = 'dropp': must be one of refuse, drop; perhaps 'drop'", "refuse"),
+    (
+        {"bans": {"maxRetry": 2}},
+        "bans.maxRetry = 2: bans a guest who mistypes a link's password twice",
+        "maxRetry: 10",
+    ),
+    (
+        {"bans": {"maxRetry": 90, "findTime": "10m", "banTime": "1m"}},
+        "bans.maxRetry = 90: stops nobody: with findTime 10m and banTime 1m it lets more than one guess a",
+        "maxRetry: 10",
+    ),
+    (
+        {"bans": {"maxRetry": 1000, "findTime": "10m"}},
+        "bans.maxRetry = 1000: stops nobody: with findTime 10m and banTime 1h",
+        "maxRetry: 10",
+    ),
     ({"bans": {"maxRetry": 0}}, "bans.maxRetry = 0: must be a whole number from 1 to 1000", "maxRetry: 10"),
     (
         {"bans": {"findTime": "10 min"}},
