@@ -264,7 +264,7 @@ BROKEN = [
     pytest.param(
         ("admin {$IMMICH_EXPOSURE_ADMIN:unix//run/immich-edge/admin.sock}", "admin unix//nowhere/admin.sock"),
         "Going back to the generation from before",
-        "The new configuration was taken back, because these units failed in it: immich-edge.service.",
+        "The new configuration was taken back, because these units failed in it:",
         id="valid, but cannot be loaded",
     ),
 ]
@@ -282,9 +282,9 @@ def test_a_broken_edge_is_taken_back(
         operator.project = PROJECT
     assert sign in printed
     assert reason in printed
-    assert standing(lab) == before
+    wait_until(lambda: standing(lab) == before, f"all is as before: {before}", 60)
     # Open, as before; but nobody has proven it since the change began.
-    assert seen(lab, "/") == FORBIDDEN
+    wait_until(lambda: seen(lab, "/") == FORBIDDEN, "the edge of before answers", 60)
     assert output(lab, f"sudo cat {LEASE}").startswith("trial ")
     operator.up()
     assert (seen(lab, "/"), output(lab, f"sudo cat {LEASE}")) == (FORBIDDEN, "confirmed")
