@@ -22,6 +22,8 @@ CERTIFICATE=$STATE/tls/server.crt
 YOUNG_SECONDS=900
 LONGEST_WAIT=86400
 RESTART_EVERY=3600
+# How long it is waited for what was done to help.
+HEAL_SECONDS=60
 # So many looks in a row until the owner is told: of shared links that do not work, and of not being able to look.
 AILING_LOOKS=2
 BLIND_LOOKS=12
@@ -105,6 +107,10 @@ young() {
   [ $(($(now) - young_since)) -lt "$YOUNG_SECONDS" ]
 }
 
+# tailscaled has started and has not heard of its control server yet, which may be away. Until then it serves nothing and says that
+# nothing is configured (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
+connecting() { case ${TAILSCALE_STATE:-Running} in NoState | Starting) ;; *) return 1 ;; esac }
+
 tailscaled_answers() { timeout 20 tailscale status --json --peers=false >/dev/null 2>&1 </dev/null; }
 
 # ---- What is done about it
@@ -132,6 +138,9 @@ step() {
     systemctl restart immich-edge </dev/null || say "The edge does not start; see \"journalctl -u immich-edge\""
   elif ! tailscaled_answers; then
     restart_tailscaled
+  elif connecting; then
+    # To take the funnel off now would be to lose it: tailscaled knows of none yet.
+    if [ $((step_number % 2)) = 1 ]; then STEPPED=; else restart_tailscaled; fi
   elif [ "${TAILSCALE_STATE:-Running}" != Running ]; then
     STEPPED=
     step_number=2
@@ -189,10 +198,10 @@ on_again() {
   lease_holds || (close_funnel "$1" "$2")
 }
 
+# So that a look ends before the next one is due, however long a stranger is kept waiting.
 healed_soon() {
-  healed_looks=0
-  while [ "$healed_looks" -lt 6 ]; do
-    healed_looks=$((healed_looks + 1))
+  healed_end=$(($(seconds) + HEAL_SECONDS))
+  while [ "$(seconds)" -lt "$healed_end" ]; do
     sleep 10
     meet "$FUNNEL_PORT"
     [ "$VERDICT" = dead ] || return 0
@@ -270,10 +279,10 @@ look_outside() {
   FUNNEL=
   if tailscaled_answers; then
     read_funnel "$1" "$2"
-    case $FUNNEL:$(recall reopen) in
-      shut:yes) on_again "$1" "$2" ;;
+    case $TAILSCALE_STATE:$FUNNEL:$(recall reopen) in
+      Running:shut:yes) on_again "$1" "$2" ;;
       # Shut with Tailscale's own command, or somebody else's: not ours to open.
-      shut: | foreign:*) return 0 ;;
+      Running:shut: | *:foreign:*) return 0 ;;
       *) ;;
     esac
   fi

@@ -495,6 +495,7 @@ def test_the_guard_looks_every_five_minutes_through_the_edges_eyes(generation: P
     timer = read_unit(generation, "immich-exposure-guard.timer")
     service = read_unit(generation, "immich-exposure-guard.service")
     assert timer["OnUnitActiveSec"] == ["5min"] and timer["OnBootSec"] == ["2min"]
+    assert timer["AccuracySec"] == ["1s"], "the times in docs/guard.md are sums of this one"
     assert service["ExecStart"][0].endswith("/bin/immich-exposure-guard look")
     edge = read_unit(generation, "immich-edge.service")["ExecStart"][0].split()[0]
     assert f"IMMICH_EDGE={edge}\n" in program_of(generation, "immich-exposure-guard").read_text()

@@ -259,6 +259,40 @@ def test_a_tailscale_that_is_off_is_the_owners_to_mend(machine: Machine, state: 
     assert f"state {state}" in seen(machine)
 
 
+@pytest.mark.parametrize("state", ["NoState", "Starting"])
+def test_a_tailscaled_that_cannot_reach_its_control_server_is_dead_not_shut(
+    machine: Machine, state: str
+) -> None:
+    """Until it hears of it, it says that it serves nothing: what is configured must not be touched then."""
+    status = {**tailscale.STATUS, "BackendState": state, "CertDomains": None}
+    (machine.fakes / "status.json").write_text(json.dumps(status))
+    serve(machine, {})
+    done, kinds = [], []
+    for _ in range(4):
+        look(machine, DEAD)
+        done += changes(machine)
+        kinds += told(machine)
+        assert seen(machine).startswith(f"dead Tailscale is not connected on this server (state {state})")
+        later(machine, 300)
+    assert (done, kinds) == ([RESTART], ["dead"])
+    (machine.fakes / "status.json").write_text(json.dumps(tailscale.STATUS))
+    serve(machine, OPEN)
+    look(machine, HEALTHY)
+    assert (changes(machine), told(machine)) == ([], ["healed"])
+
+
+def test_a_look_that_waits_for_healing_ends_before_the_next(machine: Machine) -> None:
+    """However long each stranger is kept waiting: here half a minute, with half a minute of sleep between."""
+    machine.fake(
+        "edge",
+        f"""[ "$1" = stranger ] || exit 1
+        echo $(($(cat "$FAKES/clock") + 30)) >"$FAKES/clock"
+        echo '{DEAD}' """,
+    )
+    look(machine)
+    assert int((machine.fakes / "clock").read_text()) - STARTED < 300
+
+
 def test_a_tailscaled_that_was_stopped_by_hand_stays_so(machine: Machine) -> None:
     machine.remember(mood="down", active="immich-edge")
     machine.fake("systemctl", 'case "$1 $3" in "is-active tailscaled" | "is-failed "*) exit 3 ;; esac')
