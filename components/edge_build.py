@@ -16,7 +16,7 @@ from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResul
 from components.module_files import Edge
 from components.options import child_of
 from components.refusal import Refusal, told_plainly
-from components.remote_script import Server, library_text
+from components.remote_script import Server, with_library
 from components.server_props import server_of, server_props
 from components.ssh import run_script, send_file
 from toolchain import ToolchainError, edge, paths
@@ -47,7 +47,7 @@ class _Provider(ResourceProvider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         # By then no configuration names it: what is built of it lies in the Nix store.
         server = server_of(_props)
-        run_script(server, server.way_back(server.line("remove")), f"{library_text()}lock\nrm -f {PLACE}*\n")
+        run_script(server, server.way_back(server.line("remove")), with_library(f"lock\nrm -f {PLACE}*\n"))
 
 
 def build_and_send(props: dict[str, Any]) -> dict[str, Any]:

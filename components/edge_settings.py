@@ -93,7 +93,6 @@ class EdgeSettings(pulumi.ComponentResource):
             server,
             script="settings",
             create=server.line("install"),
-            delete=server.line("remove"),
             payload=settings_files(config),
             opts=child_of(self, opts),
         )

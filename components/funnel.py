@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components.options import child_of
-from components.remote_script import Server, remote_script
+from components.remote_script import Server, guarded_script
 
 LEASE_SECONDS = 600
 """How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""
@@ -30,24 +30,13 @@ class Funnel(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Funnel", name, {}, opts)
-        close = server.line("close", funnel_port, proxy_port, "destroy")
-        # A command whose create fails is not in state, so nothing would ever run its delete. The guard is
-        # in state before the funnel opens, and its delete closes whatever a failed opening left behind.
-        self.guard = remote_script(
-            f"{name}-guard",
-            server,
-            script="funnel",
-            create=server.line("status", funnel_port, proxy_port),
-            delete=close,
-            opts=child_of(self, opts),
-        )
-        self.door = remote_script(
+        self.door = guarded_script(
             f"{name}-door",
             server,
             script="funnel",
             create=server.line("open", funnel_port, proxy_port, LEASE_SECONDS),
-            delete=close,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.guard]),
+            delete=server.line("close", funnel_port, proxy_port, "destroy"),
+            opts=child_of(self, opts),
         )
         self.opening = pulumi.Output.unsecret(self.door.stdout)
         self.register_outputs({"opening": self.opening})

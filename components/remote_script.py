@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import pulumi
 from pulumi_command import remote
 
+from components import lean_text
 from components.shown_text import ShownText
 
 SERVER_FILES = Path(__file__).resolve().parent.parent / "server"
@@ -95,10 +97,11 @@ def with_password(password: str, text: str) -> str:
 def script_text(script: str, payload: tuple[PayloadFile, ...] = (), note: str = "") -> str:
     """Return ``lib.sh``, a note, the payload and ``<script>.sh`` as one text for ``sh -s``.
 
+    It is what the shell reads of them: no comments, and of the library what the script needs.
+
     Raises ``ValueError`` when a payload file cannot be carried without changing a byte of it.
     """
-    library = library_text()
-    body = (SERVER_FILES / "scripts" / f"{script}.sh").read_text(encoding="utf-8")
+    library, body = _lean(script)
     comment = f"# {note}\n" if note else ""
     return "\n".join(part for part in (library, comment, _payload_function(payload), body) if part)
 
@@ -108,9 +111,19 @@ def script_digest(script: str) -> str:
     return hashlib.sha256(script_text(script).encode()).hexdigest()
 
 
-def library_text() -> str:
-    """Return ``lib.sh``, for a text of a line or two that has no file of its own."""
-    return (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
+def with_library(body: str) -> str:
+    """Return a text of a line or two that has no file of its own, behind what it needs of ``lib.sh``."""
+    return lean_text.reachable(_read("lib"), body) + body
+
+
+@cache
+def _lean(script: str) -> tuple[str, str]:
+    body = lean_text.stripped(_read(script))
+    return lean_text.reachable(_read("lib"), body), body
+
+
+def _read(script: str) -> str:
+    return (SERVER_FILES / "scripts" / f"{script}.sh").read_text(encoding="utf-8")
 
 
 def _payload_function(payload: tuple[PayloadFile, ...]) -> str:
@@ -222,7 +235,7 @@ def remote_script(
     server: Server,
     *,
     script: str,
-    create: pulumi.Input[str],
+    create: pulumi.Input[str] | None = None,
     update: pulumi.Input[str] | None = None,
     delete: str | None = None,
     payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
@@ -231,6 +244,7 @@ def remote_script(
 ) -> remote.Command:
     """Return the command resource that runs ``server/scripts/<script>.sh`` over SSH.
 
+    Without ``create`` nothing runs before ``delete``.
     ``update`` is the same as ``create`` unless given: the scripts are idempotent, and a command without
     ``update`` would be replaced, which runs the new ``create`` and then the old ``delete``: the opposite
     of what an exposure needs. For the same reason nothing here ever sets ``triggers``; what a script must
@@ -245,8 +259,8 @@ def remote_script(
     return remote.Command(
         name,
         connection=server.connection(),
-        create=server.with_stack_id(create),
-        update=server.with_stack_id(create if update is None else update),
+        create=None if create is None else server.with_stack_id(create),
+        update=None if create is None else server.with_stack_id(create if update is None else update),
         delete=None if delete is None else server.with_stack_id(server.way_back(delete)),
         stdin=_standard_input(name, server, text, opts),
         logging=remote.Logging.STDERR,
@@ -271,13 +285,19 @@ def guarded_script(
     note: str = "",
     opts: pulumi.ResourceOptions,
 ) -> remote.Command:
-    """Return what ``remote_script`` does, behind a guard whose ``delete`` is the same.
+    """Return what ``remote_script`` does without ``delete``, behind a guard that has that alone.
 
     A command whose ``create`` fails or is killed is not in state, so nothing would ever run its ``delete``,
-    whatever it has left on the server. The guard is made before it, and changes nothing.
+    whatever it has left on the server. The guard is in state before it, and costs no connection. It is
+    deleted right after it, so that the way back runs once, and at its place.
     """
     guard = remote_script(
-        f"{name}-guard", server, script=script, create=server.line("guard"), delete=delete, opts=opts
+        # What was put right is no reason to touch what only takes back.
+        f"{name}-guard",
+        replace(server, put_right=None),
+        script=script,
+        delete=delete,
+        opts=opts,
     )
     return remote_script(
         name,
@@ -285,7 +305,6 @@ def guarded_script(
         script=script,
         create=create,
         update=update,
-        delete=delete,
         payload=payload,
         note=note,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[guard])),

@@ -34,7 +34,6 @@ class ServerCertificate(pulumi.ComponentResource):
             server,
             script="certificate",
             create=server.line("issue"),
-            delete=server.line("remove"),
             opts=child_of(self, opts),
         )
         # The name and the certificate are public, even where a password went in with the script.

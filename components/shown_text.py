@@ -11,17 +11,16 @@ from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResul
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult("shown", props)
+    # Among the inputs it stands in the state already, and no output says it once more.
+    def create(self, _props: dict[str, Any]) -> CreateResult:
+        return CreateResult("shown", {})
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(_news)
+        return UpdateResult({})
 
 
 class ShownText(Resource, module="immich", name="ShownText"):
     """What runs as root on the server, where the command that carries it is secret because of a password."""
-
-    text: pulumi.Output[str]
 
     def __init__(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, {"text": text}, opts)

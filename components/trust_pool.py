@@ -26,7 +26,6 @@ class TrustPool(pulumi.ComponentResource):
             server,
             script="trust",
             create=server.line("install"),
-            delete=server.line("remove"),
             payload=authority.trusted_pem.apply(lambda pem: (PayloadFile("device-ca.crt", pem),)),
             opts=child_of(self, opts),
         )

@@ -5,7 +5,6 @@
 #            prints {"domain":NAME,"fingerprint":SHA256,"certificatePem":PEM}
 #   renew    the same where there is an exposure, without output (by a timer of the NixOS module); fails when the node has got
 #            another name
-#   remove   neither certificate nor name is there
 #
 # A raw TCP funnel never renews by itself, and without --min-validity one call more would give the old certificate.
 
@@ -76,12 +75,6 @@ issue() {
     "$(fingerprint "$TLS/server.crt")" "${certificate_pem%\"}"
 }
 
-remove() {
-  is_ours "$STATE" || return 0
-  rm -rf "$TLS"
-  rm -f "$DOMAIN_FILE"
-}
-
 # A server can have the module and its timers, and no exposure. A node that got another name keeps the certificate of the one that
 # the edge answers to: half of a change would be worse than none.
 renew() {
@@ -97,8 +90,8 @@ renew() {
 
 need_root
 case ${1:-}:${2:-} in
-  issue: | renew: | remove:) ;;
-  *) die "certificate.sh knows the verbs issue, renew and remove, alone, not \"$*\"; use one of them." ;;
+  issue: | renew:) ;;
+  *) die "certificate.sh knows the verbs issue and renew, alone, not \"$*\"; use one of them." ;;
 esac
 lock
 "$1"

@@ -4,7 +4,6 @@
 #
 #   install CONFIG_DIR   the folder holds all files of the payload, and none of ours that is not in it
 #   remove CONFIG_DIR    none of our files is there
-#   guard                changes nothing: for a resource that is made before any file, and whose end is `remove`
 #
 # The folder's mark lists what is ours in it. A folder without the mark is somebody else's, and so is a file that the mark
 # does not list. Everything is written beside its place first and then renamed, so a full disk changes nothing.
@@ -137,7 +136,6 @@ remove_files() {
 
 need_root
 case ${1:-}:${2:-} in
-  guard:) exit 0 ;;
   install:/* | remove:/*) ;;
   *) die "files.sh takes \"install CONFIG_DIR\" or \"remove CONFIG_DIR\" with an absolute path; correct the arguments." ;;
 esac

@@ -9,9 +9,8 @@
 #                           the module is there by the owner's own doing; its units run
 #   restore CONFIG_DIR      the way back from managed: configuration.nix is byte for byte what it was, and so is the system
 #   leave                   the way back from flake and yours: the units rest, Immich is open at home
-#   guard                   changes nothing: for a resource that is made before the change, and whose end is the way back
 #
-# ALLOW_UPGRADE is yes or no. All but `leave` and `guard` print {"generation":N}.
+# ALLOW_UPGRADE is yes or no. All but `leave` print {"generation":N}.
 #
 # The story of a change: evaluate the configuration as it is and as it would be, and compare; build; pre-switch checks;
 # activate as a test with a roll-back timer armed; look at the result from the server itself; and only then make it the
@@ -989,9 +988,8 @@ case $verb:${1:-} in
     ;;
   yours:*) take_arguments "$@" ;;
   leave:) verb=leave_alone ;;
-  guard:) exit 0 ;;
   *)
-    die "module.sh takes \"managed CONFIG_DIR ...\", \"flake DIR HOST ...\", \"yours ...\", \"restore CONFIG_DIR\", \"leave\" or \"guard\"," \
+    die "module.sh takes \"managed CONFIG_DIR ...\", \"flake DIR HOST ...\", \"yours ...\", \"restore CONFIG_DIR\" or \"leave\"," \
       "folders as absolute paths; correct the arguments."
     ;;
 esac

@@ -4,7 +4,6 @@
 # each look (and without it looks).
 #
 #   install   they are the payload's; what runs has taken them over, or all is as it was and this fails
-#   remove    there are no settings
 
 SETTINGS=$STATE/settings
 # Each stands while what runs has not yet taken over its file, so that an interrupted run is finished by the next.
@@ -85,6 +84,5 @@ need_root
 lock
 case ${1:-} in
   install) install_settings ;;
-  remove) ! is_ours "$STATE" || rm -rf "$SETTINGS" ;;
-  *) die "settings.sh knows the verbs install and remove, not \"${1:-}\"; use one of them." ;;
+  *) die "settings.sh knows the verb install alone, not \"${1:-}\"; correct the arguments." ;;
 esac

@@ -8,7 +8,6 @@
 #                         the same, it is that of the stack OWNER (with the id that the run began with), and no device but these
 #                         may come in any more: nothing would ever withdraw what an earlier stack enrolled and this config does
 #                         not name. Another stack's server is taken over only where TAKE_OVER is yes, not no.
-#   guard                 changes nothing: for a resource that is made before all others, and whose end is `remove`
 #   remove                STATE (devices, bans, certificate, lease), the logs and what interrupted runs left are gone
 #
 # Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
@@ -137,7 +136,6 @@ note_owner() { printf '%s %s\n' "$STACK" "$1" | write_file 0644 "$OWNER"; }
 
 need_root
 case ${1:-} in
-  guard) ;;
   prepare)
     if [ $# = 1 ]; then
       make_state
@@ -165,5 +163,5 @@ case ${1:-} in
     lock
     remove_everything
     ;;
-  *) die "state.sh knows the verbs guard, prepare, begin and remove, not \"${1:-}\"; use one of them." ;;
+  *) die "state.sh knows the verbs prepare, begin and remove, not \"${1:-}\"; use one of them." ;;
 esac

@@ -3,7 +3,6 @@
 # The trust pool: the certificates of the authorities whose devices the edge lets try. Only certificates ever come here.
 #
 #   install   the pool is the payload's; the edge reloads when it changed
-#   remove    there is no pool
 
 POOL=$STATE/device-ca.crt
 # Stands while the edge has not yet loaded the pool, so that an interrupted run is finished by the next.
@@ -42,6 +41,5 @@ need_root
 lock
 case ${1:-} in
   install) install_pool ;;
-  remove) ! is_ours "$STATE" || rm -f "$POOL" "$UNLOADED" ;;
-  *) die "trust.sh knows the verbs install and remove, not \"${1:-}\"; use one of them." ;;
+  *) die "trust.sh knows the verb install alone, not \"${1:-}\"; correct the arguments." ;;
 esac

@@ -62,9 +62,6 @@ class ByHand:
         self._run("devices", "clear")
         self._run("module", "restore", CONFIG_DIR)
         self._run("files", "remove", CONFIG_DIR)
-        self._run("trust", "remove")
-        self._run("certificate", "remove")
-        self._run("settings", "remove")
         self._run("state", "remove")
         shutil.rmtree(self.folder)
 

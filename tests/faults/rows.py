@@ -62,8 +62,8 @@ DESTROY = {
     "build": r"Building the configuration",
     "activate": r"Activating it as a test",
     "switch": r"Making it the configuration that boots",
-    "files": r"Command immich-nixos-files deleting",
-    "state": r"Command immich-state-folder deleting",
+    "files": r"Command immich-nixos-files-guard deleting",
+    "state": r"Command immich-state-folder-guard deleting",
 }
 DEATHS: dict[str, str] = {
     "operator": "the operator's machine dies",

@@ -213,7 +213,7 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     needs = transitive_needs(dot)
     door = needs["immich-funnel-door"]
     assert {"immich-devices-files", "immich-nixos-module"} <= door
-    assert "immich-funnel-guard" in door
+    assert "immich-funnel-door-guard" in door
     assert "immich-funnel-door" in needs["immich-check-outside"]
     assert "immich-withdrawal-names" in needs["immich-preflight-facts"], "who lost a phone must not wait"
     assert "immich-preflight-facts" in needs["immich-ca-key-pair"]
@@ -395,13 +395,13 @@ def test_destroy_closes_the_door_before_anything_else(story: Story) -> None:
     saw = ""
     for line in process.stdout:
         lines.append(line)
-        if "immich-funnel-door deleted" in line:
+        if "immich-funnel-door-guard deleted" in line:
             saw = seen(story.lab, "/")
     assert process.wait() == 0, "".join(lines)
     assert saw == REFUSED
     deletions = [line for line in lines if re.search(r"remote:Command \S+ (deleting|deleted)", line)]
     assert "immich-funnel-door" in deletions[0]
-    closed = next(index for index, line in enumerate(deletions) if "immich-funnel-door deleted" in line)
+    closed = next(index for index, line in enumerate(deletions) if "immich-funnel-door-guard deleted" in line)
     assert all("immich-funnel-door" in line for line in deletions[:closed])
     after = folder_digest(story.operator.keystore)
     assert {name: after[name] for name in keystore if not name.endswith(".html")} == {

@@ -191,17 +191,13 @@ def test_there_is_nothing_to_renew_without_an_exposure(machine: Machine) -> None
     assert not machine.state.exists()
 
 
-def test_remove_leaves_nothing_of_it(machine: Machine) -> None:
+def test_it_goes_with_the_folder_of_the_exposure(machine: Machine) -> None:
     issue(machine)
-    for _ in range(2):
-        assert machine.run("certificate", "remove") == Outcome(0, "", "")
-        assert set(machine.files(machine.state)) == {".immich-exposure"}
-        assert not (machine.state / "tls").exists()
+    assert machine.run("state", "remove").status == 0
+    assert not machine.state.exists()
 
 
 def test_arguments_are_checked(machine: Machine) -> None:
-    for arguments in (["issue", "/etc/nixos"], ["renew", "/etc/nixos"], ["remove", "x"], ["fetch"], []):
-        assert_sentence(
-            machine.run("certificate", *arguments), "issue, renew and remove, alone", "use one of them"
-        )
+    for arguments in (["issue", "/etc/nixos"], ["renew", "/etc/nixos"], ["remove"], ["fetch"], []):
+        assert_sentence(machine.run("certificate", *arguments), "issue and renew, alone", "use one of them")
     assert machine.commands("tailscale") == []

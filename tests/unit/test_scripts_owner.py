@@ -27,9 +27,6 @@ CHANGES = [
     ("state", "remove"),
 ]
 WAYS_BACK = [
-    ("settings", "remove"),
-    ("trust", "remove"),
-    ("certificate", "remove"),
     ("files", "remove", "CONFIG"),
     ("module", "restore", "CONFIG"),
     ("module", "leave"),

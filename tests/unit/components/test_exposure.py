@@ -88,6 +88,8 @@ class Recorder(pulumi.runtime.Mocks):
 
 
 LINES = ("create", "update", "delete")
+BEGINNING = "set -eu\numask 022\n"
+"""Of every script that travels."""
 
 
 def _of_nobody(line: str) -> str:
@@ -168,6 +170,9 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
         assert "triggers" not in inputs, name
         # What begins an exposure anew is not for an update: its list of devices is that of the beginning.
         anew = f"sudo -n sh -s -- prepare {OWNER}"
+        if name.endswith("-guard"):
+            assert not {"create", "update"} & set(inputs), name
+            continue
         assert inputs["update"] == (anew if name == "immich-state-folder" else inputs["create"]), name
 
 
@@ -189,11 +194,10 @@ def test_an_exposure_begins_with_the_devices_of_the_config_and_no_others(recorde
 
 
 def test_commands_are_bare_and_their_scripts_come_by_standard_input(recorded: Recorder) -> None:
-    library = (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
     for name, inputs in recorded.commands().items():
         for key in ("create", "update", "delete"):
             assert inputs.get(key, "sudo -n sh -s -- ").startswith("sudo -n sh -s -- "), name
-        assert inputs["stdin"].startswith(library), name
+        assert inputs["stdin"].startswith(BEGINNING), name
         assert "environment" not in inputs, name
         assert inputs["addPreviousOutputInEnv"] is False, name
 
@@ -201,12 +205,17 @@ def test_commands_are_bare_and_their_scripts_come_by_standard_input(recorded: Re
 def test_what_opens_also_closes(recorded: Recorder) -> None:
     commands = recorded.commands()
     close = "sudo -n sh -s -- close 443 8443 destroy"
-    assert commands["immich-funnel-guard"]["delete"] == close
-    assert commands["immich-funnel-door"]["delete"] == close
+    assert commands["immich-funnel-door-guard"]["delete"] == close
     assert commands["immich-funnel-door"]["create"].startswith("sudo -n sh -s -- open 443 8443 ")
-    for name, inputs in commands.items():
-        if name != "immich-short-lease-trial":
-            assert "delete" in inputs, f"{name} leaves something behind"
+
+
+def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(recorded: Recorder) -> None:
+    back = {name for name, inputs in recorded.commands().items() if "delete" in inputs}
+    guarded = {"immich-state-folder", "immich-nixos-files", "immich-nixos-module", "immich-funnel-door"}
+    assert back == {f"{name}-guard" for name in guarded}
+    within = {"immich-settings-files", "immich-server-certificate-files", "immich-trust-pool-file"}
+    changes_nothing = {"immich-short-lease-trial"}
+    assert set(recorded.commands()) == back | guarded | within | changes_nothing
 
 
 @pytest.mark.parametrize(
@@ -245,11 +254,9 @@ def test_where_nothing_changes_the_door_is_left_alone(recorded: Recorder, tmp_pa
 def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -> None:
     """A command whose create was killed is not in state: destroy would not even try to take it back."""
     commands = recorded.commands()
-    for name in ("immich-state-folder", "immich-nixos-files", "immich-nixos-module"):
+    for name in ("immich-state-folder", "immich-nixos-files", "immich-nixos-module", "immich-funnel-door"):
         guard = commands[f"{name}-guard"]
-        assert guard["create"] == guard["update"] == "sudo -n sh -s -- guard", name
-        assert guard["delete"] == commands[name]["delete"], name
-    # What lies in the state's folder alone goes with it.
+        assert commands[name]["stdin"].endswith(guard["stdin"][-99:]), f"{name} and its guard differ"
 
 
 def test_the_devices_are_one_list_by_name(recorded: Recorder) -> None:
@@ -340,11 +347,13 @@ def test_what_lands_on_the_server_is_what_lies_in_the_tree(recorded: Recorder) -
 
 def lines_of(recorder: Recorder) -> dict[str, tuple[str, str]]:
     """Return create and delete of the commands of the NixOS configuration, without what makes them root's."""
+    commands = recorder.commands()
     return {
         name.removeprefix("immich-nixos-"): tuple(
-            inputs[key].removeprefix("sudo -n sh -s -- ") for key in ("create", "delete")
+            line.removeprefix("sudo -n sh -s -- ")
+            for line in (inputs["create"], commands[f"{name}-guard"]["delete"])
         )
-        for name, inputs in recorder.commands().items()
+        for name, inputs in commands.items()
         if name.startswith("immich-nixos-") and not name.endswith("-guard")
     }
 
@@ -414,16 +423,15 @@ def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp
 
 def test_root_needs_no_sudo(tmp_path: Path) -> None:
     for name, inputs in run_program(tmp_path, sshUser="root").commands().items():
-        assert inputs["create"].startswith("sh -s -- "), name
+        assert (inputs.get("create") or inputs["delete"]).startswith("sh -s -- "), name
 
 
 def test_a_sudo_password_goes_by_standard_input_alone(tmp_path: Path) -> None:
     recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
-    library = (SERVER_FILES / "scripts" / "lib.sh").read_text(encoding="utf-8")
     for name, inputs in recorder.commands().items():
-        assert inputs["create"].startswith("sudo -k -S -p '' sh -c "), name
+        assert (inputs.get("create") or inputs["delete"]).startswith("sudo -k -S -p '' sh -c "), name
         assert is_secret(inputs["stdin"]), name
-        assert inputs["stdin"]["value"].startswith(f"{SUDO_PASSWORD}\n#immich-exposure\n{library}"), name
+        assert inputs["stdin"]["value"].startswith(f"{SUDO_PASSWORD}\n#immich-exposure\n{BEGINNING}"), name
     for name, (_, inputs) in recorder.resources.items():
         assert not any(SUDO_PASSWORD in text for text in plain_texts(inputs)), name
 
@@ -434,7 +442,7 @@ def test_with_a_password_the_texts_stay_visible(recorded: Recorder, tmp_path: Pa
     for name, inputs in recorder.commands().items():
         shown = recorder.resources[f"{name}-text"][1]["text"]
         assert inputs["stdin"]["value"].endswith(shown), name
-        assert "lib.sh" in shown and not is_secret(shown), name
+        assert BEGINNING in shown and not is_secret(shown), name
     assert not any(name.endswith("-text") for name in recorded.resources)
 
 

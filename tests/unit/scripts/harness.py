@@ -1,8 +1,8 @@
 """A pretend server for the scripts in server/scripts: a folder as its root, and fakes that record every call.
 
-A script runs exactly as over SSH: ``lib.sh`` + ``payload()`` + the script as one text on the shell's standard
-input. All that it calls and that would touch a real machine is a fake which writes its command line into one
-record; coreutils are real.
+A script runs exactly as over SSH: what it needs of ``lib.sh`` + ``payload()`` + the script, as one text on
+the shell's standard input. All that it calls and that would touch a real machine is a fake which writes its
+command line into one record; coreutils are real.
 """
 
 import json
@@ -13,6 +13,8 @@ import subprocess
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+
+from components.lean_text import reachable, stripped
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCRIPTS = PROJECT / "server" / "scripts"
@@ -242,14 +244,15 @@ class Machine:
 
     def run(self, script: str, *arguments: str, payload: dict[str, str] | None = None) -> Outcome:
         """Run ``script`` as the operator does; ``payload`` maps relative paths to contents of mode 0644."""
-        text = (SCRIPTS / "lib.sh").read_text()
+        body = stripped((SCRIPTS / f"{script}.sh").read_text())
+        text = reachable((SCRIPTS / "lib.sh").read_text(), body)
         if payload is not None:
             puts = "".join(
                 f"put 0644 '{path}' <<'IMMICH_EXPOSURE_END'\n{body}IMMICH_EXPOSURE_END\n"
                 for path, body in payload.items()
             )
             text += f"payload() {{\n{puts}:\n}}\n"
-        text += (SCRIPTS / f"{script}.sh").read_text()
+        text += body
         return self.run_text(text, *arguments)
 
     @property
