@@ -195,6 +195,8 @@ fuzz: setup ## random requests at the edge for five minutes
 nightly: setup ## what asks the outside world, an hour of random walks, known faults of what Caddy is built from
 	@test -x .toolchain/moto/bin/moto_server || { $(VENV)/python -m venv .toolchain/moto && \
 	  .toolchain/moto/bin/python -m pip install --quiet 'moto[server,s3]==5.2.5'; }
+	@test -x .toolchain/bin/pulumi-language-yaml || (cd tests/server/yaml_host && \
+	  go build -mod=mod -o $(CURDIR)/.toolchain/bin/ github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml)
 	@$(PYTEST) tests -m nightly
 	@$(VENV)/python -m tests.faults.walk --minutes 60
 	@GOBIN=$(CURDIR)/.toolchain/bin go install golang.org/x/vuln/cmd/govulncheck@v1.9.0

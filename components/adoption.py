@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import KeystoreLocation, keystore_of
 from components.chapter_bans import BAN_LIST, bans_in
@@ -22,6 +22,7 @@ from components.refusal import Refusal, told_plainly
 from components.remote_script import PayloadFile, Server, remote_script, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script
+from components.step import Step
 from pki import Adoption as KnownAdoption
 from pki import Claim, Source
 
@@ -172,7 +173,7 @@ def _decoded(place: str, line: str) -> Source | None:
 # Resources
 
 
-class _AdoptionInKeystore(Resource, module="immich", name="Adoption"):
+class _AdoptionInKeystore(Step, module="immich", name="Adoption"):
     authority: pulumi.Output[str]
     adopted: pulumi.Output[dict[str, dict[str, str]]]
     files: pulumi.Output[dict[str, str]]

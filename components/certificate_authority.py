@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.options import child_of
 from components.preflight import authorities_in
 from components.refusal import Refusal, told_plainly
 from components.renewal import renewal_of, renewal_props, renewing_diff
+from components.step import Step
 from pki import AuthorityProfile, Keystore, KeyType, Renewal
 
 
@@ -117,7 +118,7 @@ def _revoke_strays(props: dict[str, Any]) -> None:
     keystore_of(props).revoke_all_but(props["devices"])
 
 
-class AuthorityInKeystore(Resource, module="immich", name="CertificateAuthority"):
+class AuthorityInKeystore(Step, module="immich", name="CertificateAuthority"):
     """The authority's key pair in the keystore; its state holds the certificate and no key."""
 
     certificatePem: pulumi.Output[str]

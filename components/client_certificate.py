@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.refusal import told_plainly
 from components.renewal import renewal_of, renewal_props, renewing_diff
+from components.step import Step
 from pki import DeviceProfile, KeyType, Platform, Renewal
 
 
@@ -60,7 +61,7 @@ def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _CredentialInKeystore(Resource, module="immich", name="ClientCertificate"):
+class _CredentialInKeystore(Step, module="immich", name="ClientCertificate"):
     fingerprint: pulumi.Output[str]
     notAfter: pulumi.Output[str]
     bundlePath: pulumi.Output[str]

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import KeystoreLocation
 from components.device_report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
@@ -16,6 +16,7 @@ from components.refusal import told_plainly
 from components.remote_script import PayloadFile, Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
+from components.step import Step
 from pki import Revocation
 from pki.revocations import united
 
@@ -144,7 +145,7 @@ def out(
             )
 
 
-class _List(Resource, module="immich", name="DeviceList"):
+class _List(Step, module="immich", name="DeviceList"):
     out: pulumi.Output[list[str]]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:

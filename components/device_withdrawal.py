@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import KeystoreLocation
 from components.device_report import for_good, report_of, tell_keystore
@@ -17,6 +17,7 @@ from components.refusal import told_plainly
 from components.remote_script import Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
+from components.step import Step
 
 LOSES = "loses access for good"
 """What happens to a device that is no longer named, in the words of previews and of comments."""
@@ -60,7 +61,7 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
     tell_keystore(props, for_good(report.revoked, names))
 
 
-class _Withdrawal(Resource, module="immich", name="DeviceWithdrawal"):
+class _Withdrawal(Step, module="immich", name="DeviceWithdrawal"):
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, props, opts)
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
 from components.config import ExposureConfig
 from components.options import child_of
@@ -27,6 +27,7 @@ from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
+from components.step import Step
 
 LOOK_SECONDS = 60
 """A look reads a few files and asks tailscaled."""
@@ -140,7 +141,7 @@ def _moment() -> str:
     return f"put right at {datetime.now(UTC).isoformat(timespec='seconds')}"
 
 
-class _Drift(Resource, module="immich", name="Drift"):
+class _Drift(Step, module="immich", name="Drift"):
     putRight: pulumi.Output[str]
     doorPutRight: pulumi.Output[str]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.module_files import Edge
 from components.options import child_of
@@ -19,6 +19,7 @@ from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, with_library
 from components.server_props import server_of, server_props
 from components.ssh import run_script, send_file
+from components.step import Step
 from toolchain import ToolchainError, edge, paths
 
 PLACE = "/var/lib/immich-exposure/edge-"
@@ -80,7 +81,7 @@ def source_digest() -> str:
     return hashlib.sha256("".join([edge.GO_RELEASE, *lines]).encode()).hexdigest()
 
 
-class _Edge(Resource, module="immich", name="EdgeBuild"):
+class _Edge(Step, module="immich", name="EdgeBuild"):
     machine: pulumi.Output[str]
     sha256: pulumi.Output[str]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.config import ExposureConfig
@@ -30,6 +30,7 @@ from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
+from components.step import Step
 
 WAIT_FOR_DNS_SECONDS = 480
 """Below the lease, so that the verdict comes before the server closes the funnel by itself."""
@@ -231,7 +232,7 @@ def _not_proven(props: dict[str, Any]) -> list[str]:
     return ["Not asked: that a device gets in, because none is configured"]
 
 
-class _OutsideCheck(Resource, module="immich", name="ExposureCheck"):
+class _OutsideCheck(Step, module="immich", name="ExposureCheck"):
     results: pulumi.Output[list[str]]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import KeystoreLocation
 from components.client_certificate import ClientCertificate
 from components.options import child_of
 from components.refusal import told_plainly
+from components.step import Step
 from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
 
@@ -62,7 +63,7 @@ def _moment(text: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-class _SheetInKeystore(Resource, module="immich", name="InstallSheet"):
+class _SheetInKeystore(Step, module="immich", name="InstallSheet"):
     path: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:

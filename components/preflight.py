@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.config import ExposureConfig
 from components.config_home import ModuleWay
@@ -22,6 +22,7 @@ from components.server_certificate import domain_of
 from components.server_props import server_of, server_props
 from components.server_words import plain_facts
 from components.ssh import run_script
+from components.step import Step
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
 from pki.outlook import Outlook
@@ -172,7 +173,7 @@ def clock_apart(clock: object, before: float, after: float) -> float:
     return clock - after if clock > after else min(0.0, clock + 1 - before)
 
 
-class _Preflight(Resource, module="immich", name="Preflight"):
+class _Preflight(Step, module="immich", name="Preflight"):
     domain: pulumi.Output[str]
     tailscaleVersion: pulumi.Output[str]
     warnings: pulumi.Output[list[str]]

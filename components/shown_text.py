@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
+
+from components.step import Step
 
 
 class _Provider(ResourceProvider):
@@ -19,7 +21,7 @@ class _Provider(ResourceProvider):
         return UpdateResult({})
 
 
-class ShownText(Resource, module="immich", name="ShownText"):
+class ShownText(Step, module="immich", name="ShownText"):
     """What runs as root on the server, where the command that carries it is secret because of a password."""
 
     def __init__(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:

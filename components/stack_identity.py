@@ -6,7 +6,9 @@ import secrets
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider
+
+from components.step import Step
 
 
 class _Provider(ResourceProvider):
@@ -19,7 +21,7 @@ class _Provider(ResourceProvider):
         return DiffResult(changes=False)
 
 
-class StackIdentity(Resource, module="immich", name="StackIdentity"):
+class StackIdentity(Step, module="immich", name="StackIdentity"):
     """Made once and kept in Pulumi's state; its id is what the server knows its stack by.
 
     The name of a stack is no such thing: two people may both have called theirs ``home``.

@@ -26,6 +26,8 @@ from policy.rules import PRIVATE_KEY, RULES, Level, Rule, secrets_in
 EXPOSURE = "immich-exposure:index:ImmichExposure"
 FUNNEL = "immich-exposure:index:Funnel"
 CHECK = "pulumi-python:dynamic/immich:ExposureCheck"
+CHECK_OF_A_PLUGIN = "immich-exposure:step:ExposureCheck"
+"""The same one where a plugin serves it, for programs in other languages (`components.step`)."""
 COMMAND = "command:remote:Command"
 
 
@@ -39,7 +41,7 @@ def unproven(resources: list[Any]) -> Iterator[Violation]:
     The check itself waits for its funnel, and only a passed one lets that stay open; what can be missing is
     the check.
     """
-    checks = [each for each in resources if each.resource_type == CHECK]
+    checks = [each for each in resources if each.resource_type in (CHECK, CHECK_OF_A_PLUGIN)]
     for funnel in resources:
         if funnel.resource_type == FUNNEL and not any(_beside(funnel, check) for check in checks):
             yield (

@@ -26,9 +26,10 @@ _IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(PACKAGES)})\b", re.MULTIL
 
 INIT = f'''"""Exposes a home Immich through Tailscale Funnel with client certificates: a Pulumi component."""
 
-from {NAME}.components.package import DeviceArgs, ImmichExposure, ImmichExposureArgs
+from {NAME}.components.package import ImmichExposure
+from {NAME}.components.package_args import Device, ImmichExposureArgs
 
-__all__ = ["DeviceArgs", "ImmichExposure", "ImmichExposureArgs"]
+__all__ = ["Device", "ImmichExposure", "ImmichExposureArgs"]
 '''
 
 

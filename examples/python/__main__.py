@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pulumi
-from immich_exposure import DeviceArgs, ImmichExposure
+from immich_exposure import Device, ImmichExposure
 
 config = pulumi.Config()
-phones: list[DeviceArgs] = [
+phones: list[Device] = [
     {"name": "phone-anna", "platform": "ios"},
     {"name": "phone-ben", "platform": "android"},
 ]

@@ -17,7 +17,7 @@ import pulumi
 import pytest
 import yaml
 
-from components import package
+from components import package, package_args
 from components.config import SECRETS, ConfigError, ExposureConfig
 from components.module_files import module_digest
 from toolchain import wheel_backend
@@ -120,8 +120,8 @@ def problems(**changes: Any) -> str:
 
 def test_the_arguments_are_the_keys_of_a_stack_file() -> None:
     keys = set(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"])
-    assert set(package.ImmichExposureArgs.__annotations__) == keys
-    assert package.ImmichExposureArgs.__required_keys__ == {"host", "hostKey", "keystorePassphrase"}
+    assert set(package_args.ImmichExposureArgs.__annotations__) == keys
+    assert package_args.ImmichExposureArgs.__required_keys__ == {"host", "hostKey", "keystorePassphrase"}
 
 
 def test_plain_settings_make_a_configuration() -> None:
