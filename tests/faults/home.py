@@ -86,6 +86,8 @@ class Home:
         settle(self.lab)
         self.before: Look = look(self.lab)
         self.printed = ""
+        self.noted: list[str] = []
+        """What was measured meanwhile, for whoever reads what the row prints."""
 
     def close(self) -> None:
         """Take the lab down."""

@@ -31,7 +31,7 @@ RECORD = paths.HOME / "faults.jsonl"
 """A verdict a line, as they were given."""
 
 WORKERS = 4
-ROW_SECONDS = 600
+ROW_SECONDS = 900
 FAILURES = (
     Fault,
     PulumiFailedError,
@@ -52,6 +52,7 @@ class Verdict:
     wrong: str
     seconds: float
     day: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
+    noted: list[str] = field(default_factory=list)
 
 
 def play(row: Row, folder: Path) -> Verdict:
@@ -65,7 +66,7 @@ def play(row: Row, folder: Path) -> Verdict:
             wrong = str(error)
     if stranger.got_in:
         wrong = f"a stranger got in: {stranger.got_in}; {wrong}"
-    return Verdict(row.name, stranger.words, wrong, time.monotonic() - began)
+    return Verdict(row.name, stranger.words, wrong, time.monotonic() - began, noted=place.noted)
 
 
 def in_a_bubble(row: Row) -> Verdict:
@@ -150,7 +151,7 @@ def main(words: Sequence[str]) -> int:
             verdict = played.result()
             note(verdict)
             how = "WRONG" if verdict.wrong else "right"
-            print(f"{how} {verdict.row} in {verdict.seconds:.0f} s", flush=True)
+            print(f"{how} {verdict.row} in {verdict.seconds:.0f} s", *verdict.noted, sep="\n    ", flush=True)
             if verdict.wrong:
                 wrong.append(verdict.row)
                 print(verdict.wrong, flush=True)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lab import commands, network, places
+from lab import commands, internet, network, places
 from tests.lab.strangers import PASSPHRASE, foreign_credential
 
 PORT = 9443
@@ -37,6 +37,12 @@ INTERNET = (f'oifname "{places.WAN_LINK}"',)
 """All that leaves the server but for the operator's link."""
 CONTROL = (f"ip daddr {places.INTERNET_ADDRESS} tcp dport 29080",)
 """Tailscale's control server; relays, ingress and DNS are there."""
+
+PEERS = (
+    f"ip daddr {places.INTERNET_ADDRESS} tcp dport 29443",
+    f"ip daddr {places.INTERNET_ADDRESS} udp dport != 53",
+)
+"""The relay and the direct ways: the ingress takes visitors, and gets through to no node."""
 
 
 @contextmanager
@@ -65,6 +71,16 @@ def cut_off(ways: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
+def ingress_not_taken() -> Iterator[None]:
+    """Let the nodes drop what comes from the ingress's peer, as where tailnet lock finds it unsigned."""
+    internet.ask("/ingress", taken="0")
+    try:
+        yield
+    finally:
+        internet.ask("/ingress", taken="1")
+
+
+@contextmanager
 def _table(namespace: str, text: str, name: str) -> Iterator[None]:
     commands.run([*network.inside(namespace), "nft", "-f", "-"], text=text)
     try:
@@ -89,9 +105,16 @@ def plainly(visitor: socket.socket, _context: ssl.SSLContext) -> None:
     visitor.sendall(ANSWER)
 
 
+def silent(visitor: socket.socket, _context: ssl.SSLContext) -> None:
+    """Take everything and never answer."""
+    while visitor.recv(4096):
+        pass
+
+
 MANNERS: dict[str, Callable[[socket.socket, ssl.SSLContext], None]] = {
     "another": another,
     "plainly": plainly,
+    "silent": silent,
 }
 
 
