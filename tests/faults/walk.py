@@ -9,6 +9,7 @@ of the matrix (rows.py).
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import secrets
 import subprocess
@@ -31,6 +32,18 @@ from tests.server.waiting import wait_until
 STEPS = 12
 NAMES = ("phone", "laptop", "tablet", "watch")
 OWN_LINE = "  # mine: step {}"
+YEAR = 365 * 86400
+TIMED_UNITS = ("immich-exposure-lease.service", "immich-exposure-devices.service")
+WRONG_CLOCK = """set -e
+cp -a /usr/bin/date /usr/bin/date.real
+cat >/usr/bin/date.new <<'END'
+#!/bin/sh
+case "$*" in +%s) echo {seconds} ;; *) exec /usr/bin/date.real "$@" ;; esac
+END
+chmod 755 /usr/bin/date.new
+mv /usr/bin/date.new /usr/bin/date
+"""
+"""A container has its host's clock, so the command that the scripts ask is another one."""
 
 
 @dataclass
@@ -59,6 +72,13 @@ class Walk:
 
     def look(self) -> None:
         """Raise ``Fault`` when something does not hold."""
+        self.look_from_outside()
+        self.look_at_theirs()
+        if not self.in_doubt:
+            self.need_exposed()
+
+    def look_from_outside(self) -> None:
+        """Raise ``Fault`` unless the door is shut or proven, and whoever is lost is out."""
         if self.home.lease() == "confirmed" and self._is_open() and self.behind() != self.proven:
             raise Fault("what stands behind the open door was never proven, and nothing will close it")
         if self.by_hand and self._is_open():
@@ -66,9 +86,6 @@ class Walk:
         for number, credential in enumerate(self.lost):
             if (saw := self.home.sees(credential)) == "200":
                 raise Fault(f"lost device {number} ({credential.name}) sees {saw}")
-        self.look_at_theirs()
-        if not self.in_doubt:
-            self.need_exposed()
 
     def need_exposed(self) -> None:
         """Raise ``Fault`` unless strangers, visitors and a device see what they must."""
@@ -271,6 +288,49 @@ class Walk:
         self.in_doubt = True
         self.say("up failed" if with_nothing else "up had nothing to do")
 
+    def full_disk(self) -> None:
+        """The whole disk is full for a while: who is lost is out all the same, and the door can be shut."""
+        disk = self.home.lab.places.disk
+        self.home.operator.devices(*self.devices)
+        used = os.statvfs(disk)
+        taken = (used.f_blocks - used.f_bfree) * used.f_frsize
+        _mount("-o", f"remount,size={taken}", str(disk))
+        try:
+            failed = self.home.try_up()
+            if self.leaving and not failed:
+                self._withdrawn()
+            lost_now = [credential for credential in self.leaving.values() if self.standing]
+            for credential in lost_now:
+                if (saw := self.home.sees(credential)) == "200":
+                    raise Fault(f"on a full disk the lost device {credential.name} sees {saw}")
+            self.in_doubt = True
+            self.look_from_outside()
+            if self._has_command() and self.draw.random() < 0.5:
+                self.say("and its owner shuts the door")
+                self.home.lab.console("immich-exposure close")
+                self.by_hand = True
+                self.home.need_shut()
+        finally:
+            _mount("-o", "remount,size=50%", str(disk))
+        self._withdrawn()
+        self.say("up failed" if failed else "up had room for what it did")
+
+    def clock(self) -> None:
+        """The server's clock is wrong for a while; the timers run meanwhile, and an ``up`` is refused."""
+        seconds, name = self.draw.choice(((20, "1970"), (int(time.time()) + 20 * YEAR, "20 years ahead")))
+        self.say(f"it says {name}")
+        self.home.lab.console("sh", text=WRONG_CLOCK.format(seconds=seconds))
+        try:
+            for unit in TIMED_UNITS:
+                self.home.lab.console(f"systemctl start {unit}")
+            self.home.operator.devices(*self.devices)
+            if not self.home.try_up():
+                raise Fault("an up was not refused though the server's clock was wrong by years")
+            self.in_doubt = True
+            self.look_from_outside()
+        finally:
+            self.home.sh("mv /usr/bin/date.real /usr/bin/date")
+
     def state_deleted(self) -> None:
         """Somebody deletes the folder of the exposure, and with it the note of a door shut by hand."""
         if self.revoked:
@@ -328,6 +388,10 @@ class Walk:
         self.home.need_as_before()
 
 
+def _mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True)
+
+
 WEIGHTS: dict[Callable[[Walk], None], int] = {
     Walk.up: 2,
     Walk.change: 4,
@@ -344,6 +408,8 @@ WEIGHTS: dict[Callable[[Walk], None], int] = {
     Walk.power: 1,
     Walk.reboot: 1,
     Walk.read_only: 1,
+    Walk.full_disk: 1,
+    Walk.clock: 1,
     Walk.state_deleted: 1,
     Walk.funnel_reset: 1,
     Walk.funnel_by_hand: 1,
