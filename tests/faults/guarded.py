@@ -73,5 +73,10 @@ def healthy_again(home: Home) -> None:
     sees(home, "healthy")
     need_told_once(home, "healed")
     home.need_exposed()
-    home.sh(f"rm -f {CHANNEL}")
+    take_back(home)
+
+
+def take_back(home: Home) -> None:
+    """Destroy, with nobody to be told any more."""
+    home.sh(f"rm -f {CHANNEL} {TOLD}")
     home.destroy()

@@ -468,7 +468,7 @@ def guard_no_internet(home: Home) -> None:
     wait_until(lambda: seen(home.lab, PUBLIC) == "200", "visitors get through again", 300)
     guarded.sees(home, "healthy")
     home.need_exposed()
-    home.destroy()
+    guarded.take_back(home)
 
 
 @standing("guard-stalled", "the ingress takes whoever comes and never answers; the guard tells once")
@@ -496,7 +496,7 @@ def guard_control(home: Home) -> None:
     home.need_exposed()
     if told := {"dead", "healed", "unsafe", "closed"} & set(home.sh(f"cat {guarded.TOLD}").split()):
         raise Fault(f"the owner was told {', '.join(sorted(told))}")
-    home.destroy()
+    guarded.take_back(home)
 
 
 @standing(
@@ -535,7 +535,7 @@ def closed_as_unsafe(home: Home, manner: str) -> None:
     home.need_shut()
     home.up()
     home.need_exposed()
-    home.destroy()
+    guarded.take_back(home)
 
 
 # ---- devices that are lost ---------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,13 +163,16 @@ class Walk:
 
     def take_out(self) -> None:
         """A phone is lost: its name goes from the config, and it is out."""
+        self._lose_one()
+        self.up()
+
+    def _lose_one(self) -> None:
         if len(self.devices) > 1:
             name = self.draw.choice(self.devices)
             if self.home.has_credential(name):
                 self.leaving[name] = self.home.credential(name)
             self.devices.remove(name)
             self.revoked.discard(name)
-        self.up()
 
     def revoke(self) -> None:
         """A phone is lost, and its owner is at the server."""
@@ -290,29 +294,18 @@ class Walk:
 
     def full_disk(self) -> None:
         """The whole disk is full for a while: who is lost is out all the same, and the door can be shut."""
-        disk = self.home.lab.places.disk
+        self._lose_one()
         self.home.operator.devices(*self.devices)
-        used = os.statvfs(disk)
-        taken = (used.f_blocks - used.f_bfree) * used.f_frsize
-        _mount("-o", f"remount,size={taken}", str(disk))
-        try:
+        self.in_doubt = True
+        with full(self.home.lab.places.disk):
             failed = self.home.try_up()
-            if self.leaving and not failed:
-                self._withdrawn()
-            lost_now = [credential for credential in self.leaving.values() if self.standing]
-            for credential in lost_now:
-                if (saw := self.home.sees(credential)) == "200":
-                    raise Fault(f"on a full disk the lost device {credential.name} sees {saw}")
-            self.in_doubt = True
+            self._withdrawn()
             self.look_from_outside()
             if self._has_command() and self.draw.random() < 0.5:
                 self.say("and its owner shuts the door")
                 self.home.lab.console("immich-exposure close")
                 self.by_hand = True
                 self.home.need_shut()
-        finally:
-            _mount("-o", "remount,size=50%", str(disk))
-        self._withdrawn()
         self.say("up failed" if failed else "up had room for what it did")
 
     def clock(self) -> None:
@@ -388,8 +381,24 @@ class Walk:
         self.home.need_as_before()
 
 
-def _mount(*words: str) -> None:
-    subprocess.run(["mount", *words], check=True)
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Leave no room on the file system that the whole server lies on."""
+
+    def fill() -> bool:  # refused where more was written meanwhile
+        said = os.statvfs(disk)
+        return _resize(disk, str((said.f_blocks - said.f_bfree) * said.f_frsize))
+
+    wait_until(fill, "the disk is full")
+    try:
+        yield
+    finally:
+        _resize(disk, "50%")
+
+
+def _resize(disk: Path, size: str) -> bool:
+    command = ["mount", "-o", f"remount,size={size}", str(disk)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 WEIGHTS: dict[Callable[[Walk], None], int] = {
