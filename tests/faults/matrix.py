@@ -30,6 +30,22 @@ TABLE = PROJECT / "docs" / "faults.md"
 RECORD = paths.HOME / "faults.jsonl"
 """A verdict a line, as they were given."""
 
+WALKS = """
+## Random walks
+
+    make walk SEED=7 STEPS=20
+
+strings together what owners do (up, changes, devices added, taken out, revoked on the server, renewal,
+close, open, destroy, their own edits and rebuilds), what others do (a second stack, Tailscale's commands
+by hand, a device's file put there, a folder deleted) and what happens to them (runs that are killed,
+power cuts, reboots, services that die, a disk that is read-only or full, a clock at 1970 or twenty years
+ahead). The seed draws the steps; without one it is a new one each time, and a walk has 12 steps. After
+each step it looks from outside: the door is shut or proven, whoever was lost is out, the owner's own
+lines and Immich at home are there. In the end `up` brings everything to order and `destroy` gives the
+server back as it was. A short walk is in `make test`, an hour of them in `make nightly`; one that fails
+becomes a row above.
+"""
+
 WORKERS = 4
 ROW_SECONDS = 900
 FAILURES = (
@@ -127,7 +143,7 @@ def table(rows: Sequence[Row], verdicts: dict[str, Verdict]) -> str:
         verdict = verdicts[row.name]
         outside = ", ".join(dict.fromkeys(f"`{word}`" for word in verdict.outside)) or "-"
         lines.append(f"| {row.name} | {row.happens} | {outside} | {'WRONG' if verdict.wrong else 'right'} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *WALKS.splitlines()]) + "\n"
 
 
 def main(words: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from itertools import product
 
 from tests.faults import guarded
 from tests.faults.home import PUBLIC, STATE, Fault, Home
-from tests.lab.impostor import CONTROL, INTERNET, PEERS, cut_off, in_the_ingress_place, ingress_not_taken
+from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, ingress_not_taken
 from tests.lab.operator import PulumiFailedError
 from tests.lab.outside import seen
 from tests.lab.whole_server import root, settle
@@ -454,21 +454,8 @@ def full_run_close(home: Home) -> None:
 
 
 # ---- between the home and the internet: what only the guard sees ---------------------------------------
-
-
-@standing("guard-no-internet", "the home has no internet; the guard changes nothing, and tells once")
-def guard_no_internet(home: Home) -> None:
-    """It tells after an hour: eleven looks of it are said to have been already."""
-    guarded.be_told(home)
-    home.sh(f"echo blind_looks 11 >>{guarded.MEMORY}")
-    with cut_off(INTERNET):
-        for _ in range(2):
-            guarded.sees(home, "blind")
-    guarded.need_told_once(home, "blind")
-    wait_until(lambda: seen(home.lab, PUBLIC) == "200", "visitors get through again", 300)
-    guarded.sees(home, "healthy")
-    home.need_exposed()
-    guarded.take_back(home)
+#
+# Those that end within a look or two are tests/lab/test_guard.py's.
 
 
 @standing("guard-stalled", "the ingress takes whoever comes and never answers; the guard tells once")
@@ -486,19 +473,6 @@ def guard_unsigned(home: Home) -> None:
     guarded.dead_and_healed(home, ingress_not_taken())
 
 
-@standing("guard-control", "Tailscale's control server is away; nobody notices, and the guard tells nothing")
-def guard_control(home: Home) -> None:
-    guarded.be_told(home)
-    with cut_off(CONTROL):
-        for _ in range(2):
-            guarded.sees(home, "healthy")
-        home.need_exposed()
-    home.need_exposed()
-    if told := {"dead", "healed", "unsafe", "closed"} & set(home.sh(f"cat {guarded.TOLD}").split()):
-        raise Fault(f"the owner was told {', '.join(sorted(told))}")
-    guarded.take_back(home)
-
-
 @standing(
     "guard-control-restart",
     "Tailscale's control server is away and tailscaled starts anew; the guard tells once",
@@ -511,31 +485,6 @@ def guard_control_restart(home: Home) -> None:
             guarded.sees(home, "dead")
         guarded.need_told_once(home, "dead")
     guarded.healthy_again(home)
-
-
-@standing(
-    "guard-another-server",
-    "another server answers in our name, with another certificate; the guard closes, and up opens",
-)
-def guard_another_server(home: Home) -> None:
-    closed_as_unsafe(home, "another")
-
-
-@standing("guard-without-tls", "the ingress answers without TLS; the guard closes, and up opens")
-def guard_without_tls(home: Home) -> None:
-    closed_as_unsafe(home, "plainly")
-
-
-def closed_as_unsafe(home: Home, manner: str) -> None:
-    guarded.be_told(home)
-    with in_the_ingress_place(manner):
-        guarded.sees(home, "unsafe")
-        home.need_shut()
-    guarded.need_told_once(home, "unsafe")
-    home.need_shut()
-    home.up()
-    home.need_exposed()
-    guarded.take_back(home)
 
 
 # ---- devices that are lost ---------------------------------------------------------------------------
