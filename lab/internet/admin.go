@@ -18,7 +18,6 @@ import (
 //	GET /feature?mode=text|wait|error             {"mode"}
 //	GET /setdns?fail=0|1                          {"fail"}
 //	GET /expire?name=NODE.DOMAIN&expired=0|1      {"changed": number of records}
-//	GET /ingress?taken=0|1                        {"taken"}; whether the nodes take what comes from the ingress
 func startAdmin(s *settings, ctl *control, parts *parts) error {
 	listener, err := net.Listen("tcp", s.admin)
 	if err != nil {
@@ -32,7 +31,6 @@ func startAdmin(s *settings, ctl *control, parts *parts) error {
 		"/feature": ctl.adminFeature,
 		"/setdns":  ctl.adminSetDNS,
 		"/expire":  ctl.adminExpire,
-		"/ingress": ctl.adminIngress,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { answerAdmin(w, r, answer) })
 	}
@@ -92,15 +90,6 @@ func (c *control) adminExpire(query url.Values) (any, error) {
 		return nil, err
 	}
 	return map[string]int{"changed": c.setExpired(name, expired)}, nil
-}
-
-func (c *control) adminIngress(query url.Values) (any, error) {
-	taken := true
-	if err := readSwitch(query, "taken", &taken); err != nil {
-		return nil, err
-	}
-	c.setIngressTaken(taken)
-	return map[string]bool{"taken": taken}, nil
 }
 
 // readSwitch puts the value of a 0|1 parameter into target, which stays as it is when the parameter is missing.

@@ -59,8 +59,6 @@ type control struct {
 	zone   *zone
 	domain string
 
-	ingress key.NodePublic // of the funnel's relay, set before anybody visits
-
 	mu         sync.Mutex
 	grants     grants
 	feature    string // one of the feature constants
@@ -222,16 +220,6 @@ func (c *control) setExpired(name string, expired bool) (changed int) {
 		changed++
 	}
 	return changed
-}
-
-// setIngressTaken lets the nodes drop what the ingress begins, or take it again: as where tailnet lock is on and the ingress's
-// peer bears neither a signature nor the mark that Tailscale's own do without one.
-func (c *control) setIngressTaken(taken bool) {
-	for _, node := range c.server.AllNodes() {
-		if node.Key != c.ingress {
-			c.server.SetJailed(node.Key, c.ingress, !taken)
-		}
-	}
 }
 
 // node is what the lab knows of a member of the tailnet.

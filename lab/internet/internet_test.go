@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -449,18 +448,5 @@ func TestSettings(t *testing.T) {
 		if _, err := parseSettings(args); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", args, err, want)
 		}
-	}
-}
-
-func TestWhetherTheIngressIsTaken(t *testing.T) {
-	c := &control{server: &testcontrol.Server{}}
-	for _, taken := range []string{"0", "1"} {
-		got, err := c.adminIngress(url.Values{"taken": {taken}})
-		if want := map[string]bool{"taken": taken == "1"}; err != nil || !maps.Equal(got.(map[string]bool), want) {
-			t.Errorf("%s: got %v, %v", taken, got, err)
-		}
-	}
-	if _, err := c.adminIngress(url.Values{"taken": {"perhaps"}}); err == nil {
-		t.Error("a wrong value was taken")
 	}
 }

@@ -218,7 +218,6 @@ func (lab *internet) startVisitors(ctx context.Context, s *settings, ctl *contro
 	lab.nodes = append(lab.nodes, node)
 	// Other nodes see it as they see Tailscale's own ingress nodes: it may reach their peer API and nothing else.
 	ctl.server.SetUnsignedPeerAPIOnly(node.key, true)
-	ctl.ingress = node.key
 	if err := startIngress(s, ctl, node, parts); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ from itertools import product
 
 from tests.faults import guarded
 from tests.faults.home import PUBLIC, STATE, Fault, Home
-from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, ingress_not_taken
+from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, right_taken
 from tests.lab.operator import PulumiFailedError
 from tests.lab.outside import seen
 from tests.lab.whole_server import root, settle
@@ -468,9 +468,19 @@ def guard_no_node(home: Home) -> None:
     guarded.dead_and_healed(home, cut_off(PEERS))
 
 
-@standing("guard-unsigned", "the node takes nothing from the ingress's peer; the guard tells once")
-def guard_unsigned(home: Home) -> None:
-    guarded.dead_and_healed(home, ingress_not_taken())
+@standing(
+    "guard-no-right",
+    "the node loses its right to a funnel; the guard tells once, and opens again when it has it back",
+)
+def guard_no_right(home: Home) -> None:
+    """What the guard takes off to heal cannot be put on again meanwhile."""
+    guarded.be_told(home)
+    with right_taken():
+        for _ in range(3):
+            guarded.sees(home, "dead")
+        guarded.need_told_once(home, "dead")
+    guarded.sees(home, "healthy")
+    guarded.healthy_again(home)
 
 
 @standing(

@@ -71,13 +71,13 @@ def cut_off(ways: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def ingress_not_taken() -> Iterator[None]:
-    """Let the nodes drop what comes from the ingress's peer, as where tailnet lock finds it unsigned."""
-    internet.ask("/ingress", taken="0")
+def right_taken() -> Iterator[None]:
+    """Take the right to a funnel from every node, as an administrator's edit of the tailnet's policy may."""
+    internet.ask("/caps", funnel="0")
     try:
         yield
     finally:
-        internet.ask("/ingress", taken="1")
+        internet.ask("/caps", funnel="1")
 
 
 @contextmanager
