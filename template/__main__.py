@@ -1,0 +1,19 @@
+"""The program: the stack's config in, one exposure, its outputs out."""
+
+import signal
+
+import pulumi
+from immich_exposure.components.config import from_pulumi
+from immich_exposure.components.exposure import ImmichExposure
+
+# A failed run ends with an interrupt from the language host, which Python would tell as a traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+exposure = ImmichExposure("immich", from_pulumi())
+
+pulumi.export("url", exposure.url)
+pulumi.export("inImmich", exposure.in_immich)
+pulumi.export("public", exposure.public)
+pulumi.export("checked", exposure.checked)
+pulumi.export("devices", exposure.devices)
+pulumi.export("bundlePasswords", exposure.bundle_passwords)
