@@ -7,7 +7,9 @@ those of the official plugin, measured and read in its source:
   refresh sees nothing;
 - a failed create leaves nothing in the state, a failed update leaves the state before it;
 - `stdout` and `stderr` lose one trailing newline, are unknown in the preview of a create or a change, and
-  are secret when an input other than the connection is;
+  are secret when an input other than the connection and stdin is;
+- a line of 64 KiB on an output that is logged, which hangs the official plugin for ever, is an error, and so
+  is the output of a command that succeeds where it is no UTF-8;
 - a failure shows the command, both streams and the status; nothing ends a running command but its own end.
 """
 
@@ -79,6 +81,10 @@ _CONNECTION_DEFAULTS: Properties = {
 }
 _LOGGING = ("stdout", "stderr", "stdoutAndStderr", "none")
 _OUTPUTS = ("stdout", "stderr")
+_LONGEST_LINE = 64 * 1024
+"""Bytes of a line at which the official plugin hangs: its reader is Go's bufio.Scanner."""
+_NO_UTF8 = "\ufffd"
+"""What bytes that are no UTF-8 have been decoded to."""
 _SHOWN = 8000
 """Characters of a failed command's output that are shown, its end: there stands what went wrong."""
 _DIFF_KINDS = provider_pb2.PropertyDiff
@@ -94,11 +100,14 @@ class LineLog:
 
     write: Callable[[str], None]
     _rest: bytearray = field(default_factory=bytearray)
+    too_long: bool = False
+    """Whether some line was longer than the official plugin's reader takes."""
 
     def __call__(self, piece: bytes) -> None:
         self._rest += piece
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
+        self.too_long = self.too_long or max(map(len, (*lines, rest))) >= _LONGEST_LINE
         for line in lines:
             self.write(server_words.plain(line.decode(errors="replace")))
 
@@ -269,9 +278,19 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
             outcome = work(urn, str(text), plain, earlier, tell)
             for log in logs.values():
                 log.finish()
+            if any(log.too_long for log in logs.values()):
+                raise CommandError(
+                    "the output has a line of 64 KiB or more, with which the official plugin hangs; set "
+                    f"logging to none, or write shorter lines: running {_quote(str(text))}"
+                )
             if outcome.status != 0:
                 shown = server_words.plain(outcome.combined[-_SHOWN:], _SHOWN)
                 raise CommandError(f"{_status(token, outcome.status)}: running {_quote(str(text))}:\n{shown}")
+            if _NO_UTF8 in outcome.stdout + outcome.stderr:
+                raise CommandError(
+                    f"grpc: error while marshaling: string field contains invalid UTF-8: running "
+                    f"{_quote(str(text))}"
+                )
             outputs = {"stdout": _trim(outcome.stdout), "stderr": _trim(outcome.stderr)}
         secret = any(holds_secret(value) for name, value in inputs.items() if name in _SECRET_SOURCES)
         kept = {name: value for name, value in inputs.items() if name not in _OUTPUTS}
@@ -368,8 +387,8 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
 
 
 # Inputs from which stdout and stderr take over secrecy. The connection is always secret and says nothing
-# about the output.
-_SECRET_SOURCES = frozenset({"create", "update", "delete", "stdin", "environment", "triggers"})
+# about the output; what a secret on stdin makes a command print stays plain with the official plugin.
+_SECRET_SOURCES = frozenset({"create", "update", "delete", "environment", "triggers"})
 
 
 def resource_type(urn: str) -> str:
