@@ -106,10 +106,15 @@ _IMPORTS = """\
 
 def managed_files(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:
     """Return all that `module: managed` puts beside configuration.nix, below `FOLDER`."""
-    entry = PayloadFile("default.nix", default_nix(immich, lan, edge))
     return tuple(
-        PayloadFile(f"{FOLDER}/{file.path}", file.text, file.mode) for file in (entry, *module_files())
+        PayloadFile(f"{FOLDER}/{file.path}", file.text, file.mode)
+        for file in entry_and_module(immich, lan, edge)
     )
+
+
+def entry_and_module(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:
+    """Return default.nix and the module's files, by their paths within `FOLDER`."""
+    return (PayloadFile("default.nix", default_nix(immich, lan, edge)), *module_files())
 
 
 EXPORTED_DEFAULT = f"""{MADE_BY}

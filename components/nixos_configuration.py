@@ -10,9 +10,10 @@ import pulumi
 from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
 from components.edge_build import PLACE, source_digest
-from components.module_files import Edge, managed_files, module_digest
+from components.module_files import Edge, entry_and_module, managed_files, module_digest
+from components.module_folder import ModuleFiles
 from components.options import child_of
-from components.remote_script import PayloadFile, Server, guarded_script
+from components.remote_script import PayloadFile, Server, guard_of, guarded_script
 
 
 class NixosConfiguration(pulumi.ComponentResource):
@@ -39,18 +40,19 @@ class NixosConfiguration(pulumi.ComponentResource):
         self.register_outputs({"digest": configuration_digest(config)})
 
     def _files(self, edge: pulumi.Output[Edge] | None, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        return guarded_script(
-            f"{self._name}-files",
-            self._server,
-            script="files",
-            create=self._server.line("install", self._config.config_dir),
-            delete=self._server.line("remove", self._config.config_dir),
-            payload=pulumi.Output.from_input(edge).apply(self._payload),
-            opts=opts,
+        name, folder = f"{self._name}-files", self._config.config_dir
+        remove = self._server.line("remove", folder)
+        guard = guard_of(name, self._server, script="files", delete=remove, opts=opts)
+        return ModuleFiles(
+            name,
+            server=self._server,
+            config_dir=folder,
+            files=pulumi.Output.from_input(edge).apply(self._all_files),
+            opts=pulumi.ResourceOptions.merge(opts, _after([guard])),
         )
 
-    def _payload(self, edge: Edge | None) -> tuple[PayloadFile, ...]:
-        return managed_files(self._config.immich, self._config.lan, edge)
+    def _all_files(self, edge: Edge | None) -> Sequence[PayloadFile]:
+        return entry_and_module(self._config.immich, self._config.lan, edge)
 
     def _running(self, opts: pulumi.ResourceOptions) -> None:
         create, delete = module_lines(self._server, self._config)

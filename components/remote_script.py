@@ -291,14 +291,7 @@ def guarded_script(
     whatever it has left on the server. The guard is in state before it, and costs no connection. It is
     deleted right after it, so that the way back runs once, and at its place.
     """
-    guard = remote_script(
-        # What was put right is no reason to touch what only takes back.
-        f"{name}-guard",
-        replace(server, put_right=None),
-        script=script,
-        delete=delete,
-        opts=opts,
-    )
+    guard = guard_of(name, server, script=script, delete=delete, opts=opts)
     return remote_script(
         name,
         server,
@@ -309,6 +302,15 @@ def guarded_script(
         note=note,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[guard])),
     )
+
+
+def guard_of(
+    name: str, server: Server, *, script: str, delete: str, opts: pulumi.ResourceOptions
+) -> remote.Command:
+    """Return the resource that takes back what another of this name has made, and does nothing before."""
+    # What was put right is no reason to touch it.
+    quiet = replace(server, put_right=None)
+    return remote_script(f"{name}-guard", quiet, script=script, delete=delete, opts=opts)
 
 
 def _standard_input(

@@ -41,7 +41,7 @@ FIRST_UP = {
     "authority": r"CertificateAuthority \S+ creat",
     "state": r"Command immich-state-folder creating",
     "certificate": r"Asking Tailscale for the certificate",
-    "files": r"Command immich-nixos-files creating",
+    "files": r"ModuleFiles immich-nixos-files creating",
     "build": r"Building the configuration",
     "activate": r"Activating it as a test",
     "switch": r"Making it the configuration that boots",

@@ -7,6 +7,7 @@ with the real engine in ``tests/lab``.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -211,8 +212,8 @@ def test_what_opens_also_closes(recorded: Recorder) -> None:
 
 def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(recorded: Recorder) -> None:
     back = {name for name, inputs in recorded.commands().items() if "delete" in inputs}
-    guarded = {"immich-state-folder", "immich-nixos-files", "immich-nixos-module", "immich-funnel-door"}
-    assert back == {f"{name}-guard" for name in guarded}
+    guarded = {"immich-state-folder", "immich-nixos-module", "immich-funnel-door"}
+    assert back == {f"{name}-guard" for name in (*guarded, "immich-nixos-files")}
     within = {"immich-settings-files", "immich-server-certificate-files", "immich-trust-pool-file"}
     changes_nothing = {"immich-short-lease-trial"}
     assert set(recorded.commands()) == back | guarded | within | changes_nothing
@@ -254,7 +255,7 @@ def test_where_nothing_changes_the_door_is_left_alone(recorded: Recorder, tmp_pa
 def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -> None:
     """A command whose create was killed is not in state: destroy would not even try to take it back."""
     commands = recorded.commands()
-    for name in ("immich-state-folder", "immich-nixos-files", "immich-nixos-module", "immich-funnel-door"):
+    for name in ("immich-state-folder", "immich-nixos-module", "immich-funnel-door"):
         guard = commands[f"{name}-guard"]
         assert commands[name]["stdin"].endswith(guard["stdin"][-99:]), f"{name} and its guard differ"
 
@@ -337,9 +338,11 @@ def test_the_certificate_authority_gives_the_server_its_certificate_alone(record
 
 
 def test_what_lands_on_the_server_is_what_lies_in_the_tree(recorded: Recorder) -> None:
-    text = recorded.commands()["immich-nixos-files"]["stdin"]
-    for path in ("nix/default.nix", "Caddyfile", "caddy/main.go", "fail2ban/filter.d/immich-scan.conf"):
-        assert (SERVER_FILES / path).read_text(encoding="utf-8") in text, path
+    files = recorded.resources["immich-nixos-files"][1]["files"]
+    for path in ("nix/default.nix", "Caddyfile", "scripts/lib.sh", "fail2ban/filter.d/immich-scan.conf"):
+        assert files[path] == (SERVER_FILES / path).read_text(encoding="utf-8"), path
+    program = (SERVER_FILES / "caddy/main.go").read_bytes()
+    assert files["caddy/main.go"] == f"sha256 {hashlib.sha256(program).hexdigest()}"
 
 
 # How the module gets in
@@ -360,9 +363,14 @@ def lines_of(recorder: Recorder) -> dict[str, tuple[str, str]]:
 
 def test_managed_puts_files_and_a_line_into_the_configuration(recorded: Recorder) -> None:
     assert lines_of(recorded) == {
-        "files": ("install /etc/nixos", "remove /etc/nixos"),
         "module": ("managed /etc/nixos 8443 - 2283 no", "restore /etc/nixos"),
     }
+
+
+def test_the_files_go_only_after_what_imports_them(recorded: Recorder) -> None:
+    assert recorded.resources["immich-nixos-files"][1]["configDir"] == "/etc/nixos"
+    guard = recorded.commands()["immich-nixos-files-guard"]
+    assert guard["delete"] == "sudo -n sh -s -- remove /etc/nixos"
 
 
 def test_yours_writes_no_nix_file(tmp_path: Path) -> None:
@@ -411,7 +419,7 @@ def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp
     recorder = run_program(tmp_path, edgeBuild="operator")
     typ, inputs = recorder.resources["immich-edge-program"]
     assert typ == "pulumi-python:dynamic/immich:EdgeBuild" and re.fullmatch("[0-9a-f]{64}", inputs["source"])
-    files = recorder.commands()["immich-nixos-files"]["stdin"]
+    files = recorder.resources["immich-nixos-files"][1]["files"]["default.nix"]
     assert f'sha256 = "{EDGE}"' in files and f"file = /var/lib/immich-exposure/edge-{EDGE};" in files
     assert "immich-edge-program" not in recorded.resources
     module = [each.commands()["immich-nixos-module"]["stdin"] for each in (recorder, recorded)]

@@ -1,0 +1,102 @@
+"""The module's files beside configuration.nix. What is read before it runs is in the state as text, once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from components.module_files import FOLDER, module_files
+from components.refusal import Refusal, told_plainly
+from components.remote_script import PayloadFile, Server, script_digest, script_text
+from components.server_props import server_of, server_props
+from components.ssh import run_script, tell
+
+PROGRAM = re.compile(r"caddy/(.*\.go|go\.sum)")
+"""The edge's program: half of all text, and reviewed where it lies; of each file its hash is shown."""
+
+HASH = "sha256 "
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    @told_plainly
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult("module-files", install(props))
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        # The outputs of before lack the texts, for which the digest stands.
+        inputs = {*_olds, *_news}.difference(["files"])
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+
+    @told_plainly
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(install(_news))
+
+
+def install(props: dict[str, Any]) -> dict[str, Any]:
+    """Bring the files to the server as they were shown, and return the outputs of the resource.
+
+    Raises ``SshError``, also with the script's own last sentence, and ``Refusal``.
+    """
+    server = server_of(props)
+    payload = tuple(PayloadFile(f"{FOLDER}/{file.path}", file.text) for file in as_shown(props["files"]))
+    run_script(server, server.line("install", props["configDir"]), script_text("files", payload), tell=tell)
+    return {key: value for key, value in props.items() if key != "files"}
+
+
+def shown(files: Sequence[PayloadFile]) -> dict[str, str]:
+    """Return what a preview shows of each file, by its path: the text, or the hash of a part of the program."""
+    return {file.path: _hash(file.text) if PROGRAM.fullmatch(file.path) else file.text for file in files}
+
+
+def as_shown(files: Mapping[str, str]) -> list[PayloadFile]:
+    """Return the files that `shown` told of; of the program what lies here, if it is still that.
+
+    Raises ``Refusal`` when it is not.
+    """
+    here = {file.path: file.text for file in module_files() if PROGRAM.fullmatch(file.path)}
+    texts = {path: here.get(path, "") if PROGRAM.fullmatch(path) else text for path, text in files.items()}
+    for path, text in texts.items():
+        if PROGRAM.fullmatch(path) and _hash(text) != files[path]:
+            raise Refusal(
+                f"server/{path} is no longer the one that was shown; run this again and look at it."
+            )
+    return [PayloadFile(path, text) for path, text in texts.items()]
+
+
+def _hash(text: str) -> str:
+    return f"{HASH}{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    lines = "".join(f"{path} {_hash(text)}\n" for path, text in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class ModuleFiles(Resource, module="immich", name="ModuleFiles"):
+    """The files in their folder. What takes them away again is a guard's, which is made before them."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        config_dir: str,
+        files: pulumi.Output[Sequence[PayloadFile]],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        texts = files.apply(shown)
+        props: dict[str, pulumi.Input[Any]] = {
+            **server_props(server),
+            "configDir": config_dir,
+            "files": texts,
+            "digest": texts.apply(_digest),
+            "script": script_digest("files"),
+        }
+        super().__init__(_Provider(), name, props, opts)
