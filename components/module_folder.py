@@ -51,7 +51,7 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(files: Sequence[PayloadFile]) -> dict[str, str]:
-    """Return what a preview shows of each file, by its path: the text, or the hash of a part of the program."""
+    """Return what a preview shows of each file, by its path: its text, or the hash where it is Go's."""
     return {file.path: _hash(file.text) if PROGRAM.fullmatch(file.path) else file.text for file in files}
 
 

@@ -1,7 +1,8 @@
 """The scripts of ``server/scripts``, run on the server with their text on standard input.
 
 Each script travels inside the resource that runs it. So ``pulumi destroy`` still knows how to close what
-an older version opened, and ``pulumi preview --diff`` shows a reviewer the very text that will run as root.
+an older version opened, and ``pulumi preview --diff`` shows a reviewer the very text that will run as root:
+what the shell reads of the script, and of the library what it needs.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_a_program_that_changed_since_is_not_sent(props: dict[str, Any], mocker:
     sent = mocker.patch.object(module_folder, "run_script")
     for path in ("caddy/main.go", "caddy/gone.go"):
         files = {**props["files"], path: f"sha256 {hashlib.sha256(b'another').hexdigest()}"}
-        with pytest.raises(Refusal, match=f"server/{path} is not the one that was shown"):
+        with pytest.raises(Refusal, match=f"server/{path} is no longer the one that was shown"):
             install({**props, "files": files})
     sent.assert_not_called()
 
