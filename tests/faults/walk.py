@@ -36,14 +36,15 @@ OWN_LINE = "  # mine: step {}"
 YEAR = 365 * 86400
 TIMED_UNITS = ("immich-exposure-lease.service", "immich-exposure-devices.service")
 WRONG_CLOCK = """set -e
-cp -a /usr/bin/date /usr/bin/date.real
-cat >/usr/bin/date.new <<'END'
+cp /usr/bin/date /var/cache/date.real
+cat >/var/cache/date <<'END'
 #!/bin/sh
-case "$*" in +%s) echo {seconds} ;; *) exec /usr/bin/date.real "$@" ;; esac
+case "$*" in +%s) echo {seconds} ;; *) exec /var/cache/date.real "$@" ;; esac
 END
-chmod 755 /usr/bin/date.new
-mv /usr/bin/date.new /usr/bin/date
+chmod 755 /var/cache/date
+mount --bind /var/cache/date /usr/bin/date
 """
+RIGHT_CLOCK = "umount /usr/bin/date; rm /var/cache/date /var/cache/date.real"
 """A container has its host's clock, so the command that the scripts ask is another one."""
 
 
@@ -312,7 +313,9 @@ class Walk:
         """The server's clock is wrong for a while; the timers run meanwhile, and an ``up`` is refused."""
         seconds, name = self.draw.choice(((20, "1970"), (int(time.time()) + 20 * YEAR, "20 years ahead")))
         self.say(f"it says {name}")
-        self.home.lab.console("sh", text=WRONG_CLOCK.format(seconds=seconds))
+        self.home.sh(WRONG_CLOCK.format(seconds=seconds))
+        if self.home.sh("date +%s") != str(seconds):
+            raise Fault("the server's clock could not be set wrong")
         try:
             for unit in TIMED_UNITS:
                 self.home.lab.console(f"systemctl start {unit}")
@@ -322,7 +325,7 @@ class Walk:
             self.in_doubt = True
             self.look_from_outside()
         finally:
-            self.home.sh("mv /usr/bin/date.real /usr/bin/date")
+            self.home.sh(RIGHT_CLOCK)
 
     def state_deleted(self) -> None:
         """Somebody deletes the folder of the exposure, and with it the note of a door shut by hand."""
