@@ -698,6 +698,18 @@ close_entries() {
     read_funnel "$@"
     close_what "$1" "${3:-}"
     : "${close_found:=$FUNNEL$(cat "$WORK/to-close")}"
+    # Until it has heard of its control server, it says that it serves nothing, and then it serves what it did before
+    # (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
+    case $close_try:$close_found:$TAILSCALE_STATE in
+      *:Running | *:-) ;;
+      1:shut:*)
+        [ ! -e "$FUNNEL_RECORD" ] || {
+          say "Tailscale is not connected (state $TAILSCALE_STATE)"
+          exit 3
+        }
+        ;;
+      *) ;;
+    esac
     case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] || break ;; esac
     [ "$close_try" -lt 4 ] || break
     # A stopped Tailscale lets its whole configuration be reset, but no part of it be changed.

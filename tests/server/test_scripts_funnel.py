@@ -1145,6 +1145,23 @@ def test_immich_is_open_at_home_while_tailscale_is_down_and_closed_again_after(
     assert changes(machine) == [RESTART_HOME]
 
 
+@pytest.mark.parametrize("how", ["Stopped", "NoState", "Starting"])
+def test_what_tailscale_knows_again_later_is_closed_then(machine: Machine, how: str) -> None:
+    """Started anew without its control server, it says that it serves nothing, and cannot be told otherwise."""
+    proven(machine)
+    machine.edge_runs()
+    status(machine, BackendState=how)
+    serve(machine, {})
+    outcome = funnel(machine, "close")
+    assert (outcome.status, lease(machine)) == (0, None), outcome.stderr
+    assert "systemctl stop immich-edge" in changes(machine)
+    status(machine)
+    serve(machine, OPEN)
+    machine.remember(active="")
+    assert funnel(machine, "enforce").status == 0
+    assert serving(machine) == {}
+
+
 @pytest.mark.parametrize("word", ["closed by hand", "open by hand"])
 @pytest.mark.parametrize("how", ["Stopped", "Running"])
 def test_what_the_owner_said_of_the_home_outlives_a_tailscale_that_is_down(
