@@ -1147,7 +1147,7 @@ def test_immich_is_open_at_home_while_tailscale_is_down_and_closed_again_after(
 
 @pytest.mark.parametrize("how", ["Stopped", "NoState", "Starting"])
 def test_what_tailscale_knows_again_later_is_closed_then(machine: Machine, how: str) -> None:
-    """Started anew without its control server, it says that it serves nothing, and cannot be told otherwise."""
+    """Started anew without its control server, it says that it serves nothing, and cannot be told."""
     proven(machine)
     machine.edge_runs()
     status(machine, BackendState=how)
