@@ -26,6 +26,10 @@ ELSEWHERE = {
     "pulumi login": "not tried: needs an account, and the page says so",
     "pulumi cancel --stack home": "tests/faults/home.py",
     "python -m pip wheel --no-deps --wheel-dir dist .": "tests/unit/test_package.py, by its backend",
+    "pulumi package add https://github.com/OWNER/immich-exposure/plugin@TAG": "its folder is tried in "
+    "tests/server/test_plugin.py",
+    "pulumi new https://github.com/OWNER/immich-exposure/tree/TAG/template": "its folder is tried in "
+    "tests/server/test_template.py",
     ".venv/bin/python -m pip install --no-deps --requirement policy/requirements.txt": "the Makefile",
 }
 HERE = (
