@@ -541,7 +541,7 @@ def revoke_killed(home: Home) -> None:
 
 @standing(
     "state-lost",
-    "the Pulumi state is lost and the keystore is there: another up takes over, and destroy ends",
+    "the Pulumi state is lost and the keystore is there: up with takeOver takes over, and destroy ends",
 )
 def state_lost(home: Home) -> None:
     home.operator.pulumi(
@@ -549,6 +549,9 @@ def state_lost(home: Home) -> None:
     )
     home.operator.pulumi("stack", "init", "--stack", home.operator.stack)
     home.operator.set_passphrase("correct horse battery staple")
+    if "takeOver: true" not in (said := home.operator.fails()):
+        raise Fault(f"an up without the state was not told how to take over:\n{said}")
+    home.operator.set(takeOver=True)
     home.up()
     home.need_exposed()
     home.destroy()
