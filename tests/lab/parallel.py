@@ -39,7 +39,7 @@ ONLY_AT_NIGHT = 5
 
 @dataclass(frozen=True)
 class Job:
-    """One pytest, in a bubble of its own when it boots a lab. Its name ends with the word that chooses it."""
+    """One pytest, in a bubble of its own when it boots a lab. Each word of its name chooses it."""
 
     name: str
     arguments: tuple[str, ...]
@@ -47,8 +47,8 @@ class Job:
 
     @property
     def words(self) -> set[str]:
-        """What chooses it: its own word, or the file."""
-        return {self.name.split()[-1], Path(self.arguments[0].split("::")[0]).stem}
+        """What chooses it: a word of its name, or the file."""
+        return {*self.name.split(), Path(self.arguments[0].split("::")[0]).stem}
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,15 @@ def all_jobs() -> list[Job]:
 
 
 def jobs_without_a_lab() -> list[Job]:
-    """The unit tier in one piece, and every file of the server tier."""
+    """The unit tier in three pieces, and every file of the server tier."""
     files = sorted(SERVER.glob("test_*.py"), key=_size, reverse=True)
+    scripts = sorted(UNIT.glob("test_scripts_*.py"), key=_size, reverse=True)
+    longest, *others = map(str, scripts)
+    rest = (f"--ignore={path}" for path in scripts)
     return [
-        Job("unit", (str(UNIT),), lab=False),
+        Job("unit scripts", tuple(others), lab=False),
+        Job("unit longest", (longest,), lab=False),
+        Job("unit", (str(UNIT), *rest), lab=False),
         *(Job(path.stem, (str(path),), lab=False) for path in files),
     ]
 

@@ -38,7 +38,14 @@ def test_all_is_every_tier_and_no_word_is_the_lab() -> None:
     assert parallel.chosen(jobs, ["all"]) == jobs
     assert parallel.chosen(jobs, []) == parallel.all_jobs()
     server = {path.stem for path in parallel.SERVER.glob("test_*.py")}
-    assert {job.name for job in jobs if not job.lab} == {"unit", *server}
+    unit = [job for job in jobs if job.name.startswith("unit")]
+    assert {job.name for job in jobs if not job.lab} == {*(job.name for job in unit), *server}
+    assert parallel.chosen(jobs, ["unit"]) == unit
+    (rest,) = (job for job in unit if str(parallel.UNIT) in job.arguments)
+    pieces = [word for job in unit if job is not rest for word in job.arguments]
+    scripts = [str(path) for path in parallel.UNIT.glob("test_scripts_*.py")]
+    assert sorted(pieces) == sorted(scripts), "each file is in one piece alone"
+    assert sorted(rest.arguments) == sorted([str(parallel.UNIT), *(f"--ignore={path}" for path in scripts)])
 
 
 def test_a_word_that_names_nothing_is_refused() -> None:

@@ -5,14 +5,17 @@ the shell's standard input. All that it calls and that would touch a real machin
 command line into one record; coreutils are real.
 """
 
+import atexit
 import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from components.lean_text import reachable, stripped
 
@@ -161,6 +164,8 @@ class Outcome:
 class Machine:
     """A pretend server under ``folder``; its scripts run in the shell called ``shell`` (a key of SHELLS)."""
 
+    _prepared: ClassVar[dict[tuple[str, ...], Path]] = {}
+
     def __init__(self, folder: Path, shell: str) -> None:
         self.shell = SHELLS[shell]
         self.root = folder / "root"
@@ -168,6 +173,7 @@ class Machine:
         self.temporary = folder / "tmp"
         self.config = self.root / "etc/nixos"
         self.state = self.root / "var/lib/immich-exposure"
+        self._logs = self.root / "var/log/immich-edge"
         for place in (self.config, self.root / "var/lib", self.root / "run", self.fakes, self.temporary):
             place.mkdir(parents=True)
         for name, body in BODIES.items():
@@ -206,9 +212,25 @@ class Machine:
         program.chmod(0o755)
 
     def prepare(self) -> None:
-        """Make the folder of the exposure, as the first script of a run does."""
+        """Make the folder of the exposure, as the first script of a run does.
+
+        On a machine on which nothing has run yet it is always the same one: made once, and copied then.
+        """
+        groups = (self.fakes / "groups").read_text()
+        made = self._prepared.get((*self.shell, groups))
+        untouched = not any(place.exists() for place in (self.state, self.fakes / "record", self._logs))
+        if untouched and made is not None:
+            shutil.copytree(made, self.root, symlinks=True, dirs_exist_ok=True)
+            return
         assert self.run("state", "prepare").status == 0
         self.forget_commands()
+        if untouched:
+            kept = Path(tempfile.mkdtemp(prefix="immich-exposure-prepared-"))
+            atexit.register(shutil.rmtree, kept, ignore_errors=True)
+            for place in ("var/lib/immich-exposure", "var/log", "run/lock"):
+                if (self.root / place).exists():
+                    shutil.copytree(self.root / place, kept / place, symlinks=True)
+            self._prepared[(*self.shell, groups)] = kept
 
     def edge_runs(self, *others: str) -> None:
         """Let the edge run, and other units, with all that it wants in the folder of the exposure."""
