@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,9 @@ import pulumi
 import pytest
 import yaml
 from google.protobuf import struct_pb2  # type: ignore[import-untyped]
-from pulumi.dynamic import ResourceProvider
 from pulumi.errors import InputPropertiesError
 
-from components import package, package_args, plugin, step
+from components import package, package_args, plugin
 from components.config import SECRETS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -163,21 +164,31 @@ def test_what_was_secret_stays_so() -> None:
 # Who serves a step
 
 
-class _Thing(step.Step, module="immich", name="Thing"):
-    def __init__(self, name: str) -> None:
-        super().__init__(ResourceProvider(), name, {}, None)
+MAKES_A_THING = """
+import pulumi
+from pulumi.dynamic import ResourceProvider
+from components import step
 
+class Thing(step.Step, module="immich", name="Thing"):
+    pass
 
-class _Recorder(pulumi.runtime.Mocks):
-    def __init__(self) -> None:
-        self.types: list[str] = []
-
-    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        self.types.append(args.typ)
+class Recorder(pulumi.runtime.Mocks):
+    def new_resource(self, args):
+        print(args.typ)
         return "id", {}
-
-    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+    def call(self, args):
         return {}, None
+
+step._package = PACKAGE
+pulumi.runtime.set_mocks(Recorder())
+
+@pulumi.runtime.test
+def make():
+    return Thing(ResourceProvider(), "thing", {}).urn
+
+make()
+"""
+"""A program of its own: Pulumi's runtime keeps what other tests of this process have left."""
 
 
 @pytest.mark.parametrize(
@@ -185,16 +196,11 @@ class _Recorder(pulumi.runtime.Mocks):
     [(None, "pulumi-python:dynamic/immich:Thing"), ("immich-exposure", "immich-exposure:step:Thing")],
 )
 def test_a_step_bears_the_name_of_whoever_serves_it(package_name: str | None, token: str) -> None:
-    recorder = _Recorder()
-    pulumi.runtime.set_mocks(recorder)
-
-    @pulumi.runtime.test  # type: ignore[untyped-decorator]
-    def make() -> pulumi.Output[str]:
-        return _Thing("thing").urn
-
-    with patch.object(step, "_package", package_name):
-        make()
-    assert recorder.types == [token]
+    program = MAKES_A_THING.replace("PACKAGE", repr(package_name))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == (f"{token}\n", 0), done.stderr
 
 
 if __name__ == "__main__":
