@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.module_files import FOLDER, module_files
+from components.module_files import FOLDER, digest, module_files
 from components.refusal import Refusal, told_plainly
 from components.remote_script import PayloadFile, Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
+from components.step import Step
 
 PROGRAM = re.compile(r"caddy/(.*\.go|go\.sum)")
 """The edge's program: half of all text, and reviewed where it lies; of each file its hash is shown."""
-
-HASH = "sha256 "
 
 
 class _Provider(ResourceProvider):
@@ -45,7 +44,7 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
     Raises ``SshError``, also with the script's own last sentence, and ``Refusal``.
     """
     server = server_of(props)
-    payload = tuple(PayloadFile(f"{FOLDER}/{file.path}", file.text) for file in as_shown(props["files"]))
+    payload = tuple(PayloadFile(f"{FOLDER}/{path}", text) for path, text in as_shown(props["files"]))
     run_script(server, server.line("install", props["configDir"]), script_text("files", payload), tell=tell)
     return {key: value for key, value in props.items() if key != "files"}
 
@@ -55,31 +54,28 @@ def shown(files: Sequence[PayloadFile]) -> dict[str, str]:
     return {file.path: _hash(file.text) if PROGRAM.fullmatch(file.path) else file.text for file in files}
 
 
-def as_shown(files: Mapping[str, str]) -> list[PayloadFile]:
-    """Return the files that `shown` told of; of the program what lies here, if it is still that.
+def as_shown(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield path and text of the files that `shown` told of; of the program what lies here.
 
-    Raises ``Refusal`` when it is not.
+    Raises ``Refusal`` when that is no longer what was shown.
     """
-    here = {file.path: file.text for file in module_files() if PROGRAM.fullmatch(file.path)}
-    texts = {path: here.get(path, "") if PROGRAM.fullmatch(path) else text for path, text in files.items()}
-    for path, text in texts.items():
-        if PROGRAM.fullmatch(path) and _hash(text) != files[path]:
+    here = {file.path: file.text for file in module_files()}
+    for path, text in files.items():
+        if not PROGRAM.fullmatch(path):
+            yield path, text
+        elif _hash(here.get(path, "")) == text:
+            yield path, here[path]
+        else:
             raise Refusal(
                 f"server/{path} is no longer the one that was shown; run this again and look at it."
             )
-    return [PayloadFile(path, text) for path, text in texts.items()]
 
 
 def _hash(text: str) -> str:
-    return f"{HASH}{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _digest(files: Mapping[str, str]) -> str:
-    lines = "".join(f"{path} {_hash(text)}\n" for path, text in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-class ModuleFiles(Resource, module="immich", name="ModuleFiles"):
+class ModuleFiles(Step, module="immich", name="ModuleFiles"):
     """The files in their folder. What takes them away again is a guard's, which is made before them."""
 
     def __init__(
@@ -91,12 +87,11 @@ class ModuleFiles(Resource, module="immich", name="ModuleFiles"):
         files: pulumi.Output[Sequence[PayloadFile]],
         opts: pulumi.ResourceOptions,
     ) -> None:
-        texts = files.apply(shown)
         props: dict[str, pulumi.Input[Any]] = {
             **server_props(server),
             "configDir": config_dir,
-            "files": texts,
-            "digest": texts.apply(_digest),
+            "files": files.apply(shown),
+            "digest": files.apply(digest),
             "script": script_digest("files"),
         }
         super().__init__(_Provider(), name, props, opts)

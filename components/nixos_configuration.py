@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import pulumi
@@ -10,7 +9,7 @@ import pulumi
 from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
 from components.edge_build import PLACE, source_digest
-from components.module_files import Edge, entry_and_module, managed_files, module_digest
+from components.module_files import Edge, digest, entry_and_module, module_digest
 from components.module_folder import ModuleFiles
 from components.options import child_of
 from components.remote_script import PayloadFile, Server, guard_of, guarded_script
@@ -95,9 +94,4 @@ def configuration_digest(config: ExposureConfig) -> str:
     # The hash of a program that is built here is known only when it is built, but not what it is built of.
     operator = config.edge_build is EdgeBuilder.OPERATOR
     edge = Edge(PLACE, source_digest()) if operator else None
-    return _digest(managed_files(config.immich, config.lan, edge))
-
-
-def _digest(files: Sequence[PayloadFile]) -> str:
-    text = "".join(f"{file.path}\n{file.mode}\n{len(file.text)}\n{file.text}" for file in files)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(entry_and_module(config.immich, config.lan, edge))

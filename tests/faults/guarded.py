@@ -61,10 +61,15 @@ def dead_and_healed(home: Home, fault: AbstractContextManager[None]) -> None:
     """Nothing that the guard can do helps: it tells once, and once more when the fault is over."""
     be_told(home)
     with fault:
-        for _ in range(3):
-            sees(home, "dead")
-        need_told_once(home, "dead")
+        dead_and_told(home)
     healthy_again(home)
+
+
+def dead_and_told(home: Home) -> None:
+    """The guard sees it dead in three looks, and tells once."""
+    for _ in range(3):
+        sees(home, "dead")
+    need_told_once(home, "dead")
 
 
 def healthy_again(home: Home) -> None:

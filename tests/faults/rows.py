@@ -476,9 +476,7 @@ def guard_no_right(home: Home) -> None:
     """What the guard takes off to heal cannot be put on again meanwhile."""
     guarded.be_told(home)
     with right_taken():
-        for _ in range(3):
-            guarded.sees(home, "dead")
-        guarded.need_told_once(home, "dead")
+        guarded.dead_and_told(home)
     guarded.sees(home, "healthy")
     guarded.healthy_again(home)
 
@@ -491,9 +489,7 @@ def guard_control_restart(home: Home) -> None:
     guarded.be_told(home)
     with cut_off(CONTROL):
         home.sh("systemctl restart tailscaled")
-        for _ in range(3):
-            guarded.sees(home, "dead")
-        guarded.need_told_once(home, "dead")
+        guarded.dead_and_told(home)
     guarded.healthy_again(home)
 
 

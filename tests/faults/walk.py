@@ -44,8 +44,9 @@ END
 chmod 755 /var/cache/date
 mount --bind /var/cache/date /usr/bin/date
 """
-RIGHT_CLOCK = "umount /usr/bin/date; rm /var/cache/date /var/cache/date.real"
 """A container has its host's clock, so the command that the scripts ask is another one."""
+
+RIGHT_CLOCK = "umount /usr/bin/date; rm /var/cache/date /var/cache/date.real"
 
 
 @dataclass

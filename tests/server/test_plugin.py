@@ -7,23 +7,15 @@ language's SDK sends. The nightly ones generate the SDKs and look at the program
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sysconfig
-import venv
-import zipfile
 from pathlib import Path
 
 import pytest
 
-import toolchain
-from toolchain import wheel_backend
+from tests.server.consumer import HOST_KEY, PASSPHRASE, PROJECT, Consumer, install_wheel
 
-PROJECT = Path(__file__).resolve().parents[2]
-HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
-PASSPHRASE = "correct horse battery staple"
 GOLDEN = PROJECT / "tests/unit/plugin_schema.json"
 
 pytestmark = pytest.mark.server
@@ -50,43 +42,19 @@ home = Remote("home", {{
 """
 
 
-class Consumer:
-    """A project of somebody else's beside the plugin's folder, with a backend of its own."""
+def consumer_of(around: Path, project: str) -> Consumer:
+    """Return a project with this file beside the plugin's folder."""
+    folder = around / "program"
+    folder.mkdir()
+    (folder / "Pulumi.yaml").write_text(project)
+    return Consumer(folder, around)
 
-    def __init__(self, folder: Path, project: str) -> None:
-        self.folder = folder / "program"
-        self.folder.mkdir()
-        (self.folder / "Pulumi.yaml").write_text(project)
-        self._environment = {
-            **os.environ,
-            **toolchain.pulumi_environment(),
-            "PULUMI_BACKEND_URL": f"file://{folder}",
-            "PULUMI_CONFIG_PASSPHRASE": "the stack's own",
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
-            "PULUMI_HOME": str(folder / "home"),
-            "NO_COLOR": "1",
-        }
-        self._environment.pop("SSH_AUTH_SOCK", None)
-        self._environment["PATH"] += f"{os.pathsep}{PROJECT / '.toolchain/bin'}"
 
-    def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one command of Pulumi's."""
-        command = [str(toolchain.program("pulumi")), *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=300
-        )
-
-    def well(self, *arguments: str) -> str:
-        """Run one that ends well, and return what it says."""
-        done = self.pulumi(*arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def make_stack(self) -> None:
-        """Make the stack, and set what the examples want."""
-        self.well("stack", "init", "family", "--non-interactive")
-        self.well("config", "set", "homeKey", HOST_KEY)
-        self.well("config", "set", "--secret", "keystorePassphrase", PASSPHRASE)
+def make_stack(consumer: Consumer) -> None:
+    """Make the stack, and set what the examples want."""
+    consumer.well("stack", "init", "family")
+    consumer.well("config", "set", "homeKey", HOST_KEY)
+    consumer.well("config", "set", "--secret", "keystorePassphrase", PASSPHRASE)
 
 
 @pytest.fixture
@@ -96,12 +64,7 @@ def plugin(tmp_path: Path) -> Path:
     shutil.copytree(PROJECT / "plugin", folder)
     # From here, instead of from the registry: installing it anew would take a minute.
     (folder / "requirements.txt").write_text("")
-    venv.create(folder / "venv", with_pip=False)
-    (site,) = (folder / "venv/lib").glob("python*/site-packages")
-    wheel = tmp_path / wheel_backend.build_wheel(str(tmp_path))
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    (site / "needed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    install_wheel(folder, tmp_path)
     return folder
 
 
@@ -111,7 +74,7 @@ def with_plugin(project: str) -> str:
 
 
 def test_the_engine_gets_the_schema(plugin: Path, tmp_path: Path) -> None:
-    consumer = Consumer(tmp_path, "name: nothing\nruntime: python\n")
+    consumer = consumer_of(tmp_path, "name: nothing\nruntime: python\n")
     found = json.loads(consumer.well("package", "get-schema", "../plugin"))
     golden = json.loads(GOLDEN.read_text())
     (component,) = found["resources"].values()
@@ -128,9 +91,11 @@ def test_the_engine_gets_the_schema(plugin: Path, tmp_path: Path) -> None:
 
 def test_a_program_that_has_nothing_of_it_but_the_plugin(plugin: Path, tmp_path: Path) -> None:
     """Resources are made, told of and deleted by the plugin: the program's environment lacks their code."""
-    consumer = Consumer(tmp_path, "name: photos\nruntime: python\npackages:\n  immich-exposure: ../plugin\n")
+    consumer = consumer_of(
+        tmp_path, "name: photos\nruntime: python\npackages:\n  immich-exposure: ../plugin\n"
+    )
     (consumer.folder / "__main__.py").write_text(PROGRAM)
-    consumer.make_stack()
+    make_stack(consumer)
     refused = consumer.pulumi("preview", "--config", 'more={"leaseHours": "72"}')
     assert "leaseHours = '72': must be a whole number from 0 to 8784" in refused.stdout
     assert "Traceback" not in refused.stdout
@@ -209,18 +174,18 @@ def test_the_example_in_typescript_is_type_checked(sdks: Path, tmp_path: Path) -
 def test_the_example_in_yaml_is_previewed(plugin: Path, tmp_path: Path) -> None:
     """With the language host of YAML, which `make nightly` builds."""
     project = with_plugin((PROJECT / "examples/yaml/Pulumi.yaml").read_text())
-    consumer = Consumer(tmp_path, project)
-    consumer.make_stack()
-    shown = consumer.well("preview", "--non-interactive")
+    consumer = consumer_of(tmp_path, project)
+    make_stack(consumer)
+    shown = consumer.well("preview")
     assert "home-funnel-door" in shown and "Traceback" not in shown
     assert "closes the funnel by itself 72 hours after it was opened" in shown
 
     (consumer.folder / "Pulumi.yaml").write_text(project.replace("leaseHours: 72", "leaseHours: [72]"))
-    refused = consumer.pulumi("preview", "--non-interactive")
+    refused = consumer.pulumi("preview")
     assert refused.returncode and "Cannot assign 'List<number>' to 'integer'" in refused.stdout
 
     home = project[project.index("  home:") : project.index("outputs:")]
     twice = project.replace("outputs:", home.replace("  home:", "  again:") + "outputs:")
     (consumer.folder / "Pulumi.yaml").write_text(twice)
-    refused = consumer.pulumi("preview", "--non-interactive")
+    refused = consumer.pulumi("preview")
     assert refused.returncode and "both have the server 192.168.1.20, port 22" in refused.stdout

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sysconfig
-import venv
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-import toolchain
-from toolchain import wheel_backend
+from tests.server.consumer import HOST_KEY, PASSPHRASE, PROJECT, Consumer, install_wheel
 
-PROJECT = Path(__file__).resolve().parents[2]
 TEMPLATE = PROJECT / "template"
-HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 
 pytestmark = pytest.mark.server
 
 
 def test_a_project_of_it_is_previewed(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        **toolchain.pulumi_environment(),
-        "PULUMI_BACKEND_URL": f"file://{tmp_path}",
-        "PULUMI_CONFIG_PASSPHRASE": "the stack's own",
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PULUMI_HOME": str(tmp_path / "home"),
-        "NO_COLOR": "1",
-    }
-    environment.pop("SSH_AUTH_SOCK", None)
     project = tmp_path / "photos"
     project.mkdir()
-
-    def pulumi(*arguments: str) -> str:
-        command = [str(toolchain.program("pulumi")), *arguments]
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
+    pulumi = Consumer(project, tmp_path).well
     pulumi(
         "new", str(TEMPLATE), "--generate-only", "--yes", "--name", "photos", "--description", "Our photos"
     )
@@ -53,16 +29,11 @@ def test_a_project_of_it_is_previewed(tmp_path: Path) -> None:
     for path in TEMPLATE.rglob("*"):
         assert path.name == "__pycache__" or (project / path.relative_to(TEMPLATE)).exists(), path
 
-    venv.create(project / "venv", with_pip=False)
-    (site,) = (project / "venv/lib").glob("python*/site-packages")
-    wheel = tmp_path / wheel_backend.build_wheel(str(tmp_path))
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    (site / "needed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    install_wheel(project, tmp_path)
     example = (project / "stacks/Pulumi.home.yaml.example").read_text()
     (project / "stacks/Pulumi.home.yaml").write_text(re.sub(r"hostKey: .*", f"hostKey: {HOST_KEY}", example))
     pulumi("stack", "init", "home")
-    pulumi("config", "set", "--secret", "immich-exposure:keystorePassphrase", "correct horse battery staple")
+    pulumi("config", "set", "--secret", "immich-exposure:keystorePassphrase", PASSPHRASE)
     shown = pulumi("preview")
     assert "immich-funnel-door" in shown and "phone-anna" in shown and "Traceback" not in shown
     assert "stacks/keystore/home" in shown

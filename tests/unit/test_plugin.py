@@ -15,9 +15,10 @@ import pulumi
 import pytest
 import yaml
 from google.protobuf import struct_pb2  # type: ignore[import-untyped]
+from pulumi import dynamic
 from pulumi.errors import InputPropertiesError
 
-from components import package, package_args, plugin
+from components import package, package_args, plugin, step
 from components.config import SECRETS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -162,6 +163,14 @@ def test_what_was_secret_stays_so() -> None:
 
 
 # Who serves a step
+
+
+def test_every_resource_of_ours_is_a_step() -> None:
+    """One that is not would be asked of the consumer's own Python, which knows nothing of it."""
+    of_ours = [
+        kind for kind in dynamic.Resource.__subclasses__() if kind.__module__.startswith("components.")
+    ]
+    assert of_ours == [step.Step]
 
 
 MAKES_A_THING = """

@@ -21,17 +21,21 @@ def resource(typ: str, name: str, parents: str = "", **props: Any) -> Any:
     return SimpleNamespace(resource_type=typ, name=name, urn=urn, props=props)
 
 
-def an_exposure(prefix: str, *, checked: bool) -> list[Any]:
+def an_exposure(prefix: str, *, checked: bool, check: str = "") -> list[Any]:
     parts = [
         resource(COMPONENT, prefix),
         resource(pack.FUNNEL, f"{prefix}-funnel", COMPONENT),
-        resource(pack.CHECK, f"{prefix}-check-outside", f"{COMPONENT}$immich-exposure:index:ExposureCheck"),
+        resource(
+            check or pack.CHECK, f"{prefix}-check-outside", f"{COMPONENT}$immich-exposure:index:ExposureCheck"
+        ),
     ]
     return parts if checked else parts[:2]
 
 
 def test_a_funnel_is_checked_in_its_own_exposure() -> None:
-    assert list(pack.unproven(an_exposure("immich", checked=True))) == []
+    for check in (pack.CHECK, pack.CHECK_OF_A_PLUGIN):
+        assert list(pack.unproven(an_exposure("immich", checked=True, check=check))) == []
+    assert len(list(pack.unproven(an_exposure("immich", checked=True, check="somebody:else:Check")))) == 1
     both = [*an_exposure("home", checked=True), *an_exposure("cabin", checked=False)]
     ((sentence, urn),) = pack.unproven(both)
     assert "never checked from outside" in sentence and urn.endswith("::cabin-funnel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from pytest_mock import MockerFixture
 
 from components import module_folder
 from components.config_home import Immich, Lan
-from components.module_files import entry_and_module, managed_files
-from components.module_folder import _digest, _Provider, as_shown, install, shown
+from components.module_files import digest, entry_and_module, managed_files
+from components.module_folder import _Provider, as_shown, install, shown
 from components.refusal import Refusal
 from components.remote_script import script_text
 
@@ -24,7 +25,7 @@ def props() -> dict[str, Any]:
     """What the resource is given."""
     files = shown(FILES)
     server = {"host": "pi", "port": 22.0, "user": "admin", "hostKey": "ssh-ed25519 AAAA", "stackId": "ours"}
-    return {**server, "configDir": "/etc/nixos", "files": files, "digest": _digest(files), "script": "x"}
+    return {**server, "configDir": "/etc/nixos", "files": files, "digest": digest(FILES), "script": "x"}
 
 
 def test_all_but_the_program_is_there_to_be_read() -> None:
@@ -56,7 +57,7 @@ def test_a_program_that_changed_since_is_not_sent(props: dict[str, Any], mocker:
 
 def test_a_changed_text_is_sent_as_it_was_shown(props: dict[str, Any]) -> None:
     files = {**props["files"], "Caddyfile": "another\n"}
-    assert {file.path: file.text for file in as_shown(files)}["Caddyfile"] == "another\n"
+    assert dict(as_shown(files))["Caddyfile"] == "another\n"
 
 
 def test_any_change_is_one_and_the_texts_are_known_by_their_digest(
@@ -66,7 +67,8 @@ def test_any_change_is_one_and_the_texts_are_known_by_their_digest(
     provider, before = _Provider(), install(props)
     assert provider.diff("", before, props).changes is False
     for path in ("Caddyfile", "caddy/main.go", "default.nix"):
-        files = {**props["files"], path: "another\n"}
-        assert provider.diff("", before, {**props, "files": files, "digest": _digest(files)}).changes is True
+        files = [replace(file, text="another\n") if file.path == path else file for file in FILES]
+        changed = {**props, "files": shown(files), "digest": digest(files)}
+        assert provider.diff("", before, changed).changes is True
     for key in ("configDir", "script", "host", "putRight"):
         assert provider.diff("", before, {**props, key: "another"}).changes is True

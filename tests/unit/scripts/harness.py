@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from components.lean_text import reachable, stripped
+from components.remote_script import PayloadFile, script_text
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCRIPTS = PROJECT / "server" / "scripts"
@@ -266,16 +266,9 @@ class Machine:
 
     def run(self, script: str, *arguments: str, payload: dict[str, str] | None = None) -> Outcome:
         """Run ``script`` as the operator does; ``payload`` maps relative paths to contents of mode 0644."""
-        body = stripped((SCRIPTS / f"{script}.sh").read_text())
-        text = reachable((SCRIPTS / "lib.sh").read_text(), body)
-        if payload is not None:
-            puts = "".join(
-                f"put 0644 '{path}' <<'IMMICH_EXPOSURE_END'\n{body}IMMICH_EXPOSURE_END\n"
-                for path, body in payload.items()
-            )
-            text += f"payload() {{\n{puts}:\n}}\n"
-        text += body
-        return self.run_text(text, *arguments)
+        files = tuple(PayloadFile(path, text) for path, text in (payload or {}).items())
+        nothing = "payload() { :; }\n" if payload == {} else ""
+        return self.run_text(nothing + script_text(script, files), *arguments)
 
     @property
     def environment(self) -> dict[str, str]:
