@@ -178,6 +178,7 @@ def test_the_example_in_yaml_is_previewed(plugin: Path, tmp_path: Path) -> None:
     make_stack(consumer)
     shown = consumer.well("preview")
     assert "home-funnel-door" in shown and "Traceback" not in shown
+    assert "immich-exposure:step:ModuleFiles" in shown and "pulumi-python" not in shown
     assert "closes the funnel by itself 72 hours after it was opened" in shown
 
     (consumer.folder / "Pulumi.yaml").write_text(project.replace("leaseHours: 72", "leaseHours: [72]"))
