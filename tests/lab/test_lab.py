@@ -239,6 +239,17 @@ def test_a_look_at_the_whole_server_finds(lab: Lab, change: str, undo: str, told
         lab.console(undo)
 
 
+def test_a_look_waits_for_what_a_timer_started(lab: Lab) -> None:
+    settle(lab)
+    before = look(lab)
+    run = "touch /run/immich-exposure.passing; sleep 3; rm /run/immich-exposure.passing"
+    lab.console(
+        "systemd-run -q --no-block --unit=immich-exposure-guard.service --property=Type=oneshot"
+        f" -- sh -c '{run}'"
+    )
+    assert look(lab).since(before) == ""
+
+
 # Lifecycle
 
 

@@ -44,8 +44,10 @@ IMMICHS_OWN = "var/lib/immich"
 
 # Its socket listens or runs, and its service comes, as somebody has asked for Immich or not.
 SOMEBODY_CAME = re.compile(r"immich-exposure-lan@.*")
-# What a timer starts may run at the very moment of a look; whether the unit is there still counts.
-TIMED = re.compile(r"immich-exposure-(?:certificate|devices|lan|lease)\.service")
+# What a timer starts may run at the very moment of a look: such a look is taken again.
+TIMED = tuple(
+    f"immich-exposure-{name}.service" for name in ("certificate", "devices", "guard", "lan", "lease")
+)
 
 OUR_NAMES = "-name '*immich-exposure*' -o -name '*immich-edge*' -o -name '*immich-bans*'"
 NOT_THERE = "\\( -path /nix -o -path /run/systemd \\) -prune"
@@ -88,7 +90,28 @@ class Look:
 
 
 def look(lab: Lab) -> Look:
-    """Look at the whole server. Nobody logs in for it."""
+    """Look at the whole server while none of our timers' services runs. Nobody logs in for it."""
+    while True:
+        started = _starts_when_idle(lab)
+        seen = _at_once(lab)
+        if _starts(lab) == started:
+            return seen
+
+
+def _starts_when_idle(lab: Lab) -> str:
+    def idle() -> bool:
+        return root(lab, f"systemctl list-units --state=activating --no-legend {' '.join(TIMED)}") == ""
+
+    wait_until(idle, "none of the timers' services runs", 120)
+    return _starts(lab)
+
+
+def _starts(lab: Lab) -> str:
+    """When each of them started last: what ran during a look is seen by it."""
+    return root(lab, f"systemctl show --property=ExecMainStartTimestampMonotonic --value {' '.join(TIMED)}")
+
+
+def _at_once(lab: Lab) -> Look:
     return Look(
         files=dict(_files(lab.places.upper, lab.places.root)),
         units=_units(lab),
@@ -168,16 +191,10 @@ def _units(lab: Lab) -> dict[str, str]:
     kinds = "--type=service,socket,timer,path,mount"
     listed = root(lab, f"systemctl list-units --all {kinds} --output=json")
     return {
-        unit["unit"]: f"{unit['load']} {_state(unit)}"
+        unit["unit"]: f"{unit['load']} {unit['active']} {unit['sub']}"
         for unit in json.loads(listed)
         if not (unit["unit"].startswith(PASSING) or SOMEBODY_CAME.fullmatch(unit["unit"]))
     }
-
-
-def _state(unit: dict[str, str]) -> str:
-    if TIMED.fullmatch(unit["unit"]) and unit["active"] == "activating":
-        return "inactive dead"
-    return f"{unit['active']} {unit['sub']}"
 
 
 def _differences(
