@@ -13,8 +13,6 @@ let
   package = config.services.immich.package;
   immichVersion = package.version or versions.immich.lowest;
   immichFaults = package.meta.knownVulnerabilities or [ ];
-  # Where a configuration overrides what the module of Immich sets, Immich listens there, whatever its host is said to be.
-  listensOn = config.systemd.services.immich-server.environment.IMMICH_HOST or "127.0.0.1";
 in
 {
   config = lib.mkIf cfg.enable {
@@ -32,7 +30,9 @@ in
       {
         assertion = exposedImmich.isAddress;
         message = "The edge must know Immich's IP address, and \"${exposedImmich.address}\" is none; set "
-          + (if cfg.immich.managed then "services.immich.host" else "services.immich-exposure.immich.address")
+          + (if !cfg.immich.managed then "services.immich-exposure.immich.address"
+             else if exposedImmich.listensOn != config.services.immich.host then "IMMICH_HOST in the environment of immich-server"
+             else "services.immich.host")
           + " to one like 127.0.0.1.";
       }
     ] ++ lib.optionals cfg.immich.managed [
@@ -48,8 +48,8 @@ in
           + " services.immich.package to version ${versions.immich.lowest} or newer.";
       }
       {
-        assertion = exposedImmich.closed -> listensOn == "127.0.0.1";
-        message = "IMMICH_HOST = \"${listensOn}\" in the environment of immich-server keeps Immich open past the edge; set"
+        assertion = exposedImmich.closed -> exposedImmich.listensOn == "127.0.0.1";
+        message = "IMMICH_HOST = \"${exposedImmich.listensOn}\" in the environment of immich-server keeps Immich open past the edge; set"
           + " services.immich.host instead, or services.immich-exposure.lan = \"keep\".";
       }
     ];

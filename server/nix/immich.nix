@@ -5,6 +5,9 @@ let
   cfg = config.services.immich-exposure;
   immich = config.services.immich;
 
+  # Where a configuration overrides what the module of Immich sets, that counts, whatever the options say.
+  environment = config.systemd.services.immich-server.environment or { };
+
   # An address as it stands before a port.
   bracketed = address: if lib.hasInfix ":" address then "[${address}]" else address;
 
@@ -18,14 +21,20 @@ let
   without = extendModules { modules = [ { services.immich-exposure.enable = lib.mkOverride 0 false; } ]; };
 in
 rec {
+  # What Immich listens on while it is exposed, in the words of its own configuration.
+  listensOn = environment.IMMICH_HOST or immich.host;
+
   # Whether Immich is taken off the network at home.
   closed = cfg.immich.managed && cfg.lan == "close";
 
   address =
     if !cfg.immich.managed then cfg.immich.address
     else if closed then "127.0.0.1"
-    else reached immich.host;
-  port = if cfg.immich.managed then immich.port else cfg.immich.port;
+    else reached listensOn;
+  port =
+    if !cfg.immich.managed then cfg.immich.port
+    else if environment ? IMMICH_PORT then lib.toInt environment.IMMICH_PORT
+    else immich.port;
   upstream = "${bracketed address}:${toString port}";
 
   isAddress = builtins.match "[0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*" address != null;

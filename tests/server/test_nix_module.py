@@ -238,6 +238,15 @@ def test_kept_immich_stays_where_it_is(
     assert module_says(generation)["home"] is None
 
 
+@pytest.mark.parametrize(("lan", "reached"), [("keep", "192.168.1.5:3001"), ("close", "127.0.0.1:3001")])
+def test_the_environment_overrides_the_options(nix: Nix, tmp_path: Path, lan: str, reached: str) -> None:
+    made = ConfigFolder.exposed(tmp_path / "nixos", f'lan = "{lan}";')
+    made.add('systemd.services.immich-server.environment.IMMICH_PORT = pkgs.lib.mkForce "3001";')
+    if lan == "keep":
+        made.add('services.immich.environment.IMMICH_HOST = pkgs.lib.mkForce "192.168.1.5";')
+    assert upstream(nix.build(made.configuration)) == reached
+
+
 @pytest.mark.parametrize("lan", ["close", "keep"])
 def test_localhost_without_ipv6_is_the_other_loopback(nix: Nix, tmp_path: Path, lan: str) -> None:
     made = ConfigFolder.exposed(tmp_path / "nixos", f'lan = "{lan}";')
@@ -709,6 +718,11 @@ def test_the_edge_must_know_an_address(nix: Nix, tmp_path: Path, host: str) -> N
     kept.replace("lan-immich.nix", '"0.0.0.0"', f'"{host}"')
     sentence = f'- The edge must know Immich\'s IP address, and "{host}" is none; set '
     assert f"{sentence}services.immich.host to one like 127.0.0.1." in nix.complaint(kept.configuration)
+    kept = ConfigFolder.exposed(tmp_path / "overridden" / "nixos", 'lan = "keep";')
+    kept.add(f'services.immich.environment.IMMICH_HOST = pkgs.lib.mkForce "{host}";')
+    assert f"{sentence}IMMICH_HOST in the environment of immich-server to one" in nix.complaint(
+        kept.configuration
+    )
     others = ConfigFolder.exposed(
         tmp_path / "others" / "nixos", "immich.managed = false;", f'immich.address = "{host}";'
     )
