@@ -166,7 +166,13 @@ BESIDES_SECONDS=60
 EXPOSURE='(system: let exposure = system.config.services.immich-exposure or null;
   in if exposure == null then "absent" else if exposure.enable then "on" else "off")'
 
-IMMICH_PORT='(system: let immich = system.config.services.immich or { }; in if immich.enable or false then immich.port else null)'
+# What the environment of its unit says counts, as in nix/immich.nix.
+IMMICH_PORT='(system: let
+  immich = system.config.services.immich or { };
+  environment = system.config.systemd.services.immich-server.environment or { };
+  in if !(immich.enable or false) then null
+    else if environment ? IMMICH_PORT then builtins.fromJSON environment.IMMICH_PORT
+    else immich.port)'
 
 # A configuration.nix as it is, which nothing may ride along with.
 # shellcheck disable=SC2016

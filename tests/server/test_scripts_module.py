@@ -340,6 +340,14 @@ def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
     assert "nyetworking" in str(evaluated(home, *place)["error"])
 
 
+def test_the_preflight_asks_the_environment_for_the_port(tmp_path: Path, evaluator: dict[str, str]) -> None:
+    home = settle(tmp_path, evaluator, CHAPTER)
+    text = home.configuration.read_text()
+    line = 'systemd.services.immich-server.environment.IMMICH_PORT = (import <nixpkgs/lib>).mkForce "3001";'
+    home.configuration.write_text(text.replace("networking.", f"{line}\n  networking.", 1))
+    assert evaluated(home, "managed", str(home.machine.config), "-", "-")["immichPort"] == 3001
+
+
 def refusals(home: Home, **wanted: Any) -> list[str]:
     """What the preflight has against this home, where all else is as it should be."""
     place = ("managed", str(home.machine.config), "-", "-")
