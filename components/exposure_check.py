@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,10 +166,13 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     ports = (int(props["funnelPort"]), int(props["proxyPort"]))
     script = script_text("funnel")
     try:
-        credentials = _credentials(props)
-        run_script(server, server.line("open", *ports, LEASE_SECONDS), script)
+        credentials, probe = _credentials(props), _probe(props)
+        with ThreadPoolExecutor(max_workers=1) as meanwhile:
+            prepared = meanwhile.submit(probe.prepare, credentials)
+            run_script(server, server.line("open", *ports, LEASE_SECONDS), script)
+        prepared.result()
         lines = prove(
-            _probe(props),
+            probe,
             credentials,
             wait_seconds=_patience(props),
             drops=props["strangers"] == "drop",

@@ -6,8 +6,9 @@ import http.client
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dns.exception
@@ -32,6 +33,10 @@ class UnansweredError(NotReachableError):
 
 class WrongAnswerError(Refusal):
     """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
+
+
+class KeyFileError(Refusal):
+    """A device's key or certificate cannot be used; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,27 @@ class OutsideProbe:
     port: int
     connect_to: tuple[str, int] | None
     roots_file: Path | None
+    _prepared: dict[Credential | None, ssl.SSLContext] = field(default_factory=dict, repr=False)
+
+    def prepare(self, credentials: Sequence[Credential]) -> None:
+        """Read the roots and decrypt the keys, each once; that is most of the time that asking takes.
+
+        Raises ``KeyFileError`` for a key that does not open.
+        """
+        needed = [each for each in (None, *credentials) if each not in self._prepared]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            self._prepared.update(zip(needed, pool.map(self._context, needed), strict=True))
 
     def get(self, path: str, credential: Credential | None = None) -> Answer:
         """Send one GET and return the answer.
 
-        Raises ``UnansweredError`` when the other side hangs up, ``NotReachableError`` when nobody is there.
+        Raises ``UnansweredError`` when the other side hangs up, ``NotReachableError`` when nobody is there,
+        and ``KeyFileError`` for a key that does not open.
         """
+        self.prepare([] if credential is None else [credential])
         connection = http.client.HTTPSConnection(self.domain, self.port, timeout=TIMEOUT_SECONDS)
         try:
-            connection.sock = self._tls_socket(credential)
+            connection.sock = self._tls_socket(self._prepared[credential])
             connection.request("GET", path, headers={"User-Agent": "immich-exposure-check"})
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
@@ -88,11 +105,20 @@ class OutsideProbe:
         finally:
             connection.close()
 
-    def _tls_socket(self, credential: Credential | None) -> ssl.SSLSocket:
+    def _context(self, credential: Credential | None) -> ssl.SSLContext:
         roots = None if self.roots_file is None else str(self.roots_file)
         context = ssl.create_default_context(cafile=roots)
         if credential is not None:
-            context.load_cert_chain(credential.certificate, credential.key, credential.passphrase)
+            try:
+                context.load_cert_chain(credential.certificate, credential.key, credential.passphrase)
+            except OSError as error:
+                raise KeyFileError(
+                    f"The key {credential.key} cannot be read, or not with the keystorePassphrase; set the "
+                    "passphrase that it has, or bring the keystore back from a backup."
+                ) from error
+        return context
+
+    def _tls_socket(self, context: ssl.SSLContext) -> ssl.SSLSocket:
         plain = socket.create_connection(self._address(), timeout=TIMEOUT_SECONDS)
         try:
             return context.wrap_socket(plain, server_hostname=self.domain)

@@ -14,11 +14,13 @@ from components.exposure_check import NoCredentialError, check_or_close, prove
 from components.outside_probe import (
     Answer,
     Credential,
+    KeyFileError,
     NotReachableError,
     OutsideProbe,
     UnansweredError,
     WrongAnswerError,
 )
+from pki import AuthorityProfile, DeviceProfile, Keystore
 
 REFUSAL = Answer(403, {}, b'{"status":403,"message":"Forbidden"}')
 CREDENTIAL = Credential(Path("phone.crt"), Path("phone.key"), "secret")
@@ -135,6 +137,27 @@ def keystore_with(mocker: MockerFixture, *credentials: Credential) -> None:
     mocker.patch.object(exposure_check, "keystore_of").return_value.probe_credentials.return_value = found
 
 
+def test_a_key_that_does_not_open_is_named_and_the_funnel_closes(
+    mocker: MockerFixture, tmp_path: Path
+) -> None:
+    store = Keystore(tmp_path, "the right passphrase")
+    store.adopt_or_create_authority(AuthorityProfile())
+    store.adopt_or_issue_device("phone", DeviceProfile("phone"))
+    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    asked = mocker.patch.object(exposure_check, "prove")
+    props = {
+        **PROPS,
+        "expectDevice": True,
+        "keystore": str(tmp_path),
+        "passphrase": "another passphrase",
+        "stack": "home",
+    }
+    [kept] = store.probe_credentials()
+    with pytest.raises(KeyFileError, match=f"The key {kept.key_path} cannot be read, or not with"):
+        check_or_close(props)
+    assert verbs_of(run)[-1] == "close" and not asked.called
+
+
 KEYSTORE = {"expectDevice": True, "keystore": "/keys", "passphrase": "secret"}
 
 
@@ -142,6 +165,7 @@ def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixt
     """Its disk is not mounted, or this machine's clock is years ahead."""
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
     asked = mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    mocker.patch.object(OutsideProbe, "prepare")
     keystore_with(mocker)
     with pytest.raises(NoCredentialError, match="/keys holds no device's key .*; bring the keystore back"):
         check_or_close({**PROPS, **KEYSTORE})
