@@ -18,7 +18,7 @@ from components.device_withdrawal import DeviceWithdrawal
 from components.drift import Drift, look_now
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
-from components.exposure_check import ExposureCheck
+from components.exposure_check import ExposureCheck, by_question
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
 from components.nixos_configuration import NixosConfiguration
@@ -45,12 +45,12 @@ class ImmichExposure(pulumi.ComponentResource):
 
     url: pulumi.Output[str]
     """Where Immich can be reached, for example ``https://immich.tail1234.ts.net``."""
-    devices: pulumi.Output[list[dict[str, str]]]
-    """One entry per device: name, platform, fingerprint, expiry, paths of bundle and install sheet."""
+    devices: pulumi.Output[dict[str, dict[str, str]]]
+    """By a device's name: platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
-    checked: pulumi.Output[list[str]]
-    """What was proven from outside, one line each; why the door is shut where no ``up`` opens it."""
+    checked: pulumi.Output[dict[str, str]]
+    """What was proven from outside, by question; under ``shut`` why the door is, where no ``up`` opens it."""
     public: Words
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
@@ -118,11 +118,13 @@ class ImmichExposure(pulumi.ComponentResource):
             lambda known: f"{known['url']} (shut)" if known["shut"] else known["url"]
         )
         self.checked = pulumi.Output.all(results=check.results, shut=shut).apply(
-            lambda known: known["shut"] or known["results"]
+            lambda known: (
+                {"shut": " ".join(known["shut"])} if known["shut"] else by_question(known["results"])
+            )
         )
         self.public = what_becomes_public(config)
         self.in_immich = url.apply(what_to_set_in_immich)
-        self.devices = self._device_list(certificates, sheets, adopted)
+        self.devices = self._devices_by_name(certificates, sheets, adopted)
         self.bundle_passwords = pulumi.Output.all(
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
         )
@@ -392,16 +394,15 @@ class ImmichExposure(pulumi.ComponentResource):
         port = self._config.funnel_port
         return f"https://{domain}" if port == 443 else f"https://{domain}:{port}"
 
-    def _device_list(
+    def _devices_by_name(
         self,
         certificates: dict[str, ClientCertificate],
         sheets: dict[str, InstallSheet],
         adopted: dict[str, AdoptedCertificate],
-    ) -> pulumi.Output[list[dict[str, str]]]:
+    ) -> pulumi.Output[dict[str, dict[str, str]]]:
         """Return what is let in; a device that was taken over has nothing to install."""
-        issued: list[dict[str, pulumi.Input[str]]] = [
-            {
-                "name": device.name,
+        issued: dict[str, dict[str, pulumi.Input[str]]] = {
+            device.name: {
                 "platform": device.platform,
                 "fingerprint": certificates[device.name].fingerprint,
                 "notAfter": certificates[device.name].not_after,
@@ -409,10 +410,9 @@ class ImmichExposure(pulumi.ComponentResource):
                 "sheet": sheets[device.name].path,
             }
             for device in self._config.devices
-        ]
-        taken_over: list[dict[str, pulumi.Input[str]]] = [
-            {
-                "name": name,
+        }
+        taken_over: dict[str, dict[str, pulumi.Input[str]]] = {
+            name: {
                 "platform": "adopted",
                 "fingerprint": certificate.fingerprint,
                 "notAfter": certificate.not_after,
@@ -420,8 +420,11 @@ class ImmichExposure(pulumi.ComponentResource):
                 "sheet": "",
             }
             for name, certificate in adopted.items()
-        ]
-        return pulumi.Output.all(*issued, *taken_over)
+        }
+        entries = {**taken_over, **issued}
+        return pulumi.Output.all(*entries.values()).apply(
+            lambda found: dict(zip(entries, found, strict=True))
+        )
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(resources))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +226,11 @@ def _credentials(props: dict[str, Any]) -> list[Credential]:
             "from a backup, mount its disk, or set this machine's clock right."
         )
     return found
+
+
+def by_question(lines: Sequence[str]) -> dict[str, str]:
+    """Return the lines of a proof by what was asked, so that a diff names what differs."""
+    return dict(line.split(": ", 1) for line in lines)
 
 
 def _not_proven(props: dict[str, Any]) -> list[str]:

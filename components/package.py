@@ -24,12 +24,12 @@ class ImmichExposure(exposure.ImmichExposure):
 
     url: pulumi.Output[str]
     """Where Immich can be reached."""
-    devices: pulumi.Output[list[dict[str, str]]]
-    """One entry per device: name, platform, fingerprint, expiry, paths of bundle and install sheet."""
+    devices: pulumi.Output[dict[str, dict[str, str]]]
+    """By a device's name: platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
-    checked: pulumi.Output[list[str]]
-    """What was proven from outside, one line each; why the door is shut where no `up` opens it."""
+    checked: pulumi.Output[dict[str, str]]
+    """What was proven from outside, by question; under `shut` why the door is, where no `up` opens it."""
     public: dict[str, dict[str, str]]
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]

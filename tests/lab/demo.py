@@ -117,8 +117,8 @@ class Demo:
         print(f"        {outputs['url']}")
         for topic, lines in outputs["public"].items():
             print(f"        {topic}: {'; '.join(lines.values())}")
-        for line in outputs["checked"]:
-            print(f"        {line}")
+        for question, meaning in outputs["checked"].items():
+            print(f"        {question}: {meaning}")
 
     def a_stranger(self) -> None:
         chapter("a stranger, without a certificate")

@@ -116,7 +116,7 @@ def test_it_is_ours_now(chapter: Chapter) -> None:
     ]
     assert root(chapter.lab, "ls /var/lib/immich-exposure/bans/manual").split() == ["203.0.113.200"]
     assert seen(chapter.lab, "/", source="203.0.113.200") in (FORBIDDEN, REFUSED)
-    listed = {each["name"]: each["platform"] for each in chapter.operator.outputs()["devices"]}
+    listed = {name: each["platform"] for name, each in chapter.operator.outputs()["devices"].items()}
     assert listed == dict.fromkeys(PHONES, "adopted")
     key = (chapter.operator.keystore / "ca.key").read_bytes()
     assert key.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")

@@ -56,8 +56,7 @@ def make_browser(lab: Lab, tmp_path: Path) -> BrowserMaker:
 def bundle(operator: Operator, device: str) -> tuple[Path, str]:
     """The bundle of a device and its password, as the operator hands them over."""
     outputs = operator.outputs(show_secrets=True)
-    [path] = [entry["bundle"] for entry in outputs["devices"] if entry["name"] == device]
-    return Path(path), outputs["bundlePasswords"][device]
+    return Path(outputs["devices"][device]["bundle"]), outputs["bundlePasswords"][device]
 
 
 def test_the_page_loads_with_the_bundle_and_only_a_shared_link_without(
@@ -86,7 +85,7 @@ def test_a_page_runs_its_own_scripts_and_none_that_was_smuggled_in(make_browser:
 def test_the_sheet_fits_the_screen(
     operator: Operator, make_browser: BrowserMaker, width: int, dark: bool
 ) -> None:
-    [sheet] = [entry["sheet"] for entry in operator.outputs()["devices"] if entry["name"] == "laptop"]
+    sheet = operator.outputs()["devices"]["laptop"]["sheet"]
     picture = ARTIFACTS / f"sheet-{width}-{'dark' if dark else 'light'}.png"
     look = make_browser("owner").look(Path(sheet), picture, width=width, dark=dark)
     assert look.width == width and look.needed <= width, "nobody has to scroll sideways"

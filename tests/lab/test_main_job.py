@@ -71,7 +71,7 @@ class Story:
 
     def enrolled(self) -> dict[str, str]:
         """Return fingerprint by device name, as the outputs tell it."""
-        return {entry["name"]: entry["fingerprint"] for entry in self.operator.outputs()["devices"]}
+        return {name: entry["fingerprint"] for name, entry in self.operator.outputs()["devices"].items()}
 
 
 @pytest.fixture(scope="module")

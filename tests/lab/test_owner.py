@@ -40,7 +40,7 @@ def test_a_door_that_the_owner_has_shut_reads_so_and_stays_shut(lab: Lab, operat
     assert BY_HAND in operator.preview()
     assert BY_HAND in operator.up()
     outputs = operator.outputs()
-    assert (outputs["url"], outputs["checked"]) == (f"{url} (shut)", [BY_HAND])
+    assert (outputs["url"], outputs["checked"]) == (f"{url} (shut)", {"shut": BY_HAND})
     assert seen(lab, "/") == REFUSED
     assert lab.console("immich-exposure open").returncode == 0
     assert seen(lab, "/") == FORBIDDEN

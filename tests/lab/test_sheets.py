@@ -32,7 +32,7 @@ def sheets(operator: Operator) -> list[str]:
 
 def test_each_device_has_a_sheet_with_the_address_and_its_own_fingerprint(operator: Operator) -> None:
     outputs = operator.outputs(show_secrets=True)
-    for device in outputs["devices"]:
+    for device in outputs["devices"].values():
         text = Path(device["sheet"]).read_text(encoding="utf-8")
         assert Path(device["sheet"]).parent == Path(device["bundle"]).parent
         assert outputs["url"] in text

@@ -64,7 +64,7 @@ class Recorder(pulumi.runtime.Mocks):
                 notAfter="2036-01-01T00:00:00+00:00",
                 bundlePath="phone.p12",
                 bundlePassword="the bundle's password",
-                results=["fine"],
+                results=["GET / 403: fine"],
                 warnings=[],
                 notes=[],
                 machine="aarch64",

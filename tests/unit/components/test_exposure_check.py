@@ -10,7 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import exposure_check
-from components.exposure_check import NoCredentialError, check_or_close, prove
+from components.exposure_check import NoCredentialError, by_question, check_or_close, prove
 from components.outside_probe import (
     Answer,
     Credential,
@@ -180,4 +180,5 @@ def test_what_nobody_has_asked_is_said(mocker: MockerFixture, adopted: bool, sai
     mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
     mocker.patch.object(exposure_check, "prove", return_value=["fine"])
     fine, unasked = check_or_close({**PROPS, "adopted": adopted})["results"]
+    assert by_question(["GET / 403: a: b", unasked]) == {"GET / 403": "a: b", "Not asked": unasked[11:]}
     assert fine == "fine" and unasked.startswith("Not asked: that ") and said in unasked
