@@ -69,6 +69,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_tailnet(facts, wanted),
         *_port(facts, wanted),
         *(_past_the_edge(facts, wanted) or _funnel_port(facts, wanted)),
+        *_held_port(facts, wanted),
         *_immich_unit(facts, wanted),
         *_immich(facts),
         *_public_address(facts, wanted),
@@ -563,6 +564,29 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     return [
         f"The node already serves something else on port {port} (see tailscale serve status); remove that "
         "entry with tailscale serve, or set funnelPort to another of 443, 8443 and 10000."
+    ]
+
+
+FUNNEL_PORTS = ("443", "8443", "10000")
+
+
+def _held_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a funnel on a port of a web server of the owner's.
+
+    Tailscale listens there itself, on the node's own addresses: who comes over the tailnet meets the funnel
+    instead, and a program that starts later cannot have the port at every address (tailscale#7227, #12651).
+    """
+    held = _part(facts, "heldPorts")
+    name = held.get(str(wanted.funnel_port))
+    if not name:
+        return []
+    free = " or ".join(port for port in FUNNEL_PORTS if port not in held)
+    other = f"set funnelPort: {free}, or " if free else ""
+    return [
+        f"{name} on the server has port {wanted.funnel_port} at the node's own address as well, where "
+        "Tailscale takes it for the funnel: over the tailnet its sites would be gone, and once it starts "
+        f"again it might not get the port at all; {other}let it listen on addresses of the home network "
+        "alone (`bind` in Caddy, `listen` in nginx)."
     ]
 
 

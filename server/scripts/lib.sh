@@ -1073,15 +1073,39 @@ import_list() {
   awk "$NIX_SCANNER"'
     function skip_blanks() { while (substr(code, i, 1) ~ /[ \t\r\n]/) i++ }
     function word_at(at) { match(substr(code, at), /^[A-Za-z_][A-Za-z0-9_'"'"'-]*/); return substr(code, at, RLENGTH) }
-    # From behind the word "imports": an equal sign, perhaps `with SET;`, and a list.
-    function list_follows() {
+    # A keyword begins here, and no part of a path or of a longer name.
+    function keyword(word) {
+      return word_at(i) == word && substr(code, i - 1, 1) !~ /[A-Za-z0-9_.\/<~+'"'"'-]/ && substr(code, i + length(word), 1) !~ /[.\/]/
+    }
+    # From a `let` to behind its `in`.
+    function past_let(   lets) {
+      do {
+        if (keyword("let")) lets++
+        else if (keyword("in")) lets--
+        i++
+      } while (lets && i <= size)
+      i++
+      return !lets
+    }
+    # From behind the word "imports": an equal sign, perhaps `with SET;` or a `let`, and a list, or one that is added to something.
+    function list_follows(   c, depth, last) {
       skip_blanks()
       if (substr(code, i, 1) != "=" || substr(code, i + 1, 1) == "=") return 0
       i++; skip_blanks()
-      while (word_at(i) == "with" && match(substr(code, i), /^with[ \t\r\n]+[A-Za-z0-9_.'"'"'-]+[ \t\r\n]*;/)) {
-        i += RLENGTH; skip_blanks()
+      while (1) {
+        if (keyword("with") && match(substr(code, i), /^with[ \t\r\n]+[A-Za-z0-9_.'"'"'-]+[ \t\r\n]*;/)) i += RLENGTH
+        else if (!keyword("let") || !past_let()) break
+        skip_blanks()
       }
-      return substr(code, i, 1) == "["
+      for (last = "++"; i <= size; i++) {
+        c = substr(code, i, 1)
+        if (!depth && c == "[" && last == "++") return 1
+        if (c ~ /[{(\[]/) depth++
+        else if (c ~ /[})\]]/) depth--
+        if (depth < 0 || !depth && c == ";") return 0
+        if (c !~ /[ \t\r\n]/) last = substr(last, length(last)) c
+      }
+      return 0
     }
     { code = code code_of($0) "\n" }
     END {

@@ -11,6 +11,8 @@
 #     tailscale                     `tailscale status --json --peers=false`, or null
 #     funnel                        `tailscale funnel status --json`, or null
 #     proxyPortOwner                who listens on the proxy port ("" = nobody, or the edge of this project)
+#     heldPorts                     of the ports that a funnel can have, those at which a program listens on every address or on
+#                                   the node's own, and its name
 #     immich                        port: the one that was asked; address: the one that answered, or null ("-" asks 127.0.0.1
 #                                   and then [::1]); ping: true or false; initialized: true, false or null; version: text or null;
 #                                   unit: NixOS's own Immich is there, running or not;
@@ -103,6 +105,16 @@ port_owner() {
     *) ;;
   esac
   printf '%s' "${owner% }"
+}
+
+# `held_ports`: Tailscale itself listens there on the node's own addresses while a funnel is open, and only there.
+held_ports() {
+  ss -H -l -t -n -p "sport = :443 or sport = :8443 or sport = :10000" 2>/dev/null </dev/null | awk '
+    $4 ~ /^(0\.0\.0\.0|\*|\[::\]|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])\..*|\[fd7a:115c:a1e0:.*):(443|8443|10000)$/ {
+      held = $4; sub(/.*:/, "", held)
+      name = match($0, /\(\("[A-Za-z0-9._-]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "a program"
+      if (name != "tailscaled" && !(held in seen)) { seen[held] = 1; printf "%s\"%s\":\"%s\"", between, held, name; between = "," }
+    }'
 }
 
 configuration_facts() {
@@ -297,6 +309,7 @@ print_facts() {
   printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
   printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$7")")"
+  printf '"heldPorts":{%s},' "$(held_ports)"
   printf '"immich":%s,' "$(immich_facts "$5" "$6")"
   printf '"module":%s,' "$(object_of immich-exposure module)"
   printf '"configuration":%s,' "$(configuration_facts "$2")"

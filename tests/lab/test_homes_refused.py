@@ -116,6 +116,14 @@ CASES = [
         "systemctl stop theirs",
     ),
     Case(
+        "a web server of theirs on the funnel's port",
+        "chapter",
+        "python3 on the server has port 443 at the node's own address as well",
+        "systemd-run -q --unit=theirs /usr/bin/python3 -m http.server 443 --bind 0.0.0.0;"
+        " until ss -Hltn sport = :443 | grep -q .; do sleep 0.1; done",
+        "systemctl stop theirs",
+    ),
+    Case(
         "module: yours without the module",
         "chapter",
         "The running system lacks the module",

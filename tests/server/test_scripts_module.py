@@ -537,6 +537,14 @@ ODD: dict[str, tuple[str, str | None]] = {
         f" {REST} }}\n",
         None,
     ),
+    "added to a list that is made": (
+        f"{{ imports = map (x: x) [ ./home.nix ] ++ [ ./agenix/module.nix ]; {REST} }}\n",
+        None,
+    ),
+    "a let before the list": (
+        f"{{ imports = let from = import ./npins; in [ ./home.nix from.agenix ]; {REST} }}\n",
+        None,
+    ),
     "mapped, Immich elsewhere": (f"{{ imports = map (x: x) [ ./home.nix ]; {REST} }}\n", "has no plain list"),
     "made by another file": ("args: import ./real.nix args\n", "has no plain list"),
     "a byte order mark": (f"\ufeff{{ {LIST} {REST} }}\n", "does not evaluate even before any change"),
@@ -553,6 +561,7 @@ def test_an_odd_home_comes_back_to_the_byte_or_is_told(
         "lan-immich.nix": CHAPTER["lan-immich.nix"],
         "home.nix": CHAPTER["lan-immich.nix"],
         "agenix/module.nix": '{ environment.etc.secret.text = "x"; }',
+        "npins/default.nix": "{ agenix = ../agenix/module.nix; }",
         "hm.nix": "{ user }: { config, ... }: { environment.etc.hm.text = user; }",
         "real.nix": f"{{ ... }}: {{ {LIST} {REST} }}",
     }

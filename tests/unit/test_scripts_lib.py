@@ -115,6 +115,18 @@ LISTS: dict[str, tuple[str, str | None]] = {
     ),
     "and more": ("{ imports = [ ./a ] ++ x; }\n", "{ imports = [ ./immich-exposure ./a ] ++ x; }\n"),
     "with": ("{ imports = with a.b; [ y ]; }\n", "{ imports = with a.b; [ ./immich-exposure y ]; }\n"),
+    "added to something": (
+        "{ imports = map f [ ./a ] ++ (x ++ [ ]) ++ [ ./b ]; }\n",
+        "{ imports = map f [ ./a ] ++ (x ++ [ ]) ++ [ ./immich-exposure ./b ]; }\n",
+    ),
+    "added to something on the next line": (
+        "{\n  imports = lib.optionals true [ ./a ] # ++ [ ]\n    ++[\n ./b ];\n}\n",
+        "{\n  imports = lib.optionals true [ ./a ] # ++ [ ]\n    ++[ ./immich-exposure\n ./b ];\n}\n",
+    ),
+    "a let of its own": (
+        "{ imports = let a = import ./npins; b = let c = [ ]; in c; in with b; [ a ]; }\n",
+        "{ imports = let a = import ./npins; b = let c = [ ]; in c; in with b; [ ./immich-exposure a ]; }\n",
+    ),
     "after a let": (
         "{ ... }@x: with lib; let a = { imports = [ ]; }; in rec { imports = [ ./a ]; }\n",
         "{ ... }@x: with lib; let a = { imports = [ ]; }; in rec { imports = [ ./immich-exposure ./a ]; }\n",
@@ -151,7 +163,12 @@ LISTS: dict[str, tuple[str, str | None]] = {
     "absent": ("{ }\n", None),
     "nothing at all": ("", None),
     "computed": ("{ imports = map f [ ./a ]; }\n", None),
-    "added to": ("{ imports = x ++ [ ./a ]; }\n", None),
+    "computed more than once": (
+        "{ imports = map f [ ./a ] ++ (x ++ [ ]) ++ f [ ]; d = [ ] ++ [ ]; }\n",
+        None,
+    ),
+    "a let of its own without a list": ("{ imports = let a = x ++ [ ]; in map f a; b = c: [ ]; }\n", None),
+    "a let that does not end": ("{ imports = let a = 1; [ ./a ]; }\n", None),
     "another option's": ("{ foo.imports = [ ]; }\n", None),
     "in a list": ("{ lib, ... }: lib.mkMerge [ { imports = [ ]; } ]\n", None),
     "in a let": ("{ ... }: let imports = [ ]; in { inherit imports; }\n", None),

@@ -93,6 +93,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
         "tailscale": {"BackendState": "Running", "CertDomains": [DOMAIN]},
         "funnel": {},
         "proxyPortOwner": "",
+        "heldPorts": {},
         "immich": {
             "port": 2283,
             "address": "127.0.0.1",
@@ -155,6 +156,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "tailscale": None,
         "funnel": None,
         "proxyPortOwner": "",
+        "heldPorts": {},
         "immich": OFF | {"unit": False},
         "module": None,
         "configuration": {
@@ -210,6 +212,32 @@ def test_who_holds_the_proxy_port(machine: Machine) -> None:
     assert "caddy" in str(facts(machine)["proxyPortOwner"]), "a Caddy of the user's own is in the way"
     machine.remember(**{"edge-pid": "7"})
     assert facts(machine)["proxyPortOwner"] == "", "our edge is not"
+
+
+@pytest.mark.parametrize(
+    ("place", "held"),
+    [
+        ("*:443", {"443": "nginx"}),
+        ("0.0.0.0:10000", {"10000": "nginx"}),
+        ("[::]:8443", {"8443": "nginx"}),
+        ("100.101.7.9:443", {"443": "nginx"}),
+        ("[fd7a:115c:a1e0::7]:443", {"443": "nginx"}),
+        ("192.168.1.5:443", {}),
+        ("100.63.7.9:443", {}),
+        ("127.0.0.1:8443", {}),
+        ("*:80", {}),
+    ],
+)
+def test_who_holds_a_port_of_funnels_at_the_nodes_own_address(
+    machine: Machine, place: str, held: dict[str, str]
+) -> None:
+    line = 'LISTEN 0 511 {} 0.0.0.0:* users:(("{}",pid=7,fd=3),("{}",pid=8,fd=3))'
+    machine.remember(listeners=line.format(place, "nginx", "nginx"))
+    assert facts(machine)["heldPorts"] == held
+    machine.remember(listeners=line.format(place, "tailscaled", "tailscaled"))
+    assert facts(machine)["heldPorts"] == {}, "that is what a funnel does itself"
+    machine.remember(listeners=f"LISTEN 0 511 {place} 0.0.0.0:*")
+    assert facts(machine)["heldPorts"] == dict.fromkeys(held, "a program")
 
 
 def test_immich_is_where_it_answers(machine: Machine) -> None:

@@ -59,6 +59,7 @@ SOUND: dict[str, Any] = {
         },
     },
     "proxyPortOwner": "",
+    "heldPorts": {},
     "immich": {
         "port": 2283,
         "address": "127.0.0.1",
@@ -241,6 +242,18 @@ def test_what_an_own_expose_immich_says_besides_is_named(besides: str | None, wo
     assert words in problem and "/etc/nixos/expose-immich.nix" in problem
     facts["configuration"]["exposeImport"] = "commented"
     assert problems(facts, WANTED) == []
+
+
+def test_a_program_on_the_funnels_port_is_told_what_it_would_lose() -> None:
+    """Tailscale binds the port at the node's own addresses, and a web server that starts later gets none."""
+    facts = facts_with("heldPorts", {"443": "nginx", "10000": "grafana"})
+    [problem] = problems(facts, WANTED)
+    assert problem.startswith("nginx on the server has port 443 at the node's own address as well")
+    assert "set funnelPort: 8443, or" in problem
+    assert problems(facts, replace(WANTED, funnel_port=8443)) == []
+    assert problems(facts_with("heldPorts", {"8443": "nginx"}), WANTED) == []
+    [problem] = problems(facts_with("heldPorts", {"443": "a", "8443": "b", "10000": "c"}), WANTED)
+    assert "funnelPort" not in problem and "let it listen on addresses of the home network alone" in problem
 
 
 def test_all_faults_are_told_at_once() -> None:
