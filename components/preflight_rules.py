@@ -59,8 +59,8 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         # all else would be noise: nothing of the recipe exists outside NixOS
         return ["The server is not NixOS; this package changes /etc/nixos and needs nixos-rebuild."]
     return [
-        *_nixos_version(facts),
-        *_missing_commands(facts),
+        *_nixos_version(facts, wanted),
+        *_missing_commands(facts, wanted),
         *_clocks(facts),
         *_theirs(facts),
         *_way_in(facts, wanted),
@@ -167,8 +167,15 @@ def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
-def _nixos_version(facts: Mapping[str, Any]) -> list[str]:
+def _builds_nothing(wanted: Wanted) -> bool:
+    """Tell whether another machine builds the system."""
+    return wanted.module is ModuleWay.YOURS and wanted.flake_dir is None
+
+
+def _nixos_version(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Refuse a release known to be too old; a version that cannot be read is left to the build."""
+    if _builds_nothing(wanted) and _part(facts, "module"):
+        return []  # there the edge is, however it was built
     text = str(facts.get("nixosVersion") or "")
     year, _, month = text.partition(".")
     if not (year.isdigit() and month.isdigit()) or (int(year), int(month)) >= LOWEST_NIXOS:
@@ -179,8 +186,12 @@ def _nixos_version(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _missing_commands(facts: Mapping[str, Any]) -> list[str]:
-    missing = sorted(facts.get("commands", []))
+BUILDERS = {"nix-env", "nix-instantiate", "nixos-rebuild"}
+"""Commands that only a server needs which builds its own system (see system.disableInstallerTools)."""
+
+
+def _missing_commands(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    missing = sorted(set(facts.get("commands", ())) - (BUILDERS if _builds_nothing(wanted) else set()))
     if not missing:
         return []
     return [f"The server lacks the commands {', '.join(missing)}; add them to environment.systemPackages."]
@@ -712,8 +723,8 @@ def _immich_version(text: object) -> list[str]:
 
 
 def _disk(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    if wanted.module is ModuleWay.YOURS and wanted.flake_dir is None:
-        return []  # nothing is built
+    if _builds_nothing(wanted):
+        return []
     free = _part(facts, "diskFreeKiB")
     return [
         f"Only {int(kib) // 1024} MiB are free on {path}; at least {NEEDED_DISK_KIB // 1024} MiB are needed: "

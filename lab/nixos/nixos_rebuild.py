@@ -56,12 +56,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--flake", nargs="?", const=".", metavar="DIR#NAME", help="build a flake's system")
     parser.add_argument("--no-flake", dest="flake", action="store_false", help="not /etc/nixos/flake.nix")
     parser.add_argument("--impure", action="store_true", help="let a flake read what is not in its inputs")
+    parser.add_argument("--no-write-lock-file", action="store_true", help="leave flake.lock as it is")
     parser.add_argument("--show-trace", action="store_true")
     # Taken and without effect here.
     for flag in ("--fast", "--no-build-output", "--no-reexec", "--no-build-nix", "--verbose", "--offline"):
         parser.add_argument(flag, action="store_true")
-    for flag in ("--no-update-lock-file", "--no-write-lock-file"):
-        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--no-update-lock-file", action="store_true")
     return parser.parse_args(arguments)
 
 
@@ -111,6 +111,8 @@ def _build(options: argparse.Namespace, *how: str) -> str:
         command.append("--show-trace")
     if flake and options.impure:
         command.append("--impure")
+    if flake and options.no_write_lock_file:
+        command.append("--no-write-lock-file")
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode != 0:
         raise Failed(1, "the configuration could not be built; see above.")

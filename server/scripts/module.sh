@@ -929,7 +929,8 @@ flake() {
     die "$FLAKE#$HOST does not have services.immich-exposure.enable = true; import the module there (\"make module\" exports" \
       "it), commit it where git is used, and run this again."
   compare_flake
-  change check_edge use_or_build build --flake "$FLAKE#$HOST"
+  # Not even its flake.lock is written, which would be root's then.
+  change check_edge use_or_build build --flake "$FLAKE#$HOST" --no-write-lock-file
   print_generation
 }
 

@@ -384,6 +384,9 @@ def test_the_preflight_knows_the_hosts_of_a_flake_and_what_they_have(
     assert "none.nix" in str(evaluated(home, *place, "pi")["error"])
 
 
+BUILT = "nixos-rebuild build --flake path:/home/admin/infra#pi --no-write-lock-file"
+
+
 def flake(home: Home, host: str = "pi") -> Outcome:
     infra = str(home.machine.root / "home/admin/infra")
     return home.machine.run("module", "flake", infra, host, "8443", "-", "2283", "no")
@@ -397,7 +400,7 @@ def test_a_flake_with_the_module_is_built_and_left_as_it_is(
     outcome = flake(home)
     assert result(outcome) == {"generation": 42}, outcome.stderr
     assert home.machine.files(home.machine.root / "home") == before
-    assert home.machine.commands("nixos-rebuild") == ["nixos-rebuild build --flake path:/home/admin/infra#pi"]
+    assert home.machine.commands("nixos-rebuild") == [BUILT]
 
 
 @pytest.mark.parametrize("way", ["the file", "the folder"])
@@ -416,7 +419,7 @@ def test_a_flake_that_a_link_leads_to_is_built_where_it_lies(
     assert seen == {"error": None, "hosts": ["pi"], "exposure": "on", "immichPort": 2283}
     outcome = home.machine.run("module", "flake", str(place), "pi", "8443", "-", "2283", "no")
     assert result(outcome) == {"generation": 42}, outcome.stderr
-    assert home.machine.commands("nixos-rebuild") == ["nixos-rebuild build --flake path:/home/admin/infra#pi"]
+    assert home.machine.commands("nixos-rebuild") == [BUILT]
 
 
 def test_a_flake_that_lacks_something_is_refused(tmp_path: Path, evaluator: dict[str, str]) -> None:

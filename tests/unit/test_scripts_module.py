@@ -1225,7 +1225,7 @@ def test_a_flake_is_built_as_its_owner_would(flaked: Machine, git: bool) -> None
     reference = "/home/admin/infra" if git else "path:/home/admin/infra"
     before = flaked.files(flaked.root / "home")
     assert result(flake(flaked)) == {"generation": 42}
-    assert steps(flaked)[0] == f"nixos-rebuild build --flake {reference}#pi"
+    assert steps(flaked)[0] == f"nixos-rebuild build --flake {reference}#pi --no-write-lock-file"
     evaluations = "\n".join(flaked.commands())
     assert evaluations.count(f'{reference}#nixosConfigurations."pi"') == 2
     assert evaluations.count("eval --no-write-lock-file --json") == 2

@@ -348,6 +348,16 @@ def test_whoever_brings_the_module_may_have_any_configuration(configuration: Any
     assert problems({**facts, **FLAKE_FACTS}, FLAKE) == []
 
 
+def test_a_server_that_builds_nothing_needs_nothing_to_build_with() -> None:
+    """Pushed there by deploy-rs or colmena, with the edge of `make edge`; system.disableInstallerTools."""
+    facts = {**facts_with("module", MODULE), "nixosVersion": "25.11"}
+    facts["commands"] = ["nix-env", "nix-instantiate", "nixos-rebuild"]
+    assert problems(facts, YOURS) == []
+    assert len(problems({**facts, "commands": ["curl", "nixos-rebuild"]}, YOURS)) == 1
+    assert len(problems({**facts, **FLAKE_FACTS}, FLAKE)) == 2
+    assert len(problems({**facts, "module": None}, YOURS)) == 2, "then it may be this release that lacks it"
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [
