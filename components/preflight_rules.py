@@ -449,6 +449,13 @@ def _another_stack(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     another = bool(owner) and owner.get("id") != wanted.stack_id
     if wanted.take_over or not (stranger or another):
         return []
+    if owner and not another:
+        return [
+            "This stack has exposed the server with a certificate authority that is not in this keystore, so "
+            "every device would be shut out. Is its drive not mounted? Set `keystore` to the folder that it "
+            "was, or import a backup (docs/keys.md). If it is lost for good, run pulumi destroy and then "
+            "pulumi up: every device then needs a new bundle."
+        ]
     keystore = ""
     if stranger:
         keystore = (

@@ -37,12 +37,32 @@ def run_script(
 ) -> str:
     """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
 
-    ``tell`` is given each line that the script says meanwhile, at once.
+    ``tell`` is given each line that the script says meanwhile, at once. What ssh and sudo say before it
+    begins is not passed on; the error makes one sentence of it.
 
     Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
     use sudo, and for a script that fails (its own last sentence is the message).
     """
-    return _run(server, command, text.encode(), timeout_seconds, tell)
+    if tell is None:
+        return _run(server, command, text.encode(), timeout_seconds)
+    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, _once_begun(tell))
+
+
+_BEGUN = "immich-exposure: the script begins"
+_BEGIN = f"echo '{_BEGUN}' >&2\n"
+
+
+def _once_begun(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what passes to ``tell`` the lines that come after the script's first, which nobody is told."""
+    begun = False
+
+    def heard(line: str) -> None:
+        nonlocal begun
+        if begun:
+            tell(line)
+        begun = begun or line == _BEGUN
+
+    return heard
 
 
 def tell(line: str) -> None:
@@ -89,7 +109,7 @@ def _run(
         )
     if said.status == 0:
         return said.stdout.decode(errors="replace")
-    words = said.stderr.decode(errors="replace")
+    words = said.stderr.decode(errors="replace").replace(f"{_BEGUN}\n", "")
     if said.status is None:
         raise SshError(_explain_silence(server, words, timeout_seconds))
     raise SshError(explain(server, said.status, words))

@@ -491,6 +491,16 @@ def test_a_server_of_this_keystore_is_fine(authorities: list[str]) -> None:
     assert problems({**SOUND, "owner": HOME_STACK, "authorities": authorities}, WANTED) == []
 
 
+@pytest.mark.parametrize("authorities", [(), (OTHER,)])
+def test_a_stack_whose_own_keystore_is_away_is_not_told_to_take_itself_over(
+    authorities: tuple[str, ...],
+) -> None:
+    facts = {**SOUND, "owner": HOME_STACK, "authorities": [OURS]}
+    [problem] = problems(facts, replace(WANTED, authorities=authorities))
+    assert problem.startswith("This stack has exposed the server") and "takeOver" not in problem
+    assert "Set `keystore` to the folder that it was" in problem
+
+
 # Immich that is off
 
 

@@ -237,7 +237,22 @@ def test_a_long_answer_arrives_whole(fake_ssh: FakeSsh) -> None:
 
 
 def test_what_the_server_tells_is_passed_on_line_by_line_and_as_words(fake_ssh: FakeSsh) -> None:
-    fake_ssh("printf 'one\\n\\033]0;x\\007two\\n\\nthree' >&2; echo out")
+    fake_ssh('exec sh "${0%/*}/input"')
     told: list[str] = []
-    assert run_script(SERVER, "true", "", tell=told.append) == "out\n"
+    script = "printf 'one\\n\\033]0;x\\007two\\n\\nthree' >&2; echo out"
+    assert run_script(SERVER, "true", script, tell=told.append) == "out\n"
     assert told == ["one", "two", "three"]
+
+
+def test_what_ssh_and_sudo_say_before_the_script_begins_is_not_passed_on(fake_ssh: FakeSsh) -> None:
+    told: list[str] = []
+    fake_ssh("echo 'We trust you have received the usual lecture' >&2; exec sh \"${0%/*}/input\"")
+    run_script(SERVER, "true", "echo 'phone is out' >&2", tell=told.append)
+    assert told == ["phone is out"]
+    fake_ssh("echo '@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @' >&2; exit 255")
+    with pytest.raises(SshError, match="compare it on the server itself"):
+        run_script(SERVER, "true", "", tell=told.append)
+    fake_ssh('exec sh "${0%/*}/input"')
+    with pytest.raises(SshError, match="status 3 and said nothing"):
+        run_script(SERVER, "true", "exit 3", tell=told.append)
+    assert told == ["phone is out"]
