@@ -19,8 +19,9 @@ from components.config_adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceCon
 from components.device_list import EnrollableCertificate
 from components.options import child_of
 from components.refusal import Refusal, told_plainly
-from components.remote_script import PayloadFile, Server, remote_script, script_text
+from components.remote_script import PayloadFile, Server, script_text
 from components.server_props import server_of, server_props
+from components.server_script import ServerScript
 from components.ssh import run_script
 from components.step import Step
 from pki import Adoption as KnownAdoption
@@ -293,7 +294,7 @@ class ChapterTakeOver(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:ChapterTakeOver", name, {}, opts)
-        remote_script(
+        ServerScript(
             f"{name}-server",
             server,
             script="adopt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import threading
 import time
@@ -36,7 +37,8 @@ class Said:
 class Conversation:
     """Run a program, send it ``content`` as standard input, and listen to it for ``seconds`` at most.
 
-    ``heed`` is shown the end of standard error as it grows, until it returns how many seconds are left now.
+    ``heed`` is shown the end of standard error as it grows, and may return how many seconds are left from now
+    on, of ``seconds`` at most; infinity lifts what it has said before, and asks it no more.
     ``tell`` is given each line of it, as words alone.
 
     Raises ``FileNotFoundError`` when there is no such program.
@@ -50,7 +52,7 @@ class Conversation:
         heed: Heed | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self._deadline = time.monotonic() + seconds
+        self._deadline = self._end = time.monotonic() + seconds
         self._heed, self._tell = heed, tell
         self._line = bytearray()
         self._answer, self._errors = bytearray(), bytearray()
@@ -100,8 +102,8 @@ class Conversation:
             self._pass_on(piece)
             left = self._heed(bytes(self._errors)) if self._heed else None
             if left is not None:
-                self._heed = None
-                self._deadline = min(self._deadline, time.monotonic() + left)
+                self._heed = None if math.isinf(left) else self._heed
+                self._deadline = min(self._end, time.monotonic() + left)
         self._pass_on(b"\n")
 
     def _pass_on(self, piece: bytes) -> None:

@@ -13,7 +13,8 @@ import pulumi
 from components.config import ExposureConfig
 from components.config_checks import seconds
 from components.options import child_of
-from components.remote_script import PayloadFile, Server, remote_script
+from components.remote_script import PayloadFile, Server
+from components.server_script import ServerScript
 
 PREFIX = "IMMICH_EXPOSURE_"
 """Before every name that the Caddyfile takes from its environment."""
@@ -88,7 +89,7 @@ class EdgeSettings(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:EdgeSettings", name, {}, opts)
-        remote_script(
+        ServerScript(
             f"{name}-files",
             server,
             script="settings",

@@ -318,7 +318,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "opening": pulumi.Output.concat(funnel.opening, begun),
                 "until": open_until(config),
             },
-            pulumi.ResourceOptions(parent=self, depends_on=[funnel]),
+            pulumi.ResourceOptions(parent=self, depends_on=[funnel], deleted_with=funnel.guard),
         )
         self.results = self.check.results
         self.register_outputs({"results": self.results})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pulumi
+from pulumi_command import remote
 
 from components.options import child_of
-from components.remote_script import Server, guarded_script
+from components.remote_script import Server, with_library, with_password
+from components.server_script import ServerScript
 
 LEASE_SECONDS = 600
 """How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""
+
+CLOSE = 'need_root\nshift\nclose_door "$@"\n'
+"""What a destroy runs first; `funnel.sh close` is the same."""
 
 
 class Funnel(pulumi.ComponentResource):
@@ -20,6 +25,9 @@ class Funnel(pulumi.ComponentResource):
     opening: pulumi.Output[str]
     """What the server said when the funnel opened: one line of JSON, another one at every opening."""
 
+    guard: pulumi.Resource
+    """What closes it: nothing that stands on the open door need be deleted by anybody else before."""
+
     def __init__(
         self,
         name: str,
@@ -30,13 +38,44 @@ class Funnel(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Funnel", name, {}, opts)
-        self.door = guarded_script(
+        of_this = child_of(self, opts)
+        close = server.line("close", funnel_port, proxy_port, "destroy")
+        self.guard = door_guard(f"{name}-door-guard", server, close, of_this)
+        door = ServerScript(
             f"{name}-door",
             server,
             script="funnel",
             create=server.line("open", funnel_port, proxy_port, LEASE_SECONDS),
-            delete=server.line("close", funnel_port, proxy_port, "destroy"),
-            opts=child_of(self, opts),
+            opts=pulumi.ResourceOptions.merge(
+                of_this, pulumi.ResourceOptions(depends_on=[self.guard], deleted_with=self.guard)
+            ),
         )
-        self.opening = pulumi.Output.unsecret(self.door.stdout)
+        self.opening = door.stdout
         self.register_outputs({"opening": self.opening})
+
+
+def door_guard(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
+    """Return what closes the door by what stands in the state alone, its text included.
+
+    All else is taken back by the scripts that lie here by then. The door must close whatever has become of
+    them, of this program, and of what it was written in.
+    """
+    if server.lacks_key:
+        # Without the key it would show as changed in a preview.
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["connection"]))
+    return remote.Command(
+        name,
+        connection=server.connection(),
+        delete=server.with_stack_id(server.way_back(close)),
+        stdin=_standard_input(server, with_library(CLOSE)),
+        logging=remote.Logging.STDERR,
+        add_previous_output_in_env=False,
+        opts=opts,
+    )
+
+
+def _standard_input(server: Server, text: str) -> pulumi.Input[str]:
+    if server.sudo_password is None or server.user == "root":
+        return text
+    password = pulumi.Output.from_input(server.sudo_password)
+    return pulumi.Output.secret(password.apply(lambda known: with_password(known, text)))

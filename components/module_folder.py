@@ -17,8 +17,11 @@ from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
 from components.step import Step
 
-PROGRAM = re.compile(r"caddy/(.*\.go|go\.sum)")
-"""The edge's program: half of all text, and reviewed where it lies; of each file its hash is shown."""
+PROGRAM = re.compile(r"caddy/.*|scripts/.*\.sh|fail2ban/.*\.py")
+"""The edge's sources and the server's scripts: nearly all of the text, and reviewed where they lie.
+
+Of each its hash is shown. What decides who gets in (Caddyfile, surface, Nix, fail2ban) is shown as text.
+"""
 
 
 class _Provider(ResourceProvider):
@@ -50,7 +53,7 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(files: Sequence[PayloadFile]) -> dict[str, str]:
-    """Return what a preview shows of each file, by its path: its text, or the hash where it is Go's."""
+    """Return what a preview shows of each file, by its path: its text, or a program's hash."""
     return {file.path: _hash(file.text) if PROGRAM.fullmatch(file.path) else file.text for file in files}
 
 

@@ -12,7 +12,8 @@ from components.edge_build import PLACE, source_digest
 from components.module_files import Edge, digest, entry_and_module, module_digest
 from components.module_folder import ModuleFiles
 from components.options import child_of
-from components.remote_script import PayloadFile, Server, guard_of, guarded_script
+from components.remote_script import PayloadFile, Server
+from components.server_script import guard_of, guarded_script
 
 
 class NixosConfiguration(pulumi.ComponentResource):

@@ -9,7 +9,8 @@ import pulumi
 
 from components.config_notify import Notify
 from components.options import child_of
-from components.remote_script import PayloadFile, Server, remote_script
+from components.remote_script import PayloadFile, Server
+from components.server_script import guarded_script
 
 PATIENCE_SECONDS = 3
 
@@ -54,7 +55,7 @@ class Notices(pulumi.ComponentResource):
         super().__init__("immich-exposure:index:Notices", name, {}, opts)
         # Always secret: who knows an ntfy topic's name reads it, and writes to it.
         known = pulumi.Output.secret("") if token is None else token
-        remote_script(
+        guarded_script(
             f"{name}-channel",
             server,
             script="notify",

@@ -1,15 +1,14 @@
-"""The scripts of ``server/scripts``, run on the server with their text on standard input.
+"""The scripts of ``server/scripts`` as they travel: their text, their command line, and where to.
 
-Each script travels inside the resource that runs it. So ``pulumi destroy`` still knows how to close what
-an older version opened, and ``pulumi preview --diff`` shows a reviewer the very text that will run as root:
-what the shell reads of the script, and of the library what it needs.
+They are run with their text on standard input: what the shell reads of the script, and of the library what
+it needs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pulumi
 from pulumi_command import remote
 
 from components import lean_text
-from components.shown_text import ShownText
 
 SERVER_FILES = Path(__file__).resolve().parent.parent / "server"
 """The folder that holds, as plain files, all that may land on the server."""
@@ -95,16 +93,15 @@ def with_password(password: str, text: str) -> str:
     return f"{password}\n{SCRIPT_BEGINS}\n{text}"
 
 
-def script_text(script: str, payload: tuple[PayloadFile, ...] = (), note: str = "") -> str:
-    """Return ``lib.sh``, a note, the payload and ``<script>.sh`` as one text for ``sh -s``.
+def script_text(script: str, payload: tuple[PayloadFile, ...] = ()) -> str:
+    """Return ``lib.sh``, the payload and ``<script>.sh`` as one text for ``sh -s``.
 
     It is what the shell reads of them: no comments, and of the library what the script needs.
 
     Raises ``ValueError`` when a payload file cannot be carried without changing a byte of it.
     """
     library, body = _lean(script)
-    comment = f"# {note}\n" if note else ""
-    return "\n".join(part for part in (library, comment, _payload_function(payload), body) if part)
+    return "\n".join(part for part in (library, _payload_function(payload), body) if part)
 
 
 def script_digest(script: str) -> str:
@@ -155,7 +152,7 @@ class Server:
     SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
     secret output in the program and its text in a provider; ``None`` means that sudo asks for none.
     ``stack_id`` is likewise an output or its text: who runs a script; with ``None`` no script asks.
-    ``put_right`` says when drift was last put right: every script carries it, so another one runs them all.
+    ``put_right`` says when drift was last put right: every step carries it, so another one runs them all.
     """
 
     host: str
@@ -229,98 +226,3 @@ class Server:
         if self.private_key_file is None or (self.lacks_key and pulumi.runtime.is_dry_run()):
             return None
         return pulumi.Output.secret(self._key_path().read_text(encoding="utf-8"))
-
-
-def remote_script(
-    name: str,
-    server: Server,
-    *,
-    script: str,
-    create: pulumi.Input[str] | None = None,
-    update: pulumi.Input[str] | None = None,
-    delete: str | None = None,
-    payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
-    note: str = "",
-    opts: pulumi.ResourceOptions,
-) -> remote.Command:
-    """Return the command resource that runs ``server/scripts/<script>.sh`` over SSH.
-
-    Without ``create`` nothing runs before ``delete``.
-    ``update`` is the same as ``create`` unless given: the scripts are idempotent, and a command without
-    ``update`` would be replaced, which runs the new ``create`` and then the old ``delete``: the opposite
-    of what an exposure needs. For the same reason nothing here ever sets ``triggers``; what a script must
-    run for again goes into ``note``, a line that it carries as a comment.
-    Standard error carries the progress lines, standard output the result.
-    """
-    if server.lacks_key:
-        # Without the key every command would show as changed in a preview.
-        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["connection"]))
-    parts = pulumi.Output.all(files=payload, put_right=server.put_right)
-    text = parts.apply(lambda given: script_text(script, given["files"], _notes(note, given["put_right"])))
-    return remote.Command(
-        name,
-        connection=server.connection(),
-        create=None if create is None else server.with_stack_id(create),
-        update=None if create is None else server.with_stack_id(create if update is None else update),
-        delete=None if delete is None else server.with_stack_id(server.way_back(delete)),
-        stdin=_standard_input(name, server, text, opts),
-        logging=remote.Logging.STDERR,
-        add_previous_output_in_env=False,
-        opts=opts,
-    )
-
-
-def _notes(*notes: str | None) -> str:
-    return "; ".join(note for note in notes if note)
-
-
-def guarded_script(
-    name: str,
-    server: Server,
-    *,
-    script: str,
-    create: pulumi.Input[str],
-    update: pulumi.Input[str] | None = None,
-    delete: str,
-    payload: pulumi.Input[tuple[PayloadFile, ...]] = (),
-    note: str = "",
-    opts: pulumi.ResourceOptions,
-) -> remote.Command:
-    """Return what ``remote_script`` does without ``delete``, behind a guard that has that alone.
-
-    A command whose ``create`` fails or is killed is not in state, so nothing would ever run its ``delete``,
-    whatever it has left on the server. The guard is in state before it, and costs no connection. It is
-    deleted right after it, so that the way back runs once, and at its place.
-    """
-    guard = guard_of(name, server, script=script, delete=delete, opts=opts)
-    return remote_script(
-        name,
-        server,
-        script=script,
-        create=create,
-        update=update,
-        payload=payload,
-        note=note,
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[guard])),
-    )
-
-
-def guard_of(
-    name: str, server: Server, *, script: str, delete: str, opts: pulumi.ResourceOptions
-) -> remote.Command:
-    """Return the resource that takes back what another of this name has made, and does nothing before."""
-    # What was put right is no reason to touch it.
-    quiet = replace(server, put_right=None)
-    return remote_script(f"{name}-guard", quiet, script=script, delete=delete, opts=opts)
-
-
-def _standard_input(
-    name: str, server: Server, text: pulumi.Output[str], opts: pulumi.ResourceOptions
-) -> pulumi.Output[str]:
-    """Return the standard input; where a password hides it from previews, the text is shown beside it."""
-    if server.sudo_password is None or server.user == "root":
-        return text
-    when = pulumi.ResourceOptions(parent=opts.parent, depends_on=opts.depends_on)
-    ShownText(f"{name}-text", text, when)
-    both = pulumi.Output.all(password=server.sudo_password, text=text)
-    return pulumi.Output.secret(both.apply(lambda values: with_password(values["password"], values["text"])))

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from components.options import child_of
 from components.refusal import Refusal
-from components.remote_script import Server, remote_script
+from components.remote_script import Server
+from components.server_script import ServerScript
 from components.server_words import plain
 
 
@@ -29,15 +30,14 @@ class ServerCertificate(pulumi.ComponentResource):
 
     def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("immich-exposure:index:ServerCertificate", name, {}, opts)
-        self.command = remote_script(
+        files = ServerScript(
             f"{name}-files",
             server,
             script="certificate",
             create=server.line("issue"),
             opts=child_of(self, opts),
         )
-        # The name and the certificate are public, even where a password went in with the script.
-        answer = pulumi.Output.unsecret(self.command.stdout).apply(json.loads)
+        answer = files.stdout.apply(json.loads)
         self.domain = answer.apply(lambda value: domain_of(str(value["domain"])))
         self.fingerprint = answer.apply(lambda value: leaf_fingerprint(value["certificatePem"]))
         self.register_outputs({"domain": self.domain, "fingerprint": self.fingerprint})

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pulumi
 
 from components.options import child_of
-from components.remote_script import Server, guarded_script
+from components.remote_script import Server
+from components.server_script import guarded_script
 
 
 class ServerState(pulumi.ComponentResource):

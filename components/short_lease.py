@@ -13,7 +13,8 @@ from components.device_list import EnrollableCertificate
 from components.exposure_check import how_it_is_asked, what_stands_behind_the_door
 from components.funnel import LEASE_SECONDS
 from components.options import child_of
-from components.remote_script import Server, remote_script
+from components.remote_script import Server
+from components.server_script import ServerScript
 
 
 class ShortLease(pulumi.ComponentResource):
@@ -42,14 +43,14 @@ class ShortLease(pulumi.ComponentResource):
             another = "yes" if config.take_over else "no"
             return server.line("trial", config.funnel_port, config.proxy_port, LEASE_SECONDS, another, digest)
 
-        command = remote_script(
+        trial = ServerScript(
             f"{name}-trial",
             server,
             script="funnel",
             create=_all_that_answers(config, authority, devices).apply(line),
             opts=child_of(self, opts),
         )
-        self.begun = pulumi.Output.unsecret(command.stdout)
+        self.begun = trial.stdout
         self.register_outputs({"begun": self.begun})
 
 

@@ -7,6 +7,7 @@ sentence what is wrong and what to do.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -32,7 +33,7 @@ def run_script(
     command: str,
     text: str,
     *,
-    timeout_seconds: int = 300,
+    timeout_seconds: float = 300,
     tell: Callable[[str], None] | None = None,
 ) -> str:
     """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
@@ -87,7 +88,7 @@ def _run(
     server: Server,
     command: str,
     content: bytes,
-    timeout_seconds: int,
+    timeout_seconds: float,
     tell: Callable[[str], None] | None = None,
 ) -> str:
     _refuse_dead_agent()
@@ -250,13 +251,20 @@ LOGIN_SECONDS = 180
 # Of another host the address is not shown: whoever holds the server could name any page to log in on.
 _LOGIN_PAGE = re.compile(r"https://login\.tailscale\.com/a/[A-Za-z0-9]+(?=\s)")
 
+# What is said once they have: that they are in, or whatever a script says.
+_LET_IN = re.compile(r"^(# Authentication checked|[^#\s])", re.MULTILINE)
+
 
 def _tell_login_page(server: Server) -> Callable[[bytes], float | None]:
     """Return what shows the page at once: the engine prints a provider's standard error while it works."""
+    waiting = False
 
     def heed(stderr: bytes) -> float | None:
+        nonlocal waiting
         words = stderr.decode(errors="replace")
         page = _LOGIN_PAGE.search(words)
+        if waiting:
+            return math.inf if page is None or _LET_IN.search(words, page.end()) else None
         if TAILSCALE_CHECK not in words or page is None:
             return None
         print(
@@ -264,12 +272,13 @@ def _tell_login_page(server: Server) -> Callable[[bytes], float | None]:
             file=sys.stderr,
             flush=True,
         )
+        waiting = True
         return LOGIN_SECONDS
 
     return heed
 
 
-def _explain_silence(server: Server, stderr: str, timeout_seconds: int) -> str:
+def _explain_silence(server: Server, stderr: str, timeout_seconds: float) -> str:
     if TAILSCALE_CHECK not in stderr:
         return (
             f"The server {server.host} did not finish within {timeout_seconds} seconds; "

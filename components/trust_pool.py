@@ -6,7 +6,8 @@ import pulumi
 
 from components.certificate_authority import CertificateAuthority
 from components.options import child_of
-from components.remote_script import PayloadFile, Server, remote_script
+from components.remote_script import PayloadFile, Server
+from components.server_script import ServerScript
 
 
 class TrustPool(pulumi.ComponentResource):
@@ -21,7 +22,7 @@ class TrustPool(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:TrustPool", name, {}, opts)
-        remote_script(
+        ServerScript(
             f"{name}-file",
             server,
             script="trust",

@@ -17,16 +17,6 @@
 # The lease stands before the funnel opens (see lib.sh). While the funnel is open Immich is closed at home, where the module
 # says so; after it, open again.
 
-# Closing waits for nobody for long: it is safe at any moment, and must work while a rebuild holds the lock.
-lock_briefly() {
-  if ! can_lock; then
-    say "$LOCK cannot be opened; closing all the same"
-    return 0
-  fi
-  open_lock
-  flock -w 15 9 || say "Another run holds $LOCK; closing without waiting for it"
-}
-
 need_free_port() {
   need_tailscale "$1"
   [ "$FUNNEL_GRANTED" = true ] ||
@@ -53,14 +43,6 @@ begin_trial() {
   rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
   echo "trial $(rest "$1")" | write_file 0644 "$LEASE"
   arm_lease_timer "$1"
-}
-
-# A funnel that stands on other ports since an earlier run is ours to close as well.
-close_former() {
-  if [ -s "$FUNNEL_RECORD" ] && [ "$(recorded_ports)" != "$1 $2" ]; then
-    # shellcheck disable=SC2046
-    close_funnel $(recorded_ports)
-  fi
 }
 
 shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check; }
@@ -393,10 +375,7 @@ case $verb in
           run | check | destroy | unsafe | lease) ;;
           *) die "A funnel is closed because of run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
         esac
-        lock_briefly
-        check_stack
-        close_former "$1" "$2"
-        close_funnel "$1" "$2" "${3:-run}"
+        close_door "$1" "$2" "${3:-run}"
         ;;
       *) print_status "$1" "$2" ;;
     esac

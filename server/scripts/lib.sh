@@ -660,6 +660,32 @@ tailscale_runs() {
 
 tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$WORK/tailscale.log" </dev/null; }
 
+# Closing waits for nobody for long: it is safe at any moment, and must work while a rebuild holds the lock.
+lock_briefly() {
+  if ! can_lock; then
+    say "$LOCK cannot be opened; closing all the same"
+    return 0
+  fi
+  open_lock
+  flock -w 15 9 || say "Another run holds $LOCK; closing without waiting for it"
+}
+
+# A funnel that stands on other ports since an earlier run is ours to close as well.
+close_former() {
+  if [ -s "$FUNNEL_RECORD" ] && [ "$(recorded_ports)" != "$1 $2" ]; then
+    # shellcheck disable=SC2046
+    close_funnel $(recorded_ports)
+  fi
+}
+
+# `close_door FUNNEL_PORT PROXY_PORT WHY`: what shuts the door in a destroy too; the state keeps the text (components/funnel.py).
+close_door() {
+  lock_briefly
+  check_stack
+  close_former "$1" "$2"
+  close_funnel "$1" "$2" "$3"
+}
+
 # `close_funnel FUNNEL_PORT PROXY_PORT [WHY [all]]`: take away what leads to the edge, and on our port to Immich, whoever put
 # it there; see it gone; leave every other tool's in place. "all" takes what leads to Immich on any port. WHY is a word for
 # status. A Tailscale that cannot be told lets the edge be stopped: nobody gets in by a door that leads nowhere.

@@ -39,7 +39,7 @@ class Row:
 FIRST_UP = {
     "preflight": r"Preflight immich-preflight-facts creat",
     "authority": r"CertificateAuthority \S+ creat",
-    "state": r"Command immich-state-folder creating",
+    "state": r"ServerScript immich-state-folder creating",
     "certificate": r"Asking Tailscale for the certificate",
     "files": r"ModuleFiles immich-nixos-files creating",
     "build": r"Building the configuration",
@@ -64,8 +64,8 @@ DESTROY = {
     "build": r"Building the configuration",
     "activate": r"Activating it as a test",
     "switch": r"Making it the configuration that boots",
-    "files": r"Command immich-nixos-files-guard deleting",
-    "state": r"Command immich-state-folder-guard deleting",
+    "files": r"ServerScript immich-nixos-files-guard deleting",
+    "state": r"ServerScript immich-state-folder-guard deleting",
 }
 DEATHS: dict[str, str] = {
     "operator": "the operator's machine dies",

@@ -5,6 +5,7 @@ The tests of this file tell one story and run in the order in which they stand.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,6 +207,11 @@ def test_a_second_up_and_a_refresh_change_nothing(story: Story) -> None:
     assert_nothing_changed(before, snapshot(story.lab), drift=3)
 
 
+def test_the_state_is_small(story: Story) -> None:
+    """The engine writes it anew with each step: what stands in it is waited for dozens of times."""
+    assert len(json.dumps(json.loads(story.operator.export()))) < 300_000
+
+
 def test_the_order_stands_in_the_graph(story: Story) -> None:
     graph = story.folder / "graph.dot"
     story.operator.pulumi("stack", "graph", str(graph), "--stack", story.operator.stack)
@@ -220,10 +226,21 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     assert "immich-device-phone-credential" in needs["immich-state-folder"]
     prepared = {"immich-server-certificate-files", "immich-settings-files", "immich-trust-pool-file"}
     assert prepared <= needs["immich-nixos-module"]
-    commands = re.findall(r"command:remote:Command::([^\"]+)", dot)
+    commands = re.findall(r"(?:command:remote:Command|immich:ServerScript)::([^\"]+)", dot)
     assert len(commands) >= 9
     unprepared = [name for name in commands if "immich-preflight-facts" not in needs[name]]
     assert unprepared == [], "these change the server before anybody has looked at it"
+
+
+def test_the_door_closes_without_asking_for_anything_else(story: Story) -> None:
+    """What stands on it goes with it, unasked: by then the program's files may be others, or broken."""
+    resources = json.loads(story.operator.export())["deployment"]["resources"]
+    with_the_door = {
+        each["urn"].rpartition("::")[2]
+        for each in resources
+        if each.get("deletedWith", "").endswith("::immich-funnel-door-guard")
+    }
+    assert with_the_door == {"immich-funnel-door", "immich-check-outside"}
 
 
 def transitive_needs(dot: str) -> dict[str, set[str]]:
@@ -399,7 +416,8 @@ def test_destroy_closes_the_door_before_anything_else(story: Story) -> None:
             saw = seen(story.lab, "/")
     assert process.wait() == 0, "".join(lines)
     assert saw == REFUSED
-    deletions = [line for line in lines if re.search(r"remote:Command \S+ (deleting|deleted)", line)]
+    of_the_server = r"(remote:Command|ServerScript) \S+ (deleting|deleted)"
+    deletions = [line for line in lines if re.search(of_the_server, line)]
     assert "immich-funnel-door" in deletions[0]
     closed = next(index for index, line in enumerate(deletions) if "immich-funnel-door-guard deleted" in line)
     assert all("immich-funnel-door" in line for line in deletions[:closed])

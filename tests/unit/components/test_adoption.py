@@ -512,8 +512,10 @@ def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
     assert chapter["create"] == "sudo -n sh -s -- begin 443 8443"
     assert chapter["update"] == "sudo -n sh -s -- note"
     assert "delete" not in chapter
-    assert f"configuration /etc/nixos\n{'ef' * 32} /var/lib/certs/ca-cert.pem\n" in chapter["stdin"]
-    assert "\n203.0.113.9\n" in chapter["stdin"]
+    assert chapter["files"] == {
+        "adopted": f"configuration /etc/nixos\n{'ef' * 32} /var/lib/certs/ca-cert.pem\n",
+        "bans": "203.0.113.9\n",
+    }
     assert (
         commands["immich-state-folder"]["create"]
         == "sudo -n sh -s -- begin immich-exposure/unit no phone laptop ben"

@@ -25,7 +25,8 @@ from pytest_mock import MockerFixture
 from components import config as config_module
 from components.drift import Seen
 from components.exposure import ImmichExposure
-from components.remote_script import SERVER_FILES
+from components.module_files import digest
+from components.remote_script import SERVER_FILES, PayloadFile, script_digest
 from pki import AuthorityProfile, Keystore
 
 PASSPHRASE = "a passphrase that must not be seen"
@@ -36,6 +37,8 @@ FINGERPRINT_BEFORE = "cd" * 32
 EDGE = "ef" * 32
 OWNER = "immich-exposure/unit"
 COMMAND = "command:remote:Command"
+SCRIPT = "pulumi-python:dynamic/immich:ServerScript"
+DOOR_GUARD = "immich-funnel-door-guard"
 ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
 
@@ -49,12 +52,11 @@ class Recorder(pulumi.runtime.Mocks):
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         self.resources[args.name] = (args.typ, args.inputs)
         outputs = dict(args.inputs)
-        if args.typ == COMMAND:
-            outputs["stdout"] = json.dumps(
-                {"domain": "immich.example.ts.net", "certificatePem": self.certificate_pem}
-            )
-        elif args.typ.startswith("pulumi-python:"):
+        if args.typ.startswith("pulumi-python:"):
             outputs.update(
+                stdout=json.dumps(
+                    {"domain": "immich.example.ts.net", "certificatePem": self.certificate_pem}
+                ),
                 certificatePem=self.certificate_pem,
                 trustedPem=self.certificate_pem,
                 trusted=[FINGERPRINT],
@@ -80,11 +82,11 @@ class Recorder(pulumi.runtime.Mocks):
         raise AssertionError(f"the program calls no function of a provider, but called {args.token}")
 
     def commands(self) -> dict[str, dict[str, Any]]:
-        """Return the inputs of all remote commands by name, without whose run each is."""
+        """Return the inputs of all that runs a script on the server by name, without whose run each is."""
         return {
             name: {key: _of_nobody(value) if key in LINES else value for key, value in inputs.items()}
             for name, (typ, inputs) in self.resources.items()
-            if typ == COMMAND
+            if typ in (COMMAND, SCRIPT)
         }
 
 
@@ -174,12 +176,12 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
         if name.endswith("-guard"):
             assert not {"create", "update"} & set(inputs), name
             continue
-        assert inputs["update"] == (anew if name == "immich-state-folder" else inputs["create"]), name
+        assert inputs.get("update") == (anew if name == "immich-state-folder" else None), name
 
 
 def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: Recorder) -> None:
     for name, (typ, inputs) in recorded.resources.items():
-        if typ != COMMAND:
+        if typ not in (COMMAND, SCRIPT):
             continue
         for key in set(LINES) & set(inputs):
             word = "--leaving" if key == "delete" else "--stack"
@@ -194,13 +196,29 @@ def test_an_exposure_begins_with_the_devices_of_the_config_and_no_others(recorde
     )
 
 
-def test_commands_are_bare_and_their_scripts_come_by_standard_input(recorded: Recorder) -> None:
+def test_lines_are_bare_and_scripts_are_named_by_their_digest(recorded: Recorder) -> None:
     for name, inputs in recorded.commands().items():
-        for key in ("create", "update", "delete"):
+        for key in LINES:
             assert inputs.get(key, "sudo -n sh -s -- ").startswith("sudo -n sh -s -- "), name
-        assert inputs["stdin"].startswith(BEGINNING), name
-        assert "environment" not in inputs, name
-        assert inputs["addPreviousOutputInEnv"] is False, name
+        if name == DOOR_GUARD:
+            continue
+        assert BEGINNING not in json.dumps(inputs), name
+        # A way back is run by the script that lies here by then.
+        wanted = script_digest(inputs["script"]) if "create" in inputs else None
+        assert inputs.get("digest") == wanted, name
+
+
+def test_the_door_is_closed_by_what_the_state_holds_alone(recorded: Recorder) -> None:
+    """Whatever has become of the program and its files by then, or of what it is written in."""
+    commands = {name for name, (typ, _) in recorded.resources.items() if typ == COMMAND}
+    assert commands == {DOOR_GUARD}
+    guard = recorded.commands()[DOOR_GUARD]
+    assert not {"create", "update", "environment"} & set(guard)
+    assert guard["addPreviousOutputInEnv"] is False
+    assert guard["stdin"].startswith(BEGINNING)
+    for function in ("close_door() {", "close_funnel() {", "stop_edge() {"):
+        assert f"\n{function}\n" in guard["stdin"]
+    assert guard["stdin"].endswith('\nneed_root\nshift\nclose_door "$@"\n')
 
 
 def test_what_opens_also_closes(recorded: Recorder) -> None:
@@ -253,11 +271,11 @@ def test_where_nothing_changes_the_door_is_left_alone(recorded: Recorder, tmp_pa
 
 
 def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -> None:
-    """A command whose create was killed is not in state: destroy would not even try to take it back."""
+    """A step whose create was killed is not in state: destroy would not even try to take it back."""
     commands = recorded.commands()
-    for name in ("immich-state-folder", "immich-nixos-module", "immich-funnel-door"):
-        guard = commands[f"{name}-guard"]
-        assert commands[name]["stdin"].endswith(guard["stdin"][-99:]), f"{name} and its guard differ"
+    for name in ("immich-state-folder", "immich-nixos-module"):
+        assert commands[f"{name}-guard"]["script"] == commands[name]["script"], name
+        assert "delete" not in commands[name] and commands[f"{name}-guard"]["delete"], name
 
 
 def test_the_devices_are_one_list_by_name(recorded: Recorder) -> None:
@@ -289,9 +307,11 @@ def test_devices_cost_no_commands(recorded: Recorder, tmp_path: Path) -> None:
 
 def test_every_connection_is_secret_and_pins_the_host_key(recorded: Recorder) -> None:
     for name, inputs in recorded.commands().items():
-        connection = inputs["connection"]
-        assert is_secret(connection), name
-        assert connection["value"]["hostKey"].startswith("ssh-ed25519 "), name
+        if name != DOOR_GUARD:
+            assert inputs["hostKey"].startswith("ssh-ed25519 ") and "connection" not in inputs, name
+    connection = recorded.commands()[DOOR_GUARD]["connection"]
+    assert is_secret(connection)
+    assert connection["value"]["hostKey"].startswith("ssh-ed25519 ")
 
 
 def test_a_preview_without_the_key_shows_no_change_of_the_connection(
@@ -310,8 +330,8 @@ def test_a_preview_without_the_key_shows_no_change_of_the_connection(
     monkeypatch.setattr(pulumi, "info", told.append)
     monkeypatch.setattr(remote.Command, "__init__", watched)
     recorder = run_program(tmp_path, preview=True, sshPrivateKeyFile=str(tmp_path / "elsewhere"))
-    assert all("privateKey" not in each["connection"]["value"] for each in recorder.commands().values())
-    assert len(ignored) >= 8 and all("connection" in each for each in ignored)
+    assert "privateKey" not in recorder.commands()[DOOR_GUARD]["connection"]["value"]
+    assert ignored == [["connection"]]
     assert any("There is no private SSH key at" in text for text in warned)
     assert any("A preview asks the server for nothing but drift." in text for text in told)
     ignored.clear()
@@ -333,16 +353,17 @@ def test_the_walk_finds_what_is_planted() -> None:
 
 
 def test_the_certificate_authority_gives_the_server_its_certificate_alone(recorded: Recorder) -> None:
-    payload = recorded.commands()["immich-trust-pool-file"]["stdin"]
-    assert recorded.certificate_pem in payload
+    files = recorded.commands()["immich-trust-pool-file"]["files"]
+    assert files == {"device-ca.crt": recorded.certificate_pem}
 
 
 def test_what_lands_on_the_server_is_what_lies_in_the_tree(recorded: Recorder) -> None:
     files = recorded.resources["immich-nixos-files"][1]["files"]
-    for path in ("nix/default.nix", "Caddyfile", "scripts/lib.sh", "fail2ban/filter.d/immich-scan.conf"):
+    for path in ("nix/default.nix", "Caddyfile", "surface.toml", "fail2ban/filter.d/immich-scan.conf"):
         assert files[path] == (SERVER_FILES / path).read_text(encoding="utf-8"), path
-    program = (SERVER_FILES / "caddy/main.go").read_bytes()
-    assert files["caddy/main.go"] == f"sha256 {hashlib.sha256(program).hexdigest()}"
+    for path in ("caddy/main.go", "scripts/lib.sh"):
+        program = (SERVER_FILES / path).read_bytes()
+        assert files[path] == f"sha256 {hashlib.sha256(program).hexdigest()}"
 
 
 # How the module gets in
@@ -406,7 +427,8 @@ def differing(one: Recorder, other: Recorder) -> set[str]:
     def comparable(recorder: Recorder, name: str) -> str:
         inputs = {key: value for key, value in recorder.resources[name][1].items() if key not in PLACES}
         text = json.dumps(inputs, sort_keys=True, default=str)
-        return text.replace(json.dumps(recorder.certificate_pem)[1:-1], "CERTIFICATE")
+        trusted = digest([PayloadFile("device-ca.crt", recorder.certificate_pem)])
+        return text.replace(json.dumps(recorder.certificate_pem)[1:-1], "CERTIFICATE").replace(trusted, "")
 
     assert set(one.resources) == set(other.resources)
     return {name for name in one.resources if comparable(one, name) != comparable(other, name)}
@@ -422,7 +444,7 @@ def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp
     files = recorder.resources["immich-nixos-files"][1]["files"]["default.nix"]
     assert f'sha256 = "{EDGE}"' in files and f"file = /var/lib/immich-exposure/edge-{EDGE};" in files
     assert "immich-edge-program" not in recorded.resources
-    module = [each.commands()["immich-nixos-module"]["stdin"] for each in (recorder, recorded)]
+    module = [each.commands()["immich-nixos-module"]["note"] for each in (recorder, recorded)]
     assert module[0] != module[1]
 
 
@@ -438,20 +460,19 @@ def test_a_sudo_password_goes_by_standard_input_alone(tmp_path: Path) -> None:
     recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
     for name, inputs in recorder.commands().items():
         assert (inputs.get("create") or inputs["delete"]).startswith("sudo -k -S -p '' sh -c "), name
-        assert is_secret(inputs["stdin"]), name
-        assert inputs["stdin"]["value"].startswith(f"{SUDO_PASSWORD}\n#immich-exposure\n{BEGINNING}"), name
+        if name != DOOR_GUARD:
+            assert is_secret(inputs["sudoPassword"]), name
+    stdin = recorder.commands()[DOOR_GUARD]["stdin"]
+    assert is_secret(stdin)
+    assert stdin["value"].startswith(f"{SUDO_PASSWORD}\n#immich-exposure\n{BEGINNING}")
     for name, (_, inputs) in recorder.resources.items():
         assert not any(SUDO_PASSWORD in text for text in plain_texts(inputs)), name
 
 
-def test_with_a_password_the_texts_stay_visible(recorded: Recorder, tmp_path: Path) -> None:
-    """Otherwise a preview would show [secret] where it shows what runs as root."""
-    recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
-    for name, inputs in recorder.commands().items():
-        shown = recorder.resources[f"{name}-text"][1]["text"]
-        assert inputs["stdin"]["value"].endswith(shown), name
-        assert BEGINNING in shown and not is_secret(shown), name
-    assert not any(name.endswith("-text") for name in recorded.resources)
+def test_with_a_password_what_is_sent_stays_visible(tmp_path: Path) -> None:
+    """Otherwise a preview would show [secret] where it shows what root's files will say."""
+    settings = run_program(tmp_path, sudoPassword=SUDO_PASSWORD).commands()["immich-settings-files"]
+    assert "\nIMMICH_EXPOSURE_UPLOADS=off\n" in settings["files"]["edge.env"]
 
 
 def is_secret(value: Any) -> bool:
@@ -483,10 +504,11 @@ def test_notices_are_a_secret_of_the_servers_and_there_before_the_door(
     warn = mocker.patch("pulumi.warn")
     settings = {"notify": {"kind": "ntfy", "address": "https://ntfy.sh/topic"}, "notifyToken": TOKEN}
     inputs = run_program(tmp_path, preview=True, **settings).commands()["immich-notices-channel"]
-    stdin = inputs["stdin"]
-    assert stdin[_special_sig_key] == _special_secret_sig
-    assert f"token {TOKEN}\n" in stdin["value"]
-    assert TOKEN not in json.dumps({name: value for name, value in inputs.items() if name != "stdin"})
+    for key in ("files", "filesDigest"):
+        assert is_secret(inputs[key]), "of a digest the token could be guessed"
+    assert f"token {TOKEN}\n" in inputs["files"]["value"]["channel"]
+    assert inputs["modes"]["value"] == {"channel": "0600"}
+    assert TOKEN not in json.dumps({name: value for name, value in inputs.items() if name != "files"})
     assert "notify: no answer" in [call.args[0] for call in warn.call_args_list]
 
 

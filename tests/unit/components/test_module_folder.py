@@ -32,8 +32,10 @@ def test_all_but_the_program_is_there_to_be_read() -> None:
     files = shown(FILES)
     assert set(files) == {file.path for file in FILES}
     hashes = {path for path, text in files.items() if text.startswith("sha256 ")}
-    assert hashes == {path for path in files if path.endswith(".go") or path == "caddy/go.sum"}
-    assert "client_auth" in files["Caddyfile"] and "need_root" in files["scripts/guard.sh"]
+    programs = {path for path in files if path.endswith((".go", ".sh", ".py", "/go.mod", "/go.sum"))}
+    assert hashes == programs and {"caddy/main.go", "scripts/lib.sh"} < programs
+    # What decides who gets in is there to be read.
+    assert "client_auth" in files["Caddyfile"] and "systemd.services" in files["nix/edge.nix"]
 
 
 def test_what_was_shown_is_what_is_sent(props: dict[str, Any], mocker: MockerFixture) -> None:
@@ -48,7 +50,7 @@ def test_what_was_shown_is_what_is_sent(props: dict[str, Any], mocker: MockerFix
 
 def test_a_program_that_changed_since_is_not_sent(props: dict[str, Any], mocker: MockerFixture) -> None:
     sent = mocker.patch.object(module_folder, "run_script")
-    for path in ("caddy/main.go", "caddy/gone.go"):
+    for path in ("caddy/main.go", "caddy/gone.go", "scripts/guard.sh"):
         files = {**props["files"], path: f"sha256 {hashlib.sha256(b'another').hexdigest()}"}
         with pytest.raises(Refusal, match=f"server/{path} is no longer the one that was shown"):
             install({**props, "files": files})

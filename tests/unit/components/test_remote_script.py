@@ -203,8 +203,3 @@ def test_the_program_of_before_stays_and_older_ones_go(folder: Path) -> None:
 @pytest.mark.parametrize(("user", "head"), [("admin", "sudo -n sh -c "), ("root", "sh -c ")])
 def test_a_file_needs_no_password_where_root_is_open(user: str, head: str) -> None:
     assert replace(SERVER, user=user).receive_line("/x/edge-1", "1").startswith(head)
-
-
-def test_a_note_is_a_comment_of_the_script() -> None:
-    assert "\n# The digest is 1.\n" in script_text("funnel", note="The digest is 1.")
-    assert script_text("funnel", note="one") != script_text("funnel", note="two")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -194,6 +195,19 @@ def test_a_login_page_of_tailscale_is_shown_at_once_and_waited_for_a_while(
     with pytest.raises(SshError, match=f"visit {page} and run the same command again"):
         run_script(SERVER, "true", "")
     assert capsys.readouterr().err.endswith(f"waits until you have logged in at {page}\n")
+
+
+@pytest.mark.parametrize(
+    "first", ["# Authentication checked with Tailscale SSH.", "Building the configuration"]
+)
+def test_who_has_logged_in_has_all_the_time_there_is(
+    fake_ssh: FakeSsh, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """A first build takes longer than a login may."""
+    monkeypatch.setattr(ssh, "LOGIN_SECONDS", 1.5)
+    page = "https://login.tailscale.com/a/1a2b3c"
+    fake_ssh(f"echo '{BANNER}{page}' >&2; sleep 0.4; echo '{first}' >&2; sleep 2; echo done")
+    assert run_script(SERVER, "true", "", timeout_seconds=math.inf) == "done\n"
 
 
 def test_no_other_login_page_is_shown(fake_ssh: FakeSsh, capsys: pytest.CaptureFixture[str]) -> None:
