@@ -26,7 +26,6 @@ from pathlib import Path
 import grpc  # type: ignore[import-untyped]
 import paramiko
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from components import server_words
 from toolchain.standins import ssh
@@ -43,6 +42,13 @@ from toolchain.standins.properties import (
     holds_secret,
     holds_unknown,
     reveal,
+)
+from toolchain.standins.protocol import (
+    engine_pb2,
+    engine_pb2_grpc,
+    plugin_pb2,
+    provider_pb2,
+    provider_pb2_grpc,
 )
 from toolchain.standins.serving import engine_channel, serve
 

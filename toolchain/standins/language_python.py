@@ -20,8 +20,8 @@ from typing import IO
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
-from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
+from toolchain.standins.protocol import language_pb2, language_pb2_grpc, plugin_pb2
 from toolchain.standins.serving import serve
 
 HOST_VERSION = "3.259.0"
