@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -205,6 +206,12 @@ class Operator:
         """Return what ``pulumi up`` would do, without what would stay the same."""
         steps = json.loads(self.preview("--json"))["steps"]
         return [Step(step["op"], step["urn"]) for step in steps if step["op"] != "same"]
+
+    def touched(self, printed: str) -> frozenset[str]:
+        """Return the names of the resources that a run made, changed or took away, by what it printed."""
+        return frozenset(
+            re.findall(r"^ [-+~]+ +\S+ (\S+) (?:created|updated|deleted|replaced)\b", printed, re.M)
+        )
 
     def changes(self) -> dict[str, int]:
         """Return the counts of the last run, for example ``{"same": 23}``."""

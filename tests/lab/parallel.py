@@ -2,13 +2,14 @@
 
 A test of the lab mostly waits. So each file, each house of the walk and each row of the fault matrix is one
 job: a pytest of its own in a bubble of its own (lab/bubble.py). A few workers take one job after the other.
-Beside them two workers take what needs no lab, file by file. What failed is printed in full, and the last
-line counts everything.
+Beside them two workers take what needs no lab, file by file. What they write goes to memory where there is
+enough of it. What failed is printed in full, and the last line counts everything.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,9 @@ SERVER = PROJECT / "tests" / "server"
 KINDS = ("failed", "passed", "skipped")
 WORKERS = 4
 WITHOUT_A_LAB = 2
+IN_MEMORY = Path("/dev/shm")
+ROOM = 8 << 30
+"""Bytes that must be free in it, and in memory; all jobs together have written a third of that."""
 ONLY_AT_NIGHT = 5
 """The exit status of pytest when none of a file's tests are for now."""
 
@@ -121,9 +125,28 @@ def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
     return found
 
 
-def run(job: Job) -> Result:
-    """Run one job to its end."""
-    with tempfile.TemporaryDirectory(prefix="immich-lab-job-") as folder:
+def scratch(memory: Path = IN_MEMORY) -> Path:
+    """The folder for what jobs write: in memory, where nobody waits for a disk, else on the disk.
+
+    What dies at each of its steps, a keystore or a server, has each step on the disk before the next
+    (fsync): that is two thirds of the time that such tests take, and a third of the processor's.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=memory) as file:
+            os.setxattr(file.name, "user.note", b"the houses' files bear such")
+        disk = os.statvfs(memory)
+        available = (
+            int(re.findall(r"^MemAvailable: +(\d+)", Path("/proc/meminfo").read_text(), re.M)[0]) << 10
+        )
+    except (OSError, IndexError):
+        return Path(tempfile.gettempdir())
+    return memory if min(disk.f_bavail * disk.f_frsize, available) >= ROOM else Path(tempfile.gettempdir())
+
+
+def run(job: Job, place: Path | None = None) -> Result:
+    """Run one job to its end; what it writes goes below ``place``."""
+    place = place or Path(tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix="lab-job-", dir=place) as folder:
         report = Path(folder, "report.xml")
         pytest = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *job.arguments]
         options = ["-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
@@ -133,6 +156,7 @@ def run(job: Job) -> Result:
             process = subprocess.Popen(
                 [*bubble, *pytest, *options],
                 cwd=PROJECT,
+                env={**os.environ, "TMPDIR": str(place)},
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
@@ -168,9 +192,10 @@ def main(words: Sequence[str]) -> int:
         system.ensure(system.BROWSER)
     began = time.monotonic()
     workers = int(os.environ.get("LAB_WORKERS", WORKERS))
+    place = scratch()
     results: list[Result] = []
     with ThreadPoolExecutor(workers) as labs, ThreadPoolExecutor(WITHOUT_A_LAB) as without:
-        for future in as_completed([(labs if job.lab else without).submit(run, job) for job in jobs]):
+        for future in as_completed([(labs if job.lab else without).submit(run, job, place) for job in jobs]):
             results.append(future.result())
             if results[-1].status:
                 print(results[-1].printed, flush=True)

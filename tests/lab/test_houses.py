@@ -16,7 +16,7 @@ from lab import Lab
 from lab.house import House, house, houses
 from pki import Keystore, ProbeCredential
 from tests.lab.conftest import fresh_lab
-from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.operator import PASSPHRASE, PROOF, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.lab.whole_server import Look, lives, look, root, settle
 from tests.server.waiting import wait_until
@@ -27,6 +27,12 @@ PING = "/api/server/ping"
 PONG = '{"res": "pong"}'
 SHARED = "/api/shared-links/me?key=labsharekey"
 UPLOAD = "/api/assets?key=labupload"
+OTHER_WAYS_IN = ("book", "chapter", "flake", "git-flake-yours", "options")
+"""Houses whose configuration lies or is made up in a way of its own: that is what a preview looks at."""
+TOLD = ("chapter", "podman")
+"""Houses in which the next run is told of a door that was shut by hand: Immich is NixOS's, and is not."""
+CHANGED = {*PROOF, "immich-settings-files", "immich-devices-files", "immich-withdrawal-names"}
+"""What changes with a setting and with a device that is gone."""
 GENERATION = "readlink -f /run/current-system /nix/var/nix/profiles/system; ls /nix/var/nix/profiles"
 
 
@@ -120,6 +126,8 @@ def test_before_it_is_the_home_that_it_says(walk: Walk) -> None:
 
 
 def test_a_preview_touches_nothing(walk: Walk) -> None:
+    if walk.home.name not in OTHER_WAYS_IN:
+        pytest.skip("its configuration is the chapter's in another house")
     walk.operator.preview()
     assert look(walk.lab).since(walk.before) == ""
 
@@ -135,27 +143,20 @@ def test_what_is_theirs_was_not_restarted(walk: Walk) -> None:
     assert lives(walk.lab, walk.home.units) == walk.lives
 
 
-def test_a_second_up_changes_nothing(walk: Walk) -> None:
-    walk.operator.up()
-    assert set(walk.operator.changes()) == {"same"}
-
-
-def test_a_setting_is_changed_without_a_rebuild(walk: Walk) -> None:
+def test_a_setting_is_changed_and_a_device_revoked_without_a_rebuild(walk: Walk) -> None:
+    """Nothing else changes: what `up` has made is what the next one finds."""
     before = root(walk.lab, GENERATION)
+    laptop = copied(walk.device("laptop"), walk.operator.folder / "lost")
     assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN
     walk.operator.set(uploads=True)
-    walk.operator.up()
-    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == "201"
-    assert root(walk.lab, GENERATION) == before
-    walk.assert_theirs()
-
-
-def test_a_revoked_device_is_out_and_nobody_else(walk: Walk) -> None:
-    laptop = copied(walk.device("laptop"), walk.operator.folder / "lost")
     walk.operator.devices("phone")
-    walk.operator.up()
+    touched = walk.operator.touched(walk.operator.up())
+    assert {name for name in touched if "laptop" not in name} == CHANGED
+    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == "201"
     assert walk.sees(laptop) == FORBIDDEN
     assert walk.sees(walk.device("phone")) == "200"
+    assert root(walk.lab, GENERATION) == before
+    walk.assert_theirs()
 
 
 def copied(credential: ProbeCredential, folder: Path) -> ProbeCredential:
@@ -193,11 +194,13 @@ def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
 
 def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: Walk) -> None:
     walk.operator.set(uploads=None)  # a change, because a plain up leaves a door alone that was shut by hand
-    assert "immich-exposure open" in walk.operator.fails()
-    assert seen(walk.lab, "/") == REFUSED
+    if walk.home.name in TOLD:
+        assert "immich-exposure open" in walk.operator.fails()
+        assert seen(walk.lab, "/") == REFUSED
     opened = walk.lab.console("immich-exposure open")
-    assert opened.returncode != 0 and "has changed since it was proven" in opened.stdout + opened.stderr
-    assert seen(walk.lab, "/") == REFUSED
+    if walk.home.name in TOLD:
+        assert opened.returncode != 0 and "has changed since it was proven" in opened.stdout + opened.stderr
+        assert seen(walk.lab, "/") == REFUSED
     walk.operator.up()
     walk.assert_exposed()
     assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,34 @@ def test_the_report_is_counted_and_errors_are_failures(tmp_path: Path) -> None:
 
 def test_a_job_without_a_report_has_failed(tmp_path: Path) -> None:
     assert parallel.counted(tmp_path / "none")["failed"] == 1
+
+
+def test_jobs_write_to_memory_only_where_there_is_plenty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Path(tempfile.gettempdir())
+    assert parallel.scratch(tmp_path / "no such folder") == disk
+    monkeypatch.setattr(parallel, "ROOM", 1 << 60)
+    assert parallel.scratch(tmp_path) == disk
+    monkeypatch.setattr(parallel, "ROOM", 0)
+    assert parallel.scratch(tmp_path) == tmp_path
+    monkeypatch.setattr(os, "setxattr", no_attributes)
+    assert parallel.scratch(tmp_path) == disk
+
+
+def no_attributes(*_: object) -> None:
+    raise OSError("as a tmpfs of before Linux 6.6")
+
+
+def test_what_a_job_writes_goes_where_it_shall(tmp_path: Path) -> None:
+    written = tmp_path / "test_place.py"
+    written.write_text(
+        f"import tempfile\ndef test_place(tmp_path):\n"
+        f"    assert tempfile.gettempdir() == {str(tmp_path)!r}\n"
+        f"    assert str(tmp_path).startswith({str(tmp_path)!r})\n"
+    )
+    result = parallel.run(parallel.Job("place", (str(written),), lab=False), tmp_path)
+    assert result.status == 0, result.printed
 
 
 def test_a_file_that_is_for_the_night_alone_has_not_failed() -> None:
