@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from components.preflight import authorities_in
 from components.refusal import Refusal, told_plainly
 from components.renewal import renewal_of, renewal_props, renewing_diff
 from components.step import Step
-from pki import AuthorityProfile, Keystore, KeyType, Renewal
+from pki import AuthorityProfile, Keystore, KeystoreError, KeyType, Renewal
+from pki.files import look_into
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ class _Provider(ResourceProvider):
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         if is_strange(_olds.get("trusted") or (), _news.get("authorities")):
             return DiffResult(changes=True)  # which the update then refuses
+        if _key_file(_news["keystore"]) not in ("", _olds.get("keyFile")):
+            return DiffResult(changes=True)  # with another passphrase, perhaps, than the stack has
         quiet = {"devices", "authorities"}
-        return renewing_diff(_olds, _news, ignore=quiet, outputs={"trusted", "trustedPem"})
+        return renewing_diff(_olds, _news, ignore=quiet, outputs={"trusted", "trustedPem", "keyFile"})
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -60,6 +64,15 @@ class _Provider(ResourceProvider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         if _props["purgeKeystore"]:
             keystore_of(_props).purge()
+
+
+def _key_file(keystore: str) -> str:
+    """Return the SHA-256 of the encrypted key as it lies in the keystore; empty where there is none."""
+    try:
+        content = look_into(Path(keystore) / "ca.key")
+    except (OSError, KeystoreError):
+        return "cannot be read"  # which the keystore itself tells
+    return "" if content is None else sha256(content).hexdigest()
 
 
 def is_strange(known: Sequence[str], found: Sequence[str] | None) -> bool:
@@ -107,6 +120,7 @@ def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
         "notAfter": authority.not_after.isoformat(),
         "trustedPem": "".join(each.certificate_pem for each in trusted),
         "trusted": [each.fingerprint for each in trusted],
+        "keyFile": _key_file(props["keystore"]),
     }
 
 
@@ -128,7 +142,7 @@ class AuthorityInKeystore(Step, module="immich", name="CertificateAuthority"):
     trusted: pulumi.Output[list[str]]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        names = ("certificatePem", "fingerprint", "notAfter", "trustedPem", "trusted")
+        names = ("certificatePem", "fingerprint", "notAfter", "trustedPem", "trusted", "keyFile")
         outputs = dict.fromkeys(names)
         super().__init__(_Provider(), name, {**props, **outputs}, opts)
 

@@ -17,9 +17,10 @@ from components.device_list import device_lines
 from components.preflight import authorities_in
 from components.refusal import Refusal
 from components.renewal import authority_renewal, device_renewal, outlook_of, renewing_diff
-from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, Renewal
+from pki import AuthorityProfile, DeviceProfile, Keystore, KeystoreError, Platform, Renewal
 
 PASSPHRASE = "correct horse battery staple"
+OTHER_PASSPHRASE = "lantern otter gravel 58"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 QUICK = 1_000
 
@@ -265,7 +266,25 @@ def test_every_other_input_is_a_change(key: str, tmp_path: Path) -> None:
 def test_a_state_without_the_pool_is_brought_up_to_date(tmp_path: Path) -> None:
     old = authority_props(tmp_path)
     assert changes(AUTHORITY, old, authority_props(tmp_path))
-    assert not changes(AUTHORITY, {**old, "trusted": [], "trustedPem": ""}, authority_props(tmp_path))
+    whole = {**old, "trusted": [], "trustedPem": "", "keyFile": ""}
+    assert not changes(AUTHORITY, whole, authority_props(tmp_path))
+
+
+def test_a_key_that_was_encrypted_anew_is_opened_before_anything_else_is_changed(tmp_path: Path) -> None:
+    """Else a passphrase that the stack was not told of fails at the check, and the door is shut."""
+    folder = keystore_of_age(tmp_path / "keystore", 1)
+    olds = AUTHORITY.create(authority_props(folder)).outs or {}
+    assert not changes(AUTHORITY, olds, authority_props(folder))
+    assert not changes(AUTHORITY, olds, authority_props(folder, authorities=[olds["fingerprint"]]))
+    Keystore(folder, PASSPHRASE, stack="home").change_passphrase(OTHER_PASSPHRASE)
+    assert changes(AUTHORITY, olds, authority_props(folder))
+    with pytest.raises(KeystoreError):
+        AUTHORITY.update("id", olds, authority_props(folder))
+    told = authority_props(folder, passphrase=OTHER_PASSPHRASE)
+    outs = AUTHORITY.update("id", olds, told).outs or {}
+    assert not changes(AUTHORITY, outs, told)
+    (folder / "ca.key").unlink()
+    assert not changes(AUTHORITY, outs, told), "a preview gets along without a keystore"
 
 
 def test_outputs_that_are_not_known_yet_are_no_inputs() -> None:
