@@ -30,17 +30,40 @@ our_files() {
   [ "$1" = - ] || find "$(configuration_folder "$1")/immich-exposure" -type f 2>/dev/null | sort
 }
 
+# `file_lines LIST`: of each file that LIST names and that is there. One call hashes them all and one tells their modes; where
+# one of them cannot be read, each is asked for itself.
+file_lines() {
+  list=$1
+  set --
+  while IFS= read -r our_file; do
+    [ ! -f "$our_file" ] || set -- "$@" "$our_file"
+  done <"$list"
+  [ $# != 0 ] || return 0
+  if sha256sum "$@" >"$WORK/hashes" 2>/dev/null </dev/null && stat -c '%a %U:%G' "$@" >"$WORK/modes" 2>/dev/null </dev/null; then
+    for our_file; do
+      read -r our_hash _ <&3 && read -r our_mode <&4
+      # A backslash in front says that the name is spelled in another way there.
+      printf 'file %s %s %s\n' "${our_hash#\\}" "$our_mode" "$our_file"
+    done 3<"$WORK/hashes" 4<"$WORK/modes"
+  else
+    for our_file; do file_line "$our_file"; done
+  fi
+}
+
 file_line() { printf 'file %s %s %s\n' "$(sha256sum <"$1" | cut -d ' ' -f 1)" "$(stat -c '%a %U:%G' "$1")" "$1"; }
 
 compare_files() {
-  while read -r look_kind look_hash look_mode look_owner look_path; do
+  sed -n 's/^file [^ ]* [^ ]* [^ ]* //p' "$STANDING" >"$WORK/names"
+  file_lines "$WORK/names" >"$WORK/files"
+  grep -vxF -f "$WORK/files" "$STANDING" >"$WORK/other" || :
+  while read -r look_kind _ _ _ look_path; do
     [ "$look_kind" = file ] || continue
     if [ ! -f "$look_path" ]; then
       mend "$look_path is gone from the server; up puts it back."
-    elif [ "$(file_line "$look_path")" != "file $look_hash $look_mode $look_owner $look_path" ]; then
+    else
       mend "$look_path was changed on the server on $(changed_at "$look_path"); up puts it back."
     fi
-  done <"$STANDING"
+  done <"$WORK/other"
 }
 
 # "import CONFIGURATION": whose import of ours the owner may have taken away unawares, by a `git checkout` say.
@@ -79,6 +102,7 @@ device_lines() {
 compare_devices() {
   device_lines >"$WORK/devices"
   grep '^device ' "$STANDING" | sort >"$WORK/devices.recorded" || :
+  if cmp -s "$WORK/devices" "$WORK/devices.recorded"; then return 0; fi
   comm -13 "$WORK/devices.recorded" "$WORK/devices" | while read -r _ look_print look_name; do
     mend "A certificate was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
@@ -150,8 +174,7 @@ look_at_node() {
 
 look_at_ends() {
   printf 'node-key %s\n' "$(node_key_end)"
-  look_edge=$(edge_program)
-  look_end=$("$look_edge" certificate-end --file "$STATE/tls/server.crt" 2>/dev/null </dev/null) || look_end=
+  look_end=$("$LOOK_EDGE" certificate-end --file "$STATE/tls/server.crt" 2>/dev/null </dev/null) || look_end=
   is_count "$look_end" || return 0
   [ $(((look_end - $(now)) / 86400)) -ge "$CERTIFICATE_DAYS" ] ||
     tell_owner "The server's certificate ends on $(when "$look_end") and was not renewed; see why on the server with" \
@@ -179,7 +202,7 @@ print_version() { [ -z "$2" ] || printf 'version %s %s\n' "$1" "$2"; }
 
 look_at_versions() {
   print_version tailscale "$(tailscale_version)"
-  print_version caddy "$(edge_version "$(edge_program)")"
+  print_version caddy "$(edge_version "$LOOK_EDGE")"
 }
 
 # ---- Services
@@ -196,10 +219,13 @@ look_at_services() {
       tell_owner "The system that boots next was built without the module, so the exposure ends with a reboot; make the" \
         "one that runs the one that boots (\"sudo nixos-rebuild switch\")."
     fi
-  for look_service in $SERVICES; do active "$look_service" || look_at_dead "$look_service"; done
+  # shellcheck disable=SC2086
+  for look_service in $(not_active $SERVICES); do look_at_dead "$look_service"; done
   for unloaded in "$STATE"/settings/.edge.unloaded "$STATE"/settings/.bans.unloaded "$STATE"/.device-ca.unloaded "$STATE"/tls/.unloaded; do
-    [ ! -e "$unloaded" ] || mend "What runs has not yet loaded its newest files; up loads them."
-  done | sort -u
+    [ -e "$unloaded" ] || continue
+    mend "What runs has not yet loaded its newest files; up loads them."
+    break
+  done
   look_module=$(module_word digest)
   [ "$look_module" = "$(recorded module)" ] ||
     mend "The running system has another version of the module than the one that was proven; up proves it again."
@@ -224,13 +250,15 @@ look_at_dead() {
 }
 
 record() {
+  ask_module
   {
     printf 'funnel %s %s\n' "$1" "$2"
     printf 'module %s\n' "$(module_word digest)"
     import_line "$3"
     printf 'immich %s\n' "$(module_word immich)"
     printf 'loaded %s\n' "$(edge_configuration)"
-    our_files "$3" | while IFS= read -r our_file; do file_line "$our_file"; done
+    our_files "$3" >"$WORK/names"
+    file_lines "$WORK/names"
     device_lines
   } | write_file 0600 "$STANDING"
 }
@@ -241,6 +269,7 @@ look() {
     mend "There is nothing of an exposure on the server; up makes it."
     return 0
   fi
+  LOOK_EDGE=$(edge_program)
   look_at_versions
   # Every up stops at a door that the owner has shut, so there is nothing that it could put right.
   if is_shut_by_hand; then
@@ -251,6 +280,7 @@ look() {
     mend "The last run did not end with a proof; up proves the exposure again."
     return 0
   fi
+  ask_module
   look_at_funnel "$1" "$2"
   look_at_node
   look_at_ends

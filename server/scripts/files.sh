@@ -27,11 +27,28 @@ put() {
     *) die "The payload may not write to \"$2\"; only $NAME/ is this project's." ;;
   esac
   put_path=${2#"$NAME"/}
-  mkdir -p "$STAGE/$(dirname "$put_path")"
-  if ! cat >"$STAGE/$put_path" || ! chmod "$1" "$STAGE/$put_path"; then
-    die "$FOLDER/$put_path could not be written; make room on the disk and run this again."
-  fi
+  make_folder_of "$STAGE/$put_path"
+  cat >"$STAGE/$put_path" || not_written "$put_path"
   printf '%s\n' "$put_path" >>"$WORK/paths"
+  printf '%s %s\n' "$1" "$put_path" >>"$WORK/modes"
+}
+
+make_folder_of() { [ -d "${1%/*}" ] || mkdir -p "${1%/*}"; }
+
+not_written() { die "$FOLDER/$1 could not be written; make room on the disk and run this again."; }
+
+# Nearly all files have the first one's mode, and get it together.
+set_modes() {
+  read -r common_mode _ <"$WORK/modes"
+  set --
+  while read -r put_mode put_path; do
+    if [ "$put_mode" = "$common_mode" ]; then
+      set -- "$@" "$STAGE/$put_path"
+    else
+      chmod "$put_mode" "$STAGE/$put_path" || not_written "$put_path"
+    fi
+  done <"$WORK/modes"
+  chmod "$common_mode" "$@" || not_written "$put_path"
 }
 
 discard_stage() { rm -rf "$STAGE"; }
@@ -71,18 +88,23 @@ install_files() {
   : >"$WORK/paths"
   payload
   [ -s "$WORK/paths" ] || die "The payload holds no file; send at least $NAME/default.nix."
+  set_modes
   cat "$WORK/paths" >>"$STAGE/$MARK"
-  install_changed=0
-  while read -r install_path; do
-    cmp -s "$STAGE/$install_path" "$FOLDER/$install_path" || install_changed=$((install_changed + 1))
-  done <"$WORK/paths"
+  install_count=$(wc -l <"$WORK/paths" | tr -d ' ')
+  install_changed=$((install_count - $(count_the_same)))
   if [ -d "$FOLDER" ]; then
     keep_former
     replace_files
   else
     mv -T "$STAGE" "$FOLDER"
   fi
-  say "$install_changed of $(wc -l <"$WORK/paths" | tr -d ' ') files in $FOLDER changed"
+  say "$install_changed of $install_count files in $FOLDER changed"
+}
+
+# How many of the staged files stand in the folder as they are. Their names hold nothing that sha256sum would spell otherwise.
+count_the_same() {
+  (cd "$STAGE" && xargs sha256sum --) <"$WORK/paths" >"$WORK/sums"
+  if [ -d "$FOLDER" ]; then (cd "$FOLDER" && sha256sum -c "$WORK/sums" 2>/dev/null </dev/null) | grep -c ': OK$' || :; else echo 0; fi
 }
 
 # File by file, so that at no moment a file is missing that configuration.nix imports. The mark comes first with the names of
@@ -90,18 +112,47 @@ install_files() {
 replace_files() {
   cp "$STAGE/$MARK" "$WORK/mark"
   listed_files "$FOLDER" >"$WORK/former"
-  grep -vxF -f "$WORK/paths" "$WORK/former" >>"$STAGE/$MARK" || :
+  grep -vxF -f "$WORK/paths" "$WORK/former" >"$WORK/dropped" || :
+  cat "$WORK/dropped" >>"$STAGE/$MARK"
   mv -f "$STAGE/$MARK" "$FOLDER/$MARK"
-  while read -r install_path; do
-    mkdir -p "$FOLDER/$(dirname "$install_path")"
-    mv -f "$STAGE/$install_path" "$FOLDER/$install_path"
-  done <"$WORK/paths"
-  while IFS= read -r drop_path; do
-    grep -qxF -e "$drop_path" "$WORK/paths" || rm -f -- "$FOLDER/$drop_path"
-  done <"$WORK/former"
+  place_files
+  drop_files "$WORK/dropped"
   drop_empty_folders
   write_file 0644 "$FOLDER/$MARK" <"$WORK/mark"
   rm -rf "$STAGE"
+}
+
+# Those of one folder that follow each other are renamed by one call, one after the other.
+place_files() {
+  place_folder=.
+  set --
+  while read -r install_path; do
+    case $install_path in */*) install_folder=${install_path%/*} ;; *) install_folder=. ;; esac
+    if [ "$install_folder" != "$place_folder" ]; then
+      place_in "$place_folder" "$@"
+      set --
+      place_folder=$install_folder
+    fi
+    set -- "$@" "$STAGE/$install_path"
+  done <"$WORK/paths"
+  place_in "$place_folder" "$@"
+}
+
+# `place_in FOLDER FILE...`
+place_in() {
+  into=$FOLDER/$1
+  shift
+  [ $# != 0 ] || return 0
+  [ -d "$into" ] || mkdir -p "$into"
+  mv -f "$@" "$into/"
+}
+
+# `drop_files LIST`
+drop_files() {
+  drop_list=$1
+  set --
+  while IFS= read -r drop_path; do set -- "$@" "$FOLDER/$drop_path"; done <"$drop_list"
+  [ $# = 0 ] || rm -f -- "$@"
 }
 
 # What the mark lists, as far as it can be a path of ours; home.nix is module.sh's.
@@ -126,7 +177,7 @@ remove_files() {
       "first (\"module.sh restore\")."
   refuse_while_it_runs
   listed_files "$FOLDER" >"$WORK/former"
-  while IFS= read -r drop_path; do rm -f -- "$FOLDER/$drop_path"; done <"$WORK/former"
+  drop_files "$WORK/former"
   rm -f "$FOLDER/home.nix" "$FOLDER"/.immich-exposure.??????
   drop_empty_folders
   [ "$(ls -A "$FOLDER")" = "$MARK" ] || say "$FOLDER holds files of somebody else's, which stay"

@@ -208,6 +208,16 @@ seconds() { awk '{ print int($1) }' "$ROOT/proc/uptime" 2>/dev/null || now; }
 
 active() { systemctl is-active --quiet "$1" </dev/null; }
 
+# `not_active UNIT...` prints those that do not run. All are asked for at once, and by itself what is not plainly "active": a
+# unit that reloads runs as well.
+not_active() {
+  systemctl is-active "$@" >"$WORK/units" 2>/dev/null </dev/null || :
+  for unit; do
+    read -r unit_state <&3 || unit_state=
+    [ "$unit_state" = active ] || active "$unit" || printf '%s\n' "$unit"
+  done 3<"$WORK/units"
+}
+
 # `is_one_of WORD WORDS...`
 is_one_of() {
   sought=$1
@@ -218,8 +228,7 @@ is_one_of() {
 
 # ---- Files
 
-# `write_file MODE PATH` takes the content from standard input and puts it in place whole or not at all. CHANGED tells
-# whether it differs from what was there.
+# `write_file MODE PATH` takes the content from standard input and puts it in place whole or not at all.
 write_file() {
   write_temp=$(mktemp "${2%/*}/.immich-exposure.XXXXXX") ||
     die "Nothing can be written to ${2%/*}; make room on its disk and run this again."
@@ -227,8 +236,6 @@ write_file() {
     rm -f "$write_temp"
     die "$2 could not be written; make room on its disk and run this again."
   fi
-  # shellcheck disable=SC2034
-  if cmp -s "$write_temp" "$2"; then CHANGED=no; else CHANGED=yes; fi
   mv -f "$write_temp" "$2"
 }
 
@@ -257,35 +264,66 @@ make_state() {
   need_own_state
   # Who has devices and who is banned is nobody's business but the units': the edge looks, and fail2ban is of its group. Before the
   # first rebuild there is no such group.
-  if has_group immich-edge; then state_group=immich-edge state_mode=0750; else state_group=root state_mode=0700; fi
+  if has_group immich-edge; then state_group=immich-edge state_mode=750; else state_group=root state_mode=700; fi
+  jail_owner=root
+  ! has_group immich-bans || jail_owner=immich-bans
+  state_stands || make_folders
+  if [ "$state_group" = immich-edge ] && [ -f "$STATE/tls/server.key" ]; then give_key; fi
+  mark_logs
+}
+
+STATE_FOLDERS="devices revoked bans settings bans/manual tls"
+
+# All of them are there as make_folders makes them. Every script comes by here, and mostly nothing is to be done.
+state_stands() {
+  set -- "$STATE"
+  stands_wanted="directory $state_mode root:$state_group;"
+  for stands_folder in $STATE_FOLDERS; do
+    set -- "$@" "$STATE/$stands_folder"
+    stands_wanted="${stands_wanted}directory $state_mode root:$state_group;"
+  done
+  for stands_folder in $JAILS; do
+    set -- "$@" "$STATE/bans/$stands_folder"
+    stands_wanted="${stands_wanted}directory $state_mode $jail_owner:$state_group;"
+  done
+  stat -c '%F %a %U:%G' "$@" >"$WORK/folders" 2>/dev/null </dev/null || return 1
+  stands_found=
+  while read -r stands_line; do stands_found="$stands_found$stands_line;"; done <"$WORK/folders"
+  [ "$stands_found" = "$stands_wanted" ]
+}
+
+# What is there keeps serving meanwhile, so the owner is set at once and never in two steps.
+make_folders() {
   # An empty folder that we took keeps its owner, who could put another folder of devices in the place of ours.
-  state_folder "$STATE"
+  install -d -m "0$state_mode" "$STATE"
+  chown "root:$state_group" "$STATE"
   # At once in its place: without it, what a killed run leaves in there would be somebody else's.
   [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
     die "$STATE/$MARK could not be written; make room on its disk and run this again."
-  for make_folder in devices revoked bans settings bans/manual tls; do state_folder "$STATE/$make_folder"; done
-  jail_owner=root jail_lost=no
-  ! has_group immich-bans || jail_owner=immich-bans
+  set --
+  for make_folder in $STATE_FOLDERS; do set -- "$@" "$STATE/$make_folder"; done
+  install -d -m "0$state_mode" "$@"
+  chown "root:$state_group" "$@"
+  jail_lost=no
+  set --
   for make_jail in $JAILS; do
     [ -d "$STATE/bans/$make_jail" ] || jail_lost=yes
-    state_folder "$STATE/bans/$make_jail" "$jail_owner"
+    set -- "$@" "$STATE/bans/$make_jail"
   done
+  install -d -m "0$state_mode" "$@"
+  chown "$jail_owner:$state_group" "$@"
   # A fail2ban that runs has each of them as a mount of its own, which went with the folder that was here: it can ban nobody any
   # more. It starts again as soon as it has settings.
   if [ "$jail_lost" = yes ] && active immich-bans; then
     systemctl --no-block try-restart immich-bans >/dev/null 2>&1 </dev/null || :
   fi
-  if has_group immich-edge && [ -f "$STATE/tls/server.key" ]; then
-    chown root:immich-edge "$STATE/tls/server.key"
-    chmod 0640 "$STATE/tls/server.key"
-  fi
-  mark_logs
 }
 
-# `state_folder FOLDER [USER]`: what is there keeps serving meanwhile, so the owner is set at once and never in two steps.
-state_folder() {
-  install -d -m "$state_mode" "$1"
-  chown "${2:-root}:$state_group" "$1"
+# The server's key is the edge's to read.
+give_key() {
+  [ "$(stat -c '%a %U:%G' "$STATE/tls/server.key")" != "640 root:immich-edge" ] || return 0
+  chown root:immich-edge "$STATE/tls/server.key"
+  chmod 0640 "$STATE/tls/server.key"
 }
 
 # The folder of logs is ours by its mark, which outlives a boot that wipes our state; or with an exposure that began, which it
@@ -328,12 +366,31 @@ SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.servi
 
 # The file of the program that the unit of the edge starts, and its version in three numbers; empty where nobody says so.
 edge_program() {
-  systemctl show --property=ExecStart --value immich-edge 2>/dev/null </dev/null | sed -n 's/^{ path=\([^ ;]*\) .*/\1/p' | head -n 1
+  edge_started=$(systemctl show --property=ExecStart --value immich-edge 2>/dev/null </dev/null) || :
+  case $edge_started in
+    "{ path="*)
+      edge_started=${edge_started#"{ path="}
+      printf '%s\n' "${edge_started%%[ ;]*}"
+      ;;
+    *) ;;
+  esac
 }
 edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p' || :; }
 
-# `recorded WORD`: what was noted down of it with the last proof.
-recorded() { [ ! -r "$STANDING" ] || sed -n "s/^$1 //p" "$STANDING" | head -n 1; }
+# `recorded WORD`: what was noted down of it with the last proof. The words stand before the files and devices.
+recorded() {
+  [ -r "$STANDING" ] || return 0
+  while IFS= read -r recorded_line; do
+    case $recorded_line in
+      "$1 "*)
+        printf '%s\n' "${recorded_line#* }"
+        return 0
+        ;;
+      "file "* | "device "*) return 0 ;;
+      *) ;;
+    esac
+  done <"$STANDING"
+}
 
 # The SHA-256 of what the edge runs with, as it says itself; empty where it does not.
 edge_configuration() {
@@ -370,10 +427,19 @@ reload_edge() {
 
 # ---- Immich, and what the running system says of our module
 
-# `module_word NAME`: a word of the one line of JSON that `immich-exposure module` prints; empty when there is no module.
+# What `immich-exposure module` prints, one line of JSON; nothing when there is no module. A script that changes no system asks
+# once.
+MODULE_SAYS=
+ask_module() { MODULE_SAYS=$(timeout 20 immich-exposure module 2>/dev/null </dev/null) || :; }
+
+# `module_word NAME`: a word of it.
 module_word() {
-  timeout 20 immich-exposure module 2>/dev/null </dev/null |
-    sed -n 's/^.*"'"$1"'": *"\{0,1\}\([^",}]*\).*$/\1/p' | head -n 1
+  [ -n "$MODULE_SAYS" ] || ask_module
+  case $MODULE_SAYS in *"\"$1\":"*) ;; *) return 0 ;; esac
+  module_said=${MODULE_SAYS##*"\"$1\":"}
+  module_said=${module_said# }
+  module_said=${module_said#'"'}
+  printf '%s\n' "${module_said%%[\",\}]*}"
 }
 
 # `has_module SYSTEM`: this system was built with our module switched on.
@@ -504,7 +570,12 @@ json_quote() {
     awk 'BEGIN { printf "\"" } { printf "%s%s", (NR > 1 ? "\\n" : ""), $0 } END { printf "\"" }'
 }
 
-json_string() { printf '%s\n' "$1" | json_quote; }
+json_string() {
+  case $1 in
+    '' | *[!A-Za-z0-9\ ._/:@+=,-]*) printf '%s\n' "$1" | json_quote ;;
+    *) printf '"%s"' "$1" ;;
+  esac
+}
 
 # ---- Tailscale
 
@@ -642,16 +713,35 @@ read_serving() {
     if (host !~ /^(localhost|127[.].*|::1|0[.]0[.]0[.]0|::|)$/ && index(own, " " host " ") == 0) return ""
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
-  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_behind | tr -d '[]')" \
+  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_behind)" \
     -v own=" $(own_addresses | tr '\n' ' ')" >"$WORK/serving"
-  # shellcheck disable=SC2046
-  set -- $(sed -n 's/^= //p' "$WORK/serving")
-  FUNNEL=$1 FUNNEL_SHARED=$2
-  sed '/^= /d' "$WORK/serving" >"$WORK/past"
+  # Without an answer in it, the script ends where it asks for one.
+  unset FUNNEL FUNNEL_SHARED
+  : >"$WORK/past"
+  while IFS= read -r serving_line; do
+    case $serving_line in
+      "= "*)
+        serving_line=${serving_line#= }
+        FUNNEL=${serving_line% *} FUNNEL_SHARED=${serving_line#* }
+        ;;
+      *) printf '%s\n' "$serving_line" >>"$WORK/past" ;;
+    esac
+  done <"$WORK/serving"
 }
 
-# Where Immich listens behind the edge, as HOST:PORT; NixOS's own place where no module says it.
-immich_behind() { module_word immich | grep . || echo 127.0.0.1:2283; }
+# Where Immich listens behind the edge, as HOST:PORT without brackets; NixOS's own place where no module says it.
+immich_behind() {
+  behind_said=$(module_word immich)
+  case $behind_said in
+    '') behind_said=127.0.0.1:2283 ;;
+    \[*\]*)
+      behind_said=${behind_said#\[}
+      behind_said=${behind_said%%\]*}${behind_said#*\]}
+      ;;
+    *) ;;
+  esac
+  printf '%s\n' "$behind_said"
+}
 
 # Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
 tailscale_runs() {
@@ -781,7 +871,11 @@ close_entries() {
 }
 
 # `close_what FUNNEL_PORT [all]`: of what leads past our rules, that which is ours to close.
-close_what() { awk -v port="$1" -v all="${2:-}" '$3 == "edge" || $2 == port || all != ""' "$WORK/past" >"$WORK/to-close"; }
+close_what() {
+  : >"$WORK/to-close"
+  [ -s "$WORK/past" ] || return 0
+  awk -v port="$1" -v all="${2:-}" '$3 == "edge" || $2 == port || all != ""' "$WORK/past" >"$WORK/to-close"
+}
 
 close_ports() {
   { case $FUNNEL in open | altered) echo "$1" ;; *) ;; esac && awk '{ print $2 }' "$WORK/to-close"; } | sort -un | paste -s -d ' ' -

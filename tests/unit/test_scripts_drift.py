@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grp
+import hashlib
+import pwd
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +54,10 @@ def web(machine: Machine, url: str) -> Path:
 def proven(machine: Machine) -> Machine:
     """Return a server on which an exposure was proven just now."""
     machine.prepare()
-    machine.fake("stat", 'case $2 in *%U*) echo "640 root:immich-edge" ;; *) exec /usr/bin/stat "$@" ;; esac')
+    machine.fake(
+        "stat",
+        'case $* in *tls/server.key) echo "640 root:immich-edge" ;; *) exec /usr/bin/stat "$@" ;; esac',
+    )
     for name, text in {
         "settings/edge.env": "IMMICH_EXPOSURE_REQUESTS=3000\n",
         "settings/bans.conf": "[DEFAULT]\n",
@@ -321,6 +327,68 @@ def test_a_changed_file_is_told_with_its_time(proven: Machine, path: str) -> Non
     (line,) = look(proven)
     assert line.startswith(f"mend {named} was changed on the server on ")
     assert line.endswith("; up puts it back.")
+
+
+ODD_NAMES = ("two words.txt", " blanks ", "back\\slash", "-dash", "*")
+
+
+def record(machine: Machine) -> list[str]:
+    """Note down what stands now, and return the lines of the files beside configuration.nix."""
+    outcome = machine.run("drift", "record", *PORTS, str(machine.config))
+    assert (outcome.status, outcome.stderr) == (0, "")
+    lines = (machine.state / "standing").read_text().replace(str(machine.root), "").splitlines()
+    return [line for line in lines if line.startswith("file ") and "/etc/nixos/" in line]
+
+
+def file_line(machine: Machine, path: Path) -> str:
+    """Return what is to be noted down of a file."""
+    where, digest = path.stat(), hashlib.sha256(path.read_bytes()).hexdigest()
+    owner = f"{pwd.getpwuid(where.st_uid).pw_name}:{grp.getgrgid(where.st_gid).gr_name}"
+    return f"file {digest} {where.st_mode & 0o777:o} {owner} /{path.relative_to(machine.root)}"
+
+
+def test_files_are_noted_down_by_hash_mode_and_owner_whatever_they_are_called(proven: Machine) -> None:
+    folder = proven.config / "immich-exposure"
+    for number, name in enumerate(ODD_NAMES):
+        proven.write(folder / name, f"{number}\n", 0o600 + number)
+    wanted = [file_line(proven, folder / name) for name in ("default.nix", *ODD_NAMES)]
+    assert sorted(record(proven)) == sorted(wanted)
+    proven.write(folder / "two words.txt", "changed\n", 0o600)
+    (folder / "-dash").unlink()
+    (folder / "back\\slash").chmod(0o640)
+    dash, slash, changed = sorted(look(proven))
+    assert dash == "mend /etc/nixos/immich-exposure/-dash is gone from the server; up puts it back."
+    assert slash.startswith("mend /etc/nixos/immich-exposure/back\\slash was changed on the server on ")
+    assert changed.startswith("mend /etc/nixos/immich-exposure/two words.txt was changed on the server on ")
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(proven: Machine) -> None:
+    """A bad block of an SD card, say: one file in the midst of many has no hash, and is told of."""
+    folder = proven.config / "immich-exposure"
+    for name in ("a.nix", "b.nix", "c.nix"):
+        proven.write(folder / name, f"{name}\n")
+    record(proven)
+    proven.fake(
+        "sha256sum",
+        """
+        case $* in *b.nix*) exec /usr/bin/sha256sum "$@" /nowhere ;; esac
+        case $(readlink /proc/$$/fd/0) in *b.nix) exit 1 ;; esac
+        exec /usr/bin/sha256sum "$@" """,
+    )
+    (line,) = look(proven)
+    assert line.startswith("mend /etc/nixos/immich-exposure/b.nix was changed on the server on ")
+
+
+def test_a_unit_that_reloads_runs(proven: Machine) -> None:
+    """systemd says "reloading" of it, and that it is active."""
+    reloading = """
+        case "$1 $2" in
+          "is-active immich-"*) shift; for unit; do echo reloading; done; exit ;;
+        esac"""
+    proven.fake("systemctl", textwrap.dedent(reloading) + "\n" + textwrap.dedent(BODIES["systemctl"]))
+    assert look(proven) == []
+    proven.remember(active=RUNNING.replace("immich-bans\n", ""))
+    assert look(proven) == ["mend immich-bans.service does not run; up starts it."]
 
 
 def test_an_import_that_was_taken_out_is_told(proven: Machine) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.module_files import export
+from components.remote_script import PayloadFile, script_text
 from tests.unit.scripts.harness import Machine, Outcome, assert_sentence, available_shells
 
 FILES = {
@@ -55,6 +56,33 @@ def test_files_arrive_as_sent_and_only_they_stay(machine: Machine) -> None:
     assert install(machine) == Outcome(0, "", "0 of 3 files in /etc/nixos/immich-exposure changed\n")
     assert machine.files(machine.config) == {**expected, **INSTALLED}
     assert not (machine.config / "immich-exposure/scripts").exists()
+
+
+def test_modes_arrive_as_sent_and_are_put_back(machine: Machine) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    modes = {"default.nix": "0644", "nix/run": "0755", "nix/edge.nix": "0644"}
+    text = script_text(
+        "files", tuple(PayloadFile(f"immich-exposure/{name}", "x\n", mode) for name, mode in modes.items())
+    )
+    for changed in ("3 of 3", "0 of 3"):
+        outcome = machine.run_text(text, "install", str(machine.config))
+        assert outcome == Outcome(0, "", f"{changed} files in /etc/nixos/immich-exposure changed\n")
+        for name, mode in modes.items():
+            place = machine.config / "immich-exposure" / name
+            assert f"{place.stat().st_mode & 0o777:04o}" == mode
+            place.chmod(0o600)
+
+
+def test_what_became_another_kind_of_thing_counts_as_changed(machine: Machine) -> None:
+    machine.write(machine.config / "configuration.nix", "{ }\n")
+    install(machine)
+    folder = machine.config / "immich-exposure"
+    (folder / "default.nix").unlink()
+    (folder / "nix/edge.nix").rename(folder / "edge.nix")
+    (folder / "nix/edge.nix").symlink_to(folder / "edge.nix")
+    (folder / "Caddyfile").write_text("changed\n")
+    assert install(machine).stderr == "2 of 3 files in /etc/nixos/immich-exposure changed\n"
+    assert not (folder / "nix/edge.nix").is_symlink()
 
 
 def test_files_again_change_nothing(machine: Machine) -> None:
@@ -264,12 +292,53 @@ def test_the_folders_of_the_exposure(machine: Machine) -> None:
         assert machine.run("state", "prepare") == Outcome(0, "", "")
         assert {machine.state.joinpath(name).stat().st_mode & 0o777 for name in folders} == {mode}
         assert machine.files(machine.state) == {".immich-exposure": f"0644 {MARK}"}
-    places = [f"/var/lib/immich-exposure/{name}".rstrip("/") for name in folders]
+    state, *places = (f"/var/lib/immich-exposure/{name}".rstrip("/") for name in folders)
+    ours, of_bans = " ".join(places[: -len(jails)]), " ".join(places[-len(jails) :])
     assert machine.commands("chown") == [
-        *(f"chown root:root {place}" for place in places),
-        *(f"chown root:immich-edge {place}" for place in places[: -len(jails)]),
-        *(f"chown immich-bans:immich-edge {place}" for place in places[-len(jails) :]),
+        f"chown root:root {state}",
+        f"chown root:root {ours}",
+        f"chown root:root {of_bans}",
+        f"chown root:immich-edge {state}",
+        f"chown root:immich-edge {ours}",
+        f"chown immich-bans:immich-edge {of_bans}",
     ]
+
+
+ROOTS = """exec /usr/bin/stat "$@" | sed 's/ [^ ]*:[^ ]*$/ root:root/' """
+
+
+def test_folders_that_are_as_they_must_be_are_left_alone(machine: Machine) -> None:
+    machine.fake("stat", ROOTS)
+    assert machine.run("state", "prepare").status == 0
+    machine.forget_commands()
+    assert machine.run("state", "prepare") == Outcome(0, "", "")
+    assert machine.commands("chown") == []
+
+
+@pytest.mark.parametrize("spoilt", ["mode", "gone", "link", "mark", "owner", "jail's owner"])
+def test_a_folder_that_is_not_as_it_must_be_is_put_right(machine: Machine, spoilt: str) -> None:
+    machine.fake("stat", ROOTS)
+    assert machine.run("state", "prepare").status == 0
+    machine.forget_commands()
+    devices = machine.state / "devices"
+    if spoilt == "mode":
+        devices.chmod(0o755)
+    elif spoilt == "mark":
+        # Of a folder that is empty, as a killed run has left it.
+        shutil.rmtree(machine.state)
+        machine.state.mkdir()
+    elif spoilt in ("gone", "link"):
+        devices.rmdir()
+    else:
+        # The line of devices, and the one of bans/auth.
+        line = 2 if spoilt == "owner" else 8
+        machine.fake("stat", f"{ROOTS} | sed '{line}s/root:/admin:/'")
+    if spoilt == "link":
+        machine.write(machine.root / "elsewhere/kept", "")
+        devices.symlink_to(machine.root / "elsewhere")
+    assert machine.run("state", "prepare").status == 0
+    assert machine.commands("chown")[0] == "chown root:root /var/lib/immich-exposure"
+    assert devices.is_dir() and devices.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_edge_is_given_its_key_before_it_starts(machine: Machine) -> None:

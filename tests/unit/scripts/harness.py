@@ -62,7 +62,13 @@ BODIES = {
     # Units listed in `active` run, units listed in `failed` have failed, units listed in `units` exist.
     "systemctl": """
         case $1 in
-          is-active) grep -qxF -- "${3%.service}" "$FAKES/active" ;;
+          is-active)
+            [ "$2" != --quiet ] || exec grep -qxF -- "${3%.service}" "$FAKES/active"
+            shift
+            for unit; do
+              if grep -qxF -- "${unit%.service}" "$FAKES/active"; then echo active; else echo inactive; fi
+            done
+            ;;
           --failed) cat "$FAKES/failed" ;;
           reload | reload-or-restart) [ ! -e "$FAKES/$1-fails" ] ;;
           cat) grep -qx -- "$2" "$FAKES/units" ;;
