@@ -31,10 +31,12 @@ let
       fi
       adapted=$(${caddy} adapt ${configuration} 2>/dev/null)
       # A misplaced option can drop these without a word, and visitors could then choose the address they come from.
-      occurrences() { grep -o -e "$1" <<<"$adapted" | wc -l; }
+      occurrences() { grep -o -e "$1" <<<"$adapted" | wc -l || true; }
+      listeners=$(occurrences '"listen":\[')
       for needed in '"listen":\["127\.0\.0\.1:[0-9]*"\]' '"protocols":\["h1","h2"\]' \
         '"listener_wrappers":\[{"fallback_policy":"REQUIRE",[^]]*"wrapper":"proxy_protocol"},{"wrapper":"few_connections"},{"wrapper":"bounded_handshakes"},{"wrapper":"tls"},{"wrapper":"early_handshakes"}\]'; do
-        if [ "$(occurrences "$needed")" = 0 ] || [ "$(occurrences "$needed")" != "$(occurrences '"listen":\[')" ]; then
+        found=$(occurrences "$needed")
+        if [ "$found" = 0 ] || [ "$found" != "$listeners" ]; then
           echo "A listener of Caddy lacks $needed, so it does not start; restore the Caddyfile by pulumi up." >&2
           exit 1
         fi

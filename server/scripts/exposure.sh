@@ -333,14 +333,18 @@ print_status() {
  $(count "$STATE/bans/manual") manual"
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
+  # shellcheck disable=SC2086
+  at_rest=$(not_active $SERVICES)
   for service in $SERVICES; do
-    if active "$service"; then row "$service" active; else row "$service" "NOT active"; fi
+    # shellcheck disable=SC2086
+    if is_one_of "$service" $at_rest; then row "$service" "NOT active"; else row "$service" active; fi
   done
 }
 
 # `status_word`: what a monitor wants to know first.
 status_word() {
-  for service in $SERVICES; do active "$service" || echo "$service"; done >"$WORK/at-rest"
+  # shellcheck disable=SC2086
+  not_active $SERVICES >"$WORK/at-rest"
   case $FUNNEL:$LEASE_IS:$(wc -l <"$WORK/past" | tr -d ' ') in
     *:*:[!0]* | open:none:* | altered:*) echo unsafe ;;
     open:confirmed:*) if [ -s "$WORK/at-rest" ]; then echo degraded; else echo proven; fi ;;

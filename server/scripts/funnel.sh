@@ -41,7 +41,7 @@ arm_lease_timer() {
 # `begin_trial SECONDS`: from here on nothing is proven.
 begin_trial() {
   rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
-  echo "trial $(rest "$1")" | write_file 0644 "$LEASE"
+  write_line 0644 "$LEASE" "trial $(rest "$1")"
   arm_lease_timer "$1"
 }
 
@@ -78,12 +78,13 @@ open_door() {
   need_leave_to_open
   need_free_port "$FUNNEL_PORT"
   close_former "$FUNNEL_PORT" "$PROXY_PORT"
-  read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
+  ask_module
+  read_serving "$FUNNEL_PORT" "$PROXY_PORT"
   close_what "$FUNNEL_PORT"
   if [ -s "$WORK/to-close" ]; then
     say "Port $(awk '{ print $2 }' "$WORK/to-close" | sort -un | paste -s -d ' ' -) leads past our rules; that is closed first"
     (close_entries "$FUNNEL_PORT" "$PROXY_PORT") || exit 1
-    read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
+    read_serving "$FUNNEL_PORT" "$PROXY_PORT"
   fi
   [ "$FUNNEL" != foreign ] ||
     die "Port $FUNNEL_PORT of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
@@ -91,7 +92,7 @@ open_door() {
   need_immich
   UNDO=shut_again
   "$@"
-  echo "$FUNNEL_PORT $PROXY_PORT" | write_file 0644 "$FUNNEL_RECORD"
+  write_line 0644 "$FUNNEL_RECORD" "$FUNNEL_PORT $PROXY_PORT"
   close_home
   need_edge
   if [ "$FUNNEL" = open ]; then
@@ -101,7 +102,7 @@ open_door() {
     # "localhost" tailscaled asks [::1] first, where the edge does not listen and any account of the server may.
     timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$FUNNEL_PORT" "tcp://127.0.0.1:$PROXY_PORT" \
       >"$WORK/change.log" 2>&1 </dev/null || :
-    read_funnel "$FUNNEL_PORT" "$PROXY_PORT"
+    read_serving "$FUNNEL_PORT" "$PROXY_PORT"
     [ "$FUNNEL" = open ] ||
       die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); mend that and run this again."
   fi
@@ -128,10 +129,11 @@ note_term() {
   esac
   [ -n "$term_new" ] || return 0
   case $1 in
-    always) echo always ;;
-    +*) echo "hours ${1#+} $(rest "${1#+}")" ;;
-    *) echo "date $1 $(now) $(rest "$(($1 - $(now)))")" ;;
-  esac | write_file 0644 "$DOOR_TERM"
+    always) term_new=always ;;
+    +*) term_new="hours ${1#+} $(rest "${1#+}")" ;;
+    *) term_new="date $1 $(now) $(rest "$(($1 - $(now)))")" ;;
+  esac
+  write_line 0644 "$DOOR_TERM" "$term_new"
 }
 
 # Only a funnel that is open as wanted, and still within its lease, can be kept.
@@ -139,6 +141,7 @@ confirm_funnel() {
   need_leave_to_open
   # shellcheck disable=SC2046
   set -- "$1" $(recorded_ports)
+  ask_module
   read_funnel "$2" "$3"
   { [ "$FUNNEL" = open ] && lease_holds; } ||
     die "The funnel is not open any more ($FUNNEL), so it cannot be confirmed; open it again."
@@ -150,11 +153,11 @@ confirm_funnel() {
       ;;
   esac
   note_term "$1"
-  echo "$2 $3 $(behind_the_door)" | write_file 0644 "$PROVEN"
-  echo confirmed | write_file 0644 "$LEASE"
+  write_line 0644 "$PROVEN" "$2 $3 $(behind_the_door)"
+  write_line 0644 "$LEASE" confirmed
   read_lease
   arm_lease_timer "$LEASE_LEFT"
-  read_funnel "$2" "$3"
+  read_serving "$2" "$3"
   if [ "$FUNNEL" != open ] || is_shut_by_hand; then
     close_funnel "$2" "$3"
     die "The funnel was closed in this very moment; open it again."
@@ -230,11 +233,11 @@ renew_term() {
   { [ "${1:-}" = hours ] && is_count "${2:-}"; } ||
     die "The moment until which the funnel may be open (exposeUntil) has passed, or this server's clock is wrong; set a later one" \
       "and run \"pulumi up\"."
-  echo "hours $2 $(rest "$2")" | write_file 0644 "$DOOR_TERM"
+  write_line 0644 "$DOOR_TERM" "hours $2 $(rest "$2")"
 }
 
 write_confirmed() {
-  echo confirmed | write_file 0644 "$LEASE"
+  write_line 0644 "$LEASE" confirmed
   arm_lease_timer "$(term_left)"
 }
 
@@ -292,7 +295,7 @@ note_rest() {
   esac
   note_file=$1
   shift $(($# - 3))
-  (echo "$note_head $(rest "$(seconds_left "$1" "$2" "$3")")" | write_file 0644 "$note_file") 2>/dev/null || :
+  (write_line 0644 "$note_file" "$note_head $(rest "$(seconds_left "$1" "$2" "$3")")") 2>/dev/null || :
 }
 
 # Where the state was deleted, an edge that runs tells that this is an exposure; where `open` never noted ports down and no edge

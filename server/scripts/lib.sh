@@ -89,7 +89,7 @@ done
 # To withdraw a device needs no room at all.
 [ -n "$WORK" ] || [ "${1:-}" = stay ] ||
   die "Nothing can be written to /run, /dev/shm or /tmp of this server; make room in one of them and run this again."
-[ -z "$WORK" ] || rm -f "$WORK/room"
+[ -z "$WORK" ] || : >"$WORK/room"
 
 leave() {
   leave_status=$?
@@ -112,7 +112,7 @@ need_root() {
 
 # Root's alone: whoever can open the file could hold the lock, and keep a lost device from being withdrawn.
 open_lock() {
-  mkdir -p "${LOCK%/*}" || return 1
+  [ -d "${LOCK%/*}" ] || mkdir -p "${LOCK%/*}" || return 1
   umask 077
   exec 9>"$LOCK"
   umask 022
@@ -228,15 +228,33 @@ is_one_of() {
 
 # ---- Files
 
-# `write_file MODE PATH` takes the content from standard input and puts it in place whole or not at all.
+# `write_file MODE PATH` takes the content from standard input and puts it in place whole or not at all; `write_line MODE PATH TEXT`
+# does so with one line.
 write_file() {
-  write_temp=$(mktemp "${2%/*}/.immich-exposure.XXXXXX") ||
-    die "Nothing can be written to ${2%/*}; make room on its disk and run this again."
-  if ! cat >"$write_temp" || ! chmod "$1" "$write_temp"; then
-    rm -f "$write_temp"
-    die "$2 could not be written; make room on its disk and run this again."
-  fi
+  begin_file "$2"
+  cat >"$write_temp" || not_put "$2"
+  put_in_place "$1" "$2"
+}
+
+write_line() {
+  begin_file "$2"
+  printf '%s\n' "$3" >"$write_temp" || not_put "$2"
+  put_in_place "$1" "$2"
+}
+
+begin_file() {
+  write_temp=$(mktemp "${1%/*}/.immich-exposure.XXXXXX") ||
+    die "Nothing can be written to ${1%/*}; make room on its disk and run this again."
+}
+
+put_in_place() {
+  chmod "$1" "$write_temp" || not_put "$2"
   mv -f "$write_temp" "$2"
+}
+
+not_put() {
+  rm -f "$write_temp"
+  die "$1 could not be written; make room on its disk and run this again."
 }
 
 # `is_ours FOLDER`: a real folder with our mark; a link may lead to anything.
@@ -430,13 +448,14 @@ reload_edge() {
 # What `immich-exposure module` prints, one line of JSON; nothing when there is no module. A script that changes no system asks
 # once.
 MODULE_SAYS=
-ask_module() { MODULE_SAYS=$(timeout 20 immich-exposure module 2>/dev/null </dev/null) || :; }
+ask_module() { MODULE_SAYS=$(module_line); }
+module_line() { timeout 20 immich-exposure module 2>/dev/null </dev/null || :; }
 
 # `module_word NAME`: a word of it.
 module_word() {
-  [ -n "$MODULE_SAYS" ] || ask_module
-  case $MODULE_SAYS in *"\"$1\":"*) ;; *) return 0 ;; esac
-  module_said=${MODULE_SAYS##*"\"$1\":"}
+  module_said=${MODULE_SAYS:-$(module_line)}
+  case $module_said in *"\"$1\":"*) ;; *) return 0 ;; esac
+  module_said=${module_said##*"\"$1\":"}
   module_said=${module_said# }
   module_said=${module_said#'"'}
   printf '%s\n' "${module_said%%[\",\}]*}"
@@ -656,6 +675,8 @@ read_funnel() {
 read_serving() {
   timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
+  own_words=' '
+  for own_word in $(own_addresses); do own_words="$own_words$own_word "; done
   # shellcheck disable=SC2016
   json_ask "$WORK/funnel.json" '
     for (path in K) {
@@ -714,7 +735,7 @@ read_serving() {
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
   }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_behind)" \
-    -v own=" $(own_addresses | tr '\n' ' ')" >"$WORK/serving"
+    -v own="$own_words" >"$WORK/serving"
   # Without an answer in it, the script ends where it asks for one.
   unset FUNNEL FUNNEL_SHARED
   : >"$WORK/past"
@@ -810,6 +831,7 @@ close_funnel() {
 # `close_entries FUNNEL_PORT PROXY_PORT [all]` ends with 3 when Tailscale is down and cannot be told.
 close_entries() {
   close_found=
+  ask_module
   for close_try in 1 2 3 4; do
     read_funnel "$@"
     close_what "$1" "${3:-}"
@@ -919,7 +941,7 @@ note_door() {
     "shut "*:shut:*) return 0 ;;
     *) ;;
   esac
-  (echo "$(now) $1 $2" | write_file 0644 "$DOOR_NOTE") 2>/dev/null || :
+  (write_line 0644 "$DOOR_NOTE" "$(now) $1 $2") 2>/dev/null || :
 }
 
 # ---- The lease
@@ -1066,7 +1088,7 @@ try_sync_home() { restart_lan_unit || say "Home access is not yet what $LAN says
 
 close_home() {
   has_lan_unit || return 0
-  home_is_by_hand || echo closed | write_file 0644 "$LAN"
+  home_is_by_hand || write_line 0644 "$LAN" closed
   sync_home
 }
 

@@ -574,8 +574,9 @@ need_active() {
 
 # They start by themselves only at boot and with a new system; their files may have come later.
 start_units() {
-  for service in $SERVICES; do
-    active "$service" || systemctl start "$service" >/dev/null 2>&1 </dev/null || :
+  # shellcheck disable=SC2086
+  for service in $(not_active $SERVICES); do
+    systemctl start "$service" >/dev/null 2>&1 </dev/null || :
   done
 }
 

@@ -64,9 +64,11 @@ remove_everything() {
   rm -f "$SHUT_BY_HAND_TOO"
   # Before the state: without that, these would be somebody else's.
   if has_our_logs; then
+    set --
     for log in access devices offences; do
-      rm -f "$LOGS/$log.log" "$LOGS/$log"-*.log "$LOGS/$log"-*.log.gz
+      set -- "$@" "$LOGS/$log.log" "$LOGS/$log"-*.log "$LOGS/$log"-*.log.gz
     done
+    rm -f "$@"
     # The mark last, so that a run that is cut off here can be finished.
     rm -f "$LOGS/$MARK"
   fi
@@ -91,13 +93,18 @@ remove_state() {
     remove_empty "$STATE"
     return 0
   fi
-  for name in devices ended revoked bans tls settings notices fail2ban module.before module.before.new; do rm -rf "${STATE:?}/$name"; done
+  set --
+  for name in devices ended revoked bans tls settings notices fail2ban module.before module.before.new; do
+    set -- "$@" "${STATE:?}/$name"
+  done
+  rm -rf "$@"
+  set --
   for name in domain.env owner lease term proven standing door funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
-    rm -f "$STATE/$name"
+    set -- "$@" "$STATE/$name"
   done
   # And the edge's program, where the operator's machine built it.
-  rm -f "$STATE"/.immich-exposure.?????? "$STATE"/edge-*
+  rm -f "$@" "$STATE"/.immich-exposure.?????? "$STATE"/edge-*
   # Last, so that a run that is cut off here can be finished.
   if [ "$(ls -A "$STATE")" = "$MARK" ]; then
     rm -f "$STATE/$MARK"
@@ -132,7 +139,7 @@ claim() {
   fi
 }
 
-note_owner() { printf '%s %s\n' "$STACK" "$1" | write_file 0644 "$OWNER"; }
+note_owner() { write_line 0644 "$OWNER" "$STACK $1"; }
 
 need_root
 case ${1:-} in
