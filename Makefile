@@ -122,9 +122,9 @@ handover: a-device a-stack .venv/ready ## give a device its bundle, once, over t
 	  --keystore "$$keystore" --device "$(DEVICE)" --minutes $(MINUTES) \
 	  $(if $(ADDRESS),--address $(ADDRESS)) $(if $(PORT),--port $(PORT))
 
-keystore: a-stack .venv/ready ## look after keys and backups: make keystore ARGS=list (or check, export, ...)
+keystore: a-stack .venv/ready ## list the keys, or look after them: make keystore ARGS=check (or export, import, passphrase)
 	@keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
-	$(VENV)/python -m pki "$$keystore" $(ARGS)
+	$(VENV)/python -m pki "$$keystore" $(or $(ARGS),list)
 
 module: a-folder .venv/ready ## write the NixOS module into a repository of your own: make module DIR=../nixos/immich-exposure
 	@$(VENV)/python -m components.module_files "$(DIR)"

@@ -48,9 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 def build_edge(architecture: str, file: Path) -> None:
     """Build the edge and tell how a configuration takes it."""
     digest = edge.build(architecture, file)
-    print(
-        f"{file} is the edge for {architecture}. A file beside it takes it, with lib and pkgs as arguments:"
-    )
+    print(f"{file} is the edge for {architecture}. In a file of your configuration that lies beside it and")
+    print("begins with { lib, pkgs, ... }: write")
     print("  services.immich-exposure.package = import ./immich-exposure/nix/prebuilt.nix {")
     print(f'    inherit lib pkgs; file = ./{file.name}; sha256 = "{digest}";')
     print("  };")

@@ -116,7 +116,7 @@ class Demo:
         outputs = self.operator.outputs()
         print(f"        {outputs['url']}")
         for topic, lines in outputs["public"].items():
-            print(f"        {topic}: {'; '.join(lines.values())}")
+            print(f"        {topic}: {'; '.join(f'{name}: {line}' for name, line in lines.items())}")
         for question, meaning in outputs["checked"].items():
             print(f"        {question}: {meaning}")
 

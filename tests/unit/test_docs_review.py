@@ -33,8 +33,8 @@ ELSEWHERE = {
     ".venv/bin/python -m pip install --no-deps --requirement policy/requirements.txt": "the Makefile",
 }
 HERE = (
-    "python -m components.describe stacks/Pulumi.home.yaml ../changed/stacks/Pulumi.home.yaml",
-    "python -m components.describe stacks/Pulumi.home.yaml ../changed/stacks/Pulumi.home.yaml "
+    ".venv/bin/python -m components.describe stacks/Pulumi.home.yaml ../changed/stacks/Pulumi.home.yaml",
+    ".venv/bin/python -m components.describe stacks/Pulumi.home.yaml ../changed/stacks/Pulumi.home.yaml "
     "--old-project . --new-project ../changed --links https://github.com/you/photos/pull/7/files",
     "cp stacks/Pulumi.home.yaml.example stacks/Pulumi.cabin.yaml",
 )
@@ -67,6 +67,7 @@ def test_a_command_does_what_the_page_says(tmp_path: Path, command: str) -> None
         shutil.copytree(PROJECT / "stacks", tmp_path / name / "stacks")
         shutil.copy(PROJECT / "Pulumi.yaml", tmp_path / name)
         shutil.copy(CASE / file, tmp_path / name / "stacks/Pulumi.home.yaml")
+    (tmp_path / "here/.venv").symlink_to(sys.prefix)
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         words(command), cwd=tmp_path / "here", env=environment, capture_output=True, text=True

@@ -144,6 +144,7 @@ def test_keystore_reads_where_the_config_says(machine: BareMachine) -> None:
     machine.stack("home", "  immich-exposure:keystore: keys # beside\n")
     shown = machine.make("keystore", ARGS="list")
     assert f"{machine.project}/keys" in shown.stdout + shown.stderr
+    assert machine.make("keystore").stderr == shown.stderr, "no verb: the list"
     assert calls(machine) == []
 
 
