@@ -256,7 +256,10 @@ def _flake_error(name: str, error: str) -> str:
             f"Nix does not read the checkout in {folder} as root, because somebody else owns it; run "
             f"`git config --global --add safe.directory {folder}` as root on the server."
         )
-    return f"{name} does not evaluate ({error}); correct what Nix reports."
+    untracked = ""
+    if re.search(r"-source/.*(No such file|does not exist)", error):
+        untracked = " (in a git checkout only files count that git knows of: `git add` them)"
+    return f"{name} does not evaluate ({error}); correct what Nix reports{untracked}."
 
 
 def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:

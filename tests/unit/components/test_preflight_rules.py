@@ -412,6 +412,14 @@ def test_a_flake_must_be_there() -> None:
         ),
         ({"error": "undefined variable 'x'"}, "/home/a/nix#pi does not evaluate (undefined variable 'x')"),
         (
+            {"error": "getting status of '/nix/store/x-source/immich-exposure': No such file or directory"},
+            "in a git checkout only files count that git knows of: `git add` them",
+        ),
+        (
+            {"error": "path '/nix/store/x-source/a.nix' does not exist"},
+            "(path '/nix/store/x-source/a.nix' does not exist); correct what Nix reports (in a git checkout",
+        ),
+        (
             {"error": "repository path '/home/a' is not owned by current user"},
             "run `git config --global --add safe.directory /home/a` as root",
         ),
