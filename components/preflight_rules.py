@@ -69,7 +69,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_tailnet(facts, wanted),
         *_port(facts, wanted),
         *(_past_the_edge(facts, wanted) or _funnel_port(facts, wanted)),
-        *_held_port(facts, wanted),
+        *([] if _stands(facts, wanted) else _held_port(facts, wanted)),
         *_immich_unit(facts, wanted),
         *_immich(facts),
         *_public_address(facts, wanted),
@@ -80,13 +80,15 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Return what does not stop the run, but is not as it should be."""
     apart = _apart(facts)
-    clocks = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
+    found = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
+    if _stands(facts, wanted):
+        found += _held_port(facts, wanted)
     if _part(facts, "immich").get("ping"):
-        return clocks
+        return found
     address = wanted.immich_address or "127.0.0.1 or ::1"
     keys = "immich.port" if wanted.immich_managed else "immich.address and immich.port"
     return [
-        *clocks,
+        *found,
         f"Immich does not answer on the server at {address}, port {wanted.immich_port}. All is prepared, "
         f"but the funnel opens only when it answers: start Immich, or correct {keys}, and run pulumi up "
         "again.",
@@ -591,8 +593,13 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 FUNNEL_PORTS = ("443", "8443", "10000")
 
 
+def _stands(facts: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Tell whether the node has a funnel on that port already, ours or one that was opened by hand."""
+    return str(wanted.funnel_port) in (_part(facts, "funnel").get("TCP") or {})
+
+
 def _held_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Refuse a funnel on a port of a web server of the owner's.
+    """Name a web server of the owner's on the funnel's port, before there is a funnel.
 
     Tailscale listens there itself, on the node's own addresses: who comes over the tailnet meets the funnel
     instead, and a program that starts later cannot have the port at every address (tailscale#7227, #12651).

@@ -252,6 +252,9 @@ def test_a_program_on_the_funnels_port_is_told_what_it_would_lose() -> None:
     assert "set funnelPort: 8443, or" in problem
     assert problems(facts, replace(WANTED, funnel_port=8443)) == []
     assert problems(facts_with("heldPorts", {"8443": "nginx"}), WANTED) == []
+    facts |= {"funnel": BY_HAND, "owner": {"id": "ours", "name": "home"}}
+    assert problems(facts, WANTED) == problems(facts, ADOPTING) == [], "it has it in spite of a funnel"
+    assert warnings(facts, WANTED) == [problem] and warnings(SOUND, WANTED) == []
     [problem] = problems(facts_with("heldPorts", {"443": "a", "8443": "b", "10000": "c"}), WANTED)
     assert "funnelPort" not in problem and "let it listen on addresses of the home network alone" in problem
 
