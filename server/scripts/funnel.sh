@@ -256,7 +256,10 @@ look_at_open_door() {
   note_rest "$DOOR_TERM"
   FUNNEL=shut
   : >"$WORK/past"
-  if tailscale_runs; then read_funnel "$1" "$2"; fi
+  if tailscale_runs; then
+    read_status "$1"
+    read_serving "$1" "$2"
+  fi
   # Whoever put it there: strangers get past our rules.
   if grep -q "^[a-z]* $1 " "$WORK/past"; then
     say "Port $1 leads past the edge, so it is closed"

@@ -601,8 +601,15 @@ json_string() {
 # Read what Tailscale says of this node: DOMAIN, TAILSCALE_STATE (Running, Stopped, NeedsLogin, ...), HTTPS_GRANTED,
 # FUNNEL_GRANTED and, for the funnel port $1, PORT_GRANTED (true or false each). Words that are missing read "-".
 read_tailscale() {
-  timeout 20 tailscale status --json --peers=false >"$WORK/status.json" 2>"$WORK/tailscale.log" </dev/null ||
+  ask_tailscale ||
     die "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")); start it with \"systemctl start tailscaled\"."
+  read_status "$1"
+}
+
+ask_tailscale() { timeout 20 tailscale status --json --peers=false >"$WORK/status.json" 2>"$WORK/tailscale.log" </dev/null; }
+
+# `read_status FUNNEL_PORT`: of what ask_tailscale was told.
+read_status() {
   # The ports stand in the capability's name: .../cap/funnel-ports?ports=443,8080-8090
   # shellcheck disable=SC2016
   tailscale_words=$(json_ask "$WORK/status.json" '
@@ -675,6 +682,15 @@ read_funnel() {
 read_serving() {
   timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
+  behind_at=$(immich_behind)
+  # An address of IPv6 without its brackets.
+  case $behind_at in
+    \[*\]*)
+      behind_at=${behind_at#\[}
+      behind_at=${behind_at%%\]*}${behind_at#*\]}
+      ;;
+    *) ;;
+  esac
   own_words=' '
   for own_word in $(own_addresses); do own_words="$own_words$own_word "; done
   # shellcheck disable=SC2016
@@ -734,7 +750,7 @@ read_serving() {
     if (host !~ /^(localhost|127[.].*|::1|0[.]0[.]0[.]0|::|)$/ && index(own, " " host " ") == 0) return ""
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
-  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$(immich_behind)" \
+  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$behind_at" \
     -v own="$own_words" >"$WORK/serving"
   # Without an answer in it, the script ends where it asks for one.
   unset FUNNEL FUNNEL_SHARED
@@ -750,24 +766,14 @@ read_serving() {
   done <"$WORK/serving"
 }
 
-# Where Immich listens behind the edge, as HOST:PORT without brackets; NixOS's own place where no module says it.
+# Where Immich listens behind the edge, as HOST:PORT; NixOS's own place where no module says it.
 immich_behind() {
   behind_said=$(module_word immich)
-  case $behind_said in
-    '') behind_said=127.0.0.1:2283 ;;
-    \[*\]*)
-      behind_said=${behind_said#\[}
-      behind_said=${behind_said%%\]*}${behind_said#*\]}
-      ;;
-    *) ;;
-  esac
-  printf '%s\n' "$behind_said"
+  printf '%s\n' "${behind_said:-127.0.0.1:2283}"
 }
 
 # Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
-tailscale_runs() {
-  timeout 20 tailscale status --json --peers=false 2>/dev/null </dev/null | grep -q '"BackendState": *"Running"'
-}
+tailscale_runs() { ask_tailscale && grep -q '"BackendState": *"Running"' "$WORK/status.json"; }
 
 tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$WORK/tailscale.log" </dev/null; }
 

@@ -329,6 +329,16 @@ def test_a_changed_file_is_told_with_its_time(proven: Machine, path: str) -> Non
     assert line.endswith("; up puts it back.")
 
 
+def test_an_immich_on_an_address_of_ipv6_is_known_by_it(proven: Machine) -> None:
+    place = "[fd00::5]:2283"
+    proven.remember(module=MODULE.replace("127.0.0.1:2283", place), **{"serve.json": beside("10000", place)})
+    for url, text in IMMICH.items():
+        proven.write(web(proven, url.replace("127.0.0.1:2283", place)), text)
+    public, moved = look(proven)
+    assert public.startswith("tell Immich itself is public on port 10000 (tcp), past the edge")
+    assert moved.startswith(f"mend Immich is at {place} now and was at 127.0.0.1:2283")
+
+
 ODD_NAMES = ("two words.txt", " blanks ", "back\\slash", "-dash", "*")
 
 

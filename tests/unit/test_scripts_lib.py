@@ -317,6 +317,20 @@ def test_nobody_but_root_can_hold_the_lock(machine: Machine) -> None:
         lock.unlink()
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:2283", "[::1]:3001", "192.168.1.5:2283"])
+def test_immich_is_asked_where_the_module_says(machine: Machine, place: str) -> None:
+    """As curl wants it, an address of IPv6 in brackets."""
+    says = f'{{"digest":"abc","home":"{place}","immich":"{place}","lan":"close","managed":true}}'
+    machine.remember(module=says)
+    for asked in ("", "ask_module\n"):
+        assert machine.run_text(f"{LIBRARY}\n{asked}immich_behind").stdout == f"{place}\n"
+        assert machine.run_text(f"{LIBRARY}\n{asked}module_word managed").stdout == "true\n"
+        assert machine.run_text(f"{LIBRARY}\n{asked}module_word none").stdout == ""
+    assert machine.commands("immich-exposure") == ["immich-exposure module"] * 6
+    machine.remember(module="")
+    assert machine.run_text(f"{LIBRARY}\nimmich_behind").stdout == "127.0.0.1:2283\n"
+
+
 def test_a_run_works_where_there_is_room(machine: Machine) -> None:
     """A folder may still be made where no file fits in; a lease must end then as well."""
     where = f'{LIBRARY}\nprintf %s "${{WORK%/*}}"'
