@@ -1,6 +1,7 @@
 """The Pulumi program: the stack's config in, one exposure, its outputs out."""
 
 import signal
+import sys
 
 import pulumi
 
@@ -11,7 +12,15 @@ from components.exposure import ImmichExposure
 # bury the sentence that says what is wrong.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-exposure = ImmichExposure("immich", from_pulumi())
+# The status by which pulumi-language-python's own executor says that the user has been told; after any other
+# the engine adds that "an unhandled error occurred".
+TOLD = 32
+
+try:
+    exposure = ImmichExposure("immich", from_pulumi())
+except pulumi.RunError as error:
+    pulumi.log.error(str(error))
+    sys.exit(TOLD)
 
 pulumi.export("url", exposure.url)
 pulumi.export("inImmich", exposure.in_immich)

@@ -203,7 +203,7 @@ def look_now(server: Server, config: ExposureConfig) -> pulumi.Output[dict[str, 
         try:
             seen = await asyncio.to_thread(look, plain, config.funnel_port, config.proxy_port)
         except SshError as error:
-            pulumi.warn(f"Nobody knows what stands on the server now: {error}")
+            pulumi.warn(f"This run could not look at the server: {error}")
             return nothing
         for sentence in (*seen.to_refuse, *seen.shut, *seen.to_tell):
             pulumi.warn(sentence)

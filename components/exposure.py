@@ -134,8 +134,8 @@ class ImmichExposure(pulumi.ComponentResource):
         if not pulumi.runtime.is_dry_run():
             return
         pulumi.info(
-            "A preview asks the server for nothing but drift. What is in the way there, pulumi up says "
-            "before it changes anything."
+            "A preview asks the server only what has changed there since it was proven. What else is in the "
+            "way there, pulumi up says before it changes anything."
         )
         if not Path(self._keystore.path).is_dir():
             pulumi.info(

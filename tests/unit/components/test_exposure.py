@@ -333,7 +333,7 @@ def test_a_preview_without_the_key_shows_no_change_of_the_connection(
     assert "privateKey" not in recorder.commands()[DOOR_GUARD]["connection"]["value"]
     assert ignored == [["connection"]]
     assert any("There is no private SSH key at" in text for text in warned)
-    assert any("A preview asks the server for nothing but drift." in text for text in told)
+    assert any("A preview asks the server only what has changed there" in text for text in told)
     ignored.clear()
     run_program(tmp_path, preview=True)
     assert not any("connection" in each for each in ignored)
