@@ -1,7 +1,7 @@
 """One script over the system's ``ssh``, for resources that run on the operator's machine.
 
-``remote.Command`` can change a server, but it cannot judge one: its errors are the SSH library's, and it
-retries a wrong host key. So what looks at the server, and who may come in, comes through here and says in a
+The errors of ``remote.Command`` are the SSH library's, and it retries a wrong host key. So all that a run has
+to say to the server comes through here, but for the funnel's closing (`components.funnel`), and says in a
 sentence what is wrong and what to do.
 """
 
@@ -20,6 +20,7 @@ from components.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation
 from components.refusal import ERROR, Refusal
 from components.remote_script import Server, with_password
 from components.server_words import plain
+from components.shared_connection import SharedConnections
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -96,13 +97,16 @@ def _run(
     if isinstance(server.sudo_password, str) and server.user != "root":
         content = with_password(server.sudo_password, "").encode() + content
     with tempfile.TemporaryDirectory(prefix="immich-exposure-") as folder:
-        known_hosts = Path(folder) / "known_hosts"
-        known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
-        argv = ssh_argv(server, known_hosts) + [command]
+        way = SHARED.way(_same_connection(server), lambda place: _arguments(server, place))
+        ssh, *rest = _arguments(server, Path(folder))
+        argv = [ssh, *way.options, *rest, command]
         try:
-            said = Conversation(argv, content, timeout_seconds, _tell_login_page(server), tell).wait()
+            said = Conversation(
+                argv, content, timeout_seconds, _tell_login_page(server), way.listener(tell)
+            ).wait()
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
+        way.ended(well=said.status == 0)
     if said.endless:
         raise SshError(
             f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which nothing of "
@@ -114,6 +118,21 @@ def _run(
     if said.status is None:
         raise SshError(_explain_silence(server, words, timeout_seconds))
     raise SshError(explain(server, said.status, words))
+
+
+SHARED = SharedConnections()
+"""The connections of this process."""
+
+
+def _same_connection(server: Server) -> object:
+    return (server.host, server.port, server.user, server.host_key, server.private_key_file)
+
+
+def _arguments(server: Server, folder: Path) -> list[str]:
+    """Return what ``ssh_argv`` does, with a known_hosts file in this folder."""
+    known_hosts = folder / "known_hosts"
+    known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
+    return ssh_argv(server, known_hosts)
 
 
 def known_hosts_name(server: Server) -> str:

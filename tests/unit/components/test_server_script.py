@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,8 @@ GUARD = {**SERVER, "script": "files", "delete": "sudo -n sh -s -- --leaving=ours
 def sent(mocker: MockerFixture) -> Iterator[Any]:
     """What would go to the server."""
     yield mocker.patch.object(server_script, "run_script", return_value='{"at":1}\n')
+    # A refusal is told without frames, and the process is pytest's.
+    sys.__dict__.pop("tracebacklimit", None)
 
 
 def test_create_and_update_run_each_its_own_line(sent: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from components import conversation, ssh
 from components.remote_script import Server
+from components.shared_connection import SharedConnections
 from components.ssh import SshError, explain, known_hosts_name, run_script, ssh_argv
 
 SERVER = Server(
@@ -25,6 +26,7 @@ FakeSsh = Callable[[str], Path]
 def fake_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSsh:
     """Return what puts a program named ssh on PATH, and where it writes its standard input and arguments."""
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(ssh, "SHARED", SharedConnections())
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def make(body: str) -> Path:

@@ -1,0 +1,127 @@
+"""One SSH connection for all that a process has to say to a server, from its third call on.
+
+A run has a dozen scripts to run, and each connection costs a handshake on both machines. The second call
+starts a master beside its own connection, and later ones go through it. Nobody ever waits for it: where there
+is none, where the server takes no second session, or where it breaks, a call has a connection of its own, and
+so has the first, whose failures are those that an owner must understand.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SOCKET_LENGTH = 104 - 18
+"""Bytes of a socket's path on macOS, without what ssh appends while it makes it."""
+
+# The folder goes when the master does, however this process has ended by then.
+_MASTER = 'folder=$1; shift; "$@"; rm -rf "$folder"'
+
+Arguments = Callable[[Path], Sequence[str]]
+"""Return the arguments of ``ssh`` up to the remote command, for a folder to lay files into."""
+
+REFUSED = "mux_client_"
+"""How ssh begins a line about a master that would not take it; it then has a connection of its own."""
+
+
+class _Connection:
+    """All calls to one server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._has_worked = self._spoiled = False
+        self._master: subprocess.Popen[bytes] | None = None
+        self._socket = Path()
+
+    def way(self, arguments: Arguments) -> Way:
+        with self._lock:
+            if self._has_worked and self._master is None and not self._spoiled:
+                self._start(arguments)
+            return Way(self, self._socket if self._is_there() else None)
+
+    def _is_there(self) -> bool:
+        alive = self._master is not None and self._master.poll() is None
+        return alive and not self._spoiled and self._socket.exists()
+
+    def _start(self, arguments: Arguments) -> None:
+        """Start a master that ends with a pipe of ours, so with this process, also where that is killed."""
+        folder = Path(tempfile.mkdtemp(prefix="ie-"))
+        self._socket = folder / "s"
+        if len(str(self._socket)) > SOCKET_LENGTH:
+            folder.rmdir()
+            self._spoiled = True
+            return
+        ssh, *rest = arguments(folder)
+        self._master = subprocess.Popen(
+            ["sh", "-c", _MASTER, "sh", str(folder), ssh, "-M", "-S", str(self._socket), *rest, "cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def worked(self) -> None:
+        with self._lock:
+            self._has_worked = True
+
+    def spoil(self) -> None:
+        """Let no later call through the master, which ends with the last that is under way."""
+        with self._lock:
+            self._spoiled = True
+            if self._master is not None and self._master.stdin is not None:
+                self._master.stdin.close()
+
+
+@dataclass
+class Way:
+    """The way of one call: through the master, whose socket this is, or by itself."""
+
+    _connection: _Connection
+    _socket: Path | None
+    _refused: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """What goes behind ``ssh``."""
+        return [] if self._socket is None else ["-S", str(self._socket), "-o", "ControlMaster=no"]
+
+    def listener(self, tell: Callable[[str], None] | None) -> Callable[[str], None]:
+        """Return what passes on all that is said but a refusal of the master's, which it notes."""
+
+        def listen(line: str) -> None:
+            if self._socket is not None and line.startswith(REFUSED):
+                self._refused = True
+            elif tell is not None:
+                tell(line)
+
+        return listen
+
+    def ended(self, *, well: bool) -> None:
+        """Learn how the call ended; one that failed through the master is the last that took it."""
+        if well:
+            self._connection.worked()
+        if self._socket is not None and (self._refused or not well):
+            self._connection.spoil()
+
+
+class SharedConnections:
+    """The masters of a process, by what they are the connection to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[object, _Connection] = {}
+
+    def way(self, key: object, arguments: Arguments) -> Way:
+        """Return the way of the next call; the second one starts a master."""
+        with self._lock:
+            connection = self._known.setdefault(key, _Connection())
+        return connection.way(arguments)
+
+    def end(self) -> None:
+        """End all masters."""
+        for connection in self._known.values():
+            connection.spoil()
