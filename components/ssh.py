@@ -167,8 +167,9 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     """Return one full sentence with the remedy for a failed call.
 
     255 is ssh's own failure; 1 with sudo's words at the end is a user who may not become root, or a wrong
-    password; all else is the script's own error, whose sentence stands on the last line. sudo also warns, of
-    a host name that it cannot resolve, say, and goes on: so only its last word counts.
+    password; all else is the script's own errors, behind which may stand what it said while it took back what
+    it had begun. sudo also warns, of a host name that it cannot resolve, say, and goes on: so only its last
+    word counts.
     """
     stderr = plain(stderr, ERRORS_LIMIT)
     lines = [plain(line.strip()) for line in stderr.splitlines() if line.strip()]
@@ -182,7 +183,8 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
         )
     if _SUDOS_WORD.search(last):
         return _explain_sudo(server, last)
-    return last
+    errors = dict.fromkeys(line.removeprefix(ERROR) for line in lines if line.startswith(ERROR))
+    return ERROR + " ".join(errors) if errors else last
 
 
 _SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")

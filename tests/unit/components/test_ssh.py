@@ -247,6 +247,30 @@ def test_of_many_errors_the_last_counts(fake_ssh: FakeSsh) -> None:
     assert str(refusal.value) == "error: The disk is full."
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "error: The edge does not load.\nGoing back to the generation from before",
+            "The edge does not load.",
+        ),
+        (
+            "error: The edge does not load.\nGoing back\nerror: The way back failed.\nIt is written down.",
+            "The edge does not load. The way back failed.",
+        ),
+        ("error: It is full.\nerror: It is full.", "It is full."),
+    ],
+)
+def test_what_a_script_says_while_it_takes_back_hides_no_cause(
+    fake_ssh: FakeSsh, said: str, told: str
+) -> None:
+    """The lines of progress were told when they came, and errors are left to the exception."""
+    fake_ssh(f"echo '{said}' >&2; exit 1")
+    with pytest.raises(SshError) as refusal:
+        run_script(SERVER, "true", "")
+    assert str(refusal.value) == f"error: {told}"
+
+
 def test_a_long_answer_arrives_whole(fake_ssh: FakeSsh) -> None:
     fake_ssh("head -c 3000000 /dev/zero | tr '\\0' x; echo noise >&2")
     assert run_script(SERVER, "true", "y" * 300_000) == "x" * 3_000_000
