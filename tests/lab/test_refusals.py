@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,17 +137,6 @@ def test_a_server_that_does_not_answer(lab: Lab, operator: Operator) -> None:
     assert "check host, sshPort" in printed
 
 
-def test_a_dead_agent(lab: Lab, operator: Operator, tmp_path: Path) -> None:
-    agent = tmp_path / "agent"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(agent))
-    operator.environment["SSH_AUTH_SOCK"] = str(agent)
-    try:
-        refused(lab, operator, "SSH_AUTH_SOCK names an agent that does not answer; start the agent")
-    finally:
-        del operator.environment["SSH_AUTH_SOCK"]
-
-
 @contextmanager
 def sudo_asks_for_a_password(lab: Lab) -> Iterator[None]:
     """Change the rule from outside the server, since nobody on it could change it back."""
@@ -179,7 +167,7 @@ class Fault:
     name: str
     breaks: Callable[[Lab], object]
     repairs: Callable[[Lab], object]
-    words: str
+    words: tuple[str, ...]
 
     @contextmanager
     def there(self, lab: Lab) -> Iterator[None]:
@@ -193,7 +181,7 @@ class Fault:
 
 def shell(name: str, breaks: str, repairs: str, words: str) -> Fault:
     """Return a fault made and mended by commands on the server."""
-    return Fault(name, lambda lab: checked(lab, breaks), lambda lab: checked(lab, repairs), words)
+    return Fault(name, lambda lab: checked(lab, breaks), lambda lab: checked(lab, repairs), (words,))
 
 
 def checked(lab: Lab, command: str) -> None:
@@ -213,7 +201,7 @@ def version(number: str, words: str) -> Fault:
             lab.ssh(f"sudo tee {wrapper} >/dev/null && sudo chmod 755 {wrapper}", text=text).returncode == 0
         )
 
-    return Fault(f"Tailscale {number}", lie, lambda lab: checked(lab, f"rm -f {wrapper}"), words)
+    return Fault(f"Tailscale {number}", lie, lambda lab: checked(lab, f"rm -f {wrapper}"), (words,))
 
 
 def caps(https: int, funnel: int) -> Callable[[Lab], object]:
@@ -258,57 +246,60 @@ def take_port(lab: Lab) -> None:
     wait_until(lambda: output(lab, "ss -Hltn sport = :8443") != "", "the port is taken", 30)
 
 
-FAULTS = [
-    shell("not NixOS", "mv /etc/NIXOS /etc/NIXOS.x", "mv /etc/NIXOS.x /etc/NIXOS", "The server is not NixOS"),
-    version("1.102.0", "Tailscale 1.102.0 rejects every funnel connection; use 1.102.2 or newer"),
-    Fault(
-        "tailscaled stopped",
-        tailscaled("stop", False),
-        tailscaled("start", True),
-        "Tailscale does not answer on the server; start it with systemctl start tailscaled",
-    ),
-    Fault("logged out", expire(1), expire(0), "run sudo tailscale up on the server"),
-    Fault(
-        "no HTTPS",
-        caps(0, 1),
-        caps(1, 1),
-        "HTTPS certificates are not enabled in the tailnet",
-    ),
-    Fault("no funnel", caps(1, 0), caps(1, 1), "add the node attribute 'funnel' for it"),
-    shell(
-        "Immich without admin",
-        "touch /var/lib/immich-stub/uninitialized",
-        "rm -f /var/lib/immich-stub/uninitialized",
-        "create the administrator account first",
-    ),
-    Fault(
-        "port taken",
-        take_port,
-        lambda lab: checked(lab, "systemctl stop port-taker"),
-        "Port 8443 is taken on the server",
-    ),
-    shell(
-        "funnel port taken",
-        "tailscale serve --bg --tcp 443 tcp://localhost:22",
-        "tailscale serve --tcp=443 off",
-        "already serves something else on port 443",
-    ),
+NOT_NIXOS = shell(
+    "not NixOS", "mv /etc/NIXOS /etc/NIXOS.x", "mv /etc/NIXOS.x /etc/NIXOS", "The server is not NixOS"
+)
+STOPPED = Fault(
+    "tailscaled stopped",
+    tailscaled("stop", False),
+    tailscaled("start", True),
+    ("Tailscale does not answer on the server; start it with systemctl start tailscaled",),
+)
+LOGGED_OUT = Fault("logged out", expire(1), expire(0), ("run sudo tailscale up on the server",))
+NOTHING_GRANTED = Fault(
+    "neither HTTPS nor a funnel",
+    caps(0, 0),
+    caps(1, 1),
+    ("HTTPS certificates are not enabled in the tailnet", "add the node attribute 'funnel' for it"),
+)
+NO_ADMIN = shell(
+    "Immich without admin",
+    "touch /var/lib/immich-stub/uninitialized",
+    "rm -f /var/lib/immich-stub/uninitialized",
+    "create the administrator account first",
+)
+PORT_TAKEN = Fault(
+    "port taken",
+    take_port,
+    lambda lab: checked(lab, "systemctl stop port-taker"),
+    ("Port 8443 is taken on the server",),
+)
+FUNNEL_PORT_TAKEN = shell(
+    "funnel port taken",
+    "tailscale serve --bg --tcp 443 tcp://localhost:22",
+    "tailscale serve --tcp=443 off",
+    "already serves something else on port 443",
+)
+TOO_OLD = version("1.98.8", "Tailscale 1.98.8 is too old; set services.tailscale.package")
+REJECTING = version("1.102.0", "Tailscale 1.102.0 rejects every funnel connection; use 1.102.2 or newer")
+
+TOGETHER = [
+    [NOT_NIXOS],
+    [STOPPED, NO_ADMIN, PORT_TAKEN],
+    [LOGGED_OUT, REJECTING],
+    [NOTHING_GRANTED, FUNNEL_PORT_TAKEN, TOO_OLD],
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
-def test_a_server_that_is_not_ready(lab: Lab, operator: Operator, fault: Fault) -> None:
-    with fault.there(lab):
-        printed = refused(lab, operator, fault.words)
-    assert printed.count("\n    - ") == 1, "one fault is one sentence"
-
-
-def test_two_faults_are_told_at_once(lab: Lab, operator: Operator) -> None:
-    (unfinished,) = (fault for fault in FAULTS if fault.name == "Immich without admin")
-    old = version("1.98.8", "Tailscale 1.98.8 is too old; set services.tailscale.package")
-    with unfinished.there(lab), old.there(lab):
-        printed = refused(lab, operator, unfinished.words, old.words)
-    assert printed.count("\n    - ") == 2
+@pytest.mark.parametrize("faults", TOGETHER, ids=lambda faults: ", ".join(fault.name for fault in faults))
+def test_a_server_that_is_not_ready(lab: Lab, operator: Operator, faults: list[Fault]) -> None:
+    """All that is in the way is told at once; `test_preflight_rules.py` has each fault alone."""
+    words = [word for fault in faults for word in fault.words]
+    with ExitStack() as there:
+        for fault in faults:
+            there.enter_context(fault.there(lab))
+        printed = refused(lab, operator, *words)
+    assert printed.count("\n    - ") == len(words), "one fault is one sentence"
 
 
 def test_a_configuration_folder_that_is_not_there(lab: Lab, operator: Operator) -> None:
@@ -334,10 +325,9 @@ def keystore(operator: Operator) -> Iterator[Path]:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["ca.key", "devices/phone.p12"])
-def test_a_damaged_file(lab: Lab, operator: Operator, keystore: Path, name: str) -> None:
-    """One file of each resource; `test_keystore_refusals.py` has every file and damage, without a server."""
-    path = keystore / name
+def test_a_damaged_file(lab: Lab, operator: Operator, keystore: Path) -> None:
+    """`test_keystore_refusals.py` has every file and damage, without a server."""
+    path = keystore / "devices/phone.p12"
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 8] = bytes(byte ^ 0x15 for byte in content[middle : middle + 8])

@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def away_from_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_of_the_machine_that_built_it_is_in_it(built: tuple[Path, str]) -> None:
     program, _ = built
     content = program.read_bytes()
-    for trace in (str(PROJECT), str(Path.home() / "go"), "/tmp/edge-"):
+    for trace in (str(PROJECT), str(Path.home() / "go"), f"{tempfile.gettempdir()}/edge-"):
         assert trace.encode() not in content, trace
     told = subprocess.run(["go", "version", "-m", program], capture_output=True, text=True, check=True).stdout
     assert edge.GO_RELEASE in told and "CGO_ENABLED=0" in told and "vcs" not in told
