@@ -80,8 +80,8 @@ def _port(text: str) -> int:
 def _hand_over(options: argparse.Namespace) -> int:
     if not sys.stdout.isatty():
         raise CannotBeginError(
-            "The password is shown in a terminal only, and standard output is none. Run it without a pipe or "
-            "a file."
+            "The password is shown in a terminal only, and standard output is not one. Run it without a pipe "
+            "or a file."
         )
     address = lan_address() if options.address is None else given_address(options.address)
     handover = read_handover(options.keystore, options.device, _passphrase(options.passphrase_file))
