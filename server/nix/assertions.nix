@@ -29,7 +29,7 @@ in
       }
       {
         assertion = exposedImmich.isAddress;
-        message = "The edge must know Immich's IP address, and \"${exposedImmich.address}\" is none; set "
+        message = "The edge must know Immich's IP address, and \"${exposedImmich.address}\" is not one; set "
           + (if !cfg.immich.managed then "services.immich-exposure.immich.address"
              else if exposedImmich.listensOn != config.services.immich.host then "IMMICH_HOST in the environment of immich-server"
              else "services.immich.host")

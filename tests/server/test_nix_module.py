@@ -716,7 +716,7 @@ def test_an_unsafe_configuration_is_refused(
 def test_the_edge_must_know_an_address(nix: Nix, tmp_path: Path, host: str) -> None:
     kept = ConfigFolder.exposed(tmp_path / "kept" / "nixos", 'lan = "keep";')
     kept.replace("lan-immich.nix", '"0.0.0.0"', f'"{host}"')
-    sentence = f'- The edge must know Immich\'s IP address, and "{host}" is none; set '
+    sentence = f'- The edge must know Immich\'s IP address, and "{host}" is not one; set '
     assert f"{sentence}services.immich.host to one like 127.0.0.1." in nix.complaint(kept.configuration)
     kept = ConfigFolder.exposed(tmp_path / "overridden" / "nixos", 'lan = "keep";')
     kept.add(f'services.immich.environment.IMMICH_HOST = pkgs.lib.mkForce "{host}";')
