@@ -57,8 +57,8 @@ class Funnel(pulumi.ComponentResource):
 def door_guard(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
     """Return what closes the door by what stands in the state alone, its text included.
 
-    All else is taken back by the scripts that lie here by then. The door must close whatever has become of
-    them, of this program, and of what it was written in.
+    All else is taken back by the scripts that lie here by then. The door closes before them, and asks nothing
+    of this program or its files.
     """
     if server.lacks_key:
         # Without the key it would show as changed in a preview.
