@@ -25,7 +25,7 @@ Happening = Callable[[Home], None]
 class Row:
     """One row: its name, what happens in words, and the function that lets it happen.
 
-    ``often`` rows are the quarter that ``make test`` plays.
+    ``make test`` plays the ``often`` ones; what is in a story of tests/lab or in another row as well is none.
     """
 
     name: str
@@ -409,7 +409,6 @@ def take_import_out(home: Home) -> None:
 @standing(
     "unproven-update",
     "the operator's machine dies while an update is being checked: the door is on a lease",
-    often=True,
 )
 def unproven_update(home: Home) -> None:
     home.operator.set(
@@ -494,12 +493,13 @@ def guard_control_restart(home: Home) -> None:
 
 
 # ---- devices that are lost ---------------------------------------------------------------------------
+#
+# By day tests/lab/test_fail_closed.py's: in one lab, with three more devices.
 
 
 @standing(
     "revoke-failing-rebuild",
     "a phone is taken out and the rebuild of the same up fails: it is out all the same",
-    often=True,
 )
 def revoke_failing_rebuild(home: Home) -> None:
     home.sh("sed -i 's/^}/  services.nonsense = 1;\\n}/' /etc/nixos/configuration.nix")
@@ -513,7 +513,6 @@ def revoke_failing_rebuild(home: Home) -> None:
 @standing(
     "revoke-wrong-passphrase",
     "a phone is taken out with a wrong keystore passphrase: it is out all the same",
-    often=True,
 )
 def revoke_wrong_passphrase(home: Home) -> None:
     home.operator.devices("laptop")

@@ -1,4 +1,4 @@
-"""A quarter of the fault matrix (tests/faults): what was killed or broken ends shut or proven, and right."""
+"""Part of the fault matrix (tests/faults): what was killed or broken ends shut or proven, and right."""
 
 from __future__ import annotations
 
