@@ -335,6 +335,8 @@ def test_a_lost_device_is_out_although_the_way_to_the_server_is_cut(
     wait_until(lambda: lab.ssh("true").returncode == 0, "the server can be reached again", 60)
     operator.up()
     assert [sees(lab, each) for each in lost.values()] == [FORBIDDEN] * 3
+    operator.up()
+    assert set(operator.changes()) == {"same"}
 
 
 def test_a_device_that_was_revoked_on_the_server_stays_out(lab: Lab, operator: Operator) -> None:
