@@ -11,6 +11,12 @@
     email = "me@home.example";
     globalConfig = "grace_period 10s";
     virtualHosts."http://notes.home.example".extraConfig = ''respond "their notes"'';
+    # At the home's addresses: Tailscale has the port at its own while the funnel is open.
+    virtualHosts."https://git.home.example".extraConfig = ''
+      bind 10.213.1.2 127.0.0.1
+      tls internal
+      respond "their code"
+    '';
     virtualHosts."photos.lan:80".extraConfig = "reverse_proxy localhost:2283";
   };
   systemd.services.caddy.preStart = "true";
