@@ -337,9 +337,9 @@ def test_a_run_works_where_there_is_room(machine: Machine) -> None:
     assert machine.run_text(where).stdout == f"{machine.root}/run"
     (machine.root / "dev/shm").mkdir(parents=True)
     full = 'case $(readlink /proc/$$/fd/1) in {}) exit 1 ;; esac; exec /usr/bin/head "$@"'
-    machine.fake("head", full.format("*/run/*"))
+    machine.fake("head", full.format(f"{machine.root}/run/*"))
     assert machine.run_text(where).stdout == f"{machine.root}/dev/shm"
-    machine.fake("head", full.format("*/run/* | */dev/shm/*"))
+    machine.fake("head", full.format(f"{machine.root}/run/* | {machine.root}/dev/shm/*"))
     assert machine.run_text(where).stdout == str(machine.temporary)
     machine.fake("head", "exit 1")
     outcome = machine.run_text(where)
