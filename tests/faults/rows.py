@@ -212,12 +212,16 @@ def edge_stopped(home: Home) -> None:
     home.destroy()
 
 
-@standing("bans-stopped", "the service of the bans is stopped; up starts it", often=True)
+@standing("bans-stopped", "the service of the bans is stopped; up starts it")
 def bans_stopped(home: Home) -> None:
+    start_bans(home)
+    home.destroy()
+
+
+def start_bans(home: Home) -> None:
     home.sh("systemctl stop immich-bans")
     home.up()
     home.need_exposed()
-    home.destroy()
 
 
 @standing("locked-drive", "Immich cannot start (its drive is locked); destroy", often=True)
@@ -231,15 +235,17 @@ def locked_drive(home: Home) -> None:
     home.need_as_before()
 
 
-@standing(
-    "funnel-off-by-hand", "the funnel is switched off with Tailscale's own command; up opens it", often=True
-)
+@standing("funnel-off-by-hand", "the funnel is switched off with Tailscale's own command; up opens it")
 def funnel_off(home: Home) -> None:
+    open_funnel(home)
+    home.destroy()
+
+
+def open_funnel(home: Home) -> None:
     home.sh("tailscale funnel reset")
     home.need_shut()
     home.up()
     home.need_exposed()
-    home.destroy()
 
 
 @standing(
@@ -281,14 +287,18 @@ def funnel_at_immich(home: Home) -> None:
     home.need_as_before()
 
 
-@standing("device-by-hand", "a device file is put there by hand; up takes it out", often=True)
+@standing("device-by-hand", "a device file is put there by hand; up takes it out")
 def device_by_hand(home: Home) -> None:
+    take_device_out(home)
+    home.destroy()
+
+
+def take_device_out(home: Home) -> None:
     home.sh(f"echo friend >{STATE}/devices/{'ab' * 32}")
     home.up()
     if root(home.lab, f"ls {STATE}/devices").find("abab") >= 0:
         raise Fault("a device that nobody enrolled stays in")
     home.need_exposed()
-    home.destroy()
 
 
 @standing("device-file-lost", "a device's file is lost; up puts it back")
@@ -299,12 +309,28 @@ def device_lost(home: Home) -> None:
     home.destroy()
 
 
-@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up makes it anew", often=True)
+@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up makes it anew")
 def state_deleted_up(home: Home) -> None:
+    make_state_anew(home)
+    home.destroy()
+
+
+def make_state_anew(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.up()
     home.need_exposed()
     need_bans(home)
+
+
+@standing(
+    "by-hand-in-turn",
+    "on one exposure, what happens in bans-stopped, in funnel-off-by-hand, in device-by-hand and in "
+    "state-deleted-up, one after the other; each time up puts it right",
+    often=True,
+)
+def by_hand_in_turn(home: Home) -> None:
+    for happens in (start_bans, open_funnel, take_device_out, make_state_anew):
+        happens(home)
     home.destroy()
 
 
