@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -65,6 +64,7 @@ class Operator:
         self.stack = stack
         self.keystore = folder / "keystore"
         self._stack_file = folder / f"Pulumi.{stack}.yaml"
+        self._events = folder / "events"
         self.settings: dict[str, Any] = {
             "host": info["ssh"]["host"],
             "hostKey": info["ssh"]["host_key"],
@@ -96,6 +96,7 @@ class Operator:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_HOME": str(folder / "home"),
             "NO_COLOR": "1",
+            "PULUMI_DEBUG_COMMANDS": "true",  # for --event-log
         }
         self.environment.pop("SSH_AUTH_SOCK", None)
         given = dict(more or {})
@@ -161,7 +162,8 @@ class Operator:
     def up(self, *extra: str) -> str:
         """Run ``pulumi up`` and return what it printed; raises ``PulumiFailedError``."""
         self._write_settings()
-        return self.pulumi("up", "--yes", "--skip-preview", *self._config_file(), *extra).stdout
+        events = f"--event-log={self._events}"
+        return self.pulumi("up", "--yes", "--skip-preview", events, *self._config_file(), *extra).stdout
 
     def destroy(self) -> str:
         """Run ``pulumi destroy`` and return what it printed."""
@@ -207,11 +209,11 @@ class Operator:
         steps = json.loads(self.preview("--json"))["steps"]
         return [Step(step["op"], step["urn"]) for step in steps if step["op"] != "same"]
 
-    def touched(self, printed: str) -> frozenset[str]:
-        """Return the names of the resources that a run made, changed or took away, by what it printed."""
-        return frozenset(
-            re.findall(r"^ [-+~]+ +\S+ (\S+) (?:created|updated|deleted|replaced)\b", printed, re.M)
-        )
+    def touched(self) -> frozenset[str]:
+        """Return the names of the resources that the last ``up`` made, changed or took away."""
+        events = map(json.loads, self._events.read_text(encoding="utf-8").splitlines())
+        ended = [each["resOutputsEvent"]["metadata"] for each in events if "resOutputsEvent" in each]
+        return frozenset(Step(each["op"], each["urn"]).name for each in ended if _is_change(each))
 
     def changes(self) -> dict[str, int]:
         """Return the counts of the last run, for example ``{"same": 23}``."""
@@ -249,3 +251,10 @@ class Operator:
         if done.returncode not in ok:
             raise PulumiFailedError(f"pulumi {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
         return done
+
+
+def _is_change(ended: Mapping[str, Any]) -> bool:
+    """Whether a step changed a resource; providers and components are none that can change."""
+    kept = ended.get("new") or ended["old"]
+    provider = ended["type"].startswith("pulumi:providers:")
+    return bool(ended["op"] != "same" and kept.get("custom") and not provider)
