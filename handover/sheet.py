@@ -106,9 +106,9 @@ def remove_sheet(keystore: Path, device: str, *, lock_wait_seconds: float = _LOC
         KeystoreError: as for `write_sheet`.
     """
     path = sheet_path(keystore, device)
-    if not path.parent.is_dir():
-        return
     try:
+        if not path.parent.is_dir():
+            return
         with locked(keystore, lock_wait_seconds):
             remove_file(path)
     except OSError as error:

@@ -60,7 +60,7 @@ def test_delete_removes_it_and_can_be_repeated(props: dict[str, Any]) -> None:
 
 
 def test_delete_never_fails_and_never_waits_long(
-    props: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    props: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sheet must not keep a destroy from closing the funnel."""
     monkeypatch.setattr(install_sheet, "DELETE_WAIT_SECONDS", 0.0)
@@ -69,6 +69,8 @@ def test_delete_never_fails_and_never_waits_long(
     with locked(Path(props["keystore"]), 1):
         provider.delete("phone", props)
     assert path.exists()
+    # No more than a drive that cannot be read: what this gets is an OSError as from that.
+    provider.delete("phone", {**props, "keystore": str(tmp_path / ("k" * 300))})
 
 
 @pytest.mark.parametrize(
