@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +18,7 @@ from components.refusal import Refusal, told_plainly
 from components.renewal import renewal_of, renewal_props, renewing_diff
 from components.step import Step
 from pki import AuthorityProfile, Keystore, KeystoreError, KeyType, Renewal
-from pki.files import look_into
+from pki.files import is_folder, look_into
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def refuse_strange(known: Sequence[str], keystore: str) -> None:
     Raises ``Refusal``.
     """
     found = authorities_in(Path(keystore))
-    damaged = not found and (Path(keystore) / "ca.crt").exists()  # which the keystore itself tells
+    damaged = not found and os.path.exists(Path(keystore) / "ca.crt")  # which the keystore itself tells
     if damaged or not is_strange(known, found):
         return
     what = f"holds another authority ({found[-1][:16]})" if found else "has no authority"
@@ -177,7 +178,7 @@ class CertificateAuthority(pulumi.ComponentResource):
         found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        there = Path(keystore.path).is_dir()
+        there = is_folder(Path(keystore.path))
         super().__init__("immich-exposure:index:CertificateAuthority", name, {}, opts)
         self.key_pair = AuthorityInKeystore(
             f"{name}-key-pair",

@@ -211,7 +211,9 @@ def keystore_problem(text: str, project_dir: Path | None) -> str | None:
     if project_dir is None:
         return None
     path = local_path(text, project_dir)
-    return "is a file, and the keystore is a folder" if path.exists() and not path.is_dir() else None
+    # These take a drive that fails for one that is not there, and the steps that need it say so.
+    there = os.path.exists(path) and not os.path.isdir(path)
+    return "is a file, and the keystore is a folder" if there else None
 
 
 def duration_problem(text: str) -> str | None:

@@ -34,6 +34,7 @@ from components.stack_identity import StackIdentity, stack_name
 from components.surface import Words, what_becomes_public, what_to_set_in_immich
 from components.trust_pool import TrustPool
 from pki import AuthorityProfile, DeviceProfile
+from pki.files import is_folder
 
 
 class ImmichExposure(pulumi.ComponentResource):
@@ -137,7 +138,7 @@ class ImmichExposure(pulumi.ComponentResource):
             "A preview asks the server only what has changed there since it was proven. What else is in the "
             "way there, pulumi up says before it changes anything."
         )
-        if not Path(self._keystore.path).is_dir():
+        if not is_folder(Path(self._keystore.path)):
             pulumi.info(
                 f"There is no keystore at {self._keystore.path}. The first pulumi up makes it; once devices "
                 "have certificates of it, no pulumi up goes on without it."

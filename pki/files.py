@@ -117,6 +117,14 @@ def move_file(source: Path, target: Path) -> None:
     sync_folder(source.parent)
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder; one that cannot be looked at (a drive fails, it is root's) is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def make_folder(path: Path) -> None:
     """Make a folder of mode 0700, or repair the mode of the one that is there."""
     if not path.is_dir():

@@ -167,7 +167,7 @@ class Keystore:
         Raises:
             KeystoreError: a file is damaged, or the keystore is another stack's.
         """
-        if not self.folder.is_dir():
+        if not self._is_there():
             return None
         with self._transaction():
             adoption = Adoption.read(self.folder)
@@ -292,7 +292,7 @@ class Keystore:
             KeystoreError: the certificate is damaged, or the keystore is another stack's.
         """
         name = device_name(name)
-        if not self.folder.is_dir():
+        if not self._is_there():
             return
         with self._transaction():
             self._devices.revoke(name, fingerprint)
@@ -315,7 +315,7 @@ class Keystore:
         Raises:
             KeystoreError: a file is damaged, or the keystore is another stack's.
         """
-        if not self.folder.is_dir():
+        if not self._is_there():
             return {}
         with self._transaction():
             return revocations_in(self.folder)
@@ -328,7 +328,7 @@ class Keystore:
         Raises:
             KeystoreError: the file is damaged, cannot be written, or the keystore is another stack's.
         """
-        if not revocations or not self.folder.is_dir():
+        if not revocations or not self._is_there():
             return
         with self._transaction():
             note_revocations(self.folder, revocations)
@@ -391,7 +391,7 @@ class Keystore:
         Raises:
             KeystoreError: the keystore is another stack's, or cannot be written.
         """
-        if not self.folder.is_dir():
+        if not self._is_there():
             return
         with self._transaction():
             for folder in self._device_folders():
@@ -408,6 +408,12 @@ class Keystore:
         self._vault = vault
         self._authority = AuthorityStore(vault)
         self._devices = DeviceStore(vault, self._authority)
+
+    def _is_there(self) -> bool:
+        try:
+            return self.folder.is_dir()
+        except OSError as error:
+            raise explain(error, self.folder) from error
 
     def _device_folders(self) -> list[Path]:
         return [folder for name in DEVICE_FOLDERS if (folder := self.folder / name).is_dir()]

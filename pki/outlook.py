@@ -102,7 +102,14 @@ def _pair(folder: Path, name: str) -> Pair:
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.stem for each in (CURRENT, PREVIOUS) for path in (folder / each).glob("*.crt")}
+    return {stem for each in (CURRENT, PREVIOUS) for stem in _stems(folder / each)}
+
+
+def _stems(folder: Path) -> list[str]:
+    try:
+        return [path.stem for path in folder.glob("*.crt")]
+    except OSError:
+        return []
 
 
 def _authority_step(
@@ -136,9 +143,8 @@ def _was_revoked(folder: Path, name: str, pair: Pair) -> bool:
     if current is not None:
         if fingerprint(current) in _revoked(folder):
             return True
-        return (folder / REVOKED / f"{moved_stem(name, fingerprint(current))}.crt").exists()
-    stems = (path.stem for path in (folder / REVOKED).glob("*.crt"))
-    return previous is None and any(device_of(REVOKED, stem) == name for stem in stems)
+        return moved_stem(name, fingerprint(current)) in _stems(folder / REVOKED)
+    return previous is None and any(device_of(REVOKED, stem) == name for stem in _stems(folder / REVOKED))
 
 
 def _about_authority(

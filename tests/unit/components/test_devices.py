@@ -145,10 +145,13 @@ def test_who_is_not_named_is_out_before_anything_else(home: Home) -> None:
     assert home.inside == {"laptop"}
 
 
-@pytest.mark.parametrize("keystore", ["missing", "damaged", "another's"])
+@pytest.mark.parametrize("keystore", ["missing", "damaged", "another's", "unreadable"])
 def test_no_keystore_is_needed_for_it(home: Home, keystore: str) -> None:
     home.up("phone", "laptop")
-    if keystore == "missing":
+    if keystore == "unreadable":
+        # What this gets is an OSError, as from a drive that fails or a folder that is root's.
+        home.keystore = home.keystore.with_name("k" * 300)
+    elif keystore == "missing":
         home.keystore.rename(home.keystore.with_name("elsewhere"))
     elif keystore == "damaged":
         (home.keystore / "keystore.json").write_text("{")

@@ -179,6 +179,13 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
         assert inputs.get("update") == (anew if name == "immich-state-folder" else None), name
 
 
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_keystore_that_cannot_be_looked_into_keeps_no_lost_device_in(tmp_path: Path, preview: bool) -> None:
+    """A failing drive, or a folder that is root's: the steps that need it say what is wrong with it."""
+    recorded = run_program(tmp_path, preview=preview, keystore=str(tmp_path / ("k" * 300)))
+    assert set(recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]) == {"phone", "laptop"}
+
+
 def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: Recorder) -> None:
     for name, (typ, inputs) in recorded.resources.items():
         if typ not in (COMMAND, SCRIPT):

@@ -347,3 +347,8 @@ def test_a_preview_gets_along_without_a_keystore(tmp_path: Path) -> None:
     """A pull request's runner has none."""
     olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
     assert not changes(AUTHORITY, olds, {**authority_props(tmp_path / "keystore"), "authorities": None})
+
+
+def test_a_keystore_that_cannot_be_looked_into_is_refused_beside_known_devices(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="Is its drive not mounted"):
+        certificate_authority.refuse_strange(["ab" * 32], str(tmp_path / ("k" * 300)))
