@@ -107,12 +107,14 @@ port_owner() {
   printf '%s' "${owner% }"
 }
 
-# `held_ports`: Tailscale itself listens there on the node's own addresses while a funnel is open, and only there.
+# `held_ports`: Tailscale itself listens there on the node's own addresses while a funnel is open, and only there. A program that
+# Nix has wrapped is called ".NAME-wrapped", of which the kernel keeps 15 characters: Tailscale's is ".tailscaled-wra" on NixOS.
 held_ports() {
   ss -H -l -t -n -p "sport = :443 or sport = :8443 or sport = :10000" 2>/dev/null </dev/null | awk '
     $4 ~ /^(0\.0\.0\.0|\*|\[::\]|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])\..*|\[fd7a:115c:a1e0:.*):(443|8443|10000)$/ {
       held = $4; sub(/.*:/, "", held)
       name = match($0, /\(\("[A-Za-z0-9._-]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "a program"
+      if (sub(/^\./, "", name)) sub(/-(w(r(a(p(p(ed?)?)?)?)?)?)?$/, "", name)
       if (name != "tailscaled" && !(held in seen)) { seen[held] = 1; printf "%s\"%s\":\"%s\"", between, held, name; between = "," }
     }'
 }
