@@ -21,6 +21,9 @@ SOCKET_LENGTH = 104 - 18
 # The folder goes when the master does, however this process has ended by then.
 _MASTER = 'folder=$1; shift; "$@"; rm -rf "$folder"'
 
+LIFE_SECONDS = 900
+"""How long a master takes calls: Pulumi's plugin outlives an engine that was killed, and would keep it."""
+
 Arguments = Callable[[Path], Sequence[str]]
 """Return the arguments of ``ssh`` up to the remote command, for a folder to lay files into."""
 
@@ -56,8 +59,9 @@ class _Connection:
             self._spoiled = True
             return
         ssh, *rest = arguments(folder)
+        held = f"timeout {LIFE_SECONDS} cat"
         self._master = subprocess.Popen(
-            ["sh", "-c", _MASTER, "sh", str(folder), ssh, "-M", "-S", str(self._socket), *rest, "cat"],
+            ["sh", "-c", _MASTER, "sh", str(folder), ssh, "-M", "-S", str(self._socket), *rest, held],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from components import ssh
+from components import shared_connection, ssh
 from components.remote_script import Server
 from components.shared_connection import SharedConnections
 from components.ssh import SshError, run_script
@@ -206,6 +206,18 @@ def test_another_host_key_is_refused_however_many_calls_went_well(
     other = replace(daemon.server(), host_key=f"{daemon.server().host_key[:-4]}AAAA")
     with pytest.raises(SshError, match="shows another host key"):
         say(other, "nothing")
+
+
+def test_nobody_keeps_it_for_long(
+    daemon: Daemon, shared: SharedConnections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider whose engine was killed lives on. What is under way comes to its end."""
+    monkeypatch.setattr(shared_connection, "LIFE_SECONDS", 2)
+    two_calls(daemon)
+    assert run_script(daemon.server(), "sh -s", "sleep 4; echo done\n") == "done\n"
+    assert daemon.connections == 3
+    wait_until(lambda: not sockets())
+    assert say(daemon.server(), "again") == "again\n" and daemon.connections == 4
 
 
 KILLED = """
