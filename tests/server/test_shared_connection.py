@@ -94,8 +94,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep sockets to this test, in a folder with a short name: other runs on the machine have theirs."""
+    tmp_path_factory.getbasetemp()  # made where it belongs, also when nothing has asked for it before
     with tempfile.TemporaryDirectory(prefix="t") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)
