@@ -107,8 +107,12 @@ compare_devices() {
     mend "A certificate was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
   comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r _ look_print look_name; do
-    # Revoked, by the owner here or by the very run that looks: no up lets it in again.
-    [ ! -e "$STATE/revoked/$look_print" ] || continue
+    # Revoked by the very run that looks, perhaps. What the owner did here the keystore must learn: it outlives this folder.
+    if [ -e "$STATE/revoked/$look_print" ]; then
+      ! grep -qx "by hand" "$STATE/revoked/$look_print" ||
+        mend "$look_name was revoked on the server; up notes that down in the keystore, and it stays out."
+      continue
+    fi
     mend "A certificate of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
   done
 }

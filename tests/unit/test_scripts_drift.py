@@ -136,9 +136,16 @@ def enrol_by_hand(machine: Machine) -> None:
 
 
 def revoke(machine: Machine) -> None:
-    """What `immich-exposure revoke` does, or the run that looks has just done."""
+    """What the run that looks has just done."""
     (machine.state / "revoked").mkdir(exist_ok=True)
     (machine.state / "devices" / PHONE).rename(machine.state / "revoked" / PHONE)
+
+
+def revoke_by_hand(machine: Machine) -> None:
+    """What `immich-exposure revoke` does."""
+    revoke(machine)
+    with (machine.state / "revoked" / PHONE).open("a") as file:
+        file.write("by hand\n")
 
 
 def end(machine: Machine) -> None:
@@ -201,6 +208,10 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         "mend A certificate of phone is not let in any more (aaaaaaaaaaaa...); up lets it in again.",
     ),
     "a device revoked": (revoke, None),
+    "a device revoked by hand": (
+        revoke_by_hand,
+        "mend phone was revoked on the server; up notes that down in the keystore, and it stays out.",
+    ),
     "a device ended": (end, None),
     "settings gone": (
         drop("settings/edge.env"),
