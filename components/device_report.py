@@ -59,7 +59,15 @@ def for_good(revocations: Iterable[Revocation], names: Collection[str]) -> list[
 def tell_keystore(props: Mapping[str, Any], revocations: Collection[Revocation]) -> None:
     """Note them down in the keystore, as far as there is one: whoever needs it says what is wrong with it."""
     with contextlib.suppress(KeystoreError):
-        _keystore(props).note_revocations(revocations)
+        note_revocations(props, revocations)
+
+
+def note_revocations(props: Mapping[str, Any], revocations: Collection[Revocation]) -> None:
+    """Note them down in the keystore.
+
+    Raises ``KeystoreError``.
+    """
+    _keystore(props).note_revocations(revocations)
 
 
 def known_revocations(props: Mapping[str, Any]) -> dict[str, Revocation]:

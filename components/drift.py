@@ -4,14 +4,16 @@ The engine compares inputs with its state and asks no server. So the program loo
 preview and update, and what it finds becomes an input of one resource: a difference is a change in words. The
 step that takes it says when, and every script carries that as a note: so all of them run again, in their
 order; each is idempotent. Where the door alone was shut or altered, only what opens and proves it carries the
-note. ``pulumi refresh`` looks through the same resource.
+note. ``pulumi refresh`` looks through the same resource. What the owner revoked on the server the keystore is
+told by the step as well: it outlives the server's own list.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +21,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
+from components.certificate_authority import KeystoreLocation
 from components.config import ExposureConfig
+from components.device_report import note_revocations
 from components.options import child_of
 from components.preflight import clock_apart
 from components.preflight_rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
@@ -28,11 +32,14 @@ from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
 from components.step import Step
+from pki import Revocation
 
 LOOK_SECONDS = 60
 """A look reads a few files and asks tailscaled."""
 
 NEVER = "as it was made"
+
+REVOKED = re.compile(r"[0-9a-f]{64} \d{1,10} [A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class Seen:
 
     The next ``up`` makes ``to_mend`` and ``at_the_door`` untrue, the second by what opens and proves the
     door alone. ``to_tell`` only the owner can; ``to_refuse`` must be mended before an ``up``; ``shut`` says
-    why the door is shut where no ``up`` opens it.
+    why the door is shut where no ``up`` opens it. ``revoked`` is what the owner revoked on the server, each
+    as ``FINGERPRINT SECONDS NAME``.
     """
 
     to_mend: list[str] = field(default_factory=list)
@@ -49,6 +57,7 @@ class Seen:
     to_tell: list[str] = field(default_factory=list)
     to_refuse: list[str] = field(default_factory=list)
     shut: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
 
 
 def look(server: Server, funnel_port: int, proxy_port: int) -> Seen:
@@ -66,6 +75,7 @@ def look(server: Server, funnel_port: int, proxy_port: int) -> Seen:
         to_tell=[*_said(lines, "tell"), *_of_the_key(lines), *_of_versions(lines)],
         to_refuse=_of_the_clock(lines, before, after),
         shut=list(_said(lines, "shut")),
+        revoked=[said for said in _said(lines, "revoked") if REVOKED.fullmatch(said)],
     )
 
 
@@ -95,6 +105,8 @@ class ClockError(Refusal):
 
 FINDINGS = ("found", "foundAtDoor", "refused")
 MOMENTS = ("putRight", "doorPutRight")
+BY_HAND = "revokedOnTheServer"
+"""By fingerprint, when and whose; nothing that was known once is forgotten where nobody could look."""
 
 
 class _Provider(ResourceProvider):
@@ -103,20 +115,25 @@ class _Provider(ResourceProvider):
     @told_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         _refuse(props)
+        _tell_of_revocations({}, props)
         return CreateResult("drift", {**props, **_nothing_found(), **dict.fromkeys(MOMENTS, NEVER)})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS)
-        moved = any(_olds.get(key) != _news.get(key) for key in inputs)
+        inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS, [BY_HAND])
+        moved = any(_olds.get(key) != _news.get(key) for key in inputs) or bool(_revoked_since(_olds, _news))
         # What a refresh has found stands in the state.
         return DiffResult(changes=moved or any(_found_in(_olds, _news, kind) for kind in FINDINGS))
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         _refuse(_news)
+        _tell_of_revocations(_olds, _news)
+        revoked = {**(_olds.get(BY_HAND) or {}), **(_news.get(BY_HAND) or {})}
         everything = _moment() if _found_in(_olds, _news, "found") else _olds["putRight"]
         door = _moment() if _found_in(_olds, _news, "foundAtDoor") else _olds["doorPutRight"]
-        return UpdateResult({**_news, **_nothing_found(), "putRight": everything, "doorPutRight": door})
+        return UpdateResult(
+            {**_news, **_nothing_found(), BY_HAND: revoked, "putRight": everything, "doorPutRight": door}
+        )
 
     @told_plainly
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -130,6 +147,19 @@ def _nothing_found() -> dict[str, list[str]]:
 
 def _found_in(olds: dict[str, Any], news: dict[str, Any], kind: str) -> bool:
     return bool(olds.get(kind) or news.get(kind))
+
+
+def _revoked_since(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Revocation]:
+    """Return what the owner has revoked on the server since the step was last taken."""
+    known = olds.get(BY_HAND) or {}
+    fresh = {each: said.split(" ") for each, said in (news.get(BY_HAND) or {}).items() if each not in known}
+    return [Revocation(each, name, int(since), by_hand=True) for each, (since, name) in fresh.items()]
+
+
+def _tell_of_revocations(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
+    """Note them down in the keystore. Raises ``KeystoreError``; what is not noted is tried again."""
+    if revocations := _revoked_since(olds, news):
+        note_revocations(news, revocations)
 
 
 def _refuse(news: dict[str, Any]) -> None:
@@ -163,6 +193,7 @@ class Drift(pulumi.ComponentResource):
         name: str,
         *,
         server: Server,
+        keystore: KeystoreLocation,
         config: ExposureConfig,
         seen: pulumi.Output[dict[str, list[str]]],
         opts: pulumi.ResourceOptions | None = None,
@@ -172,8 +203,11 @@ class Drift(pulumi.ComponentResource):
             f"{name}-seen",
             {
                 **server_props(server),
+                "keystore": keystore.path,
+                "owner": keystore.stack,
                 "funnelPort": config.funnel_port,
                 "proxyPort": config.proxy_port,
+                BY_HAND: seen.apply(lambda found: dict(said.split(" ", 1) for said in found["revoked"])),
                 "found": seen.apply(lambda found: found["to_mend"]),
                 "foundAtDoor": seen.apply(lambda found: found["at_the_door"]),
                 "refused": seen.apply(lambda found: found["to_refuse"]),

@@ -180,6 +180,7 @@ class ImmichExposure(pulumi.ComponentResource):
         return Drift(
             f"{self._prefix}-drift",
             server=self._server,
+            keystore=self._keystore,
             config=self._config,
             seen=self._standing,
             opts=self._after(preflight),

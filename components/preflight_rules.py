@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from components.config import FUNNEL_PORTS
 from components.config_home import Lan, ModuleWay
 from components.immich_releases import unknown_release
 from components.version_floors import load, parse_version
@@ -590,9 +591,6 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     ]
 
 
-FUNNEL_PORTS = ("443", "8443", "10000")
-
-
 def _stands(facts: Mapping[str, Any], wanted: Wanted) -> bool:
     """Tell whether the node has a funnel on that port already, ours or one that was opened by hand."""
     return str(wanted.funnel_port) in (_part(facts, "funnel").get("TCP") or {})
@@ -608,7 +606,7 @@ def _held_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     name = held.get(str(wanted.funnel_port))
     if not name:
         return []
-    free = " or ".join(port for port in FUNNEL_PORTS if port not in held)
+    free = " or ".join(port for port in map(str, FUNNEL_PORTS) if port not in held)
     other = f"set funnelPort: {free}, or " if free else ""
     return [
         f"{name} on the server has port {wanted.funnel_port} at the node's own address as well, where "

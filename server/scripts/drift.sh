@@ -5,10 +5,10 @@
 #   look   FUNNEL_PORT PROXY_PORT                print one line for each difference, and change nothing
 #
 # A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
-# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Three more
-# are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", and "node-key END" (ISO 8601,
-# none where it has no end). What a timer of ours or the owner's own rebuild may change (the certificate, the generation) is not
-# noted down; it is looked at for what it must be.
+# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Four more
+# are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key END" (ISO 8601, none
+# where it has no end), and "revoked FINGERPRINT SECONDS NAME" for what the owner revoked here. What a timer of ours or the owner's
+# own rebuild may change (the certificate, the generation) is not noted down; it is looked at for what it must be.
 
 # The certificate is renewed a month before its end, day by day.
 CERTIFICATE_DAYS=20
@@ -107,13 +107,17 @@ compare_devices() {
     mend "A certificate was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
   comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r _ look_print look_name; do
-    # Revoked by the very run that looks, perhaps. What the owner did here the keystore must learn: it outlives this folder.
-    if [ -e "$STATE/revoked/$look_print" ]; then
-      ! grep -qx "by hand" "$STATE/revoked/$look_print" ||
-        mend "$look_name was revoked on the server; up notes that down in the keystore, and it stays out."
-      continue
-    fi
+    # Revoked, by the owner here or by the very run that looks: no up lets it in again.
+    [ ! -e "$STATE/revoked/$look_print" ] || continue
     mend "A certificate of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
+  done
+}
+
+# By the owner's hand: the keystore must learn of it, which outlives this folder.
+look_at_revoked() {
+  { grep -lx "by hand" "$STATE"/revoked/* 2>/dev/null </dev/null || :; } | while IFS= read -r look_file; do
+    read -r look_name <"$look_file"
+    printf 'revoked %s %s %s\n' "${look_file##*/}" "$(date -r "$look_file" +%s)" "$look_name"
   done
 }
 
@@ -275,6 +279,7 @@ look() {
   fi
   LOOK_EDGE=$(edge_program)
   look_at_versions
+  look_at_revoked
   # Every up stops at a door that the owner has shut, so there is nothing that it could put right.
   if is_shut_by_hand; then
     shut "The funnel was shut by hand, and nobody comes in: it stays shut until \"sudo immich-exposure open\" on the server."

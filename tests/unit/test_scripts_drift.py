@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import hashlib
+import os
 import pwd
 import textwrap
 from collections.abc import Callable
@@ -208,10 +209,6 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         "mend A certificate of phone is not let in any more (aaaaaaaaaaaa...); up lets it in again.",
     ),
     "a device revoked": (revoke, None),
-    "a device revoked by hand": (
-        revoke_by_hand,
-        "mend phone was revoked on the server; up notes that down in the keystore, and it stays out.",
-    ),
     "a device ended": (end, None),
     "settings gone": (
         drop("settings/edge.env"),
@@ -430,6 +427,17 @@ def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -
         "shut The funnel was shut by hand, and nobody comes in: it stays shut until "
         '"sudo immich-exposure open" on the server.'
     )
+
+
+@pytest.mark.parametrize("shut", [False, True])
+def test_what_the_owner_has_revoked_is_told_also_where_the_door_is_shut(proven: Machine, shut: bool) -> None:
+    revoke_by_hand(proven)
+    os.utime(proven.state / "revoked" / PHONE, (NOW - 60, NOW - 60))
+    proven.write(proven.state / "revoked" / LAPTOP, "laptop\n")
+    if shut:
+        proven.write(proven.state / "shut-by-hand", "")
+    lines = [line for line in look(proven) if not line.startswith("shut ")]
+    assert lines == [f"revoked {PHONE} {NOW - 60} phone"]
 
 
 WHY = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from components import drift
 from components.drift import NEVER, ClockError, Seen, _Provider
 from components.remote_script import Server
 from components.ssh import SshError
+from pki import AuthorityProfile, Keystore, KeystoreError, Revocation
 
 PROPS: dict[str, Any] = {
     "host": "server.invalid",
@@ -25,6 +27,7 @@ PROPS: dict[str, Any] = {
     "found": [],
     "foundAtDoor": [],
     "refused": [],
+    "revokedOnTheServer": {},
     "putRight": NEVER,
     "doorPutRight": NEVER,
 }
@@ -80,6 +83,46 @@ def test_clocks_that_are_far_apart_are_refused_before_anything_changes() -> None
         assert told.value.args == (APART,)
 
 
+PRINT = "a" * 64
+REVOKED = {**PROPS, "revokedOnTheServer": {PRINT: "1767000000 phone"}}
+
+
+def keystore_in(folder: Path) -> tuple[Keystore, dict[str, Any]]:
+    store = Keystore(folder, "correct horse battery", stack="home")
+    store.adopt_or_create_authority(AuthorityProfile())
+    return store, {"keystore": str(folder), "owner": "home"}
+
+
+def test_the_keystore_learns_what_was_revoked_on_the_server(tmp_path: Path) -> None:
+    store, where = keystore_in(tmp_path)
+    assert _Provider().diff("drift", PROPS, REVOKED).changes
+    outputs = outs(_Provider().update("drift", {**PROPS, **where}, {**REVOKED, **where}))
+    assert store.revocations() == {PRINT: Revocation(PRINT, "phone", 1767000000, by_hand=True)}
+    assert (outputs["putRight"], outputs["doorPutRight"]) == (NEVER, NEVER), "nothing else runs again for it"
+    assert not _Provider().diff("drift", outputs, {**REVOKED, **where}).changes
+    assert not _Provider().diff("drift", outputs, {**PROPS, **where}).changes, "nobody could look"
+    assert outs(_Provider().update("drift", outputs, {**PROPS, **where}))["revokedOnTheServer"] == {
+        PRINT: "1767000000 phone"
+    }
+
+
+def test_a_lost_state_learns_it_as_well(tmp_path: Path) -> None:
+    store, where = keystore_in(tmp_path)
+    _Provider().create({**REVOKED, **where})
+    assert set(store.revocations()) == {PRINT}
+
+
+def test_a_keystore_that_cannot_be_told_fails_the_step_so_that_the_next_run_tells_it(tmp_path: Path) -> None:
+    _, where = keystore_in(tmp_path)
+    (tmp_path / "revoked.json").write_text("{", encoding="utf-8")
+    with pytest.raises(KeystoreError) as told:
+        try:
+            _Provider().update("drift", {**PROPS, **where}, {**REVOKED, **where})
+        finally:
+            sys.__dict__.pop("tracebacklimit", None)
+    assert "revoked.json is damaged" in told.value.args[0]
+
+
 def test_another_way_to_the_server_runs_nothing_again() -> None:
     moved = {**PROPS, "host": "other.invalid"}
     assert _Provider().diff("drift", PROPS, moved).changes
@@ -107,9 +150,12 @@ def test_a_look_tells_the_kinds_apart(mocker: MockerFixture) -> None:
         "components.drift.run_script",
         return_value=f"clock {int(time.time())}\ntell Only you can.\nmend {GONE}\ndoor {SHUT}\n"
         "shut By hand.\nnode-key \n"
+        f"revoked {PRINT} 1767000000 phone\nrevoked {PRINT} 1767000000 ../phone\nrevoked x\n"
         "version immich 2.7.5\nversion tailscale 1.98.9\nversion caddy 2.11.9\n",
     )
-    assert drift.look(SERVER, 443, 8443) == Seen([GONE], [SHUT], ["Only you can."], [], ["By hand."])
+    assert drift.look(SERVER, 443, 8443) == Seen(
+        [GONE], [SHUT], ["Only you can."], [], ["By hand."], [f"{PRINT} 1767000000 phone"]
+    )
 
 
 @pytest.mark.parametrize(
