@@ -106,7 +106,7 @@ class ClockError(Refusal):
 FINDINGS = ("found", "foundAtDoor", "refused")
 MOMENTS = ("putRight", "doorPutRight")
 BY_HAND = "revokedOnTheServer"
-"""By fingerprint, when and whose; nothing that was known once is forgotten where nobody could look."""
+"""By fingerprint, whose and when, in words; what was known once is not forgotten where nobody could look."""
 
 
 class _Provider(ResourceProvider):
@@ -152,8 +152,20 @@ def _found_in(olds: dict[str, Any], news: dict[str, Any], kind: str) -> bool:
 def _revoked_since(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Revocation]:
     """Return what the owner has revoked on the server since the step was last taken."""
     known = olds.get(BY_HAND) or {}
-    fresh = {each: said.split(" ") for each, said in (news.get(BY_HAND) or {}).items() if each not in known}
-    return [Revocation(each, name, int(since), by_hand=True) for each, (since, name) in fresh.items()]
+    fresh = {each: said for each, said in (news.get(BY_HAND) or {}).items() if each not in known}
+    return [_revocation(fingerprint, words) for fingerprint, words in fresh.items()]
+
+
+def _in_words(said: Sequence[str]) -> dict[str, str]:
+    """Return lines of ``Seen.revoked`` as a preview shows them, by fingerprint."""
+    parts = (line.split(" ") for line in said)
+    return {each: f"{name} on {datetime.fromtimestamp(int(since), UTC)}" for each, since, name in parts}
+
+
+def _revocation(fingerprint: str, words: str) -> Revocation:
+    """Return what ``_in_words`` has put into words."""
+    name, _, since = words.partition(" on ")
+    return Revocation(fingerprint, name, int(datetime.fromisoformat(since).timestamp()), by_hand=True)
 
 
 def _tell_of_revocations(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
@@ -207,7 +219,7 @@ class Drift(pulumi.ComponentResource):
                 "owner": keystore.stack,
                 "funnelPort": config.funnel_port,
                 "proxyPort": config.proxy_port,
-                BY_HAND: seen.apply(lambda found: dict(said.split(" ", 1) for said in found["revoked"])),
+                BY_HAND: seen.apply(lambda found: _in_words(found["revoked"])),
                 "found": seen.apply(lambda found: found["to_mend"]),
                 "foundAtDoor": seen.apply(lambda found: found["at_the_door"]),
                 "refused": seen.apply(lambda found: found["to_refuse"]),

@@ -16,7 +16,7 @@ from lab import Lab
 from lab.house import House, house, houses
 from pki import Keystore, ProbeCredential
 from tests.lab.conftest import fresh_lab
-from tests.lab.operator import PASSPHRASE, PROOF, Operator
+from tests.lab.operator import LISTS, PASSPHRASE, PROOF, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.lab.whole_server import Look, lives, look, root, settle
 from tests.server.waiting import wait_until
@@ -31,7 +31,7 @@ OTHER_WAYS_IN = ("book", "chapter", "flake", "git-flake-yours", "options")
 """Houses whose configuration lies or is made up in a way of its own: that is what a preview looks at."""
 TOLD = ("chapter", "podman")
 """Houses in which the next run is told of a door that was shut by hand: Immich is NixOS's, and is not."""
-CHANGED = {*PROOF, "immich-settings-files", "immich-devices-files", "immich-withdrawal-names"}
+CHANGED = {*PROOF, *LISTS, "immich-settings-files"}
 """What changes with a setting and with a device that is gone."""
 GENERATION = "readlink -f /run/current-system /nix/var/nix/profiles/system; ls /nix/var/nix/profiles"
 

@@ -16,7 +16,7 @@ import pytest
 
 from lab import Lab, places
 from pki import Keystore, ProbeCredential
-from tests.lab.operator import PASSPHRASE, PROOF, Operator
+from tests.lab.operator import LISTS, PASSPHRASE, PROOF, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, kept_alive, seen
 from tests.lab.snapshot import (
     Snapshot,
@@ -281,10 +281,6 @@ def test_a_change_is_shown_as_a_text_diff_and_touches_nothing(story: Story) -> N
     assert "upload files where the link allows it" in preview
     assert_nothing_changed(before, snapshot(story.lab), drift=1)
     assert folder_digest(story.operator.keystore) == keystore
-
-
-LISTS = {"immich-withdrawal-names", "immich-devices-files"}
-"""The resources that name all devices: those that stay, and those that come in."""
 
 
 def test_a_new_device_is_its_own_business(story: Story) -> None:

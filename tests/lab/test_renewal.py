@@ -17,7 +17,7 @@ import pytest
 from lab import Lab
 from pki import AuthorityProfile, DeviceProfile, Keystore, Platform, ProbeCredential, Renewal
 from pki.certificate import fingerprint, parse_certificate
-from tests.lab.operator import PASSPHRASE, PROOF, Operator
+from tests.lab.operator import LISTS, PASSPHRASE, PROOF, Operator
 from tests.lab.outside import FORBIDDEN, OpenConnection, kept_alive, seen
 from tests.lab.snapshot import output
 from tests.server.waiting import wait_until
@@ -28,8 +28,6 @@ DEVICES = "/var/lib/immich-exposure/devices"
 POOL = "/var/lib/immich-exposure/device-ca.crt"
 PING = "/api/server/ping"
 VALID_DAYS = 365
-LISTS = {"immich-withdrawal-names", "immich-devices-files"}
-"""The resources that name all devices: those that stay, and those that come in."""
 
 
 @dataclass

@@ -84,7 +84,8 @@ def test_clocks_that_are_far_apart_are_refused_before_anything_changes() -> None
 
 
 PRINT = "a" * 64
-REVOKED = {**PROPS, "revokedOnTheServer": {PRINT: "1767000000 phone"}}
+WORDS = "phone on 2025-12-29 09:20:00+00:00"
+REVOKED = {**PROPS, "revokedOnTheServer": {PRINT: WORDS}}
 
 
 def keystore_in(folder: Path) -> tuple[Keystore, dict[str, Any]]:
@@ -102,8 +103,12 @@ def test_the_keystore_learns_what_was_revoked_on_the_server(tmp_path: Path) -> N
     assert not _Provider().diff("drift", outputs, {**REVOKED, **where}).changes
     assert not _Provider().diff("drift", outputs, {**PROPS, **where}).changes, "nobody could look"
     assert outs(_Provider().update("drift", outputs, {**PROPS, **where}))["revokedOnTheServer"] == {
-        PRINT: "1767000000 phone"
+        PRINT: WORDS
     }
+
+
+def test_a_revocation_is_shown_in_words() -> None:
+    assert drift._in_words([f"{PRINT} 1767000000 phone"]) == {PRINT: WORDS}
 
 
 def test_a_lost_state_learns_it_as_well(tmp_path: Path) -> None:

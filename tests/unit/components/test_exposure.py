@@ -216,7 +216,7 @@ def test_lines_are_bare_and_scripts_are_named_by_their_digest(recorded: Recorder
 
 
 def test_the_door_is_closed_by_what_the_state_holds_alone(recorded: Recorder) -> None:
-    """Whatever has become of the program and its files by then, or of what it is written in."""
+    """Whatever has become of this program's files by then."""
     commands = {name for name, (typ, _) in recorded.resources.items() if typ == COMMAND}
     assert commands == {DOOR_GUARD}
     guard = recorded.commands()[DOOR_GUARD]
