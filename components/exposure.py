@@ -18,6 +18,7 @@ from components.device_withdrawal import DeviceWithdrawal
 from components.drift import Drift, look_now
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
+from components.edge_upload import EdgeUpload
 from components.exposure_check import ExposureCheck, by_question
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
@@ -82,6 +83,7 @@ class ImmichExposure(pulumi.ComponentResource):
         self._standing = look_now(reach, config)
         withdrawal = self._withdraw_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
+        built = self._edge_built_here(preflight)
         drift = self._look_at_what_stands(preflight)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
@@ -90,13 +92,13 @@ class ImmichExposure(pulumi.ComponentResource):
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
         devices = self._to_be_let_in(certificates, adopted)
-        short_lease = self._short_lease(authority, devices)
+        short_lease = self._short_lease(authority, devices, built)
         state = self._folder_on_the_server(short_lease, certificates)
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
         notices = self._notices(state)
-        edge = self._edge_built_here(state)
+        edge = self._edge_on_the_server(built, state)
         ready = [
             settings,
             server_certificate,
@@ -240,16 +242,20 @@ class ImmichExposure(pulumi.ComponentResource):
         }
 
     def _short_lease(
-        self, authority: CertificateAuthority, devices: Mapping[str, EnrollableCertificate]
+        self,
+        authority: CertificateAuthority,
+        devices: Mapping[str, EnrollableCertificate],
+        built: EdgeBuild | None,
     ) -> ShortLease:
-        # Nothing is written to the server before every key and certificate is known to be sound.
+        # Nothing is written to the server before every key and certificate is known to be sound, and what is
+        # built here has been built.
         return ShortLease(
             f"{self._prefix}-short-lease",
             server=self._server,
             config=self._config,
             authority=authority,
             devices=devices,
-            opts=self._after(authority),
+            opts=self._after(authority, *([built] if built else [])),
         )
 
     def _folder_on_the_server(
@@ -294,10 +300,17 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(state),
         )
 
-    def _edge_built_here(self, state: ServerState) -> EdgeBuild | None:
+    def _edge_built_here(self, preflight: Preflight) -> EdgeBuild | None:
         if self._config.edge_build is EdgeBuilder.SERVER:
             return None
-        return EdgeBuild(f"{self._prefix}-edge", server=self._server, opts=self._after(state))
+        return EdgeBuild(f"{self._prefix}-edge", server=self._server, opts=self._after(preflight))
+
+    def _edge_on_the_server(self, built: EdgeBuild | None, state: ServerState) -> EdgeUpload | None:
+        if built is None:
+            return None
+        return EdgeUpload(
+            f"{self._prefix}-edge-upload", server=self._server, built=built, opts=self._after(state)
+        )
 
     def _take_over_on_the_server(
         self, adoption: Adoption | None, before: Sequence[pulumi.Resource]
@@ -317,7 +330,7 @@ class ImmichExposure(pulumi.ComponentResource):
         )
 
     def _nixos_configuration(
-        self, edge: EdgeBuild | None, before: Sequence[pulumi.Resource]
+        self, edge: EdgeUpload | None, before: Sequence[pulumi.Resource]
     ) -> NixosConfiguration:
         return NixosConfiguration(
             f"{self._prefix}-nixos",

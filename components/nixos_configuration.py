@@ -8,7 +8,8 @@ import pulumi
 
 from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
-from components.edge_build import PLACE, source_digest
+from components.edge_build import source_digest
+from components.edge_upload import PLACE
 from components.module_files import Edge, digest, entry_and_module, module_digest
 from components.module_folder import ModuleFiles
 from components.options import child_of

@@ -28,6 +28,30 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
     yield person
 
 
+def test_a_machine_without_go_is_told_before_anything_is_changed(
+    lab: Lab, operator: Operator, tmp_path: Path
+) -> None:
+    path = operator.environment["PATH"]
+    operator.environment["PATH"] = ":".join(_without_go(place, tmp_path) for place in path.split(":"))
+    try:
+        assert "there is no `go` on PATH" in operator.fails()
+    finally:
+        operator.environment["PATH"] = path
+    assert root(lab, "ls -d /var/lib/immich-exposure /etc/nixos/immich-exposure 2>/dev/null") == ""
+
+
+def _without_go(place: str, folder: Path) -> str:
+    """Return a folder of programs, or another one with links to all of them but Go."""
+    if not (Path(place) / "go").exists():
+        return place
+    others = folder / place.replace("/", "-")
+    others.mkdir(exist_ok=True)
+    for program in Path(place).iterdir():
+        if program.name != "go" and not (others / program.name).is_symlink():
+            (others / program.name).symlink_to(program)
+    return str(others)
+
+
 def test_what_was_built_here_runs_there(lab: Lab, operator: Operator) -> None:
     operator.up()
     (program,) = paths.HOME.glob("edge-a*64")

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from components import edge_build
-from components.edge_build import EdgeBuildError, build_and_send, source_digest
+from components import edge_build, edge_upload
+from components.edge_build import EdgeBuildError, build_for_the_server, source_digest
 from toolchain import ToolchainError, edge, paths
 
 PROPS: dict[str, Any] = {"host": "pi", "port": 22.0, "user": "admin", "hostKey": "ssh-ed25519 AAAA"}
+DIGEST = hashlib.sha256(b"arm64").hexdigest()
+BUILT = {**PROPS, "machine": "aarch64", "sha256": DIGEST}
 
 
 def build(architecture: str, output: Path) -> str:
@@ -23,37 +25,55 @@ def build(architecture: str, output: Path) -> str:
 
 
 @pytest.fixture
-def sent(mocker: MockerFixture, tmp_path: Path) -> Any:
+def built(mocker: MockerFixture, tmp_path: Path) -> Any:
     """A server that is a Raspberry Pi and greets whoever logs in."""
     mocker.patch.object(paths, "HOME", tmp_path)
-    mocker.patch.object(edge, "build", side_effect=build)
     mocker.patch.object(edge_build, "run_script", return_value="Welcome!\naarch64\n")
-    return mocker.patch.object(edge_build, "send_file")
+    return mocker.patch.object(edge, "build", side_effect=build)
 
 
-def test_it_is_built_for_the_servers_machine_and_sent_under_its_hash(sent: Any) -> None:
-    digest = hashlib.sha256(b"arm64").hexdigest()
-    assert build_and_send(PROPS) == {**PROPS, "machine": "aarch64", "sha256": digest}
-    assert sent.call_args.args[1:] == (b"arm64", f"/var/lib/immich-exposure/edge-{digest}", digest)
+@pytest.fixture
+def sent(mocker: MockerFixture, built: Any) -> Any:
+    """What is sent to it."""
+    return mocker.patch.object(edge_upload, "send_file")
 
 
-def test_a_machine_that_it_cannot_be_built_for_is_named(sent: Any, mocker: MockerFixture) -> None:
+def test_it_is_built_for_the_servers_machine_and_sent_under_its_hash(built: Any, sent: Any) -> None:
+    assert build_for_the_server(PROPS) == BUILT
+    sent.assert_not_called()
+    assert edge_upload.send(BUILT) == BUILT
+    assert sent.call_args.args[1:] == (b"arm64", f"/var/lib/immich-exposure/edge-{DIGEST}", DIGEST)
+    assert built.call_count == 1
+
+
+def test_one_that_has_gone_since_is_built_again(built: Any, sent: Any) -> None:
+    edge_upload.send(BUILT)
+    assert sent.call_args.args[1] == b"arm64"
+    assert built.call_count == 1
+
+
+def test_one_that_became_another_is_not_sent(built: Any, sent: Any) -> None:
+    with pytest.raises(EdgeBuildError, match="have changed while this ran"):
+        edge_upload.send({**BUILT, "sha256": "00" * 32})
+    sent.assert_not_called()
+
+
+def test_a_machine_that_it_cannot_be_built_for_is_named(built: Any, mocker: MockerFixture) -> None:
     mocker.patch.object(edge_build, "run_script", return_value="riscv64\n")
     with pytest.raises(EdgeBuildError, match=r"\(riscv64\) .* set edgeBuild: server"):
-        build_and_send(PROPS)
-    sent.assert_not_called()
+        build_for_the_server(PROPS)
+    built.assert_not_called()
 
 
-def test_a_build_that_fails_is_told_plainly(sent: Any, mocker: MockerFixture) -> None:
-    mocker.patch.object(edge, "build", side_effect=ToolchainError("There is no go on PATH. Install it."))
+def test_a_build_that_fails_is_told_plainly(built: Any) -> None:
+    built.side_effect = ToolchainError("There is no go on PATH. Install it.")
     with pytest.raises(EdgeBuildError, match="There is no go on PATH"):
-        build_and_send(PROPS)
-    sent.assert_not_called()
+        build_for_the_server(PROPS)
 
 
 def test_it_goes_when_nothing_names_it(mocker: MockerFixture) -> None:
-    run = mocker.patch.object(edge_build, "run_script")
-    edge_build._Provider().delete("edge", {**PROPS, "stackId": "ours"})
+    run = mocker.patch.object(edge_upload, "run_script")
+    edge_upload._Provider().delete("edge", {**PROPS, "stackId": "ours"})
     _, line, text = run.call_args.args
     assert line == "sudo -n sh -s -- --leaving=ours remove"
     assert text.endswith("\nlock\nrm -f /var/lib/immich-exposure/edge-*\n"), "another stack's stays"

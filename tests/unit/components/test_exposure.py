@@ -446,11 +446,11 @@ PLACES = {"keystore", "privateKeyFile", "connection", "opening"}
 
 def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp_path: Path) -> None:
     recorder = run_program(tmp_path, edgeBuild="operator")
-    typ, inputs = recorder.resources["immich-edge-program"]
+    typ, inputs = recorder.resources["immich-edge"]
     assert typ == "pulumi-python:dynamic/immich:EdgeBuild" and re.fullmatch("[0-9a-f]{64}", inputs["source"])
     files = recorder.resources["immich-nixos-files"][1]["files"]["default.nix"]
     assert f'sha256 = "{EDGE}"' in files and f"file = /var/lib/immich-exposure/edge-{EDGE};" in files
-    assert "immich-edge-program" not in recorded.resources
+    assert not {"immich-edge", "immich-edge-upload"} & set(recorded.resources)
     module = [each.commands()["immich-nixos-module"]["note"] for each in (recorder, recorded)]
     assert module[0] != module[1]
 
