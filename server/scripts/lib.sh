@@ -815,7 +815,7 @@ close_funnel() {
     close_status=3
     if tailscale_answers; then
       close_status=0
-      (close_entries "$1" "$2" "${4:-}") || close_status=$?
+      (close_entries "$1" "$2" "${4:-}" "${3:-}") || close_status=$?
     else
       say "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log"))"
     fi
@@ -834,7 +834,7 @@ close_funnel() {
   open_home
 }
 
-# `close_entries FUNNEL_PORT PROXY_PORT [all]` ends with 3 when Tailscale is down and cannot be told.
+# `close_entries FUNNEL_PORT PROXY_PORT [all [WHY]]` ends with 3 when Tailscale is down and cannot be told.
 close_entries() {
   close_found=
   ask_module
@@ -884,10 +884,10 @@ close_entries() {
     die "A \"tailscale funnel\" that runs in somebody's terminal leads to Immich; end it there (\"pgrep -af 'tailscale funnel'\"" \
       "shows it), and run this again."
   case $FUNNEL:$(cat "$WORK/to-close") in
-    shut:) [ "$close_found" = shut ] || cut_connections ;;
+    shut:) [ "$close_found" = shut ] || cut_connections "${4:-}" ;;
     foreign:)
       say "Port $1 is in use by another tool's serve entry, which stays as it is"
-      [ "$close_found" = foreign ] || cut_connections
+      [ "$close_found" = foreign ] || cut_connections "${4:-}"
       ;;
     *)
       close_remedy="close it on the server with \"sudo tailscale funnel reset\""
@@ -920,16 +920,22 @@ take_down_tcp() {
 stop_edge() {
   active immich-edge || return 0
   say "The edge is stopped, so that nobody gets in; it starts again when the door opens"
-  systemctl stop immich-edge </dev/null || say "The edge did not stop; see \"systemctl status immich-edge\""
+  end_edge
 }
 
+end_edge() { systemctl stop immich-edge </dev/null || say "The edge did not stop; see \"systemctl status immich-edge\""; }
+
 # A closed funnel lets nobody in, but tailscaled goes on carrying what is connected already, for as long as both ends like. So
-# the other end hangs up: behind a closed funnel nobody else needs the edge.
+# the other end hangs up: behind a closed funnel nobody else needs the edge. In a destroy it is over for good.
 cut_connections() {
-  if active immich-edge; then
-    systemctl restart immich-edge >/dev/null 2>&1 </dev/null ||
-      say "The edge did not start again; see \"journalctl -u immich-edge\""
-  fi
+  active immich-edge || return 0
+  case $1 in
+    destroy) end_edge ;;
+    *)
+      systemctl restart immich-edge >/dev/null 2>&1 </dev/null ||
+        say "The edge did not start again; see \"journalctl -u immich-edge\""
+      ;;
+  esac
 }
 
 is_shut_by_hand() { [ -e "$SHUT_BY_HAND" ] || [ -e "$SHUT_BY_HAND_TOO" ]; }

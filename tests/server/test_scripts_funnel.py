@@ -316,14 +316,16 @@ def test_close_alone_resets(machine: Machine, mine: dict[str, Any]) -> None:
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer"]
 
 
-def test_closing_cuts_who_is_connected_once(machine: Machine) -> None:
+@pytest.mark.parametrize(("why", "how"), [("run", "restart"), ("destroy", "stop")])
+def test_closing_cuts_who_is_connected_once(machine: Machine, why: str, how: str) -> None:
+    """After a destroy nobody needs the edge again."""
     machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     serve(machine, OPEN)
-    assert funnel(machine, "close").status == 0
-    assert changes(machine)[-2:] == ["tailscale funnel reset", "systemctl restart immich-edge"]
+    assert funnel(machine, "close", why).status == 0
+    assert changes(machine)[-2:] == ["tailscale funnel reset", f"systemctl {how} immich-edge"]
     machine.forget_commands()
-    assert funnel(machine, "close").status == 0
-    assert "systemctl restart immich-edge" not in changes(machine)
+    assert funnel(machine, "close", why).status == 0
+    assert not [change for change in changes(machine) if "immich-edge" in change]
 
 
 @pytest.mark.parametrize(
