@@ -17,7 +17,14 @@ DOCUMENT = PROJECT / "docs/surface.md"
 def document(table: Table) -> str:
     """Return docs/surface.md."""
     return _INTRODUCTION + "".join(
-        [*_counts(table), *_releases(), *_feature_tables(table), *_closed_table(table), _REFUSALS]
+        [
+            *_counts(table),
+            *_releases(),
+            *_feature_tables(table),
+            *_closed_table(table),
+            *_frames_table(table),
+            _REFUSALS,
+        ]
     )
 
 
@@ -25,12 +32,12 @@ _INTRODUCTION = """# What strangers can reach
 
 Made from `server/surface.toml` by `python -m components.surface_files`; do not edit.
 
-A device with an enrolled client certificate reaches all of Immich. Everybody else reaches the requests
-below, which are what the page of a shared link needs, and nothing besides. Each is compared with the
-request as it was sent, from its first to its last character, and that same text is what Immich gets: there
-is nothing left to decode or to clean up, so two readers cannot disagree about it. "Link" means that the
-query must hold the key or slug of a link; without one Immich would look for a user's session instead. HEAD
-goes with each GET.
+A device with an enrolled client certificate reaches all of Immich, and a frame what a table of its own
+lists near the end. Everybody else reaches the requests below, which are what the page of a shared link
+needs, and nothing besides. Each is compared with the request as it was sent, from its first to its last
+character, and that same text is what Immich gets: there is nothing left to decode or to clean up, so two
+readers cannot disagree about it. "Link" means that the query must hold the key or slug of a link; without
+one Immich would look for a user's session instead. HEAD goes with each GET.
 
 Of the headers and cookies Immich gets those that the table lists, and no other; credentials in a query are
 refused. So what a user of Immich could prove himself with is worth nothing without a device.
@@ -87,6 +94,21 @@ def _closed_table(table: Table) -> Iterator[str]:
     yield "## Closed, though Immich opens it to links\n\n" + _table_head("operation", "why")
     for closed in table.closed:
         yield f"| {closed.operation} | {closed.why} |\n"
+    yield "\n"
+
+
+def _frames_table(table: Table) -> Iterator[str]:
+    yield (
+        "## Frames: picture frames, televisions, screensavers\n\n"
+        "Who shows the secret of an enrolled frame (`frames`, off by default; `docs/frames.md`) may ask for\n"
+        "this and nothing else, links included. Immich gets no cookie of it and no header but those of the\n"
+        "table; its API key goes through, and so it sees what the key's user may see. Everything here\n"
+        "reads; the two searches are POST because Immich takes their words in a body.\n\n"
+    )
+    yield _table_head("method", "path", "operations", "why", "asked for by")
+    for row in table.frames:
+        methods = ", ".join(method for method in row.methods if method != "HEAD")
+        yield f"| {methods} | `{row.path}` | {', '.join(row.operations)} | {row.why} | {row.evidence} |\n"
     yield "\n"
 
 

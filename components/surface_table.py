@@ -20,6 +20,9 @@ OPERATIONS_FILE = PROJECT / "server/immich-operations.json"
 SETTING_OF_ITS_OWN = "uploads"
 """The feature that is a setting of its own, because it lets strangers write."""
 
+FRAMES = "frames"
+"""What stands for the feature in the rows of frames, which no visitor has."""
+
 _NO_BODY = "1KB"
 
 
@@ -94,6 +97,8 @@ class Table:
     features: tuple[Feature, ...]
     rows: tuple[Row, ...]
     closed: tuple[Closed, ...]
+    frames: tuple[Row, ...]
+    """What a frame may ask, which shows a secret."""
 
     def switches(self) -> tuple[Feature, ...]:
         """The features that the group `features` of the configuration names."""
@@ -136,7 +141,8 @@ def read(content: str) -> Table:
         raise TableError(
             f"Features and rows of {TABLE_FILE.name} differ in: {', '.join(sorted(named ^ used))}."
         )
-    return Table(features, rows, tuple(Closed(**fields) for fields in text["closed"]))
+    frames = tuple(_row({"feature": FRAMES, **fields}, patterns) for fields in text["frames"]["rows"])
+    return Table(features, rows, tuple(Closed(**fields) for fields in text["closed"]), frames)
 
 
 def _row(fields: dict[str, object], patterns: dict[str, str]) -> Row:

@@ -92,7 +92,7 @@ var givenUp = rate{100, 10 * time.Second}
 
 // spentOf remembers what has been done. It outlives the reload of a configuration.
 var spentOf struct {
-	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany, givenUp buckets
+	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany, givenUp, frames buckets
 }
 
 var open, wideOpen, guessing slots
@@ -302,7 +302,7 @@ func spendOfBoth(b *buckets, visitor, wide network, tokens float64, amount Amoun
 }
 
 // kinds of offences have a count of their own each, as they have a jail.
-var kinds = map[string]uint64{verdictScan: 0x5ca1, verdictGuess: 0x9e55, verdictPassword: 0xa077}
+var kinds = map[string]uint64{verdictScan: 0x5ca1, verdictGuess: 0x9e55, verdictPassword: 0xa077, verdictSecret: 0xf4a3}
 
 // refuses tells whether the visitor has offended too often to be answered. Who had a live link before somebody else did
 // goes on with that one. A whole /48 is refused no more than what could be a guess.
@@ -323,9 +323,9 @@ func (l *Limits) refuses(r *http.Request, visitor, wide network, names []string)
 	return false
 }
 
-// isSpared tells whether a request only looks at what the network has seen lately.
+// isSpared tells whether a request only looks at what the network has seen lately, and tries no secret.
 func isSpared(r *http.Request, visitor network, names []string) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && isLive(visitor, names)
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && isLive(visitor, names) && !showsSecret(r)
 }
 
 // byHand is the folder of the bans that the owner imposed, from which nobody is spared.

@@ -14,6 +14,8 @@ const (
 	verdictScan     = "scan"
 	verdictGuess    = "guess"
 	verdictPassword = "password"
+	verdictFrame    = "frame"
+	verdictSecret   = "wrong-secret"
 )
 
 // mostWritten is how many bytes a client's text may take in the log, quotes and escapes included.
@@ -55,7 +57,7 @@ func (l *lineBounds) mayWrite(remote, verdict string, status, size int, now time
 		return true
 	case verdict == "" || status == http.StatusTooManyRequests:
 		return l.refusals.take(key, 1, refusalLines, now) == 0 && l.refusals.take(all, 1, allRefusalLines, now) == 0
-	case verdict == verdictAnon || verdict == verdictQuiet:
+	case verdict == verdictAnon || verdict == verdictQuiet || verdict == verdictFrame:
 		return l.visits.take(key, float64(size), visitBytes, now) == 0 &&
 			l.visits.take(all, float64(size), allVisitBytes, now) == 0
 	}

@@ -138,7 +138,7 @@ func (l *lateWriter) Close() error {
 
 var (
 	deviceLine   = lineEnd(verdictDevice)
-	offenceLines = [][]byte{lineEnd(verdictScan), lineEnd(verdictGuess), lineEnd(verdictPassword)}
+	offenceLines = [][]byte{lineEnd(verdictScan), lineEnd(verdictGuess), lineEnd(verdictPassword), lineEnd(verdictSecret)}
 )
 
 // lineEnd is how the line of a verdict ends. No client can write it: quotes in what they say are escaped.

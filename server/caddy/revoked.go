@@ -55,9 +55,17 @@ func parseWhileEnrolled(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 // is about to do, be it a tunnel.
 func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	withoutForwarded(r.Header)
+	return passOnWhile(w.MatchWithError, time.Duration(w.Interval), answer, r, next)
+}
+
+// passOnWhile passes a request on for as long as its client is in, and looks anew every so often.
+func passOnWhile(
+	isIn func(*http.Request) (bool, error), interval time.Duration,
+	answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
+) error {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	defer w.watch(cancel, r)()
+	defer watch(cancel, isIn, interval, r)()
 	err := next.ServeHTTP(answer, r.WithContext(ctx))
 	if err != nil && errors.Is(context.Cause(ctx), errRevoked) {
 		return caddyhttp.Error(http.StatusForbidden, errRevoked)
@@ -65,25 +73,27 @@ func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, n
 	return err
 }
 
-// watch ends the request when the device is not enrolled any more, until it is told to stop.
-func (w *WhileEnrolled) watch(cancel context.CancelCauseFunc, r *http.Request) (stop func()) {
+// watch ends the request when its client is not in any more, until it is told to stop.
+func watch(
+	cancel context.CancelCauseFunc, isIn func(*http.Request) (bool, error), interval time.Duration, r *http.Request,
+) (stop func()) {
 	var mutex sync.Mutex
 	var next *time.Timer
 	over := false
 	look := func() {
-		if enrolled, err := w.MatchWithError(r); err != nil || !enrolled {
+		if enrolled, err := isIn(r); err != nil || !enrolled {
 			cancel(errRevoked)
 			return
 		}
 		mutex.Lock()
 		defer mutex.Unlock()
 		if !over {
-			next.Reset(time.Duration(w.Interval))
+			next.Reset(interval)
 		}
 	}
 	mutex.Lock()
 	defer mutex.Unlock()
-	next = time.AfterFunc(time.Duration(w.Interval), look)
+	next = time.AfterFunc(interval, look)
 	return func() {
 		mutex.Lock()
 		defer mutex.Unlock()

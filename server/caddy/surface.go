@@ -11,7 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// surface is what strangers may ask, as surface.toml says it; the comment at the top of that file says how.
+// surface is what strangers, or frames, may ask, as surface.toml says it; the comment at the top of that file says how.
 type surface struct {
 	rows    []*row
 	headers headerList
@@ -32,15 +32,21 @@ type row struct {
 type tableFile struct {
 	Patterns map[string]string
 	Features map[string]struct{ Fixed bool }
-	Rows     []struct {
-		Feature string
-		Methods []string
-		Path    string
-		Link    bool
-		Body    string
+	Rows     []rowOfFile
+	Frames   struct {
+		Headers []string
+		Rows    []rowOfFile
 	}
 	Visitors struct{ Headers, Cookies []string }
 	Quiet    struct{ Below, Pages, Files, API, Before []string }
+}
+
+type rowOfFile struct {
+	Feature string
+	Methods []string
+	Path    string
+	Link    bool
+	Body    string
 }
 
 // bodyOfUploads is what a row says that carries as much as the owner allows.
@@ -65,12 +71,9 @@ func readSurface(path string, switches map[string]bool, upload int64) (*surface,
 		if !on[each.Feature] {
 			continue
 		}
-		made := &row{methods: each.Methods, link: each.Link, api: strings.HasPrefix(each.Path, "/api/")}
-		if made.body, err = bodySize(each.Body, upload); err == nil {
-			err = made.setPath(each.Path, file.Patterns)
-		}
+		made, err := each.row(file.Patterns, upload)
 		if err != nil {
-			return nil, fmt.Errorf("the row %s: %w", each.Path, err)
+			return nil, err
 		}
 		found.rows = append(found.rows, made)
 	}
@@ -79,6 +82,38 @@ func readSurface(path string, switches map[string]bool, upload int64) (*surface,
 	}
 	found.quiet, err = newQuietList(file.Quiet.Below, file.Quiet.Pages, file.Quiet.Files, slices.Concat(file.Quiet.API, file.Quiet.Before))
 	return found, err
+}
+
+// readFrameSurface reads what frames may ask.
+func readFrameSurface(path string) (*surface, error) {
+	var file tableFile
+	if _, err := toml.DecodeFile(path, &file); err != nil {
+		return nil, err
+	}
+	found := &surface{headers: newHeaderList(file.Frames.Headers, nil)}
+	for _, each := range file.Frames.Rows {
+		made, err := each.row(file.Patterns, smallBody)
+		if err != nil {
+			return nil, err
+		}
+		found.rows = append(found.rows, made)
+	}
+	if len(found.rows) == 0 {
+		return nil, fmt.Errorf("%s has no rows for frames", path)
+	}
+	return found, nil
+}
+
+func (f rowOfFile) row(patterns map[string]string, upload int64) (*row, error) {
+	made := &row{methods: f.Methods, link: f.Link, api: strings.HasPrefix(f.Path, "/api/")}
+	size, err := bodySize(f.Body, upload)
+	if err == nil {
+		made.body, err = size, made.setPath(f.Path, patterns)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the row %s: %w", f.Path, err)
+	}
+	return made, nil
 }
 
 // featuresThatAreOn returns them by name, or an error when the switches are not exactly those that the table has.

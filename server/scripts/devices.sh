@@ -1,8 +1,9 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE devices` and `put MODE revoked`.
 # The devices that may come in: one file per certificate in STATE/devices, named by its SHA-256 fingerprint, holding the
-# device's name and, on a second line, `until EPOCH`: from then on it counts no more. The edge looks for the file at every
-# request, so a change counts at once, without any reload. STATE/revoked holds, in the same form, what was withdrawn: such a
+# device's name and, on a second line, `until EPOCH`: from then on it counts no more. A frame, which shows a secret in place of
+# a certificate, has a file there as well, named by the secret's SHA-256; its second line says `frame`. The edge looks for the
+# file at every request, so a change counts at once, without any reload. STATE/revoked holds, in the same form, what was withdrawn: such a
 # certificate is never let in again, whatever keystore, backup or state says. A line `by hand` says that the owner did it here.
 #
 #   stay AUTHORITIES|- NAME...
@@ -10,7 +11,7 @@
 #              no lock, no keystore and no room on the disk. A stack whose state was lost, and which takes the server over,
 #              proves by AUTHORITIES, with commas between, that the devices are its own: the server trusts one of them. Prints
 #              what `report` does.
-#   install    the devices are those of the payload, lines `FINGERPRINT UNTIL NAME`, and no others. Its file `revoked`, lines
+#   install    the devices are those of the payload, lines `FINGERPRINT UNTIL|frame NAME`, and no others. Its file `revoked`, lines
 #              `FINGERPRINT SINCE up|hand NAME`, is what the operator knows to be withdrawn. Prints what `report` does.
 #   clear      no device is there; none is revoked by that. Prints what `report` does, so that what was revoked is remembered
 #   revoke NAME  this device is out, and stays out, by the owner's hand
@@ -43,12 +44,14 @@ check_fingerprint() {
   die "A fingerprint is the SHA-256 of the certificate, 64 digits 0-9 and a-f in lower case, unlike \"$1\"; correct it."
 }
 
-# `read_device FILE` sets DEVICE_NAME and DEVICE_END. What says no end, or none that can be read, was enrolled by hand: it has
-# none.
+# `read_device FILE` sets DEVICE_NAME, DEVICE_END and DEVICE_HAS, what it comes in with. What says no end, or none that can be
+# read, was enrolled by hand: it has none.
 read_device() {
   DEVICE_NAME=
   DEVICE_END=
+  DEVICE_HAS=certificate
   { read -r DEVICE_NAME && read -r DEVICE_END; } 2>/dev/null <"$1" || :
+  [ "$DEVICE_END" != frame ] || DEVICE_HAS=secret
   DEVICE_END=${DEVICE_END#until }
   case $DEVICE_END in '' | *[!0-9]* | ????????????*) DEVICE_END= ;; esac
 }
@@ -62,7 +65,7 @@ shut_out() {
     touch "$REVOKED/${1##*/}" 2>/dev/null || :
   else
     rm -f "$1" 2>/dev/null || shut_out_all "${1##*/}"
-    say "$STATE has no room to note down that the certificate ${1##*/} was revoked"
+    say "$STATE has no room to note down that the $DEVICE_HAS ${1##*/} was revoked"
   fi
 }
 
@@ -78,7 +81,7 @@ TOLD=" "
 tell_out() {
   case $TOLD in *" $1 "*) return 0 ;; esac
   TOLD="$TOLD$1 "
-  say "$1 is out: its certificate no longer counts, now and for good"
+  say "$1 is out: its $DEVICE_HAS no longer counts, now and for good"
 }
 
 stay() {
@@ -115,7 +118,7 @@ revoke_by_hand() {
   done
   [ "$revoked_any" = yes ] || refuse_unknown "$1"
   tell_out "$1"
-  say "So that nothing asks for it again, write \"revoked: true\" beside $1 in the stack's devices, or take it out there"
+  say "So that nothing asks for it again, write \"revoked: true\" beside $1 in the stack's devices or frames, or take it out there"
 }
 
 refuse_unknown() {
@@ -165,7 +168,7 @@ install_devices() {
     shut_out "$device_file"
     # shellcheck disable=SC2086
     if is_one_of "$DEVICE_NAME" $names; then
-      say "A certificate of $DEVICE_NAME that was replaced no longer counts"
+      say "A $DEVICE_HAS of $DEVICE_NAME that was replaced no longer counts"
     else
       tell_out "${DEVICE_NAME:-A device without a name}"
     fi
@@ -178,10 +181,10 @@ check_payload() {
   seen=" "
   while read -r fingerprint end name; do
     check_fingerprint "$fingerprint"
-    number "The end of a certificate" "$end" 1 9999999999
+    [ "$end" = frame ] || number "The end of a certificate" "$end" 1 9999999999
     check_name "$name"
     case $seen in
-      *" $fingerprint "*) die "Two devices have the certificate $fingerprint; give \"$name\" one of its own." ;;
+      *" $fingerprint "*) die "Two devices have the certificate or secret $fingerprint; give \"$name\" one of its own." ;;
     esac
     seen="$seen$fingerprint "
   done <"$WORK/devices"
@@ -202,28 +205,35 @@ remember_revoked() {
   done <"$WORK/revoked"
 }
 
-# `enrol NAME FINGERPRINT UNTIL`
+# `enrol NAME FINGERPRINT UNTIL|frame`
 enrol() {
+  if [ "$3" = frame ]; then enrol_has=secret enrol_end=; else enrol_has=certificate enrol_end=$3; fi
   if [ -e "$REVOKED/$2" ]; then
     REFUSED="$REFUSED,\"$2\""
     rm -f "$DEVICES/$2" "$ENDED/$2"
-    say "$1 stays out: its certificate was revoked on $(date -r "$REVOKED/$2" +%Y-%m-%d) and never counts again"
+    say "$1 stays out: its $enrol_has was revoked on $(date -r "$REVOKED/$2" +%Y-%m-%d) and never counts again"
     return 0
   fi
   enrol_new=yes
   for device_file in "$DEVICES/$2" "$ENDED/$2"; do
     [ -f "$device_file" ] || continue
     read_device "$device_file"
-    if [ "$DEVICE_NAME" = "$1" ] && [ "$DEVICE_END" = "$3" ]; then return 0; fi
+    if [ "$DEVICE_NAME:$DEVICE_HAS:$DEVICE_END" = "$1:$enrol_has:$enrol_end" ]; then return 0; fi
     enrol_new=no
   done
   # Readable by the edge, which opens the file: the temporary file's 0600 would lock the device out.
-  printf '%s\nuntil %s\n' "$1" "$3" >"$WORK/device"
+  { printf '%s\n' "$1" && if [ "$3" = frame ]; then echo frame; else printf 'until %s\n' "$3"; fi; } >"$WORK/device"
   write_file 0644 "$DEVICES/$2" <"$WORK/device"
   rm -f "$ENDED/$2"
   # Another run withdraws without waiting for this one.
   [ ! -e "$REVOKED/$2" ] || rm -f "$DEVICES/$2"
-  [ "$enrol_new" = no ] || say "Device $1 may come in"
+  if [ "$enrol_new" = no ]; then
+    return 0
+  elif [ "$3" = frame ]; then
+    say "Frame $1 may read photos and albums"
+  else
+    say "Device $1 may come in"
+  fi
 }
 
 clear_devices() {
@@ -264,6 +274,7 @@ list_devices() {
       read_device "$device_file"
       list_end="until it is revoked"
       [ -z "$DEVICE_END" ] || list_end="until $(date -d "@$DEVICE_END" '+%Y-%m-%d')"
+      [ "$DEVICE_HAS" = certificate ] || list_end="frame, until revoked"
       printf '%-20s %-24s %.16s\n' "$DEVICE_NAME" "$list_end" "${device_file##*/}"
     done
     for device_file in "$REVOKED"/*; do

@@ -88,28 +88,33 @@ look_at_key() {
   fi
 }
 
-# ---- Devices: "device FINGERPRINT NAME"
+# ---- Devices: "device FINGERPRINT NAME", and "frame FINGERPRINT NAME" of what has a secret in place of a certificate
 
 device_lines() {
   for device_file in "$STATE"/devices/* "$STATE"/ended/*; do
     [ -f "$device_file" ] || continue
     device_name=
-    read -r device_name <"$device_file" || :
-    printf 'device %s %s\n' "${device_file##*/}" "$device_name"
+    device_end=
+    { read -r device_name && read -r device_end; } <"$device_file" || :
+    device_kind=device
+    [ "$device_end" != frame ] || device_kind=frame
+    printf '%s %s %s\n' "$device_kind" "${device_file##*/}" "$device_name"
   done | sort
 }
 
+shown_by() { if [ "$1" = frame ]; then echo "frame's secret"; else echo certificate; fi; }
+
 compare_devices() {
   device_lines >"$WORK/devices"
-  grep '^device ' "$STANDING" | sort >"$WORK/devices.recorded" || :
+  grep -e '^device ' -e '^frame ' "$STANDING" | sort >"$WORK/devices.recorded" || :
   if cmp -s "$WORK/devices" "$WORK/devices.recorded"; then return 0; fi
-  comm -13 "$WORK/devices.recorded" "$WORK/devices" | while read -r _ look_print look_name; do
-    mend "A certificate was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
+  comm -13 "$WORK/devices.recorded" "$WORK/devices" | while read -r look_kind look_print look_name; do
+    mend "A $(shown_by "$look_kind") was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
-  comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r _ look_print look_name; do
+  comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r look_kind look_print look_name; do
     # Revoked, by the owner here or by the very run that looks: no up lets it in again.
     [ ! -e "$STATE/revoked/$look_print" ] || continue
-    mend "A certificate of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
+    mend "A $(shown_by "$look_kind") of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
   done
 }
 

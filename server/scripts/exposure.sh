@@ -40,7 +40,7 @@ explain() {
       echo "immich-exposure lan close: Immich cannot be reached at home from now on, also while the funnel is shut."
       echo "immich-exposure lan auto: neither any more; Immich is closed at home while the funnel is open, and only then."
       ;;
-    devices) echo "immich-exposure devices: who may come in and until when, and who was revoked." ;;
+    devices) echo "immich-exposure devices: who may come in and until when, frames among them, and who was revoked." ;;
     revoke)
       echo "immich-exposure revoke NAME: this device is out at its next request, and no \"pulumi up\" lets it in again with the" \
         "certificate that it has. Write \"revoked: true\" beside it in the stack's devices as well."
@@ -78,14 +78,25 @@ lease_in_words() {
   esac
 }
 
-# A device that was just renewed has two certificates for a while.
-device_names() {
+# `names_of devices|frames`: one line each. Frames are those whose file says so on its second line (devices.sh).
+names_of() {
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
     device_name=
-    read -r device_name <"$device_file" || :
-    printf '%s\n' "$device_name"
-  done | sort | uniq -c | while read -r device_count device_name; do
+    device_end=
+    device_kind=devices
+    { read -r device_name && read -r device_end; } <"$device_file" || :
+    [ "$device_end" != frame ] || device_kind=frames
+    [ "$device_kind" != "$1" ] || printf '%s\n' "$device_name"
+  done
+}
+
+# `count_of devices|frames`
+count_of() { names_of "$1" | wc -l | tr -d ' '; }
+
+# A device that was just renewed has two certificates for a while.
+device_names() {
+  names_of devices | sort | uniq -c | while read -r device_count device_name; do
     if [ "$device_count" = 1 ]; then printf ' %s' "$device_name"; else printf ' %s (twice)' "$device_name"; fi
   done
 }
@@ -328,7 +339,9 @@ print_status() {
   row home "$(home_in_words)"
   node_key=$(node_key_in_words)
   [ -z "$node_key" ] || row "node key" "$node_key"
-  row devices "$(count "$STATE/devices")$(device_names)"
+  row devices "$(count_of devices)$(device_names)"
+  frames=$(names_of frames | sort | paste -s -d ' ' -)
+  [ -z "$frames" ] || row frames "$(count_of frames) $frames, read-only by a secret header"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
   row guard "$(guard_in_words)"
@@ -370,7 +383,7 @@ print_status_json() {
   printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
     "$(json_string "$(url "$DOMAIN" "$1")")" "$WHY" "${SINCE:-null}"
   printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
-  printf '"home":"%s","devices":%s,"bans":%s,"notRunning":[%s]}\n' "$home" "$(count "$STATE/devices")" \
+  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
     "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")"
   case $word in
     proven) exit 0 ;;

@@ -213,7 +213,7 @@ def test_a_broken_table_is_no_configuration(make_edge: EdgeMaker, how: str) -> N
     assert text != edge.surface.read_text()
     edge.surface.write_text(text) if text is not None else edge.surface.unlink()
     done = validated(edge)
-    assert done.returncode != 0 and "what strangers may ask" in done.stderr
+    assert done.returncode != 0 and re.search("what (strangers|frames) may ask", done.stderr)
 
 
 def validated(edge: Edge) -> subprocess.CompletedProcess[str]:

@@ -411,3 +411,51 @@ def test_who_begins_anew_lets_nobody_in_but_the_devices_of_the_config(machine: M
     assert set(devices(machine)) == {OTHER}
     machine.begin()
     assert devices(machine) == {}
+
+
+# Frames, which show a secret in place of a certificate
+
+
+def install_frame(machine: Machine, *lines: str, revoked: str = "") -> Outcome:
+    return machine.run(
+        "devices", "install", payload={"devices": "".join(f"{line}\n" for line in lines), "revoked": revoked}
+    )
+
+
+def test_a_frame_is_in_the_same_list(machine: Machine) -> None:
+    lines = (f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
+    outcome = install_frame(machine, *lines)
+    assert outcome.stderr == "Frame kitchen may read photos and albums\nDevice laptop may come in\n"
+    assert devices(machine)[NEW] == "0644 kitchen\nframe\n"
+    assert told(outcome)["devices"][0] == {**told(outcome)["devices"][0], "name": "kitchen", "until": None}
+    assert install_frame(machine, *lines).stderr == ""
+    listed = machine.run("devices", "list").stdout
+    assert "kitchen              frame, until revoked     aaaaaaaaaaaaaaaa" in listed
+
+
+def test_a_frame_that_becomes_a_device_is_none_any_more(machine: Machine) -> None:
+    install_frame(machine, f"{NEW} frame kitchen")
+    outcome = install_frame(machine, f"{OTHER} {NOW + 9000} kitchen")
+    assert "A secret of kitchen that was replaced no longer counts" in outcome.stderr
+    assert set(devices(machine)) == {OTHER} and revoked(machine) == {NEW}
+
+
+def test_a_frame_of_no_name_that_stays_is_out_first(machine: Machine) -> None:
+    assert machine.begin().status == 0
+    install_frame(machine, f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
+    outcome = stay(machine, "laptop")
+    assert "kitchen is out: its secret no longer counts, now and for good\n" in outcome.stderr
+    assert set(devices(machine)) == {OTHER} and revoked(machine) == {NEW}
+    again = install_frame(machine, f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
+    assert "kitchen stays out: its secret was revoked on" in again.stderr
+    assert told(again)["refused"] == [NEW]
+
+
+def test_a_frame_is_revoked_by_hand_and_never_ends_by_itself(machine: Machine) -> None:
+    assert machine.begin().status == 0
+    install_frame(machine, f"{NEW} frame kitchen")
+    assert machine.run("devices", "expire").status == 0 and set(devices(machine)) == {NEW}
+    outcome = machine.run("devices", "revoke", "kitchen")
+    assert outcome.status == 0 and "kitchen is out: its secret no longer counts" in outcome.stderr
+    assert devices(machine) == {}
+    assert "by hand" in machine.files(machine.state / "revoked")[NEW]

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.scripts.harness import BODIES, DOMAIN, NODE, OPEN, RUNNING, Machine, available_shells
 
 PHONE = "a" * 64
+FRAME = "f" * 64
 LAPTOP = "b" * 64
 PORTS = ("443", "8443")
 NOW = 1_000_000  # the harness's clock: Monday 12 January 1970, 13:46
@@ -66,6 +67,7 @@ def proven(machine: Machine) -> Machine:
         "domain.env": "IMMICH_EXPOSURE_DOMAIN=immich.lab-tailnet.ts.net\n",
         "tls/server.key": "key\n",
         f"devices/{PHONE}": "phone\n",
+        f"devices/{FRAME}": "kitchen\nframe\n",
     }.items():
         machine.write(machine.state / name, text)
     for system in ("run/current-system", "nix/var/nix/profiles/system"):
@@ -203,6 +205,14 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     "a device by hand": (
         enrol_by_hand,
         'mend A certificate was let in by hand as "laptop" (bbbbbbbbbbbb...); up takes it out.',
+    ),
+    "a frame by hand": (
+        lambda machine: machine.write(machine.state / "devices" / ("c" * 64), "hall\nframe\n"),
+        'mend A frame\'s secret was let in by hand as "hall" (cccccccccccc...); up takes it out.',
+    ),
+    "a frame gone": (
+        drop(f"devices/{FRAME}"),
+        "mend A frame's secret of kitchen is not let in any more (ffffffffffff...); up lets it in again.",
     ),
     "a device gone": (
         drop(f"devices/{PHONE}"),

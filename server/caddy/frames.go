@@ -1,0 +1,227 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(Frame{})
+	caddy.RegisterModule(RefuseFrame{})
+	httpcaddyfile.RegisterHandlerDirective("refuse_frame", parseRefuseFrame)
+	httpcaddyfile.RegisterDirectiveOrder("refuse_frame", httpcaddyfile.Before, "abort")
+}
+
+// Frame matches a client that shows the secret of an enrolled frame: a picture frame, a television or the like, which
+// cannot hold a certificate.
+//
+//	frame DEVICES
+//
+// The folder is that of the devices. A frame's file is named by the SHA-256 of its secret, and holds its name and the word
+// `frame`; a certificate's file never is one, because no certificate begins as a secret does. So nothing is compared but by
+// a look for a file's name, and who shows no secret costs two looks into a map.
+//
+// A folder that cannot be looked into is an error (503): else a frame that is in would be taken for one that guesses.
+type Frame struct {
+	Devices string `json:"devices"`
+}
+
+// RefuseFrame refuses whoever shows a secret that no frame has, or more than one, and passes on all others:
+//
+//	refuse_frame STRANGERS REVOKED
+//
+// That is an offence: no browser sends such a header by itself, nor can another site's page make it do so. Not so a secret
+// that was revoked, which has a file in the folder REVOKED: whoever has that did not guess it, and asks on until somebody
+// switches the frame off.
+type RefuseFrame struct {
+	Strangers string `json:"strangers"`
+	Revoked   string `json:"revoked"`
+}
+
+const (
+	// frameHeader is where a frame shows its secret.
+	frameHeader = "X-Immich-Exposure-Frame"
+
+	// keyHeader is where Immich takes an API key. Before a dot in front of it a frame may show its secret, if its program
+	// can send no header of the owner's choice.
+	keyHeader = "X-Api-Key"
+
+	// framePrefix is what a secret begins with, so that programs that look for secrets in public places know it;
+	// frameLetters of base32 (RFC 4648, in lower case) follow, which are 160 bits.
+	framePrefix  = "ixframe_"
+	frameLetters = 32
+
+	// frameKind is what the second line of a frame's file says.
+	frameKind = "frame"
+
+	// frameFileSize is more than the file of a frame has.
+	frameFileSize = 256
+)
+
+// frame is one that may come in.
+type frame struct {
+	name string // for the log
+	file string // its place, which is gone when it is revoked
+}
+
+// frameVar is where a request has its frame.
+const frameVar = "immich_exposure_frame"
+
+// CaddyModule returns the Caddy module information.
+func (Frame) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.matchers.frame", New: func() caddy.Module { return new(Frame) }}
+}
+
+// CaddyModule returns the Caddy module information.
+func (RefuseFrame) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.refuse_frame", New: func() caddy.Module { return new(RefuseFrame) }}
+}
+
+// UnmarshalCaddyfile reads the folder.
+func (f *Frame) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	for d.Next() {
+		if !d.AllArgs(&f.Devices) {
+			return d.ArgErr()
+		}
+	}
+	return nil
+}
+
+func parseRefuseFrame(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := RefuseFrame{}
+	h.Next()
+	if !h.AllArgs(&handler.Strangers, &handler.Revoked) {
+		return nil, h.ArgErr()
+	}
+	return handler, checkStrangers(handler.Strangers)
+}
+
+// MatchWithError tells whether the client is an enrolled frame, and has the request remember which.
+func (f Frame) MatchWithError(r *http.Request) (bool, error) {
+	secret, shown := shownSecret(r.Header)
+	if !shown || secret == "" {
+		return false, nil
+	}
+	found, err := frameIn(f.Devices, secret)
+	if err != nil {
+		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	if found == nil {
+		return false, nil
+	}
+	caddyhttp.SetVar(r.Context(), frameVar, found)
+	return true, nil
+}
+
+// ServeHTTP refuses what shows a secret: it comes after those whose secret is right.
+func (f RefuseFrame) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	secret, shown := shownSecret(r.Header)
+	if !shown {
+		return next.ServeHTTP(w, r)
+	}
+	verdict := verdictSecret
+	if fromElsewhere(r) || secret != "" && isReadableFile(filepath.Join(f.Revoked, secretHash(secret))) {
+		verdict = verdictQuiet
+	}
+	return Refuse{Strangers: f.Strangers}.refuse(w, r, verdict)
+}
+
+// shownSecret returns the secret that a client shows; an empty one when it shows what cannot be one, or several.
+func shownSecret(header http.Header) (secret string, shown bool) {
+	shownOnes, keys := header[frameHeader], header[keyHeader]
+	for _, key := range keys {
+		if strings.HasPrefix(key, framePrefix) {
+			before, _, _ := strings.Cut(key, ".")
+			shownOnes = append(slices.Clip(shownOnes), before)
+		}
+	}
+	switch {
+	case len(shownOnes) == 0:
+		return "", false
+	case len(shownOnes) > 1 || len(keys) > 1 || !isFrameSecret(shownOnes[0]):
+		return "", true
+	}
+	return shownOnes[0], true
+}
+
+// showsSecret tells whether a request shows one, be it right or wrong.
+func showsSecret(r *http.Request) bool {
+	_, shown := shownSecret(r.Header)
+	return shown
+}
+
+func isFrameSecret(text string) bool {
+	letters, found := strings.CutPrefix(text, framePrefix)
+	return found && len(letters) == frameLetters && !strings.ContainsFunc(letters, func(letter rune) bool {
+		return (letter < 'a' || letter > 'z') && (letter < '2' || letter > '7')
+	})
+}
+
+func secretHash(secret string) string {
+	hash := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(hash[:])
+}
+
+// frameIn returns the frame that has the secret, or nothing. An error is anything but a plain yes or no.
+func frameIn(devices, secret string) (*frame, error) {
+	place := filepath.Join(devices, secretHash(secret))
+	var info syscall.Stat_t
+	switch err := syscall.Lstat(place, &info); {
+	case errors.Is(err, syscall.ENOENT) && isFolder(devices):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("the folder of the devices %s: %w", devices, err)
+	case info.Mode&syscall.S_IFMT != syscall.S_IFREG || info.Size > frameFileSize:
+		return nil, nil
+	}
+	text, err := os.ReadFile(place)
+	if err != nil {
+		return nil, nil //nolint:nilerr // it went this moment, or its owner keeps it from the edge
+	}
+	name, rest, _ := strings.Cut(string(text), "\n")
+	if kind, _, _ := strings.Cut(rest, "\n"); kind != frameKind {
+		return nil, nil
+	}
+	return &frame{name, place}, nil
+}
+
+// frameOf returns the frame that Frame has found, or nothing.
+func frameOf(r *http.Request) *frame {
+	found, _ := caddyhttp.GetVar(r.Context(), frameVar).(*frame)
+	return found
+}
+
+// isIn tells whether the frame is enrolled still.
+func (f *frame) isIn(*http.Request) (bool, error) { return isReadableFile(f.file), nil }
+
+// withoutSecret takes the secret off, so that Immich gets its own key alone.
+func withoutSecret(header http.Header) {
+	delete(header, frameHeader)
+	keys := header[keyHeader]
+	if len(keys) != 1 || !strings.HasPrefix(keys[0], framePrefix) {
+		return
+	}
+	delete(header, keyHeader)
+	if _, key, _ := strings.Cut(keys[0], "."); key != "" {
+		header[keyHeader] = []string{key}
+	}
+}
+
+var (
+	_ caddyfile.Unmarshaler             = (*Frame)(nil)
+	_ caddyhttp.RequestMatcherWithError = Frame{}
+	_ caddyhttp.MiddlewareHandler       = RefuseFrame{}
+)
