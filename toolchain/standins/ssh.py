@@ -22,6 +22,8 @@ from paramiko.agent import AgentKey, AgentSSH
 
 _FIRST_DELAY, _DELAY_GROWTH, _LONGEST_DELAY = 0.1, 1.5, 5.0
 _UNLIMITED = -1
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 9}
+"""Seconds and tries of Go's net.Dialer: a network that is lost ends a command after 150 seconds."""
 
 T = TypeVar("T")
 
@@ -216,6 +218,9 @@ def _dial(endpoint: Endpoint, shown: Credentials) -> paramiko.Transport:
     connection = socket.create_connection(
         (endpoint.host, endpoint.port), timeout=endpoint.dial_timeout or None
     )
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return _handshake(connection, endpoint, shown)
 
 

@@ -97,3 +97,19 @@ def test_the_pinned_type_alone_is_asked_for(asked: Stub, key_type: str) -> None:
     finally:
         server.close()
     assert server.commands == []
+
+
+def test_a_lost_network_is_noticed(asked: Stub, ssh_server: SshServer) -> None:
+    """The kernel asks after 15 seconds without a word, as for every connection of a program in Go."""
+    given: Properties = {
+        "connection": Secret(ssh_server.connection()),
+        "create": "sleep 0.3; cat /proc/net/tcp",
+        "logging": "none",
+    }
+    checked = asked.Check(provider_pb2.CheckRequest(urn=URN, news=encode(given))).inputs
+    answer = asked.Create(provider_pb2.CreateRequest(urn=URN, properties=checked), timeout=PATIENCE)
+    rows = [line.split() for line in str(decode(answer.properties)["stdout"]).splitlines()[1:]]
+    (timer,) = [row[5] for row in rows if row[2].endswith(f":{ssh_server.port:04X}") and row[3] == "01"]
+    kind, left = timer.split(":")
+    assert kind == "02", "the timer of keepalive runs"
+    assert 1000 < int(left, 16) <= 1500, "hundredths of a second"
