@@ -176,12 +176,13 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 lab-test: setup ## the tests on the whole lab, several labs at once: ARGS="book test_renewal.py"
 	@$(VENV)/python -m tests.lab.parallel $(ARGS)
 
-bench: setup ## ratios: the main job beside the work by hand, the edge beside plain Caddy, floods, many devices
+bench: setup ## ratios: the main job beside the work by hand, the edge beside plain Caddy, floods, many devices, many homes
 	@$(VENV)/python -m tests.bench.main_job
 	@$(VENV)/python -m tests.bench.edge
 	@$(VENV)/python -m tests.bench.floods --rounds 1
 	@$(VENV)/python -m tests.bench.proxies
 	@$(VENV)/python -m tests.bench.devices
+	@$(VENV)/python -m lab bubble -- $(VENV)/python -m tests.bench.scale
 
 faults: setup ## the whole fault matrix, several labs at once, into docs/faults.md: ARGS="power reboot"
 	@$(VENV)/python -m tests.faults.matrix $(ARGS)
