@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -98,8 +99,12 @@ func (g *Gate) Provision(caddy.Context) (err error) {
 
 // ServeHTTP lets a request through, or refuses it.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if fromElsewhere(r) {
+	led := ledHere(r)
+	if fromElsewhere(r) || led && isLedTooOften(r, time.Now()) {
 		return g.refusal.refuse(w, r, verdictQuiet)
+	}
+	if led {
+		caddyhttp.SetVar(r.Context(), ledVar, true)
 	}
 	path, raw, _ := strings.Cut(r.RequestURI, "?")
 	row := g.surface.find(r.Method, path)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -22,7 +23,8 @@ func init() {
 
 // KeyGuesses writes the verdict into the log: "guess" when Immich does not know the key or slug of a link, once for
 // each client and key, "password" when it does not take a password, else "anon". So who reloads an expired link all
-// day has made one guess, and who tries many keys as many as keys. Nothing of a key is ever written down.
+// day has made one guess, and who tries many keys as many as keys. A guess that something elsewhere may have led to is
+// counted in place alone (elsewhere.go). Nothing of a key is ever written down.
 type KeyGuesses struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -43,7 +45,14 @@ func parseKeyGuesses(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 // a refusal has little time to be fetched, because the log is written after it.
 func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	seen := &answer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	defer func() { giveVerdict(r, verdictOn(r, seen, asker{next, r})) }()
+	defer func() {
+		verdict := verdictOn(r, seen, asker{next, r})
+		if verdict == verdictGuess && caddyhttp.GetVar(r.Context(), ledVar) != nil {
+			noteLed(r, time.Now())
+			verdict = verdictAnon
+		}
+		giveVerdict(r, verdict)
+	}()
 	err := next.ServeHTTP(seen, r)
 	noteAnswer(r, seen.status)
 	if seen.isRefusal() {
@@ -143,35 +152,60 @@ func wantsPassword(refusal []byte) bool {
 	return bytes.Contains(refusal, []byte("Password required"))
 }
 
-// memory holds who has tried which key, as hashes that nobody can repeat. What is older than a day is forgotten, and
-// so is what is oldest when there is too much.
+// memory holds who has tried which key, as hashes that nobody can repeat, and whether something was typed after it. What
+// is older than a day is forgotten, and so is what is oldest when there is too much.
 type memory struct {
 	mutex         sync.Mutex
 	seed          maphash.Seed
 	began         time.Time
-	recent, older map[uint64]struct{}
+	recent, older map[uint64]bool
 }
 
 const (
 	memorySpan = 24 * time.Hour
 	memorySize = 100_000
+
+	// typedAtOnce is how many letters somebody may type between two looks of a chat program.
+	typedAtOnce = 4
 )
 
 // guesses outlives the reload of a configuration.
 var guesses = &memory{seed: maphash.MakeSeed()}
 
-// firstTime tells whether this client comes with this key for the first time, and remembers both.
+// firstTime tells whether this client comes with this key for the first time, and remembers both. A name that goes on
+// where one ended that the client has come with before is none: chat programs look at an address while somebody types it.
+// Each name can be gone on with once, so that no guesser tries a letter after the other.
 func (m *memory) firstTime(client, key string, now time.Time) bool {
-	hash := maphash.String(m.seed, client+" "+key)
+	hash := m.hash(client, key)
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if m.recent == nil || len(m.recent) >= memorySize || now.Sub(m.began) > memorySpan {
-		m.recent, m.older, m.began = map[uint64]struct{}{}, m.recent, now
+		m.recent, m.older, m.began = map[uint64]bool{}, m.recent, now
 	}
-	_, recent := m.recent[hash]
-	_, older := m.older[hash]
-	m.recent[hash] = struct{}{}
-	return !recent && !older
+	known, goneOn := m.look(hash)
+	m.recent[hash] = goneOn
+	return !known && !m.goesOn(client, key)
 }
+
+func (m *memory) goesOn(client, key string) bool {
+	for range typedAtOnce {
+		_, size := utf8.DecodeLastRuneInString(key)
+		key = key[:len(key)-size]
+		hash := m.hash(client, key)
+		if known, goneOn := m.look(hash); known && !goneOn {
+			m.recent[hash] = true
+			return true
+		}
+	}
+	return false
+}
+
+func (m *memory) look(hash uint64) (known, goneOn bool) {
+	recent, isRecent := m.recent[hash]
+	older, isOlder := m.older[hash]
+	return isRecent || isOlder, recent || older
+}
+
+func (m *memory) hash(client, key string) uint64 { return maphash.String(m.seed, client+" "+key) }
 
 var _ caddyhttp.MiddlewareHandler = KeyGuesses{}

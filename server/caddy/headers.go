@@ -90,15 +90,3 @@ func withoutForwarded(header http.Header) {
 		}
 	}
 }
-
-// fromElsewhere tells whether a page of another site made a browser ask this, for a picture, a script, a form or ahead
-// of time, and not a person who followed a link there. Such a page could get its visitor banned, and whoever sends these
-// headers himself gains nothing: Immich never sees the request.
-func fromElsewhere(r *http.Request) bool {
-	if r.Header.Get("Sec-Fetch-Site") != "cross-site" {
-		return false
-	}
-	ahead := strings.Contains(r.Header.Get("Sec-Purpose")+r.Header.Get("Purpose"), "prefetch")
-	opens := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
-	return ahead || !opens || r.Method != http.MethodGet && r.Method != http.MethodHead
-}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"net/http"
 	"net/url"
 	"slices"
@@ -35,6 +37,30 @@ func linkOfPage(target string) (of link, plain bool) {
 	}
 	return link{field, name}, !query && !deeper && name == raw
 }
+
+// asImmichReads returns the slug, or the bytes of the key: Immich takes one in hex, in whatever case, where it is that long,
+// and in base64url, where the last letter has bits that do not count.
+func (l link) asImmichReads() string {
+	if l.field != "key" {
+		return l.name
+	}
+	if len(l.name) == hexKey {
+		if bytes, err := hex.DecodeString(l.name); err == nil {
+			return string(bytes)
+		}
+	}
+	name := l.name
+	if len(name)%4 == 1 {
+		name = name[:len(name)-1] // a single letter makes no byte
+	}
+	if bytes, err := base64.RawURLEncoding.DecodeString(name); err == nil {
+		return string(bytes)
+	}
+	return l.name
+}
+
+// hexKey is the length of a key in hex, in letters.
+const hexKey = 100
 
 // withoutGlue returns what the link may have been before chat and mail programs glued something to the end of its address:
 // without what is neither letter nor number there, but for what a key may end in, and without that as well.

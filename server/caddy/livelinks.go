@@ -59,23 +59,25 @@ func (l *liveLinks) hash(from network, name string) uint64 {
 	return hash.Sum64()
 }
 
-// linksIn returns every key and slug that a request names, in its path and its query, however often.
+// linksIn returns every key and slug that a request names, in its path and its query, however often, and each as Immich
+// reads it: what is counted for a link must not depend on how somebody spells it.
 func linksIn(r *http.Request) []string {
 	var names []string
 	if of, _ := linkOfPage(r.RequestURI); of.name != "" {
-		names = append(names, of.name)
+		names = append(names, of.asImmichReads())
 	}
 	for query := r.URL.RawQuery; query != ""; {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		field, value, _ := strings.Cut(pair, "=")
-		if field, err := url.QueryUnescape(field); err != nil || !strings.EqualFold(field, "key") && !strings.EqualFold(field, "slug") {
+		field, err := url.QueryUnescape(field)
+		if err != nil || !strings.EqualFold(field, "key") && !strings.EqualFold(field, "slug") {
 			continue
 		}
 		if plain, err := url.QueryUnescape(value); err == nil {
 			value = plain
 		}
-		names = append(names, value)
+		names = append(names, link{strings.ToLower(field), value}.asImmichReads())
 	}
 	return names
 }

@@ -38,7 +38,7 @@ type tableFile struct {
 		Rows    []rowOfFile
 	}
 	Visitors struct{ Headers, Cookies []string }
-	Quiet    struct{ Below, Pages, Files, API, Before []string }
+	Quiet    quietTable
 }
 
 type rowOfFile struct {
@@ -80,7 +80,7 @@ func readSurface(path string, switches map[string]bool, upload int64) (*surface,
 	if len(found.rows) == 0 {
 		return nil, fmt.Errorf("%s has no rows", path)
 	}
-	found.quiet, err = newQuietList(file.Quiet.Below, file.Quiet.Pages, file.Quiet.Files, slices.Concat(file.Quiet.API, file.Quiet.Before))
+	found.quiet, err = newQuietList(file.Quiet)
 	return found, err
 }
 

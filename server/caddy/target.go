@@ -74,6 +74,7 @@ type query struct {
 	keys, slugs int  // how often it has each name
 	link        bool // it has the key or slug of a link, which is not empty
 	credentials bool // it has what a user proves himself with, or a link's password
+	oddKey      bool // it has a key with letters that no key has
 }
 
 // readQuery reads a query; `sound` says that everybody reads it like that: plain names, one `&` between two of them, and
@@ -96,6 +97,7 @@ func (q *query) add(name, value string) {
 	case "key":
 		q.keys++
 		q.link = q.link || value != ""
+		q.oddKey = q.oddKey || !isKey(value)
 	case "slug":
 		q.slugs++
 		q.link = q.link || value != ""
@@ -107,9 +109,27 @@ func (q *query) add(name, value string) {
 }
 
 // smuggles tells whether it holds what must not get to Immich: a user's credentials, a password outside its own call
-// (where it could be guessed unseen), or two links, of which one reader takes the first and one the last.
+// (where it could be guessed unseen), two links, of which one reader takes the first and one the last, or a key with other
+// letters in between, which Immich leaves out: so one link would have as many keys as somebody likes.
 func (q query) smuggles() bool {
-	return q.credentials || q.keys+q.slugs > 1
+	return q.credentials || q.keys+q.slugs > 1 || q.oddKey
+}
+
+// isKey tells whether a value has no letters but those of base64url, which are those of hex as well.
+func isKey(value string) bool {
+	if strings.Contains(value, "%") {
+		decoded, err := url.PathUnescape(value)
+		if err != nil {
+			return false
+		}
+		value = decoded
+	}
+	for _, letter := range []byte(value) {
+		if !isWord(letter) && letter != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // hidesControls tells whether a query has a control character as an escape.

@@ -7,70 +7,103 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// quietList is what people, their programs and Immich's own pages ask for by mistake.
+// quietList is what people, their programs and Immich's own pages ask for by mistake, as [quiet] of the table says it.
 type quietList struct {
-	below, pages, api []string
-	files             *regexp.Regexp
+	below, pages, words, api, previews []string
+	files                              *regexp.Regexp
 }
 
-// newQuietList takes the first words of paths below which nothing is an offence, the first words of the app's pages,
-// expressions for whole paths, and the first words below /api.
-func newQuietList(below, pages, files, api []string) (quietList, error) {
-	expression, err := regexp.Compile(`^(?i:` + strings.Join(files, "|") + `)$`)
-	if err != nil || len(files) == 0 {
+// quietTable is [quiet] as it is written.
+type quietTable struct{ Below, Pages, Words, Files, API, Before, Previews []string }
+
+func newQuietList(table quietTable) (quietList, error) {
+	expression, err := regexp.Compile(`^(?i:` + strings.Join(table.Files, "|") + `)$`)
+	if err != nil || len(table.Files) == 0 {
 		return quietList{}, fmt.Errorf("the quiet files make no expression: %w", err)
 	}
-	return quietList{below, pages, api, expression}, nil
+	return quietList{
+		below: table.Below, pages: table.Pages, words: table.Words, files: expression,
+		api: slices.Concat(table.API, table.Before), previews: table.Previews,
+	}, nil
 }
 
 // verdictOf returns the verdict on a request that is refused. fail2ban counts "scan": that must be something that no
 // innocent person's browser can be made to do.
 func (q quietList) verdictOf(r *http.Request) string {
-	// Another site's page has sent the browser here, without anybody's will.
-	if r.Header.Get("Sec-Fetch-Site") == "cross-site" || q.has(r.RequestURI) {
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	if own := ownPath(path, r.Host); own != "" {
+		path = own
+	}
+	if ledHere(r) || q.has(path) || readsOneWay(path) && isTyped(r, path, q.previews) {
 		return verdictQuiet
 	}
 	return verdictScan
 }
 
-// has tells whether a request target is no sign of ill will. The query never is one.
-func (q quietList) has(target string) bool {
-	path, _, _ := strings.Cut(target, "?")
-	words := wordsOf(path)
-	if slices.Contains(q.below, words[0]) {
+// has tells whether a path is no sign of ill will. (A query never is one.)
+func (q quietList) has(path string) bool {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		decoded = path
+	}
+	plain := withoutGlue(decoded)
+	first, rest, _ := strings.Cut(strings.ToLower(strings.ReplaceAll(plain, `\`, "/")), "/")
+	if slices.ContainsFunc(q.below, func(word string) bool { return isWordOrGlued(first, word) }) {
 		return true
+	}
+	if start := strings.TrimLeft(decoded, "/"); plain == "" || strings.IndexAny(start, "?&#") == 0 {
+		return !strings.Contains(decoded, "..") // nothing but what was glued to the name of the server
 	}
 	if !readsOneWay(path) {
 		return false
 	}
-	if words[0] == "api" {
-		return words[1] == "" || slices.Contains(q.api, words[1])
+	if first == "api" {
+		family, _, _ := strings.Cut(rest, "/")
+		if family == "" || slices.Contains(q.api, family) {
+			return true
+		}
 	}
-	page := strings.TrimRight(words[0], glued)
-	return slices.Contains(q.pages, page) && !namesFile(path) || q.files.MatchString(path)
+	first = strings.TrimRightFunc(first, isGlue)
+	return slices.Contains(q.pages, first) && !namesFile(plain) ||
+		slices.Contains(q.words, first) && strings.Trim(rest, "/") == "" ||
+		q.files.MatchString("/"+plain)
 }
 
-// glued is what belongs to somebody's sentence at the end of an address.
-const glued = ".,;:!?)"
+// isGlue tells whether a letter belongs to somebody's sentence, or to a program's idea of one, and not to the address
+// within it.
+func isGlue(letter rune) bool {
+	if letter < utf8.RuneSelf {
+		return strings.ContainsRune("/ \t\r\n!\"#%&'()*,:;<=>?[]^`{|}", letter)
+	}
+	return letter != utf8.RuneError && unicode.In(letter, glue...)
+}
+
+// glue is space, punctuation, symbols, letters without a width, and what chooses the look of a symbol.
+var glue = []*unicode.RangeTable{unicode.White_Space, unicode.P, unicode.S, unicode.Cf, unicode.Mn}
+
+// withoutGlue takes off what is glued to both ends of a path, and dots at its end.
+func withoutGlue(path string) string {
+	return strings.TrimRightFunc(strings.TrimLeftFunc(path, isGlue), func(letter rune) bool {
+		return letter != '/' && (letter == '.' || isGlue(letter))
+	})
+}
+
+// isWordOrGlued tells whether the first segment of a path is a word, or goes on after it with what is no part of one.
+func isWordOrGlued(segment, word string) bool {
+	rest, found := strings.CutPrefix(segment, word)
+	if !found || rest == "" {
+		return found
+	}
+	letter, _ := utf8.DecodeRuneInString(rest)
+	return isGlue(letter)
+}
 
 // namesFile tells whether a path has an ending such as .php: no page of the app has one, and scanners ask for little
 // else.
 func namesFile(path string) bool {
-	return strings.Contains(strings.TrimRight(path, glued), ".")
-}
-
-// wordsOf returns the first two segments of a path in lower case, as a person means them: decoded, with whatever slashes,
-// and without what is empty before them.
-func wordsOf(path string) [2]string {
-	if decoded, err := url.PathUnescape(path); err == nil {
-		path = decoded
-	}
-	var words [2]string
-	path = strings.ReplaceAll(strings.ToLower(path), `\`, "/")
-	first, rest, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
-	words[0] = first
-	words[1], _, _ = strings.Cut(rest, "/")
-	return words
+	return strings.Contains(strings.TrimRightFunc(path, func(letter rune) bool { return letter == '.' || isGlue(letter) }), ".")
 }

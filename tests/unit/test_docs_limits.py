@@ -49,6 +49,7 @@ FACTS = [
     ("caddy/handshakes.go", r"handshakeBytes = (\d+) << 10", "a TLS handshake", "reads {} KiB"),
     ("caddy/handshakes.go", r"handshakePatience = (\d+) \* time.Second", "a TLS handshake", "after {} s"),
     ("caddy/limits.go", r"wideOffences = (\d+)", "wrong passwords, of a /48", "{} times as many"),
+    ("caddy/limits.go", r"wideOffences = (\d+)", "led to by something", "{} times as many"),
     ("caddy/limits.go", r"guessesAtOnce += (\d+)", "being looked up", "{} at once"),
     ("caddy/limits.go", r"passwordsAtOnce = (\d+)", "one link's password", "{} at once"),
     ("caddy/buckets.go", r"mostKeys += (\d+)", "remembered by a limit", "{};"),
