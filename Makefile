@@ -64,7 +64,7 @@ pulumi $(1) --stack $(STACK)
 endef
 
 .PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test lint lock \
-  module nightly nightly-check preview server setup test unit up walk
+  module nightly nightly-check pictures preview server setup test unit up walk
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -218,6 +218,9 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 
 docs: .venv/ready ## make the generated parts anew: docs/surface.md
 	@$(VENV)/python -m components.surface_files
+
+pictures: setup ## make the README's pictures anew, from a run on the lab
+	@$(VENV)/python -m lab bubble -- $(VENV)/python -m tests.lab.pictures
 
 clean: ## take the lab down and remove what was built
 	@test ! -x $(VENV)/python || $(VENV)/python -m lab down

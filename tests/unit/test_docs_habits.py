@@ -1,0 +1,56 @@
+"""What lies beside the documents: hooks, issue form, changelog."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from tests.unit.documents import PROJECT
+
+
+def test_hooks_fetch_nothing_and_do_what_lint_does() -> None:
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"]
+    makefile = (PROJECT / "Makefile").read_text()
+    lint = makefile.partition("\nlint: ")[2].partition("\n\n")[0].replace("$(VENV)", ".venv/bin")
+    assert [repository["repo"] for repository in hooks] == ["local"]
+    for hook in hooks[0]["hooks"]:
+        assert hook["language"] == "system"
+        program = re.search(
+            r"\.venv/bin/(\w+)|(shellcheck|gofmt|nix-instantiate)|\.toolchain/bin/(caddy fmt)", hook["entry"]
+        )
+        assert program is not None and program[0] in lint, hook["entry"]
+
+
+def test_every_program_of_lint_has_a_hook() -> None:
+    entries = (PROJECT / ".pre-commit-config.yaml").read_text()
+    for program in (
+        "ruff check",
+        "ruff format",
+        "mypy",
+        "shellcheck",
+        "gofmt",
+        "caddy fmt",
+        "nix-instantiate",
+    ):
+        assert program in entries
+
+
+def test_the_issue_form_asks_for_the_status_and_never_for_a_secret() -> None:
+    form = yaml.safe_load((PROJECT / ".github/ISSUE_TEMPLATE/bug.yml").read_text())
+    asked = [field for field in form["body"] if field["type"] not in ("markdown", "checkboxes")]
+    labels = [field["attributes"]["label"] for field in asked]
+    assert "sudo immich-exposure status" in labels
+    for label in labels:
+        assert not re.search(r"pass|secret|bundle|state|keystore|\.p12|private", label, re.I), label
+    [promise] = [field for field in form["body"] if field["type"] == "checkboxes"]
+    assert promise["attributes"]["options"][0]["required"] is True
+    [warning] = [field["attributes"]["value"] for field in form["body"] if field["type"] == "markdown"]
+    assert "Never paste a key" in warning and "SECURITY.md" in warning
+
+
+def test_the_changelog_has_a_section_for_what_is_not_released_and_one_for_each_version() -> None:
+    headings = re.findall(r"^## (.+)$", (PROJECT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "[Unreleased]"
+    for heading in headings[1:]:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", heading), heading
