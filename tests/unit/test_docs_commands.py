@@ -111,6 +111,7 @@ PLACES = {
     "python -m tests.bench.floods": BENCH,
     "python -m tests.bench.proxies": BENCH,
     "python -m tests.bench.devices": BENCH,
+    "python -m lab bubble -- python -m tests.bench.scale": BENCH,
     "curl --unix-socket /run/immich-edge/admin.sock "
     "http://localhost/debug/pprof/profile?seconds=10 -o edge.pprof": BENCH,
     "go tool pprof -top -cum edge.pprof": BENCH,
