@@ -55,3 +55,21 @@ def test_a_device_file_that_caddy_cannot_open_opens_nothing(edge: Edge) -> None:
     (edge.state / "devices" / identity.fingerprint).chmod(0o600)
     with edge.connect(edge.new_address(), identity) as connection:
         assert whoami(connection) == 403
+
+
+def test_a_device_has_a_page_about_itself(edge: Edge) -> None:
+    identity = edge.device("tablet <of> Anna")
+    with edge.connect(edge.new_address(), identity) as connection:
+        page = connection.ask("/immich-exposure")
+        assert page.status == 200
+        assert b"This device is tablet &lt;of&gt; Anna" in page.body and b"<of>" not in page.body
+        shown = "".join(f"<span>{identity.fingerprint[at : at + 4]}</span>" for at in range(0, 64, 4))
+        assert shown.encode() in page.body
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+        assert page.headers["cache-control"] == "no-store"
+        edge.revoke(identity)
+        assert connection.ask("/immich-exposure").status == 403
+    with edge.connect(edge.new_address()) as stranger:
+        answer = stranger.ask("/immich-exposure")
+        assert (answer.status, answer.body) == (403, FORBIDDEN)

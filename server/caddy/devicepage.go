@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(DevicePage{})
+	httpcaddyfile.RegisterHandlerDirective("device_page", parseDevicePage)
+	httpcaddyfile.RegisterDirectiveOrder("device_page", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// DevicePage answers devicePagePath with a page that tells a device which certificate was seen, until when it counts and
+// what to do next; everything else it passes on:
+//
+//	device_page * DEVICES
+//
+// It stands behind the matcher `enrolled`, so nobody else gets the page. DEVICES is the folder of enrolled devices: a
+// file's first line is the device's name, and its second may say `until EPOCH`.
+type DevicePage struct {
+	Devices string `json:"devices"`
+}
+
+const (
+	devicePagePath = "/immich-exposure"
+
+	// endsSoon is when the page begins to warn: as early as a certificate is renewed unless the config says otherwise.
+	endsSoon = 30 * 24 * time.Hour
+
+	// mostDevices is how many files are looked at for another certificate of the same device, and deviceFileSize more
+	// than any of them holds.
+	mostDevices    = 2000
+	deviceFileSize = 512
+)
+
+// CaddyModule returns the Caddy module information.
+func (DevicePage) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.device_page", New: func() caddy.Module { return new(DevicePage) }}
+}
+
+func parseDevicePage(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	page := DevicePage{}
+	h.Next()
+	if !h.AllArgs(&page.Devices) {
+		return nil, h.ArgErr()
+	}
+	return page, nil
+}
+
+// ServeHTTP answers for the page, or passes the request on.
+func (p DevicePage) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	asks := r.URL.Path == devicePagePath || r.URL.Path == devicePagePath+"/"
+	if !asks || r.Method != http.MethodGet && r.Method != http.MethodHead || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return next.ServeHTTP(w, r)
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	seen := fingerprint(leaf)
+	standing, err := p.standingOf(hex.EncodeToString(seen[:]), leaf.NotAfter, time.Now())
+	if err != nil {
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	var body bytes.Buffer
+	if err := devicePage.Execute(&body, standing); err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Security-Policy", devicePagePolicy)
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Length", strconv.Itoa(body.Len()))
+	if r.Method == http.MethodGet {
+		_, err = w.Write(body.Bytes())
+	}
+	return err
+}
+
+// enrolment is what a file among the devices says.
+type enrolment struct {
+	name  string
+	until time.Time // zero where the file says no end
+}
+
+// readEnrolment returns nothing for what is no device's file.
+func readEnrolment(path string) (enrolment, bool) {
+	text, err := os.ReadFile(path)
+	if err != nil || len(text) > deviceFileSize {
+		return enrolment{}, false
+	}
+	name, rest, _ := strings.Cut(string(text), "\n")
+	word, _, _ := strings.Cut(rest, "\n")
+	found := enrolment{name: name}
+	if epoch, has := strings.CutPrefix(word, "until "); has {
+		seconds, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil {
+			return enrolment{}, false
+		}
+		found.until = time.Unix(seconds, 0)
+	}
+	return found, name != "" && word != frameKind
+}
+
+// standing is what the page says.
+type standing struct {
+	Name   string
+	Groups []string // of the fingerprint
+	Until  string   // the day on which it stops to count
+	Left   string   // the time until then
+	Soon   bool     // that is near
+	Newer  bool     // a newer certificate of this device waits to be installed
+	Older  string   // the day until which the one before still counts, if there is one
+}
+
+// standingOf looks at a certificate and at the others of the same device.
+func (p DevicePage) standingOf(fingerprint string, notAfter, now time.Time) (standing, error) {
+	mine, ok := readEnrolment(filepath.Join(p.Devices, fingerprint))
+	if !ok {
+		return standing{}, fmt.Errorf("the file of device %s cannot be read", fingerprint)
+	}
+	end := notAfter
+	if !mine.until.IsZero() && mine.until.Before(end) {
+		end = mine.until
+	}
+	found := standing{Name: mine.name, Groups: inGroups(fingerprint), Until: day(end), Left: inWords(end.Sub(now)), Soon: end.Sub(now) < endsSoon}
+	folder, err := os.Open(p.Devices)
+	if err != nil {
+		return standing{}, err
+	}
+	defer folder.Close()
+	names, _ := folder.Readdirnames(mostDevices)
+	for _, name := range names {
+		other, ok := readEnrolment(filepath.Join(p.Devices, name))
+		switch {
+		case !ok || name == fingerprint || other.name != mine.name || other.until.IsZero() || !other.until.After(now):
+		case other.until.After(end):
+			found.Newer = true
+		default:
+			found.Older = day(other.until)
+		}
+	}
+	return found, nil
+}
+
+func day(when time.Time) string { return when.UTC().Format("2 January 2006") }
+
+// inWords rounds down, so that nobody has less time than the page says.
+func inWords(left time.Duration) string {
+	switch days := int(left / (24 * time.Hour)); {
+	case days > 730:
+		return fmt.Sprintf("%d years", days/365)
+	case days > 1:
+		return fmt.Sprintf("%d days", days)
+	case left < 2*time.Hour:
+		return "less than two hours"
+	default:
+		return fmt.Sprintf("%d hours", int(left/time.Hour))
+	}
+}
+
+// inGroups cuts a fingerprint as the install sheet does.
+func inGroups(fingerprint string) []string {
+	var groups []string
+	for start := 0; start < len(fingerprint); start += 4 {
+		groups = append(groups, fingerprint[start:min(start+4, len(fingerprint))])
+	}
+	return groups
+}
+
+const devicePageStyle = `:root { color-scheme: light dark; --paper: #f6f5f2; --card: #fff; --ink: #1d1f26; --soft: #5d6270; --line: #e3e1db; ` +
+	`--good: #1f6b45; --warn: #8a3b12; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14161b; --card: #1d2027; --ink: #e9e8e4; --soft: #a0a5b3; --line: #31353f; ` +
+	`--good: #7fd3a6; --warn: #f0b48f; } }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1.0625rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
+main { max-width: 40rem; margin: 0 auto; padding: 2rem 1.25rem; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1.25rem; margin: 0 0 1rem; }
+.card > :first-child { margin-top: 0; } .card > :last-child { margin-bottom: 0; }
+.good { border-left: 6px solid var(--good); } .warn { border-left: 6px solid var(--warn); }
+a { color: inherit; } dt { color: var(--soft); font-size: .9375rem; } dd { margin: 0 0 .75rem; }
+.print span { display: inline-block; margin-right: .6em; } .print, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
+`
+
+var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{.Name}}: this device's certificate</title>
+<style>` + devicePageStyle + `</style>
+</head>
+<body>
+<main>
+<h1>This device is {{.Name}}</h1>
+{{if .Newer -}}
+<section class="card warn">
+<p><strong>A newer certificate waits for this device.</strong> The one that it shows counts until {{.Until}} ({{.Left}}).</p>
+<p>Install the new one as the first: whoever runs the server starts <code>make handover DEVICE={{.Name}}</code> and this device
+scans the code. Then remove the old certificate, and open this page again in a new window.</p>
+</section>
+{{- else if .Soon -}}
+<section class="card warn">
+<p><strong>This device's certificate ends on {{.Until}} ({{.Left}}),</strong> and no newer one is there yet.</p>
+<p>Tell whoever runs the server: <code>pulumi up</code> makes a new one, and the install sheet says how it gets here.</p>
+</section>
+{{- else -}}
+<section class="card good">
+<p><strong>All is well.</strong> All of Immich is open to this device until {{.Until}} ({{.Left}}).</p>
+{{if .Older}}<p>Its certificate is the new one. The one before counts until {{.Older}}: remove it from this device, so that it does not ask
+which to use.</p>{{end}}
+</section>
+{{- end}}
+<dl class="card">
+<dt>Device</dt><dd>{{.Name}}</dd>
+<dt>Counts until</dt><dd>{{.Until}}</dd>
+<dt>Certificate's fingerprint (SHA-256), as on the install sheet</dt><dd class="print">{{range .Groups}}<span>{{.}}</span>{{end}}</dd>
+</dl>
+<p><a href="/">Open Immich</a></p>
+</main>
+</body>
+</html>
+`))
+
+// devicePagePolicy lets the page do nothing but be looked at.
+var devicePagePolicy = func() string {
+	sum := sha256.Sum256([]byte(devicePageStyle))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'"
+}()
+
+var _ caddyhttp.MiddlewareHandler = DevicePage{}
