@@ -29,6 +29,7 @@ from components.config_checks import (
     sudo_password_problem,
     user_problem,
 )
+from components.config_frames import FrameConfig, check_frame_names, read_frames
 from components.config_home import (
     EdgeBuilder,
     Flake,
@@ -134,8 +135,8 @@ class CheckConfig:
 class ExposureConfig:
     """The whole configuration, valid. Paths on this machine stand as configured, relative to the project.
 
-    `devices` are those that may come in, without the ones marked as revoked. `features` says of each part of
-    a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
+    `devices` and `frames` are those that may come in, without the ones marked as revoked. `features` says of
+    each part of a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
 
     `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
     `ssh_private_key_file` of None means the SSH agent, a `sudo_password` of None that sudo asks for none.
@@ -163,6 +164,7 @@ class ExposureConfig:
     proxy_port: int
     funnel_port: int
     devices: tuple[DeviceConfig, ...]
+    frames: tuple[FrameConfig, ...]
     adopt: AdoptConfig | None
     adopt_ca_passphrase: pulumi.Output[str] | None
     ca: AuthorityConfig
@@ -243,6 +245,8 @@ def load(
     _check_sudo_password(top, secret_keys, config)
     check_opener(top, secret_keys)
     check_names(top, config.adopt, [device.name for device in config.devices])
+    taken_over = [device.name for device in config.adopt.devices] if config.adopt else []
+    check_frame_names(top, config.frames, [*(device.name for device in config.devices), *taken_over])
     check_token(top, config.notify, secret_keys)
     check_public_address(top, config.immich)
     _check_ports(top, config)
@@ -308,6 +312,7 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
         proxy_port=top.integer("proxyPort", default=8443, least=UNPRIVILEGED_PORT, most=65535),
         funnel_port=_funnel_port(top),
         devices=_devices(top),
+        frames=read_frames(top),
         adopt=read_adopt(top, project_dir),
         adopt_ca_passphrase=read_opener(top),
         ca=_authority(top),

@@ -22,6 +22,7 @@ from components.surface import (
     CAN,
     CANNOT,
     DEVICES,
+    FRAMES,
     HOME,
     LIMITS,
     NAME,
@@ -40,6 +41,7 @@ TOPIC_KEYS: Mapping[str, frozenset[str]] = {
     CANNOT: frozenset({"uploads", "uploadMegabytes", "features"}),
     STRANGERS: frozenset({"strangers"}),
     DEVICES: frozenset({"devices", "adopt"}),
+    FRAMES: frozenset({"frames"}),
     LIMITS: frozenset({"rateLimits", "bans"}),
     UNTIL: frozenset({"leaseHours", "exposeUntil"}),
     WATCH: frozenset({"guard", "notify"}),
@@ -123,6 +125,7 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
     first = [
         "**A new exposure: Immich becomes reachable from the internet.**",
         *(_first("All of Immich, with a certificate, for", _names(words, DEVICES))),
+        *(_first("Photos and albums, with a secret header, for", _names(words, FRAMES))),
         *(_first("Anyone with a shared link can", words.get(CAN, {}).values())),
         *(_HOME_ENDS for _ in range(_shuts_home(new) and HOME in words)),
         "**The server is rebuilt.**" if _is_built(new) else "Nothing is built by this program.",
@@ -132,7 +135,8 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
 
 def end(old: ExposureConfig) -> Summary:
     """Return what it means that a stack's file goes."""
-    devices = what_becomes_public(old)[DEVICES]
+    words = what_becomes_public(old)
+    devices = [*words[DEVICES], *words.get(FRAMES, {})]
     first = (
         "**This takes away the settings of an exposure.** Taking back what is exposed is `pulumi destroy`, "
         "which needs this file: run it first, and merge this afterwards.",
@@ -167,7 +171,7 @@ def _shown(words: Words, hidden: Collection[str]) -> Words:
 
 
 def _named(topic: str, name: str, line: str) -> str:
-    return f"{code(name)} ({prose(line)})" if topic == DEVICES and name != NOBODY else prose(line)
+    return f"{code(name)} ({prose(line)})" if topic in (DEVICES, FRAMES) and name != NOBODY else prose(line)
 
 
 def _names(words: Words, topic: str) -> list[str]:
@@ -223,8 +227,8 @@ def _lines(told: _Told, topic: str) -> Iterator[str]:
 
 
 def _who_first(told: _Told) -> Iterator[str]:
-    lost = [code(name) for name in told.gone(DEVICES) if name != NOBODY]
-    got = [code(name) for name in told.come(DEVICES) if name != NOBODY]
+    lost = [code(name) for name in (*told.gone(DEVICES), *told.gone(FRAMES)) if name != NOBODY]
+    got = [code(name) for name in (*told.come(DEVICES), *told.come(FRAMES)) if name != NOBODY]
     if lost:
         yield f"**{_listed(lost)} {LOSES if len(lost) == 1 else LOSES.replace('loses', 'lose')}.**"
     if got:
@@ -240,6 +244,10 @@ def _devices(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[
             yield "nobody has full access any more"
         else:
             yield f"{code(name)} ({prose(line)}) **gets in**: all of Immich, with a certificate of its own"
+    for name in told.gone(FRAMES):
+        yield f"{code(name)} **{LOSES}**, with the first step of `pulumi up`, whatever fails after that"
+    for name, line in told.come(FRAMES).items():
+        yield f"{code(name)} **{prose(line)}**, read-only, with a secret header of its own"
     before = {device.name: device for device in old.devices}
     if DEVICES in told.new:
         for device in new.devices:

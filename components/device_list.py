@@ -20,6 +20,9 @@ from components.step import Step
 from pki import Revocation
 from pki.revocations import united
 
+FRAME = "frame"
+"""In place of the end of a certificate: this is a frame, which shows a secret and has none."""
+
 REASONS = ("devices", "text", "putRight")
 OUTPUTS = ("revoked", "out")
 
@@ -102,9 +105,11 @@ def enrol(props: dict[str, Any], revoked: Sequence[Revocation]) -> dict[str, Any
 
 
 def device_lines(devices: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield `FINGERPRINT UNTIL NAME`, seconds since 1970, for each certificate that counts."""
+    """Yield `FINGERPRINT UNTIL|frame NAME`, seconds since 1970, for all that counts."""
     for name, certificate in devices.items():
-        yield f"{certificate['fingerprint']} {_seconds(certificate['until'])} {name}\n"
+        until = certificate["until"]
+        end = FRAME if until == FRAME else _seconds(until)
+        yield f"{certificate['fingerprint']} {end} {name}\n"
         if certificate.get("before") and certificate.get("beforeUntil"):
             yield f"{certificate['before']} {_seconds(certificate['beforeUntil'])} {name}\n"
 
@@ -131,11 +136,18 @@ def out(
         revocation = revoked.get(certificate["fingerprint"])
         if revocation is None or certificate["fingerprint"] not in report.refused:
             continue
+        is_frame = certificate["until"] == FRAME
         if revocation.by_hand:
+            where, what = ("frames", "secret") if is_frame else ("devices", "certificate")
             yield (
                 f"{name} was revoked on the server on {revocation.day} and stays out. Write `revoked: true` "
-                "beside it, or take it out of `devices`; named again after that `pulumi up`, it gets a new "
-                "certificate."
+                f"beside it, or take it out of `{where}`; named again after that `pulumi up`, it gets a new "
+                f"{what}."
+            )
+        elif is_frame:
+            yield (
+                f"The secret of {name} was revoked on {revocation.day} and never counts again, so {name} is "
+                "out. Run pulumi up again: it gets a new one."
             )
         else:
             yield (

@@ -20,6 +20,7 @@ from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.edge_upload import EdgeUpload
 from components.exposure_check import ExposureCheck, by_question
+from components.frame_secret import FrameSecret
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
 from components.nixos_configuration import NixosConfiguration
@@ -51,6 +52,8 @@ class ImmichExposure(pulumi.ComponentResource):
     """By a device's name: platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
+    frame_secrets: pulumi.Output[dict[str, str]]
+    """What each frame shows in a header, by its name; a secret."""
     checked: pulumi.Output[dict[str, str]]
     """What was proven from outside, by question; under ``shut`` why the door is, where no ``up`` opens it."""
     public: Words
@@ -91,9 +94,10 @@ class ImmichExposure(pulumi.ComponentResource):
         self._server_of_the_door = replace(reach, put_right=drift.door_put_right)
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
-        devices = self._to_be_let_in(certificates, adopted)
+        frames = self._frame_secrets(authority)
+        devices = {**self._to_be_let_in(certificates, adopted), **frames}
         short_lease = self._short_lease(authority, devices, built)
-        state = self._folder_on_the_server(short_lease, certificates)
+        state = self._folder_on_the_server(short_lease, [*certificates.values(), *frames.values()])
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
@@ -131,6 +135,9 @@ class ImmichExposure(pulumi.ComponentResource):
         self.bundle_passwords = pulumi.Output.all(
             **{device: certificate.bundle_password for device, certificate in certificates.items()}
         )
+        self.frame_secrets = pulumi.Output.secret(
+            pulumi.Output.all(**{name: frame.secret for name, frame in frames.items()})
+        )
         self.register_outputs({"url": self.url, "public": self.public, "devices": self.devices})
 
     def _say_what_a_preview_does_not_look_at(self) -> None:
@@ -163,10 +170,15 @@ class ImmichExposure(pulumi.ComponentResource):
         )
 
     def _names(self) -> list[str]:
-        """Return the devices that may come in: those of the config, and those that are taken over."""
+        """Return who may come in: devices and frames of the config, and devices that are taken over."""
         adopt = self._config.adopt
         taken_over = [device.name for device in adopt.devices] if adopt else []
-        return list(dict.fromkeys([*(device.name for device in self._config.devices), *taken_over]))
+        return list(dict.fromkeys([*self._issued_here(), *taken_over]))
+
+    def _issued_here(self) -> list[str]:
+        """Return whose certificates and secrets the keystore makes."""
+        devices = [device.name for device in self._config.devices]
+        return [*devices, *(frame.name for frame in self._config.frames)]
 
     def _look_before_changing_anything(self, withdrawal: DeviceWithdrawal) -> Preflight:
         return Preflight(
@@ -211,7 +223,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 validity_days=self._config.ca.validity_days,
                 key_type=self._config.key_type,
             ),
-            devices=[device.name for device in self._config.devices],
+            devices=self._issued_here(),
             purge_keystore=self._config.purge_keystore,
             renewal=authority_renewal(self._config),
             step=self._outlook.authority_step,
@@ -241,6 +253,18 @@ class ImmichExposure(pulumi.ComponentResource):
             for device in self._config.devices
         }
 
+    def _frame_secrets(self, authority: CertificateAuthority) -> dict[str, FrameSecret]:
+        return {
+            frame.name: FrameSecret(
+                f"{self._prefix}-frame-{frame.name}",
+                keystore=self._keystore,
+                authority=authority,
+                frame=frame.name,
+                opts=self._after(authority),
+            )
+            for frame in self._config.frames
+        }
+
     def _short_lease(
         self,
         authority: CertificateAuthority,
@@ -258,16 +282,14 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(authority, *([built] if built else [])),
         )
 
-    def _folder_on_the_server(
-        self, short_lease: ShortLease, certificates: dict[str, ClientCertificate]
-    ) -> ServerState:
+    def _folder_on_the_server(self, short_lease: ShortLease, keys: Sequence[pulumi.Resource]) -> ServerState:
         return ServerState(
             f"{self._prefix}-state",
             server=self._server,
             owner=stack_name(),
             take_over=self._config.take_over,
             devices=self._names(),
-            opts=self._after(short_lease, *certificates.values()),
+            opts=self._after(short_lease, *keys),
         )
 
     def _edge_settings(self, state: ServerState) -> EdgeSettings:

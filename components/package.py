@@ -28,6 +28,8 @@ class ImmichExposure(exposure.ImmichExposure):
     """By a device's name: platform, fingerprint, expiry, paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
+    frame_secrets: pulumi.Output[dict[str, str]]
+    """What each frame shows in a header, by its name; a secret."""
     checked: pulumi.Output[dict[str, str]]
     """What was proven from outside, by question; under `shut` why the door is, where no `up` opens it."""
     public: dict[str, dict[str, str]]

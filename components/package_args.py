@@ -25,6 +25,15 @@ class Device(TypedDict):
     """Whether its certificate is revoked."""
 
 
+class Frame(TypedDict):
+    """A picture frame or the like that gets a secret header."""
+
+    name: str
+    """Its name in the keystore and on the server."""
+    revoked: NotRequired[bool]
+    """Whether its secret is revoked."""
+
+
 class Immich(TypedDict):
     """Where Immich listens on the server."""
 
@@ -160,6 +169,8 @@ class ImmichExposureArgs(TypedDict):
     """Folder for keys and certificates on this machine; `keystore/<stack>/<name>` if left out."""
     devices: NotRequired[Sequence[Device]]
     """The devices that get a client certificate."""
+    frames: NotRequired[Sequence[Frame]]
+    """Picture frames and the like that get a secret header."""
     sshUser: NotRequired[str]
     """User on the server, who may use sudo; or root."""
     sshPort: NotRequired[int]

@@ -30,7 +30,7 @@ from components.config import SECRETS, ConfigError
 from components.package import ImmichExposure
 
 NAME = "immich-exposure"
-SECRET_OUTPUTS = ("bundlePasswords",)
+SECRET_OUTPUTS = ("bundlePasswords", "frameSecrets")
 
 _SIGNATURE = rpc._special_sig_key
 

@@ -19,6 +19,7 @@ CAN = "whoever has a shared link can"
 CANNOT = "whoever has only a shared link cannot"
 STRANGERS = "everything else"
 DEVICES = "full access, with a certificate"
+FRAMES = "read-only, with a secret header"
 LIMITS = "limits of one address"
 UNTIL = "until"
 WATCH = "when something happens"
@@ -41,6 +42,9 @@ def what_becomes_public(config: ExposureConfig) -> Words:
         CANNOT: cannot,
         STRANGERS: {"answer": _strangers(config)},
         DEVICES: _devices(config) or {NOBODY: "no device is named"},
+        **(
+            {FRAMES: {each.name: "sees photos and albums" for each in config.frames}} if config.frames else {}
+        ),
         LIMITS: _limits(config),
         UNTIL: {"end": _until(config)},
         WATCH: {**_guard(config), "notices": _notices(config)},

@@ -15,6 +15,7 @@ from pki.bundle import Platform
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential
 from pki.errors import KeystoreError
+from pki.frame_store import FrameSecret
 from pki.key import KeyType
 from pki.keystore import Keystore, ProbeCredential
 from pki.profile import AuthorityProfile, DeviceProfile
@@ -29,6 +30,7 @@ __all__ = [
     "Claim",
     "DeviceCredential",
     "DeviceProfile",
+    "FrameSecret",
     "KeyType",
     "Keystore",
     "KeystoreError",

@@ -19,7 +19,7 @@ from pki.errors import KeystoreError
 from pki.files import explain, write_file
 from pki.key import KDF_ROUNDS
 from pki.keystore import Keystore
-from pki.listing import Record, records
+from pki.listing import Record, frames, records
 from pki.marker import Marker
 
 Command: TypeAlias = Callable[[argparse.Namespace, int], int]
@@ -97,7 +97,9 @@ def _list(options: argparse.Namespace, _rounds: int) -> int:
         raise KeystoreError(f"There is no keystore in {folder}. Check the path, or import a backup.")
     if marker is not None and marker.stack is not None:
         print(f"keystore of the stack {marker.stack}")
-    for line in _table([("NAME", "STATE", "VALID UNTIL", "BUNDLE", "FINGERPRINT"), *map(_row, found)]):
+    secrets = [(name, "frame", "revoked", "-", fingerprint) for name, fingerprint in frames(folder)]
+    heads = ("NAME", "STATE", "VALID UNTIL", "BUNDLE", "FINGERPRINT")
+    for line in _table([heads, *map(_row, found), *secrets]):
         print(line)
     return 0
 

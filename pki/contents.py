@@ -8,6 +8,9 @@ from pki.marker import Marker
 CURRENT, PREVIOUS, REVOKED = DEVICE_FOLDERS = ("devices", "previous", "revoked")
 """The folders of devices in use, of what they had before and still count, and of what was revoked."""
 
+FRAMES, SECRET_SUFFIX = "frames", ".secret"
+"""The folder of the frames' secrets (`pki.frame_store`), and how their files end."""
+
 AUTHORITY_STEMS = ("ca", "ca-next")
 """File names of the authority, and of the one that takes over from it."""
 
@@ -30,6 +33,8 @@ def is_own(path: PurePosixPath) -> bool:
         return False
     if len(path.parts) == 1:
         return path.name in (Marker.FILE_NAME, ADOPTED, REVOKED_LIST) or path.suffix in _AUTHORITY_SUFFIXES
+    if path.parts[0] == FRAMES:
+        return len(path.parts) == 2 and path.suffix == SECRET_SUFFIX
     return len(path.parts) == 2 and path.parts[0] in DEVICE_FOLDERS and path.suffix in _DEVICE_SUFFIXES
 
 

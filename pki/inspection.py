@@ -10,10 +10,11 @@ from pki.adoption import Adoption
 from pki.authority_store import AuthorityStore
 from pki.bundle import open_bundle
 from pki.certificate import fingerprint, is_signed_by, parse_certificate
-from pki.contents import CURRENT, PREVIOUS, device_of, foreign_files, own_files
+from pki.contents import CURRENT, DEVICE_FOLDERS, PREVIOUS, device_of, foreign_files, own_files
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
 from pki.files import look_into, read_file
+from pki.frame_store import FrameStore
 from pki.marker import Marker
 from pki.mobileconfig import bundle_of_mobileconfig
 from pki.revocations import revoked_in
@@ -47,6 +48,7 @@ def inspect(vault: Vault) -> list[Finding]:
     revoked = revoked_in(vault.folder)
     for files in device_files(vault.folder):
         findings += _of_device(vault, files, authorities, revoked)
+    findings += _of_frames(vault, revoked)
     for path in foreign_files(vault.folder):
         sentence = f"{vault.folder / path} is not the keystore's. Move it elsewhere; a backup leaves it out."
         findings.append(Finding(sentence, damage=False))
@@ -66,7 +68,7 @@ def certificates_in(folder: Path) -> list[tuple[Path, x509.Certificate]]:
 
 def device_files(folder: Path) -> list[DeviceFiles]:
     """The files of every device in use and of everything that was revoked, sorted."""
-    owners = {(path.parts[0], path.stem) for path in own_files(folder) if len(path.parts) == 2}
+    owners = {(path.parts[0], path.stem) for path in own_files(folder) if path.parts[0] in DEVICE_FOLDERS}
     return [DeviceFiles(folder / where, stem) for where, stem in sorted(owners)]
 
 
@@ -107,6 +109,20 @@ def _of_adoption(vault: Vault) -> Iterator[Finding]:
         Adoption.read(vault.folder)
     except KeystoreError as error:
         yield Finding(str(error), damage=True)
+
+
+def _of_frames(vault: Vault, revoked: Collection[str]) -> Iterator[Finding]:
+    store = FrameStore(vault)
+    for name in store.names():
+        try:
+            found = store.open(name)
+        except KeystoreError as error:
+            yield Finding(str(error), damage=True)
+            continue
+        if found.fingerprint in revoked:
+            yield Finding(
+                f"The secret of the frame {name!r} was revoked; the next `up` makes a new one.", damage=False
+            )
 
 
 def _of_device(

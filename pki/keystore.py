@@ -3,6 +3,7 @@
     ca.crt ca.key                             the authority; the key is PKCS#8, encrypted with the passphrase
     devices/<name>.{crt,key,p12,password}     one device; key encrypted, bundle password sealed
     devices/<name>.mobileconfig               the bundle as a configuration profile, on iOS and macOS
+    frames/<name>.secret                      the secret of a frame, sealed, and its fingerprint
     previous/<name>.*                         what the device had before its renewal, while that still counts
     revoked/<name>-<fingerprint>.*            what was revoked; 16 digits of the fingerprint
     ca-next.crt ca-next.key                   the authority that takes over, while both are trusted
@@ -37,7 +38,7 @@ from pki.authority import Authority
 from pki.authority_store import AuthorityStore
 from pki.backup import pack, read_keystore, restore
 from pki.certificate import Certified, parse_certificate
-from pki.contents import ADOPTED, DEVICE_FOLDERS, REVOKED_LIST
+from pki.contents import ADOPTED, DEVICE_FOLDERS, FRAMES, REVOKED_LIST
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
@@ -53,6 +54,7 @@ from pki.files import (
     remove_locked_folder,
     sweep,
 )
+from pki.frame_store import FrameSecret, FrameStore
 from pki.inspection import Finding, inspect
 from pki.key import KDF_ROUNDS
 from pki.marker import Marker
@@ -297,8 +299,34 @@ class Keystore:
         with self._transaction():
             self._devices.revoke(name, fingerprint)
 
+    def adopt_or_make_frame(self, name: str) -> FrameSecret:
+        """Return the secret that a frame has, or make one.
+
+        Raises:
+            KeystoreError: bad name, no authority yet, wrong passphrase, a damaged file, or another stack's.
+        """
+        name = device_name(name)
+        self._vault.require_passphrase()
+        with self._transaction():
+            self._authority.certificate()
+            return self._frames.adopt_or_make(name)
+
+    def revoke_frame(self, name: str, fingerprint: str) -> None:
+        """Drop the frame's secret for good when it is the one with this fingerprint.
+
+        Anything else is left alone, so it can be repeated. Needs no passphrase.
+
+        Raises:
+            KeystoreError: the file is damaged, or the keystore is another stack's.
+        """
+        name = device_name(name)
+        if not self._is_there():
+            return
+        with self._transaction():
+            self._frames.revoke(name, fingerprint)
+
     def revoke_all_but(self, names: Collection[str]) -> None:
-        """Revoke every device whose name is not among these; a later one of that name gets a new certificate.
+        """Revoke every device and frame whose name is not among these; a later one of that name is a new one.
 
         Raises:
             KeystoreError: a certificate is damaged, or the keystore is another stack's.
@@ -308,6 +336,9 @@ class Keystore:
             for name in self._devices.names():
                 if name not in kept:
                     self._devices.revoke_whatever(name)
+            for name in self._frames.names():
+                if name not in kept:
+                    self._frames.revoke_whatever(name)
 
     def revocations(self) -> dict[str, Revocation]:
         """Return what must never count again, by fingerprint. Needs no passphrase.
@@ -397,10 +428,11 @@ class Keystore:
             for folder in self._device_folders():
                 for stem in sorted({path.stem for path in folder.iterdir()}):
                     DeviceFiles(folder, stem).discard()
+            self._frames.discard()
             self._authority.remove()
             for name in (ADOPTED, REVOKED_LIST, Marker.FILE_NAME):
                 remove_file(self.folder / name)
-            for folder in self._device_folders():
+            for folder in self._folders():
                 remove_empty_folder(folder)
             remove_locked_folder(self.folder)
 
@@ -408,6 +440,7 @@ class Keystore:
         self._vault = vault
         self._authority = AuthorityStore(vault)
         self._devices = DeviceStore(vault, self._authority)
+        self._frames = FrameStore(vault)
 
     def _is_there(self) -> bool:
         try:
@@ -417,6 +450,10 @@ class Keystore:
 
     def _device_folders(self) -> list[Path]:
         return [folder for name in DEVICE_FOLDERS if (folder := self.folder / name).is_dir()]
+
+    def _folders(self) -> list[Path]:
+        frames = [self._frames.folder] if self._frames.folder.is_dir() else []
+        return [*self._device_folders(), *frames]
 
     @contextmanager
     def _existing(self) -> Iterator[list[str]]:
@@ -437,13 +474,13 @@ class Keystore:
         """Hold the lock, with the folders made and leftovers swept; explain what the system refuses."""
         try:
             with locked(self.folder, self._lock_wait_seconds):
-                for name in DEVICE_FOLDERS:
+                for name in (*DEVICE_FOLDERS, FRAMES):
                     refuse_link(self.folder / name)
                 self._vault.refuse_other_stack()
                 finish_change_of_passphrase(self.folder)
                 make_folder(self._devices.current)
                 make_folder(self._devices.revoked)
-                for folder in (self.folder, *self._device_folders()):
+                for folder in (self.folder, *self._folders()):
                     sweep(folder)
                 self._authority.finish_retirement()
                 yield

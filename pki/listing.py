@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -13,7 +14,9 @@ from pki.contents import AUTHORITY_STEMS, DEVICE_FOLDERS, device_of
 from pki.device_files import DeviceFiles
 from pki.errors import KeystoreError
 from pki.files import look_into
+from pki.frame_store import FrameStore
 from pki.inspection import certificates_in, device_files
+from pki.vault import Vault
 
 _STATES = dict(zip(DEVICE_FOLDERS, ("device", "previous", "revoked"), strict=True))
 
@@ -37,6 +40,16 @@ def records(folder: Path) -> list[Record]:
     """List authorities, devices in use, and what was renewed or revoked. Takes no lock, changes nothing."""
     devices = (_record(files) for files in device_files(folder))
     return [*_authorities(folder), *devices, *_adopted(folder)]
+
+
+def frames(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and fingerprint of each frame, `unreadable` where a file is damaged."""
+    store = FrameStore(Vault(folder, None, None, lambda: datetime.now(UTC), 1))
+    for name in store.names():
+        try:
+            yield name, store.fingerprint(name)
+        except KeystoreError:
+            yield name, "unreadable"
 
 
 def _authorities(folder: Path) -> Iterator[Record]:

@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from pki.contents import device_of, own_files
+from pki.contents import SECRET_SUFFIX, device_of, own_files
 from pki.errors import KeystoreError
 from pki.files import (
     make_folder,
@@ -19,6 +19,7 @@ from pki.files import (
     sync_folder,
     write_file,
 )
+from pki.frame_store import FrameStore
 from pki.marker import Marker
 from pki.vault import Vault
 
@@ -29,7 +30,7 @@ _UNFINISHED = "rekey-unfinished"
 
 
 def change_passphrase(vault: Vault, passphrase: str) -> None:
-    """Encrypt all keys and bundle passwords with another passphrase. The caller holds the keystore's lock.
+    """Encrypt all keys and secrets with another passphrase. The caller holds the keystore's lock.
 
     Bundles stay as they are: their own passwords protect them.
 
@@ -69,6 +70,8 @@ def _encrypted_anew(vault: Vault, renewed: Vault) -> dict[PurePosixPath, bytes]:
         elif path.suffix == ".password":
             device = device_of(path.parts[0], path.stem)
             contents[path] = renewed.seal_password(vault.open_password(source, content, device), device)
+        elif path.suffix == SECRET_SUFFIX:
+            contents[path] = FrameStore(renewed).sealed(FrameStore(vault).open(path.stem))
     if not contents:
         raise KeystoreError(f"There is no key in the keystore {vault.folder}. Check its path.")
     marker = Marker.read(vault.folder)

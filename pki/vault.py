@@ -104,8 +104,14 @@ class Vault:
         """Seal a device's bundle password for its file."""
         return seal(password, self.secret, context=device, rounds=self.kdf_rounds)
 
-    def open_password(self, path: Path, content: bytes, device: str) -> str:
-        """Unseal the bundle password that was read from `path`, or say why that cannot be."""
+    def open_password(
+        self,
+        path: Path,
+        content: bytes,
+        device: str,
+        made_anew: str = "the next run writes the bundle anew with another password",
+    ) -> str:
+        """Unseal the password that was read from `path`, or say why that cannot be, and what can be done."""
         known = self._passwords.get((self.secret, content, device))
         if known is not None:
             return known
@@ -113,8 +119,7 @@ class Vault:
             password = unseal(content, self.secret, context=device)
         except DamagedSealError as error:
             raise KeystoreError(
-                f"{path} is damaged. Restore it from a backup, or delete it: the next run writes the bundle "
-                "anew with another password."
+                f"{path} is damaged. Restore it from a backup, or delete it: {made_anew}."
             ) from error
         except BrokenSealError as error:
             raise self._does_not_open(path) from error

@@ -43,7 +43,7 @@ type Frame struct {
 //
 //	refuse_frame STRANGERS REVOKED
 //
-// That is an offence: no browser sends such a header by itself, nor can another site's page make it do so. Not so a secret
+// That is an offence: no browser sends such a header by itself, nor can another site's page make it do so (CORS). Not so a secret
 // that was revoked, which has a file in the folder REVOKED: whoever has that did not guess it, and asks on until somebody
 // switches the frame off.
 type RefuseFrame struct {
@@ -133,7 +133,7 @@ func (f RefuseFrame) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 		return next.ServeHTTP(w, r)
 	}
 	verdict := verdictSecret
-	if fromElsewhere(r) || secret != "" && isReadableFile(filepath.Join(f.Revoked, secretHash(secret))) {
+	if secret != "" && isReadableFile(filepath.Join(f.Revoked, secretHash(secret))) {
 		verdict = verdictQuiet
 	}
 	return Refuse{Strangers: f.Strangers}.refuse(w, r, verdict)

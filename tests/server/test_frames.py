@@ -150,6 +150,7 @@ def test_a_frame_has_a_budget_of_its_own(make_edge: EdgeMaker) -> None:
         [(HEADER, secret("k")), ("x-api-key", f"{secret('k')}.key")],
         [("x-api-key", f"{secret('k')}.key"), ("x-api-key", "key")],
         [("x-api-key", f"{secret('k')}x.key")],
+        [(HEADER, WRONG), ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors")],
     ],
     ids=lambda headers: "|".join(f"{name}: {value}" for name, value in headers)[:60],
 )

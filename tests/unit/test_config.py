@@ -76,7 +76,7 @@ def test_three_keys_are_enough() -> None:
     assert (config.immich, config.lan) == (Immich(None, 2283, managed=True), Lan.CLOSE)
     assert (config.sudo_password, config.allow_upgrade, config.take_over) == (None, False, False)
     assert (config.proxy_port, config.funnel_port) == (8443, 443)
-    assert config.devices == ()
+    assert (config.devices, config.frames) == ((), ())
     assert (config.client_validity_days, config.renew_before_days, config.grace_days) == (3650, 30, 14)
     assert config.key_type is KeyType.ECDSA_P256
     assert (config.keystore, config.purge_keystore) == ("stacks/keystore/home", False)
@@ -84,6 +84,11 @@ def test_three_keys_are_enough() -> None:
     assert set(config.features.values()) == {True}
     assert (config.lease_hours, config.expose_until) == (None, None)
     assert (config.check.connect_to, config.check.roots_file) == (None, None)
+
+
+def test_frames_are_those_that_are_not_revoked() -> None:
+    frames = [{"name": "hall", "revoked": True}, {"name": "kitchen"}]
+    assert [frame.name for frame in load_with(frames=frames).frames] == ["kitchen"]
 
 
 def test_the_passphrase_stays_a_secret_output(loop: asyncio.AbstractEventLoop) -> None:
@@ -491,6 +496,25 @@ BAD = [
         {"devices": [{"name": "x", "platform": "ios"}, {"name": "X", "platform": "ios"}]},
         "devices[1].name = 'X': clashes with the device 'x'",
         "name: phone-anna-2",
+    ),
+    ({"frames": [{}]}, "frames[0].name is missing", "name: frame-kitchen"),
+    (
+        {"frames": [{"name": "../x"}]},
+        "frames[0].name = '../x': must be 1 to 63 letters a-z, digits",
+        "name: frame-kitchen",
+    ),
+    (
+        {"frames": [{"name": "x"}, {"name": "X"}]},
+        "frames[1].name = 'X': clashes with the frame 'x'",
+        "name: frame-kitchen-2",
+    ),
+    (
+        {
+            "devices": [{"name": "Tablet", "platform": "ios"}],
+            "frames": [{"name": "hall"}, {"name": "tablet"}],
+        },
+        "frames = 'tablet': is the name of the device 'Tablet', which has a certificate; a frame",
+        "name: frame-tablet",
     ),
     (
         {"devices": [{"name": "x", "platform": "ios", "commonName": "y" * 65}]},

@@ -50,7 +50,8 @@ def test_secrets_are_secret_and_all_else_is_plain(schema: dict[str, Any]) -> Non
     inputs = component["inputProperties"]
     assert {key for key, each in inputs.items() if each.get("secret")} == set(SECRETS)
     assert {key for key, each in inputs.items() if each.get("plain")} == set(inputs) - set(SECRETS)
-    assert {key for key, each in component["properties"].items() if each.get("secret")} == {"bundlePasswords"}
+    secret = {key for key, each in component["properties"].items() if each.get("secret")}
+    assert secret == {"bundlePasswords", "frameSecrets"}
     assert component["requiredInputs"] == ["host", "hostKey", "keystorePassphrase"]
 
 

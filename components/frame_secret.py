@@ -1,0 +1,90 @@
+"""The secret of a frame, in place of a device's certificate: what a picture frame shows in a header."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+
+from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
+from components.device_list import FRAME
+from components.refusal import told_plainly
+from components.step import Step
+
+OUTPUTS = ("fingerprint", "secret")
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    @told_plainly
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        outputs = _adopt_or_make(props)
+        return CreateResult(outputs["fingerprint"], outputs)
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        # Another authority or passphrase changes nothing about a secret.
+        quiet = {"authority", "passphrase", *OUTPUTS}
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in {*_olds, *_news} - quiet))
+
+    @told_plainly
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_adopt_or_make(_news))
+
+    @told_plainly
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Revoke. The engine calls this only for a frame that left the config: see ``deleted_with``."""
+        keystore_of(_props).revoke_frame(_props["frame"], _props["fingerprint"])
+
+
+def _adopt_or_make(props: dict[str, Any]) -> dict[str, Any]:
+    made = keystore_of(props).adopt_or_make_frame(props["frame"])
+    return {**props, "fingerprint": made.fingerprint, "secret": made.secret}
+
+
+class _SecretInKeystore(Step, module="immich", name="FrameSecret"):
+    fingerprint: pulumi.Output[str]
+    secret: pulumi.Output[str]
+
+    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
+
+
+class FrameSecret(pulumi.ComponentResource):
+    """A frame's secret in the keystore. It stands in the list of devices as a certificate that never ends."""
+
+    fingerprint: pulumi.Output[str]
+    """SHA-256 of the secret, lower-case hexadecimal: the frame's name on the server."""
+    secret: pulumi.Output[str]
+    """What the frame shows; a secret."""
+    not_after: pulumi.Output[str]
+    """That it is a frame's, in place of an end."""
+    previous_fingerprint: pulumi.Output[str]
+    """Empty: a frame has one secret."""
+    previous_until: pulumi.Output[str]
+    """Empty as well."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        keystore: KeystoreLocation,
+        authority: CertificateAuthority,
+        frame: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:FrameSecret", name, {}, opts)
+        made = _SecretInKeystore(
+            f"{name}-secret",
+            {**keystore.props(), "authority": authority.fingerprint, "frame": frame},
+            # As of a device's certificate: deleting means revoking, which `pulumi destroy` does not.
+            pulumi.ResourceOptions(
+                parent=self, deleted_with=authority.key_pair, additional_secret_outputs=["secret"]
+            ),
+        )
+        self.fingerprint = made.fingerprint
+        self.secret = pulumi.Output.secret(made.secret)
+        self.not_after = pulumi.Output.from_input(FRAME)
+        self.previous_fingerprint = self.previous_until = pulumi.Output.from_input("")
+        self.register_outputs({"fingerprint": self.fingerprint})

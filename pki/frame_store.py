@@ -1,0 +1,120 @@
+"""`frames/`: the secrets of picture frames, televisions and the like, which hold no certificate.
+
+One file for each, `frames/<name>.secret`: the secret's SHA-256, by which the server knows it, and on the next
+line the secret itself, sealed with the keystore's passphrase. So a frame is revoked without the passphrase,
+as a device is.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pki.contents import FRAMES, SECRET_SUFFIX
+from pki.errors import KeystoreError
+from pki.files import look_into, make_folder, remove_file, write_file
+from pki.revocations import note_revoked, revoked_in
+from pki.vault import Vault
+
+PREFIX = "ixframe_"
+"""What every secret begins with, so that programs which look for secrets in public places know it."""
+
+SECRET = re.compile(PREFIX + "[a-z2-7]{32}")
+"""160 bits in base32 (RFC 4648), in lower case. The edge takes no other (server/caddy/frames.go)."""
+
+_MADE_ANEW = "the next `up` makes a new secret, which the frame then needs"
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FrameSecret:
+    """What a frame shows to get in, and the SHA-256 of it, which is all that the server has."""
+
+    name: str
+    secret: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the secret, lower-case hexadecimal: the frame's name on the server."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
+
+
+def new_secret() -> str:
+    """Return a secret that nobody has."""
+    return PREFIX + base64.b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+class FrameStore:
+    """The frames' files. The caller holds the keystore's lock and has normalised the names."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the frames."""
+        return self._vault.folder / FRAMES
+
+    def names(self) -> list[str]:
+        """Names of all frames, sorted."""
+        return sorted(path.stem for path in self.folder.glob(f"[!.]*{SECRET_SUFFIX}"))
+
+    def adopt_or_make(self, name: str) -> FrameSecret:
+        """Return the frame's secret; a new one when it has none, or one that was revoked for good."""
+        content = look_into(self._path(name))
+        if content is not None and self.fingerprint(name) not in revoked_in(self._vault.folder):
+            return self.open(name)
+        made = FrameSecret(name, new_secret())
+        make_folder(self.folder)
+        write_file(self._path(name), self.sealed(made))
+        return made
+
+    def open(self, name: str) -> FrameSecret:
+        """Return the secret of a frame that is there, or say why that cannot be."""
+        path = self._path(name)
+        _, _, sealed = (look_into(path) or b"").partition(b"\n")
+        found = FrameSecret(name, self._vault.open_password(path, sealed, _context(name), _MADE_ANEW))
+        if found.fingerprint != self.fingerprint(name) or not SECRET.fullmatch(found.secret):
+            raise self._damaged(path)
+        return found
+
+    def sealed(self, frame: FrameSecret) -> bytes:
+        """Return what the file of a frame holds."""
+        seal = self._vault.seal_password(frame.secret, _context(frame.name))
+        return f"{frame.fingerprint}\n".encode() + seal
+
+    def fingerprint(self, name: str) -> str:
+        """Return the SHA-256 of a frame's secret, without opening it."""
+        first, _, _ = (look_into(self._path(name)) or b"").partition(b"\n")
+        found = first.decode(errors="replace")
+        if not _FINGERPRINT.fullmatch(found):
+            raise self._damaged(self._path(name))
+        return found
+
+    def revoke(self, name: str, fingerprint: str) -> None:
+        """Note down that the secret is revoked, and remove it, when it is the one with this fingerprint."""
+        if look_into(self._path(name)) is not None and self.fingerprint(name) == fingerprint:
+            self.revoke_whatever(name)
+
+    def revoke_whatever(self, name: str) -> None:
+        """Note down that the frame's secret is revoked, and remove it."""
+        note_revoked(self._vault.folder, name, self.fingerprint(name), self._vault.clock())
+        remove_file(self._path(name))
+
+    def discard(self) -> None:
+        """Remove all files."""
+        for name in self.names():
+            remove_file(self._path(name))
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{SECRET_SUFFIX}"
+
+    def _damaged(self, path: Path) -> KeystoreError:
+        return KeystoreError(f"{path} is damaged. Restore it from a backup, or delete it: {_MADE_ANEW}.")
+
+
+def _context(name: str) -> str:
+    return f"frame {name}"
