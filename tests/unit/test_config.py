@@ -497,7 +497,7 @@ BAD = [
         "devices[1].name = 'X': clashes with the device 'x'",
         "name: phone-anna-2",
     ),
-    ({"frames": [{}]}, "frames[0].name is missing", "name: frame-kitchen"),
+    ({"frames": [{}]}, "frames[0].name is not set: a frame needs a name", "name: frame-kitchen"),
     (
         {"frames": [{"name": "../x"}]},
         "frames[0].name = '../x': must be 1 to 63 letters a-z, digits",

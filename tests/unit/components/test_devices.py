@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from components import device_list, device_withdrawal
+from components import device_list, device_withdrawal, frame_secret
+from components.device_list import FRAME
 from components.device_report import report_of
 from components.refusal import Refusal
 from components.remote_script import Server, script_digest
@@ -31,6 +32,7 @@ from tests.unit.scripts.harness import Machine
 PASSPHRASE = "correct horse battery staple"
 STACK, ID = "home", "ours"
 LIST, WITHDRAWAL = device_list._Provider(), device_withdrawal._Provider()
+SECRET = frame_secret._Provider()
 
 
 class Home:
@@ -82,15 +84,31 @@ class Home:
         if until == "withdrawal":
             return self.lines
         for name in set(self.state.get("list", {}).get("devices", {})) - set(names):
-            self.store().revoke_device(name, self.state["list"]["devices"][name]["fingerprint"])
+            fingerprint = self.state["list"]["devices"][name]["fingerprint"]
+            if name.startswith("frame-"):
+                self.secret("delete", name)
+            else:
+                self.store().revoke_device(name, fingerprint)
         devices = {name: self.entry(name) for name in names}
         self._step("list", LIST, self.props(devices=devices))
         return self.lines
 
     def entry(self, name: str) -> dict[str, str]:
+        if name.startswith("frame-"):
+            made = self.secret("create", name)
+            return {"fingerprint": made["fingerprint"], "until": FRAME, "before": "", "beforeUntil": ""}
         credential = self._credential(name)
         until = credential.not_after.isoformat()
         return {"fingerprint": credential.fingerprint, "until": until, "before": "", "beforeUntil": ""}
+
+    def secret(self, verb: str, name: str) -> dict[str, Any]:
+        """Make a frame's secret, or take it away, as the engine does; return the outputs."""
+        props = {"keystore": str(self.keystore), "passphrase": PASSPHRASE, "stack": STACK, "frame": name}
+        if verb == "create":
+            self.state[name] = SECRET.create({**props, "authority": "a"}).outs or {}
+        else:
+            SECRET.delete("id", self.state[name])
+        return self.state[name]
 
     def _step(self, name: str, provider: Any, props: dict[str, Any]) -> None:
         olds = self.state.get(name)
@@ -122,6 +140,8 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home = Home(tmp_path)
+    # with a low work factor, as everything else here
+    monkeypatch.setattr(frame_secret, "keystore_of", lambda props: home.store())
     for module in (device_list, device_withdrawal):
         monkeypatch.setattr(module, "run_script", home.run_script)
     return home
@@ -319,3 +339,53 @@ def test_an_answer_that_is_none_is_told(answer: str) -> None:
 
 def test_what_a_login_prints_is_passed_over() -> None:
     assert report_of('Welcome!\n{"devices":[],"revoked":[],"refused":["ab"]}\n').refused == ("ab",)
+
+
+# Frames, which show a secret in place of a certificate
+
+
+def test_a_frame_comes_and_goes_by_the_same_list(home: Home) -> None:
+    assert set(home.up("phone", "frame-hall")) == {
+        "Device phone may come in",
+        "Frame frame-hall may read photos and albums",
+    }
+    lost = home.state["frame-hall"]["secret"]
+    assert home.up("phone", "frame-hall") == [] and home.out == []
+    assert home.up("phone", until="withdrawal") == [GONE_FRAME]
+    assert home.inside == {"phone"}, "the first step is enough"
+    home.up("phone", "frame-hall")
+    assert home.inside == {"phone", "frame-hall"} and home.state["frame-hall"]["secret"] != lost
+    home.up("phone")
+    assert len(home.store().revocations()) == 2
+
+
+GONE_FRAME = "frame-hall is out: its secret no longer counts, now and for good"
+
+
+def test_a_frame_that_was_revoked_by_hand_stays_out_and_is_told(home: Home) -> None:
+    home.up("frame-hall", "phone")
+    lost = home.state["frame-hall"]["secret"]
+    assert home.machine.run("devices", "revoke", "frame-hall").status == 0
+    home.up("frame-hall", "phone", "laptop")
+    assert home.inside == {"phone", "laptop"}
+    [said] = home.out
+    assert said.startswith("frame-hall was revoked on the server on ") and "take it out of `frames`" in said
+    home.up("phone")
+    home.up("frame-hall", "phone")
+    assert home.inside == {"phone", "frame-hall"} and home.state["frame-hall"]["secret"] != lost
+
+
+def test_destroy_revokes_no_frame(home: Home) -> None:
+    home.up("frame-hall")
+    made = home.state["frame-hall"]["secret"]
+    home.destroy()
+    home.up("frame-hall")
+    assert home.inside == {"frame-hall"} and home.state["frame-hall"]["secret"] == made
+
+
+def test_another_authority_or_passphrase_is_no_reason_for_another_secret(home: Home) -> None:
+    home.up("frame-hall")
+    olds = home.state["frame-hall"]
+    news = {**olds, "authority": "b", "passphrase": "another", "secret": None, "fingerprint": None}
+    assert not SECRET.diff("id", olds, news).changes
+    assert SECRET.diff("id", olds, {**news, "keystore": "elsewhere"}).changes

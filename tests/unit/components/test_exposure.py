@@ -296,6 +296,27 @@ def test_the_devices_are_one_list_by_name(recorded: Recorder) -> None:
     }
 
 
+def test_a_frame_stands_among_the_devices_by_the_hash_of_its_secret(tmp_path: Path) -> None:
+    recorded = run_program(tmp_path, frames=[{"name": "kitchen"}])
+    devices = recorded.resources["immich-devices-files"][1]["devices"]
+    assert devices["kitchen"] == {
+        "fingerprint": FINGERPRINT,
+        "until": "frame",
+        "before": "",
+        "beforeUntil": "",
+    }
+    names = recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]
+    assert names["kitchen"] == "loses access for good when it is no longer named here"
+    assert recorded.resources["immich-ca-key-pair"][1]["devices"] == ["phone", "laptop", "kitchen"]
+    secret = recorded.resources["immich-frame-kitchen-secret"][1]
+    assert secret["frame"] == "kitchen" and "secret" not in secret
+
+
+def test_without_frames_nothing_is_other_than_before(recorded: Recorder) -> None:
+    assert not any("frame" in name.lower() for name in recorded.resources)
+    assert "frame" not in json.dumps([inputs.get("public") for _, inputs in recorded.resources.values()])
+
+
 def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
     """Nothing that may fail is asked for them: no key, no certificate, no answer of the server."""
     inputs = recorded.resources["immich-withdrawal-names"][1]
