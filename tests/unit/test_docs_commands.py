@@ -44,6 +44,8 @@ PLACES = {
     "pulumi up": "tests/lab/test_main_job.py::test_up_exposes",
     "make handover DEVICE=phone-anna": "tests/unit/handover/test_command.py::"
     "test_a_phone_fetches_its_bundle_and_the_terminal_shows_the_password_then",
+    "pulumi stack output frameSecrets --show-secrets": "tests/lab/test_small_clients.py::"
+    "test_frames_read_until_they_are_taken_out",
     # the end
     "pulumi destroy": "tests/lab/test_main_job.py::test_destroy_leaves_the_server_as_it_was",
     "pulumi stack rm home": "not run: Pulumi's own; tests/faults/rows.py forgets a stack by force",
@@ -57,6 +59,8 @@ PLACES = {
     "sudo immich-exposure ban 203.0.113.9": BY_HAND,
     "sudo immich-exposure unban 203.0.113.9": BY_HAND,
     "sudo immich-exposure guard": "tests/server/test_scripts_guard.py::test_for_people_it_says_what_it_saw",
+    "sudo immich-exposure revoke frame-kitchen": "tests/lab/test_small_clients.py::"
+    "test_frames_read_until_they_are_taken_out",
     "sudo immich-exposure revoke phone-anna": "tests/lab/test_fail_closed.py::"
     "test_a_device_that_was_revoked_on_the_server_stays_out",
     "sudo immich-exposure lan open": "tests/unit/test_scripts_lan.py::test_the_owner_opens_and_closes",
