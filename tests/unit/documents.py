@@ -88,13 +88,31 @@ def _of_python(tree: ast.AST) -> Iterator[str]:
 
 def _of_shell(text: str) -> Iterator[str]:
     """Yield strings; those that a command prints one after another are one."""
-    joined = re.sub(r'"[ \t]*\\\n[ \t]*"', " ", text)
-    for string in _SHELL_STRING.findall(joined):
-        plain = re.sub(r"\$\{[^}]*\}|\$\([^)]*\)+|\$\w+", LEFT_OUT, string)
+    whole = re.sub(r'"[ \t]*\\\n[ \t]*"', " ", _without_substitutions(text))
+    for string in _SHELL_STRING.findall(whole):
+        plain = re.sub(r"\$\{[^}]*\}|\$\w+", LEFT_OUT, string)
         yield plain.replace('\\"', '"').replace("\\\n", " ")
+
+
+def _without_substitutions(text: str) -> str:
+    """Replace each `$(...)`, innermost first: the strings within are no part of the one around it."""
+    before = ""
+    while text != before:
+        before, text = text, re.sub(r"\$\([^()]*\)", LEFT_OUT, text)
+    return text
 
 
 def stands_in_the_code(message: str) -> bool:
     """Tell whether the code has a message with these words, of which `LEFT_OUT` stands for any."""
-    wanted = ".*?".join(re.escape(part.strip()) for part in message.split(LEFT_OUT))
-    return any(re.search(wanted, sentence) for sentence in sentences())
+    parts = [part.strip() for part in message.split(LEFT_OUT)]
+    return any(_follow_each_other(parts, sentence) for sentence in sentences())
+
+
+def _follow_each_other(parts: list[str], sentence: str) -> bool:
+    at = 0
+    for part in parts:
+        found = sentence.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
