@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,18 +62,31 @@ ANONYMOUS = (
 DEVICE = Expectation("/api/server/ping", 200, "an enrolled device gets in")
 
 
+FRAME = Expectation(DEVICE.path, 403, "a secret that no frame has opens nothing")
+
+NOBODYS_SECRET = {"X-Immich-Exposure-Frame": "ixframe_" + 32 * "a"}
+"""What no frame ever has, and the edge takes for no offence (server/caddy/frames.go)."""
+
+
 def prove(
-    probe: OutsideProbe, credentials: list[Credential], *, wait_seconds: float, drops: bool = False
+    probe: OutsideProbe,
+    credentials: list[Credential],
+    *,
+    wait_seconds: float,
+    drops: bool = False,
+    frames: bool = False,
 ) -> list[str]:
     """Ask everything from outside and return one line per proof.
 
-    ``drops``: the edge hangs up instead of answering 403.
+    ``drops``: the edge hangs up instead of answering 403. ``frames``: there are some.
 
     Raises ``NotReachableError`` when nobody answers within ``wait_seconds`` and ``WrongAnswerError`` at the
     first answer that is not as it must be: that one is never waited for.
     """
     _wait_until_reachable(probe, wait_seconds)
     lines = [_judge(expectation, _ask(probe, expectation.path), drops) for expectation in ANONYMOUS]
+    if frames:
+        lines.append(_judge(FRAME, _ask(probe, FRAME.path, headers=NOBODYS_SECRET), drops))
     if credentials:
         lines.append(_some_device_gets_in(probe, credentials, drops))
     return lines
@@ -91,10 +104,15 @@ def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> None:
             time.sleep(RETRY_SECONDS)
 
 
-def _ask(probe: OutsideProbe, path: str, credential: Credential | None = None) -> Answer | None:
+def _ask(
+    probe: OutsideProbe,
+    path: str,
+    credential: Credential | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answer | None:
     """Return the answer; None when the edge hangs up."""
     try:
-        return probe.get(path, credential)
+        return probe.get(path, credential) if headers is None else probe.get(path, credential, headers)
     except UnansweredError:
         return None
 
@@ -177,6 +195,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
             credentials,
             wait_seconds=_patience(props),
             drops=props["strangers"] == "drop",
+            frames=bool(props.get("frames")),
         )
         run_script(server, server.line("confirm", props["until"]), script)
         run_script(server, server.line("record", *ports, props["configDir"]), script_text("drift"))
@@ -311,6 +330,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "configDir": config.config_dir if config.module is ModuleWay.MANAGED else "-",
                 "expectDevice": bool(config.devices),
                 "adopted": config.adopt is not None,
+                **({"frames": True} if config.frames else {}),
                 "strangers": config.strangers,
                 "edge": what_stands_behind_the_door(config),
                 # While one authority is trusted this is its fingerprint alone, as it always was.

@@ -79,8 +79,10 @@ class OutsideProbe:
         with ThreadPoolExecutor(max_workers=4) as pool:
             self._prepared.update(zip(needed, pool.map(self._context, needed), strict=True))
 
-    def get(self, path: str, credential: Credential | None = None) -> Answer:
-        """Send one GET and return the answer.
+    def get(
+        self, path: str, credential: Credential | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send one GET, with further headers if there are any, and return the answer.
 
         Raises ``UnansweredError`` when the other side hangs up, ``NotReachableError`` when nobody is there,
         and ``KeyFileError`` for a key that does not open.
@@ -89,10 +91,11 @@ class OutsideProbe:
         connection = http.client.HTTPSConnection(self.domain, self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.sock = self._tls_socket(self._prepared[credential])
-            connection.request("GET", path, headers={"User-Agent": "immich-exposure-check"})
+            sent = {"User-Agent": "immich-exposure-check", **(headers or {})}
+            connection.request("GET", path, headers=sent)
             response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, response.read(1 << 20))
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, received, response.read(1 << 20))
         except http.client.RemoteDisconnected as error:
             raise UnansweredError(
                 f"https://{self.domain}:{self.port}{path} hangs up on a request."

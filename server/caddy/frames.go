@@ -43,9 +43,9 @@ type Frame struct {
 //
 //	refuse_frame STRANGERS REVOKED
 //
-// That is an offence: no browser sends such a header by itself, nor can another site's page make it do so (CORS). Not so a secret
-// that was revoked, which has a file in the folder REVOKED: whoever has that did not guess it, and asks on until somebody
-// switches the frame off.
+// That is an offence: no browser sends such a header by itself, nor can another site's page make it do so (CORS). Two kinds
+// are none: a secret that was revoked, which has a file in the folder REVOKED, because whoever has it did not guess it and
+// asks on until somebody switches the frame off; and nobodysSecret, which the check from outside shows.
 type RefuseFrame struct {
 	Strangers string `json:"strangers"`
 	Revoked   string `json:"revoked"`
@@ -63,6 +63,9 @@ const (
 	// frameLetters of base32 (RFC 4648, in lower case) follow, which are 160 bits.
 	framePrefix  = "ixframe_"
 	frameLetters = 32
+
+	// nobodysSecret is no frame's, whatever lies in the folder.
+	nobodysSecret = framePrefix + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 	// frameKind is what the second line of a frame's file says.
 	frameKind = "frame"
@@ -112,7 +115,7 @@ func parseRefuseFrame(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 // MatchWithError tells whether the client is an enrolled frame, and has the request remember which.
 func (f Frame) MatchWithError(r *http.Request) (bool, error) {
 	secret, shown := shownSecret(r.Header)
-	if !shown || secret == "" {
+	if !shown || secret == "" || secret == nobodysSecret {
 		return false, nil
 	}
 	found, err := frameIn(f.Devices, secret)
@@ -133,7 +136,7 @@ func (f RefuseFrame) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 		return next.ServeHTTP(w, r)
 	}
 	verdict := verdictSecret
-	if secret != "" && isReadableFile(filepath.Join(f.Revoked, secretHash(secret))) {
+	if secret == nobodysSecret || secret != "" && isReadableFile(filepath.Join(f.Revoked, secretHash(secret))) {
 		verdict = verdictQuiet
 	}
 	return Refuse{Strangers: f.Strangers}.refuse(w, r, verdict)

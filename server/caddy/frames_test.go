@@ -123,6 +123,19 @@ func TestWhoIsAFrame(t *testing.T) {
 	}
 }
 
+func TestTheSecretOfTheCheckFromOutsideIsNobodys(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, secretHash(nobodysSecret)), []byte("check\nframe\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if secret, shown := shownSecret(http.Header{frameHeader: {nobodysSecret}}); secret != nobodysSecret || !shown {
+		t.Error("it has not the form of a secret, so it proves nothing")
+	}
+	if is, err := (Frame{folder}).MatchWithError(asFrame(nobodysSecret, "GET", "/api/albums")); is || err != nil {
+		t.Errorf("a file lets it in: %v, %v", is, err)
+	}
+}
+
 func TestWhatAFrameMayAsk(t *testing.T) {
 	table, err := readFrameSurface(tablePath)
 	if err != nil {

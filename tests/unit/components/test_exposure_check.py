@@ -66,6 +66,32 @@ def test_any_other_answer_condemns_it(
         prove(probe_with(mocker, {**SOUND, question: answer}), [CREDENTIAL], wait_seconds=0)
 
 
+@pytest.mark.parametrize("answer", [REFUSAL, Answer(200, {}, b"{}")], ids=["refused", "let in"])
+def test_where_there_are_frames_a_wrong_secret_is_tried(mocker: MockerFixture, answer: Answer) -> None:
+    """At a path that Immich itself answers without a login, or a refusal would prove nothing."""
+    asked = []
+
+    def get(
+        _self: OutsideProbe, path: str, credential: Credential | None = None, headers: Any = None
+    ) -> Answer:
+        if headers is None:
+            return SOUND[path, credential is not None]
+        asked.append((path, headers))
+        return answer
+
+    mocker.patch.object(OutsideProbe, "get", get)
+    probe = OutsideProbe("immich.example.ts.net", 443, None, None)
+    assert len(prove(probe, [CREDENTIAL], wait_seconds=0)) == 5 and asked == []
+    if answer is REFUSAL:
+        lines = prove(probe, [CREDENTIAL], wait_seconds=0, frames=True)
+        assert len(by_question(lines)) == 6
+        assert "GET /api/server/ping 403: a secret that no frame has opens nothing" in lines
+    else:
+        with pytest.raises(WrongAnswerError, match="a secret that no frame has opens nothing"):
+            prove(probe, [CREDENTIAL], wait_seconds=0, frames=True)
+    assert asked == [("/api/server/ping", {"X-Immich-Exposure-Frame": "ixframe_" + "a" * 32})]
+
+
 def test_an_edge_that_hangs_up_is_proven_when_it_is_meant_to(mocker: MockerFixture) -> None:
     def get(_self: OutsideProbe, path: str, credential: Credential | None = None) -> Answer:
         answer = SOUND[path, credential is not None]
