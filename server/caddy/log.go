@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"crypto/tls"
+	"encoding/hex"
 	"net"
 	"net/http"
 	"slices"
@@ -23,18 +24,23 @@ func init() {
 
 // WithoutSecrets writes a log as JSON, and of a request only who asked what of whom:
 //
-//	format without_secrets [BITS]
+//	format without_secrets [BITS [on|off FILE]]
 //
 // Of the headers of a request only User-Agent gets in, for the owner, so no cookie and no token. Whom a ban would concern
 // is in it as well: an IPv4 address, or so many bits of an IPv6 one [64]. Keys, slugs and passwords of links travel
 // in the target, which is written without them. What a client says is cut (logbounds.go).
 //
+// With "on", the lines of what visitors did with a link name it by a pseudonym that the key in FILE makes (deeds.go), and
+// those of devices begin the fingerprint of their certificate. Where the file cannot be read they do not: the journal says why.
+//
 // A request is put into words when its line is written, not before: Caddy hands each request to each log several
 // times, and most of them never write it.
 type WithoutSecrets struct {
 	zapcore.Encoder `json:"-"`
-	Bits            int `json:"bits,omitempty"`
+	Bits            int    `json:"bits,omitempty"`
+	KeyFile         string `json:"key_file,omitempty"`
 	held            []zapcore.Field
+	names           *pseudonyms
 }
 
 // CaddyModule returns the Caddy module information.
@@ -44,15 +50,22 @@ func (*WithoutSecrets) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile reads the format and the number of bits.
+// UnmarshalCaddyfile reads the format, the number of bits, and whether links are named by a key.
 func (w *WithoutSecrets) UnmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
 	d.Next()
 	bits := "64"
 	if d.NextArg() {
 		bits = d.Val()
 	}
-	if w.Bits, err = strconv.Atoi(bits); err != nil || w.Bits < wideBits || w.Bits > 128 || d.NextArg() {
+	if w.Bits, err = strconv.Atoi(bits); err != nil || w.Bits < wideBits || w.Bits > 128 {
 		return d.Errf("without_secrets takes a number of bits from %d to 128, not %q", wideBits, bits)
+	}
+	switch rest := d.RemainingArgs(); {
+	case len(rest) == 0, len(rest) == 2 && rest[0] == "off":
+	case len(rest) == 2 && rest[0] == "on":
+		w.KeyFile = rest[1]
+	default:
+		return d.Errf("without_secrets takes on or off and the file of a key, not %q", rest)
 	}
 	return nil
 }
@@ -62,12 +75,21 @@ func (w *WithoutSecrets) Provision(caddy.Context) error {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.ISO8601TimeEncoder
 	w.Encoder = zapcore.NewJSONEncoder(config)
+	if w.KeyFile == "" {
+		return nil
+	}
+	names, err := readPseudonyms(w.KeyFile)
+	if err != nil {
+		caddy.Log().Named("who").Warn("nobody is told who opened what", zap.Error(err))
+		return nil
+	}
+	w.names = names
 	return nil
 }
 
 // Clone returns an encoder with the same context.
 func (w *WithoutSecrets) Clone() zapcore.Encoder {
-	return &WithoutSecrets{w.Encoder.Clone(), w.Bits, slices.Clip(w.held)}
+	return &WithoutSecrets{w.Encoder.Clone(), w.Bits, w.KeyFile, slices.Clip(w.held), w.names}
 }
 
 // AddObject keeps an object of the context until a line is written.
@@ -90,7 +112,7 @@ func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field
 				field = zap.Object(field.Key, visit(value))
 			}
 			if field.Key == "verdict" && access && seen.request != nil && seen.verdict == "" {
-				written = w.who(written, seen.request)
+				written = w.deed(w.who(written, seen.request), seen, field.String)
 			}
 			seen.note(field)
 			written = append(written, field)
@@ -126,6 +148,21 @@ func (w *WithoutSecrets) who(fields []zapcore.Field, r *http.Request) []zapcore.
 		}
 	}
 	return append(fields, zap.String("user_agent", agent), zap.String("network", network))
+}
+
+// deed adds what a visitor did with a link, or which device came.
+func (w *WithoutSecrets) deed(fields []zapcore.Field, seen asked, verdict string) []zapcore.Field {
+	switch r := seen.request; {
+	case w.names == nil:
+	case verdict == verdictAnon:
+		if deed := w.names.deed(r, seen.status); deed != "" {
+			return append(fields, zap.String("deed", deed))
+		}
+	case verdict == verdictDevice && r.TLS != nil && len(r.TLS.PeerCertificates) > 0:
+		print := fingerprint(r.TLS.PeerCertificates[0])
+		return append(fields, zap.String("device", hex.EncodeToString(print[:8])))
+	}
+	return fields
 }
 
 // asked is what decides whether a line about a request is written.

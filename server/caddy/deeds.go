@@ -1,0 +1,144 @@
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What a visitor did with a link, as the log has it where the owner wants to know: "open", "download" or "upload", and the
+// link's pseudonym.
+const (
+	deedOpen     = "open"
+	deedDownload = "download"
+	deedUpload   = "upload"
+)
+
+// pseudonyms names links by a hash that nobody can repeat who lacks the key: a slug is a word, and would be guessed
+// otherwise. `since` is when the key was made; what was written before has names of another key.
+type pseudonyms struct {
+	key   []byte
+	since time.Time
+}
+
+// readPseudonyms reads the key: 64 hexadecimal digits, a blank, and seconds since 1970.
+func readPseudonyms(file string) (*pseudonyms, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var digits string
+	var seconds int64
+	if _, err := fmt.Sscanf(string(text), "%64s %d\n", &digits, &seconds); err != nil {
+		return nil, fmt.Errorf("%s holds no key: %w", file, err)
+	}
+	key, err := hex.DecodeString(digits)
+	if err != nil || len(key) != sha256.Size {
+		return nil, fmt.Errorf("%s holds no key of 64 hexadecimal digits", file)
+	}
+	return &pseudonyms{key, time.Unix(seconds, 0)}, nil
+}
+
+// of returns the pseudonym of a link, 16 hexadecimal digits, however its key is spelt.
+func (p *pseudonyms) of(l link) string {
+	hash := hmac.New(sha256.New, p.key)
+	hash.Write([]byte(l.field + "="))
+	if l.field == "key" {
+		hash.Write(keyBytes(l.name))
+	} else {
+		hash.Write([]byte(l.name))
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:8])
+}
+
+// keyBytes returns what Immich makes of a key (auth.service.ts): 100 letters are hexadecimal, and of base64 Node takes both
+// alphabets, ends at the first "=" and leaves out what is in neither. So whoever has a link cannot make many of it.
+func keyBytes(key string) []byte {
+	if len(key) == 100 {
+		if bytes, err := hex.DecodeString(key); err == nil {
+			return bytes
+		}
+	}
+	key, _, _ = strings.Cut(key, "=")
+	plain := strings.Map(func(letter rune) rune {
+		switch {
+		case letter == '+':
+			return '-'
+		case letter == '/':
+			return '_'
+		case letter == '-' || letter < 128 && isWord(byte(letter)):
+			return letter
+		}
+		return -1
+	}, key)
+	if len(plain)%4 == 1 { // six bits make no byte
+		plain = plain[:len(plain)-1]
+	}
+	bytes, err := base64.RawURLEncoding.DecodeString(plain)
+	if err != nil {
+		return []byte(plain)
+	}
+	return bytes
+}
+
+// deed returns what a stranger's request did, and the link's pseudonym, or nothing. Only what Immich has answered to is one,
+// so nobody can make up links. The page asks for the link's data when it starts: a chat program that makes a preview does
+// not run it, and asks for the page and a picture alone.
+func (p *pseudonyms) deed(r *http.Request, status int) string {
+	did := deedOf(r.Method, r.URL.Path, status)
+	if did == "" || did == deedOpen && isRobot(r.Header.Get("User-Agent")) {
+		return ""
+	}
+	query := r.URL.Query()
+	of := link{"key", query.Get("key")}
+	if of.name == "" {
+		of = link{"slug", query.Get("slug")}
+	}
+	if of.name == "" {
+		return ""
+	}
+	return did + " " + p.of(of)
+}
+
+func deedOf(method, path string, status int) string {
+	switch method {
+	case http.MethodGet:
+		switch {
+		case path == "/api/shared-links/me" && (status == http.StatusOK || status == http.StatusNotModified):
+			return deedOpen
+		case strings.HasPrefix(path, "/api/assets/") && strings.HasSuffix(path, "/original") &&
+			(status == http.StatusOK || status == http.StatusPartialContent):
+			return deedDownload
+		}
+	case http.MethodPost:
+		if status != http.StatusOK && status != http.StatusCreated {
+			return ""
+		}
+		switch {
+		case path == linkLogin:
+			return deedOpen
+		case path == "/api/download/archive":
+			return deedDownload
+		case path == "/api/assets" && status == http.StatusCreated: // 200 is a file that was there already
+			return deedUpload
+		}
+	}
+	return ""
+}
+
+// robots are programs that run a page without anybody looking at it, by what they call themselves.
+var robots = []string{
+	"Applebot", "bingbot", "Discordbot", "facebookexternalhit", "Googlebot", "Google-Read-Aloud", "LinkedInBot", "Mastodon/",
+	"SkypeUriPreview", "Slackbot", "TelegramBot", "Twitterbot", "WhatsApp/", "HeadlessChrome",
+}
+
+func isRobot(agent string) bool {
+	return slices.ContainsFunc(robots, func(name string) bool { return strings.Contains(agent, name) })
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What the key of Immich's API must be allowed to do, and no more; "all" allows everything (Immich's enum.ts).
+const (
+	rightNeeded = "sharedLink.read"
+	rightOfAll  = "all"
+)
+
+// linkReport is what Immich says of the shared links of the user whose key it is.
+type linkReport struct {
+	links []sharedLink
+	// more says what the key is allowed besides, which a report needs not.
+	more []string
+	// trouble says why there is no report, in a sentence.
+	trouble string
+}
+
+// sharedLink is what a report keeps of a link: what opens it, its key, slug and password, only passes through.
+type sharedLink struct {
+	id, name   string
+	pseudonyms []string
+	expires    time.Time // zero for never
+	password   bool
+	upload     bool
+	download   bool
+	metadata   bool
+}
+
+func (l sharedLink) expired(now time.Time) bool { return !l.expires.IsZero() && !l.expires.After(now) }
+
+// answerOfImmich is one of GET /api/shared-links (shared-link.dto.ts of Immich 2 and 3).
+type answerOfImmich struct {
+	ID            string     `json:"id"`
+	Key           string     `json:"key"`
+	Slug          *string    `json:"slug"`
+	Description   *string    `json:"description"`
+	Password      *string    `json:"password"`
+	ExpiresAt     *time.Time `json:"expiresAt"`
+	AllowUpload   bool       `json:"allowUpload"`
+	AllowDownload bool       `json:"allowDownload"`
+	ShowMetadata  bool       `json:"showMetadata"`
+	Album         *struct {
+		AlbumName string `json:"albumName"`
+	} `json:"album"`
+}
+
+const (
+	immichPatience = 20 * time.Second
+	// mostOfALibrary is what Immich may say of all links: it lists each photo of those that share chosen photos.
+	mostOfALibrary = 256 << 20
+	// mostReported links are in a report.
+	mostReported = 5_000
+)
+
+// askImmich returns the report, or why there is none. The key is read from a file, so that no other account sees it.
+func askImmich(place, keyFile string, names *pseudonyms) linkReport {
+	text, err := os.ReadFile(keyFile)
+	if err != nil {
+		return linkReport{trouble: "There is no key of Immich's API on this server; set immichApiKey and run pulumi up."}
+	}
+	immich := &immichAPI{place: place, key: strings.TrimSpace(string(text)), client: &http.Client{
+		// Nobody but Immich gets the key: no proxy, and nowhere that an answer leads to.
+		Transport:     &http.Transport{Proxy: nil},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), immichPatience)
+	defer cancel()
+	var report linkReport
+	if err := immich.rights(ctx, &report); err != nil {
+		return linkReport{trouble: err.Error()}
+	}
+	if err := immich.links(ctx, &report, names); err != nil {
+		return linkReport{trouble: err.Error(), more: report.more}
+	}
+	return report
+}
+
+type immichAPI struct {
+	place, key string
+	client     *http.Client
+}
+
+// forOwner is an error that is a whole sentence for the owner.
+type forOwner string
+
+func (f forOwner) Error() string { return string(f) }
+
+const (
+	keyRefused    forOwner = "Immich refuses the key of its API that immichApiKey holds; make a new one with the right " + rightNeeded + " alone."
+	keyLacksRight forOwner = "The key of Immich's API that immichApiKey holds lacks the right " + rightNeeded + ", so nothing is known of Immich's links; give it that right, and no other."
+)
+
+func sentence(format string, arguments ...any) error {
+	return forOwner(fmt.Sprintf(format, arguments...))
+}
+
+func (i *immichAPI) get(ctx context.Context, path string, read func(status int, body io.Reader) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.place+path, nil)
+	if err != nil {
+		return sentence("There is no Immich at %s.", plainText(i.place))
+	}
+	request.Header.Set("x-api-key", i.key)
+	request.Header.Set("Accept", "application/json")
+	answer, err := i.client.Do(request)
+	if err != nil {
+		return sentence("Immich does not answer at %s, so nothing is known of its links; start it.", plainText(i.place))
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusUnauthorized {
+		return keyRefused
+	}
+	return read(answer.StatusCode, io.LimitReader(answer.Body, mostOfALibrary))
+}
+
+// rights looks at what the key is allowed; a key may always ask that of itself.
+func (i *immichAPI) rights(ctx context.Context, report *linkReport) error {
+	return i.get(ctx, "/api/api-keys/me", func(status int, body io.Reader) error {
+		var key struct {
+			Permissions []string `json:"permissions"`
+		}
+		if status != http.StatusOK || json.NewDecoder(body).Decode(&key) != nil {
+			return nil // an Immich that does not say; whether it may read the links shows
+		}
+		if !slices.Contains(key.Permissions, rightNeeded) && !slices.Contains(key.Permissions, rightOfAll) {
+			return keyLacksRight
+		}
+		for _, right := range key.Permissions {
+			if right != rightNeeded {
+				report.more = append(report.more, plainText(right))
+			}
+		}
+		return nil
+	})
+}
+
+func (i *immichAPI) links(ctx context.Context, report *linkReport, names *pseudonyms) error {
+	return i.get(ctx, "/api/shared-links", func(status int, body io.Reader) error {
+		switch {
+		case status == http.StatusForbidden:
+			return keyLacksRight
+		case status != http.StatusOK:
+			return sentence("Immich answers %d when it is asked for its links; see its log.", status)
+		}
+		decoder := json.NewDecoder(body)
+		if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
+			return sentence("Immich's list of links is no list; look whether another program answers at its port.")
+		}
+		for decoder.More() && len(report.links) < mostReported {
+			var said answerOfImmich
+			if err := decoder.Decode(&said); err != nil {
+				return sentence("Immich's list of links cannot be read; see its log.")
+			}
+			report.links = append(report.links, said.kept(names))
+		}
+		return nil
+	})
+}
+
+func (a answerOfImmich) kept(names *pseudonyms) sharedLink {
+	kept := sharedLink{
+		id: plainText(a.ID), password: a.Password != nil && *a.Password != "", upload: a.AllowUpload,
+		download: a.AllowDownload, metadata: a.ShowMetadata,
+	}
+	if a.ExpiresAt != nil {
+		kept.expires = *a.ExpiresAt
+	}
+	if a.Album != nil {
+		kept.name = plainText(a.Album.AlbumName)
+	}
+	if a.Description != nil && *a.Description != "" {
+		kept.name = plainText(*a.Description)
+	}
+	if names != nil {
+		kept.pseudonyms = append(kept.pseudonyms, names.of(link{"key", a.Key}))
+		if a.Slug != nil && *a.Slug != "" {
+			kept.pseudonyms = append(kept.pseudonyms, names.of(link{"slug", *a.Slug}))
+		}
+	}
+	return kept
+}
+
+// words says what is worth a thought about the links, as one sentence without names; nothing where nothing is.
+func (r linkReport) words(now time.Time) string {
+	var never, open, openUpload, metadata, expired int
+	for _, l := range r.links {
+		switch {
+		case l.expired(now):
+			expired++
+			continue
+		case l.expires.IsZero():
+			never++
+		}
+		switch {
+		case !l.password && l.upload:
+			openUpload++
+		case !l.password:
+			open++
+		}
+		if l.metadata {
+			metadata++
+		}
+	}
+	var parts []string
+	for _, part := range []struct {
+		count     int
+		one, many string
+	}{
+		{never, "never expires", "never expire"},
+		{openUpload, "has no password and allows uploads", "have no password and allow uploads"},
+		{open, "has no password", "have no password"},
+		{metadata, "shows metadata (where and when photos were taken)", "show metadata (where and when photos were taken)"},
+		{expired, "has expired and is still there", "have expired and are still there"},
+	} {
+		switch part.count {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+part.one)
+		default:
+			parts = append(parts, fmt.Sprint(part.count, " ", part.many))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	of := fmt.Sprintf("Of %d shared links", len(r.links))
+	if len(r.links) == 1 {
+		of = "Of the one shared link"
+	}
+	return of + ", " + strings.Join(parts, ", ") + "."
+}
+
+// tooMuch says what else the key is allowed; nothing where that is nothing.
+func (r linkReport) tooMuch() string {
+	if len(r.more) == 0 {
+		return ""
+	}
+	also := strings.Join(r.more[:min(len(r.more), 5)], ", ")
+	if len(r.more) > 5 {
+		also += fmt.Sprintf(" and %d more", len(r.more)-5)
+	}
+	return fmt.Sprintf("The key of Immich's API on this server may do more than it needs (%s); make one with the right %s alone.", also, rightNeeded)
+}
