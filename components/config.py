@@ -56,6 +56,7 @@ from components.config_limits import (
 from components.config_notify import Notify, check_token, read_notify, read_token
 from components.config_policy import read_policy, refuse_secrets
 from components.config_reader import Problems, Section
+from components.config_who import check_api_key, read_api_key, read_who
 from pki import KeyType, Platform
 from pki.passphrase import PASSPHRASE_LENGTH, is_weak
 from pki.profile import DAYS_LIMIT, authority_name_problem, country_problem, text_problem
@@ -73,7 +74,7 @@ UNPRIVILEGED_PORT = 1024
 GRACE_DAYS = 14
 """For how long the old certificate of a renewed device counts, unless the config says otherwise."""
 
-SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase", "notifyToken")
+SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase", "notifyToken", "immichApiKey")
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
@@ -144,6 +145,8 @@ class ExposureConfig:
     With a `flake` the `module` is `yours`; `allow_upgrade` lets a rebuild bring what else has changed in the
     server's configuration, `take_over` lets this stack expose a server that another one has exposed. `guard`
     is whether the server looks at the exposure from outside; a `notify` of None means that nobody is told.
+    `who` is whether the server counts who opened what, and forgets a link that nobody uses for `who_days`; an
+    `immich_api_key` of None that Immich is not asked for its links.
     `policy` says of each rule how much it counts.
     """
 
@@ -186,6 +189,9 @@ class ExposureConfig:
     guard: bool
     notify: Notify | None
     notify_token: pulumi.Output[str] | None
+    who: bool
+    who_days: int
+    immich_api_key: pulumi.Output[str] | None
     policy: Mapping[str, Level]
     check: CheckConfig
 
@@ -248,6 +254,7 @@ def load(
     taken_over = [device.name for device in config.adopt.devices] if config.adopt else []
     check_frame_names(top, config.frames, [*(device.name for device in config.devices), *taken_over])
     check_token(top, config.notify, secret_keys)
+    check_api_key(top, secret_keys)
     check_public_address(top, config.immich)
     _check_ports(top, config)
     _check_validity(top, config)
@@ -265,7 +272,7 @@ _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
         "edgeBuild", "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
-        "adoptCaPassphrase", "notifyToken",
+        "adoptCaPassphrase", "notifyToken", "immichApiKey",
     }
 )  # fmt: skip
 
@@ -283,6 +290,7 @@ def decoded(key: str, value: object) -> object:
 
 def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, preview: bool) -> ExposureConfig:
     module = read_module(top)
+    who, who_days = read_who(top)
     return ExposureConfig(
         host=top.text(
             "host",
@@ -339,6 +347,9 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
         guard=top.boolean("guard", default=True),
         notify=read_notify(top),
         notify_token=read_token(top),
+        who=who,
+        who_days=who_days,
+        immich_api_key=read_api_key(top),
         policy=read_policy(top),
         check=_check(top, project_dir),
     )

@@ -44,7 +44,7 @@ TOPIC_KEYS: Mapping[str, frozenset[str]] = {
     FRAMES: frozenset({"frames"}),
     LIMITS: frozenset({"rateLimits", "bans"}),
     UNTIL: frozenset({"leaseHours", "exposeUntil"}),
-    WATCH: frozenset({"guard", "notify"}),
+    WATCH: frozenset({"guard", "notify", "who", "whoDays"}),
     HOME: frozenset({"immich", "lan"}),
     WAY_IN: frozenset({"module", "flake", "configDir", "edgeBuild", "immich", "lan"}),
 }

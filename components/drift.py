@@ -24,6 +24,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvide
 from components.certificate_authority import KeystoreLocation
 from components.config import ExposureConfig
 from components.device_report import note_revocations
+from components.link_report import api_key_file
 from components.options import child_of
 from components.preflight import clock_apart
 from components.preflight_rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
@@ -60,14 +61,17 @@ class Seen:
     revoked: list[str] = field(default_factory=list)
 
 
-def look(server: Server, funnel_port: int, proxy_port: int) -> Seen:
+def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None = None) -> Seen:
     """Ask the server what differs from what was proven.
+
+    With an ``api_key`` Immich is asked for its links with that one, which may not be on the server yet.
 
     Raises ``SshError`` when it cannot be asked.
     """
     command = server.line("look", funnel_port, proxy_port)
     before = time.time()
-    lines = run_script(server, command, script_text("drift"), timeout_seconds=LOOK_SECONDS).splitlines()
+    text = script_text("drift", (api_key_file(api_key),) if api_key else ())
+    lines = run_script(server, command, text, timeout_seconds=LOOK_SECONDS).splitlines()
     after = time.time()
     return Seen(
         to_mend=list(_said(lines, "mend")),
@@ -243,11 +247,12 @@ def look_now(server: Server, config: ExposureConfig) -> pulumi.Output[dict[str, 
     if server.lacks_key:
         return pulumi.Output.from_input(nothing)
 
-    async def look_aside(password: str | None) -> dict[str, list[str]]:
+    async def look_aside(secrets: dict[str, str | None]) -> dict[str, list[str]]:
         # No id of a stack: whoever may log in may look.
-        plain = replace(server, sudo_password=password, stack_id=None)
+        plain = replace(server, sudo_password=secrets["password"], stack_id=None)
+        ports = config.funnel_port, config.proxy_port
         try:
-            seen = await asyncio.to_thread(look, plain, config.funnel_port, config.proxy_port)
+            seen = await asyncio.to_thread(look, plain, *ports, secrets["api_key"])
         except SshError as error:
             pulumi.warn(f"This run could not look at the server: {error}")
             return nothing
@@ -255,4 +260,5 @@ def look_now(server: Server, config: ExposureConfig) -> pulumi.Output[dict[str, 
             pulumi.warn(sentence)
         return asdict(seen)
 
-    return pulumi.Output.unsecret(pulumi.Output.from_input(server.sudo_password).apply(look_aside))
+    secrets = pulumi.Output.all(password=server.sudo_password, api_key=config.immich_api_key)
+    return pulumi.Output.unsecret(secrets.apply(look_aside))

@@ -42,6 +42,7 @@ def edge_environment(config: ExposureConfig) -> str:
         "OFFENCES": config.bans.max_retry,
         "OFFENCES_WINDOW": f"{seconds(config.bans.find_time)}s",
         "BAN_PREFIX": config.bans.ipv6_prefix,
+        **({"WHO": "on", "WHO_DAYS": config.who_days} if config.who else {}),
     }
     return "".join(f"{line}\n" for line in _lines(values))
 

@@ -23,6 +23,7 @@ from components.exposure_check import ExposureCheck, by_question
 from components.frame_secret import FrameSecret
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
+from components.link_report import LinkReport
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
 from components.policy_facts import hold_to_the_rules, policy_facts
@@ -112,6 +113,7 @@ class ImmichExposure(pulumi.ComponentResource):
         ]
         chapter = self._take_over_on_the_server(adoption, ready)
         nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
+        self._link_report(nixos)
         enrolled = self._enrolled_devices(devices, nixos)
         funnel = self._funnel(nixos, enrolled)
         check = self._check_from_outside(server_certificate, authority, funnel, short_lease)
@@ -360,6 +362,17 @@ class ImmichExposure(pulumi.ComponentResource):
             config=self._config,
             edge=edge.edge if edge else None,
             opts=self._after(*before),
+        )
+
+    def _link_report(self, nixos: NixosConfiguration) -> LinkReport | None:
+        # Once the edge is there, which asks Immich. Nothing waits for it: a key that is refused is told.
+        if self._config.immich_api_key is None:
+            return None
+        return LinkReport(
+            f"{self._prefix}-link-report",
+            server=self._server,
+            api_key=self._config.immich_api_key,
+            opts=self._after(nixos),
         )
 
     def _to_be_let_in(

@@ -78,6 +78,7 @@ def config_of(name: str, args: Mapping[str, Any]) -> ExposureConfig:
         sudo_password=found.get("sudoPassword"),
         adopt_ca_passphrase=found.get("adoptCaPassphrase"),
         notify_token=found.get("notifyToken"),
+        immich_api_key=found.get("immichApiKey"),
     )
 
 

@@ -237,6 +237,12 @@ class ImmichExposureArgs(TypedDict):
     """Where the server tells what happens."""
     notifyToken: NotRequired[pulumi.Input[str]]
     """Secret: what that place asks for."""
+    who: NotRequired[bool]
+    """Whether the server counts who opened what."""
+    whoDays: NotRequired[int]
+    """Days after which a link that nobody uses is forgotten."""
+    immichApiKey: NotRequired[pulumi.Input[str]]
+    """Secret: a key of Immich's API that may read shared links."""
     policy: NotRequired[Mapping[str, str]]
     """How much each rule counts."""
     check: NotRequired[OutsideCheck]

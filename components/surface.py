@@ -47,7 +47,7 @@ def what_becomes_public(config: ExposureConfig) -> Words:
         ),
         LIMITS: _limits(config),
         UNTIL: {"end": _until(config)},
-        WATCH: {**_guard(config), "notices": _notices(config)},
+        WATCH: {**_guard(config), "notices": _notices(config), **_who(config)},
         HOME: _at_home(config),
         WAY_IN: _way_in(config),
     }
@@ -123,6 +123,23 @@ def _notices(config: ExposureConfig) -> str:
         return "nobody is told; set notify, or look at `sudo immich-exposure status` on the server"
     told = f"the server tells {config.notify.place} ({config.notify.kind})"
     return f"{told}; no key, password or photo name"
+
+
+def _who(config: ExposureConfig) -> dict[str, str]:
+    """Return what is kept of what visitors do, where the owner asks for it."""
+    words = {}
+    if config.who:
+        words["opens"] = (
+            "the server counts how often each shared link is opened, downloaded from and uploaded to, "
+            "without visitors' addresses, and notes when and from where each device came last; a link that "
+            f"nobody uses for {config.who_days} days is forgotten"
+        )
+    if config.immich_api_key is not None:
+        words["links"] = (
+            "the server asks Immich, with your key of its API, for the shared links of that user, and tells "
+            "you what they allow"
+        )
+    return words
 
 
 def _at_home(config: ExposureConfig) -> dict[str, str]:

@@ -104,8 +104,12 @@ func (w *whoSays) say(ask string, to io.Writer) error {
 	devices := devicesIn(filepath.Join(w.state, "devices"))
 	var counted *summary
 	if names != nil {
-		if counted, err = w.count(names, devices); err != nil {
-			return err
+		counted = w.count(names, devices)
+		if ask == askSum {
+			// No other look writes it: what is new in one of them is still to be told.
+			if err := counted.write(w.summary()); err != nil {
+				return fmt.Errorf("what was counted cannot be written down; make room on its disk: %w", err)
+			}
 		}
 	}
 	return w.show(ask, to, counted, viewOf(counted, report, devices, w.now))
@@ -115,18 +119,16 @@ func (w *whoSays) report(names *pseudonyms) linkReport {
 	return askImmich(w.immich, w.key, names)
 }
 
-// count brings the summary up to date. A log that cannot be read to its end is told, and costs no more than its lines.
-func (w *whoSays) count(names *pseudonyms, devices map[string]string) (*summary, error) {
-	file := filepath.Join(w.state, "who", "summary")
-	counted := readSummary(file, names)
+func (w *whoSays) summary() string { return filepath.Join(w.state, "who", "summary") }
+
+// count returns the summary, up to date. A log that cannot be read to its end is told, and costs no more than its lines.
+func (w *whoSays) count(names *pseudonyms, devices map[string]string) *summary {
+	counted := readSummary(w.summary(), names)
 	if err := counted.add(w.logs); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintln(os.Stderr, "A log of the edge cannot be read:", plainText(err.Error()))
 	}
 	counted.forget(w.now.AddDate(0, 0, -w.days), devices)
-	if err := counted.write(file); err != nil {
-		return nil, fmt.Errorf("what was counted cannot be written down; make room on its disk: %w", err)
-	}
-	return counted, nil
+	return counted
 }
 
 func (w *whoSays) show(ask string, to io.Writer, counted *summary, seen view) error {

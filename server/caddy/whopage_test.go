@@ -69,15 +69,19 @@ func TestOneRowHoweverALinkIsCalled(t *testing.T) {
 			t.Errorf("%d columns: %s", utf8.RuneCountInString(line), line)
 		}
 	}
-	kept, _ := os.ReadFile(filepath.Join(w.state, "who", "summary"))
-	for _, text := range []string{table, page, said(t, w, askLinks), said(t, w, askWords), said(t, w, askSum), string(kept)} {
+	if _, err := os.Stat(w.summary()); err == nil {
+		t.Error("a look has written down what nobody was told")
+	}
+	sum := said(t, w, askSum)
+	kept, _ := os.ReadFile(w.summary())
+	for _, text := range []string{table, page, said(t, w, askLinks), said(t, w, askWords), sum, string(kept)} {
 		for _, canary := range []string{"CanaryKey", canarySlug, canaryPassword, canaryAPIKey, "203.0.113"} {
 			if strings.Contains(text, canary) {
 				t.Errorf("%s is in %s", canary, text)
 			}
 		}
 	}
-	if info, _ := os.Stat(filepath.Join(w.state, "who", "summary")); info.Mode() != 0o600 {
+	if info, _ := os.Stat(w.summary()); info.Mode() != 0o600 {
 		t.Error("others may read the summary")
 	}
 }

@@ -20,6 +20,8 @@ let
 
   guard = import ./guard.nix { inherit config lib pkgs; };
 
+  who = import ./who.nix { inherit config lib pkgs; };
+
   devices = scripts.program {
     name = "immich-exposure-of-devices";
     file = "devices.sh";
@@ -44,6 +46,7 @@ let
           exit
           ;;
         guard:1:) exec ${lib.getExe guard} now ;;
+        who:1: | who:2:--html | links:1:) exec ${lib.getExe who} "$@" ;;
         open:1:) exec ${door}/bin/immich-exposure-door reopen ;;
         forget-chapter:1: | forget-chapter:2:--yes)
           shift

@@ -94,6 +94,25 @@ in
       };
     };
 
+    # Nothing to do, and so not started, where nobody asks who opened what and there is no key of Immich's API.
+    systemd.services.immich-exposure-who = {
+      description = "Count who opened which shared link";
+      after = [ "immich-edge.service" ];
+      unitConfig.ConditionPathExists = [ names.mark "|${names.state}/who/key" "|${names.state}/who/api-key" ];
+      serviceConfig = root // import ./quiet.nix // {
+        ExecStart = [ "${lib.getExe (import ./who.nix { inherit config lib pkgs; })} sum" ];
+        TimeoutStartSec = "5min";
+      };
+    };
+    systemd.timers.immich-exposure-who = {
+      description = "Count who opened which shared link, every five minutes";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        # By the clock: after a start that its conditions forbade, no span of time would begin anew.
+        OnCalendar = "*:0/5";
+      };
+    };
+
     # Started whenever there is something to tell, and again and again while it does not get through.
     systemd.services.immich-exposure-notify = {
       description = "Tell the owner what happened to the exposure";

@@ -24,7 +24,8 @@ changed_at() { date -r "$1" '+%A %-d %B at %H:%M' 2>/dev/null || echo "an unknow
 # ---- Files of ours: "file SHA256 MODE OWNER PATH"
 
 our_files() {
-  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$STATE"/device-ca.crt "$STATE"/domain.env; do
+  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$STATE"/device-ca.crt "$STATE"/domain.env \
+    "$WHO"/key "$WHO"/api-key; do
     [ ! -f "$our_file" ] || printf '%s\n' "$our_file"
   done
   [ "$1" = - ] || find "$(configuration_folder "$1")/immich-exposure" -type f 2>/dev/null | sort
@@ -204,7 +205,10 @@ look_at_immich() {
     mend "Immich is at $look_upstream now and was at $look_recorded when it was proven; up proves it again."
   if ! immich_answers "$look_upstream"; then
     tell_owner "Immich does not answer at $look_upstream on the server, so shared links do not open; start it."
-  elif [ "$(immich_initialized "$look_upstream")" = false ]; then
+    return 0
+  fi
+  look_at_links "$look_upstream"
+  if [ "$(immich_initialized "$look_upstream")" = false ]; then
     tell_owner "Immich has no administrator any more, so whoever of the devices comes first could make themselves one; open" \
       "Immich and create the administrator account."
   fi
@@ -216,6 +220,17 @@ print_version() { [ -z "$2" ] || printf 'version %s %s\n' "$1" "$2"; }
 look_at_versions() {
   print_version tailscale "$(tailscale_version)"
   print_version caddy "$(edge_version "$LOOK_EDGE")"
+}
+
+# What Immich's links allow, where there is a key of its API: the one that is sent along, which an up would bring, or the one
+# that is here. Each line is a sentence for the owner.
+put() { (umask 077 && cat >"$WORK/$2"); }
+look_at_links() {
+  look_key=$WHO/api-key
+  if command -v payload >/dev/null; then payload && look_key=$WORK/api-key; fi
+  [ -f "$look_key" ] && [ -n "$LOOK_EDGE" ] || return 0
+  timeout 30 "$LOOK_EDGE" who --ask words --state "$STATE" --immich "$1" --key "$look_key" 2>/dev/null </dev/null |
+    while IFS= read -r look_sentence; do tell_owner "$look_sentence"; done
 }
 
 # ---- Services

@@ -9,6 +9,8 @@
 #                       funnel has it
 #   devices  who may come in, and who was revoked (the module of NixOS starts devices.sh for these two)
 #   revoke NAME         this device is out, now and for good
+#   who [--html]        who opened which shared link, and which device came when (the module of NixOS starts who.sh for these two)
+#   links    what Immich's shared links allow
 #   guard    look at the exposure from outside now (the module of NixOS starts guard.sh for that)
 #   bans     who is banned, by whom and until when
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
@@ -18,7 +20,7 @@
 #
 # --help after any of them only explains it.
 
-VERBS="status close open lan guard devices revoke bans ban unban forget-chapter module"
+VERBS="status close open lan guard devices revoke who links bans ban unban forget-chapter module"
 
 explain() {
   case $1 in
@@ -45,6 +47,11 @@ explain() {
       echo "immich-exposure revoke NAME: this device is out at its next request, and no \"pulumi up\" lets it in again with the" \
         "certificate that it has. Write \"revoked: true\" beside it in the stack's devices as well."
       ;;
+    who)
+      echo "immich-exposure who [--html]: how often each shared link was opened, downloaded from and uploaded to, and when and from where" \
+        "each device came; with a key of Immich's API also what the links are called and allow. --html prints one page for a browser."
+      ;;
+    links) echo "immich-exposure links: what Immich's shared links allow, and until when." ;;
     guard) echo "immich-exposure guard: look at the exposure from outside now, as the server does every five minutes." ;;
     bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
@@ -284,6 +291,22 @@ notices_in_words() {
   fi
 }
 
+# What who.sh has counted: "links NUMBER opens NUMBER".
+opens_in_words() {
+  count_links=0 count_opens=0
+  [ ! -r "$WHO/counted" ] || read -r _ count_links _ count_opens <"$WHO/counted" || :
+  echo "$count_opens opens of $count_links shared links (see immich-exposure who)"
+}
+
+opens_in_json() {
+  if counts_opens && [ -r "$WHO/counted" ] && read -r _ count_links _ count_opens <"$WHO/counted" &&
+    is_count "$count_links" && is_count "$count_opens"; then
+    printf ',"who":{"links":%s,"opens":%s}' "$count_links" "$count_opens"
+  elif counts_opens; then
+    printf ',"who":{"links":0,"opens":0}'
+  fi
+}
+
 # `look FUNNEL_PORT PROXY_PORT`: FUNNEL is "unknown" where Tailscale does not answer.
 look() {
   if (read_funnel "$@") >/dev/null 2>&1; then
@@ -346,6 +369,7 @@ print_status() {
  $(count "$STATE/bans/manual") manual"
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
+  ! counts_opens || row who "$(opens_in_words)"
   # shellcheck disable=SC2086
   at_rest=$(not_active $SERVICES)
   for service in $SERVICES; do
@@ -383,8 +407,9 @@ print_status_json() {
   printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
     "$(json_string "$(url "$DOMAIN" "$1")")" "$WHY" "${SINCE:-null}"
   printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
-  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
-    "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")"
+  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]%s}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
+    "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" \
+    "$(opens_in_json)"
   case $word in
     proven) exit 0 ;;
     trial) exit 2 ;;

@@ -337,6 +337,33 @@ make_folders() {
   fi
 }
 
+# Who opened what (see who.sh): the key by which the edge names links, what is summed up, and the key of Immich's API.
+WHO=$STATE/who
+counts_opens() { grep -qsx 'IMMICH_EXPOSURE_WHO=on' "$STATE/settings/edge.env"; }
+
+# The edge reads the first key and nobody else; all else in there is root's alone. With another key, links have other names.
+make_who() {
+  if has_group immich-edge; then who_group=immich-edge who_mode=640; else who_group=root who_mode=600; fi
+  if [ "$(stat -c '%F %a %U:%G' "$WHO" 2>/dev/null)" != "directory 750 root:$who_group" ]; then
+    install -d -m 0750 "$WHO"
+    chown "root:$who_group" "$WHO"
+  fi
+  counts_opens || return 0
+  if [ ! -s "$WHO/key" ]; then
+    who_key=$(od -An -v -t x1 -N 32 /dev/urandom | tr -d ' \n')
+    write_line 0600 "$WHO/key" "$who_key $(now)"
+  fi
+  if [ "$(stat -c '%a %U:%G' "$WHO/key")" = "$who_mode root:$who_group" ]; then return 0; fi
+  chown "root:$who_group" "$WHO/key"
+  chmod "$who_mode" "$WHO/key"
+}
+
+# What nobody asks for is forgotten, and with the key nobody can tell any more which link a line of the log is about.
+forget_opens() {
+  counts_opens || rm -f "$WHO/key" "$WHO/summary" "$WHO/counted" "$WHO/.counting"
+  [ ! -d "$WHO" ] || rmdir "$WHO" 2>/dev/null || :
+}
+
 # The server's key is the edge's to read.
 give_key() {
   [ "$(stat -c '%a %U:%G' "$STATE/tls/server.key")" != "640 root:immich-edge" ] || return 0
@@ -380,7 +407,7 @@ recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN
 # shellcheck disable=SC2034
 SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.service immich-exposure-lease.timer
   immich-exposure-certificate.timer immich-exposure-devices.timer immich-exposure-guard.timer immich-exposure-notify.path
-  immich-exposure-notify.timer"
+  immich-exposure-notify.timer immich-exposure-who.timer"
 
 # The file of the program that the unit of the edge starts, and its version in three numbers; empty where nobody says so.
 edge_program() {

@@ -81,6 +81,8 @@ title() {
     ending) echo "Something ends soon" ;;
     bans) echo "Many visitors are banned" ;;
     outdated) echo "A version is too old" ;;
+    opened-link) echo "A shared link was opened for the first time" ;;
+    links) echo "What your shared links allow" ;;
     *) echo "Immich exposure" ;;
   esac
 }

@@ -64,6 +64,7 @@ install_settings() {
   UNDO=put_back
   place edge.env "$EDGE_UNLOADED"
   place bans.conf "$BANS_UNLOADED"
+  if counts_opens; then make_who; fi
   if [ -e "$EDGE_UNLOADED" ]; then
     say "The settings of the edge changed"
     reload_edge
@@ -73,6 +74,7 @@ install_settings() {
     reload_bans
   fi
   rm -f "$EDGE_UNLOADED" "$BANS_UNLOADED"
+  counts_opens || forget_opens
   if [ -e "$WORK/guard.conf" ]; then
     write_file 0644 "$SETTINGS/guard.conf" <"$WORK/guard.conf"
   else

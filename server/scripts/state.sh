@@ -94,7 +94,7 @@ remove_state() {
     return 0
   fi
   set --
-  for name in devices ended revoked bans tls settings notices fail2ban module.before module.before.new; do
+  for name in devices ended revoked bans tls settings notices who fail2ban module.before module.before.new; do
     set -- "$@" "${STATE:?}/$name"
   done
   rm -rf "$@"
@@ -146,6 +146,7 @@ case ${1:-} in
   prepare)
     if [ $# = 1 ]; then
       make_state
+      if counts_opens; then make_who; fi
     else
       lock
       check_names "$2"

@@ -25,6 +25,7 @@ UNITS = (
     "immich-exposure-guard.service",
     "immich-exposure-loopback.service",
     "immich-exposure-notify.service",
+    "immich-exposure-who.service",
 )
 DEFAULTS = {"immich-edge.service": "caddy.service", "immich-bans.service": "fail2ban.service"}
 """What NixOS makes of the same program when its service is only switched on."""

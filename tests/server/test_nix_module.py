@@ -49,6 +49,8 @@ OURS = {
     "immich-exposure-notify.path",
     "immich-exposure-notify.service",
     "immich-exposure-notify.timer",
+    "immich-exposure-who.service",
+    "immich-exposure-who.timer",
 }
 
 
@@ -161,7 +163,8 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
         "immich-exposure-lan.service",
     }
     assert timers == {
-        f"immich-exposure-{each}.timer" for each in ("certificate", "devices", "guard", "lease", "notify")
+        f"immich-exposure-{each}.timer"
+        for each in ("certificate", "devices", "guard", "lease", "notify", "who")
     }
 
 
@@ -520,6 +523,15 @@ def test_what_could_not_be_told_is_told_again_every_five_minutes(generation: Pat
     assert path["PathChanged"] == [f"{STATE}/lease", f"{STATE}/devices"]
 
 
+def test_who_opened_what_is_counted_where_somebody_asks(generation: Path) -> None:
+    timer = read_unit(generation, "immich-exposure-who.timer")
+    service = read_unit(generation, "immich-exposure-who.service")
+    assert timer["OnCalendar"] == ["*:0/5"]
+    assert service["ExecStart"][0].endswith("/bin/immich-exposure-who sum")
+    asked = [f"|{STATE}/who/key", f"|{STATE}/who/api-key"]
+    assert service["ConditionPathExists"] == [f"{STATE}/.immich-exposure", *asked]
+
+
 @pytest.mark.parametrize(
     ("program", "script"),
     [
@@ -531,6 +543,7 @@ def test_what_could_not_be_told_is_told_again_every_five_minutes(generation: Pat
         ("immich-exposure-notify", "notify.sh"),
         ("immich-exposure-prepare", "state.sh"),
         ("immich-exposure-renew", "certificate.sh"),
+        ("immich-exposure-who", "who.sh"),
     ],
 )
 def test_a_command_is_the_library_and_its_script(generation: Path, program: str, script: str) -> None:

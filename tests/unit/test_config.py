@@ -22,6 +22,7 @@ from pulumi.runtime import config as engine_config
 from components.config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
 from components.config_home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
 from components.config_notify import Notify, NotifyKind
+from components.edge_settings import edge_environment
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -782,6 +783,7 @@ def test_a_long_value_is_cut_short() -> None:
 def test_a_secret_in_plain_text_is_refused(key: str) -> None:
     secrets = {"keystorePassphrase": PASSPHRASE, "sudoPassword": "geheim geheim", "adoptCaPassphrase": "x1y2"}
     secrets["notifyToken"] = "tk_x1y2"
+    secrets["immichApiKey"] = "ik_x1y2"
     notify = {"kind": "ntfy", "address": "https://ntfy.sh/topic"}
     adopt = {"caCertificate": "ca.pem", "caKey": "ca-key.pem"}
     with pytest.raises(ConfigError, match=rf"{key} = \[secret\]: must be stored encrypted") as refusal:
@@ -880,6 +882,31 @@ def test_a_stack_file_without_strays_is_fine(
     engine.chdir(tmp_path)
     engine_config.set_all_config(encoded(**MINIMAL), [f"{NAMESPACE}:keystorePassphrase"])
     assert from_pulumi().host == MINIMAL["host"]
+
+
+# Who opened what
+
+
+def test_nobody_counts_and_nobody_asks_immich_unless_the_config_says_so() -> None:
+    config = load_with()
+    assert (config.who, config.who_days, config.immich_api_key) == (False, 90, None)
+    assert load_with(immichApiKey="").immich_api_key is None
+    assert "WHO" not in edge_environment(config)
+    assert edge_environment(load_with(who=True, whoDays=30)).endswith(
+        "IMMICH_EXPOSURE_WHO=on\nIMMICH_EXPOSURE_WHO_DAYS=30\n"
+    )
+
+
+@pytest.mark.parametrize("key", ["a b", "x" * 501, 5, "a'b", "a\nb"])
+def test_what_is_no_key_of_immichs_api_is_told_and_not_shown(key: object) -> None:
+    [problem] = problems_of(immichApiKey=key)
+    assert problem.startswith("immichApiKey = [secret]: must be the key that Immich shows once")
+
+
+@pytest.mark.parametrize("days", [0, 3651, "soon"])
+def test_days_that_are_none_are_told(days: object) -> None:
+    [problem] = problems_of(who=True, whoDays=days)
+    assert problem.startswith(f"whoDays = {days!r}")
 
 
 # Notices

@@ -34,6 +34,8 @@ case $1 in
   version) echo "v2.11.9 h1:abc=" ;;
   certificate-end) cat "$FAKES/certificate-end" ;;
 esac"""
+ASKED = """
+case $1 in who) cat "${11}" >"$FAKES/key-used"; cat "$FAKES/words" ;; esac"""
 TAILSCALE_VERSION = "1.98.9\n  tailscale commit: abc"
 
 
@@ -477,3 +479,23 @@ def test_arguments_are_checked(machine: Machine) -> None:
 
 def test_there_is_nothing_to_look_at_before_the_first_exposure(machine: Machine) -> None:
     assert look(machine) == ["mend There is nothing of an exposure on the server; up makes it."]
+
+
+@pytest.mark.parametrize("given", ["on the server", "sent along", "nowhere"])
+def test_what_the_links_allow_is_told_with_the_key_that_counts(proven: Machine, given: str) -> None:
+    proven.fake("edge", EDGE.rstrip() + ASKED)
+    sentence = "Of 3 shared links, 1 never expires."
+    proven.remember(words=sentence)
+    payload = None
+    if given != "nowhere":
+        proven.write(proven.state / "who/api-key", "an-old-key\n", 0o600)
+    if given == "sent along":
+        payload = {"api-key": "a-new-key\n"}
+    proven.forget_commands()
+    done = proven.run("drift", "look", *PORTS, payload=payload)
+    assert done.status == 0, done.stderr
+    assert (f"tell {sentence}" in done.stdout.splitlines()) == (given != "nowhere")
+    if given != "nowhere":
+        used = (proven.fakes / "key-used").read_text()
+        assert used == ("a-new-key\n" if given == "sent along" else "an-old-key\n")
+    assert "a-new-key" not in "\n".join(proven.commands())

@@ -163,6 +163,17 @@ def test_a_look_tells_the_kinds_apart(mocker: MockerFixture) -> None:
     )
 
 
+def test_the_key_of_immichs_api_travels_on_standard_input(mocker: MockerFixture) -> None:
+    run = mocker.patch(
+        "components.drift.run_script", return_value="tell Of 3 shared links, 1 never expires.\n"
+    )
+    assert drift.look(SERVER, 443, 8443, "an-api-key").to_tell == ["Of 3 shared links, 1 never expires."]
+    _, line, text = run.call_args.args
+    assert ("an-api-key" in text, "an-api-key" in line) == (True, False)
+    drift.look(SERVER, 443, 8443)
+    assert "payload() {" not in run.call_args.args[2]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -540,5 +540,21 @@ def test_notices_are_a_secret_of_the_servers_and_there_before_the_door(
     assert "notify: no answer" in [call.args[0] for call in warn.call_args_list]
 
 
+API_KEY = "an.api.key.that.must.not.be.seen"
+
+
+def test_the_key_of_immichs_api_is_a_secret_of_the_servers(tmp_path: Path) -> None:
+    inputs = run_program(tmp_path, preview=True, immichApiKey=API_KEY).commands()["immich-link-report-key"]
+    for key in ("files", "filesDigest"):
+        assert is_secret(inputs[key]), "of a digest the key could be guessed"
+    assert inputs["files"]["value"] == {"api-key": f"{API_KEY}\n"}
+    assert inputs["modes"]["value"] == {"api-key": "0600"}
+    assert API_KEY not in json.dumps({name: value for name, value in inputs.items() if name != "files"})
+
+
+def test_without_a_key_of_immichs_api_there_is_no_resource_for_one(recorded: Recorder) -> None:
+    assert "immich-link-report-key" not in recorded.commands()
+
+
 def test_without_a_channel_there_is_no_resource_for_one(recorded: Recorder) -> None:
     assert "immich-notices-channel" not in recorded.commands()

@@ -1,0 +1,38 @@
+"""The key with which the server asks Immich for its shared links, to tell their owner what they allow."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.options import child_of
+from components.remote_script import PayloadFile, Server
+from components.server_script import guarded_script
+
+
+def api_key_file(key: str) -> PayloadFile:
+    """Return the key as it travels to the server, and as that keeps it."""
+    return PayloadFile("api-key", f"{key}\n", mode="0600")
+
+
+class LinkReport(pulumi.ComponentResource):
+    """The key as a file of root's alone. What it opens is told, and one that opens nothing stops nothing."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Server,
+        api_key: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("immich-exposure:index:LinkReport", name, {}, opts)
+        guarded_script(
+            f"{name}-key",
+            server,
+            script="who",
+            create=server.line("install"),
+            delete=server.line("remove"),
+            payload=api_key.apply(lambda key: (api_key_file(key),)),
+            opts=child_of(self, opts),
+        )
+        self.register_outputs({})

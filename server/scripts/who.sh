@@ -1,0 +1,109 @@
+# shellcheck shell=sh
+# Runs after lib.sh and, for install, after a function payload() that calls `put 0600 api-key <<'END'`.
+# Who opened which shared link, which device came when, and what Immich's links allow. The edge's own program counts and asks
+# (caddy/who.go).
+#
+#   sum          add up what the edge's logs have got, and tell of links that were opened for the first time; once a day also
+#                what Immich's links allow, when that is not what it was (a unit of the module runs this every five minutes)
+#   who [--html] print it for people; --html is one page for a browser
+#   links        print what Immich's links allow
+#   install      the key of Immich's API is the payload's, and what it opens is told
+#   remove       there is none any more
+#
+# STATE/who holds, besides the key by which links are named (lib.sh), what is root's alone: `summary`, `counted` (a line for status),
+# `api-key`, and what was told of the links last (`told`, with the day in its first line).
+
+TOLD=$WHO/told
+
+put() {
+  [ "$2" = api-key ] || die "The payload may hold the file api-key alone, not \"$2\"; remove the other file from it."
+  (umask 077 && cat >"$WORK/api-key")
+}
+
+# `ask WHAT`: the edge's program knows the days from the settings, and Immich from the module.
+ask() {
+  ask_edge=${IMMICH_EDGE:-$(edge_program)}
+  [ -n "$ask_edge" ] || die "The edge is not on this server yet, so nothing is known; run \"pulumi up\" first."
+  ask_days=$(sed -n 's/^IMMICH_EXPOSURE_WHO_DAYS=\([0-9]*\)$/\1/p' "$STATE/settings/edge.env" 2>/dev/null) || ask_days=
+  timeout 120 "$ask_edge" who --ask "$1" --state "$STATE" --logs "$LOGS" --immich "$(module_word immich)" --days "${ask_days:-90}" </dev/null
+}
+
+# One at a time: two sums of the same lines would count them twice.
+alone() {
+  exec 8>"$WHO/.counting"
+  flock -w 60 8 || die "Another look at who opened what has not ended; wait for it and run this again."
+}
+
+sum() {
+  if counts_opens && [ -s "$WHO/key" ]; then
+    alone
+    ask sum >"$WORK/sum"
+    exec 8>&-
+    while read -r sum_word sum_value _; do
+      case $sum_word in
+        first) tell opened-link "The shared link $sum_value was opened for the first time; see \"immich-exposure who\"." ;;
+        more) tell opened-link "So were $sum_value more." ;;
+        *) ;;
+      esac
+    done <"$WORK/sum"
+    sed -n '/^links [0-9]* opens [0-9]*$/p' "$WORK/sum" | write_file 0600 "$WHO/counted"
+  fi
+  tell_of_links
+}
+
+# What is told is in the file, behind the day: the same words are no news.
+tell_of_links() {
+  [ -f "$WHO/api-key" ] || return 0
+  links_day=$(date +%F) links_last=
+  [ ! -r "$TOLD" ] || read -r links_last <"$TOLD" || :
+  [ "$links_day" != "$links_last" ] || return 0
+  ask words >"$WORK/words" || return 0
+  { [ ! -r "$TOLD" ] || sed 1d "$TOLD"; } >"$WORK/told"
+  { echo "$links_day" && cat "$WORK/words"; } | write_file 0600 "$TOLD"
+  grep -vxF -f "$WORK/told" "$WORK/words" >"$WORK/news" || :
+  while IFS= read -r links_sentence; do tell links "$links_sentence"; done <"$WORK/news"
+}
+
+print_who() {
+  counts_opens || [ -f "$WHO/api-key" ] || die "Nobody counts who opened what; set who: true and run \"pulumi up\"."
+  ask "$1"
+}
+
+install_key() {
+  payload
+  [ "$(grep -cx '[A-Za-z0-9._~+/=-]\{1,500\}' "$WORK/api-key"):$(wc -l <"$WORK/api-key" | tr -d ' ')" = 1:1 ] ||
+    die "The key of Immich's API is one word of letters and digits; correct immichApiKey."
+  make_state
+  make_who
+  write_file 0600 "$WHO/api-key" <"$WORK/api-key"
+  rm -f "$TOLD"
+  # Where there is no edge yet, the next run tells.
+  [ -n "$(edge_program)" ] || return 0
+  if ask words >"$WORK/words" 2>/dev/null; then
+    while IFS= read -r install_sentence; do say "$install_sentence"; done <"$WORK/words"
+  fi
+}
+
+need_root
+case ${1:-}:$#:${2:-} in
+  sum:1:)
+    is_ours "$STATE" || exit 0
+    sum
+    ;;
+  who:1:) print_who table ;;
+  who:2:--html) print_who page ;;
+  links:1:)
+    [ -f "$WHO/api-key" ] || die "There is no key of Immich's API on this server; set immichApiKey and run \"pulumi up\"."
+    ask links
+    ;;
+  install:1:)
+    lock
+    install_key
+    ;;
+  remove:1:)
+    lock
+    rm -f "$WHO/api-key" "$TOLD"
+    forget_opens
+    ;;
+  *) die "who.sh knows the verbs sum, who, links, install and remove, not \"$*\"; see immich-exposure who --help." ;;
+esac
