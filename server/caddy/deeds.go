@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -49,43 +48,8 @@ func readPseudonyms(file string) (*pseudonyms, error) {
 // of returns the pseudonym of a link, 16 hexadecimal digits, however its key is spelt.
 func (p *pseudonyms) of(l link) string {
 	hash := hmac.New(sha256.New, p.key)
-	hash.Write([]byte(l.field + "="))
-	if l.field == "key" {
-		hash.Write(keyBytes(l.name))
-	} else {
-		hash.Write([]byte(l.name))
-	}
+	hash.Write([]byte(l.field + "=" + l.asImmichReads()))
 	return hex.EncodeToString(hash.Sum(nil)[:8])
-}
-
-// keyBytes returns what Immich makes of a key (auth.service.ts): 100 letters are hexadecimal, and of base64 Node takes both
-// alphabets, ends at the first "=" and leaves out what is in neither. So whoever has a link cannot make many of it.
-func keyBytes(key string) []byte {
-	if len(key) == 100 {
-		if bytes, err := hex.DecodeString(key); err == nil {
-			return bytes
-		}
-	}
-	key, _, _ = strings.Cut(key, "=")
-	plain := strings.Map(func(letter rune) rune {
-		switch {
-		case letter == '+':
-			return '-'
-		case letter == '/':
-			return '_'
-		case letter == '-' || letter < 128 && isWord(byte(letter)):
-			return letter
-		}
-		return -1
-	}, key)
-	if len(plain)%4 == 1 { // six bits make no byte
-		plain = plain[:len(plain)-1]
-	}
-	bytes, err := base64.RawURLEncoding.DecodeString(plain)
-	if err != nil {
-		return []byte(plain)
-	}
-	return bytes
 }
 
 // deed returns what a stranger's request did, and the link's pseudonym, or nothing. Only what Immich has answered to is one,

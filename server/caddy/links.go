@@ -38,25 +38,42 @@ func linkOfPage(target string) (of link, plain bool) {
 	return link{field, name}, !query && !deeper && name == raw
 }
 
-// asImmichReads returns the slug, or the bytes of the key: Immich takes one in hex, in whatever case, where it is that long,
-// and in base64url, where the last letter has bits that do not count.
+// asImmichReads returns the slug, or the bytes of the key, as often as Immich takes the one for the other.
 func (l link) asImmichReads() string {
 	if l.field != "key" {
 		return l.name
 	}
-	if len(l.name) == hexKey {
-		if bytes, err := hex.DecodeString(l.name); err == nil {
-			return string(bytes)
+	return string(keyBytes(l.name))
+}
+
+// keyBytes returns what Immich makes of a key (auth.service.ts): 100 letters are hexadecimal, and of base64 Node takes both
+// alphabets, ends at the first "=" and leaves out what is in neither. So whoever has a link cannot make many of it.
+func keyBytes(key string) []byte {
+	if len(key) == hexKey {
+		if bytes, err := hex.DecodeString(key); err == nil {
+			return bytes
 		}
 	}
-	name := l.name
-	if len(name)%4 == 1 {
-		name = name[:len(name)-1] // a single letter makes no byte
+	key, _, _ = strings.Cut(key, "=")
+	plain := strings.Map(func(letter rune) rune {
+		switch {
+		case letter == '+':
+			return '-'
+		case letter == '/':
+			return '_'
+		case letter == '-' || letter < 128 && isWord(byte(letter)):
+			return letter
+		}
+		return -1
+	}, key)
+	if len(plain)%4 == 1 { // six bits make no byte
+		plain = plain[:len(plain)-1]
 	}
-	if bytes, err := base64.RawURLEncoding.DecodeString(name); err == nil {
-		return string(bytes)
+	bytes, err := base64.RawURLEncoding.DecodeString(plain)
+	if err != nil {
+		return []byte(plain)
 	}
-	return l.name
+	return bytes
 }
 
 // hexKey is the length of a key in hex, in letters.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -161,6 +162,10 @@ func (w *WithoutSecrets) deed(fields []zapcore.Field, seen asked, verdict string
 	case verdict == verdictDevice && r.TLS != nil && len(r.TLS.PeerCertificates) > 0:
 		print := fingerprint(r.TLS.PeerCertificates[0])
 		return append(fields, zap.String("device", hex.EncodeToString(print[:8])))
+	case verdict == verdictFrame:
+		if f, ok := caddyhttp.GetVar(r.Context(), frameVar).(*frame); ok {
+			return append(fields, zap.String("device", filepath.Base(f.file)[:16]))
+		}
 	}
 	return fields
 }

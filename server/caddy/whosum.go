@@ -118,18 +118,26 @@ func (s *summary) write(file string) error {
 // add reads what the logs have got since the last time.
 func (s *summary) add(folder string) error {
 	var problems []error
-	for name, take := range map[string]func([]byte){"access": s.takeDeed, "devices": s.takeDevice} {
-		reached, err := readOn(folder, name, s.Read[name], take)
+	for _, name := range []string{"access", "devices"} {
+		reached, err := readOn(folder, name, s.Read[name], s.take)
 		s.Read[name] = reached
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
 }
 
-// takeDeed counts what a line of access.log says. Text of clients is in quotes whose own are escaped, so none of it can be
+// take counts what a line says, of a link or of a device. Text of clients is in quotes whose own are escaped, so none of it can be
 // taken for a field.
+func (s *summary) take(line []byte) {
+	s.takeDeed(line)
+	s.takeDevice(line)
+}
+
 func (s *summary) takeDeed(line []byte) {
-	did, pseudonym, _ := strings.Cut(textIn(line, "deed"), " ")
+	did, pseudonym, found := strings.Cut(textIn(line, "deed"), " ")
+	if !found {
+		return
+	}
 	moment, known := momentOf(line)
 	if !known || len(pseudonym) != 16 || moment.Before(s.names.since) {
 		return
@@ -198,11 +206,14 @@ func (s *summary) makeRoom() {
 	maps.DeleteFunc(s.Links, func(_ string, row *opened) bool { return row.Last <= used[len(used)/10] })
 }
 
-// takeDevice notes which device a line of devices.log is about.
+// takeDevice notes which device or frame a line is about.
 func (s *summary) takeDevice(line []byte) {
 	device := textIn(line, "device")
+	if device == "" {
+		return
+	}
 	moment, known := momentOf(line)
-	if device == "" || !known {
+	if !known {
 		return
 	}
 	if s.Devices[device].Last <= moment.Unix() {
