@@ -61,7 +61,7 @@ const (
 	// mostOfALibrary is what Immich may say of all links: it lists each photo of those that share chosen photos.
 	mostOfALibrary = 256 << 20
 	// mostReported links are in a report.
-	mostReported = 5_000
+	mostReported = 5000
 )
 
 // askImmich returns the report, or why there is none. The key is read from a file, so that no other account sees it.

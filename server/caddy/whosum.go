@@ -62,9 +62,9 @@ const (
 	// visitSpan is how long a visit rests before the next look by the same network counts as another one.
 	visitSpan = 30 * time.Minute
 	// mostLinks are remembered; beyond that, the tenth goes that nobody has used for longest.
-	mostLinks = 2_000
+	mostLinks = 2000
 	// mostRecent visits are told apart; beyond that, those that rest for longest count anew.
-	mostRecent = 20_000
+	mostRecent = 20000
 	// mostOfALog is more than a log grows to, and mostOfALine more than the edge writes in one.
 	mostOfALog  = 64 << 20
 	mostOfALine = 64 << 10

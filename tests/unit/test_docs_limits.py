@@ -60,6 +60,11 @@ FACTS = [
     ("nix/edge.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "{}, then"),
     ("nix/sandbox.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "at most {}"),
     ("nix/sandbox.nix", r"OOMScoreAdjust = (\d+)", "who goes first", "{}"),
+    ("caddy/whosum.go", r"mostLinks = (\d+)", "links that are counted", "{};"),
+    ("caddy/whosum.go", r"mostRecent = (\d+)", "visits told apart", "{} at once"),
+    ("caddy/whosum.go", r"visitSpan = (\d+) \* time.Minute", "visits told apart", "for {} minutes"),
+    ("caddy/linkreport.go", r"mostReported = (\d+)", "in a report of Immich's", "{} |"),
+    ("caddy/who.go", r"mostNews = (\d+)", "notices of first opens", "{} in five"),
     ("caddy/logbounds.go", r"mostWritten = (\d+)", "what a client says", "{} bytes"),
     (
         "caddy/logbounds.go",

@@ -35,7 +35,7 @@ case $1 in
   certificate-end) cat "$FAKES/certificate-end" ;;
 esac"""
 ASKED = """
-case $1 in who) cat "${11}" >"$FAKES/key-used"; cat "$FAKES/words" ;; esac"""
+case $1 in who) cat "$9" >"$FAKES/key-used"; cat "$FAKES/words" ;; esac"""
 TAILSCALE_VERSION = "1.98.9\n  tailscale commit: abc"
 
 

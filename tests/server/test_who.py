@@ -1,0 +1,112 @@
+"""Who opened what: from a visitor's request through the real edge and its log to the row that counts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.server.certificates import Identity
+from tests.server.conftest import EdgeMaker
+from tests.server.edge import Edge, caddy_user
+from tests.server.waiting import wait_until
+
+pytestmark = pytest.mark.server
+
+KEY = "CanaryKeyOfALink-" + "A" * 50
+SLUG = "canary-slug-of-a-link"
+PASSWORD = "canary-password-of-a-link"
+ME = "/api/shared-links/me"
+ASSET = "/api/assets/a55e7001-1111-4222-8333-444444444444"
+
+
+@pytest.fixture
+def counting(make_edge: EdgeMaker) -> Edge:
+    """Return an edge that names links, as it is with `who: true`."""
+    edge = make_edge(settings={"WHO": "on"}, uploads="on", start=False)
+    put_key(edge)
+    edge.start()
+    edge.backend.answers["POST", "/api/assets"] = (201, {})
+    edge.backend.answers["POST", "/api/shared-links/login"] = (201, {})
+    return edge
+
+
+def put_key(edge: Edge) -> None:
+    """Put the key where the edge's user reads it, as `make_who` does."""
+    folder = edge.state / "who"
+    folder.mkdir(mode=0o750)
+    (folder / "key").write_text("0123456789abcdef" * 4 + " 1700000000\n")
+    (folder / "key").chmod(0o640)
+    if (user := caddy_user()) is not None:
+        for path in (folder, folder / "key"):
+            os.chown(path, 0, pwd.getpwnam(user).pw_gid)
+
+
+def who(edge: Edge, program: Path, ask: str) -> str:
+    """Return what the edge's program says of it."""
+    command = [program, "who", "--ask", ask, "--state", edge.state, "--logs", edge.logs]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_each_visit_is_counted_and_nothing_that_opens_a_link_is_kept(
+    counting: Edge, caddy_program: Path
+) -> None:
+    phone = counting.device("phone")
+    visitor, other = counting.new_address(), counting.new_address()
+    for address in (visitor, visitor, other):
+        counting.ask(f"/share/{KEY}", address=address)
+        counting.ask(f"{ME}?key={KEY}", address=address)
+        counting.ask(f"{ASSET}/thumbnail?key={KEY}", address=address)
+    counting.ask(f"{ASSET}/original?key={KEY}", address=visitor)
+    counting.ask(f"/api/download/archive?key={KEY}", "POST", address=visitor, body=b"{}")
+    counting.ask(f"/api/assets?slug={SLUG}", "POST", address=other, body=b"x")
+    login = f'{{"password":"{PASSWORD}"}}'.encode()
+    counting.ask(f"/api/shared-links/login?slug={SLUG}", "POST", address=other, body=login)
+    # What makes a preview; who guesses; and a device, which is no visitor.
+    previewer = counting.new_address()
+    counting.ask(f"/share/{KEY}", address=previewer, headers=[("User-Agent", "WhatsApp/2.23")])
+    counting.ask(f"{ME}?key={KEY}", address=previewer, headers=[("User-Agent", "Twitterbot/1.0")])
+    counting.ask(f"{ME}?key={KEY}", address=visitor, identity=phone)
+    counting.backend.answers["GET", ME] = (401, {})
+    for number in range(5):
+        counting.ask(f"{ME}?key=guess{number}", address=counting.new_address())
+
+    def table() -> str:
+        return who(counting, caddy_program, "table")
+
+    wait_until(lambda: re.search(r" 1 +0 +1 ", table()) is not None, "the last visit is counted")
+    rows = re.findall(r"^[0-9a-f]{16} +(\d+) +(\d+) +(\d+) ", table(), re.MULTILINE)
+    assert sorted(rows) == [("1", "0", "1"), ("2", "2", "0")]
+    assert re.search(r"^phone +20\d\d-.* \d+\.\d+\.\d+\.\d+$", table(), re.MULTILINE)
+    first = who(counting, caddy_program, "sum")
+    assert (first.count("first "), "links 2 opens 3" in first) == (2, True)
+    assert who(counting, caddy_program, "sum") == "links 2 opens 3\n"
+
+    kept = (counting.state / "who/summary").read_text()
+    assert visitor not in kept.replace(json.loads(kept)["devices"][phone.fingerprint[:16]]["address"], "")
+    page = who(counting, caddy_program, "page")
+    for text in (counting.log_text(), counting.journal.read_text(), kept, page, table()):
+        assert not [canary for canary in (KEY, SLUG, PASSWORD) if canary in text]
+
+
+def test_without_it_no_line_names_a_link_or_a_device(edge: Edge, phone: Identity) -> None:
+    visitor, device = edge.new_address(), edge.new_address()
+    edge.ask(f"{ME}?key={KEY}", address=visitor)
+    edge.ask("/api/users/me", address=device, identity=phone)
+    for address in (visitor, device):
+        [entry] = edge.entries_of(address)
+        assert not {"deed", "device"} & entry.keys()
+
+
+def test_a_key_that_is_not_there_stops_no_edge(make_edge: EdgeMaker) -> None:
+    edge = make_edge(settings={"WHO": "on"})
+    address = edge.new_address()
+    assert edge.ask(f"{ME}?key={KEY}", address=address).status == 200
+    [entry] = edge.entries_of(address)
+    assert "deed" not in entry
+    assert "nobody is told who opened what" in edge.journal.read_text()
