@@ -49,8 +49,9 @@ def put_key(edge: Edge) -> None:
 
 def who(edge: Edge, program: Path, ask: str) -> str:
     """Return what the edge's program says of it."""
-    command = [program, "who", "--ask", ask, "--state", edge.state, "--logs", edge.logs]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [str(program), "who", "--ask", ask, "--state", str(edge.state), "--logs", str(edge.logs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def test_each_visit_is_counted_and_nothing_that_opens_a_link_is_kept(
