@@ -181,14 +181,14 @@ func padded(text string, columns int) string {
 	return text + strings.Repeat(" ", max(0, columns-width))
 }
 
-func minute(moment time.Time) string {
+func minuteOf(moment time.Time) string {
 	if moment.IsZero() {
 		return "never"
 	}
 	return moment.Local().Format("2006-01-02 15:04")
 }
 
-func day(moment time.Time) string {
+func dayOf(moment time.Time) string {
 	if moment.IsZero() {
 		return "never"
 	}
@@ -197,18 +197,18 @@ func day(moment time.Time) string {
 
 // printOpened writes who opened what, in 80 columns.
 func (v view) printOpened(to io.Writer) {
-	fmt.Fprintf(to, "Shared links, counted since %s\n", day(v.Since))
+	fmt.Fprintf(to, "Shared links, counted since %s\n", dayOf(v.Since))
 	if len(v.Links) == 0 {
 		fmt.Fprintln(to, "Nobody has opened one yet.")
 	} else {
 		fmt.Fprintf(to, "%s %5s %9s %7s %-10s %s\n", padded("LINK", 28), "OPENS", "DOWNLOADS", "UPLOADS", "FIRST OPEN", "LAST USE")
 	}
 	for _, row := range v.Links {
-		fmt.Fprintf(to, "%s %5d %9d %7d %-10s %s\n", padded(row.Name, 28), row.Opens, row.Downloads, row.Uploads, day(row.First), minute(row.Last))
+		fmt.Fprintf(to, "%s %5d %9d %7d %-10s %s\n", padded(row.Name, 28), row.Opens, row.Downloads, row.Uploads, dayOf(row.First), minuteOf(row.Last))
 	}
 	fmt.Fprintf(to, "\n%s %-16s %s\n", padded("DEVICE", 22), "LAST SEEN", "ADDRESS")
 	for _, row := range v.Devices {
-		fmt.Fprintln(to, strings.TrimRight(fmt.Sprintf("%s %-16s %s", padded(row.Name, 22), minute(row.Last), row.Address), " "))
+		fmt.Fprintln(to, strings.TrimRight(fmt.Sprintf("%s %-16s %s", padded(row.Name, 22), minuteOf(row.Last), row.Address), " "))
 	}
 }
 
@@ -248,7 +248,7 @@ func wrapped(text string) string {
 // printPage writes one page that needs nothing else: no script, no picture, no address.
 func (v view) printPage(to io.Writer) error { return whoPage.Execute(to, v) }
 
-var whoPage = template.Must(template.New("who").Funcs(template.FuncMap{"minute": minute, "day": day}).Parse(`<!doctype html>
+var whoPage = template.Must(template.New("who").Funcs(template.FuncMap{"minute": minuteOf, "day": dayOf}).Parse(`<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
