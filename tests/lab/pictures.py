@@ -25,8 +25,8 @@ PICTURES = PROJECT / "docs" / "pictures"
 RECORDING = PICTURES / "up.svg"
 SHEETS = {"light": PICTURES / "sheet-light.png", "dark": PICTURES / "sheet-dark.png"}
 
-_PACE = 2.0
-"""How many times faster than the run the recording plays."""
+_LONGEST_WAIT = 0.6
+"""Seconds that a line may take to appear in the recording, however long the run took for it."""
 _TITLE = "pulumi up exposes Immich and proves it, a stranger is refused, pulumi destroy takes it back"
 _PAUSE = 1.0
 """Seconds between a command and what it prints, and between that and the next command."""
@@ -105,17 +105,21 @@ class Recorder:
         self._now = 0.0
 
     def pulumi(self, verb: str) -> None:
-        """Record a run of the engine, at a multiple of its own pace."""
+        """Record a run of the engine, at its own pace but for what takes long."""
         self._type(f"$ pulumi {verb} --yes")
         began = time.monotonic()
         printed = []
         with self.operator.start(verb) as running:
             assert running.stdout is not None
             for line in running.stdout:
-                printed.append(((time.monotonic() - began) / _PACE, line.rstrip("\n")))
+                printed.append((time.monotonic() - began, line.rstrip("\n")))
         if running.returncode:
             raise SystemExit(f"pulumi {verb} failed:\n" + "\n".join(line for _, line in printed))
-        self.lines += [Line(self._now + line.seconds, line.text, line.colour) for line in told(printed)]
+        before = 0.0
+        for said in told(printed):
+            self._now += min(said.seconds - before, _LONGEST_WAIT)
+            before = said.seconds
+            self.lines.append(Line(self._now, said.text, said.colour))
         self._rest()
 
     def stranger(self, path: str) -> None:
