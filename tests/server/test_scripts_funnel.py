@@ -1337,6 +1337,8 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     assert monitored(machine)[:2] == (2, "trial")
     result(funnel(machine, "confirm", "+3600"))
     machine.write(machine.state / "devices" / ("a" * 64), "phone\n")
+    for number in range(2):
+        machine.write(machine.state / "devices" / (f"{number}" * 64), "kitchen\nframe\n")
     assert monitored(machine) == (
         0,
         "proven",
@@ -1352,6 +1354,7 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
             "past": [],
             "home": "closed",
             "devices": 1,
+            "frames": 2,
             "bans": 0,
             "notRunning": [],
         },
