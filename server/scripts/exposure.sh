@@ -44,8 +44,8 @@ explain() {
       ;;
     devices) echo "immich-exposure devices: who may come in and until when, frames among them, and who was revoked." ;;
     revoke)
-      echo "immich-exposure revoke NAME: this device is out at its next request, and no \"pulumi up\" lets it in again with the" \
-        "certificate that it has. Write \"revoked: true\" beside it in the stack's devices as well."
+      echo "immich-exposure revoke NAME: this device or frame is out at its next request, and no \"pulumi up\" lets it in again with" \
+        "the certificate or secret that it has. Write \"revoked: true\" beside it in the stack's devices or frames as well."
       ;;
     who)
       echo "immich-exposure who [--html]: how often each shared link was opened, downloaded from and uploaded to, and when and from where" \
