@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from handover.address import AddressError, given_address, lan_address
-from handover.desk import Desk
-from handover.offer import Handover, read_handover
+from handover.files import Handover, read_handover
+from handover.one_time_download import OneTimeDownload
 from handover.qr import terminal_code
 from handover.server import HandoverServer, Outcome, new_token, page_url
 from handover.tls import Address, Identity, new_identity
@@ -87,10 +87,10 @@ def _hand_over(options: argparse.Namespace) -> int:
     handover = read_handover(options.keystore, options.device, _passphrase(options.passphrase_file))
     seconds = options.minutes * 60
     token, identity = new_token(), new_identity(address)
-    desk = Desk(
-        handover, token, seconds, on_delivered=lambda _offer, client: _tell_password(handover, client)
+    download = OneTimeDownload(
+        handover, token, seconds, on_delivered=lambda _file, client: _tell_password(handover, client)
     )
-    server = _open(desk, identity, address, options.port)
+    server = _open(download, identity, address, options.port)
     _stop_on_signal(server)
     _announce(handover, page_url(address, server.port, token), identity.fingerprint, options.minutes)
     return _report(server.serve(seconds, linger_seconds=LINGER_SECONDS), options.minutes)
@@ -131,9 +131,9 @@ def _passphrase(file: Path | None) -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _open(desk: Desk, identity: Identity, address: Address, port: int) -> HandoverServer:
+def _open(download: OneTimeDownload, identity: Identity, address: Address, port: int) -> HandoverServer:
     try:
-        return HandoverServer(desk, identity, address, port=port)
+        return HandoverServer(download, identity, address, port=port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CannotBeginError(
@@ -148,7 +148,7 @@ def _open(desk: Desk, identity: Identity, address: Address, port: int) -> Handov
 
 def _announce(handover: Handover, url: str, fingerprint: str, minutes: int) -> None:
     """Print the code to scan, and what to compare before going on."""
-    files = " and ".join(offer.file_name for offer in handover.offers)
+    files = " and ".join(file.file_name for file in handover.files)
     lines = (
         "",
         f"For {handover.device}: {files}, each to be fetched once within {minutes} minutes.",

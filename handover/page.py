@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from html import escape
 
+from handover.files import OneTimeFile
 from handover.markup import read_text, style_source, template
-from handover.offer import Offer
 
 _STYLE = read_text("style.css") + read_text("page.css")
 _TEMPLATE = template("page.html")
@@ -16,12 +16,12 @@ CONTENT_SECURITY_POLICY = (
 """The policy that the server sends with every page."""
 
 
-def landing_page(device: str, base: str, waiting: Iterable[Offer], minutes: int) -> bytes:
+def landing_page(device: str, base: str, waiting: Iterable[OneTimeFile], minutes: int) -> bytes:
     """Return the page with one button for each file that still waits below the path `base`.
 
     Each button posts: a messenger that looks at the link for a preview only ever gets this page.
     """
-    forms = "".join(_form(base, offer) for offer in waiting)
+    forms = "".join(_form(base, file) for file in waiting)
     return _page(
         f"Certificate for {device}",
         '<p class="lead">It lets this device open all of Immich. Each file can be fetched once. The page '
@@ -40,11 +40,11 @@ def message_page(title: str, text: str) -> bytes:
     return _page(title, f"<p>{escape(text)}</p>")
 
 
-def _form(base: str, offer: Offer) -> str:
-    name = escape(offer.file_name)
+def _form(base: str, file: OneTimeFile) -> str:
+    name = escape(file.file_name)
     return (
         f'<form method="post" action="{escape(base)}/{name}"><button>Get {name}</button>'
-        f'<p class="small">{escape(offer.purpose)}</p></form>'
+        f'<p class="small">{escape(file.purpose)}</p></form>'
     )
 
 

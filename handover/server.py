@@ -11,7 +11,7 @@ from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from handover.desk import Answer, Desk
+from handover.one_time_download import Answer, OneTimeDownload
 from handover.page import CONTENT_SECURITY_POLICY
 from handover.tls import Address, Identity
 
@@ -68,14 +68,14 @@ class HandoverServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        desk: Desk,
+        download: OneTimeDownload,
         identity: Identity,
         address: Address,
         *,
         port: int = 0,
         limits: Limits | None = None,
     ) -> None:
-        self.desk = desk
+        self.download = download
         self.limits = limits or Limits()
         self._context = identity.context
         self._connections: dict[socket.socket, tuple[str, float]] = {}
@@ -100,7 +100,7 @@ class HandoverServer(ThreadingHTTPServer):
         accepting.start()
         try:
             self._wait(seconds, until_finished=True)
-            if not self.desk.finished.is_set():
+            if not self.download.finished.is_set():
                 return Outcome.STOPPED if self._stopped else Outcome.TIME_OVER
             self._wait(linger_seconds, until_finished=False)
             return Outcome.FETCHED
@@ -119,7 +119,7 @@ class HandoverServer(ThreadingHTTPServer):
         while not self._stopped and (left := deadline - time.monotonic()) > 0:
             if not until_finished:
                 time.sleep(min(left, _POLL_SECONDS))
-            elif self.desk.finished.wait(min(left, _POLL_SECONDS)):
+            elif self.download.finished.wait(min(left, _POLL_SECONDS)):
                 return
 
     @property
@@ -234,10 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer without repeating anything of the request, as the inherited method would."""
         del message, explain
-        self._send(self.server.desk.malformed(code, self._client))
+        self._send(self.server.download.malformed(code, self._client))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing here; the desk logs what matters, and the inherited method might show the path."""
+        """Log nothing here; the download logs what matters, and the inherited method might show the path."""
 
     @property
     def _client(self) -> str:
@@ -247,17 +247,17 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._read_body():
             self.send_error(413)
             return
-        answer = self.server.desk.answer(self.command, self.path, self._client)
-        if answer.offer is None:
+        answer = self.server.download.answer(self.command, self.path, self._client)
+        if answer.file is None:
             self._send(answer)
             return
         self.server.giving(self.connection)
         try:
             self._send(answer)
         except OSError:
-            self.server.desk.broke_off(answer.offer, self._client)
+            self.server.download.broke_off(answer.file, self._client)
             raise
-        self.server.desk.delivered(answer.offer, self._client)
+        self.server.download.delivered(answer.file, self._client)
 
     def _read_body(self) -> bool:
         """Read what a form sent, which is nothing of interest: closing earlier would look like an error."""

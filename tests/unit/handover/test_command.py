@@ -22,7 +22,7 @@ import pytest
 
 from handover.__main__ import _pairs
 from handover.address import AddressError, given_address, lan_address
-from handover.offer import read_handover
+from handover.files import read_handover
 from tests.unit.pki.facts import PASSPHRASE
 
 PROJECT = Path(__file__).resolve().parents[3]

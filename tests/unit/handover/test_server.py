@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from handover.desk import Desk
-from handover.offer import PKCS12, Handover, read_handover
+from handover.files import PKCS12, Handover, read_handover
+from handover.one_time_download import OneTimeDownload
 from handover.server import HandoverServer, Limits, Outcome, new_token, page_url
 from handover.tls import new_identity
 from pki import KeystoreError
@@ -37,8 +37,8 @@ class Running:
         self.handover = handover
         self.token = new_token()
         self.identity = new_identity(LOOPBACK)
-        self.desk = Desk(handover, self.token, seconds)
-        self.server = HandoverServer(self.desk, self.identity, LOOPBACK, limits=limits)
+        self.download = OneTimeDownload(handover, self.token, seconds)
+        self.server = HandoverServer(self.download, self.identity, LOOPBACK, limits=limits)
         self.port = self.server.port
         self.outcome: Outcome | None = None
         self._seconds, self._linger = seconds, linger
@@ -131,7 +131,7 @@ def test_a_second_fetch_is_refused(start: Start, handover: Handover) -> None:
     try:
         assert running.fetch().status == 200
         assert running.fetch().status == 410
-        assert handover.offers[0].content not in running.body
+        assert handover.files[0].content not in running.body
     finally:
         running.server.stop()
 
@@ -379,7 +379,7 @@ def test_a_client_that_trusts_the_certificate_accepts_it(start: Start) -> None:
 
 
 def test_what_is_handed_over_opens_with_its_password(handover: Handover, keystore: Path) -> None:
-    assert [offer.file_name for offer in handover.offers] == ["phone.p12"]
+    assert [file.file_name for file in handover.files] == ["phone.p12"]
     assert handover.password not in repr(handover)
     assert handover.fingerprint in {
         hashlib.sha256(ssl.PEM_cert_to_DER_cert((keystore / "devices" / "phone.crt").read_text())).hexdigest()
@@ -423,12 +423,12 @@ def test_a_bundle_of_another_certificate_is_not_handed_over(keystore: Path, tmp_
 def test_an_apple_profile_is_offered_when_there_is_one(keystore: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
     (copy / "devices" / "phone.mobileconfig").write_bytes(b"a profile")
-    offers = read_handover(copy, "phone", PASSPHRASE).offers
-    assert [(offer.file_name, offer.content_type) for offer in offers] == [
+    files = read_handover(copy, "phone", PASSPHRASE).files
+    assert [(file.file_name, file.content_type) for file in files] == [
         ("phone.p12", "application/x-pkcs12"),
         ("phone.mobileconfig", "application/x-apple-aspen-config"),
     ]
-    assert offers[1].content == b"a profile"
+    assert files[1].content == b"a profile"
 
 
 def test_an_expired_certificate_is_not_handed_over(keystore: Path) -> None:

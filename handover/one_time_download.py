@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from handover.offer import Handover, Offer
+from handover.files import Handover, OneTimeFile
 from handover.page import landing_page, message_page
 
 _log = logging.getLogger(__name__)
@@ -20,13 +20,13 @@ _HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True)
 class Answer:
-    """One response. `offer` is set when it carries a file: then `delivered` or `broke_off` must follow."""
+    """One response. `file` is set when it carries a file: then `delivered` or `broke_off` must follow."""
 
     status: HTTPStatus
     body: bytes
     content_type: str = _HTML
     headers: tuple[tuple[str, str], ...] = ()
-    offer: Offer | None = None
+    file: OneTimeFile | None = None
 
 
 BY_ITSELF = re.compile(r"favicon\.(?:ico|svg|png)|apple-touch-icon[a-z0-9x-]*\.png|robots\.txt|\.well-known")
@@ -59,7 +59,7 @@ class RateLimit:
         return True
 
 
-class Desk:
+class OneTimeDownload:
     """Gives each file of a hand-over away once, to whoever knows the token, until the time is over.
 
     Args:
@@ -78,7 +78,7 @@ class Desk:
         token: str,
         seconds: float,
         *,
-        on_delivered: Callable[[Offer, str], None] = lambda _offer, _client: None,
+        on_delivered: Callable[[OneTimeFile, str], None] = lambda _file, _client: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handover = handover
@@ -91,7 +91,7 @@ class Desk:
         self._limit = RateLimit(self.REQUESTS, self.WINDOW_SECONDS, clock)
         self._lock = threading.Lock()
         self._told: set[str] = set()
-        self._waiting = {offer.file_name: offer for offer in handover.offers}
+        self._waiting = {file.file_name: file for file in handover.files}
         self._on_the_way = 0
         self.delivered_names: list[str] = []
         self.finished = threading.Event()
@@ -110,7 +110,7 @@ class Desk:
                 )
             if not name:
                 return self._landing(method, client)
-            return self._file(method, name, client)
+            return self._give(method, name, client)
 
     def malformed(self, status: int, client: str) -> Answer:
         """Return the answer to what is not a proper request."""
@@ -118,20 +118,20 @@ class Desk:
             HTTPStatus(status), client, "sent no proper request", "That was no proper request."
         )
 
-    def delivered(self, offer: Offer, client: str) -> None:
+    def delivered(self, file: OneTimeFile, client: str) -> None:
         """Note that a file left in full."""
-        _log.info("%s was fetched by %s.", offer.file_name, client)
+        _log.info("%s was fetched by %s.", file.file_name, client)
         with self._lock:
-            self.delivered_names.append(offer.file_name)
-        self._on_delivered(offer, client)
+            self.delivered_names.append(file.file_name)
+        self._on_delivered(file, client)
         self._arrived()
 
-    def broke_off(self, offer: Offer, client: str) -> None:
+    def broke_off(self, file: OneTimeFile, client: str) -> None:
         """Note that a file left in part: it may be in wrong hands, so it is not given away again."""
         _log.warning(
             "%s broke off on its way to %s and is not given away again. If the device did not get it, start "
             "the hand-over again.",
-            offer.file_name,
+            file.file_name,
             client,
         )
         self._arrived()
@@ -150,20 +150,20 @@ class Desk:
         page = landing_page(self._handover.device, self._base, self._waiting.values(), self._minutes)
         return Answer(HTTPStatus.OK, page)
 
-    def _file(self, method: str, name: str, client: str) -> Answer:
-        if all(name != offer.file_name for offer in self._handover.offers):
+    def _give(self, method: str, name: str, client: str) -> Answer:
+        if all(name != file.file_name for file in self._handover.files):
             return self._refuse(
                 HTTPStatus.NOT_FOUND, client, "asked for no file of this", "There is nothing here."
             )
         if method != "POST":
             return self._wrong_method(client, "POST")
-        offer = self._waiting.pop(name, None)
-        if offer is None:
+        file = self._waiting.pop(name, None)
+        if file is None:
             return self._gone(client)
         self._on_the_way += 1
-        disposition = "attachment" if offer.attachment else "inline"
-        header = ("Content-Disposition", f'{disposition}; filename="{offer.file_name}"')
-        return Answer(HTTPStatus.OK, offer.content, offer.content_type, (header,), offer)
+        disposition = "attachment" if file.attachment else "inline"
+        header = ("Content-Disposition", f'{disposition}; filename="{file.file_name}"')
+        return Answer(HTTPStatus.OK, file.content, file.content_type, (header,), file)
 
     def _wrong_address(self, asked: str, client: str) -> Answer:
         if not self._limit.allows(client):

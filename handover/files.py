@@ -20,7 +20,7 @@ APPLE_PROFILE = "application/x-apple-aspen-config"
 
 
 @dataclass(frozen=True)
-class Offer:
+class OneTimeFile:
     """One file that can be fetched once.
 
     `attachment` says whether a browser shall save it. A configuration profile is not one: Safari installs a
@@ -41,7 +41,7 @@ class Handover:
     device: str
     fingerprint: str
     not_after: datetime
-    offers: tuple[Offer, ...]
+    files: tuple[OneTimeFile, ...]
     password: str = field(repr=False)
 
 
@@ -61,25 +61,27 @@ def read_handover(
     name = device_name(device)
     vault = Vault(keystore, passphrase, None, clock, KDF_ROUNDS)
     vault.require_passphrase()
-    files = DeviceFiles(keystore / "devices", name)
-    certificate = vault.read_certificate(files.certificate, _read(files.certificate, keystore, name))
-    vault.refuse_out_of_date(files.certificate, certificate, "run `pulumi up`, which issues a new one")
-    password = vault.open_password(files.password, _read(files.password, keystore, name), name)
-    bundle = _read(files.bundle, keystore, name)
-    _refuse_other_bundle(files, bundle, password, certificate)
-    offers = [
-        Offer(files.bundle.name, PKCS12, bundle, "The certificate file, for the Immich app and for browsers.")
+    paths = DeviceFiles(keystore / "devices", name)
+    certificate = vault.read_certificate(paths.certificate, _read(paths.certificate, keystore, name))
+    vault.refuse_out_of_date(paths.certificate, certificate, "run `pulumi up`, which issues a new one")
+    password = vault.open_password(paths.password, _read(paths.password, keystore, name), name)
+    bundle = _read(paths.bundle, keystore, name)
+    _refuse_other_bundle(paths, bundle, password, certificate)
+    files = [
+        OneTimeFile(
+            paths.bundle.name, PKCS12, bundle, "The certificate file, for the Immich app and for browsers."
+        )
     ]
-    profile = files.bundle.with_suffix(".mobileconfig")
+    profile = paths.bundle.with_suffix(".mobileconfig")
     if profile.is_file():
         purpose = "The same as a configuration profile: Safari on an iPhone or iPad needs this one."
         content = _read(profile, keystore, name)
-        offers.append(Offer(profile.name, APPLE_PROFILE, content, purpose, attachment=False))
-    return Handover(name, fingerprint(certificate), certificate.not_valid_after_utc, tuple(offers), password)
+        files.append(OneTimeFile(profile.name, APPLE_PROFILE, content, purpose, attachment=False))
+    return Handover(name, fingerprint(certificate), certificate.not_valid_after_utc, tuple(files), password)
 
 
 def _refuse_other_bundle(
-    files: DeviceFiles, bundle: bytes, password: str, certificate: x509.Certificate
+    paths: DeviceFiles, bundle: bytes, password: str, certificate: x509.Certificate
 ) -> None:
     try:
         bundled = open_bundle(bundle, password).cert
@@ -87,7 +89,7 @@ def _refuse_other_bundle(
         bundled = None
     if bundled is None or bundled.certificate != certificate:
         raise KeystoreError(
-            f"{files.bundle} does not hold the certificate of {files.certificate}. Delete it and run `pulumi "
+            f"{paths.bundle} does not hold the certificate of {paths.certificate}. Delete it and run `pulumi "
             f"up`, which writes it anew."
         )
 
