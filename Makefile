@@ -176,7 +176,7 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 lab-test: setup ## the tests on the whole lab, several labs at once: ARGS="book test_renewal.py"
 	@$(VENV)/python -m tests.lab.parallel $(ARGS)
 
-bench: setup ## ratios: the main job beside the work by hand, the edge beside plain Caddy, floods, many devices, many homes
+bench: setup ## ratios: the main job beside the work by hand, the edge beside plain Caddy, floods, devices, homes
 	@$(VENV)/python -m tests.bench.main_job
 	@$(VENV)/python -m tests.bench.edge
 	@$(VENV)/python -m tests.bench.floods --rounds 1

@@ -38,9 +38,8 @@ PLACES = {
     "pulumi config set --secret sudoPassword": "tests/lab/test_houses.py::test_up_exposes",
     "pulumi config set --secret notifyToken": "not run: the same as the other secrets",
     "pulumi preview": FIRST_TIME,
-    "pulumi preview --diff": "tests/unit/test_operator_machine.py::test_the_only_stack_needs_no_name",
-    "pulumi preview --diff --stack cabin": "tests/unit/test_operator_machine.py::"
-    "test_the_only_stack_needs_no_name",
+    "pulumi preview --diff": FIRST_TIME,
+    "pulumi preview --diff --stack cabin": FIRST_TIME,
     "pulumi up": "tests/lab/test_main_job.py::test_up_exposes",
     "make handover DEVICE=phone-anna": "tests/unit/handover/test_command.py::"
     "test_a_phone_fetches_its_bundle_and_the_terminal_shows_the_password_then",
