@@ -53,6 +53,7 @@ from components.config_limits import (
     read_rate_limits,
     read_upload_size,
 )
+from components.config_lists import BanLists, check_crowdsec_key, read_ban_lists, read_crowdsec_key
 from components.config_notify import Notify, check_token, read_notify, read_token
 from components.config_policy import read_policy, refuse_secrets
 from components.config_reader import Problems, Section
@@ -74,7 +75,14 @@ UNPRIVILEGED_PORT = 1024
 GRACE_DAYS = 14
 """For how long the old certificate of a renewed device counts, unless the config says otherwise."""
 
-SECRETS = ("keystorePassphrase", "sudoPassword", "adoptCaPassphrase", "notifyToken", "immichApiKey")
+SECRETS = (
+    "keystorePassphrase",
+    "sudoPassword",
+    "adoptCaPassphrase",
+    "notifyToken",
+    "immichApiKey",
+    "crowdsecKey",
+)
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
@@ -148,6 +156,7 @@ class ExposureConfig:
     `who` is whether the server counts who opened what, and forgets a link that nobody uses for `who_days`; an
     `immich_api_key` of None that Immich is not asked for its links.
     `policy` says of each rule how much it counts.
+    A `ban_lists` of None means that no list bans anybody.
     """
 
     host: str
@@ -182,6 +191,8 @@ class ExposureConfig:
     strangers: str
     rate_limits: RateLimits
     bans: Bans
+    ban_lists: BanLists | None
+    crowdsec_key: pulumi.Output[str] | None
     lease_hours: int | None
     expose_until: datetime | None
     renew_before_days: int
@@ -255,6 +266,7 @@ def load(
     check_frame_names(top, config.frames, [*(device.name for device in config.devices), *taken_over])
     check_token(top, config.notify, secret_keys)
     check_api_key(top, secret_keys)
+    check_crowdsec_key(top, config.ban_lists, secret_keys)
     check_public_address(top, config.immich)
     _check_ports(top, config)
     _check_validity(top, config)
@@ -272,7 +284,7 @@ _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
         "edgeBuild", "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
-        "adoptCaPassphrase", "notifyToken", "immichApiKey",
+        "adoptCaPassphrase", "notifyToken", "immichApiKey", "crowdsecKey",
     }
 )  # fmt: skip
 
@@ -340,6 +352,8 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
         strangers=top.choice("strangers", choices=STRANGERS, default="refuse"),
         rate_limits=read_rate_limits(top),
         bans=read_bans(top),
+        ban_lists=read_ban_lists(top),
+        crowdsec_key=read_crowdsec_key(top),
         lease_hours=top.integer("leaseHours", default=0, least=0, most=24 * 366, example=48) or None,
         expose_until=read_expose_until(top, now),
         renew_before_days=top.integer("renewBeforeDays", default=30, least=1, most=DAYS_LIMIT),

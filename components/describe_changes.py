@@ -19,6 +19,7 @@ from components.device_withdrawal import LOSES
 from components.markdown import code, prose
 from components.preflight import PreflightError, refuse_moving
 from components.surface import (
+    BANNED,
     CAN,
     CANNOT,
     DEVICES,
@@ -40,6 +41,7 @@ TOPIC_KEYS: Mapping[str, frozenset[str]] = {
     CAN: frozenset({"uploads", "uploadMegabytes", "features"}),
     CANNOT: frozenset({"uploads", "uploadMegabytes", "features"}),
     STRANGERS: frozenset({"strangers"}),
+    BANNED: frozenset({"banLists"}),
     DEVICES: frozenset({"devices", "adopt"}),
     FRAMES: frozenset({"frames"}),
     LIMITS: frozenset({"rateLimits", "bans"}),
@@ -100,7 +102,7 @@ def changes(
     rebuild, is_rebuilt = _rebuild(old, new, module)
     sections: Sections = {
         "Who gets in": [*_devices(old, new, told)],
-        "What strangers can do": [*_public(told), *_address(told), *_strangers(told)],
+        "What strangers can do": [*_public(told), *_address(told), *_strangers(told), *_lines(told, BANNED)],
         "Limits": [*_limits(old, new, told)],
         "Until when": [*_lines(told, UNTIL)],
         "Who watches": [*_lines(told, WATCH), *_notices(old, new)],

@@ -9,6 +9,8 @@ from pathlib import Path
 import pulumi
 
 from components.adoption import AdoptedCertificate, Adoption, ChapterTakeOver, beside
+from components.ban_lists import BanListsOnServer
+from components.ban_lists import look_now as look_at_lists_now
 from components.certificate_authority import CertificateAuthority, KeystoreLocation
 from components.client_certificate import ClientCertificate
 from components.config import ExposureConfig
@@ -85,6 +87,8 @@ class ImmichExposure(pulumi.ComponentResource):
             pulumi.warn(notice)
 
         self._standing = look_now(reach, config)
+        if config.ban_lists and pulumi.runtime.is_dry_run():
+            look_at_lists_now(reach, config.ban_lists, config.crowdsec_key)
         withdrawal = self._withdraw_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
         built = self._edge_built_here(preflight)
@@ -114,8 +118,9 @@ class ImmichExposure(pulumi.ComponentResource):
         chapter = self._take_over_on_the_server(adoption, ready)
         nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
         self._link_report(nixos)
+        lists = self._ban_lists(nixos)
         enrolled = self._enrolled_devices(devices, nixos)
-        funnel = self._funnel(nixos, enrolled)
+        funnel = self._funnel(nixos, enrolled, lists)
         check = self._check_from_outside(server_certificate, authority, funnel, short_lease)
 
         url = server_certificate.domain.apply(self._url)
@@ -395,13 +400,27 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(nixos),
         )
 
-    def _funnel(self, nixos: NixosConfiguration, enrolled: DeviceList) -> Funnel:
+    def _ban_lists(self, nixos: NixosConfiguration) -> BanListsOnServer | None:
+        # Before the door, so that nobody slips in who is on a list.
+        if self._config.ban_lists is None:
+            return None
+        return BanListsOnServer(
+            f"{self._prefix}-ban-lists",
+            server=self._server,
+            lists=self._config.ban_lists,
+            key=self._config.crowdsec_key,
+            opts=self._after(nixos),
+        )
+
+    def _funnel(
+        self, nixos: NixosConfiguration, enrolled: DeviceList, lists: BanListsOnServer | None
+    ) -> Funnel:
         return Funnel(
             f"{self._prefix}-funnel",
             server=self._server_of_the_door,
             funnel_port=self._config.funnel_port,
             proxy_port=self._config.proxy_port,
-            opts=self._after(nixos, enrolled),
+            opts=self._after(nixos, enrolled, *([lists] if lists else [])),
         )
 
     def _check_from_outside(

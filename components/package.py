@@ -79,6 +79,7 @@ def config_of(name: str, args: Mapping[str, Any]) -> ExposureConfig:
         adopt_ca_passphrase=found.get("adoptCaPassphrase"),
         notify_token=found.get("notifyToken"),
         immich_api_key=found.get("immichApiKey"),
+        crowdsec_key=found.get("crowdsecKey"),
     )
 
 

@@ -133,6 +133,25 @@ class Bans(TypedDict):
     """How much of an IPv6 address is one visitor, 64 or 128."""
 
 
+class BanLists(TypedDict):
+    """Whom lists ban. Files are paths on the server."""
+
+    countries: NotRequired[Sequence[str]]
+    """Codes of countries (ISO 3166) whose visitors are turned away."""
+    onlyCountries: NotRequired[Sequence[str]]
+    """Instead: the countries whose visitors are not."""
+    countryDatabase: NotRequired[str]
+    """Database in MaxMind's form (.mmdb)."""
+    countryDays: NotRequired[int]
+    """Days that it may be old; 45 if left out."""
+    networks: NotRequired[Sequence[str]]
+    """Files with a network a line."""
+    networkDays: NotRequired[int]
+    """Days that they may be old; 0, as old as they like, if left out."""
+    crowdsec: NotRequired[str]
+    """Address of CrowdSec's local API."""
+
+
 class Notify(TypedDict):
     """Where the server tells what happens."""
 
@@ -223,6 +242,10 @@ class ImmichExposureArgs(TypedDict):
     """What one visitor may do without a certificate."""
     bans: NotRequired[Bans]
     """When a visitor is banned, and for how long."""
+    banLists: NotRequired[BanLists]
+    """Whom lists ban: countries, networks, what CrowdSec has decided."""
+    crowdsecKey: NotRequired[pulumi.Input[str]]
+    """Secret: the key that CrowdSec knows."""
     leaseHours: NotRequired[int]
     """Hours after which the server closes the funnel by itself."""
     exposeUntil: NotRequired[str]

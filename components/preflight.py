@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
+from components.ban_lists import Look, look_at_lists
 from components.config import ExposureConfig
 from components.config_home import ModuleWay
 from components.module_files import module_digest
@@ -89,7 +90,8 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
     """
     wanted = wanted_of(props)
     facts = _facts(server_of(props), wanted)
-    found = problems(facts, wanted)
+    lists = _look_at_lists(props)
+    found = [*problems(facts, wanted), *lists.wrong]
     if found:
         raise PreflightError(
             "\n".join(["The server is not ready to be exposed:", *(f"- {p}" for p in found)])
@@ -98,10 +100,16 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         **props,
         "domain": domain_of(facts["tailscale"]["CertDomains"][0]),
         "tailscaleVersion": facts["tailscaleVersion"],
-        "warnings": warnings(facts, wanted),
+        "warnings": [*warnings(facts, wanted), *lists.notes],
         "notes": notes(facts),
         "nodeKeyEnds": node_key_end(facts),
     }
+
+
+def _look_at_lists(props: dict[str, Any]) -> Look:
+    """Ask for the sources of lists, where there are any; a list that would ban nobody is in the way."""
+    lines = props.get("banLists")
+    return look_at_lists(server_of(props), lines, props.get("crowdsecKey")) if lines else Look([], [])
 
 
 def wanted_of(props: dict[str, Any]) -> Wanted:
@@ -242,6 +250,8 @@ def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
         "takeOver": config.take_over,
         "adopt": config.adopt is not None,
         "allowUpgrade": config.allow_upgrade,
+        "banLists": config.ban_lists.lines() if config.ban_lists else None,
+        "crowdsecKey": config.crowdsec_key,
     }
 
 

@@ -6,8 +6,11 @@ texts, and with fixed names a reviewer sees the one line that changes, whatever 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, Lan, ModuleWay
+from components.config_lists import BanLists
 from components.nixos_configuration import configuration_digest
 from components.surface_table import SETTING_OF_ITS_OWN, load
 
@@ -18,6 +21,7 @@ NAME = "the name"
 CAN = "whoever has a shared link can"
 CANNOT = "whoever has only a shared link cannot"
 STRANGERS = "everything else"
+BANNED = "turned away by lists"
 DEVICES = "full access, with a certificate"
 FRAMES = "read-only, with a secret header"
 LIMITS = "limits of one address"
@@ -41,6 +45,7 @@ def what_becomes_public(config: ExposureConfig) -> Words:
         CAN: can,
         CANNOT: cannot,
         STRANGERS: {"answer": _strangers(config)},
+        **({BANNED: _ban_lists(config.ban_lists)} if config.ban_lists else {}),
         DEVICES: _devices(config) or {NOBODY: "no device is named"},
         **(
             {FRAMES: {each.name: "sees photos and albums" for each in config.frames}} if config.frames else {}
@@ -85,6 +90,31 @@ def _devices(config: ExposureConfig) -> dict[str, str]:
 
 def _strangers(config: ExposureConfig) -> str:
     return "answers 403" if config.strangers == "refuse" else "is not answered"
+
+
+def _ban_lists(lists: BanLists) -> dict[str, str]:
+    """Return who is turned away by lists, and who never is."""
+    words = {}
+    if lists.database is not None:
+        some = ", ".join(lists.countries)
+        which = f"every country but {some}"
+        if not lists.only:
+            which = f"{_count(lists.countries, 'country', 'countries')} ({some})"
+        words["countries"] = f"visitors from {which} are turned away, by {lists.database} on the server"
+    if lists.networks:
+        files = _count(lists.networks, "network list", "network lists")
+        words["networks"] = f"visitors from {files} are turned away ({', '.join(lists.networks)})"
+    if lists.crowdsec is not None:
+        words["crowdsec"] = f"visitors that CrowdSec at {lists.crowdsec} has banned are turned away"
+    return {
+        **words,
+        "nobody else": "who is on no list, or in no known country, is let in; devices always are",
+        "links": "a link that is open already does not help",
+    }
+
+
+def _count(things: Sequence[str], one: str, more: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else more}"
 
 
 def _limits(config: ExposureConfig) -> dict[str, str]:

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
@@ -24,15 +23,21 @@ func init() {
 
 // Banned matches a visitor whose address, or whose IPv6 network of 64 bits, names a file in one of the folders:
 //
-//	banned ROOT FOLDER...
+//	banned ROOT FOLDER... {
+//		lists FOLDER
+//	}
 //
 // The file of a network is named like 2001:db8:1:2::_64. What a file holds and who may read it does not matter. A
 // folder that cannot be looked into is an error (503), because nobody knows who is banned then.
+//
+// The files of the folder of lists hold networks, as many as there are (banlistfile.go). Nobody is spared from them.
 type Banned struct {
 	Root    string   `json:"root"`
 	Folders []string `json:"folders"`
+	Lists   string   `json:"lists,omitempty"`
 
 	folders *banFolders
+	lists   *banLists
 }
 
 // Enrolled matches a client that has shown a certificate whose SHA-256 names a readable file in the folder, and that one
@@ -67,6 +72,11 @@ func (b *Banned) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 		b.Root, b.Folders = arguments[0], arguments[1:]
+		for d.NextBlock(0) {
+			if d.Val() != "lists" || !d.AllArgs(&b.Lists) {
+				return d.ArgErr()
+			}
+		}
 	}
 	return nil
 }
@@ -84,6 +94,9 @@ func (e *Enrolled) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Provision begins to look at the folders.
 func (b *Banned) Provision(caddy.Context) error {
 	b.folders = foldersIn(b.Root, b.Folders)
+	if b.Lists != "" {
+		b.lists = banListsIn(filepath.Join(b.Root, b.Lists))
+	}
 	return nil
 }
 
@@ -102,15 +115,16 @@ var knownDevices atomic.Pointer[Enrolled]
 
 // MatchWithError tells whether the visitor is banned.
 func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
-	names, err := namesOf(r.RemoteAddr)
+	address, err := addressOf(r.RemoteAddr)
 	if err != nil {
 		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
+	names := namesOf(address)
 	found, err := b.folders.has(names, func(place int) bool { return !isSparedFrom(r, b.Folders[place]) })
 	if err != nil {
 		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	return found, nil
+	return found || b.lists != nil && b.lists.has(address), nil
 }
 
 // MatchWithError tells whether the client is an enrolled device.
@@ -161,24 +175,15 @@ func hasFile(folder string, names []string) (bool, error) {
 	return false, nil
 }
 
-// namesOf returns the names that a visitor goes by: the address in its canonical form and, for IPv6, its network. The
-// last is what one customer of a provider has.
-func namesOf(remote string) ([]string, error) {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return nil, err
-	}
-	address, err := netip.ParseAddr(host)
-	if err != nil {
-		return nil, err
-	}
-	address = address.Unmap().WithZone("")
+// namesOf returns the names that a visitor goes by, whose address is unmapped and without a zone: the address in its
+// canonical form and, for IPv6, its network. The last is what one customer of a provider has.
+func namesOf(address netip.Addr) []string {
 	names := []string{address.String()}
 	if address.Is6() {
 		network := netip.PrefixFrom(address, networkBits).Masked()
 		names = append(names, fmt.Sprintf("%s_%d", network.Addr(), networkBits))
 	}
-	return names, nil
+	return names
 }
 
 // mayRead is R_OK of access(2).

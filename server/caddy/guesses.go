@@ -73,8 +73,12 @@ func verdictOn(r *http.Request, seen *answer, immich asker) string {
 	if slices.ContainsFunc(refused.withoutGlue(), immich.knows) {
 		return verdictAnon
 	}
-	names, err := namesOf(r.RemoteAddr)
-	if err != nil || !guesses.firstTime(names[len(names)-1], refused.name, time.Now()) {
+	address, err := addressOf(r.RemoteAddr)
+	if err != nil {
+		return verdictAnon
+	}
+	names := namesOf(address)
+	if !guesses.firstTime(names[len(names)-1], refused.name, time.Now()) {
 		return verdictAnon
 	}
 	return verdictGuess

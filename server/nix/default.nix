@@ -17,6 +17,7 @@ in
     ./command.nix
     ./edge.nix
     ./lan.nix
+    ./lists.nix
     ./loopback.nix
     ./timers.nix
   ];

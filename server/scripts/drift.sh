@@ -24,8 +24,8 @@ changed_at() { date -r "$1" '+%A %-d %B at %H:%M' 2>/dev/null || echo "an unknow
 # ---- Files of ours: "file SHA256 MODE OWNER PATH"
 
 our_files() {
-  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$STATE"/device-ca.crt "$STATE"/domain.env \
-    "$WHO"/key "$WHO"/api-key; do
+  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$LISTS_CONF" "$CROWDSEC_KEY" "$STATE"/device-ca.crt \
+    "$STATE"/domain.env "$WHO"/key "$WHO"/api-key; do
     [ ! -f "$our_file" ] || printf '%s\n' "$our_file"
   done
   [ "$1" = - ] || find "$(configuration_folder "$1")/immich-exposure" -type f 2>/dev/null | sort
@@ -262,6 +262,20 @@ look_at_services() {
     mend "The edge runs with another configuration than the one that was proven; up loads the right one."
 }
 
+# A list that cannot be brought up to date leaves in force what was; only the owner can say why.
+look_at_lists() {
+  for look_list in $(lists_wanted); do
+    look_unit=$(list_unit "$look_list")
+    active "$look_unit" || look_at_dead "$look_unit"
+    read_report "$look_list" || :
+    case $REPORT in
+      good) ;;
+      kept) tell_owner "The ban list $look_list is not up to date, and $REPORT_COUNT networks stay banned as before: $REPORT_SAID." ;;
+      *) tell_owner "The ban list $look_list bans nobody: $REPORT_SAID." ;;
+    esac
+  done
+}
+
 # What is masked, and a table of the kernel that its owner's kernel does not take, no `up` starts.
 look_at_dead() {
   case $(systemctl is-enabled "$1" 2>/dev/null </dev/null):$1 in
@@ -314,6 +328,7 @@ look() {
   look_at_node
   look_at_ends
   look_at_services
+  look_at_lists
   look_at_immich
   look_at_import
   compare_files

@@ -12,7 +12,7 @@
 #   who [--html]        who opened which shared link, and which device came when (the module of NixOS starts who.sh for these two)
 #   links    what Immich's shared links allow
 #   guard    look at the exposure from outside now (the module of NixOS starts guard.sh for that)
-#   bans     who is banned, by whom and until when
+#   bans [ADDRESS]      who is banned, by whom and until when, and by which lists; with an address, what it meets and why
 #   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
 #   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
 #   forget-chapter      what is left of an exposure that was made by hand (the module of NixOS starts adopt.sh for that)
@@ -53,7 +53,10 @@ explain() {
       ;;
     links) echo "immich-exposure links: what Immich's shared links allow, and until when." ;;
     guard) echo "immich-exposure guard: look at the exposure from outside now, as the server does every five minutes." ;;
-    bans) echo "immich-exposure bans: who is banned, by which jail or by hand, and until when." ;;
+    bans)
+      echo "immich-exposure bans: who is banned, by which jail or by hand, and until when; of lists, how many networks."
+      echo "immich-exposure bans ADDRESS: by what this address is banned, and what the edge does to a visitor from there."
+      ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
     unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever made it; for an IPv6 address its network's as well." ;;
     forget-chapter)
@@ -150,8 +153,11 @@ ban_name() {
     die "\"$1$2\" is no address of a visitor; give one like 203.0.113.9, 2001:db8::9 or 2001:db8::9/64."
 }
 
+# What a list bans is as many networks as there are: those of jails, and by hand, each are a file.
+ban_files() { find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f ! -path "$STATE/bans/lists/*" "$@" 2>/dev/null; }
+
 print_bans() {
-  [ -n "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | head -n 1)" ] || say "Nobody is banned"
+  [ -n "$(ban_files | head -n 1)$(lists_wanted)" ] || say "Nobody is banned"
   for jail in $JAILS manual; do
     for ban_file in "$STATE/bans/$jail"/*; do
       [ -f "$ban_file" ] || continue
@@ -159,6 +165,89 @@ print_bans() {
       printf '%-7s %-42s %s\n' "$jail" "$(printf '%s' "${ban_file##*/}" | tr _ /)" "$ban_end"
     done
   done
+  print_lists
+}
+
+# A line for each list, and for what most of it is banned by.
+print_lists() {
+  [ -n "$(lists_wanted)" ] || return 0
+  print_edge=$(edge_program)
+  if [ -n "$print_edge" ]; then
+    "$print_edge" ban-lists-count --folder "$STATE/bans/lists" 2>/dev/null </dev/null | tr -cd '\012\040-\176' >"$WORK/counts" || :
+  fi
+  for print_list in $(lists_wanted); do
+    printf '%-10s %s\n' "$print_list" "$(list_in_words "$print_list")"
+    awk -v list="$print_list" '$1 == list { count = $2; sub(/^[^ ]+ [^ ]+ /, ""); printf "  %8d %s\n", count, $0 }' "$WORK/counts" 2>/dev/null || :
+  done
+}
+
+# `list_in_words LIST`, by its report.
+list_in_words() {
+  read_report "$1" || :
+  case $REPORT in
+    good) list_word="$REPORT_COUNT networks banned: $REPORT_SAID; since $(date -d "@$REPORT_TIME")" ;;
+    kept) list_word="NOT up to date, $REPORT_COUNT networks banned as on $(date -d "@$REPORT_TIME"): $REPORT_SAID" ;;
+    *) list_word="bans NOBODY: $REPORT_SAID" ;;
+  esac
+  active "$(list_unit "$1")" || list_word="$list_word; $(list_unit "$1") is NOT active"
+  echo "$list_word"
+}
+
+# `listed ADDRESS` writes to WORK/listed which lines of lists ban it: LIST NETWORK WORDS.
+listed() {
+  : >"$WORK/listed"
+  listed_edge=$(edge_program)
+  if [ -z "$listed_edge" ] || [ ! -d "$STATE/bans/lists" ]; then return 0; fi
+  "$listed_edge" ban-lists-find --folder "$STATE/bans/lists" --address "$1" 2>/dev/null </dev/null |
+    tr -cd '\012\040-\176' >"$WORK/listed" || :
+}
+
+# `tell_how_lists_let_in ADDRESS`: no command of ours takes a line out of a list, which would be back with the next look.
+tell_how_lists_let_in() {
+  while read -r how_list how_network how_words; do
+    case $how_list in
+      countries)
+        how_remedy="change banLists in the stack's config (countries or onlyCountries) and run \"pulumi up\""
+        ;;
+      networks) how_remedy="take $how_network out of $how_words; that counts within five minutes" ;;
+      crowdsec)
+        how_words=${how_words#* }
+        how_remedy="\"cscli decisions delete --ip $1\" (or --range $how_network) where CrowdSec runs; that counts within seconds"
+        ;;
+      *) how_remedy="change $STATE/bans/lists/$how_list" ;;
+    esac
+    say "$1 stays banned by the list $how_list ($how_network, $how_words); to let it in, $how_remedy"
+  done <"$WORK/listed"
+}
+
+# `print_bans_of ADDRESS`: by what it is banned, and what the edge really does.
+print_bans_of() {
+  ban_name "$1" ""
+  bans_names=$NAME
+  case $1 in *.*) ;; *) ban_name "$1" /64 && bans_names="$bans_names $NAME" ;; esac
+  bans_found=no
+  for jail in $JAILS manual; do
+    for name in $bans_names; do
+      [ -f "$STATE/bans/$jail/$name" ] || continue
+      bans_found=yes
+      printf '%s is banned: %s\n' "$1" "$jail"
+    done
+  done
+  listed "$1"
+  while read -r bans_list bans_network bans_words; do
+    bans_found=yes
+    [ "$bans_list" != crowdsec ] || bans_words=${bans_words#* }
+    printf '%s is banned: %s (%s, %s)\n' "$1" "$bans_list" "$bans_network" "$bans_words"
+  done <"$WORK/listed"
+  [ "$bans_found" = yes ] || echo "$1 is not banned"
+  active immich-edge || return 0
+  # shellcheck disable=SC2046
+  set -- "$1" $(recorded_ports)
+  case $("$(edge_program)" ban-lists-visit --address "$1" --port "$3" --name "$(recorded_domain)" 2>/dev/null </dev/null) in
+    "hung up") echo "The edge hangs up on a visitor from $1" ;;
+    [1-5][0-9][0-9]) echo "The edge answers a visitor from $1" ;;
+    *) say "The edge could not be asked as a visitor from $1; see \"journalctl -u immich-edge\"" ;;
+  esac
 }
 
 ban() {
@@ -199,7 +288,12 @@ unban() {
     for jail in $JAILS manual; do rm -f "$STATE/bans/$jail/$name"; done
   done
   tell_what_comes_back
-  say "$1$2 is not banned any more"
+  listed "$1"
+  if [ -s "$WORK/listed" ]; then
+    tell_how_lists_let_in "$1"
+  else
+    say "$1$2 is not banned any more"
+  fi
 }
 
 unban_all() {
@@ -209,9 +303,13 @@ unban_all() {
       lift "$jail" $(fail2ban-client get "immich-$jail" banip 2>/dev/null </dev/null)
     fi
   done
-  find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f -delete
+  ban_files -delete
   tell_what_comes_back
-  say "Nobody is banned any more"
+  if [ -n "$(lists_wanted)" ]; then
+    say "Nobody is banned any more but by lists ($(lists_wanted | paste -s -d , - | sed 's/,/, /g')), which banLists in the stack's config switches off"
+  else
+    say "Nobody is banned any more"
+  fi
 }
 
 home_in_words() {
@@ -367,6 +465,7 @@ print_status() {
   [ -z "$frames" ] || row frames "$(count_of frames) $frames, read-only by a secret header"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
+  for row_list in $(lists_wanted); do row "$row_list" "$(list_in_words "$row_list")"; done
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
   ! counts_opens || row who "$(opens_in_words)"
@@ -393,6 +492,14 @@ status_word() {
 
 json_list() { awk '{ gsub(/["\\]/, ""); printf "%s\"%s\"", (NR > 1 ? "," : ""), $0 }' "$1"; }
 
+lists_in_json() {
+  [ -n "$(lists_wanted)" ] || return 0
+  printf ',"lists":{%s}' "$(for json_list_name in $(lists_wanted); do
+    read_report "$json_list_name" || :
+    printf '"%s":{"state":"%s","networks":%s}\n' "$json_list_name" "$REPORT" "$REPORT_COUNT"
+  done | paste -s -d , -)"
+}
+
 # One line, and an exit status: see the explanation of status.
 print_status_json() {
   look "$1" "$2"
@@ -407,9 +514,8 @@ print_status_json() {
   printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
     "$(json_string "$(url "$DOMAIN" "$1")")" "$WHY" "${SINCE:-null}"
   printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
-  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]%s}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
-    "$(find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f 2>/dev/null | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" \
-    "$(opens_in_json)"
+  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]%s%s}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
+    "$(ban_files | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" "$(opens_in_json)" "$(lists_in_json)"
   case $word in
     proven) exit 0 ;;
     trial) exit 2 ;;
@@ -437,7 +543,7 @@ for word; do
 done
 need_root
 case $verb:$# in
-  status:[01] | status:2 | close:1 | bans:1 | lan:2 | ban:[123] | unban:[123]) ;;
+  status:[01] | status:2 | close:1 | bans:[12] | lan:2 | ban:[123] | unban:[123]) ;;
   revoke:1) die "Name the device: immich-exposure revoke phone-anna; immich-exposure devices lists them." ;;
   *)
     # shellcheck disable=SC2086
@@ -448,7 +554,7 @@ case $verb:$# in
 esac
 case $verb in
   bans)
-    print_bans
+    if [ $# = 2 ]; then print_bans_of "$2"; else print_bans; fi
     exit 0
     ;;
   lan)

@@ -359,6 +359,22 @@ look_at_bans() {
   fi
 }
 
+# Each list is told of once, until it is as it should be again.
+look_at_lists() {
+  for list_name in $(lists_wanted); do
+    read_report "$list_name" || :
+    active "$(list_unit "$list_name")" || REPORT=stopped REPORT_SAID="$(list_unit "$list_name") does not run"
+    if [ "$REPORT" = good ]; then
+      [ -z "$(recall "told_list_$list_name")" ] || tell lists "The ban list $list_name is up to date again."
+      forget "told_list_$list_name"
+    elif [ "$REPORT" = none ]; then
+      told_once "list_$list_name" lists "The ban list $list_name bans nobody: $REPORT_SAID."
+    else
+      told_once "list_$list_name" lists "The ban list $list_name is not up to date, and what it bans stays banned: $REPORT_SAID."
+    fi
+  done
+}
+
 # The names are those of certificates that the edge has verified; of the log, which is the edge's own, nothing else is taken.
 look_at_devices() {
   device_log=$LOGS/devices.log
@@ -381,6 +397,7 @@ look() {
   look_at_ends
   look_at_versions
   look_at_bans
+  look_at_lists
   look_at_devices
 }
 

@@ -45,7 +45,7 @@ BY_HAND=$STATE/by-hand
 # shellcheck disable=SC2034
 LOGS=$ROOT/var/log/immich-edge
 LOCK=$ROOT/run/lock/immich-exposure.lock
-# The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual".
+# The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual", lists of networks in "lists".
 JAILS="auth keys scan"
 # A folder with this file is ours. One of the same name without it is somebody else's: never replaced, never removed.
 MARK=.immich-exposure
@@ -300,7 +300,7 @@ state_stands() {
     set -- "$@" "$STATE/$stands_folder"
     stands_wanted="${stands_wanted}directory $state_mode root:$state_group;"
   done
-  for stands_folder in $JAILS; do
+  for stands_folder in $JAILS lists; do
     set -- "$@" "$STATE/bans/$stands_folder"
     stands_wanted="${stands_wanted}directory $state_mode $jail_owner:$state_group;"
   done
@@ -328,6 +328,7 @@ make_folders() {
     [ -d "$STATE/bans/$make_jail" ] || jail_lost=yes
     set -- "$@" "$STATE/bans/$make_jail"
   done
+  set -- "$@" "$STATE/bans/lists"
   install -d -m "0$state_mode" "$@"
   chown "$jail_owner:$state_group" "$@"
   # A fail2ban that runs has each of them as a mount of its own, which went with the folder that was here: it can ban nobody any
@@ -421,6 +422,33 @@ edge_program() {
   esac
 }
 edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p' || :; }
+
+# ---- Bans by lists (see nix/lists.nix and caddy/banwriter.go)
+
+LISTS_CONF=$STATE/settings/lists.conf
+# shellcheck disable=SC2034
+CROWDSEC_KEY=$STATE/settings/crowdsec.key
+# The list that `pulumi up` asks for, each with what it is made of: its word in lists.conf.
+lists_wanted() {
+  [ -r "$LISTS_CONF" ] || return 0
+  ! grep -q '^database ' "$LISTS_CONF" || echo countries
+  ! grep -q '^networks ' "$LISTS_CONF" || echo networks
+  ! grep -q '^crowdsec ' "$LISTS_CONF" || echo crowdsec
+}
+
+# What writes a list, and must run.
+list_unit() { if [ "$1" = crowdsec ]; then echo immich-exposure-crowdsec.service; else echo immich-exposure-lists.timer; fi; }
+
+# `read_report LIST` sets REPORT (good, kept or none), REPORT_COUNT, REPORT_TIME and REPORT_SAID; fails where there is none.
+read_report() {
+  REPORT=none REPORT_COUNT=0 REPORT_TIME=0 REPORT_SAID="has not been written yet"
+  [ -r "$STATE/lists/$1" ] || return 1
+  # What a file of the owner's or CrowdSec says is in it.
+  tr -cd '\012\040-\176' <"$STATE/lists/$1" >"$WORK/report"
+  # shellcheck disable=SC2034
+  read -r REPORT REPORT_COUNT REPORT_TIME REPORT_SAID <"$WORK/report" || return 1
+  is_count "$REPORT_COUNT" && is_count "$REPORT_TIME"
+}
 
 # `recorded WORD`: what was noted down of it with the last proof. The words stand before the files and devices.
 recorded() {

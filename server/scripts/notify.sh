@@ -80,6 +80,7 @@ title() {
     seen) echo "A device came for the first time" ;;
     ending) echo "Something ends soon" ;;
     bans) echo "Many visitors are banned" ;;
+    lists) echo "A ban list" ;;
     outdated) echo "A version is too old" ;;
     opened-link) echo "A shared link was opened for the first time" ;;
     links) echo "What your shared links allow" ;;

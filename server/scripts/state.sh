@@ -94,7 +94,7 @@ remove_state() {
     return 0
   fi
   set --
-  for name in devices ended revoked bans tls settings notices who fail2ban module.before module.before.new; do
+  for name in devices ended revoked bans lists tls settings notices who fail2ban module.before module.before.new; do
     set -- "$@" "${STATE:?}/$name"
   done
   rm -rf "$@"

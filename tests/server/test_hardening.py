@@ -20,8 +20,10 @@ UNITS = (
     "immich-exposure-lan@.service",
     "immich-exposure-lan.service",
     "immich-exposure-certificate.service",
+    "immich-exposure-crowdsec.service",
     "immich-exposure-devices.service",
     "immich-exposure-lease.service",
+    "immich-exposure-lists.service",
     "immich-exposure-guard.service",
     "immich-exposure-loopback.service",
     "immich-exposure-notify.service",
@@ -29,7 +31,13 @@ UNITS = (
 )
 DEFAULTS = {"immich-edge.service": "caddy.service", "immich-bans.service": "fail2ban.service"}
 """What NixOS makes of the same program when its service is only switched on."""
-LIMITS = {"immich-edge.service": 1.5, "immich-bans.service": 2.5, "immich-exposure-lan@.service": 1.5}
+LIMITS = {
+    "immich-edge.service": 1.5,
+    "immich-bans.service": 2.5,
+    "immich-exposure-lan@.service": 1.5,
+    "immich-exposure-crowdsec.service": 1.5,
+    "immich-exposure-lists.service": 1.0,
+}
 """The most that a unit may be exposed which strangers can have a hand in."""
 
 CADDYS_OWN = """[Service]

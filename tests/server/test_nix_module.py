@@ -36,6 +36,7 @@ OURS = {
     "immich-bans.service",
     "immich-exposure-certificate.service",
     "immich-exposure-certificate.timer",
+    "immich-exposure-crowdsec.service",
     "immich-exposure-devices.service",
     "immich-exposure-devices.timer",
     "immich-exposure-guard.service",
@@ -46,6 +47,8 @@ OURS = {
     "immich-exposure-lease.service",
     "immich-exposure-loopback.service",
     "immich-exposure-lease.timer",
+    "immich-exposure-lists.service",
+    "immich-exposure-lists.timer",
     "immich-exposure-notify.path",
     "immich-exposure-notify.service",
     "immich-exposure-notify.timer",
@@ -160,11 +163,12 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
     assert services == {
         "immich-bans.service",
         "immich-edge.service",
+        "immich-exposure-crowdsec.service",
         "immich-exposure-lan.service",
     }
     assert timers == {
         f"immich-exposure-{each}.timer"
-        for each in ("certificate", "devices", "guard", "lease", "notify", "who")
+        for each in ("certificate", "devices", "guard", "lease", "lists", "notify", "who")
     }
 
 

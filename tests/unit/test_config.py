@@ -784,10 +784,12 @@ def test_a_secret_in_plain_text_is_refused(key: str) -> None:
     secrets = {"keystorePassphrase": PASSPHRASE, "sudoPassword": "geheim geheim", "adoptCaPassphrase": "x1y2"}
     secrets["notifyToken"] = "tk_x1y2"
     secrets["immichApiKey"] = "ik_x1y2"
+    secrets["crowdsecKey"] = "a-bouncers-key"
     notify = {"kind": "ntfy", "address": "https://ntfy.sh/topic"}
     adopt = {"caCertificate": "ca.pem", "caKey": "ca-key.pem"}
     with pytest.raises(ConfigError, match=rf"{key} = \[secret\]: must be stored encrypted") as refusal:
         raw = {**MINIMAL, **secrets, "adopt": adopt, "notify": notify}
+        raw["banLists"] = {"crowdsec": "http://127.0.0.1:8080"}
         load(raw, stack="home", project_dir=PROJECT, secret_keys=set(SECRETS) - {key})
     assert len(refusal.value.problems) == 1
     assert not any(secret in str(refusal.value) for secret in secrets.values())

@@ -285,7 +285,7 @@ def test_files_stay_while_they_are_imported(machine: Machine) -> None:
 
 
 def test_the_folders_of_the_exposure(machine: Machine) -> None:
-    jails = ("bans/auth", "bans/keys", "bans/scan")
+    jails = ("bans/auth", "bans/keys", "bans/scan", "bans/lists")
     folders = ("", "devices", "revoked", "bans", "settings", "bans/manual", "tls", *jails)
     for groups, mode in (("", 0o700), ("immich-edge\nimmich-bans", 0o750)):
         machine.remember(groups=groups)

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// crowdsecReader keeps a list of what CrowdSec has decided, as its local API streams it to a bouncer
+// (pkg/apiserver/controllers/v1/decisions.go of crowdsecurity/crowdsec). It only reads.
+//
+// The API remembers what each key was told last. So the first question of a run is for everything, and after an answer that did
+// not come whole everything is asked for again.
+type crowdsecReader struct {
+	writer    banWriter
+	address   string
+	key       string
+	client    *http.Client
+	decisions map[netip.Prefix]crowdsecBan
+	whole     bool
+	wholeAt   time.Time
+	left      map[string]bool
+}
+
+type crowdsecBan struct {
+	scenario string
+	until    time.Time
+}
+
+// crowdsecDecision is one of the API's. Only those that ban an address or a network count.
+type crowdsecDecision struct {
+	Duration  string `json:"duration"`
+	Scenario  string `json:"scenario"`
+	Scope     string `json:"scope"`
+	Type      string `json:"type"`
+	Value     string `json:"value"`
+	Simulated bool   `json:"simulated"`
+}
+
+const (
+	// crowdsecPause is how often bouncers of CrowdSec's own ask.
+	crowdsecPause   = 10 * time.Second
+	crowdsecTimeout = 60 * time.Second
+
+	// crowdsecWhole is how often everything is asked for again: whoever has the same key takes news away.
+	crowdsecWhole = time.Hour
+
+	// crowdsecDecisions is the most that are kept; the lists of CrowdSec's community have tens of thousands.
+	crowdsecDecisions   = 250_000
+	crowdsecAnswerBytes = 128 << 20
+
+	crowdsecAgent = "immich-exposure/1"
+)
+
+var errCrowdsecKey = errors.New("refuses the key (403); make one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey")
+
+func newCrowdsecReader(writer banWriter, key string) *crowdsecReader {
+	return &crowdsecReader{
+		writer:    writer,
+		address:   strings.TrimSuffix(writer.sources.crowdsec, "/"),
+		key:       strings.TrimSpace(key),
+		decisions: map[netip.Prefix]crowdsecBan{},
+		left:      map[string]bool{},
+		// No proxy: the key is for this address alone. And no redirection, which would carry it elsewhere.
+		client: &http.Client{
+			Timeout:       crowdsecTimeout,
+			Transport:     &http.Transport{},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// follow asks again and again, and ends only with its context.
+func (c *crowdsecReader) follow(ctx context.Context, pause time.Duration) error {
+	for {
+		if err := c.step(ctx, time.Now()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// step asks once and writes what has changed. An error is one of the disk.
+func (c *crowdsecReader) step(ctx context.Context, now time.Time) error {
+	c.writer.now = now
+	changed, err := c.ask(ctx, now)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return c.keep(now, err)
+	}
+	if !c.forgetEnded(now) && !changed && c.writer.stands(listOfCrowdsec, c.address) {
+		return nil
+	}
+	list := c.entries()
+	if err := c.writer.put(listOfCrowdsec, list); err != nil {
+		return err
+	}
+	said := c.address
+	if len(c.left) > 0 {
+		said += "; " + leftOut("what it says", slices.Sorted(maps.Keys(c.left)))
+	}
+	return c.writer.report(listOfCrowdsec, listGood, len(list), c.address, said)
+}
+
+// keep goes on without CrowdSec: a decision holds until its own end. What an earlier run has written stays as it is while
+// nothing was heard yet.
+func (c *crowdsecReader) keep(now time.Time, wrong error) error {
+	count, err := 0, error(nil)
+	if c.whole || len(c.decisions) > 0 {
+		if c.forgetEnded(now) {
+			err = c.writer.put(listOfCrowdsec, c.entries())
+		}
+		count = len(c.decisions)
+	} else {
+		count, err = c.writer.keep(listOfCrowdsec, func(entry listEntry) bool { return !endedBy(entry, now) })
+	}
+	// Whatever was missed meanwhile, the next answer has to be whole.
+	c.whole = false
+	if err != nil {
+		return err
+	}
+	return c.writer.reportWrong(listOfCrowdsec, count, fmt.Sprintf("CrowdSec at %s %v", c.address, wrong))
+}
+
+// entries are the list's lines: what is banned, the second since 1970 at which that ends, and the scenario.
+func (c *crowdsecReader) entries() []listEntry {
+	entries := make([]listEntry, 0, len(c.decisions))
+	for network, ban := range c.decisions {
+		entries = append(entries, listEntry{network, fmt.Sprintf("%d %s", ban.until.Unix(), ban.scenario)})
+	}
+	return entries
+}
+
+// endedBy reads such a line.
+func endedBy(entry listEntry, now time.Time) bool {
+	var until int64
+	_, err := fmt.Sscan(entry.words, &until)
+	return err != nil || until <= now.Unix()
+}
+
+func (c *crowdsecReader) forgetEnded(now time.Time) bool {
+	before := len(c.decisions)
+	maps.DeleteFunc(c.decisions, func(_ netip.Prefix, ban crowdsecBan) bool { return !ban.until.After(now) })
+	return len(c.decisions) != before
+}
+
+// ask takes over what the API says, and tells whether that changed anything.
+func (c *crowdsecReader) ask(ctx context.Context, now time.Time) (bool, error) {
+	c.whole = c.whole && now.Sub(c.wholeAt) < crowdsecWhole
+	answer, err := c.stream(ctx, !c.whole)
+	if err != nil {
+		return false, err
+	}
+	changed, left := !c.whole, len(c.left)
+	if !c.whole {
+		c.wholeAt = now
+		c.decisions, c.left = map[netip.Prefix]crowdsecBan{}, map[string]bool{}
+	}
+	for _, decision := range answer.Deleted {
+		if network, ok := c.networkOf(decision); ok {
+			_, had := c.decisions[network]
+			delete(c.decisions, network)
+			changed = changed || had
+		}
+	}
+	for _, decision := range answer.New {
+		network, ok := c.networkOf(decision)
+		lasts, err := time.ParseDuration(decision.Duration)
+		if !ok || err != nil || lasts <= 0 {
+			continue
+		}
+		if _, had := c.decisions[network]; !had && len(c.decisions) >= crowdsecDecisions {
+			c.left[fmt.Sprintf("all beyond %d decisions", crowdsecDecisions)] = true
+			continue
+		}
+		c.decisions[network] = crowdsecBan{oneLine(decision.Scenario), now.Add(lasts)}
+		changed = true
+	}
+	c.whole = true
+	return changed || len(c.left) != left, nil
+}
+
+// networkOf returns what a decision bans; nothing where it bans no network, or one that no list may ban.
+func (c *crowdsecReader) networkOf(decision crowdsecDecision) (netip.Prefix, bool) {
+	scope := strings.ToLower(decision.Scope)
+	if decision.Type != "ban" || decision.Simulated || scope != "ip" && scope != "range" {
+		return netip.Prefix{}, false
+	}
+	network, err := readNetwork(decision.Value)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	if why := whyNotBanned(network); why != "" {
+		if len(c.left) < 100 {
+			c.left[fmt.Sprintf("%s, %s", network, why)] = true
+		}
+		return netip.Prefix{}, false
+	}
+	return network, true
+}
+
+// oneLine is a text of somebody else's without what would end a line or draw on a terminal.
+func oneLine(text string) string {
+	return clipped(strings.Map(func(letter rune) rune {
+		if letter < ' ' || letter > '~' {
+			return '?'
+		}
+		return letter
+	}, text), 100)
+}
+
+type crowdsecAnswer struct {
+	New     []crowdsecDecision `json:"new"`
+	Deleted []crowdsecDecision `json:"deleted"`
+}
+
+func (c *crowdsecReader) stream(ctx context.Context, startup bool) (crowdsecAnswer, error) {
+	var answer crowdsecAnswer
+	response, err := c.request(ctx, fmt.Sprintf("%s/v1/decisions/stream?startup=%v&scopes=ip,range", c.address, startup))
+	if err != nil {
+		return answer, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(response.Body, crowdsecAnswerBytes)).Decode(&answer); err != nil {
+		return answer, errors.New("does not answer whole")
+	}
+	return answer, nil
+}
+
+func (c *crowdsecReader) request(ctx context.Context, address string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, errors.New("has no sound address")
+	}
+	request.Header.Set("X-Api-Key", c.key)
+	request.Header.Set("User-Agent", crowdsecAgent)
+	response, err := c.client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("does not answer (%v)", rootOf(err))
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+		return response, nil
+	case http.StatusForbidden, http.StatusUnauthorized:
+		err = errCrowdsecKey
+	default:
+		err = fmt.Errorf("answers %d, and is no local API of CrowdSec", response.StatusCode)
+	}
+	_ = response.Body.Close()
+	return nil, err
+}
+
+func rootOf(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

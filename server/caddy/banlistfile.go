@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A list of bans is a file of lines, in the folder of lists:
+//
+//	NETWORK WORDS      what is banned, and what by: a country, the file of a list, a scenario of CrowdSec's
+//	end COUNT          the last one; without it the file is not whole
+//
+// A file whose name begins with a dot is none (it is being written). Whoever writes one puts it in its place whole.
+
+const (
+	listEnd = "end "
+
+	// mostNetworks of one list: every network of a database of countries is 700,000.
+	mostNetworks  = 1_000_000
+	mostListBytes = 64 << 20
+	mostListLine  = 1_000
+)
+
+// listEntry is a line of a list.
+type listEntry struct {
+	network netip.Prefix
+	words   string
+}
+
+// readNetwork reads an address or a network in any spelling; a mapped IPv4 address is the IPv4 address, and bits beyond the
+// network's own do not matter.
+func readNetwork(text string) (netip.Prefix, error) {
+	network, err := netip.ParsePrefix(text)
+	if !strings.Contains(text, "/") {
+		var address netip.Addr
+		if address, err = netip.ParseAddr(text); err == nil {
+			network = netip.PrefixFrom(address.WithZone(""), address.BitLen())
+		}
+	}
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is no network", clipped(text, 60))
+	}
+	if address := network.Addr(); address.Is4In6() {
+		if network.Bits() < 96 {
+			return netip.Prefix{}, fmt.Errorf("%q is no network", clipped(text, 60))
+		}
+		network = netip.PrefixFrom(address.Unmap(), network.Bits()-96)
+	}
+	return network.Masked(), nil
+}
+
+// clipped is what somebody else has written, for a message.
+func clipped(text string, most int) string {
+	if len(text) > most {
+		return text[:most] + "..."
+	}
+	return text
+}
+
+// readList hands over each line of a list, and fails unless it is whole.
+func readList(path string, take func(listEntry)) error {
+	// Whoever puts something else in its place keeps nobody waiting, and leads nobody elsewhere.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > mostListBytes {
+		return fmt.Errorf("is no file of at most %d MB", mostListBytes>>20)
+	}
+	lines := bufio.NewScanner(bufio.NewReaderSize(file, 64<<10))
+	lines.Buffer(make([]byte, 0, mostListLine), mostListLine)
+	count := 0
+	for lines.Scan() {
+		line := lines.Text()
+		if said, last := strings.CutPrefix(line, listEnd); last {
+			if said != strconv.Itoa(count) || lines.Scan() {
+				return fmt.Errorf("is damaged at its end")
+			}
+			return nil
+		}
+		if count++; count > mostNetworks {
+			return fmt.Errorf("holds more than %d networks", mostNetworks)
+		}
+		text, words, _ := strings.Cut(line, " ")
+		network, err := readNetwork(text)
+		if err != nil {
+			return fmt.Errorf("is damaged: line %d, %w", count, err)
+		}
+		take(listEntry{network, words})
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("is not whole")
+}
+
+// listWriter writes a list beside its place.
+type listWriter struct {
+	path   string
+	file   *os.File
+	buffer *bufio.Writer
+	count  int
+}
+
+func newListWriter(path string) (*listWriter, error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return nil, err
+	}
+	return &listWriter{path: path, file: file, buffer: bufio.NewWriter(file)}, nil
+}
+
+func (w *listWriter) add(entry listEntry) error {
+	if w.count++; w.count > mostNetworks {
+		return fmt.Errorf("holds more than %d networks", mostNetworks)
+	}
+	_, err := fmt.Fprintf(w.buffer, "%s %s\n", entry.network, clipped(entry.words, mostListLine-100))
+	return err
+}
+
+// place puts the list in its place, at once and whole. The edge reads it as another account; the folder keeps all others out.
+func (w *listWriter) place() error {
+	_, err := fmt.Fprintf(w.buffer, "%s%d\n", listEnd, w.count)
+	err = cmp.Or(err, w.buffer.Flush(), w.file.Chmod(0o644), w.file.Sync(), w.file.Close())
+	if err == nil {
+		err = os.Rename(w.file.Name(), w.path)
+	}
+	if err != nil {
+		w.drop()
+	}
+	return err
+}
+
+// drop forgets what was written.
+func (w *listWriter) drop() {
+	_ = w.file.Close()
+	_ = os.Remove(w.file.Name())
+}
+
+// banTable is a list in 8 bytes for each range of IPv4 addresses and 32 for each of IPv6.
+type banTable struct {
+	ranges4 []addressRange[uint32]
+	ranges6 []addressRange[wideAddress]
+}
+
+type addressRange[A any] struct{ from, to A }
+
+// wideAddress is an IPv6 address.
+type wideAddress struct{ high, low uint64 }
+
+func (a wideAddress) compare(b wideAddress) int {
+	return cmp.Or(cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low))
+}
+
+func (a wideAddress) next() wideAddress {
+	if a.low++; a.low == 0 {
+		a.high++
+	}
+	return a
+}
+
+func wide(address netip.Addr) wideAddress {
+	bytes := address.As16()
+	return wideAddress{binary.BigEndian.Uint64(bytes[:8]), binary.BigEndian.Uint64(bytes[8:])}
+}
+
+func narrow(address netip.Addr) uint32 {
+	bytes := address.As4()
+	return binary.BigEndian.Uint32(bytes[:])
+}
+
+// readTable reads a list. What no list may ban is not in the table.
+func readTable(path string) (*banTable, error) {
+	table := &banTable{}
+	if err := readList(path, table.add); err != nil {
+		return nil, err
+	}
+	table.ranges4 = merged(table.ranges4, cmp.Compare[uint32], func(a uint32) uint32 { return a + 1 })
+	table.ranges6 = merged(table.ranges6, wideAddress.compare, wideAddress.next)
+	return table, nil
+}
+
+func (t *banTable) add(entry listEntry) {
+	first, bits := entry.network.Addr(), entry.network.Bits()
+	if first.Is4() {
+		from := narrow(first)
+		t.ranges4 = append(t.ranges4, addressRange[uint32]{from, from | uint32(1<<(32-bits)-1)})
+		return
+	}
+	from := wide(first)
+	to := from
+	if bits < 64 {
+		to = wideAddress{from.high | (1<<(64-bits) - 1), ^uint64(0)}
+	} else if bits < 128 {
+		to.low |= 1<<(128-bits) - 1
+	}
+	t.ranges6 = append(t.ranges6, addressRange[wideAddress]{from, to})
+}
+
+// merged sorts ranges and makes one of those that meet.
+func merged[A comparable](ranges []addressRange[A], compare func(a, b A) int, next func(A) A) []addressRange[A] {
+	slices.SortFunc(ranges, func(a, b addressRange[A]) int { return compare(a.from, b.from) })
+	kept := ranges[:0]
+	for _, one := range ranges {
+		if last := len(kept) - 1; last >= 0 && (compare(one.from, kept[last].to) <= 0 || one.from == next(kept[last].to)) {
+			if compare(one.to, kept[last].to) > 0 {
+				kept[last].to = one.to
+			}
+			continue
+		}
+		kept = append(kept, one)
+	}
+	return slices.Clone(kept)
+}
+
+// has tells whether an address, unmapped and without a zone, is in the table.
+func (t *banTable) has(address netip.Addr) bool {
+	if address.Is4() {
+		return within(t.ranges4, narrow(address), cmp.Compare[uint32])
+	}
+	return within(t.ranges6, wide(address), wideAddress.compare)
+}
+
+func within[A any](ranges []addressRange[A], address A, compare func(a, b A) int) bool {
+	at, exact := slices.BinarySearchFunc(ranges, address, func(one addressRange[A], wanted A) int {
+		return compare(one.from, wanted)
+	})
+	return exact || at > 0 && compare(address, ranges[at-1].to) <= 0
+}
+
+// listNames returns the names of the lists in a folder.
+func listNames(folder string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), ".") {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// mostSourceBytes is the most that is read of a file of the owner's.
+const mostSourceBytes = 128 << 20
+
+// readSource reads a file of the owner's whole, so that one that is cut short meanwhile does no harm.
+func readSource(path string) ([]byte, os.FileInfo, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil, errors.New("is not there")
+	case errors.Is(err, os.ErrPermission):
+		return nil, nil, errUnreadable
+	case err != nil:
+		return nil, nil, errors.Unwrap(err)
+	case !info.Mode().IsRegular():
+		return nil, nil, errors.New("is no file")
+	case info.Size() > mostSourceBytes:
+		return nil, nil, fmt.Errorf("is larger than %d MB", mostSourceBytes>>20)
+	}
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, nil, errUnreadable
+	}
+	if err != nil {
+		return nil, nil, errors.Unwrap(err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, mostSourceBytes))
+	return content, info, err
+}
+
+var errUnreadable = errors.New("may not be read by the account immich-ban-lists; let everybody read it, outside of home folders")

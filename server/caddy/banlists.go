@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+// banLists knows the networks in the files of a folder, each as a table in memory. The kernel tells of a file that comes, goes or
+// is replaced, and it is read then, away from all requests, which go on with what was in force. A file that is not whole changes
+// nothing; neither does a folder that is gone, since nobody is known by it.
+type banLists struct {
+	folder string
+	tables atomic.Pointer[[]*banTable]
+	read   map[string]readBanList
+	logger *zap.Logger
+}
+
+type readBanList struct {
+	seen  fileSeen
+	table *banTable
+}
+
+// fileSeen tells one file from another of the same name.
+type fileSeen struct {
+	inode   uint64
+	size    int64
+	changed int64
+}
+
+const (
+	listNews = syscall.IN_CLOSE_WRITE | syscall.IN_DELETE | syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO | syscall.IN_DELETE_SELF |
+		syscall.IN_MOVE_SELF | syscall.IN_ATTRIB | syscall.IN_ONLYDIR
+
+	// listCheck is how often to look whether the path still leads to the folder that is watched, and for one that is not there.
+	listCheck = 5 * time.Second
+	listRetry = time.Second / 2
+)
+
+// sharedLists outlive the reload of a configuration, and are one for all sites.
+var sharedLists struct {
+	mutex sync.Mutex
+	known map[string]*banLists
+}
+
+func banListsIn(folder string) *banLists {
+	sharedLists.mutex.Lock()
+	defer sharedLists.mutex.Unlock()
+	if found := sharedLists.known[folder]; found != nil {
+		return found
+	}
+	made := newBanLists(folder)
+	if sharedLists.known == nil {
+		sharedLists.known = map[string]*banLists{}
+	}
+	sharedLists.known[folder] = made
+	go made.follow()
+	return made
+}
+
+// newBanLists reads what is there, so that nobody slips in before.
+func newBanLists(folder string) *banLists {
+	made := &banLists{folder: folder, read: map[string]readBanList{}, logger: caddy.Log().Named("ban_lists")}
+	made.load()
+	return made
+}
+
+// has tells whether a list bans an address, which is unmapped and without a zone.
+func (b *banLists) has(address netip.Addr) bool {
+	tables := b.tables.Load()
+	if tables == nil {
+		return false
+	}
+	for _, table := range *tables {
+		if table.has(address) {
+			return !isProtected(address)
+		}
+	}
+	return false
+}
+
+// load takes over what has changed in the folder.
+func (b *banLists) load() {
+	names, err := listNames(b.folder)
+	if err != nil {
+		return
+	}
+	found := map[string]readBanList{}
+	var tables []*banTable
+	for _, name := range names {
+		before, known := b.read[name]
+		one, err := before.anew(filepath.Join(b.folder, name))
+		if errors.Is(err, syscall.ENOENT) {
+			continue // gone in this moment
+		}
+		if err != nil {
+			b.logger.Error("a list of bans changes nothing, because it "+err.Error(), zap.String("list", name), zap.Bool("in_force", known))
+		}
+		found[name] = one
+		if one.table != nil {
+			tables = append(tables, one.table)
+		}
+	}
+	b.read = found
+	if len(tables) == 0 {
+		b.tables.Store(nil)
+		return
+	}
+	b.tables.Store(&tables)
+}
+
+// anew returns the list as it is now; what was in force where it cannot be read.
+func (l readBanList) anew(path string) (readBanList, error) {
+	var info syscall.Stat_t
+	if err := syscall.Lstat(path, &info); err != nil {
+		return l, err
+	}
+	seen := fileSeen{info.Ino, info.Size, info.Mtim.Nano()}
+	if seen == l.seen {
+		return l, nil
+	}
+	table, err := readTable(path)
+	if err != nil {
+		return readBanList{seen, l.table}, err
+	}
+	return readBanList{seen, table}, nil
+}
+
+// follow never ends: it waits for news of the folder, or for the folder.
+func (b *banLists) follow() {
+	for {
+		if queue, err := watchLists(b.folder); err == nil {
+			b.load()
+			b.untilItMoves(queue)
+			_ = queue.Close()
+		}
+		time.Sleep(listRetry)
+	}
+}
+
+// watchLists returns the kernel's news of a folder.
+func watchLists(folder string) (*os.File, error) {
+	queue, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := syscall.InotifyAddWatch(queue, folder, listNews); err != nil {
+		_ = syscall.Close(queue)
+		return nil, err
+	}
+	return os.NewFile(uintptr(queue), "inotify"), nil
+}
+
+// untilItMoves loads at each piece of news, until the path leads to another folder.
+func (b *banLists) untilItMoves(queue *os.File) {
+	var began, now syscall.Stat_t
+	if syscall.Stat(b.folder, &began) != nil {
+		return
+	}
+	var buffer [4096]byte
+	for {
+		_ = queue.SetReadDeadline(time.Now().Add(listCheck))
+		_, err := queue.Read(buffer[:])
+		if syscall.Stat(b.folder, &now) != nil || now.Dev != began.Dev || now.Ino != began.Ino {
+			return
+		}
+		switch {
+		case err == nil:
+			b.load()
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			b.logger.Error("no news of the lists of bans", zap.Error(err))
+			return
+		}
+	}
+}

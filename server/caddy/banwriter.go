@@ -1,0 +1,250 @@
+package main
+
+import (
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The names of the lists that are written here, in the folder of lists and in that of reports.
+const (
+	listOfCountries = "countries"
+	listOfNetworks  = "networks"
+	listOfCrowdsec  = "crowdsec"
+)
+
+// What has become of a list.
+const (
+	listGood = "good" // what was asked for is in force
+	listKept = "kept" // what was in force before still is, and something is wrong
+	listNone = "none" // nothing is in force, and something is wrong
+)
+
+// banWriter writes lists of bans, and of each a report: a line `STATE COUNT SECONDS SENTENCE`, where SECONDS since 1970 is when
+// the list that is in force was written, and a line with what it was made from. exposure.sh, guard.sh and drift.sh read the first.
+type banWriter struct {
+	sources banSources
+	folder  string
+	reports string
+	now     time.Time
+}
+
+// write brings the lists of countries and networks to what their sources say, and takes away those that nobody asks for.
+func (w banWriter) write() error {
+	if w.sources.database == "" {
+		w.remove(listOfCountries)
+	} else if err := w.writeCountries(); err != nil {
+		return err
+	}
+	if len(w.sources.networks) == 0 {
+		w.remove(listOfNetworks)
+		return nil
+	}
+	return w.writeNetworks()
+}
+
+func (w banWriter) remove(list string) {
+	_ = os.Remove(filepath.Join(w.folder, list))
+	_ = os.Remove(filepath.Join(w.reports, list))
+}
+
+// writeCountries walks the database only when something has changed, since that takes its time.
+func (w banWriter) writeCountries() error {
+	made := w.madeFrom(w.sources.inWords(), w.sources.database)
+	database, err := w.sources.openDatabase(w.now)
+	if err != nil {
+		return w.keepCountries(err)
+	}
+	if w.stands(listOfCountries, made) {
+		return nil
+	}
+	list, err := newListWriter(filepath.Join(w.folder, listOfCountries))
+	if err != nil {
+		return err
+	}
+	if err := w.sources.countryNetworks(database, list.add); err != nil {
+		list.drop()
+		return w.keepCountries(err)
+	}
+	if err := list.place(); err != nil {
+		return err
+	}
+	from := database.Metadata.BuildTime().UTC().Format(time.DateOnly)
+	return w.report(listOfCountries, listGood, list.count, made,
+		fmt.Sprintf("%s, by %s of %s", w.sources.inWords(), w.sources.database, from))
+}
+
+// keepCountries leaves in force what was, but for what the owner does not ban any more.
+func (w banWriter) keepCountries(wrong error) error {
+	count, err := w.keep(listOfCountries, func(entry listEntry) bool { return w.sources.bansCountry(entry.words) })
+	if err != nil {
+		return err
+	}
+	return w.reportWrong(listOfCountries, count, fmt.Sprintf("%s %v", w.sources.database, wrong))
+}
+
+// keep reduces a list that is in force to what is wanted of it, and returns how much that is.
+func (w banWriter) keep(list string, wanted func(listEntry) bool) (int, error) {
+	path := filepath.Join(w.folder, list)
+	before, kept := 0, []listEntry{}
+	err := readList(path, func(entry listEntry) {
+		if before++; wanted(entry) {
+			kept = append(kept, entry)
+		}
+	})
+	if err != nil || len(kept) == before {
+		return len(kept), nil // what cannot be read is not in force after the next start, and nothing better is at hand
+	}
+	return len(kept), w.put(list, kept)
+}
+
+// put writes a list, or takes it away where nothing would be in it.
+func (w banWriter) put(list string, entries []listEntry) error {
+	if len(entries) == 0 {
+		_ = os.Remove(filepath.Join(w.folder, list))
+		return nil
+	}
+	writer, err := newListWriter(filepath.Join(w.folder, list))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := writer.add(entry); err != nil {
+			writer.drop()
+			return err
+		}
+	}
+	return writer.place()
+}
+
+// writeNetworks takes each file by itself: what is wrong with one leaves in force what was of that one.
+func (w banWriter) writeNetworks() error {
+	made := w.madeFrom(listOfNetworks, w.sources.networks...)
+	if w.sources.networksDays == 0 && w.stands(listOfNetworks, made) {
+		return nil
+	}
+	before := map[string][]listEntry{}
+	_ = readList(filepath.Join(w.folder, listOfNetworks), func(entry listEntry) {
+		before[entry.words] = append(before[entry.words], entry)
+	})
+	var entries []listEntry
+	var wrong, left []string
+	for _, path := range w.sources.networks {
+		found, not, err := w.sources.readNetworks(path, w.now)
+		if err != nil {
+			wrong, found = append(wrong, fmt.Sprintf("%s %v", path, err)), before[path]
+		}
+		if len(not) > 0 {
+			left = append(left, leftOut(path, not))
+		}
+		entries = append(entries, found...)
+	}
+	if len(entries) > mostNetworks {
+		entries, wrong = slices.Concat(slices.Collect(mapValues(before))...), append(wrong, fmt.Sprintf("the lists hold more than %d networks together", mostNetworks))
+	}
+	if err := w.put(listOfNetworks, entries); err != nil {
+		return err
+	}
+	if len(wrong) > 0 {
+		return w.reportWrong(listOfNetworks, len(entries), strings.Join(wrong, "; "))
+	}
+	said := strings.Join(append([]string{strings.Join(w.sources.networks, ", ")}, left...), "; ")
+	return w.report(listOfNetworks, listGood, len(entries), made, said)
+}
+
+func mapValues[K comparable, V any](of map[K]V) func(func(V) bool) {
+	return func(yield func(V) bool) {
+		for _, value := range of {
+			if !yield(value) {
+				return
+			}
+		}
+	}
+}
+
+// leftOut says what of a source no list may ban, the first few of it.
+func leftOut(source string, entries []string) string {
+	const most = 3
+	said := strings.Join(entries[:min(len(entries), most)], "; ")
+	if more := len(entries) - most; more > 0 {
+		said += fmt.Sprintf("; and %d more", more)
+	}
+	return fmt.Sprintf("left out of %s: %s", source, said)
+}
+
+// madeFrom tells one state of the sources from another.
+func (w banWriter) madeFrom(words string, paths ...string) string {
+	hash := fnv.New64a()
+	fmt.Fprintf(hash, "%s\n", words)
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			fmt.Fprintf(hash, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return strconv.FormatUint(hash.Sum64(), 16)
+}
+
+// stands tells whether a list is in force that was made from the same.
+func (w banWriter) stands(list, made string) bool {
+	said, err := os.ReadFile(filepath.Join(w.reports, list))
+	lines := strings.Split(string(said), "\n")
+	if err != nil || len(lines) < 2 || !strings.HasPrefix(lines[0], listGood+" ") || lines[1] != made {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(w.folder, list))
+	return err == nil || strings.HasPrefix(lines[0], listGood+" 0 ")
+}
+
+// reportWrong says what is wrong, and whether something is in force all the same. The time is that of the list.
+func (w banWriter) reportWrong(list string, count int, sentence string) error {
+	state, written := listNone, w.now
+	if info, err := os.Stat(filepath.Join(w.folder, list)); err == nil && count > 0 {
+		state, written = listKept, info.ModTime()
+	}
+	return w.putReport(list, fmt.Sprintf("%s %d %d %s\n\n", state, count, written.Unix(), sentence))
+}
+
+func (w banWriter) report(list, state string, count int, made, sentence string) error {
+	return w.putReport(list, fmt.Sprintf("%s %d %d %s\n%s\n", state, count, w.now.Unix(), sentence, made))
+}
+
+func (w banWriter) putReport(list, text string) error {
+	path := filepath.Join(w.reports, list)
+	if said, err := os.ReadFile(path); err == nil && string(said) == text {
+		return nil
+	}
+	temp := filepath.Join(w.reports, "."+list)
+	if err := os.WriteFile(temp, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// problems says of each source what is wrong with it right now, behind the name of its list; behind "note", what is only worth
+// knowing.
+func (s banSources) problems(now time.Time) []string {
+	var said []string
+	if s.database != "" {
+		database, err := s.openDatabase(now)
+		if err == nil {
+			err = s.countryNetworks(database, func(listEntry) error { return nil })
+		}
+		if err != nil {
+			said = append(said, fmt.Sprintf("%s %s %v", listOfCountries, s.database, err))
+		}
+	}
+	for _, path := range s.networks {
+		_, left, err := s.readNetworks(path, now)
+		if err != nil {
+			said = append(said, fmt.Sprintf("%s %s %v", listOfNetworks, path, err))
+		} else if len(left) > 0 {
+			said = append(said, "note "+leftOut(path, left))
+		}
+	}
+	return said
+}

@@ -1,0 +1,62 @@
+package main
+
+import "net/netip"
+
+// protectedNetwork is one that no list may ban, with what it is called before people.
+type protectedNetwork struct {
+	network netip.Prefix
+	called  string
+}
+
+// protectedNetworks are not on the internet, or carry it to here. Devices come before bans, so what a list could shut out here
+// are the owner's own look from outside, the health checks, and guests at home.
+//
+// The last four are those that Tailscale names for its own servers (tailscale.com/kb/1082/firewall-ports). A visitor behind its
+// ingress has the address of the PROXY line, never the ingress's.
+var protectedNetworks = []protectedNetwork{
+	{netip.MustParsePrefix("0.0.0.0/8"), "no address of a visitor"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "this server itself"},
+	{netip.MustParsePrefix("10.0.0.0/8"), "a network at home"},
+	{netip.MustParsePrefix("172.16.0.0/12"), "a network at home"},
+	{netip.MustParsePrefix("192.168.0.0/16"), "a network at home"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "a network at home"},
+	{netip.MustParsePrefix("100.64.0.0/10"), "the tailnet"},
+	{netip.MustParsePrefix("224.0.0.0/3"), "no address of a visitor"},
+	{netip.MustParsePrefix("::/127"), "this server itself"},
+	{netip.MustParsePrefix("fc00::/7"), "the tailnet or a network at home"},
+	{netip.MustParsePrefix("fe80::/10"), "a network at home"},
+	{netip.MustParsePrefix("ff00::/8"), "no address of a visitor"},
+	{netip.MustParsePrefix("192.200.0.0/24"), "Tailscale's own"},
+	{netip.MustParsePrefix("199.165.136.0/24"), "Tailscale's own"},
+	{netip.MustParsePrefix("2606:b740:1::/48"), "Tailscale's own"},
+	{netip.MustParsePrefix("2606:b740:49::/48"), "Tailscale's own"},
+}
+
+// An entry that is wider than these is no network of anybody's: a registry hands out nothing as wide to one of its members.
+const (
+	widestBan4 = 8
+	widestBan6 = 16
+)
+
+// isProtected tells whether no list may ban an address.
+func isProtected(address netip.Addr) bool {
+	for _, protected := range protectedNetworks {
+		if protected.network.Contains(address) {
+			return true
+		}
+	}
+	return false
+}
+
+// whyNotBanned says why no list may ban a network; empty where it may.
+func whyNotBanned(network netip.Prefix) string {
+	for _, protected := range protectedNetworks {
+		if protected.network.Overlaps(network) {
+			return "is " + protected.called
+		}
+	}
+	if network.Addr().Is4() && network.Bits() < widestBan4 || network.Addr().Is6() && network.Bits() < widestBan6 {
+		return "is too wide to be anybody's network"
+	}
+	return ""
+}

@@ -1,0 +1,197 @@
+# shellcheck shell=sh
+# Runs after lib.sh and, but for remove, after a function payload() that calls `put MODE NAME <<'END'` for lists.conf and, with
+# CrowdSec, crowdsec.key.
+# Whom lists ban: countries, networks, and what CrowdSec has decided (nix/lists.nix, caddy/bansources.go).
+#
+#   install   the sources are the payload's, and each list is in force; one of which nothing is fails, and all is as it was.
+#             One that cannot be brought up to date is told, and what it bans stays banned
+#   look      print a line for each source of the payload's that could not be used now, and change nothing: "wrong SENTENCE" where
+#             nobody would be banned by it, "note SENTENCE" where what is in force stays so
+#   remove    nobody is banned by lists any more
+
+put() {
+  case $2 in
+    lists.conf | crowdsec.key) ;;
+    *) die "The payload may hold lists.conf and crowdsec.key, not \"$2\"; remove the other file from it." ;;
+  esac
+  (umask 077 && cat >"$WORK/$2")
+}
+
+take_payload() {
+  payload
+  [ -s "$WORK/lists.conf" ] || die "The payload lacks lists.conf; send it."
+  ! grep -qvx -e '\(only-\)\{0,1\}countries [A-Z ]*' -e 'database /[A-Za-z0-9._/+@-]*' -e 'networks /[A-Za-z0-9._/+@-]*' \
+    -e '\(database\|networks\)-days [0-9]\{1,4\}' -e 'crowdsec https\{0,1\}://[][0-9a-f.:]*' "$WORK/lists.conf" ||
+    die "lists.conf holds a line that is not understood; correct banLists."
+}
+
+# `source_of WORD`: the values of a word in the payload's lists.conf, one a line.
+source_of() { sed -n "s/^$1 //p" "$WORK/lists.conf"; }
+
+# ---- Looking
+
+# The writers see what everybody may read, outside of home folders.
+anybody_reads() {
+  if ! command -v setpriv >/dev/null; then return 0; fi
+  setpriv --reuid=65534 --regid=65534 --clear-groups -- test -r "$1" 2>/dev/null </dev/null
+}
+
+# `older_than DAYS FILE`: by when it was written; what it holds is no newer than that.
+older_than() { [ "$1" -gt 0 ] && [ -n "$(find -L "$2" -mmin "+$(($1 * 1440))" 2>/dev/null)" ]; }
+
+# `wrong_with LIST SENTENCE`: what is in force stays so, and then it is only worth knowing.
+wrong_with() {
+  if [ "$1" = note ] || [ -s "$STATE/bans/lists/$1" ]; then echo "note $2"; else echo "wrong $2"; fi
+}
+
+# `look_at_file LIST FILE`
+look_at_file() {
+  if [ ! -e "$2" ]; then
+    wrong_with "$1" "$2 is not there"
+  elif [ ! -f "$2" ]; then
+    wrong_with "$1" "$2 is no file"
+  elif ! anybody_reads "$2"; then
+    wrong_with "$1" "$2 may not be read by the account immich-bans; let everybody read it (chmod a+r, and a+x on its folders)"
+  else
+    return 0
+  fi
+  return 1
+}
+
+# Before the first rebuild there is no program that reads them; then each is looked at as far as a script can.
+look_at_files() {
+  look_edge=$(edge_program)
+  if [ -n "$look_edge" ] && "$look_edge" ban-lists-check --settings "$WORK/lists.conf" >"$WORK/wrong" 2>/dev/null </dev/null; then
+    tr -cd '\012\040-\176' <"$WORK/wrong" | while read -r look_list look_said; do wrong_with "$look_list" "$look_said"; done
+    # It was root who read them.
+    for look_file in $(source_of database); do [ ! -f "$look_file" ] || look_at_file countries "$look_file" || :; done
+    for look_file in $(source_of networks); do [ ! -f "$look_file" ] || look_at_file networks "$look_file" || :; done
+    return 0
+  fi
+  look_file=$(source_of database)
+  if [ -n "$look_file" ] && look_at_file countries "$look_file"; then
+    if ! tail -c 131072 "$look_file" | grep -aqF MaxMind.com; then
+      wrong_with countries "$look_file is no database of countries in MaxMind's form (.mmdb), or damaged"
+    elif older_than "$(source_of database-days)" "$look_file"; then
+      wrong_with countries "$look_file is older than the $(source_of database-days) days that banLists.countryDays allows; fetch a new one"
+    fi
+  fi
+  for look_file in $(source_of networks); do
+    look_at_file networks "$look_file" || continue
+    look_line=$(grep -anvE '^[[:space:]]*([0-9a-fA-F:.]+(/[0-9]{1,3})?)?([[:space:]].*)?[[:space:]]*([#;].*)?$' "$look_file" |
+      head -n 1 | cut -d : -f 1)
+    if [ -n "$look_line" ]; then
+      wrong_with networks "$look_file is damaged: line $look_line is no network"
+    elif older_than "$(source_of networks-days)" "$look_file"; then
+      wrong_with networks "$look_file is older than the $(source_of networks-days) days that banLists.networkDays allows; fetch a new one"
+    fi
+  done
+}
+
+# A HEAD is no question to CrowdSec: what it has told the key already stays told.
+look_at_crowdsec() {
+  look_address=$(source_of crowdsec)
+  [ -n "$look_address" ] || return 0
+  # From a file in memory, so that no other account of the server sees the key.
+  (umask 077 && printf 'header = "X-Api-Key: %s"\n' "$(head -n 1 "$WORK/crowdsec.key" 2>/dev/null)" >"$WORK/curl")
+  look_status=$(curl --disable --silent --head --noproxy '*' --proto =http,https --max-time 10 --output /dev/null \
+    --write-out '%{http_code}' --user-agent immich-exposure/1 --config "$WORK/curl" "$look_address/v1/decisions/stream" \
+    2>/dev/null </dev/null) || :
+  rm -f "$WORK/curl"
+  case $look_status in
+    200) ;;
+    401 | 403)
+      wrong_with crowdsec "CrowdSec at $look_address refuses the key (403); make one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey"
+      ;;
+    000 | '') wrong_with crowdsec "CrowdSec at $look_address does not answer; start it, or correct banLists.crowdsec" ;;
+    *)
+      wrong_with crowdsec "What answers at $look_address says $look_status, and is no local API of CrowdSec; correct banLists.crowdsec"
+      ;;
+  esac
+}
+
+# ---- Installing
+
+put_back() {
+  rm -f "$LISTS_CONF" "$CROWDSEC_KEY"
+  [ ! -f "$WORK/before-lists.conf" ] || cp -p "$WORK/before-lists.conf" "$LISTS_CONF"
+  [ ! -f "$WORK/before-crowdsec.key" ] || cp -p "$WORK/before-crowdsec.key" "$CROWDSEC_KEY"
+  if [ -f "$LISTS_CONF" ]; then (write_lists) || :; else remove_lists; fi
+}
+
+# What runs takes over the sources; a list that nobody asks for is gone.
+write_lists() {
+  if grep -q -e '^database ' -e '^networks ' "$LISTS_CONF"; then
+    systemctl start immich-exposure-lists.timer </dev/null >/dev/null 2>&1 || :
+  else
+    systemctl stop immich-exposure-lists.timer </dev/null >/dev/null 2>&1 || :
+  fi
+  # In any case: it takes away what was made of sources that are none any more.
+  systemctl start immich-exposure-lists.service </dev/null ||
+    die "The ban lists could not be written; see why with \"journalctl -u immich-exposure-lists\" and run this again."
+  if grep -q '^crowdsec ' "$LISTS_CONF"; then
+    rm -f "$STATE/lists/crowdsec"
+    systemctl restart immich-exposure-crowdsec.service </dev/null ||
+      die "What reads CrowdSec does not start; see why with \"journalctl -u immich-exposure-crowdsec\" and run this again."
+    wait_for 75 test -s "$STATE/lists/crowdsec" || :
+  else
+    stop_crowdsec
+  fi
+}
+
+stop_crowdsec() {
+  systemctl stop immich-exposure-crowdsec.service >/dev/null 2>&1 </dev/null || :
+  rm -f "$CROWDSEC_KEY" "$STATE/bans/lists/crowdsec" "$STATE/lists/crowdsec"
+}
+
+install_lists() {
+  take_payload
+  make_state
+  [ ! -f "$LISTS_CONF" ] || cp -p "$LISTS_CONF" "$WORK/before-lists.conf"
+  [ ! -f "$CROWDSEC_KEY" ] || cp -p "$CROWDSEC_KEY" "$WORK/before-crowdsec.key"
+  UNDO=put_back
+  write_file 0644 "$LISTS_CONF" <"$WORK/lists.conf"
+  if [ -f "$WORK/crowdsec.key" ]; then
+    write_file 0600 "$CROWDSEC_KEY" <"$WORK/crowdsec.key"
+  else
+    rm -f "$CROWDSEC_KEY"
+  fi
+  write_lists
+  for list in $(lists_wanted); do
+    read_report "$list" || :
+    case $REPORT in
+      good) say "The list $list bans $REPORT_COUNT networks" ;;
+      kept) say "The list $list is not up to date, and $REPORT_COUNT networks stay banned as before: $REPORT_SAID" ;;
+      *) die "The list $list would ban nobody, so nothing was changed: $REPORT_SAID. Put that right, or leave it out of banLists." ;;
+    esac
+  done
+}
+
+remove_lists() {
+  systemctl stop immich-exposure-lists.timer immich-exposure-lists.service >/dev/null 2>&1 </dev/null || :
+  stop_crowdsec
+  rm -f "$LISTS_CONF" "$STATE/bans/lists/countries" "$STATE/bans/lists/networks"
+  rm -rf "$STATE/lists"
+}
+
+need_root
+case ${1:-} in
+  install)
+    lock
+    install_lists
+    ;;
+  look)
+    take_payload
+    # Each speaks for itself.
+    set +e
+    look_at_files
+    look_at_crowdsec
+    exit 0
+    ;;
+  remove)
+    lock
+    is_ours "$STATE" || exit 0
+    remove_lists
+    ;;
+  *) die "lists.sh knows the verbs install, look and remove, not \"${1:-}\"; use one of them." ;;
+esac
