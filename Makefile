@@ -221,6 +221,7 @@ docs: .venv/ready ## make the generated parts anew: docs/surface.md
 
 pictures: setup ## make the README's pictures anew, from a run on the lab
 	@$(VENV)/python -m lab bubble -- $(VENV)/python -m tests.lab.pictures
+	@$(VENV)/python -m tests.lab.who_pictures
 
 clean: ## take the lab down and remove what was built
 	@test ! -x $(VENV)/python || $(VENV)/python -m lab down

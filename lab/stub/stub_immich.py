@@ -5,9 +5,11 @@ Only the standard library, because it runs by the server's own Python. Nothing i
 checksums.
 
 Credentials (fixed, public):
-  API key ``labapikey``, session token ``labsession``, sign-in ``admin@lab.example`` with password ``lab``
+  API keys ``labapikey`` (may do everything), ``labreadslinks`` and ``labreadsalbums`` (may do that alone)
+  session token ``labsession``, sign-in ``admin@lab.example`` with password ``lab``
   share keys ``labsharekey`` (also as slug ``holiday``), ``labupload`` (allows uploads), ``labsecret``
-  (password ``open sesame``), ``labexpired``, ``labhostile`` (its album smuggles a script into the page)
+  (password ``open sesame``), ``labexpired``, ``labhostile`` (its album smuggles a script into the page), and
+  ``CANARY``, whose key, slug and password tests look for
 
 Control: while the file ``uninitialized`` exists in the record's folder, server/config says ``isInitialized:
 false``.
@@ -39,6 +41,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 VERSION = (3, 1, 0)
 API_KEY = "labapikey"
+API_KEYS = {
+    API_KEY: ("all",),
+    "labreadslinks": ("sharedLink.read",),
+    "labreadsalbums": ("album.read",),
+}
+"""What each key may do (Immich's Permission; "all" is everything)."""
 SESSION = "labsession"
 EMAIL, PASSWORD = "admin@lab.example", "lab"
 USER = "0f0f0f0f-1111-4222-8333-444444444444"
@@ -60,6 +68,7 @@ class Link:
     upload: bool = False
     expired: bool = False
     name: str = "Holiday"
+    ends: str | None = None
 
     @property
     def token(self) -> str:
@@ -79,16 +88,37 @@ class Link:
             "allowUpload": self.upload,
             "showMetadata": True,
             "password": None,
-            "expiresAt": None,
+            "expiresAt": self.ends,
         }
 
+    def listed(self) -> dict[str, Any]:
+        """As its owner's list shows it: with the password, and with an id of its own."""
+        number = hashlib.sha256(self.key.encode()).hexdigest()
+        identity = f"{number[:8]}-2222-4333-8444-{number[8:20]}"
+        return {
+            **self.as_json(),
+            "id": identity,
+            "userId": USER,
+            "description": None,
+            "password": self.password,
+        }
+
+
+CANARY = Link(
+    "CanaryKey_ofTheLab-7d1f4c0a9be2",
+    slug="canary-slug-of-the-lab",
+    password="canary password of the lab",  # noqa: S106
+    name="Canary album",
+    ends="2099-01-01T00:00:00.000Z",
+)
 
 LINKS = (
     Link("labsharekey", slug="holiday"),
     Link("labupload", upload=True),
     Link("labsecret", password="open sesame"),  # noqa: S106
-    Link("labexpired", expired=True),
+    Link("labexpired", expired=True, ends="2026-01-01T00:00:00.000Z"),
     Link("labhostile", name="<script>document.documentElement.dataset.smuggled = 'yes'</script>"),
+    CANARY,
 )
 PAGE_SCRIPT = "document.documentElement.dataset.started = 'yes'"
 
@@ -220,8 +250,11 @@ class Handler(BaseHTTPRequestHandler):
             return found
         raise Fault(401, f"Invalid share {'key' if key else 'slug'}")
 
-    def signed_in(self) -> bool:
-        """Whether the request carries a session or the API key, in any of the ways Immich knows."""
+    def signed_in(self, right: str = "all") -> bool:
+        """Whether the request carries a session or an API key, in any of the ways Immich knows.
+
+        Raises Fault for a key that may not do this, and for one that nobody has.
+        """
         cookies = SimpleCookie(self.headers.get("Cookie", ""))
         cookie = cookies["immich_access_token"].value if "immich_access_token" in cookies else ""
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -229,13 +262,22 @@ class Handler(BaseHTTPRequestHandler):
         sessions = [cookie, bearer, *(self.headers.get(name, "") for name in session_names)]
         sessions += self.query.get("sessionKey", [])
         keys = [self.headers.get("x-api-key", ""), *self.query.get("apiKey", [])]
-        return SESSION in sessions or API_KEY in keys
+        if SESSION in sessions:
+            return True
+        key = next((key for key in keys if key), None)
+        if key is None:
+            return False
+        if key not in API_KEYS:
+            raise Fault(401, "Invalid API key")
+        if right not in API_KEYS[key] and "all" not in API_KEYS[key]:
+            raise Fault(403, f"Missing required permission: {right}")
+        return True
 
-    def require_user(self) -> None:
-        """Raise Fault unless somebody is signed in: 403 with a link, 401 without anything."""
+    def require_user(self, right: str = "all") -> None:
+        """Raise Fault unless somebody is signed in who may: 403 with a link, 401 without anything."""
         if self.link():
             raise Fault(403, "Forbidden")
-        if not self.signed_in():
+        if not self.signed_in(right):
             raise Fault(401, "Authentication required")
 
     def require_link_or_user(self) -> Link | None:
@@ -526,6 +568,20 @@ def _for_users(handler: Handler, *_: str) -> None:
     handler.reply_json([], 201 if handler.command == "POST" else 200)
 
 
+def _links(handler: Handler) -> None:
+    handler.require_user("sharedLink.read")
+    handler.reply_json([link.listed() for link in LINKS])
+
+
+def _my_key(handler: Handler) -> None:
+    """Every key may ask this of itself; who has a session has no key."""
+    key = handler.headers.get("x-api-key", "")
+    if key not in API_KEYS:
+        handler.require_user()
+        raise Fault(403, "Not authenticated with API Key")
+    handler.reply_json({"id": USER, "name": "lab", "permissions": list(API_KEYS[key])})
+
+
 def _socket(handler: Handler) -> None:
     if handler.headers.get("Upgrade", "").lower() == "websocket":
         handler.upgrade()
@@ -564,7 +620,8 @@ ROUTES: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("GET", r"/[a-z0-9_-]+\.(?:png|ico)", _file(PIXEL, "image/png")),
     ("GET", "/api/shared-links/me", _link),
     ("POST", "/api/shared-links/login", _link_login),
-    ("GET", "/api/shared-links", _for_users),
+    ("GET", "/api/shared-links", _links),
+    ("GET", "/api/api-keys/me", _my_key),
     ("POST", "/api/shared-links", _for_users),
     ("GET", "/api/timeline/buckets", _buckets),
     ("GET", "/api/timeline/bucket", _bucket),

@@ -118,6 +118,15 @@ class Operator:
             else:
                 self.settings[key] = value
 
+    def set_secret(self, key: str, secret: str) -> None:
+        """Set a key that is stored encrypted."""
+        self.secrets[key] = secret
+        self._write_secrets()
+
+    def drop_secret(self, key: str) -> None:
+        """Take such a key out; takes effect at the next command."""
+        del self.secrets[key]
+
     def set_passphrase(self, passphrase: str) -> None:
         """Use another keystore passphrase from now on."""
         self.secrets["keystorePassphrase"] = passphrase

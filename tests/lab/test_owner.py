@@ -62,7 +62,7 @@ def test_a_monitor_is_told_in_each_state(lab: Lab, operator: Operator) -> None:
 
 
 ASK_FOR_HELP = """
-for verb in status close open lan guard devices revoke bans ban unban forget-chapter module; do
+for verb in status close open lan guard devices revoke who links bans ban unban forget-chapter module; do
   for word in --help -h help "phone --help"; do
     immich-exposure $verb $word | grep -q "^immich-exposure $verb" || echo "$verb $word"
   done

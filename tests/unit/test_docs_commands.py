@@ -18,6 +18,7 @@ NOT_RUN = "not run: "
 FIRST_TIME = "tests/server/test_operator_preview.py::test_what_an_owner_types_the_first_time"
 BY_HAND = "tests/server/test_bans_command.py::test_a_ban_by_hand_holds_until_it_is_lifted"
 OWNER = "tests/lab/test_owner.py::test_a_door_that_the_owner_has_shut_reads_so_and_stays_shut"
+WHO = "tests/lab/test_links.py::test_a_link_is_opened_and_counted_and_what_opens_it_is_seen_nowhere"
 BENCH = "not run: a benchmark, of minutes; `make bench` runs it"
 
 PLACES = {
@@ -57,6 +58,11 @@ PLACES = {
     "sudo immich-exposure bans": BY_HAND,
     "sudo immich-exposure ban 203.0.113.9": BY_HAND,
     "sudo immich-exposure unban 203.0.113.9": BY_HAND,
+    "sudo immich-exposure who": WHO,
+    "sudo immich-exposure links": WHO,
+    "ssh admin@192.168.1.20 sudo immich-exposure who --html > who.html": WHO,
+    "pulumi config set who true": "not run: the same as the other settings",
+    "pulumi config set --secret immichApiKey": WHO,
     "sudo immich-exposure guard": "tests/server/test_scripts_guard.py::test_for_people_it_says_what_it_saw",
     "sudo immich-exposure revoke frame-kitchen": "tests/lab/test_small_clients.py::"
     "test_frames_read_until_they_are_taken_out",

@@ -239,3 +239,39 @@ def test_it_listens_at_the_first_address_of_a_name_as_node_does(
         answer = [(families[":" in one], socket.SOCK_STREAM, 6, "", (one, 2283)) for one in known]
         monkeypatch.setattr(stub_immich, "getaddrinfo", lambda *_, **__: answer)
     assert stub_immich.listen_address(host, 2283) == (families[":" in address], address)
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "status", "message"),
+    [
+        ("labreadslinks", "/api/shared-links", 200, ""),
+        ("labapikey", "/api/shared-links", 200, ""),
+        ("labreadsalbums", "/api/shared-links", 403, "Missing required permission: sharedLink.read"),
+        ("labreadslinks", "/api/users/me", 403, "Missing required permission: all"),
+        ("labreadslinks", f"/api/assets/{ASSET}/original", 403, "Missing required permission: all"),
+        ("nobodys", "/api/shared-links", 401, "Invalid API key"),
+        ("nobodys", "/api/api-keys/me", 401, "Invalid API key"),
+        ("labreadsalbums", "/api/api-keys/me", 200, ""),
+    ],
+)
+def test_a_key_may_do_what_it_was_made_for(
+    ask: Client, key: str, target: str, status: int, message: str
+) -> None:
+    """As auth.service.ts of Immich has it: `me` needs no right, and what names none needs all."""
+    answer = ask(target, headers={"x-api-key": key})
+    assert answer.status == status
+    assert not message or answer.message == message
+
+
+def test_who_has_no_key_is_told_of_none(ask: Client) -> None:
+    assert ask("/api/api-keys/me").status == 401
+    session = {"Authorization": f"Bearer {stub_immich.SESSION}"}
+    assert (ask("/api/api-keys/me", headers=session).status, ask("/api/shared-links").status) == (403, 401)
+
+
+def test_the_owners_list_of_links_has_what_opens_them(ask: Client) -> None:
+    links = json.loads(ask("/api/shared-links", headers=KEY).body)
+    assert len({link["id"] for link in links}) == len(links) == len(stub_immich.LINKS)
+    [canary] = [link for link in links if link["key"] == stub_immich.CANARY.key]
+    assert (canary["password"], canary["slug"]) == (stub_immich.CANARY.password, stub_immich.CANARY.slug)
+    assert json.loads(ask("/api/shared-links/me?key=labsharekey").body)["password"] is None
