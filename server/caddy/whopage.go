@@ -25,7 +25,7 @@ type view struct {
 }
 
 type linkRow struct {
-	Name                       string
+	Name, ID                   string // ID is the beginning of Immich's
 	Opens, Downloads, Uploads  int
 	First, Last                time.Time
 	Known                      bool // by Immich
@@ -65,7 +65,7 @@ func viewOf(s *summary, report *linkReport, devices map[string]string, now time.
 		}
 		for _, l := range report.links {
 			row := linkRow{
-				Name: l.title(), Known: true, Expires: l.end(now), Password: yes(l.password), Upload: yes(l.upload),
+				Name: l.name, ID: strings.SplitN(l.id, "-", 2)[0], Known: true, Expires: l.end(now), Password: yes(l.password), Upload: yes(l.upload),
 				Download: yes(l.download), Metadata: yes(l.metadata),
 			}
 			for _, name := range l.pseudonyms {
@@ -102,13 +102,18 @@ func (r *linkRow) add(count opened) {
 	}
 }
 
-// title is the owner's own name of a link, and enough of Immich's id to tell two of one name apart.
-func (l sharedLink) title() string {
-	id, _, _ := strings.Cut(l.id, "-")
-	if l.name == "" {
-		return id
+// Title is the owner's own name of a link, and enough of Immich's id to tell two of one name apart.
+func (r linkRow) Title() string { return r.within(70) }
+
+// within is the same in so many columns.
+func (r linkRow) within(columns int) string {
+	switch {
+	case r.ID == "":
+		return r.Name
+	case r.Name == "":
+		return r.ID
 	}
-	return shortened(l.name, 60) + " (" + id + ")"
+	return shortened(r.Name, columns-len(r.ID)-3) + " (" + r.ID + ")"
 }
 
 func (l sharedLink) end(now time.Time) string {
@@ -204,7 +209,7 @@ func (v view) printOpened(to io.Writer) {
 		fmt.Fprintf(to, "%s %5s %9s %7s %-10s %s\n", padded("LINK", 28), "OPENS", "DOWNLOADS", "UPLOADS", "FIRST OPEN", "LAST USE")
 	}
 	for _, row := range v.Links {
-		fmt.Fprintf(to, "%s %5d %9d %7d %-10s %s\n", padded(row.Name, 28), row.Opens, row.Downloads, row.Uploads, dayOf(row.First), minuteOf(row.Last))
+		fmt.Fprintf(to, "%s %5d %9d %7d %-10s %s\n", padded(row.within(28), 28), row.Opens, row.Downloads, row.Uploads, dayOf(row.First), minuteOf(row.Last))
 	}
 	fmt.Fprintf(to, "\n%s %-16s %s\n", padded("DEVICE", 22), "LAST SEEN", "ADDRESS")
 	for _, row := range v.Devices {
@@ -218,7 +223,7 @@ func (v view) printLinks(to io.Writer) {
 		fmt.Fprintf(to, "%s %-10s %-8s %-7s %-9s %s\n", padded("LINK", 33), "EXPIRES", "PASSWORD", "UPLOADS", "DOWNLOADS", "METADATA")
 		for _, row := range v.Links {
 			if row.Known {
-				fmt.Fprintf(to, "%s %-10s %-8s %-7s %-9s %s\n", padded(row.Name, 33), row.Expires, row.Password, row.Upload, row.Download, row.Metadata)
+				fmt.Fprintf(to, "%s %-10s %-8s %-7s %-9s %s\n", padded(row.within(33), 33), row.Expires, row.Password, row.Upload, row.Download, row.Metadata)
 			}
 		}
 		said := v.Words
@@ -278,7 +283,7 @@ th { color: var(--soft); font-weight: 600; font-size: .85rem; } .n { text-align:
 {{if .Counted}}
 <h2>Shared links</h2>
 {{if .Links}}<table><thead><tr><th>Link<th class="n">Opens<th class="n">Downloads<th class="n">Uploads<th>First open<th>Last use</thead><tbody>
-{{range .Links}}<tr><td>{{.Name}}<td class="n" data-is="Opens">{{.Opens}}<td class="n" data-is="Downloads">{{.Downloads}}<td class="n" data-is="Uploads">{{.Uploads}}<td data-is="First open">{{day .First}}<td data-is="Last use">{{minute .Last}}
+{{range .Links}}<tr><td>{{.Title}}<td class="n" data-is="Opens">{{.Opens}}<td class="n" data-is="Downloads">{{.Downloads}}<td class="n" data-is="Uploads">{{.Uploads}}<td data-is="First open">{{day .First}}<td data-is="Last use">{{minute .Last}}
 {{end}}</table>{{else}}<p>Nobody has opened one yet.</p>{{end}}
 <h2>Devices</h2>
 <table><thead><tr><th>Device<th>Last seen<th>Address</thead><tbody>
@@ -288,7 +293,7 @@ th { color: var(--soft); font-weight: 600; font-size: .85rem; } .n { text-align:
 {{if .Reported}}
 <h2>What the links allow</h2>
 <table><thead><tr><th>Link<th>Expires<th>Password<th>Uploads<th>Downloads<th>Metadata</thead><tbody>
-{{range .Links}}{{if .Known}}<tr><td>{{.Name}}<td data-is="Expires"{{if eq .Expires "never"}} class="mark"{{end}}>{{.Expires}}<td data-is="Password"{{if eq .Password "no"}} class="mark"{{end}}>{{.Password}}<td data-is="Uploads"{{if eq .Upload "yes"}} class="mark"{{end}}>{{.Upload}}<td data-is="Downloads">{{.Download}}<td data-is="Metadata">{{.Metadata}}
+{{range .Links}}{{if .Known}}<tr><td>{{.Title}}<td data-is="Expires"{{if eq .Expires "never"}} class="mark"{{end}}>{{.Expires}}<td data-is="Password"{{if eq .Password "no"}} class="mark"{{end}}>{{.Password}}<td data-is="Uploads"{{if eq .Upload "yes"}} class="mark"{{end}}>{{.Upload}}<td data-is="Downloads">{{.Download}}<td data-is="Metadata">{{.Metadata}}
 {{end}}{{end}}</table>
 {{end}}
 </html>
