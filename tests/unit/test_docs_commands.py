@@ -63,6 +63,10 @@ PLACES = {
     "ssh admin@192.168.1.20 sudo immich-exposure who --html > who.html": WHO,
     "pulumi config set who true": "not run: the same as the other settings",
     "pulumi config set --secret immichApiKey": WHO,
+    "sudo immich-exposure bans 203.0.113.9": "tests/server/test_ban_lists.py::"
+    "test_the_command_says_who_is_on_a_list_and_what_lets_them_in",
+    "sudo cscli bouncers add immich-exposure": "not run: CrowdSec's own",
+    "pulumi config set --secret crowdsecKey": "not run: the same as the other secrets",
     "sudo immich-exposure guard": "tests/server/test_scripts_guard.py::test_for_people_it_says_what_it_saw",
     "sudo immich-exposure revoke frame-kitchen": "tests/lab/test_small_clients.py::"
     "test_frames_read_until_they_are_taken_out",
