@@ -51,12 +51,12 @@ from components.config_limits import (
     read_expose_until,
     read_features,
     read_rate_limits,
-    read_upload_size,
 )
 from components.config_lists import BanLists, check_crowdsec_key, read_ban_lists, read_crowdsec_key
 from components.config_notify import Notify, check_token, read_notify, read_token
 from components.config_policy import read_policy, refuse_secrets
 from components.config_reader import Problems, Section
+from components.config_uploads import UploadLimits, check_uploads, read_upload_limits, read_upload_size
 from components.config_who import check_api_key, read_api_key, read_who
 from pki import KeyType, Platform
 from pki.passphrase import PASSPHRASE_LENGTH, is_weak
@@ -187,6 +187,7 @@ class ExposureConfig:
     purge_keystore: bool
     uploads: bool
     upload_megabytes: int
+    upload_limits: UploadLimits
     features: Mapping[str, bool]
     strangers: str
     rate_limits: RateLimits
@@ -268,6 +269,7 @@ def load(
     check_api_key(top, secret_keys)
     check_crowdsec_key(top, config.ban_lists, secret_keys)
     check_public_address(top, config.immich)
+    check_uploads(top, config.upload_megabytes, config.upload_limits, config.immich)
     _check_ports(top, config)
     _check_validity(top, config)
     top.refuse_unknown()
@@ -348,6 +350,7 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
         purge_keystore=top.boolean("purgeKeystore", default=False),
         uploads=top.boolean("uploads", default=False),
         upload_megabytes=read_upload_size(top),
+        upload_limits=read_upload_limits(top),
         features=read_features(top),
         strangers=top.choice("strangers", choices=STRANGERS, default="refuse"),
         rate_limits=read_rate_limits(top),

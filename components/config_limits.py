@@ -21,9 +21,6 @@ VISIT_SECONDS = 600
 TYPING_ERRORS = 2
 """Wrong passwords that a guest of yours types before the right one, at the least."""
 
-UPLOAD_MEGABYTES = 2000
-"""The most that one upload through a shared link may hold, unless the config says otherwise."""
-
 
 @dataclass(frozen=True)
 class RateLimits:
@@ -52,14 +49,6 @@ class Bans:
     find_time: str
     ban_time: str
     ipv6_prefix: int
-
-
-def read_upload_size(top: Section) -> int:
-    """Read `uploadMegabytes`, which is of use only with `uploads`."""
-    size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
-    if size != UPLOAD_MEGABYTES and top.value("uploads") is not True and not top.problems.concern("uploads"):
-        top.complain("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
-    return size
 
 
 def read_features(top: Section) -> dict[str, bool]:

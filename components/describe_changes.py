@@ -38,7 +38,7 @@ from components.surface import (
 
 TOPIC_KEYS: Mapping[str, frozenset[str]] = {
     NAME: frozenset({"funnelPort"}),
-    CAN: frozenset({"uploads", "uploadMegabytes", "features"}),
+    CAN: frozenset({"uploads", "uploadMegabytes", "uploadLimits", "features"}),
     CANNOT: frozenset({"uploads", "uploadMegabytes", "features"}),
     STRANGERS: frozenset({"strangers"}),
     BANNED: frozenset({"banLists"}),

@@ -31,6 +31,7 @@ def edge_environment(config: ExposureConfig) -> str:
         "STRANGERS": config.strangers,
         "UPLOADS": _switch(config.uploads),
         "UPLOAD_SIZE": f"{config.upload_megabytes}MB",
+        **_uploads(config),
         **{f"FEATURE_{name.upper()}": _switch(on) for name, on in sorted(config.features.items())},
         "REQUESTS": limits.requests,
         "REQUESTS_WINDOW": f"{limits.window_seconds}s",
@@ -55,6 +56,27 @@ def _lines(values: Mapping[str, str | int]) -> list[str]:
     return [f"{PREFIX}{name}={value}" for name, value in values.items()]
 
 
+def _uploads(config: ExposureConfig) -> dict[str, str | int]:
+    """Return the budgets of guests' uploads; none where there are no uploads."""
+    limits = config.upload_limits
+    if not config.uploads:
+        return {}
+    return {
+        "UPLOADS_OF_LINK": f"{limits.link_megabytes}MB",
+        "UPLOAD_FILES_OF_LINK": limits.link_files,
+        "UPLOADS_OF_ALL": f"{limits.megabytes}MB",
+        "UPLOAD_FILES_OF_ALL": limits.files,
+        "UPLOADS_LEAVE": f"{limits.free_gigabytes}GB",
+    }
+
+
+def uploads_configuration(config: ExposureConfig) -> str:
+    """Return uploads.conf, by which the server looks how much is free where Immich puts uploads."""
+    limits = config.upload_limits
+    folder = f"folder {limits.folder}\n" if limits.folder else ""
+    return f"floor {limits.free_gigabytes}\n{folder}"
+
+
 def _switch(on: bool) -> str:
     return "on" if on else "off"
 
@@ -67,11 +89,13 @@ def bans_configuration(config: ExposureConfig) -> str:
 
 
 def settings_files(config: ExposureConfig) -> tuple[PayloadFile, ...]:
-    """Return the files of settings: the edge's, fail2ban's, and whether the guard looks."""
+    """Return the files of settings: the edge's, fail2ban's, whether the guard looks, and room for uploads."""
+    uploads = (PayloadFile("uploads.conf", uploads_configuration(config)),) if config.uploads else ()
     return (
         PayloadFile("edge.env", edge_environment(config)),
         PayloadFile("bans.conf", bans_configuration(config)),
         PayloadFile("guard.conf", f"guard {_switch(config.guard)}\n"),
+        *uploads,
     )
 
 

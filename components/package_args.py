@@ -120,6 +120,23 @@ class RateLimits(TypedDict):
     """That window."""
 
 
+class UploadLimits(TypedDict):
+    """What guests may upload through shared links, and how much stays free."""
+
+    linkMegabytesPerHour: NotRequired[int]
+    """Megabytes that one link takes in an hour."""
+    linkFilesPerHour: NotRequired[int]
+    """Files that one link takes in an hour."""
+    megabytesPerHour: NotRequired[int]
+    """Megabytes that all links together take in an hour."""
+    filesPerHour: NotRequired[int]
+    """Files that all links together take in an hour."""
+    freeGigabytes: NotRequired[int]
+    """Free gigabytes on the disk below which nothing is taken."""
+    folder: NotRequired[str]
+    """Where on the server Immich puts uploads; what its unit says if left out."""
+
+
 class Bans(TypedDict):
     """When a visitor is banned, and for how long. Times are a number with s, m, h, d or w."""
 
@@ -234,6 +251,8 @@ class ImmichExposureArgs(TypedDict):
     """Whether visitors may upload through links that allow it."""
     uploadMegabytes: NotRequired[int]
     """The most that one upload may hold."""
+    uploadLimits: NotRequired[UploadLimits]
+    """What guests may upload in an hour, and how much stays free."""
     features: NotRequired[Features]
     """What the page of a shared link may do."""
     strangers: NotRequired[str]

@@ -26,6 +26,8 @@ def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
         "guard": config.guard,
         "uploads": config.uploads,
         "uploadMegabytes": config.upload_megabytes,
+        "uploadMegabytesPerHour": config.upload_limits.megabytes,
+        "uploadFreeGigabytes": config.upload_limits.free_gigabytes,
         "strangers": config.strangers,
         "requests": limits.requests,
         "windowSeconds": limits.window_seconds,

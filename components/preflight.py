@@ -16,7 +16,15 @@ from components.config import ExposureConfig
 from components.config_home import ModuleWay
 from components.module_files import module_digest
 from components.options import child_of
-from components.preflight_rules import Wanted, key_notes, node_key_end, notes, problems, warnings
+from components.preflight_rules import (
+    Wanted,
+    WantedUploads,
+    key_notes,
+    node_key_end,
+    notes,
+    problems,
+    warnings,
+)
 from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_certificate import domain_of
@@ -131,7 +139,14 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
         adopt=bool(props.get("adopt")),
         stack_id=props.get("stackId"),
         allow_upgrade=props["allowUpgrade"],
+        uploads=_uploads_of(props.get("uploads")),
     )
+
+
+def _uploads_of(props: dict[str, Any] | None) -> WantedUploads | None:
+    if not props:
+        return None
+    return WantedUploads(props["folder"], int(props["freeGigabytes"]), int(props["megabytesPerHour"]))
 
 
 def authorities_in(keystore: Path) -> tuple[str, ...]:
@@ -155,6 +170,7 @@ def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
         wanted.immich_address or "-",
         wanted.immich_port,
         wanted.proxy_port,
+        *([wanted.uploads.folder or "-"] if wanted.uploads else []),
     )
     before = time.time()
     answer = run_script(server, command, script_text("preflight"))
@@ -252,6 +268,19 @@ def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
         "allowUpgrade": config.allow_upgrade,
         "banLists": config.ban_lists.lines() if config.ban_lists else None,
         "crowdsecKey": config.crowdsec_key,
+        "uploads": _uploads(config),
+    }
+
+
+def _uploads(config: ExposureConfig) -> dict[str, Any] | None:
+    """Return what the disk is held against; None where guests upload nothing."""
+    limits = config.upload_limits
+    if not config.uploads:
+        return None
+    return {
+        "folder": limits.folder,
+        "freeGigabytes": limits.free_gigabytes,
+        "megabytesPerHour": limits.megabytes,
     }
 
 

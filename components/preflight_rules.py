@@ -28,6 +28,15 @@ NEEDED_DISK_KIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
+class WantedUploads:
+    """What guests may upload: where Immich puts it (None: what its unit says), the floor, all of an hour."""
+
+    folder: str | None
+    free_gigabytes: int
+    megabytes_per_hour: int
+
+
+@dataclass(frozen=True)
 class Wanted:
     """The configured values that the facts are held against.
 
@@ -52,6 +61,7 @@ class Wanted:
     flake_host: str | None = None
     stack_id: str | None = None
     allow_upgrade: bool = False
+    uploads: WantedUploads | None = None
 
 
 def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -75,6 +85,7 @@ def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         *_immich(facts),
         *_public_address(facts, wanted),
         *_disk(facts, wanted),
+        *_floor(facts, wanted),
     ]
 
 
@@ -82,6 +93,7 @@ def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """Return what does not stop the run, but is not as it should be."""
     apart = _apart(facts)
     found = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
+    found += _room(facts, wanted)
     if _stands(facts, wanted):
         found += _held_port(facts, wanted)
     if _part(facts, "immich").get("ping"):
@@ -94,6 +106,51 @@ def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         f"but the funnel opens only when it answers: start Immich, or correct {keys}, and run pulumi up "
         "again.",
     ]
+
+
+def _floor(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Refuse a floor above the whole disk: no upload would ever get through."""
+    size = _part(facts, "uploads").get("sizeKiB")
+    if wanted.uploads is None or not isinstance(size, int | float):
+        return []
+    gigabytes = size * 1024 / 1e9
+    if gigabytes > wanted.uploads.free_gigabytes:
+        return []
+    folder = _part(facts, "uploads").get("folder")
+    return [
+        f"uploadLimits.freeGigabytes is {wanted.uploads.free_gigabytes}, and the whole disk of {folder}, "
+        f"where Immich puts uploads, has {gigabytes:.0f} GB, so guests could never upload anything; set it "
+        "lower."
+    ]
+
+
+def _room(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Say when guests cannot upload now, or can fill the disk down to the floor within an hour."""
+    if wanted.uploads is None:
+        return []
+    uploads = _part(facts, "uploads")
+    folder, free = uploads.get("folder"), uploads.get("freeKiB")
+    if not isinstance(free, int | float):
+        where = (
+            f"{folder} is no folder there" if folder else "Immich's unit does not say where it puts uploads"
+        )
+        return [
+            f"Nobody can tell on the server how much is free for uploads ({where}), and guests cannot upload "
+            "until that is known; set uploadLimits.folder to the folder where Immich puts them."
+        ]
+    gigabytes, floor = free * 1024 / 1e9, wanted.uploads.free_gigabytes
+    if gigabytes < floor:
+        return [
+            f"Guests cannot upload now: {gigabytes:.0f} GB are free at {folder} and "
+            f"uploadLimits.freeGigabytes is {floor}; make room, or set it lower."
+        ]
+    if gigabytes - floor < wanted.uploads.megabytes_per_hour / 1000:
+        return [
+            f"{gigabytes:.0f} GB are free at {folder}, so guests can use up within an hour what "
+            f"uploadLimits leaves them ({wanted.uploads.megabytes_per_hour} MB an hour until {floor} GB are "
+            "free); set uploadLimits.megabytesPerHour lower, or make room."
+        ]
+    return []
 
 
 KEY_DAYS = 30

@@ -76,7 +76,21 @@ def _links(config: ExposureConfig) -> tuple[dict[str, str], dict[str, str]]:
         side[feature.name] = feature.visitors
     if config.uploads:
         can[SETTING_OF_ITS_OWN] += f" (up to {config.upload_megabytes} MB each)"
+        can |= _upload_budgets(config)
     return can, cannot
+
+
+def _upload_budgets(config: ExposureConfig) -> dict[str, str]:
+    limits = config.upload_limits
+    return {
+        "uploads of a link": (
+            f"upload up to {limits.link_megabytes} MB and {limits.link_files} files an hour through each, "
+            f"until {limits.free_gigabytes} GB are free"
+        ),
+        "uploads of all links": (
+            f"upload up to {limits.megabytes} MB and {limits.files} files an hour through all links together"
+        ),
+    }
 
 
 def _devices(config: ExposureConfig) -> dict[str, str]:

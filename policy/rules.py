@@ -53,6 +53,12 @@ MOST_VALIDITY_DAYS = 3650
 MOST_UPLOAD_MEGABYTES = 10_000
 """Of one upload: a few of them fill the disk of a small server."""
 
+MOST_UPLOAD_MEGABYTES_AN_HOUR = 50_000
+"""Of all links together: a day of it fills any disk."""
+
+LEAST_FREE_GIGABYTES = 5
+"""Below that, Immich and its database run out of room soon, and photos of the family cannot be saved."""
+
 MOST_REQUESTS_A_SECOND = 500.0
 """Of one visitor: five times the default, which a page with hundreds of thumbnails does not use up."""
 
@@ -110,6 +116,16 @@ def _budgeted(facts: Facts) -> Iterator[str]:
         yield (
             f"Strangers may upload {facts['uploadMegabytes']:.0f} MB at once; set uploadMegabytes to "
             f"{MOST_UPLOAD_MEGABYTES} at most, or switch uploads off."
+        )
+    if facts["uploadMegabytesPerHour"] > MOST_UPLOAD_MEGABYTES_AN_HOUR:
+        yield (
+            f"Strangers may upload {facts['uploadMegabytesPerHour']:.0f} MB in an hour; set "
+            f"uploadLimits.megabytesPerHour to {MOST_UPLOAD_MEGABYTES_AN_HOUR} at most."
+        )
+    if facts["uploadFreeGigabytes"] < LEAST_FREE_GIGABYTES:
+        yield (
+            f"Strangers may upload until {facts['uploadFreeGigabytes']:.0f} GB are free; set "
+            f"uploadLimits.freeGigabytes to {LEAST_FREE_GIGABYTES} at least."
         )
     if not facts.get("leaseHours") and not facts.get("exposeUntil"):
         yield (

@@ -122,9 +122,6 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		// No page needs a query, and trackers and mail programs write odd ones: it opens without.
 		r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI = "", false, path
 	}
-	if row.body == g.UploadSize {
-		defer trust(r)() // Immich says whether the link takes it
-	}
 	r.Header = g.surface.headers.of(r.Header)
 	r.Trailer = nil
 	return requestbody.RequestBody{MaxSize: row.body}.ServeHTTP(w, r, next)

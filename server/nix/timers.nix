@@ -113,6 +113,32 @@ in
       };
     };
 
+    systemd.services.immich-exposure-room = {
+      description = "Look how much room there is for uploads of guests";
+      # Only while guests may upload.
+      unitConfig.ConditionPathExists = [ names.mark "${names.state}/settings/uploads.conf" ];
+      startLimitIntervalSec = 0;
+      serviceConfig = root // import ./quiet.nix // {
+        ExecStart = [ (run "immich-exposure-room" "room.sh" "look") ];
+        # The edge reads the number there.
+        RuntimeDirectory = [ "immich-exposure-room" ];
+        RuntimeDirectoryPreserve = true;
+        # Photos may lie in somebody's home; nothing but the size of the disk is read.
+        ProtectHome = "read-only";
+        PrivateNetwork = true;
+        RestrictAddressFamilies = [ "AF_UNIX" ];
+      };
+    };
+    systemd.timers.immich-exposure-room = {
+      description = "Look how much room there is for uploads of guests, each minute";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        # By the clock, as above.
+        OnCalendar = "minutely";
+        AccuracySec = "5s";
+      };
+    };
+
     # Started whenever there is something to tell, and again and again while it does not get through.
     systemd.services.immich-exposure-notify = {
       description = "Tell the owner what happened to the exposure";

@@ -405,6 +405,45 @@ opens_in_json() {
   fi
 }
 
+# `look_at_uploads` sets UPLOADED, "BYTES FILES" of the last hour as the edge says it, and ROOM_FREE, KiB; empty where nobody knows.
+look_at_uploads() {
+  UPLOADED=$(curl --silent --fail --noproxy '*' --max-time 5 --unix-socket "$ROOT/run/immich-edge/admin.sock" \
+    http://localhost/uploads 2>/dev/null </dev/null | grep -x '[0-9]* [0-9]*') || UPLOADED=
+  # A look that is older than this the edge does not trust either (caddy/uploadroom.go).
+  ROOM_FREE=$(find "$ROOM" -newermt "@$(($(now) - 180))" -exec cat {} + 2>/dev/null | grep -x '[0-9]*') || ROOM_FREE=
+}
+
+room_word() {
+  if [ -z "$ROOM_FREE" ]; then
+    echo unknown
+  elif [ "$ROOM_FREE" -lt "$(gigabytes_kib "$(uploads_said floor)")" ]; then
+    echo full
+  else
+    echo enough
+  fi
+}
+
+uploads_in_words() {
+  look_at_uploads
+  case $UPLOADED in
+    '') uploads_words="the edge does not say how many" ;;
+    *) uploads_words="$((${UPLOADED% *} / 1000000)) MB in ${UPLOADED#* } files within an hour" ;;
+  esac
+  case $(room_word) in
+    enough) echo "$uploads_words; $((ROOM_FREE * 1024 / 1000000000)) GB are free, $(uploads_said floor) must stay so" ;;
+    full) echo "$uploads_words; REFUSED now: less than $(uploads_said floor) GB are free" ;;
+    *) echo "$uploads_words; REFUSED now: nobody knows how much is free where Immich puts them (uploadLimits.folder)" ;;
+  esac
+}
+
+uploads_in_json() {
+  [ -r "$UPLOADS_CONF" ] || return 0
+  look_at_uploads
+  uploads_bytes=${UPLOADED% *} uploads_files=${UPLOADED#* }
+  printf ',"uploads":{"bytes":%s,"files":%s,"room":"%s","freeKiB":%s}' "${uploads_bytes:-null}" "${uploads_files:-null}" \
+    "$(room_word)" "${ROOM_FREE:-null}"
+}
+
 # `look FUNNEL_PORT PROXY_PORT`: FUNNEL is "unknown" where Tailscale does not answer.
 look() {
   if (read_funnel "$@") >/dev/null 2>&1; then
@@ -466,6 +505,7 @@ print_status() {
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
   for row_list in $(lists_wanted); do row "$row_list" "$(list_in_words "$row_list")"; done
+  [ ! -r "$UPLOADS_CONF" ] || row uploads "$(uploads_in_words)"
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
   ! counts_opens || row who "$(opens_in_words)"
@@ -514,8 +554,8 @@ print_status_json() {
   printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
     "$(json_string "$(url "$DOMAIN" "$1")")" "$WHY" "${SINCE:-null}"
   printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
-  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]%s%s}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
-    "$(ban_files | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" "$(opens_in_json)" "$(lists_in_json)"
+  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]%s%s%s}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
+    "$(ban_files | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" "$(uploads_in_json)" "$(opens_in_json)" "$(lists_in_json)"
   case $word in
     proven) exit 0 ;;
     trial) exit 2 ;;

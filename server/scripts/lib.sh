@@ -408,7 +408,7 @@ recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN
 # shellcheck disable=SC2034
 SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.service immich-exposure-lease.timer
   immich-exposure-certificate.timer immich-exposure-devices.timer immich-exposure-guard.timer immich-exposure-notify.path
-  immich-exposure-notify.timer immich-exposure-who.timer"
+  immich-exposure-notify.timer immich-exposure-who.timer immich-exposure-room.timer"
 
 # The file of the program that the unit of the edge starts, and its version in three numbers; empty where nobody says so.
 edge_program() {
@@ -475,6 +475,41 @@ edge_configuration() {
 tailscale_version() {
   timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p' || :
 }
+
+# ---- Room for what guests upload
+
+# "floor GIGABYTES" and "folder PATH", while guests may upload; and the number of KiB that room.sh has found free, for the edge.
+UPLOADS_CONF=$STATE/settings/uploads.conf
+# shellcheck disable=SC2034
+ROOM=$ROOT/run/immich-exposure-room/free
+
+uploads_said() { sed -n "s/^$1 //p" "$UPLOADS_CONF" 2>/dev/null | head -n 1; }
+
+# Where Immich puts uploads: the folder of the settings, else the one that its unit names. Empty where nobody says it.
+uploads_folder() {
+  uploads_at=$(uploads_said folder)
+  if [ -n "$uploads_at" ]; then printf '%s\n' "$uploads_at"; else immich_media; fi
+}
+
+immich_media() {
+  systemctl show --property=Environment --value immich-server.service 2>/dev/null </dev/null | tr ' ' '\n' |
+    sed -n 's|^IMMICH_MEDIA_LOCATION=\(/.*\)|\1|p' | tail -n 1
+}
+
+# `uploads_free FOLDER`: the KiB free there, or on the fullest of the disks that its parts lie on; empty where nobody knows.
+uploads_free() {
+  [ -n "$1" ] && [ -d "$1" ] || return 0
+  uploads_at=$1
+  set -- "$1"
+  for uploads_part in upload library thumbs encoded-video; do
+    [ ! -d "$uploads_at/$uploads_part" ] || set -- "$@" "$uploads_at/$uploads_part"
+  done
+  timeout 10 df -Pk "$@" 2>/dev/null </dev/null |
+    awk 'NR > 1 && $4 ~ /^[0-9]+$/ { if (least == "" || $4 < least) least = $4 } END { if (least != "") print least }'
+}
+
+# `gigabytes_kib GIGABYTES`: of 1,000,000,000 bytes.
+gigabytes_kib() { echo $(($1 * 1000000000 / 1024)); }
 
 # What the edge wants in STATE before it starts or takes anything over (see nix/edge.nix).
 EDGE_NEEDS="settings/edge.env domain.env tls/server.crt tls/server.key device-ca.crt"

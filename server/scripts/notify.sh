@@ -84,6 +84,7 @@ title() {
     outdated) echo "A version is too old" ;;
     opened-link) echo "A shared link was opened for the first time" ;;
     links) echo "What your shared links allow" ;;
+    room) echo "Room for uploads of guests" ;;
     *) echo "Immich exposure" ;;
   esac
 }
@@ -91,7 +92,7 @@ title() {
 priority() {
   case $1 in
     unsafe) echo 5 ;;
-    dead | ailing | ending | bans | outdated) echo 4 ;;
+    dead | ailing | ending | bans | outdated | room) echo 4 ;;
     *) echo 3 ;;
   esac
 }

@@ -2,7 +2,7 @@
 # Runs after lib.sh. What there is to know before anything changes. Reads only, needs no lock, and never fails half-way: what
 # cannot be found out is null, false or empty, and the operator's program judges.
 #
-#   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT
+#   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT [UPLOADS_FOLDER|-]
 #                                 prints one JSON object:
 #     nixos                         true or false
 #     clock                         what this server's clock says, in seconds since 1970
@@ -39,6 +39,8 @@
 #     owner                         id and name of the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
 #     diskFreeKiB                   free KiB at /nix and /var, or null
+#     uploads                       null unless UPLOADS_FOLDER is given, where "-" asks Immich's unit; folder: where Immich puts
+#                                   uploads, or null; freeKiB, sizeKiB: of the fullest disk there, or null
 #     commands                      the names of missing commands
 
 COMMANDS="nixos-rebuild nix-instantiate nix-env tailscale curl flock systemctl systemd-run ss awk sed grep cmp timeout
@@ -296,6 +298,22 @@ free_kib() {
   printf '%s' "${free:-null}"
 }
 
+# `uploads_facts FOLDER|-`
+uploads_facts() {
+  case $1 in
+    '')
+      printf null
+      return 0
+      ;;
+    -) facts_folder=$(immich_media) ;;
+    *) facts_folder=$1 ;;
+  esac
+  facts_free=$(uploads_free "$facts_folder")
+  facts_size=
+  [ -z "$facts_free" ] || facts_size=$(timeout 10 df -Pk "$facts_folder" 2>/dev/null </dev/null | awk 'NR == 2 { print $2 }')
+  printf '{"folder":%s,"freeKiB":%s,"sizeKiB":%s}' "$(text_or_null "$facts_folder")" "${facts_free:-null}" "${facts_size:-null}"
+}
+
 missing_commands() {
   missing=
   for name in $COMMANDS; do
@@ -320,6 +338,7 @@ print_facts() {
   printf '"theirs":%s,"theirNames":[%s],' "$(theirs "$(configuration_folder "$2")/immich-exposure")" "$(their_names)"
   printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
+  printf '"uploads":%s,' "$(uploads_facts "${8:-}")"
   printf '"commands":%s}\n' "$(missing_commands)"
 }
 
@@ -327,7 +346,7 @@ print_facts() {
 case ${1:-}:${2:-}:${3:-} in
   managed:/*:- | yours:/*:- | flake:/*:/*) ;;
   *)
-    die "preflight.sh takes \"facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT\" with" \
+    die "preflight.sh takes \"facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT [UPLOADS_FOLDER|-]\" with" \
       "absolute paths; correct the arguments."
     ;;
 esac
@@ -338,6 +357,10 @@ esac
 check_address "${5:-}"
 port "immich.port" "${6:-}"
 port proxyPort "${7:-}"
+case ${8:--} in
+  - | /*) ;;
+  *) die "The folder of Immich's uploads is an absolute path, not \"$8\"; correct uploadLimits.folder." ;;
+esac
 # Nothing that is missing here may end the script: each fact speaks for itself.
 set +e
 print_facts "$@" >"$WORK/facts"

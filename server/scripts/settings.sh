@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE NAME <<'END'` for each file.
 # The settings that need no rebuild: edge.env for the edge, bans.conf for fail2ban, guard.conf for guard.sh, which reads it at
-# each look (and without it looks).
+# each look (and without it looks), uploads.conf for room.sh, where guests may upload.
 #
 #   install   they are the payload's; what runs has taken them over, or all is as it was and this fails
 
@@ -12,8 +12,8 @@ BANS_UNLOADED=$SETTINGS/.bans.unloaded
 
 put() {
   case $2 in
-    edge.env | bans.conf | guard.conf) ;;
-    *) die "The payload may hold edge.env, bans.conf and guard.conf, not \"$2\"; remove the other file from it." ;;
+    edge.env | bans.conf | guard.conf | uploads.conf) ;;
+    *) die "The payload may hold edge.env, bans.conf, guard.conf and uploads.conf, not \"$2\"; remove the other file from it." ;;
   esac
   cat >"$WORK/$2"
   chmod "$1" "$WORK/$2"
@@ -28,6 +28,9 @@ check_payload() {
     die "bans.conf holds no section [DEFAULT]; correct it and run this again."
   [ ! -e "$WORK/guard.conf" ] || grep -qx -e 'guard on' -e 'guard off' "$WORK/guard.conf" ||
     die "guard.conf says neither \"guard on\" nor \"guard off\"; correct it and run this again."
+  [ ! -e "$WORK/uploads.conf" ] || { grep -qx 'floor [1-9][0-9]*' "$WORK/uploads.conf" &&
+    ! grep -qvx -e 'floor [1-9][0-9]*' -e 'folder /[A-Za-z0-9._/+@-]*' "$WORK/uploads.conf"; } ||
+    die "uploads.conf says how much must stay free in another way than \"floor GIGABYTES\"; correct it and run this again."
 }
 
 put_back() {
@@ -79,6 +82,13 @@ install_settings() {
     write_file 0644 "$SETTINGS/guard.conf" <"$WORK/guard.conf"
   else
     rm -f "$SETTINGS/guard.conf"
+  fi
+  if [ -e "$WORK/uploads.conf" ]; then
+    write_file 0644 "$SETTINGS/uploads.conf" <"$WORK/uploads.conf"
+    # Else the first guests would wait for its timer.
+    systemctl start --no-block immich-exposure-room.service >/dev/null 2>&1 </dev/null || :
+  else
+    rm -f "$SETTINGS/uploads.conf"
   fi
 }
 

@@ -83,6 +83,7 @@ remove_everything() {
   for work_left in "$ROOT/run" "$ROOT/dev/shm"; do
     find "$work_left" -maxdepth 1 -type d -name 'immich-exposure.??????' ! -path "$WORK" -exec rm -rf {} + 2>/dev/null || :
   done
+  rm -rf "${ROOM%/*}"
   rm -f "$LOCK"
 }
 

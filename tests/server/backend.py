@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
+import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -27,8 +29,9 @@ class Backend:
 
     `answers` maps (method, path) to status and headers; whatever is not in it gets 200. A Content-Length
     among the headers is a promise that is not kept: the connection ends early. `bodies` are what answers say
-    instead of "immich". `decide` comes before both: it takes method and target, and returns status and body,
-    or None. Bodies of requests are read to their end; `arrived` counts their bytes as they come.
+    instead of "immich", or of a link's data, which takes uploads. `decide` comes before both: it takes method
+    and target, and returns status and body, or None. Bodies of requests are read to their end; `arrived`
+    counts their bytes as they come.
     After an upgrade every byte comes back.
     """
 
@@ -53,6 +56,17 @@ class Backend:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+
+    def body_of(self, method: str, target: str) -> bytes:
+        """Return what an answer says; a link's data is what the edge needs of it."""
+        path, _, query = target.partition("?")
+        otherwise = b"immich"
+        if path == "/api/shared-links/me":
+            name = query.partition("=")[2]
+            otherwise = json.dumps(
+                {"assets": [{"id": "x"}], "id": f"id of {name}", "allowUpload": True}
+            ).encode()
+        return self.bodies.get((method, path), otherwise)
 
     def targets(self) -> list[str]:
         """Return the targets received so far, oldest first."""
@@ -89,7 +103,7 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             status, extra = backend.answers.get((method, target.split("?")[0]), (200, {}))
-            body = b"" if method == "HEAD" else backend.bodies.get((method, target.split("?")[0]), b"immich")
+            body = b"" if method == "HEAD" else backend.body_of(method, target)
             if backend.decide is not None and (decided := backend.decide(method, target)) is not None:
                 status, body = decided[0], b"" if method == "HEAD" else decided[1]
             self.send_response(status)
@@ -100,7 +114,8 @@ def _handler_for(backend: Backend) -> type[http.server.BaseHTTPRequestHandler]:
             else:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the edge has cut the request off
+                self.wfile.write(body)
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("do_"):

@@ -81,6 +81,8 @@ class Edge:
         self.logs = self.folder / "log"
         self.offences = self.logs / "offences.log"
         self.journal = self.folder / "journal"
+        self.room = self.folder / "room"
+        self.leave_free(1000)
         self.authority = TestAuthority(self.folder / "authority")
         self._server_authority = TestAuthority(self.folder / "server-authority", "Lab public CA")
         self._make_state()
@@ -125,6 +127,7 @@ class Edge:
             "IMMICH_EXPOSURE_PROXY_PORT": str(self.port),
             "IMMICH_EXPOSURE_IMMICH": f"127.0.0.1:{self.backend.port}",
             "IMMICH_EXPOSURE_UPLOADS": uploads,
+            "IMMICH_EXPOSURE_ROOM": str(self.room),
             "IMMICH_EXPOSURE_REQUESTS": str(limits.requests),
             "IMMICH_EXPOSURE_REQUESTS_WINDOW": limits.requests_window,
             "IMMICH_EXPOSURE_PASSWORD_ATTEMPTS": str(limits.password_attempts),
@@ -179,6 +182,12 @@ class Edge:
             text=True,
             check=False,
         )
+
+    def leave_free(self, gigabytes: float) -> None:
+        """Say how much is free where Immich puts uploads, as room.sh does; it counts for three minutes."""
+        whole = self.folder / "room.new"
+        whole.write_text(f"{int(gigabytes * 1e9) >> 10}\n")
+        whole.rename(self.room)
 
     def change(self, **settings: str) -> None:
         """Write other settings than those that the edge runs with; they count from the next reload on."""

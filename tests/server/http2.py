@@ -18,6 +18,9 @@ from tests.server.visitor import DOMAIN, Answer, Connection, ConnectionDroppedEr
 
 Header = tuple[bytes, bytes]
 
+FRAME = 16_384
+"""The most that a frame may hold."""
+
 
 def request_headers(
     target: str, method: str = "GET", *, authority: str = DOMAIN, extra: Sequence[tuple[str, str]] = ()
@@ -57,7 +60,9 @@ class Http2Connection:
             stream = self._protocol.get_next_available_stream_id()
             self._protocol.send_headers(stream, list(headers), end_stream=body is None)
             if body is not None:
-                self._protocol.send_data(stream, body, end_stream=True)
+                for start in range(0, len(body) or 1, FRAME):
+                    rest = body[start : start + FRAME]
+                    self._protocol.send_data(stream, rest, end_stream=start + FRAME >= len(body))
             self._tls.sendall(self._protocol.data_to_send())
             return self._answer(stream)
         except (h2.exceptions.ProtocolError, OSError) as problem:

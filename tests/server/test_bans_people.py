@@ -217,7 +217,9 @@ def test_who_reads_no_more_than_the_status_has_guessed(watched: Edge, hang_up: b
 def test_an_upload_tells_who_guesses_as_well(make_edge: EdgeMaker, says: str, verdict: str) -> None:
     edge = make_edge(uploads="on")
     guesser = edge.new_address()
-    edge.backend.answers["POST", "/api/assets"] = (401, {})
+    edge.backend.answers |= dict.fromkeys(
+        [("POST", "/api/assets"), ("GET", "/api/shared-links/me")], (401, {})
+    )
     edge.backend.bodies["POST", "/api/assets"] = json.dumps({"message": says}).encode()
     visit(edge, guesser, ["/api/assets?slug=guess"], "POST")
     assert [entry["verdict"] for entry in edge.entries_of(guesser)] == [verdict]

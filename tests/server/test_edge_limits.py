@@ -11,6 +11,7 @@ import pytest
 
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, Limits
+from tests.server.forms import UPLOAD, sized_form
 from tests.server.visitor import DOMAIN, Connection, ConnectionDroppedError
 from tests.server.waiting import wait_until
 
@@ -195,10 +196,10 @@ def test_a_big_upload_of_a_device_flows_through(make_edge: EdgeMaker) -> None:
 
 def test_an_upload_of_a_visitor_ends_at_its_limit(make_edge: EdgeMaker) -> None:
     edge = make_edge(uploads="on", settings={"UPLOAD_SIZE": "3MB"})
-    upload = "/api/assets?key=abc"
-    assert edge.ask(upload, "POST", body=b"x" * 3_000_000).status == 200
-    assert edge.ask(upload, "POST", body=b"x" * 3_000_001).status == 413
-    assert [seen.body_size for seen in edge.backend.received] == [3_000_000]
+    fits, exceeds = sized_form(3_000_000), sized_form(3_000_001)
+    assert edge.ask(UPLOAD, "POST", headers=fits.headers, body=fits.body).status == 201
+    assert edge.ask(UPLOAD, "POST", headers=exceeds.headers, body=exceeds.body).status == 413
+    assert [seen.body_size for seen in edge.backend.received if seen.method == "POST"] == [3_000_000]
 
 
 def test_another_host_has_the_same_limits(make_edge: EdgeMaker) -> None:

@@ -10,18 +10,19 @@ import pytest
 from tests.server.backend import Backend
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, Edge
+from tests.server.forms import UPLOAD as LINK_UPLOAD
+from tests.server.forms import form
 from tests.server.streams import UPLOAD, echo, listen
 from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import HarnessError, wait_until
 
 pytestmark = pytest.mark.server
 
-LINK_UPLOAD = "/api/assets?key=abc"
-
 
 def uploads_by_link(edge: Edge) -> bool:
     """Tell whether a stranger with a link may upload."""
-    return edge.ask(LINK_UPLOAD, "POST", body=b"photo").status == 200
+    sent = form()
+    return edge.ask(LINK_UPLOAD, "POST", headers=sent.headers, body=sent.body).status == 201
 
 
 def test_changed_settings_count_after_a_reload_and_cut_nothing_off(make_edge: EdgeMaker) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, Edge
+from tests.server.forms import sized_form
 from tests.server.visitor import Answer, ConnectionDroppedError
 
 pytestmark = pytest.mark.server
@@ -271,10 +272,12 @@ def test_uploads_are_opened_by_the_setting_alone(edge: Edge, make_edge: EdgeMake
     assert_refused(open_edge.ask(f"/api/assets?key={KEY}", "PUT", body=b"photo"))
     assert open_edge.backend.received == []
     checksum = [("x-immich-checksum", "da39a3ee")]
-    assert open_edge.ask(upload, "POST", body=b"x" * 3_000_000, headers=checksum).status == 200
-    [seen] = open_edge.backend.received
+    sent = sized_form(3_000_000)
+    assert open_edge.ask(upload, "POST", body=sent.body, headers=sent.headers + checksum).status == 201
+    question, seen = open_edge.backend.received
+    assert question.target == f"/api/shared-links/me?key={KEY}"
     assert seen.body_size == 3_000_000
-    assert "x-immich-checksum" not in seen.headers
+    assert "x-immich-checksum" not in {*question.headers, *seen.headers}
 
 
 PREFIXES = (f"/share/{KEY}", "/s/x", "/_app/immutable", f"/api/assets/{ASSET}", "/api/server/config")

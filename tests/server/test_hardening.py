@@ -28,6 +28,7 @@ UNITS = (
     "immich-exposure-loopback.service",
     "immich-exposure-notify.service",
     "immich-exposure-who.service",
+    "immich-exposure-room.service",
 )
 DEFAULTS = {"immich-edge.service": "caddy.service", "immich-bans.service": "fail2ban.service"}
 """What NixOS makes of the same program when its service is only switched on."""

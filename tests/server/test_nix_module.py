@@ -54,6 +54,8 @@ OURS = {
     "immich-exposure-notify.timer",
     "immich-exposure-who.service",
     "immich-exposure-who.timer",
+    "immich-exposure-room.service",
+    "immich-exposure-room.timer",
 }
 
 

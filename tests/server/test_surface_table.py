@@ -13,6 +13,7 @@ from components.surface_files import DOCUMENT, document
 from components.surface_table import TABLE_FILE, Feature, Operation, immich_operations, load
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
+from tests.server.forms import Form, form
 from tests.server.immich_sdk import SdkError, download, newest_versions, read_operations
 
 pytestmark = pytest.mark.server
@@ -43,11 +44,13 @@ def fill(path: str) -> str:
 def reached(edge: Edge, method: str, target: str, address: str) -> bool:
     """Ask without a certificate and tell whether the back end heard of it; what did not must be a refusal."""
     edge.backend.received.clear()
-    answer = edge.ask(
-        target, method, address=address, body=b"{}" if method in ("POST", "PUT", "PATCH") else None
-    )
+    sent = form() if target.startswith("/api/assets?") else Form(b"{}")
+    body, headers = (sent.body, sent.headers) if method in ("POST", "PUT", "PATCH") else (None, [])
+    answer = edge.ask(target, method, address=address, headers=headers, body=body)
     if edge.backend.received:
-        assert [(seen.method, seen.target) for seen in edge.backend.received] == [(method, target)]
+        *asked, seen = edge.backend.received
+        assert (seen.method, seen.target) == (method, target)
+        assert [question.target for question in asked] == ([f"/api/shared-links/me?{KEY}"] if asked else [])
         return True
     assert (answer.status, answer.body) == (403, FORBIDDEN)
     return False

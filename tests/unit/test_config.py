@@ -625,6 +625,47 @@ BAD = [
         "uploadMegabytes: 2000",
     ),
     ({"uploads": True, "uploadMegabytes": 0}, "uploadMegabytes = 0: must be a whole number from 1", "2000"),
+    ({"uploadLimits": {"freeGigabytes": 5}}, "limits uploads, and uploads is not true", "uploadLimits: {"),
+    (
+        {"uploads": True, "uploadLimits": {"linkMegabytesPerHour": 12_000}},
+        "uploadLimits.linkMegabytesPerHour = 12000: allows one link more megabytes in an hour than all links",
+        "linkMegabytesPerHour: 10000",
+    ),
+    (
+        {"uploads": True, "uploadLimits": {"filesPerHour": 9}},
+        "uploadLimits.linkFilesPerHour is not set: allows one link more files in an hour than all links",
+        "linkFilesPerHour: 9",
+    ),
+    (
+        {"uploads": True, "uploadMegabytes": 6000},
+        "uploadMegabytes = 6000: an upload of 6000 MB never gets through a link that takes 5000 MB",
+        "uploadMegabytes: 5000",
+    ),
+    (
+        {"uploads": True, "uploadLimits": {"linkMegabytesPerHour": 100}},
+        "uploadLimits.linkMegabytesPerHour = 100: an upload of 2000 MB never gets through",
+        "uploadMegabytes: 100",
+    ),
+    (
+        {"uploads": True, "uploadLimits": {"freeGigabytes": 0}},
+        "uploadLimits.freeGigabytes = 0: must be a whole number from 1",
+        "freeGigabytes: 20",
+    ),
+    (
+        {"uploads": True, "uploadLimits": {"folder": "photos"}},
+        "uploadLimits.folder = 'photos': must be an absolute path on the server",
+        "folder: /srv/immich",
+    ),
+    (
+        {"uploads": True, "uploadLimits": {"folder": "/srv/../etc"}},
+        "must be an absolute path on the server",
+        "folder: /srv/immich",
+    ),
+    (
+        {"uploads": True, "immich": {"managed": False}},
+        "uploadLimits.folder is not set: with uploads the server must see how much is free",
+        "uploadLimits: {folder: /srv/immich}",
+    ),
     ({"features": ["map"]}, "features = ['map']: must be a group of settings", "features: {map: false}"),
     ({"features": {"map": "off"}}, "features.map = 'off': must be true or false", "map: true"),
     ({"features": {"pages": False}}, "features.pages = False: cannot be switched", "pages: "),

@@ -57,6 +57,15 @@ FACTS = [
     ("caddy/limits.go", r"passwordsAtOnce = (\d+)", "one link's password", "{} at once"),
     ("caddy/buckets.go", r"mostKeys += (\d+)", "remembered by a limit", "{};"),
     ("caddy/buckets.go", r"sharedBuckets = (\d+)", "remembered by a limit", "share {} budgets"),
+    ("caddy/uploadbudget.go", r"mostCountedLinks = (\d+)", "links with a count", "{}, only"),
+    (
+        "caddy/uploadroom.go",
+        r"roomIsOld = (\d+) \* time.Minute",
+        "that they leave on the disk",
+        "for {} minutes",
+    ),
+    ("caddy/uploadform.go", r"formChunk = (\d+) << 10", "memory for an upload", "36 KiB"),
+    ("Caddyfile", r"BODY_PATIENCE:(\d+)s", "a slow upload", "after {} s"),
     ("nix/edge.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "{}, then"),
     ("nix/sandbox.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "at most {}"),
     ("nix/sandbox.nix", r"OOMScoreAdjust = (\d+)", "who goes first", "{}"),
@@ -131,3 +140,8 @@ def test_each_setting_has_its_default() -> None:
     assert f"{limits.password_attempts} in {limits.password_window_seconds} s" in row_of("password tries")
     assert f"{limits.link_passwords_per_hour} an hour" in row_of("wrong passwords for one link")
     assert f"{limits.bundles} in {limits.bundle_window_seconds} s" in row_of("zip files")
+    uploads = config.upload_limits
+    assert f"{config.upload_megabytes} MB" in row_of("| one upload")
+    assert f"{uploads.link_megabytes} MB and {uploads.link_files} files" in row_of("through one link")
+    assert f"{uploads.megabytes} MB and {uploads.files} files" in row_of("through all links")
+    assert f"{uploads.free_gigabytes} GB" in row_of("that they leave on the disk")

@@ -48,12 +48,19 @@ def test_the_defaults_keep_every_rule() -> None:
     assert found() == []
 
 
+ROOMY: dict[str, Any] = {
+    "uploads": True,
+    "leaseHours": 5,
+    "uploadLimits": {"linkMegabytesPerHour": 20_000, "megabytesPerHour": 50_000},
+}
+"""Guests may upload much in an hour, for five."""
+
 RIGHT: list[tuple[str, str, dict[str, Any]]] = [
     ("previews-end", "home-preview", {"leaseHours": 48}),
     ("previews-end", "family/home-preview", {"exposeUntil": "2036-01-01T00:00:00Z"}),
     ("previews-end", "preview-home", {}),
     ("uploads-have-budgets", "home", {"uploads": True, "leaseHours": 5}),
-    ("uploads-have-budgets", "home", {"uploads": True, "uploadMegabytes": 10_000, "leaseHours": 5}),
+    ("uploads-have-budgets", "home", ROOMY | {"uploadMegabytes": 10_000}),
     ("strangers-are-limited", "home", {"strangers": "drop", "bans": {"banTime": "10m", "maxRetry": 50}}),
     ("strangers-are-limited", "home", {"rateLimits": {"requests": 15_000}}),
     ("certificates-end", "home", {"clientValidityDays": 365}),
@@ -68,8 +75,20 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     (
         "uploads-have-budgets",
         "home",
-        {"uploads": True, "uploadMegabytes": 10_001, "leaseHours": 5},
+        ROOMY | {"uploadMegabytes": 10_001},
         "set uploadMegabytes to 10000 at most",
+    ),
+    (
+        "uploads-have-budgets",
+        "home",
+        {"uploads": True, "leaseHours": 5, "uploadLimits": {"megabytesPerHour": 50_001}},
+        "set uploadLimits.megabytesPerHour to 50000 at most",
+    ),
+    (
+        "uploads-have-budgets",
+        "home",
+        {"uploads": True, "leaseHours": 5, "uploadLimits": {"freeGigabytes": 4}},
+        "set uploadLimits.freeGigabytes to 5 at least",
     ),
     ("strangers-are-limited", "home", {"rateLimits": {"requests": 15_031}}, "requests in a second"),
     (

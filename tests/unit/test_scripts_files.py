@@ -542,7 +542,10 @@ def test_settings_that_a_killed_run_left_are_taken_over_by_the_next(machine: Mac
         ({"edge.env": "PATH=/tmp\n", "bans.conf": "[DEFAULT]\n"}, "not IMMICH_EXPOSURE_NAME=VALUE"),
         ({"edge.env": "IMMICH_EXPOSURE_A=b\n", "bans.conf": "maxretry = 3\n"}, "no section [DEFAULT]"),
         ({"edge.env": "IMMICH_EXPOSURE_A=b\n"}, "lacks edge.env or bans.conf"),
-        ({**SETTINGS, "other": "x\n"}, 'may hold edge.env, bans.conf and guard.conf, not "other"'),
+        (
+            {**SETTINGS, "other": "x\n"},
+            'may hold edge.env, bans.conf, guard.conf and uploads.conf, not "other"',
+        ),
         ({**SETTINGS, "guard.conf": "guard maybe\n"}, 'neither "guard on" nor "guard off"'),
     ],
 )

@@ -127,6 +127,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
         "owner": None,
         "authorities": [],
         "diskFreeKiB": {"/nix": 4711, "/var": 4711},
+        "uploads": None,
         "commands": [],
     }
 
@@ -182,6 +183,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "owner": None,
         "authorities": [],
         "diskFreeKiB": {"/nix": None, "/var": None},
+        "uploads": None,
     }
 
 

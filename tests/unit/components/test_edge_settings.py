@@ -25,6 +25,7 @@ FROM_ELSEWHERE = {
     "LOG_MEGABYTES",
     "LOOK_ANEW",
     "PACE",
+    "ROOM",
     "STATE",
     "STREAM_TIMEOUT",
 }
@@ -64,6 +65,11 @@ def test_the_whole_of_it() -> None:
         "STRANGERS": "drop",
         "UPLOADS": "on",
         "UPLOAD_SIZE": "2000MB",
+        "UPLOADS_OF_LINK": "5000MB",
+        "UPLOAD_FILES_OF_LINK": "1000",
+        "UPLOADS_OF_ALL": "10000MB",
+        "UPLOAD_FILES_OF_ALL": "2000",
+        "UPLOADS_LEAVE": "20GB",
         "FEATURE_ALBUMS": "on",
         "FEATURE_DOWNLOAD": "on",
         "FEATURE_MAP": "off",
@@ -85,13 +91,13 @@ def test_the_whole_of_it() -> None:
 
 def test_each_setting_is_one_that_the_caddyfile_asks_for() -> None:
     asked = set(re.findall(r"\{\$IMMICH_EXPOSURE_(\w+)", (SERVER_FILES / "Caddyfile").read_text()))
-    assert set(values_of(configured())) == asked - FROM_ELSEWHERE
+    assert set(values_of(configured(uploads=True))) == asked - FROM_ELSEWHERE
 
 
 def test_defaults_are_those_of_the_caddyfile() -> None:
     caddyfile = (SERVER_FILES / "Caddyfile").read_text()
     defaults = dict(re.findall(r"\{\$IMMICH_EXPOSURE_(\w+):([^}]+)\}", caddyfile))
-    settings = values_of(configured())
+    settings = values_of(configured(uploads=True)) | {"UPLOADS": "off"}
     assert {name: defaults[name] for name in settings} == settings
 
 
@@ -104,6 +110,19 @@ def test_a_value_that_systemd_would_read_otherwise_is_refused() -> None:
 def test_bans_are_a_section_that_fail2ban_reads() -> None:
     config = configured(bans={"maxRetry": 3, "findTime": "5m", "banTime": "2d"})
     assert bans_configuration(config) == "[DEFAULT]\nmaxretry = 3\nfindtime = 5m\nbantime = 2d\n"
+
+
+def test_budgets_of_uploads_stand_only_where_there_are_uploads() -> None:
+    off = configured()
+    assert not {name for name in values_of(off) if name.startswith("UPLOAD")} - {"UPLOADS", "UPLOAD_SIZE"}
+    limits = {"linkMegabytesPerHour": 3000, "filesPerHour": 5000, "freeGigabytes": 7, "folder": "/srv/photos"}
+    on = configured(uploads=True, uploadLimits=limits)
+    assert values_of(on)["UPLOADS_OF_LINK"] == "3000MB"
+    assert values_of(on)["UPLOADS_LEAVE"] == "7GB"
+    [conf] = [file for file in settings_files(on) if file.path == "uploads.conf"]
+    assert conf.text == "floor 7\nfolder /srv/photos\n"
+    [conf] = [file for file in settings_files(configured(uploads=True)) if file.path == "uploads.conf"]
+    assert conf.text == "floor 20\n"
 
 
 def test_a_setting_changes_no_file_but_these() -> None:

@@ -13,6 +13,7 @@ import pytest
 from components.config_home import ModuleWay
 from components.preflight_rules import (
     Wanted,
+    WantedUploads,
     funnel_port_allowed,
     key_notes,
     node_key_end,
@@ -658,3 +659,37 @@ def test_clocks_that_differ_are_named(apart: object, stops: bool, warns: bool) -
     facts = {**SOUND, "clockApart": apart}
     assert any("The clocks differ" in each for each in problems(facts, WANTED)) is stops
     assert any("The clocks differ" in each for each in warnings(facts, WANTED)) is warns
+
+
+def uploads_with(free: float | None, size: float | None = 500, folder: str | None = "/srv/immich") -> Any:
+    """Return the facts of a sound server with so many GB free where Immich puts uploads."""
+    kibibytes = [None if number is None else int(number * 1e9 / 1024) for number in (free, size)]
+    return {**SOUND, "uploads": {"folder": folder, "freeKiB": kibibytes[0], "sizeKiB": kibibytes[1]}}
+
+
+UPLOADING = replace(WANTED, uploads=WantedUploads(None, 20, 10_000))
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (uploads_with(31), None),
+        (uploads_with(29), "29 GB are free at /srv/immich, so guests can use up within an hour"),
+        (uploads_with(19), "Guests cannot upload now: 19 GB are free at /srv/immich"),
+        (uploads_with(None), "/srv/immich is no folder there), and guests cannot upload"),
+        (uploads_with(None, folder=None), "Immich's unit does not say where it puts uploads"),
+        (SOUND, "Nobody can tell on the server how much is free for uploads"),
+    ],
+)
+def test_what_guests_may_upload_is_held_against_the_disk(facts: dict[str, Any], says: str | None) -> None:
+    assert problems(facts, UPLOADING) == []
+    told = warnings(facts, UPLOADING)
+    assert len(told) == (0 if says is None else 1)
+    assert all(says and says in sentence for sentence in told)
+    assert warnings(facts, WANTED) == []
+
+
+def test_a_floor_above_the_whole_disk_is_refused() -> None:
+    [problem] = problems(uploads_with(10, 16), UPLOADING)
+    assert "the whole disk of /srv/immich, where Immich puts uploads, has 16 GB" in problem
+    assert problems(uploads_with(10, 16), WANTED) == []
