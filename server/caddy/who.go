@@ -124,6 +124,7 @@ func (w *whoSays) summary() string { return filepath.Join(w.state, "who", "summa
 // count returns the summary, up to date. A log that cannot be read to its end is told, and costs no more than its lines.
 func (w *whoSays) count(names *pseudonyms, devices map[string]string) *summary {
 	counted := readSummary(w.summary(), names)
+	counted.countryOf = countriesOf(w.state, w.now)
 	if err := counted.add(w.logs); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintln(os.Stderr, "A log of the edge cannot be read:", plainText(err.Error()))
 	}

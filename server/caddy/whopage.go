@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,15 +20,17 @@ type view struct {
 	Links   []linkRow
 	Devices []deviceRow
 	// Report is what Immich says, where a key of its API is there.
-	Reported bool
-	Words    string // of the report
-	Troubles []string
+	Reported  bool
+	Words     string // of the report
+	Countries bool   // whether any is known
+	Troubles  []string
 }
 
 type linkRow struct {
 	Name, ID                   string // ID is the beginning of Immich's
 	Opens, Downloads, Uploads  int
 	First, Last                time.Time
+	From                       map[string]int
 	Known                      bool // by Immich
 	Expires                    string
 	Password, Upload, Download string
@@ -80,6 +83,7 @@ func viewOf(s *summary, report *linkReport, devices map[string]string, now time.
 		row.add(count)
 		v.Links = append(v.Links, row)
 	}
+	v.Countries = slices.ContainsFunc(v.Links, func(row linkRow) bool { return len(row.From) > 0 })
 	slices.SortFunc(v.Links, func(one, other linkRow) int {
 		return cmp.Or(other.Last.Compare(one.Last), strings.Compare(one.Name, other.Name))
 	})
@@ -94,6 +98,12 @@ func (r *linkRow) add(count opened) {
 	r.Opens += count.Opens
 	r.Downloads += count.Downloads
 	r.Uploads += count.Uploads
+	for country, opens := range count.From {
+		if r.From == nil {
+			r.From = map[string]int{}
+		}
+		r.From[country] += opens
+	}
 	if first := time.Unix(count.First, 0); count.First != 0 && (r.First.IsZero() || first.Before(r.First)) {
 		r.First = first
 	}
@@ -101,6 +111,24 @@ func (r *linkRow) add(count opened) {
 		r.Last = last
 	}
 }
+
+// Origin says from which countries a link was opened most, and how often.
+func (r linkRow) Origin() string {
+	countries := slices.SortedFunc(maps.Keys(r.From), func(one, other string) int {
+		return cmp.Or(cmp.Compare(r.From[other], r.From[one]), strings.Compare(one, other))
+	})
+	var parts []string
+	for _, country := range countries[:min(len(countries), mostCountries)] {
+		parts = append(parts, fmt.Sprint(plainText(country), " ", r.From[country]))
+	}
+	if len(countries) > mostCountries {
+		parts = append(parts, fmt.Sprint(len(countries)-mostCountries, " more"))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// mostCountries are named of a link.
+const mostCountries = 6
 
 // Title is the owner's own name of a link, and enough of Immich's id to tell two of one name apart.
 func (r linkRow) Title() string { return r.within(70) }
@@ -210,6 +238,9 @@ func (v view) printOpened(to io.Writer) {
 	}
 	for _, row := range v.Links {
 		fmt.Fprintf(to, "%s %5d %9d %7d %-10s %s\n", padded(row.within(28), 28), row.Opens, row.Downloads, row.Uploads, dayOf(row.First), minuteOf(row.Last))
+		if len(row.From) > 0 {
+			fmt.Fprintln(to, "  from", row.Origin())
+		}
 	}
 	fmt.Fprintf(to, "\n%s %-16s %s\n", padded("DEVICE", 22), "LAST SEEN", "ADDRESS")
 	for _, row := range v.Devices {
@@ -282,8 +313,8 @@ th { color: var(--soft); font-weight: 600; font-size: .85rem; } .n { text-align:
 {{if .Words}}<p class="mark">{{.Words}}</p>{{end}}
 {{if .Counted}}
 <h2>Shared links</h2>
-{{if .Links}}<table><thead><tr><th>Link<th class="n">Opens<th class="n">Downloads<th class="n">Uploads<th>First open<th>Last use</thead><tbody>
-{{range .Links}}<tr><td>{{.Title}}<td class="n" data-is="Opens">{{.Opens}}<td class="n" data-is="Downloads">{{.Downloads}}<td class="n" data-is="Uploads">{{.Uploads}}<td data-is="First open">{{day .First}}<td data-is="Last use">{{minute .Last}}
+{{if .Links}}<table><thead><tr><th>Link<th class="n">Opens<th class="n">Downloads<th class="n">Uploads<th>First open<th>Last use{{if .Countries}}<th>From{{end}}</thead><tbody>
+{{range .Links}}<tr><td>{{.Title}}<td class="n" data-is="Opens">{{.Opens}}<td class="n" data-is="Downloads">{{.Downloads}}<td class="n" data-is="Uploads">{{.Uploads}}<td data-is="First open">{{day .First}}<td data-is="Last use">{{minute .Last}}{{if $.Countries}}<td data-is="From">{{.Origin}}{{end}}
 {{end}}</table>{{else}}<p>Nobody has opened one yet.</p>{{end}}
 <h2>Devices</h2>
 <table><thead><tr><th>Device<th>Last seen<th>Address</thead><tbody>

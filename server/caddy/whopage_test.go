@@ -167,3 +167,33 @@ func TestAFieldHasItsWidth(t *testing.T) {
 		}
 	}
 }
+
+func TestWhereVisitorsComeFromIsToldWhereADatabaseKnows(t *testing.T) {
+	database, err := filepath.Abs(countryTest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for settings, from := range map[string]string{
+		"countries CN\ndatabase " + database + "\ndatabase-days 0\n": "GB 2, JP 1", "": "",
+		"countries CN\ndatabase /nowhere\n": "", "countries CN\ndatabase /etc/passwd\n": "", "what\n": "",
+	} {
+		w := aServer(t)
+		if err := os.Mkdir(filepath.Join(w.state, "settings"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(w.state, "settings", "lists.conf"), settings)
+		text := ""
+		for _, network := range []string{"81.2.69.142/32", "81.2.69.160/32", "2001:218:1:2::/64", "203.0.113.1/32", "none"} {
+			text += logLine(0, network, deed("open", linkOne))
+		}
+		write(t, filepath.Join(w.logs, "access.log"), text)
+		table, page := said(t, w, askTable), said(t, w, askPage)
+		shown := strings.Contains(table, "\n  from "+from+"\n") && strings.Contains(page, ">"+from+"\n")
+		if shown != (from != "") || strings.Contains(page, "<th>From") != shown || strings.Contains(table, "  from ") != shown {
+			t.Errorf("%q: %s", settings, table)
+		}
+		if !strings.Contains(table, linkOne+"                 5 ") {
+			t.Errorf("%q: %s", settings, table)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,8 +34,9 @@ type summary struct {
 	// Recent are visits that still go on, as hashes of link, network and what was done, with the moment of the last.
 	Recent map[string]int64 `json:"recent"`
 
-	names *pseudonyms
-	news  []string // links that were opened for the first time
+	names     *pseudonyms
+	countryOf func(netip.Addr) string
+	news      []string // links that were opened for the first time
 }
 
 // opened is what became of one link; moments are seconds since 1970, and 0 stands for never.
@@ -44,6 +46,8 @@ type opened struct {
 	Uploads   int   `json:"uploads"`
 	First     int64 `json:"first"` // opened
 	Last      int64 `json:"last"`  // used in any way
+	// From has the opens by country, where a database of them is there.
+	From map[string]int `json:"from,omitempty"`
 }
 
 // sighted is when a device was last seen, and where.
@@ -159,6 +163,7 @@ func (s *summary) takeDeed(line []byte) {
 	}
 	switch did {
 	case deedOpen:
+		row.cameFrom(s.countryIn(textIn(line, "network")))
 		if row.Opens++; row.First == 0 {
 			row.First = moment.Unix()
 			s.news = append(s.news, pseudonym)
@@ -168,6 +173,25 @@ func (s *summary) takeDeed(line []byte) {
 	case deedUpload:
 		row.Uploads++
 	}
+}
+
+// countryIn returns where a network is; nothing where nobody knows.
+func (s *summary) countryIn(network string) string {
+	prefix, err := netip.ParsePrefix(network)
+	if err != nil || s.countryOf == nil {
+		return ""
+	}
+	return s.countryOf(prefix.Addr())
+}
+
+func (o *opened) cameFrom(country string) {
+	if country == "" {
+		return
+	}
+	if o.From == nil {
+		o.From = map[string]int{}
+	}
+	o.From[country]++
 }
 
 // goesOn tells whether a visit is one that was noted a short time ago, and notes it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
@@ -96,7 +97,7 @@ func TestWhatCountsAsOneVisit(t *testing.T) {
 	write(t, filepath.Join(logs, "access.log"), text+`{"broken":`)
 	counted := sumOf(t, file, logs, names)
 	want := opened{Opens: 3, Downloads: 1, Uploads: 2, First: logsBegin.Unix(), Last: logsBegin.Add(70 * time.Minute).Unix()}
-	if *counted.Links[linkOne] != want || len(counted.Links) != 2 || counted.Links[linkTwo].Opens != 1 {
+	if !reflect.DeepEqual(*counted.Links[linkOne], want) || len(counted.Links) != 2 || counted.Links[linkTwo].Opens != 1 {
 		t.Errorf("%+v of %d links", *counted.Links[linkOne], len(counted.Links))
 	}
 }
