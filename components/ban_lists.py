@@ -51,6 +51,9 @@ def look_at_lists(server: Server, lines: str, key: str | None) -> Look:
 def look_now(server: Server, lists: BanLists, key: pulumi.Output[str] | None) -> pulumi.Output[bool]:
     """Look while a preview runs, and warn of what is wrong; return whether that was possible."""
     if server.lacks_key:
+        pulumi.warn(
+            "The sources of banLists on the server are not looked at, because that needs the SSH key."
+        )
         return pulumi.Output.from_input(False)
 
     async def look_aside(secrets: dict[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Collection
@@ -143,8 +142,7 @@ def _countries(section: Section, key: str) -> tuple[str, ...]:
     for code in codes:
         if code not in COUNTRIES:
             other = _OTHER_NAMES.get(code) or (code.upper() if code.upper() in COUNTRIES else None)
-            near = difflib.get_close_matches(code.upper(), sorted(COUNTRIES), n=1, cutoff=0.4)
-            hint = f"; {other!r} is meant" if other else f"; perhaps {near[0]!r} is meant" if near else ""
+            hint = f"; {other!r} is meant" if other else ""
             section.complain(
                 key, f"{code!r} is the code of no country (two capital letters, ISO 3166){hint}", '["CN"]'
             )

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 PASSPHRASE = "correct horse battery staple"
 """The keystore's passphrase in the tests; they search state, logs and command lines for it."""
 
-SECRET = ("keystorePassphrase", "sudoPassword")
+SECRET = ("keystorePassphrase", "sudoPassword", "crowdsecKey")
 STATE_PASSPHRASE = "the stack's own passphrase"
 UP_TIMEOUT_SECONDS = 300
 

@@ -3,7 +3,7 @@
 As crowdsec 1.7 (pkg/apiserver, pkg/database): 403 for a key that it does not know; with ``startup=true`` all
 that is in force, else what has come and ended since this key's last answer; of several decisions on one value
 the longest alone; a HEAD says whether the key is good and changes nothing. By itself it is a program:
-``python crowdsec.py PORT KEY``, to which ``add VALUE SECONDS`` and ``delete VALUE`` are said, a line each.
+``python crowdsec.py PORT KEY_FILE VALUES_FILE``, which has decided on each line of the second file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -133,16 +134,19 @@ def _said(decision: Decision, now: float) -> dict[str, object]:
 
 
 def main() -> None:
-    """Be a program."""
-    api = CrowdSec(key=sys.argv[2], port=int(sys.argv[1]))
+    """Be a program; the files are read again and again."""
+    port, key, values = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    api = CrowdSec(key=key.read_text().strip(), port=port)
     api.start()
-    for line in sys.stdin:
-        word, value, *seconds = line.split()
-        if word == "add":
-            api.add(value, float(seconds[0]), "Range" if "/" in value else "Ip")
-        else:
+    decided: set[str] = set()
+    while True:
+        wanted = set(values.read_text().split())
+        for value in wanted - decided:
+            api.add(value, scope="Range" if "/" in value else "Ip")
+        for value in decided - wanted:
             api.delete(value)
-    threading.Event().wait()
+        decided = wanted
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":
