@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -246,6 +247,38 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("%s: %s", target, got)
 			}
 		}
+	}
+}
+
+// Each of these took milliseconds, of which HTTP/2 sends the next in one byte.
+func TestNoTargetIsDear(t *testing.T) {
+	read := project(t, nil)
+	for _, path := range []string{"/_app/immutable/", "/s/", "/share/"} {
+		if read.find("GET", path+strings.Repeat("a", longestPath)) != nil {
+			t.Errorf("%s is compared at any length", path)
+		}
+		if !read.quiet.has(path + strings.Repeat("a", longestPath)) {
+			t.Errorf("%s is an offence", path)
+		}
+	}
+	if read.find("GET", "/s/"+strings.Repeat("%F0%9F%98%80", 150)) == nil {
+		t.Error("no name of 150 signs opens")
+	}
+	if read.quiet.has("/"+strings.Repeat("a", longestFile)+".png") || !read.quiet.has("/"+strings.Repeat("a", longestFile/2)+".png") {
+		t.Error("names of files are compared at any length")
+	}
+	r := httptest.NewRequest("GET", "/share/a?"+strings.Repeat("key=a&", 1000)+"slug=guess", nil)
+	visitor, _ := networksOf(guest, 64)
+	usual(t)
+	live.opened(visitor, link{"key", "a"}.asImmichReads(), time.Now())
+	if names := linksIn(r); len(names) > mostNames+2 || isLive(visitor, names) {
+		t.Errorf("%d names are looked at", len(names))
+	}
+	if got := withoutSecrets("/share/" + strings.Repeat("secret&", 10_000)); strings.Contains(got, "secret") {
+		t.Error(got)
+	}
+	if got := withoutSecrets("/x?" + strings.Repeat("a=secret&", 10_000)); strings.Contains(got, "secret") || len(got) > 2*mostRead {
+		t.Error(got)
 	}
 }
 

@@ -269,6 +269,10 @@ func (l *Limits) serveDear(
 		if wait := spendOfBoth(&spentOf.passwords, visitor, wide, 1, l.Passwords, wideOffences, now); wait > 0 {
 			return tooMany(w, r, wait)
 		}
+		var err error
+		if r, err = withBodyInHand(w, r); err != nil {
+			return err
+		}
 		for _, name := range names[:min(len(names), 1)] {
 			link := linkHash(name)
 			if err := guessing.enter(r.Context(), link, passwordsAtOnce); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -189,6 +190,48 @@ func TestALinkTakesSoManyWrongPasswordsFromEverybody(t *testing.T) {
 		if got := goes(t, limits, fmt.Sprintf("192.0.2.%d:1", number), "POST", login, 201, verdictAnon); got != 201 {
 			t.Fatal(got)
 		}
+	}
+}
+
+// Whoever sends a password drop by drop keeps nobody from giving one.
+func TestAPasswordThatIsSentSlowlyHoldsNoPlace(t *testing.T) {
+	limits := usual(t)
+	ask := func(ctx context.Context, from string, body io.Reader) (status int) {
+		r := httptest.NewRequestWithContext(ctx, "POST", login, body)
+		r.RemoteAddr = from
+		w := httptest.NewRecorder()
+		var refused caddyhttp.HandlerError
+		if err := limits.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			if text, err := io.ReadAll(r.Body); err == nil && int64(len(text)) != r.ContentLength {
+				t.Errorf("%q of %d bytes", text, r.ContentLength)
+			}
+			w.WriteHeader(http.StatusCreated)
+			return nil
+		})); errors.As(err, &refused) {
+			return refused.StatusCode
+		}
+		return w.Code
+	}
+	var slow sync.WaitGroup
+	defer slow.Wait()
+	waiting, stop := context.WithCancel(contextWithVars())
+	defer stop()
+	for number := range 2 * passwordsAtOnce {
+		body, drops := io.Pipe()
+		defer drops.CloseWithError(io.ErrUnexpectedEOF)
+		from := fmt.Sprintf("192.0.2.%d:1", 100+number)
+		slow.Go(func() { ask(waiting, from, body) })
+		for inside.count(widestOf(from)) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	soon, cancel := context.WithTimeout(contextWithVars(), 5*time.Second)
+	defer cancel()
+	if got := ask(soon, guest, strings.NewReader(`{"password":"x"}`)); got != http.StatusCreated {
+		t.Errorf("another visitor's password: %d", got)
+	}
+	if got := ask(soon, guest, strings.NewReader(strings.Repeat("x", mostInHand+1))); got != http.StatusRequestEntityTooLarge {
+		t.Errorf("a password without an end: %d", got)
 	}
 }
 

@@ -101,7 +101,7 @@ func (l link) withoutGlue() []link {
 // keyPage returns the page of a link's key that somebody's program has glued something to the end of, without it; or
 // nothing. A key has letters that no sentence goes on with, so it is plain where it ends.
 func keyPage(path string) string {
-	rest, found := strings.CutPrefix(path, "/share/")
+	rest, found := strings.CutPrefix(path[:min(len(path), longestPath)], "/share/")
 	end := strings.IndexFunc(rest, func(letter rune) bool {
 		return letter != '-' && (letter >= utf8.RuneSelf || !isWord(byte(letter)))
 	})

@@ -59,7 +59,15 @@ func (l *liveLinks) hash(from network, name string) uint64 {
 	return hash.Sum64()
 }
 
-// linksIn returns every key and slug that a request names, in its path and its query, however often, and each as Immich
+const (
+	// mostNames is more than the gate lets through. Of a request with more only so many are looked at, for what it costs.
+	mostNames = 3
+
+	// nobodysLink is none that could be live.
+	nobodysLink = "\x00"
+)
+
+// linksIn returns the keys and slugs that a request names, in its path and its query, however often, and each as Immich
 // reads it: what is counted for a link must not depend on how somebody spells it.
 func linksIn(r *http.Request) []string {
 	var names []string
@@ -70,14 +78,19 @@ func linksIn(r *http.Request) []string {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		field, value, _ := strings.Cut(pair, "=")
-		field, err := url.QueryUnescape(field)
-		if err != nil || !strings.EqualFold(field, "key") && !strings.EqualFold(field, "slug") {
+		if strings.Contains(field, "%") {
+			field, _ = url.QueryUnescape(field)
+		}
+		if !strings.EqualFold(field, "key") && !strings.EqualFold(field, "slug") {
 			continue
 		}
 		if plain, err := url.QueryUnescape(value); err == nil {
 			value = plain
 		}
 		names = append(names, link{strings.ToLower(field), value}.asImmichReads())
+		if len(names) > mostNames {
+			return append(names, nobodysLink)
+		}
 	}
 	return names
 }

@@ -257,10 +257,14 @@ func (h handshake) MarshalLogObject(line zapcore.ObjectEncoder) error {
 
 const redacted = "REDACTED"
 
+// mostRead is how much of a target is looked at for a line that has room for less.
+const mostRead = 4 * mostWritten
+
 // withoutSecrets returns a request's target without what opens a link: the name after /share/ or /s/, and every value
 // of the query. It reads the target more broadly than Immich does: in whatever case, with whatever slashes, a link
 // within the query, and a query that has lost its mark.
 func withoutSecrets(target string) string {
+	target = target[:min(len(target), mostRead)]
 	if start := strings.IndexAny(target, "?&"); start >= 0 {
 		target = target[:start] + withoutValues(target[start:])
 	}

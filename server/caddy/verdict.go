@@ -35,6 +35,7 @@ func newQuietList(table quietTable) (quietList, error) {
 // innocent person's browser can be made to do.
 func (q quietList) verdictOf(r *http.Request) string {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
+	path = path[:min(len(path), longestPath)]
 	if own := ownPath(path, r.Host); own != "" {
 		path = own
 	}
@@ -43,6 +44,9 @@ func (q quietList) verdictOf(r *http.Request) string {
 	}
 	return verdictScan
 }
+
+// longestFile is more than the name of any file that a program asks for by itself has.
+const longestFile = 200
 
 // has tells whether a path is no sign of ill will. (A query never is one.)
 func (q quietList) has(path string) bool {
@@ -70,7 +74,7 @@ func (q quietList) has(path string) bool {
 	first = strings.TrimRightFunc(first, isGlue)
 	return slices.Contains(q.pages, first) && !namesFile(plain) ||
 		slices.Contains(q.words, first) && strings.Trim(rest, "/") == "" ||
-		q.files.MatchString("/"+plain)
+		len(plain) < longestFile && q.files.MatchString("/"+plain)
 }
 
 // isGlue tells whether a letter belongs to somebody's sentence, or to a program's idea of one, and not to the address
