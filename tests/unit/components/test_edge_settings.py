@@ -20,6 +20,7 @@ FROM_ELSEWHERE = {
     "ADMIN",
     "BODY_PATIENCE",
     "DOMAIN",
+    "FRAME_REQUESTS",
     "IMMICH",
     "LOGS",
     "LOG_MEGABYTES",
