@@ -146,7 +146,7 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
 def _uploads_of(props: dict[str, Any] | None) -> WantedUploads | None:
     if not props:
         return None
-    return WantedUploads(props["folder"], int(props["freeGigabytes"]), int(props["megabytesPerHour"]))
+    return WantedUploads(props.get("folder"), int(props["freeGigabytes"]), int(props["megabytesPerHour"]))
 
 
 def authorities_in(keystore: Path) -> tuple[str, ...]:

@@ -141,6 +141,18 @@ def test_the_server_is_asked_for_what_the_config_names(
     assert (outputs["domain"], outputs["warnings"]) == ("immich.example.ts.net", [])
 
 
+@pytest.mark.parametrize(("folder", "word"), [({}, "-"), ({"folder": "/srv/photos"}, "/srv/photos")])
+def test_the_disk_is_asked_for_where_guests_upload(
+    mocker: MockerFixture, tmp_path: Path, folder: dict[str, str], word: str
+) -> None:
+    """What is not set the engine leaves out, also in a group."""
+    run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(SOUND))
+    uploads = {**folder, "freeGigabytes": 20.0, "megabytesPerHour": 10_000.0}
+    outputs = examine(props_of(tmp_path, uploads=uploads))
+    assert run.call_args.args[1].endswith(f" 2283 8443 {word}")
+    assert "Nobody can tell on the server how much is free" in outputs["warnings"][0]
+
+
 def test_a_password_changes_the_line_and_is_not_in_it(mocker: MockerFixture, tmp_path: Path) -> None:
     run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(SOUND))
     examine(props_of(tmp_path, sudoPassword="geheim"))
