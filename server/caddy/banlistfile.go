@@ -26,8 +26,8 @@ import (
 const (
 	listEnd = "end "
 
-	// mostNetworks of one list: every network of a database of countries is 700,000.
-	mostNetworks  = 1_000_000
+	// mostNetworks of one list: MaxMind's countries are 1.2 million.
+	mostNetworks  = 2_000_000
 	mostListBytes = 64 << 20
 	mostListLine  = 1_000
 )
@@ -171,6 +171,8 @@ func (a wideAddress) next() wideAddress {
 	return a
 }
 
+func after4(a uint32) uint32 { return a + 1 }
+
 func wide(address netip.Addr) wideAddress {
 	bytes := address.As16()
 	return wideAddress{binary.BigEndian.Uint64(bytes[:8]), binary.BigEndian.Uint64(bytes[8:])}
@@ -187,7 +189,7 @@ func readTable(path string) (*banTable, error) {
 	if err := readList(path, table.add); err != nil {
 		return nil, err
 	}
-	table.ranges4 = merged(table.ranges4, cmp.Compare[uint32], func(a uint32) uint32 { return a + 1 })
+	table.ranges4 = merged(table.ranges4, cmp.Compare[uint32], after4)
 	table.ranges6 = merged(table.ranges6, wideAddress.compare, wideAddress.next)
 	return table, nil
 }
@@ -196,7 +198,7 @@ func (t *banTable) add(entry listEntry) {
 	first, bits := entry.network.Addr(), entry.network.Bits()
 	if first.Is4() {
 		from := narrow(first)
-		t.ranges4 = append(t.ranges4, addressRange[uint32]{from, from | uint32(1<<(32-bits)-1)})
+		t.ranges4 = extended(t.ranges4, addressRange[uint32]{from, from | uint32(1<<(32-bits)-1)}, after4)
 		return
 	}
 	from := wide(first)
@@ -206,7 +208,18 @@ func (t *banTable) add(entry listEntry) {
 	} else if bits < 128 {
 		to.low |= 1<<(128-bits) - 1
 	}
-	t.ranges6 = append(t.ranges6, addressRange[wideAddress]{from, to})
+	t.ranges6 = extended(t.ranges6, addressRange[wideAddress]{from, to}, wideAddress.next)
+}
+
+// extended adds a range to those that are there, or to the last of them where it meets that: most lists are sorted, and then
+// there are never more than need be.
+func extended[A comparable](ranges []addressRange[A], one addressRange[A], next func(A) A) []addressRange[A] {
+	var first A // behind the last address there is none
+	if last := len(ranges) - 1; last >= 0 && one.from != first && next(ranges[last].to) == one.from {
+		ranges[last].to = one.to
+		return ranges
+	}
+	return append(ranges, one)
 }
 
 // merged sorts ranges and makes one of those that meet.

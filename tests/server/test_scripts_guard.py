@@ -454,6 +454,35 @@ def test_many_bans_are_told_once_in_six_hours(machine: Machine) -> None:
     assert told(machine) == ["bans"]
 
 
+def test_a_ban_list_is_told_once_until_it_is_right_again(machine: Machine) -> None:
+    machine.write(
+        machine.state / "settings/lists.conf", "countries CN\ndatabase /x\ncrowdsec http://[::1]:1\n"
+    )
+    running = "immich-edge\ntailscaled\nimmich-exposure-lists.timer\nimmich-exposure-crowdsec"
+    machine.remember(active=running)
+    reports = machine.state / "lists"
+    machine.write(reports / "crowdsec", "good 3 1800000000 http://[::1]:1\n")
+
+    def look_at(countries: str) -> list[str]:
+        machine.write(reports / "countries", f"{countries}\n")
+        look(machine)
+        waiting = [text[5:].strip() for text in machine.files(machine.state / "notices/waiting").values()]
+        assert told(machine) == ["lists"] * len(waiting)
+        return waiting
+
+    assert look_at("good 7 1800000000 CN, by /x") == []
+    wrong = "kept 7 1800000000 /x is 50 days old"
+    sentence = "The ban list countries is not up to date, and what it bans stays banned: /x is 50 days old."
+    assert [look_at(wrong), look_at(wrong)] == [[sentence], []]
+    assert look_at("good 7 1800000000 CN") == ["The ban list countries is up to date again."]
+    assert look_at("none 0 1800000000 /x is gone") == ["The ban list countries bans nobody: /x is gone."]
+    machine.remember(active=running.replace("-crowdsec", "-other"))
+    assert look_at("none 0 1800000000 /x is gone") == [
+        "The ban list crowdsec is not up to date, and what it bans stays banned: "
+        "immich-exposure-crowdsec.service does not run."
+    ]
+
+
 def test_a_device_is_told_when_it_comes_for_the_first_time(machine: Machine) -> None:
     line = (
         '{"verdict":"device","uri":"/api/assets/1/original?key=sEcReT&password=hunter2","file":"IMG_1.jpg",'

@@ -111,6 +111,11 @@ FACTS = [
     ("caddy/logfiles.go", r"usualMegabytes = (\d+)", "the log on disk", "of {} MB"),
     ("nix/bans-files.nix", r"dbmaxmatches = (\d+)", "the database of bans", "{})"),
     ("nix/bans-files.nix", r"    maxmatches = (\d+)", "the database of bans", "{})"),
+    ("caddy/banlistfile.go", r"mostNetworks += (\d+)", "networks of a ban list", "| {}, in"),
+    ("caddy/banlistfile.go", r"mostListBytes = (\d+) << 20", "networks of a ban list", "of {} MB"),
+    ("caddy/banlistfile.go", r"mostSourceBytes = (\d+) << 20", "a ban list is made of", "up to {} MB"),
+    ("caddy/bancrowdsec.go", r"crowdsecDecisions += (\d+)", "decisions of CrowdSec", "{} in force"),
+    ("nix/sandbox.nix", r'MemoryMax = "(\d+)M"', "a ban list is made of", "take {} MB"),
     ("fail2ban/action.d/immich_ban.py", r"SWEEP = (\d+)\.0", "looks at all ban files", "one in {} s"),
 ]
 

@@ -499,3 +499,29 @@ def test_what_the_links_allow_is_told_with_the_key_that_counts(proven: Machine, 
         used = (proven.fakes / "key-used").read_text()
         assert used == ("a-new-key\n" if given == "sent along" else "an-old-key\n")
     assert "a-new-key" not in "\n".join(proven.commands())
+
+
+def test_ban_lists_are_looked_at(proven: Machine) -> None:
+    settings, key = (proven.state / "settings" / name for name in ("lists.conf", "crowdsec.key"))
+    proven.write(settings, "networks /x\ncrowdsec http://127.0.0.1:8080\n")
+    proven.write(key, "a-key\n", mode=0o600)
+    proven.write(proven.state / "lists/networks", "good 3 1000000 /x\n")
+    proven.write(proven.state / "lists/crowdsec", "good 3 1000000 x\n")
+    running = f"{RUNNING}\nimmich-exposure-lists.timer\nimmich-exposure-crowdsec"
+    proven.remember(active=running)
+    assert proven.run("drift", "record", *PORTS, str(proven.config)).status == 0
+    assert look(proven) == []
+    proven.write(proven.state / "lists/networks", "kept 3 1000000 /x is damaged: line 2\x1b[31m\n")
+    proven.write(proven.state / "lists/crowdsec", "none 0 1000000 CrowdSec is away\n")
+    assert look(proven) == [
+        "tell The ban list networks is not up to date, and 3 networks stay banned as before: "
+        "/x is damaged: line 2[31m.",
+        "tell The ban list crowdsec bans nobody: CrowdSec is away.",
+    ]
+    proven.remember(active=running.replace("-crowdsec", "-other"))
+    proven.write(settings, "networks /y\ncrowdsec http://127.0.0.1:8080\n")
+    key.unlink()
+    said = "\n".join(look(proven))
+    assert "mend immich-exposure-crowdsec.service does not run; up starts it." in said
+    assert "mend /var/lib/immich-exposure/settings/lists.conf was changed on the server" in said
+    assert "mend /var/lib/immich-exposure/settings/crowdsec.key is gone from the server" in said
