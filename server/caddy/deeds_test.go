@@ -62,6 +62,26 @@ func TestOnlyWhatImmichHasAnsweredToIsADeed(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoDeedNamesNoLink(t *testing.T) {
+	names := testPseudonyms(t)
+	for _, row := range []struct {
+		path   string
+		status int
+		named  bool
+	}{
+		{"/api/shared-links/me?key=abc", 200, true}, {"/api/shared-links/me?slug=abc", 200, true}, {"/api/shared-links/me?key=abc", 401, false},
+		{"/api/assets/a/thumbnail?key=abc", 200, false}, {"/share/abc?key=abc", 200, false}, {"/api/shared-links/me", 200, false},
+	} {
+		target, err := url.Parse(row.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if deed := names.deed(&http.Request{Method: "GET", URL: target}, row.status); (deed != "") != row.named {
+			t.Errorf("%s %d: %q", row.path, row.status, deed)
+		}
+	}
+}
+
 func TestAPreviewOfAChatProgramIsNoOpen(t *testing.T) {
 	names := testPseudonyms(t)
 	request := &http.Request{Method: "GET", URL: &url.URL{Path: "/api/shared-links/me", RawQuery: "key=abc"}, Header: http.Header{}}

@@ -143,7 +143,7 @@ func (s *summary) takeDeed(line []byte) {
 		return
 	}
 	moment, known := momentOf(line)
-	if !known || len(pseudonym) != 16 || moment.Before(s.names.since) {
+	if !slices.Contains([]string{deedOpen, deedDownload, deedUpload}, did) || !known || len(pseudonym) != 16 || moment.Before(s.names.since) {
 		return
 	}
 	visit := did + " " + pseudonym + " " + textIn(line, "network")

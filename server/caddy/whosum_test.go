@@ -88,7 +88,7 @@ func TestWhatCountsAsOneVisit(t *testing.T) {
 		{0, here, "open", linkOne}, {10, here, "open", linkOne}, {35, here, "open", linkOne}, // one visit that goes on
 		{35, there, "open", linkOne}, {36, here, "open", linkTwo}, {66, here, "open", linkOne}, // rested for longer
 		{67, here, "download", linkOne}, {68, here, "download", linkOne}, {69, here, "upload", linkOne}, {69, here, "upload", linkOne},
-		{70, here, "nonsense", linkOne}, {70, here, "open", "short"},
+		{70, here, "nonsense", linkOne}, {70, here, "", "4444444444444444"}, {70, here, "open", "short"},
 	} {
 		text += logLine(time.Duration(line.minutes)*time.Minute, line.from, deed(line.did, line.of))
 	}
@@ -96,7 +96,7 @@ func TestWhatCountsAsOneVisit(t *testing.T) {
 	text += logLine(-100_000*time.Hour, here, deed("open", "3333333333333333")) + logLine(time.Hour, here, "")
 	write(t, filepath.Join(logs, "access.log"), text+`{"broken":`)
 	counted := sumOf(t, file, logs, names)
-	want := opened{Opens: 3, Downloads: 1, Uploads: 2, First: logsBegin.Unix(), Last: logsBegin.Add(70 * time.Minute).Unix()}
+	want := opened{Opens: 3, Downloads: 1, Uploads: 2, First: logsBegin.Unix(), Last: logsBegin.Add(69 * time.Minute).Unix()}
 	if !reflect.DeepEqual(*counted.Links[linkOne], want) || len(counted.Links) != 2 || counted.Links[linkTwo].Opens != 1 {
 		t.Errorf("%+v of %d links", *counted.Links[linkOne], len(counted.Links))
 	}
@@ -146,14 +146,16 @@ func TestADamagedLogCostsNoMoreThanItsLines(t *testing.T) {
 	}
 	write(t, filepath.Join(logs, "access-2.log"), strings.Repeat("x", 2*mostOfALine)+"\n"+logLine(0, "203.0.113.2/32", deed("open", linkTwo)))
 	// The edge's own user puts something else in the place of a log.
-	if err := os.Symlink("/etc/passwd", filepath.Join(logs, "access-3.log")); err != nil {
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	write(t, elsewhere, logLine(0, "203.0.113.3/32", deed("open", "5555555555555555")))
+	if err := os.Symlink(elsewhere, filepath.Join(logs, "access-3.log")); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mkfifo(filepath.Join(logs, "access-4.log"), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	counted := readSummary("/nowhere", names)
-	if err := counted.add(logs); err == nil || counted.Links[linkOne].Opens != 1 {
+	if err := counted.add(logs); err == nil || counted.Links[linkOne].Opens != 1 || len(counted.Links) != 1 {
 		t.Errorf("%v, %v", counted.Links, err)
 	}
 }
