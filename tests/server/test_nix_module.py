@@ -170,7 +170,7 @@ def test_units_of_the_exposure_are_wanted(generation: Path) -> None:
     }
     assert timers == {
         f"immich-exposure-{each}.timer"
-        for each in ("certificate", "devices", "guard", "lease", "lists", "notify", "who")
+        for each in ("certificate", "devices", "guard", "lease", "lists", "notify", "room", "who")
     }
 
 
