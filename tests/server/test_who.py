@@ -14,6 +14,7 @@ import pytest
 from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, caddy_user
+from tests.server.forms import form
 from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -65,7 +66,9 @@ def test_each_visit_is_counted_and_nothing_that_opens_a_link_is_kept(
         counting.ask(f"{ASSET}/thumbnail?key={KEY}", address=address)
     counting.ask(f"{ASSET}/original?key={KEY}", address=visitor)
     counting.ask(f"/api/download/archive?key={KEY}", "POST", address=visitor, body=b"{}")
-    counting.ask(f"/api/assets?slug={SLUG}", "POST", address=other, body=b"x")
+    photo = form()
+    target = f"/api/assets?slug={SLUG}"
+    counting.ask(target, "POST", address=other, headers=photo.headers, body=photo.body)
     login = f'{{"password":"{PASSWORD}"}}'.encode()
     counting.ask(f"/api/shared-links/login?slug={SLUG}", "POST", address=other, body=login)
     # What makes a preview; who guesses; and a device, which is no visitor.
