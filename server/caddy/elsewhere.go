@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,9 +17,11 @@ import (
 func fromElsewhere(r *http.Request) bool {
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch r.Header.Get("Sec-Fetch-Site") {
-	case "cross-site", "same-site":
+	case "cross-site":
 		opens := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 		return isAhead(r) || !opens || !reads
+	case "same-site": // another node of the tailnet, whose pages may show pictures of a link
+		return !reads
 	case "":
 		// Websockets, browsers of before 2023, and programs that are none.
 		if origin := r.Header.Get("Origin"); origin == "null" && !reads {
@@ -36,7 +39,7 @@ func ledHere(r *http.Request) bool {
 	case "cross-site", "same-site":
 		return true
 	case "":
-		return hasForeignOrigin(r) || isNoReader(r) || isAhead(r)
+		return hasForeignOrigin(r) || isNoReader(r) || isAhead(r) || isOffice(r)
 	}
 	return false
 }
@@ -61,21 +64,25 @@ func hasForeignOrigin(r *http.Request) bool {
 	return !strings.EqualFold(host, strings.TrimSuffix(r.Host, ":443"))
 }
 
-// isNoReader tells whether a request is a picture's, a film's or a style's, or one of a mail program that shows what a
-// mail tells it to: nobody opens the page of a link in that way.
+// isNoReader tells whether a request is a picture's, a film's or a style's: nobody opens the page of a link in that way.
 func isNoReader(r *http.Request) bool {
 	for _, kind := range []string{"image/", "video/", "audio/", "text/css"} {
 		if strings.HasPrefix(r.Header.Get("Accept"), kind) {
 			return true
 		}
 	}
+	return hasAgent(r, []string{"AppleCoreMedia/", "stagefright/", "ExoPlayerLib/"})
+}
+
+// isOffice tells whether an office program asks, which shows the pictures that a mail tells it to. It also looks at a link
+// that somebody follows before the browser does, and opens none that is refused.
+func isOffice(r *http.Request) bool {
+	return hasAgent(r, []string{"ms-office", "Microsoft Outlook"})
+}
+
+func hasAgent(r *http.Request, names []string) bool {
 	agent := r.Header.Get("User-Agent")
-	for _, name := range []string{"AppleCoreMedia/", "stagefright/", "ExoPlayerLib/", "ms-office", "Microsoft Outlook"} {
-		if strings.Contains(agent, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(names, func(name string) bool { return strings.Contains(agent, name) })
 }
 
 func isLinkPage(r *http.Request) bool {
@@ -136,13 +143,7 @@ func isTyped(r *http.Request, path string, previews []string) bool {
 	if r.Header.Get("Sec-Fetch-Site") == "none" {
 		return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	}
-	agent := r.Header.Get("User-Agent")
-	for _, name := range previews {
-		if strings.Contains(agent, name) {
-			return true
-		}
-	}
-	return false
+	return hasAgent(r, previews)
 }
 
 // ownPath returns the path, in lower case, of a target that names this very server in front of it, as a whole address

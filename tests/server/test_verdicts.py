@@ -233,3 +233,26 @@ def test_every_offence_leads_to_a_ban(watched: Edge, fail2ban: Fail2ban) -> None
     with contextlib.suppress(Exception):
         wait_until(lambda: not free(), "all of them are banned")
     assert free() == []
+
+
+def test_a_page_elsewhere_opens_made_up_links_and_bans_nobody(watched: Edge, fail2ban: Fail2ban) -> None:
+    """A script can open ten of them in a second; so few are looked up that no guesser gains by it."""
+    house = watched.new_address()
+    led = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")]
+    statuses = [
+        watched.ask(f"/share/made-up{number}", address=house, headers=led).status
+        for number in range(3 * MAX_RETRY)
+    ]
+    assert statuses == [404] * MAX_RETRY + [403] * 2 * MAX_RETRY
+    assert watched.ask(f"/share/{KEY}", address=house).status == 200
+    offender = watched.new_address()
+    ask(watched, offender, [GUILTY["What scanners look for"][0].raw(1)] * MAX_RETRY)
+    wait_until(watched.ban_file("scan", offender).exists, "fail2ban has read everything")
+    assert not list((watched.state / "bans").glob(f"*/{house}"))
+
+
+@pytest.mark.parametrize(
+    "agent", ["Mozilla/4.0 (compatible; ms-office; MSOffice 16)", "WhatsApp/2.23.18.78 A"]
+)
+def test_programs_that_look_at_a_link_first_see_its_page(watched: Edge, agent: str) -> None:
+    assert watched.ask(f"/share/{KEY}", headers=[("User-Agent", agent)]).status == 200
