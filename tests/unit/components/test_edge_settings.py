@@ -92,7 +92,9 @@ def test_the_whole_of_it() -> None:
 
 def test_each_setting_is_one_that_the_caddyfile_asks_for() -> None:
     asked = set(re.findall(r"\{\$IMMICH_EXPOSURE_(\w+)", (SERVER_FILES / "Caddyfile").read_text()))
-    assert set(values_of(configured(uploads=True))) == asked - FROM_ELSEWHERE
+    given = set(values_of(configured(uploads=True, who=True)))
+    assert given - {"WHO_DAYS"} == asked - FROM_ELSEWHERE, "the days are who.sh's to read"
+    assert given - set(values_of(configured(uploads=True))) == {"WHO", "WHO_DAYS"}, "none where it is off"
 
 
 def test_defaults_are_those_of_the_caddyfile() -> None:
