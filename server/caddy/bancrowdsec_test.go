@@ -228,3 +228,16 @@ func TestCrowdsecDecidesNoMoreThanHasRoom(t *testing.T) {
 		t.Error(said)
 	}
 }
+
+// An answer that was lost on the way was told all the same, so everything is asked for again.
+func TestCrowdsecsNewsThatAreLostAreAskedForAgain(t *testing.T) {
+	api, reader := newLapi(t)
+	reader.after(t, api, time.Second)
+	api.decide("Ip", "203.0.113.1", "ban", "x", time.Hour)
+	api.cut = true
+	reader.after(t, api, time.Second)
+	api.cut = false
+	if banned := reader.after(t, api, 10*time.Second); banned != "203.0.113.1" {
+		t.Errorf("%q, asked %v", banned, api.asked)
+	}
+}

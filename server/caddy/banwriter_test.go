@@ -91,6 +91,9 @@ func TestCountries(t *testing.T) {
 		if banned := writer.bans(t, listOfCountries, somewhere...); banned != row.banned {
 			t.Errorf("%v: %q, not %q", row, banned, row.banned)
 		}
+		if writer.sources.bansCountry("") {
+			t.Errorf("%v: a network in no known country is banned", row)
+		}
 		if said := writer.reported(t, listOfCountries); !strings.HasPrefix(said, "good ") || !strings.Contains(said, countryTest) {
 			t.Errorf("%v: %s", row, said)
 		}

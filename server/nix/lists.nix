@@ -46,10 +46,9 @@ let
     runtimeInputs = [ pkgs.gnused config.systemd.package ];
     text = ''
       address=$(sed -n -e 's|^crowdsec https\{0,1\}://\[\([0-9a-f:]*\)\].*|\1|p' -e 's|^crowdsec https\{0,1\}://\([0-9.]*\).*|\1|p' ${settings})
-      case $address in
-        "" | 127.* | ::1) ;;
-        *) systemctl set-property --runtime immich-exposure-crowdsec.service "IPAddressAllow=$address" ;;
-      esac
+      case $address in "" | 127.* | ::1) address=localhost ;; *) ;; esac
+      # The first one forgets an address of before.
+      systemctl set-property --runtime immich-exposure-crowdsec.service IPAddressAllow= IPAddressAllow=localhost "IPAddressAllow=$address"
     '';
   };
 in

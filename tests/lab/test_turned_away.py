@@ -23,6 +23,7 @@ KEY = "a-key-that-only-crowdsec-knows"
 ADDRESS = "http://127.0.0.1:8089"
 CHINA, LISTED, DECIDED, OTHER = "203.0.113.70", "203.0.113.80", "203.0.113.90", "203.0.113.98"
 DATABASE, NETWORKS, DECISIONS = "/etc/lists/countries.mmdb", "/etc/lists/networks.txt", "/etc/lists/decisions"
+LOOPBACK = {"127.0.0.0/8", "::1/128"}
 EVERYWHERE = "/var/lib/immich-exposure /var/log /run/immich-edge /etc/nixos"
 
 
@@ -66,6 +67,15 @@ def crowdsec(lab: Lab) -> None:
 
 def met(lab: Lab, *sources: str) -> list[str]:
     return [seen(lab, PAGE, source=source) for source in sources]
+
+
+def reach(lab: Lab, address: str) -> set[str]:
+    """Return which networks the unit that asks CrowdSec may talk to, once it has started with an address."""
+    conf, unit = "/var/lib/immich-exposure/settings/lists.conf", "immich-exposure-crowdsec"
+    change = f"sed -i 's|^crowdsec .*|crowdsec {address}|' {conf} && systemctl restart {unit}"
+    done = lab.console(f"{change} && systemctl show --property=IPAddressAllow --value {unit}")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
 
 
 def test_the_sources_are_looked_at_before_anything_is_changed(lab: Lab, operator: Operator) -> None:
@@ -119,6 +129,9 @@ def test_who_is_on_a_list_is_turned_away_until_the_list_goes(
     assert lists["countries"] == {"state": "kept", "networks": 1}
     preview = " ".join(operator.preview().split())
     assert "The ban list countries is not up to date, and 1 networks stay banned as before" in preview
+
+    assert reach(lab, "http://10.99.99.9:8089") == {"10.99.99.9/32", *LOOPBACK}
+    assert reach(lab, ADDRESS) == LOOPBACK
 
     shown = lab.console(f"grep -rl {KEY} {EVERYWHERE}").stdout.split()
     assert shown == ["/var/lib/immich-exposure/settings/crowdsec.key"]
