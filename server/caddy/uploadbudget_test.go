@@ -36,7 +36,7 @@ func TestInNoHourMoreThanTheBudgetGetsThrough(t *testing.T) {
 	limit := UploadLimit{1000, 1 << 40}
 	var through []int64 // by the minute
 	for minute := range 300 {
-		now := noon.Add(time.Duration(minute) * time.Minute)
+		now := noon.Add(time.Duration(minute+4) * time.Minute) // the last minute of a slot
 		var got int64
 		if admitted, _, _ := counts.admit(1, 0, limit, limit, now); admitted != nil {
 			for got < 400 && admitted.take(10, now) {

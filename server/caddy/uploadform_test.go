@@ -95,6 +95,7 @@ func TestWhatReadersCouldTakeInTwoWaysIsRefused(t *testing.T) {
 		"two file names":               {part(disposition+`; filename="a.jpg"; filename="a.exe"`, "x") + formEnd, errForm},
 		"a name without quotes":        {part(disposition+`; filename=a.jpg`, "x") + formEnd, errForm},
 		"a quoted pair":                {part(disposition+`; filename="a.exe\".jpg"`, "x") + formEnd, errForm},
+		"a backslash":                  {part(disposition+`; filename="a.exe\.jpg"`, "x") + formEnd, errForm},
 		"a folder":                     {part(disposition+`; filename="a.exe/.jpg"`, "x") + formEnd, errForm},
 		"a null":                       {part(disposition+"; filename=\"a.exe\x00.jpg\"", "x") + formEnd, errForm},
 		"a folded line":                {part("Content-Disposition: form-data;\r\n name=\"assetData\"; filename=\"a.jpg\"", "x") + formEnd, errForm},
@@ -142,10 +143,7 @@ func TestWhatReadersCouldTakeInTwoWaysIsRefused(t *testing.T) {
 func TestAFormThatBreaksOffIsNoWholeOne(t *testing.T) {
 	whole := field("isFavorite", "false") + onePhoto + formEnd
 	broken := errors.New("broken off")
-	for end := range len(whole) {
-		if end >= len(whole)-2 {
-			continue // the last line end may be missing, or half of it
-		}
+	for end := 0; end < len(whole)-2; end += 3 { // the last line end may be missing
 		if _, _, err := readForm(t, io.MultiReader(strings.NewReader(whole[:end]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 			t.Errorf("after %d bytes: %v", end, err)
 		}

@@ -24,7 +24,7 @@ changed_at() { date -r "$1" '+%A %-d %B at %H:%M' 2>/dev/null || echo "an unknow
 # ---- Files of ours: "file SHA256 MODE OWNER PATH"
 
 our_files() {
-  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$LISTS_CONF" "$CROWDSEC_KEY" "$STATE"/device-ca.crt \
+  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$UPLOADS_CONF" "$LISTS_CONF" "$CROWDSEC_KEY" "$STATE"/device-ca.crt \
     "$STATE"/domain.env "$WHO"/key "$WHO"/api-key; do
     [ ! -f "$our_file" ] || printf '%s\n' "$our_file"
   done
