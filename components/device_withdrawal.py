@@ -11,6 +11,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 
 from components.certificate_authority import KeystoreLocation
 from components.device_report import for_good, report_of, tell_keystore
+from components.let_in import words_of_stay
 from components.options import child_of
 from components.preflight import authorities_in
 from components.refusal import told_plainly
@@ -26,6 +27,8 @@ STAYS = f"{LOSES} when it is no longer named here"
 """What stands beside each name: a preview shows it, with a minus, when the name goes."""
 
 REASONS = ("mayComeIn", "text")
+FOUND = "toBeShutOut"
+"""Whom the program has found inside, by fingerprint; nobody once the step was taken."""
 
 
 class _Provider(ResourceProvider):
@@ -36,16 +39,18 @@ class _Provider(ResourceProvider):
         # Without a state the server knows this stack by another id; it is its own if it has the authority.
         own = authorities_in(Path(props["keystore"])) if props["takeOver"] else ()
         withdraw(props, ",".join(own) or "-")
-        return CreateResult("devices", props)
+        return CreateResult("devices", {**props, FOUND: {}})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in {*_olds, *_news}))
+        inputs = {*_olds, *_news}.difference([FOUND])
+        moved = any(_olds.get(key) != _news.get(key) for key in inputs)
+        return DiffResult(changes=moved or bool(_news.get(FOUND)))
 
     @told_plainly
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        if any(_olds.get(key) != _news.get(key) for key in REASONS):
+        if _news.get(FOUND) or any(_olds.get(key) != _news.get(key) for key in REASONS):
             withdraw(_news, "-")
-        return UpdateResult(_news)
+        return UpdateResult({**_news, FOUND: {}})
 
 
 def withdraw(props: dict[str, Any], authorities: str) -> None:
@@ -56,7 +61,7 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
     Raises ``SshError``, also with the script's own last sentence, and ``Refusal``.
     """
     server, names = server_of(props), sorted(props["mayComeIn"])
-    line = server.line("stay", authorities, *names)
+    line = server.line("stay", authorities, *names, *words_of_stay(props.get(FOUND) or {}))
     report = report_of(run_script(server, line, script_text("devices"), tell=tell))
     tell_keystore(props, for_good(report.revoked, names))
 
@@ -70,7 +75,8 @@ class DeviceWithdrawal(pulumi.ComponentResource):
     """The names that may stay: from the moment that it is made or changed no device of another name gets in.
 
     The engine deletes last, and not at all after a step that failed. So a lost device must not wait for its
-    own deletion; everything else waits for this.
+    own deletion; everything else waits for this. ``found`` are those who are inside all the same, as a look
+    at the server shows; where nobody could look there are none.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class DeviceWithdrawal(pulumi.ComponentResource):
         keystore: KeystoreLocation,
         devices: Sequence[str],
         take_over: bool,
+        found: pulumi.Output[dict[str, str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:DeviceWithdrawal", name, {}, opts)
@@ -93,6 +100,7 @@ class DeviceWithdrawal(pulumi.ComponentResource):
                 "text": script_digest("devices"),
                 "takeOver": take_over,
                 "mayComeIn": {device: STAYS for device in devices},
+                FOUND: found,
             },
             child_of(self, opts),
         )

@@ -24,6 +24,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvide
 from components.certificate_authority import KeystoreLocation
 from components.config import ExposureConfig
 from components.device_report import note_revocations
+from components.let_in import Expected, not_let_in, not_to_be_in
 from components.link_report import api_key_file
 from components.options import child_of
 from components.preflight import clock_apart
@@ -41,6 +42,7 @@ LOOK_SECONDS = 60
 NEVER = "as it was made"
 
 REVOKED = re.compile(r"[0-9a-f]{64} \d{1,10} [A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LET_IN = re.compile(r"[0-9a-f]{64} .*")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Seen:
     The next ``up`` makes ``to_mend`` and ``at_the_door`` untrue, the second by what opens and proves the
     door alone. ``to_tell`` only the owner can; ``to_refuse`` must be mended before an ``up``; ``shut`` says
     why the door is shut where no ``up`` opens it. ``revoked`` is what the owner revoked on the server, each
-    as ``FINGERPRINT SECONDS NAME``.
+    as ``FINGERPRINT SECONDS NAME``, and ``devices`` who is let in, as ``FINGERPRINT NAME``.
     """
 
     to_mend: list[str] = field(default_factory=list)
@@ -59,6 +61,7 @@ class Seen:
     to_refuse: list[str] = field(default_factory=list)
     shut: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
 
 
 def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None = None) -> Seen:
@@ -80,7 +83,17 @@ def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None 
         to_refuse=_of_the_clock(lines, before, after),
         shut=list(_said(lines, "shut")),
         revoked=[said for said in _said(lines, "revoked") if REVOKED.fullmatch(said)],
+        devices=[said for said in _said(lines, "device") if LET_IN.fullmatch(said)],
     )
+
+
+def judged(seen: Seen, expected: Expected) -> Seen:
+    """Return what a look has found, with what the config and the keystore know of who may be in."""
+    # Where something else is to be mended everything runs again; at a door that its owner has shut, nothing.
+    if seen.to_mend or seen.shut:
+        return seen
+    revoked = [said.partition(" ")[0] for said in seen.revoked]
+    return replace(seen, to_mend=not_let_in(seen.devices, revoked, expected))
 
 
 def _said(lines: Sequence[str], word: str) -> Iterator[str]:
@@ -238,7 +251,9 @@ class Drift(pulumi.ComponentResource):
         self.register_outputs({"putRight": self.put_right, "doorPutRight": self.door_put_right})
 
 
-def look_now(server: Server, config: ExposureConfig) -> pulumi.Output[dict[str, list[str]]]:
+def look_now(
+    server: Server, config: ExposureConfig, expected: Expected
+) -> pulumi.Output[dict[str, list[str]]]:
     """Look while the program runs, and return ``Seen`` by its fields; what only the owner can mend is told.
 
     Where nobody can look, nothing is found, and a preview says so.
@@ -252,13 +267,21 @@ def look_now(server: Server, config: ExposureConfig) -> pulumi.Output[dict[str, 
         plain = replace(server, sudo_password=secrets["password"], stack_id=None)
         ports = config.funnel_port, config.proxy_port
         try:
-            seen = await asyncio.to_thread(look, plain, *ports, secrets["api_key"])
+            found = await asyncio.to_thread(look, plain, *ports, secrets["api_key"])
         except SshError as error:
             pulumi.warn(f"This run could not look at the server: {error}")
             return nothing
+        seen = judged(found, expected)
         for sentence in (*seen.to_refuse, *seen.shut, *seen.to_tell):
             pulumi.warn(sentence)
         return asdict(seen)
 
     secrets = pulumi.Output.all(password=server.sudo_password, api_key=config.immich_api_key)
     return pulumi.Output.unsecret(secrets.apply(look_aside))
+
+
+def to_be_shut_out(
+    seen: pulumi.Output[dict[str, list[str]]], expected: Expected
+) -> pulumi.Output[dict[str, str]]:
+    """Return in words by fingerprint whom a look has found inside who must not be there."""
+    return seen.apply(lambda found: not_to_be_in(found["devices"], expected))

@@ -17,7 +17,7 @@ from components.config import ExposureConfig
 from components.config_home import EdgeBuilder, ModuleWay
 from components.device_list import DeviceList, EnrollableCertificate
 from components.device_withdrawal import DeviceWithdrawal
-from components.drift import Drift, look_now
+from components.drift import Drift, look_now, to_be_shut_out
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.edge_upload import EdgeUpload
@@ -25,6 +25,7 @@ from components.exposure_check import ExposureCheck, by_question
 from components.frame_secret import FrameSecret
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
+from components.let_in import Expected
 from components.link_report import LinkReport
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
@@ -86,7 +87,8 @@ class ImmichExposure(pulumi.ComponentResource):
         for notice in self._outlook.notices:
             pulumi.warn(notice)
 
-        self._standing = look_now(reach, config)
+        self._expected = Expected(self._names(), self._outlook.devices_current, self._outlook.revoked)
+        self._standing = look_now(reach, config, self._expected)
         if config.ban_lists and pulumi.runtime.is_dry_run():
             look_at_lists_now(reach, config.ban_lists, config.crowdsec_key)
         withdrawal = self._withdraw_who_is_no_longer_named()
@@ -166,13 +168,14 @@ class ImmichExposure(pulumi.ComponentResource):
             )
 
     def _withdraw_who_is_no_longer_named(self) -> DeviceWithdrawal:
-        # Before anything that may fail, the look at the server included.
+        # Before anything that may fail. A look that fails finds nobody, and hinders nothing.
         return DeviceWithdrawal(
             f"{self._prefix}-withdrawal",
             server=self._server,
             keystore=self._keystore,
             devices=self._names(),
             take_over=self._config.take_over,
+            found=to_be_shut_out(self._standing, self._expected),
             opts=self._after(),
         )
 

@@ -13,7 +13,7 @@ from pki.contents import AUTHORITY_STEMS, CURRENT, PREVIOUS, REVOKED, device_of,
 from pki.errors import KeystoreError
 from pki.files import look_into
 from pki.renewal import Pair, Renewal, is_needed
-from pki.revocations import revoked_in
+from pki.revocations import revocations_in, revoked_in
 
 WARN_DAYS = 60
 """Days before its end from which on a certificate is spoken of, due or not."""
@@ -37,6 +37,10 @@ class Outlook:
     """When the authorities end that are there, ISO 8601 in UTC, the one that signs last."""
     devices_found: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """When each device's certificate ends; empty where there is none."""
+    devices_current: Mapping[str, str] = field(default_factory=dict)
+    """The fingerprint of each device's certificate, of those that have one."""
+    revoked: Mapping[str, bool] = field(default_factory=dict)
+    """By fingerprint, whatever was revoked; true for those by the owner's hand on the server."""
 
 
 def look_ahead(
@@ -68,6 +72,8 @@ def look_ahead(
         notices=tuple(notices),
         authority_found=_ends_of(old, new),
         devices_found={name: _ends_of(current) for name, (current, _) in ours.items()},
+        devices_current={name: fingerprint(current) for name, (current, _) in ours.items() if current},
+        revoked=_all_revoked(folder),
     )
 
 
@@ -90,6 +96,13 @@ def _revoked(folder: Path) -> Collection[str]:
         return revoked_in(folder)
     except (KeystoreError, OSError):
         return ()
+
+
+def _all_revoked(folder: Path) -> Mapping[str, bool]:
+    try:
+        return {each.fingerprint: each.by_hand for each in revocations_in(folder).values()}
+    except (KeystoreError, OSError):
+        return {}
 
 
 def _ends_of(*certificates: x509.Certificate | None) -> tuple[str, ...]:

@@ -6,11 +6,11 @@
 # file at every request, so a change counts at once, without any reload. STATE/revoked holds, in the same form, what was withdrawn: such a
 # certificate is never let in again, whatever keystore, backup or state says. A line `by hand` says that the owner did it here.
 #
-#   stay AUTHORITIES|- NAME...
-#              of this stack's devices none but these may come in any more. It is the first thing that a run does, and so needs
-#              no lock, no keystore and no room on the disk. A stack whose state was lost, and which takes the server over,
-#              proves by AUTHORITIES, with commas between, that the devices are its own: the server trusts one of them. Prints
-#              what `report` does.
+#   stay AUTHORITIES|- NAME|revoked=FINGERPRINT|by-hand=FINGERPRINT...
+#              of this stack's devices none but these may come in any more, and none by a certificate that was revoked and is
+#              back, from a backup. It is the first thing that a run does, and so needs no lock, no keystore and no room on the
+#              disk. A stack whose state was lost, and which takes the server over, proves by AUTHORITIES, with commas between,
+#              that the devices are its own: the server trusts one of them. Prints what `report` does.
 #   install    the devices are those of the payload, lines `FINGERPRINT UNTIL|frame NAME`, and no others. Its file `revoked`, lines
 #              `FINGERPRINT SINCE up|hand NAME`, is what the operator knows to be withdrawn. Prints what `report` does.
 #   clear      no device is there; none is revoked by that. Prints what `report` does, so that what was revoked is remembered
@@ -92,11 +92,23 @@ stay() {
   for device_file in "$DEVICES"/* "$ENDED"/*; do
     [ -f "$device_file" ] || continue
     read_device "$device_file"
-    if is_one_of "$DEVICE_NAME" "$@"; then continue; fi
+    stay_by_hand=no
+    if is_one_of "by-hand=${device_file##*/}" "$@"; then
+      stay_by_hand=yes
+    elif ! is_one_of "revoked=${device_file##*/}" "$@" && is_one_of "$DEVICE_NAME" "$@"; then
+      continue
+    fi
     shut_out "$device_file"
-    tell_out "$DEVICE_NAME"
+    [ "$stay_by_hand" = no ] || note_by_hand "${device_file##*/}"
+    if is_one_of "$DEVICE_NAME" "$@"; then
+      say "A certificate of $DEVICE_NAME that was revoked and was back no longer counts"
+    else
+      tell_out "${DEVICE_NAME:-A device without a name}"
+    fi
   done
 }
+
+note_by_hand() { { echo "by hand" >>"$REVOKED/$1"; } 2>/dev/null || :; }
 
 # `trusts_one_of FINGERPRINT,FINGERPRINT...`
 trusts_one_of() {
@@ -113,7 +125,7 @@ revoke_by_hand() {
     read_device "$device_file"
     [ "$DEVICE_NAME" = "$1" ] || continue
     shut_out "$device_file"
-    { echo "by hand" >>"$REVOKED/${device_file##*/}"; } 2>/dev/null || :
+    note_by_hand "${device_file##*/}"
     revoked_any=yes
   done
   [ "$revoked_any" = yes ] || refuse_unknown "$1"

@@ -6,6 +6,7 @@ of runs that are killed are made from the points below; each of the others is a 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -369,6 +370,46 @@ def state_deleted_revoked(home: Home) -> None:
     home.need_exposed("laptop")
     if (saw := home.sees(phone)) == "200":
         raise Fault(f"the phone that was revoked sees {saw}")
+    home.destroy()
+
+
+@standing(
+    "server-set-back",
+    "/var/lib/immich-exposure is restored from a backup of before a phone was lost and another one came; "
+    "up shuts the one out and lets the other in",
+)
+def server_set_back(home: Home) -> None:
+    backup = "/var/cache/before.tar"
+    lost = home.credential("phone")
+    home.sh(f"tar -C {STATE} -cpf {backup} .")
+    home.operator.devices("laptop", "tablet")
+    home.up()
+    home.sh(f"find {STATE} -mindepth 1 -delete; tar -C {STATE} -xpf {backup}; rm {backup}")
+    home.up()
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was lost sees {saw}")
+    home.need_exposed("tablet")
+    home.destroy()
+
+
+@standing(
+    "pulumi-state-set-back",
+    "the Pulumi state is restored from a backup of before a phone came, which is lost and in no config; up "
+    "shuts it out",
+)
+def pulumi_state_set_back(home: Home) -> None:
+    backend = home.operator.folder / "backend"
+    before = shutil.copytree(backend, backend.with_name("backend.before"))
+    home.operator.devices("phone", "laptop", "tablet")
+    home.up()
+    lost = home.credential("tablet")
+    shutil.rmtree(backend)
+    before.rename(backend)
+    home.operator.devices("phone", "laptop")
+    home.up()
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was lost sees {saw}")
+    home.need_exposed()
     home.destroy()
 
 

@@ -92,14 +92,14 @@ def proven(machine: Machine) -> Machine:
 
 
 def look(machine: Machine) -> list[str]:
-    """Return what a look finds; it changes nothing but its own scratch folder."""
+    """Return what a look finds, but for who is let in; it changes nothing but its own scratch folder."""
     before = machine.files(machine.root)
     outcome = machine.run("drift", "look", *PORTS)
     assert outcome.status == 0, outcome.stderr
     after = machine.files(machine.root)
     assert before == after
     lines = outcome.stdout.replace(str(machine.root), "").splitlines()
-    return [line for line in lines if line not in AS_EVER]
+    return [line for line in lines if line not in AS_EVER and not line.startswith("device ")]
 
 
 def answer(url: str, text: str | None) -> Callable[[Machine], None]:
@@ -116,6 +116,7 @@ AS_EVER = (
     f"clock {NOW}",
     "version tailscale 1.98.9",
     "version caddy 2.11.9",
+    f"device {PHONE} phone",
     "version immich 2.7.3",
     "node-key ",
 )
@@ -125,7 +126,7 @@ def test_clock_and_versions_are_said_for_others_to_judge(proven: Machine) -> Non
     assert proven.run("drift", "look", *PORTS).stdout.splitlines() == sorted(AS_EVER, key=ORDER.index)
 
 
-ORDER = [*AS_EVER[:3], "node-key ", "version immich 2.7.3"]
+ORDER = [*AS_EVER[:4], "node-key ", "version immich 2.7.3"]
 
 
 def test_nothing_is_told_of_what_is_as_it_was(proven: Machine) -> None:
@@ -439,6 +440,20 @@ def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -
         "shut The funnel was shut by hand, and nobody comes in: it stays shut until "
         '"sudo immich-exposure open" on the server.'
     )
+
+
+@pytest.mark.parametrize("where", ["devices", "ended"])
+@pytest.mark.parametrize("noted", [True, False])
+def test_who_is_let_in_is_told_whatever_was_noted_down(proven: Machine, where: str, noted: bool) -> None:
+    """A backup brings both back; and one that has ended counts again when the clock was wrong."""
+    proven.write(proven.state / where / LAPTOP, "laptop\nuntil 4\n")
+    if not noted:
+        (proven.state / "standing").unlink()
+    said = proven.run("drift", "look", *PORTS).stdout.splitlines()
+    assert [line for line in said if line.startswith("device ")] == [
+        f"device {PHONE} phone",
+        f"device {LAPTOP} laptop",
+    ]
 
 
 @pytest.mark.parametrize("shut", [False, True])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from components import device_list, device_withdrawal, frame_secret
 from components.device_list import FRAME
 from components.device_report import report_of
+from components.let_in import Expected, not_let_in, not_to_be_in
 from components.refusal import Refusal
 from components.remote_script import Server, script_digest
 from pki import (
@@ -25,8 +27,10 @@ from pki import (
     Keystore,
     KeystoreError,
     Platform,
+    Renewal,
     Revocation,
 )
+from pki.outlook import look_ahead
 from tests.unit.scripts.harness import Machine
 
 PASSPHRASE = "correct horse battery staple"
@@ -80,7 +84,9 @@ class Home:
     def up(self, *names: str, until: str = "end") -> list[str]:
         """Run the steps of `pulumi up` up to the withdrawal or the end, and return what they say."""
         self.lines = []
-        self._step("withdrawal", WITHDRAWAL, self.props(mayComeIn=dict.fromkeys(names, "stays")))
+        found = not_to_be_in(self.let_in(), self.expected(*names))
+        props = self.props(mayComeIn=dict.fromkeys(names, "stays"), toBeShutOut=found)
+        self._step("withdrawal", WITHDRAWAL, props)
         if until == "withdrawal":
             return self.lines
         for name in set(self.state.get("list", {}).get("devices", {})) - set(names):
@@ -92,6 +98,18 @@ class Home:
         devices = {name: self.entry(name) for name in names}
         self._step("list", LIST, self.props(devices=devices))
         return self.lines
+
+    def let_in(self) -> list[str]:
+        """Whom the server lets in, as a look at it says."""
+        files = self.machine.files(self.machine.state / "devices")
+        return [f"{fingerprint} {text.split()[1]}" for fingerprint, text in files.items()]
+
+    def expected(self, *names: str) -> Expected:
+        """What the program knows when it begins."""
+        outlook = look_ahead(
+            self.keystore, names, authority=Renewal(30, 14), devices=Renewal(30, 14), now=datetime.now(UTC)
+        )
+        return Expected(names, outlook.devices_current, outlook.revoked)
 
     def entry(self, name: str) -> dict[str, str]:
         if name.startswith("frame-"):
@@ -239,6 +257,81 @@ def test_one_of_three_is_enough_to_remember(home: Home, remembers: Callable[[Hom
     home.up("phone", "laptop")
     assert home.inside == {"phone", "laptop"} and home.out == [], "the next run gives it another one"
     assert home.fingerprint("phone") != lost
+
+
+# Set back on the server alone, with all that was noted down there
+
+
+def back_up(home: Home) -> Path:
+    return shutil.copytree(home.machine.state, home.machine.state.with_name("server.before"))
+
+
+def set_back(home: Home, backup: Path) -> None:
+    shutil.rmtree(home.machine.state)
+    shutil.copytree(backup, home.machine.state)
+
+
+def test_a_server_that_was_set_back_lets_no_lost_device_in(home: Home) -> None:
+    home.up("phone", "laptop")
+    backup = back_up(home)
+    home.up("laptop")
+    set_back(home, backup)
+    assert home.inside == {"phone", "laptop"}
+    assert home.up("laptop", until="withdrawal") == [GONE]
+    assert home.inside == {"laptop"}
+    assert home.up("laptop", until="withdrawal") == []
+
+
+def test_nor_does_a_state_that_was_set_back(home: Home) -> None:
+    """It is of before the device came, which is lost by now, and is in no config."""
+    home.up("laptop")
+    state = dict(home.state)
+    home.up("phone", "laptop")
+    home.state = state
+    assert home.up("laptop", until="withdrawal") == [GONE]
+    assert home.inside == {"laptop"}
+
+
+def test_a_lost_certificate_stays_out_where_its_name_has_another_one(home: Home) -> None:
+    home.up("phone")
+    backup, lost = back_up(home), home.fingerprint("phone")
+    home.up()
+    home.up("phone")
+    set_back(home, backup)
+    said = home.up("phone", until="withdrawal")
+    assert said == ["A certificate of phone that was revoked and was back no longer counts"]
+    assert home.inside == set()
+    (sentence,) = not_let_in(home.let_in(), (), home.expected("phone"))
+    assert sentence == "The server does not let in the present certificate of phone; up lets it in."
+    assert lost in home.machine.files(home.machine.state / "revoked")
+
+
+def test_what_was_revoked_by_hand_is_known_to_be_so_again(home: Home) -> None:
+    home.up("phone", "laptop")
+    backup = back_up(home)
+    assert home.machine.run("devices", "revoke", "phone").status == 0
+    home.up("phone", "laptop", "tablet")
+    set_back(home, backup)
+    home.up("phone", "laptop", "tablet", until="withdrawal")
+    assert home.inside == {"laptop"}
+    assert not_let_in(home.let_in(), (), home.expected("phone", "laptop", "tablet")) == [
+        "The server does not let in the present certificate of tablet; up lets it in."
+    ]
+    revoked = home.machine.files(home.machine.state / "revoked")
+    assert "by hand" in revoked[home.fingerprint("phone")]
+
+
+def test_who_stays_is_found_by_nobody(home: Home) -> None:
+    home.up("phone", "laptop")
+    expected = home.expected("phone", "laptop")
+    assert not_to_be_in(home.let_in(), expected) == {}
+    assert not_let_in(home.let_in(), (), expected) == []
+    assert home.expected("tablet").current == {}, "it comes with this very run"
+
+
+def test_a_file_put_there_by_hand_is_found_whatever_it_says() -> None:
+    (words,) = not_to_be_in([f"{'ab' * 32} \x1b[2J friend"], Expected(["phone"])).values()
+    assert words == "A device is let in on the server; the config does not name it"
 
 
 # By hand, on the server

@@ -12,7 +12,8 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from pytest_mock import MockerFixture
 
 from components import drift
-from components.drift import NEVER, ClockError, Seen, _Provider
+from components.drift import NEVER, ClockError, Seen, _Provider, judged
+from components.let_in import Expected
 from components.remote_script import Server
 from components.ssh import SshError
 from pki import AuthorityProfile, Keystore, KeystoreError, Revocation
@@ -156,10 +157,17 @@ def test_a_look_tells_the_kinds_apart(mocker: MockerFixture) -> None:
         return_value=f"clock {int(time.time())}\ntell Only you can.\nmend {GONE}\ndoor {SHUT}\n"
         "shut By hand.\nnode-key \n"
         f"revoked {PRINT} 1767000000 phone\nrevoked {PRINT} 1767000000 ../phone\nrevoked x\n"
+        f"device {PRINT} phone\ndevice ../x phone\n"
         "version immich 2.7.5\nversion tailscale 1.98.9\nversion caddy 2.11.9\n",
     )
     assert drift.look(SERVER, 443, 8443) == Seen(
-        [GONE], [SHUT], ["Only you can."], [], ["By hand."], [f"{PRINT} 1767000000 phone"]
+        [GONE],
+        [SHUT],
+        ["Only you can."],
+        [],
+        ["By hand."],
+        [f"{PRINT} 1767000000 phone"],
+        [f"{PRINT} phone"],
     )
 
 
@@ -211,3 +219,17 @@ def test_a_server_that_cannot_be_asked_is_an_error_of_a_refresh(mocker: MockerFi
             _Provider().read("drift", PROPS)
         finally:
             sys.__dict__.pop("tracebacklimit", None)  # it is told without frames, and the process is pytest's
+
+
+def test_a_device_that_the_server_has_lost_is_let_in_again_unless_nothing_is_or_everything_runs() -> None:
+    """A new one has no certificate yet."""
+    expected = Expected(["phone"], {"phone": PRINT})
+    assert "certificate of phone; up lets it in." in judged(Seen(), expected).to_mend[0]
+    assert judged(Seen(), Expected(["phone"])) == Seen()
+    for seen in (
+        Seen(devices=[f"{PRINT} phone"]),
+        Seen(revoked=[f"{PRINT} 1767000000 phone"]),
+        Seen(to_mend=[GONE]),
+        Seen(shut=[SHUT]),
+    ):
+        assert judged(seen, expected) == seen

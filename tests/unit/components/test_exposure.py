@@ -105,8 +105,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     return run_program(tmp_path_factory.mktemp("project"))
 
 
-def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Recorder:
-    """Run the program for two devices and with these settings, and return what it registered."""
+def run_program(
+    folder: Path, seen: Seen | None = None, *, preview: bool = False, **settings: Any
+) -> Recorder:
+    """Run the program for two devices and with these settings, and return what it registered.
+
+    ``seen`` is what a look at the server finds: nothing unless given.
+    """
     (folder / "ssh-key").touch(mode=0o600)
     (folder / "ssh-key").write_text(SSH_KEY)
     (folder / "ssh-key").chmod(0o600)
@@ -136,7 +141,7 @@ def run_program(folder: Path, *, preview: bool = False, **settings: Any) -> Reco
         await exposure.urn.future()
 
     # Nobody is asked: there is no such server.
-    with patch("components.drift.look", return_value=Seen()):
+    with patch("components.drift.look", return_value=seen or Seen()):
         loop.run_until_complete(
             pulumi.runtime.stack.run_pulumi_func(lambda: asyncio.ensure_future(program()))
         )
@@ -318,12 +323,20 @@ def test_without_frames_nothing_is_other_than_before(recorded: Recorder) -> None
 
 
 def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
-    """Nothing that may fail is asked for them: no key, no certificate, no answer of the server."""
+    """Nothing that may fail is asked for them: no key, no certificate; nor need the server answer."""
     inputs = recorded.resources["immich-withdrawal-names"][1]
     assert inputs["mayComeIn"] == dict.fromkeys(
         ("phone", "laptop"), "loses access for good when it is no longer named here"
     )
+    assert inputs["toBeShutOut"] == {}
     assert PASSPHRASE not in json.dumps(inputs) and FINGERPRINT not in json.dumps(inputs)
+
+
+def test_who_is_inside_and_not_named_is_to_be_shut_out(tmp_path: Path) -> None:
+    seen = Seen(devices=[f"{FINGERPRINT} laptop", f"{FINGERPRINT_BEFORE} tablet"])
+    inputs = run_program(tmp_path, seen).resources["immich-withdrawal-names"][1]
+    words = "tablet is let in on the server; the config does not name it"
+    assert inputs["toBeShutOut"] == {FINGERPRINT_BEFORE: words}
 
 
 def test_devices_cost_no_commands(recorded: Recorder, tmp_path: Path) -> None:
@@ -530,7 +543,10 @@ def test_notices_are_a_secret_of_the_servers_and_there_before_the_door(
 ) -> None:
     mocker.patch("components.exposure.silence", return_value="notify: no answer")
     warn = mocker.patch("pulumi.warn")
-    settings = {"notify": {"kind": "ntfy", "address": "https://ntfy.sh/topic"}, "notifyToken": TOKEN}
+    settings: dict[str, Any] = {
+        "notify": {"kind": "ntfy", "address": "https://ntfy.sh/topic"},
+        "notifyToken": TOKEN,
+    }
     inputs = run_program(tmp_path, preview=True, **settings).commands()["immich-notices-channel"]
     for key in ("files", "filesDigest"):
         assert is_secret(inputs[key]), "of a digest the token could be guessed"
