@@ -261,20 +261,33 @@ need_nothing_else() {
       "$CONFIG imports, and run this again."
 }
 
+write_home() {
+  case ${CONFIG%/*} in
+    *[!A-Za-z0-9/._+-]*) ;;
+    *)
+      printf '%s\n' "# Made by immich-exposure: what was imported in its place." "{ imports = [ ${CONFIG%/*}/lan-immich.nix ]; }" |
+        write_file 0644 "$FOLDER/home.nix"
+      ;;
+  esac
+}
+
+# Somebody has deleted our folder, by a `git clean` say; its other files were brought back before. What was made of the owner's
+# configuration.nix counts on this one.
+bring_home_back() {
+  if [ -e "$FOLDER/home.nix" ] || [ ! -f "$AFTER" ] || [ "$(import_state "$AFTER" ./lan-immich.nix)" = active ]; then return 0; fi
+  [ "$(import_state "$BEFORE" ./lan-immich.nix)" = active ] || return 0
+  # The owner has brought it back, beside ours.
+  if imports "$IMPORT" && imports ./lan-immich.nix; then return 0; fi
+  write_home
+}
+
 # ./lan-immich.nix and what the chapter puts in its place make way for us. What ./lan-immich.nix says of home access, and of
 # anything else, still counts: our folder imports it in turn. (With its whole path, for a copy of our folder as well.) So with
 # our module switched off the system must be what it was. Of ./expose-immich.nix only the chapter may end.
 swap_fits() {
   if imports ./expose-immich.nix; then need_nothing_else; fi
   if ! imports ./lan-immich.nix && ! imports ./expose-immich.nix; then return 1; fi
-  case ${CONFIG%/*} in
-    *[!A-Za-z0-9/._+-]*) ;;
-    *)
-      ! imports ./lan-immich.nix ||
-        printf '%s\n' "# Made by immich-exposure: what was imported in its place." "{ imports = [ ${CONFIG%/*}/lan-immich.nix ]; }" |
-        write_file 0644 "$FOLDER/home.nix"
-      ;;
-  esac
+  if imports ./lan-immich.nix; then write_home; fi
   swap_import "$CONFIG" ./lan-immich.nix "$IMPORT" >"$WORK/half"
   swap_import "$WORK/half" ./expose-immich.nix "$IMPORT" >"$WORK/after"
   if imports ./expose-immich.nix; then
@@ -355,7 +368,7 @@ bring_out() {
 # `build OPTION...` of nixos-rebuild
 build() {
   say "Building the configuration (the first time on a small machine this can take a while)"
-  mkdir "$WORK/build"
+  mkdir -p "$WORK/build"
   (cd "$WORK/build" && nixos-rebuild build "$@") >>"$REBUILD_LOG" 2>&1 </dev/null ||
     fail_with_log "The configuration does not build; correct what Nix reports and run this again."
   RESULT=$(readlink -f "$WORK/build/result")
@@ -709,30 +722,59 @@ close_ours() {
   close_funnel $(recorded_ports)
 }
 
-# `change CHECK BUILD...`: to a generation that passed CHECK.
+# `change CHECK BUILD...`: to a generation that passed CHECK. A build takes its time, and the owner may rebuild meanwhile: what
+# was built before that would take their change back, so it is looked at and built again.
 change() {
+  for change_round in 1 2 3; do
+    change_once "$@"
+    if [ "$CHANGED" = yes ]; then
+      UNDO=:
+      rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
+      return 0
+    fi
+    say "The server was rebuilt meanwhile by somebody else, so this begins again"
+  done
+  die "The server is being rebuilt by somebody else ($change_round times meanwhile), so nothing was changed; wait until that has" \
+    "ended and run this again."
+}
+
+# CHANGED is no where the system, or the generation that boots, is not the one of the beginning any more.
+change_once() {
+  CHANGED=no
   change_check=$1
   shift
+  note_system
   "$@"
+  is_noted_system || return 0
   if is_running "$RESULT"; then
     say "This configuration is active already"
     reload_strayed_edge
     shut_by_hand
     "$change_check"
-  else
-    check_before_switch
-    arm_rollback
-    # Immich is about to take back the addresses that our sockets hold for it.
-    [ "$change_check" != check_home ] || stop_home
-    shut_by_hand
-    activate_as_test
-    "$change_check"
-    make_default
-    disarm_rollback
+    CHANGED=yes
+    return 0
   fi
-  UNDO=:
-  rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
+  check_before_switch
+  arm_rollback
+  # Immich is about to take back the addresses that our sockets hold for it.
+  [ "$change_check" != check_home ] || stop_home
+  shut_by_hand
+  activate_as_test
+  "$change_check"
+  if ! { runs "$RESULT" && [ "$(readlink "$PROFILE")" = "$NOTED_LINK" ]; }; then
+    # The roll-back would take theirs away.
+    disarm_rollback
+    STARTED=no
+    return 0
+  fi
+  make_default
+  disarm_rollback
+  CHANGED=yes
 }
+
+note_system() { NOTED_SYSTEM=$(readlink -f "$CURRENT_SYSTEM") NOTED_LINK=$(readlink "$PROFILE") || NOTED_LINK=; }
+
+is_noted_system() { runs "$NOTED_SYSTEM" && [ "$(readlink "$PROFILE")" = "$NOTED_LINK" ]; }
 
 stop_home() { systemctl stop 'immich-exposure-lan@*.socket' 'immich-exposure-lan@*.service' >/dev/null 2>&1 </dev/null || :; }
 
@@ -807,6 +849,13 @@ managed() {
   is_ours "$FOLDER" || die "The files of the module are not in $FOLDER; install them first."
   need_domain
   note_whether_it_answers immich_is_there
+  bring_home_back
+  change check_edge evaluate_and_build
+  rm -rf "$MODULE_BEFORE"
+  print_generation
+}
+
+evaluate_and_build() {
   say "Evaluating the configuration as it is, and as it would be"
   describe_unchanged || refuse_unchanged
   # The owner's own next rebuild would switch us on, and nobody would look at the result.
@@ -818,9 +867,7 @@ managed() {
     " (where the system is built from another place, by a flake or a deploy tool, set module: yours or flake: \"DIR#HOST\")" \
     "$(doubt_channel)"
   bring_in
-  change check_edge use_or_build build_as_evaluated
-  rm -rf "$MODULE_BEFORE"
-  print_generation
+  use_or_build build_as_evaluated
 }
 
 restore() {
@@ -923,6 +970,11 @@ flake() {
   need_domain
   FLAKE=$(flake_url "$FLAKE_DIR")
   note_whether_it_answers immich_is_there
+  change check_edge evaluate_and_build_flake
+  print_generation
+}
+
+evaluate_and_build_flake() {
   say "Evaluating $FLAKE#$HOST as it is, and without the module"
   describe_flake "$WORK/changed" 'system: system' ||
     refuse_flake "does not evaluate (is $HOST one of its nixosConfigurations?); correct what Nix reports."
@@ -931,8 +983,7 @@ flake() {
       "it), commit it where git is used, and run this again."
   compare_flake
   # Not even its flake.lock is written, which would be root's then.
-  change check_edge use_or_build build --flake "$FLAKE#$HOST" --no-write-lock-file
-  print_generation
+  use_or_build build --flake "$FLAKE#$HOST" --no-write-lock-file
 }
 
 yours() {

@@ -473,6 +473,55 @@ def take_import_out(home: Home) -> None:
     home.sh("sed -i s,./immich-exposure,./lan-immich.nix, /etc/nixos/configuration.nix; nixos-rebuild switch")
 
 
+SLOW = "/usr/local/sbin/nixos-rebuild"
+REALLY = "/usr/local/bin/nixos-rebuild"
+SLOW_BUILD = f"""mkdir -p {SLOW.rpartition("/")[0]}; cat >{SLOW} <<'END'
+#!/bin/sh
+status=0; {REALLY} "$@" || status=$?
+case $1 in build) touch /run/built; until [ -e /run/go-on ]; do sleep 0.2; done ;; esac
+exit $status
+END
+chmod 755 {SLOW}"""
+ANOTHER_GROUP = "  users.groups.mine = { };"
+
+
+@standing(
+    "rebuilt-meanwhile",
+    "the owner edits configuration.nix and rebuilds while an up builds: what they switched to stays",
+)
+def rebuilt_meanwhile(home: Home) -> None:
+    home.operator.set(lan="keep")
+    home.sh(SLOW_BUILD)
+    process = home.run_until("up", r"Building the configuration")
+    wait_until(lambda: home.lab.console("test -e /run/built").returncode == 0, "it is built", 60)
+    configuration = "/etc/nixos/configuration.nix"
+    home.sh(f"sed -i 's/^}}/{ANOTHER_GROUP}\\n}}/' {configuration}; {REALLY} switch; touch /run/go-on")
+    process.communicate(timeout=120)
+    if not root(home.lab, "getent group mine"):
+        raise Fault("what the owner switched to meanwhile was taken back")
+    home.need_exposed()
+    home.sh(
+        f"rm {SLOW} /run/built /run/go-on; sed -i '/users.groups.mine/d' {configuration}; {REALLY} switch"
+    )
+    home.destroy()
+
+
+@standing(
+    "module-folder-deleted",
+    "the folder of our module is deleted, and our import taken back (git clean, git checkout); up mends it",
+)
+def module_folder_deleted(home: Home) -> None:
+    home.sh("rm -rf /etc/nixos/immich-exposure")
+    home.up()
+    home.need_exposed()
+    home.sh("rm -rf /etc/nixos/immich-exposure")
+    home.sh(f"cat {STATE}/configuration.nix.before >/etc/nixos/configuration.nix")
+    home.up()
+    home.need_exposed()
+    home.sh("rm -rf /etc/nixos/immich-exposure")
+    home.destroy()
+
+
 @standing(
     "unproven-update",
     "the operator's machine dies while an update is being checked: the door is on a lease",

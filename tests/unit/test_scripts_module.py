@@ -241,6 +241,35 @@ def test_the_ways_in_and_out(machine: Machine, before: str, after: str) -> None:
     assert_nothing_beside(machine)
 
 
+@pytest.mark.parametrize("reverted", [False, True])
+def test_what_our_folder_said_of_home_is_brought_back_with_it(machine: Machine, reverted: bool) -> None:
+    """`git clean` takes the folder, of which the files are brought back before; `git checkout` our import."""
+    write_configuration(machine, LAN)
+    result(apply(machine))
+    home = machine.config / "immich-exposure/home.nix"
+    said = home.read_text()
+    home.unlink()
+    if reverted:
+        write_configuration(machine, LAN)
+    evaluates = f'[ -e {home} ] || {{ echo "error: settings are missing" >&2; exit 1; }}'
+    machine.fake(
+        "nix-instantiate",
+        f"case $* in *toplevel=*) {evaluates} ;; esac\n" + textwrap.dedent(BODIES["nix-instantiate"]),
+    )
+    result(apply(machine))
+    assert (home.read_text(), configuration(machine)) == (said, f"0640 {SWAPPED}")
+
+
+def test_what_the_owner_has_taken_home_themselves_is_not_brought_twice(machine: Machine) -> None:
+    write_configuration(machine, LAN)
+    result(apply(machine))
+    home = machine.config / "immich-exposure/home.nix"
+    home.unlink()
+    write_configuration(machine, SWAPPED.replace("./immich-exposure", "./immich-exposure ./lan-immich.nix"))
+    result(apply(machine))
+    assert not home.exists()
+
+
 def test_a_swap_that_would_change_immich_is_not_taken(machine: Machine) -> None:
     """The evaluator gives changed settings for the first way alone."""
     write_configuration(machine, LAN)
@@ -752,6 +781,62 @@ def test_an_edit_during_a_way_back_that_fails_stays(machine: Machine) -> None:
     result(restore(machine))
     assert configuration(machine) == f"0640 {HOME}{EDIT}"
     assert set(machine.files(machine.state)) == KEPT
+
+
+THEIRS = "/nix/store/their-system"
+REBUILDS = """
+if [ "$(grep -c "^REBUILT" "$FAKES/record")" -lt "$(cat "$FAKES/times")" ]; then
+  echo REBUILT >>"$FAKES/record"
+  n=$((100 + $(grep -c "^REBUILT" "$FAKES/record")))
+  root=$IMMICH_EXPOSURE_ROOT
+  theirs=$root/nix/store/their-system-$n
+  echo "# their own $n" >>"$root/etc/nixos/configuration.nix"
+  cp -r "$root/nix/store/their-system" "$theirs"
+  ln -sfn "$theirs" "$root/run/current-system"
+  ln -sfn "$theirs" "$root/nix/var/nix/profiles/system-$n-link"
+  ln -sfn "system-$n-link" "$root/nix/var/nix/profiles/system"
+  sed "s,toplevel=[^ ]*,toplevel=$theirs," "$FAKES/changed" >"$FAKES/unchanged"
+  cp "$FAKES/unchanged" "$FAKES/changed"
+  cp "$FAKES/their-module" "$FAKES/module"
+fi
+"""
+"""The owner edits configuration.nix and rebuilds it; our import stands there already."""
+
+
+def rebuilt_meanwhile(machine: Machine, program: str, times: int = 1) -> None:
+    """The owner rebuilds while this program runs."""
+    system(machine, THEIRS)
+    machine.remember(times=str(times), **{"their-module": MODULE})
+    when = (
+        "true"
+        if program == "nixos-rebuild"
+        else 'readlink "$IMMICH_EXPOSURE_ROOT/run/current-system" | grep -q new'
+    )
+    machine.fake(program, f"if {when}; then {REBUILDS} fi\n" + textwrap.dedent(BODIES[program]))
+
+
+@pytest.mark.parametrize("during", ["nixos-rebuild", "curl"])
+def test_what_its_owner_rebuilds_meanwhile_is_not_taken_back(machine: Machine, during: str) -> None:
+    """In a long build, or while the new system is looked at: ours lacks their edit."""
+    rebuilt_meanwhile(machine, during)
+    outcome = apply(machine)
+    assert outcome.status == 0, outcome.stderr
+    assert "rebuilt meanwhile by somebody else, so this begins again" in outcome.stderr
+    assert (generation(machine), running(machine)) == ("system-101-link", "their-system-101")
+    assert configuration(machine) == f"0640 {WITH_OURS}# their own 101\n"
+    assert "switch-to-configuration new-system switch" not in steps(machine)
+    assert steps(machine)[-1] == DISARM or "new-system test" not in str(steps(machine))
+
+
+def test_who_rebuilds_again_and_again_is_waited_for(machine: Machine) -> None:
+    """In the build of ours, and then each time while the result is looked at."""
+    rebuilt_meanwhile(machine, "nixos-rebuild", times=9)
+    looks = 'case $* in *toplevel=*) grep -q "^REBUILT" "$FAKES/record" ;; *) false ;; esac'
+    body = textwrap.dedent(BODIES["nix-instantiate"])
+    machine.fake("nix-instantiate", f"if {looks}; then {REBUILDS} fi\n{body}")
+    assert_sentence(apply(machine), "is being rebuilt by somebody else", "run this again")
+    assert running(machine).startswith("their-system-")
+    assert not [step for step in steps(machine) if "new-system" in step]
 
 
 def still_has_the_module(machine: Machine) -> None:
