@@ -86,6 +86,11 @@ def module_lines(server: Server, config: ExposureConfig) -> tuple[str, str]:
     return create, server.line("restore", config.config_dir)
 
 
+def what_is_rebuilt(config: ExposureConfig) -> str:
+    """Return which configuration is rebuilt, and whether an upgrade may come with it, as text."""
+    return f"{config.module} {config.flake} {config.config_dir} {config.allow_upgrade}"
+
+
 def configuration_digest(config: ExposureConfig) -> str:
     """Return a digest of all that a rebuild depends on; known at preview.
 

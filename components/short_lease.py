@@ -12,6 +12,7 @@ from components.config import ExposureConfig
 from components.device_list import EnrollableCertificate
 from components.exposure_check import how_it_is_asked, what_stands_behind_the_door
 from components.funnel import LEASE_SECONDS
+from components.nixos_configuration import what_is_rebuilt
 from components.options import child_of
 from components.remote_script import Server
 from components.server_script import ServerScript
@@ -59,9 +60,10 @@ def _all_that_answers(
 ) -> pulumi.Output[str]:
     """Return a digest of what a visitor or a device meets, and of how that is proven.
 
-    How it is proven is among it so that a check that failed runs again once what was wrong with it is undone.
+    What is rebuilt is among it because a rebuild may bring more than the module, an upgrade that is allowed,
+    say; how it is proven, so that a check that failed runs again once what was wrong with it is undone.
     """
-    known = f"{what_stands_behind_the_door(config)} {how_it_is_asked(config)}"
+    known = f"{what_stands_behind_the_door(config)} {what_is_rebuilt(config)} {how_it_is_asked(config)}"
     devices_known = [_words(name, device) for name, device in sorted(devices.items())]
     return pulumi.Output.all(authority.trusted.apply(",".join), *devices_known).apply(
         lambda texts: hashlib.sha256("\n".join([known, *texts]).encode()).hexdigest()[:16]

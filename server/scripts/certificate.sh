@@ -33,7 +33,10 @@ fetch() {
 # such group; the key then stays root's alone, and the edge opens it before it starts (see "prepare" in state.sh).
 install_pair() {
   echo "IMMICH_EXPOSURE_DOMAIN=$DOMAIN" >"$WORK/domain"
-  cmp -s "$WORK/domain" "$DOMAIN_FILE" || : >"$UNLOADED"
+  if ! cmp -s "$WORK/domain" "$DOMAIN_FILE"; then
+    needs_proof
+    : >"$UNLOADED"
+  fi
   if ! cmp -s "$TLS/.new/server.crt" "$TLS/server.crt" || ! cmp -s "$TLS/.new/server.key" "$TLS/server.key"; then
     : >"$UNLOADED"
   fi

@@ -29,22 +29,6 @@ need_free_port() {
       "configuration first."
 }
 
-# To the second; what is over then is over, so it need not know whose lease it was.
-arm_lease_timer() {
-  stop_lease_timer
-  if [ "$1" = always ]; then return 0; fi
-  systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active="$1" --timer-property=AccuracySec=100ms \
-    systemctl start immich-exposure-lease.service >"$WORK/timer.log" 2>&1 </dev/null ||
-    die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
-}
-
-# `begin_trial SECONDS`: from here on nothing is proven.
-begin_trial() {
-  rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
-  write_line 0644 "$LEASE" "trial $(rest "$1")"
-  arm_lease_timer "$1"
-}
-
 shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check; }
 
 # What nobody answers behind shall not be opened; what is open already stays, and the edge goes on refusing strangers. An Immich

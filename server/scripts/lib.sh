@@ -1157,6 +1157,34 @@ stop_lease_timer() {
   systemctl stop immich-exposure-lease-end.timer >/dev/null 2>&1 </dev/null || :
 }
 
+# To the second; what is over then is over, so it need not know whose lease it was.
+arm_lease_timer() {
+  stop_lease_timer
+  if [ "$1" = always ]; then return 0; fi
+  systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active="$1" --timer-property=AccuracySec=100ms \
+    systemctl start immich-exposure-lease.service >"$WORK/timer.log" 2>&1 </dev/null ||
+    die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
+}
+
+# `begin_trial SECONDS`: from here on nothing is proven.
+begin_trial() {
+  rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
+  write_line 0644 "$LEASE" "trial $(rest "$1")"
+  arm_lease_timer "$1"
+}
+
+# The same as LEASE_SECONDS of components/funnel.py.
+SHORT_LEASE=600
+
+# Whoever is about to change what stands behind the door says so first. In an `up` the door is on a short lease by then; in one
+# that takes a few steps alone (`pulumi up --target`) nobody else says it, and nobody proves what comes.
+needs_proof() {
+  [ "$(words_of "$LEASE")" = confirmed ] || return 0
+  begin_trial "$SHORT_LEASE"
+  say "The door is on a lease of $SHORT_LEASE seconds: nothing of this has been proven yet, and a whole \"pulumi up\" does that"
+  note_door open trial
+}
+
 # ---- Immich at home
 #
 # Behind the edge Immich listens on loopback alone. A unit of the module opens sockets for the home network as $LAN says:

@@ -759,6 +759,7 @@ change_once() {
   # Immich is about to take back the addresses that our sockets hold for it.
   [ "$change_check" != check_home ] || stop_home
   shut_by_hand
+  needs_proof
   activate_as_test
   "$change_check"
   if ! { runs "$RESULT" && [ "$(readlink "$PROFILE")" = "$NOTED_LINK" ]; }; then

@@ -112,7 +112,19 @@ post() {
   shift 3
   for header; do [ -z "$header" ] || curl_line header "$header"; done
   curl --disable --silent --show-error --fail --globoff --noproxy '*' --proto =http,https --max-time "$SEND_TIMEOUT" \
-    --output /dev/null --config "$WORK/curl" 2>"$WORK/said" </dev/null
+    --output /dev/null --write-out '%{http_code}' --config "$WORK/curl" >"$WORK/answered" 2>"$WORK/said" </dev/null || return 1
+  # The token goes nowhere but to the address of the config.
+  case $(cat "$WORK/answered") in
+    2??) ;;
+    3??)
+      echo "the address leads elsewhere (status $(cat "$WORK/answered")), and no notice follows; set the one that it leads to" >"$WORK/said"
+      return 1
+      ;;
+    *)
+      echo "it answers with status $(cat "$WORK/answered"), which is no yes" >"$WORK/said"
+      return 1
+      ;;
+  esac
 }
 
 bearer() { token=$(said token) && [ -z "$token" ] || printf 'Authorization: Bearer %s' "$token"; }

@@ -64,6 +64,7 @@ install_settings() {
   for name in edge.env bans.conf; do
     if [ -f "$SETTINGS/$name" ]; then cp -p "$SETTINGS/$name" "$WORK/before-$name"; fi
   done
+  cmp -s "$WORK/edge.env" "$SETTINGS/edge.env" || needs_proof
   UNDO=put_back
   place edge.env "$EDGE_UNLOADED"
   place bans.conf "$BANS_UNLOADED"

@@ -27,6 +27,7 @@ install_pool() {
     die "The payload is not a certificate in PEM form; send the authority's ca.crt."
   make_state
   [ ! -f "$POOL" ] || cp -p "$POOL" "$WORK/before"
+  cmp -s "$WORK/device-ca.crt" "$POOL" || needs_proof
   UNDO=put_back
   cmp -s "$WORK/device-ca.crt" "$POOL" || : >"$UNLOADED"
   write_file "$POOL_MODE" "$POOL" <"$WORK/device-ca.crt"

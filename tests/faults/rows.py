@@ -523,6 +523,21 @@ def module_folder_deleted(home: Home) -> None:
 
 
 @standing(
+    "some-steps-alone",
+    "an up --target changes the edge's settings and proves nothing: the door is on a lease; up proves them",
+)
+def some_steps_alone(home: Home) -> None:
+    home.operator.set(uploads=True)
+    [settings] = [step.urn for step in home.operator.planned() if step.name == "immich-settings-files"]
+    home.operator.up(f"--target={settings}")
+    if home.lease() == "confirmed":
+        raise Fault("the door is not on a lease")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing(
     "unproven-update",
     "the operator's machine dies while an update is being checked: the door is on a lease",
 )

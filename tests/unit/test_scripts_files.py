@@ -1,13 +1,15 @@
 """Golden cases of files.sh, trust.sh and state.sh: what they leave on the server, and what they refuse."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from components.funnel import LEASE_SECONDS
 from components.module_files import export
 from components.remote_script import PayloadFile, script_text
-from tests.unit.scripts.harness import Machine, Outcome, assert_sentence, available_shells
+from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
 
 FILES = {
     "immich-exposure/default.nix": "{ }\n",
@@ -534,6 +536,37 @@ def test_settings_that_a_killed_run_left_are_taken_over_by_the_next(machine: Mac
     machine.forget_commands()
     assert settings(machine).status == 0
     assert "systemctl reload immich-edge" in machine.commands("systemctl")
+
+
+def test_what_changes_behind_a_proven_door_puts_it_on_a_short_lease(machine: Machine) -> None:
+    """In `pulumi up --target` nothing else does, and nobody proves what comes."""
+    settings(machine)
+    machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})
+    other = SETTINGS["edge.env"].replace("off", "on")
+
+    def lease_after(change: Callable[[], Outcome]) -> str:
+        machine.write(machine.state / "lease", "confirmed\n")
+        machine.write(machine.state / "proven", "443 8443 ab\n")
+        machine.forget_commands()
+        assert change().status == 0
+        lease = (machine.state / "lease").read_text()
+        assert (machine.state / "proven").exists() is (lease == "confirmed\n")
+        armed = [line for line in machine.commands("systemd-run") if "--on-active=600" in line]
+        assert len(armed) == lease.startswith("trial")
+        return lease.split(" ")[0].strip()
+
+    def pool(text: str) -> Outcome:
+        return machine.run("trust", "install", payload={"device-ca.crt": text})
+
+    assert lease_after(lambda: settings(machine)) == "confirmed"
+    assert lease_after(lambda: settings(machine, bans="[DEFAULT]\nmaxretry = 3\n")) == "confirmed"
+    assert lease_after(lambda: settings(machine, edge=other)) == "trial"
+    assert lease_after(lambda: pool(AUTHORITY)) == "confirmed"
+    assert lease_after(lambda: pool(AUTHORITY + AUTHORITY)) == "trial"
+
+
+def test_a_short_lease_is_as_long_whoever_begins_it() -> None:
+    assert f"\nSHORT_LEASE={LEASE_SECONDS}\n" in (SCRIPTS / "lib.sh").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1013,6 +1013,18 @@ def test_every_failure_ends_where_it_began(
         assert "switch-to-configuration new-system switch" not in steps(machine)
 
 
+def test_a_new_system_stands_behind_a_short_lease_until_it_is_proven(machine: Machine) -> None:
+    apply(machine)
+    machine.write(machine.state / "lease", "confirmed\n")
+    apply(machine)
+    assert (machine.state / "lease").read_text() == "confirmed\n", "it runs already"
+    newer_files(machine)
+    assert apply(machine).status == 0
+    assert (machine.state / "lease").read_text().startswith("trial 600 ")
+    activated = [step for step in steps(machine) if "--on-active=600" in step or "newer-system test" in step]
+    assert "--on-active=600" in activated[0], "before it is active"
+
+
 def test_failed_change_of_an_exposed_server_keeps_it_exposed(machine: Machine) -> None:
     apply(machine)
     before = machine.files(machine.state)

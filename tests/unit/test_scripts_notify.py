@@ -170,24 +170,26 @@ def test_the_token_is_roots_alone_and_on_no_command_line(machine: Machine, recei
     assert TOKEN not in "\n".join(machine.commands())
     # curl is the real one here; what it is given on its command line is the script's text.
     [line] = re.findall(
-        r"^  curl .*?dev/null$", (SCRIPTS / "notify.sh").read_text(), re.MULTILINE | re.DOTALL
+        r"^  curl .*?dev/null \|\| return 1$", (SCRIPTS / "notify.sh").read_text(), re.MULTILINE | re.DOTALL
     )
     assert "$(said" not in line and "$1" not in line
 
 
+@pytest.mark.parametrize("status", [503, 404, 301, 307])
 def test_a_channel_that_does_not_answer_stops_nothing_and_is_tried_again(
-    machine: Machine, receiver: Receiver
+    machine: Machine, receiver: Receiver, status: int
 ) -> None:
-    receiver.status = 503
+    """Nor is one that leads elsewhere followed, with the token: what a redirect got, nobody has read."""
+    receiver.status = status
     installed = install(machine, kind="webhook", address=receiver.address)
     assert (installed.status, installed.stdout) == (0, "")
     assert "Notices do not get through" in installed.stderr
-    assert "503" in installed.stderr
+    assert str(status) in installed.stderr
     tell(machine, "closed", "The funnel is shut.")
     failed = deliver(machine)
     assert failed.status == 0
     assert "A notice was not delivered" in failed.stderr
-    assert "503" in (machine.state / "notices/failed").read_text()
+    assert str(status) in (machine.state / "notices/failed").read_text()
     receiver.status = 200
     receiver.got.clear()
     assert deliver(machine) == Outcome(0, "", "")

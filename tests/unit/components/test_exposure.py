@@ -260,6 +260,8 @@ def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(rec
         {"check": {"connectTo": "127.0.0.1:9"}},
         {"devices": [{"name": "phone", "platform": "ios"}]},
         {"strangers": "drop"},
+        {"allowUpgrade": True},
+        {"configDir": "/etc/nixos/pi"},
     ],
 )
 def test_whatever_changes_the_door_goes_on_a_short_lease_first(
