@@ -165,6 +165,7 @@ install_devices() {
   payload
   [ -f "$WORK/devices" ] || die "The payload holds no list of devices; send the file devices."
   check_payload
+  shut_revoked_out
   make_state
   remember_revoked
   installed=" " names=
@@ -208,12 +209,24 @@ check_payload() {
   done <"$WORK/revoked"
 }
 
+# Before anything that needs room on the disk.
+shut_revoked_out() {
+  is_ours "$STATE" || return 0
+  while read -r fingerprint _ how _; do
+    for device_file in "$DEVICES/$fingerprint" "$ENDED/$fingerprint"; do
+      [ -f "$device_file" ] || continue
+      shut_out "$device_file"
+      [ "$how" = up ] || note_by_hand "$fingerprint"
+    done
+  done <"$WORK/revoked"
+}
+
 remember_revoked() {
   while read -r fingerprint since how name; do
     [ ! -e "$REVOKED/$fingerprint" ] || continue
     { printf '%s\n\n' "$name" && if [ "$how" = hand ]; then echo "by hand"; fi; } >"$WORK/device"
     write_file 0644 "$REVOKED/$fingerprint" <"$WORK/device"
-    touch -d "@$since" "$REVOKED/$fingerprint"
+    touch -d "@$since" "$REVOKED/$fingerprint" || say "The day on which $name was revoked could not be noted down"
   done <"$WORK/revoked"
 }
 

@@ -249,7 +249,7 @@ begin_file() {
 
 put_in_place() {
   chmod "$1" "$write_temp" || not_put "$2"
-  mv -f "$write_temp" "$2"
+  mv -f "$write_temp" "$2" || not_put "$2"
 }
 
 not_put() {

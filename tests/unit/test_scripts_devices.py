@@ -201,6 +201,18 @@ def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(machine: Machine) 
     assert machine.commands("systemctl") == ["systemctl stop immich-edge"]
 
 
+@pytest.mark.parametrize("how", ["up", "hand"])
+def test_what_others_know_to_be_revoked_is_out_before_anything_is_written(machine: Machine, how: str) -> None:
+    """The server was set back to a backup, and its disk is full."""
+    begin(machine, PHONE, ("phone", OLD, NOW + 10))
+    machine.fake("mktemp", 'case $* in */immich-exposure/*) exit 1 ;; esac; exec /usr/bin/mktemp "$@"')
+    outcome = install(machine, PHONE, LAPTOP, revoked=f"{OLD} {NOW} {how} phone\n")
+    assert_sentence(outcome, "make room on its disk")
+    assert set(devices(machine)) == {NEW} and revoked(machine) == {OLD}
+    said = (machine.state / "revoked" / OLD).read_text()
+    assert ("by hand" in said) is (how == "hand")
+
+
 # For good
 
 
