@@ -7,7 +7,7 @@
 # A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
 # `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Five more
 # are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key END" (ISO 8601, none
-# where it has no end), "device FINGERPRINT NAME" for each certificate that is let in, and "revoked FINGERPRINT SECONDS NAME" for what
+# where it has no end), "device FINGERPRINT NAME" for whatever is let in, and "revoked FINGERPRINT SECONDS NAME" for what
 # the owner revoked here. What was noted down lies beside the devices, and comes back from a backup with them: so the operator's
 # program says as well who may be in. What a timer of ours or the owner's own rebuild may change (the certificate, the generation) is
 # not noted down; it is looked at for what it must be.
@@ -315,7 +315,7 @@ look() {
   fi
   LOOK_EDGE=$(edge_program)
   look_at_versions
-  device_lines
+  device_lines | sed 's/^frame /device /'
   look_at_revoked
   # Every up stops at a door that the owner has shut, so there is nothing that it could put right.
   if is_shut_by_hand; then

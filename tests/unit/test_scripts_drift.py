@@ -117,6 +117,7 @@ AS_EVER = (
     "version tailscale 1.98.9",
     "version caddy 2.11.9",
     f"device {PHONE} phone",
+    f"device {FRAME} kitchen",
     "version immich 2.7.3",
     "node-key ",
 )
@@ -126,7 +127,7 @@ def test_clock_and_versions_are_said_for_others_to_judge(proven: Machine) -> Non
     assert proven.run("drift", "look", *PORTS).stdout.splitlines() == sorted(AS_EVER, key=ORDER.index)
 
 
-ORDER = [*AS_EVER[:4], "node-key ", "version immich 2.7.3"]
+ORDER = [*AS_EVER[:5], "node-key ", "version immich 2.7.3"]
 
 
 def test_nothing_is_told_of_what_is_as_it_was(proven: Machine) -> None:
@@ -453,6 +454,7 @@ def test_who_is_let_in_is_told_whatever_was_noted_down(proven: Machine, where: s
     assert [line for line in said if line.startswith("device ")] == [
         f"device {PHONE} phone",
         f"device {LAPTOP} laptop",
+        f"device {FRAME} kitchen",
     ]
 
 
