@@ -89,7 +89,9 @@ def test_a_flood_of_long_lines_neither_hides_an_offender_nor_erases_a_device(
 
 
 def test_who_meets_limits_or_a_ban_is_not_written_down_each_time(watched: Edge) -> None:
-    banned = watched.new_address()
+    banned, earlier = watched.new_address(), watched.new_address()
+    watched.ask("/favicon.ico", address=earlier)
+    watched.entries_of(earlier)  # what came before it is written as well
     watched.ban_file("manual", banned).touch()
     before, journal = len(watched.log_entries()), watched.journal.stat().st_size
     flood(watched, banned, ["/favicon.ico"] * 200)
