@@ -10,6 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import preflight
+from components.ban_lists import Look
 from components.preflight import PreflightError, authorities_in, clock_apart, examine
 from components.remote_script import Server
 from pki import AuthorityProfile, Keystore
@@ -221,3 +222,17 @@ def test_the_keystores_authorities_are_known_without_its_passphrase(tmp_path: Pa
 def test_a_clock_is_only_wrong_when_no_moment_of_the_question_fits(clock: object, apart: float) -> None:
     """The question took from 1000.5 to 1003.0 by this machine's clock."""
     assert clock_apart(clock, 1000.5, 1003.0) == apart
+
+
+def test_a_list_that_would_ban_nobody_is_in_the_way_and_another_is_told(
+    mocker: MockerFixture, tmp_path: Path
+) -> None:
+    mocker.patch.object(preflight, "run_script", return_value=json.dumps(SOUND))
+    look = mocker.patch.object(preflight, "look_at_lists", return_value=Look([], ["/y is old."]))
+    assert "/y is old." not in examine(props_of(tmp_path))["warnings"] and look.call_count == 0
+    asked = props_of(tmp_path, banLists="networks /y\n", crowdsecKey="geheim")
+    assert "/y is old." in examine(asked)["warnings"]
+    assert look.call_args.args[1:] == ("networks /y\n", "geheim")
+    look.return_value = Look(["/x is damaged."], [])
+    with pytest.raises(PreflightError, match=r"- /x is damaged\."):
+        examine(asked)
