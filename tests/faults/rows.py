@@ -527,7 +527,7 @@ def module_folder_deleted(home: Home) -> None:
     "an up --target changes the edge's settings and proves nothing: the door is on a lease; up proves them",
 )
 def some_steps_alone(home: Home) -> None:
-    home.operator.set(uploads=True)
+    home.operator.set(rateLimits={"requests": 2000})
     [settings] = [step.urn for step in home.operator.planned() if step.name == "immich-settings-files"]
     home.operator.up(f"--target={settings}")
     if home.lease() == "confirmed":
