@@ -113,11 +113,15 @@ def killed_first_up(line: str, death: str, ends: str) -> Happening:
     return play
 
 
+LITTLE_ROOM = {"freeGigabytes": 1}
+"""The lab's disk has less than guests' uploads must leave by default."""
+
+
 def killed_update(line: str, death: str, ends: str) -> Happening:
     def play(home: Home) -> None:
         home.up()
         proven = home.edge()
-        home.operator.set(lan="keep", bans={"maxRetry": 11}, uploads=True)
+        home.operator.set(lan="keep", bans={"maxRetry": 11}, uploads=True, uploadLimits=LITTLE_ROOM)
         die(home, "up", line, death)
         home.need_shut_or_proven(proven)
         end(home, ends)

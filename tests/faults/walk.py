@@ -24,7 +24,7 @@ from pathlib import Path
 from pki import ProbeCredential
 from tests.faults.home import PRIVATE, STATE, Fault, Home, NotReachedError, Stranger, home
 from tests.faults.matrix import FAILURES
-from tests.faults.rows import DESTROY, FIRST_UP, UPDATE
+from tests.faults.rows import DESTROY, FIRST_UP, LITTLE_ROOM, UPDATE
 from tests.lab.operator import PROJECT, Operator, PulumiFailedError
 from tests.lab.outside import REFUSED, seen
 from tests.lab.whole_server import root, settle
@@ -150,7 +150,8 @@ class Walk:
         if setting == "bans":
             self.home.operator.set(bans={"maxRetry": 10 + self.changes})
         elif setting == "uploads":
-            self.home.operator.set(uploads=not self.home.operator.settings.get("uploads", False))
+            uploads = not self.home.operator.settings.get("uploads", False)
+            self.home.operator.set(uploads=uploads, uploadLimits=LITTLE_ROOM if uploads else None)
         else:
             lan = "close" if self.home.operator.settings.get("lan") == "keep" else "keep"
             self.home.operator.set(lan=lan)
