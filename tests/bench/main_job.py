@@ -98,12 +98,12 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
         operator.devices("phone", "laptop")
         note("pulumi up", operator.up)
         note("pulumi up, no change", operator.up)
-        operator.set(uploads=True)
+        operator.set(features={"map": False})
         note("pulumi up, a setting changed", operator.up)
         operator.devices("phone", "laptop", f"tablet-{number}")
         note("pulumi up, one device more", operator.up)
         note("pulumi destroy", operator.destroy)
-        operator.set(uploads=None)
+        operator.set(features=None)
         assert seen(lab, "/") == REFUSED
         shutil.rmtree(operator.keystore)
     return times

@@ -454,9 +454,15 @@ def test_the_same_settings_are_no_reason_for_anything(recorded: Recorder, tmp_pa
 
 
 def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
-    """Only what is told and the settings differ, and with them the short lease and the check from outside."""
-    changed = differing(recorded, run_program(tmp_path, uploads=True, bans={"banTime": "2h"}))
-    assert changed == {"immich", "immich-short-lease-trial", "immich-settings-files", "immich-check-outside"}
+    """Only what is told and the settings differ, and with them the short lease and the check from outside.
+
+    For uploads the server is asked what room it has, too.
+    """
+    told = {"immich", "immich-short-lease-trial", "immich-settings-files", "immich-check-outside"}
+    some = run_program(tmp_path, features={"map": False}, bans={"banTime": "2h"})
+    assert differing(recorded, some) == told
+    uploads = run_program(tmp_path, uploads=True)
+    assert differing(recorded, uploads) == {*told, "immich-preflight-facts"}
 
 
 def test_what_is_built_is_a_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
