@@ -17,8 +17,8 @@ from components.certificate_authority import KeystoreLocation, keystore_of
 from components.chapter_bans import BAN_LIST, bans_in
 from components.config_adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceConfig
 from components.device_list import EnrollableCertificate
+from components.operator_error import OperatorError, without_traceback
 from components.options import child_of
-from components.refusal import Refusal, told_plainly
 from components.remote_script import PayloadFile, Server, script_text
 from components.server_props import server_of, server_props
 from components.server_script import ServerScript
@@ -39,7 +39,7 @@ OUTPUTS = ("authority", "adopted", "files", "bans")
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("adoption", take_over(props))
 
@@ -47,7 +47,7 @@ class _Provider(ResourceProvider):
         # Another address of the server or another passphrase alone changes nothing of what was taken over.
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in INPUTS))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         outputs = take_over(_news)
         # Who was banned by hand is taken over once: what was lifted since stays lifted.
@@ -60,7 +60,7 @@ def take_over(props: dict[str, Any]) -> dict[str, Any]:
     The authority's key is read once, and what the keystore has may be gone at its place: whoever has cleared
     up after the chapter still gets the same answer.
 
-    Raises ``Refusal``, ``SshError`` or ``KeystoreError``; then nothing was changed.
+    Raises ``OperatorError``, ``SshError`` or ``KeystoreError``; then nothing was changed.
     """
     keystore = keystore_of(props)
     known = keystore.adoption()
@@ -115,7 +115,7 @@ def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str]) -
     for place in needed:
         if found[place] is None:
             where = "on the server" if place.startswith(ON_THE_SERVER) else "on this machine"
-            raise Refusal(
+            raise OperatorError(
                 f"There is no file {place.removeprefix(ON_THE_SERVER)} {where}, which adopt names. Correct "
                 "the path; if it lies on a drive that is opened by hand, open that and run again."
             )
@@ -127,7 +127,7 @@ def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str]) -
 def read_places(server: Server, places: Sequence[str]) -> dict[str, Source | None]:
     """Read files here and, after ``server:``, on the server as root; None for what is not there.
 
-    Raises ``SshError`` when the server cannot be asked, ``Refusal`` when a file cannot be read.
+    Raises ``SshError`` when the server cannot be asked, ``OperatorError`` when a file cannot be read.
     """
     remote = [place for place in dict.fromkeys(places) if place.startswith(ON_THE_SERVER)]
     found = {place: _read_here(place) for place in places if place not in remote}
@@ -145,9 +145,11 @@ def _read_here(place: str) -> Source | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Refusal(f"{place} cannot be read ({error.strerror}); correct adopt or the file.") from error
+        raise OperatorError(
+            f"{place} cannot be read ({error.strerror}); correct adopt or the file."
+        ) from error
     if len(content) > FILE_LIMIT:
-        raise Refusal(f"{place} is far too large for a certificate or a key; correct adopt.")
+        raise OperatorError(f"{place} is far too large for a certificate or a key; correct adopt.")
     return Source(place, content)
 
 
@@ -155,7 +157,7 @@ def _answers(places: Sequence[str], answer: str) -> dict[str, Source | None]:
     """Read one line for each place: base64, or ``-`` for what is not there."""
     lines = answer.splitlines()
     if len(lines) != len(places):
-        raise Refusal(
+        raise OperatorError(
             "The server did not answer as expected when its files were read; something prints text at login: "
             "make the shell start-up files of the SSH user silent for non-interactive sessions."
         )
@@ -168,7 +170,7 @@ def _decoded(place: str, line: str) -> Source | None:
     try:
         return Source(place, base64.b64decode(line, validate=True))
     except binascii.Error as error:
-        raise Refusal(f"{place} did not arrive whole; run it again.") from error
+        raise OperatorError(f"{place} did not arrive whole; run it again.") from error
 
 
 # Resources

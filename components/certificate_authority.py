@@ -12,9 +12,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
+from components.operator_error import OperatorError, without_traceback
 from components.options import child_of
 from components.preflight import authorities_in
-from components.refusal import Refusal, told_plainly
 from components.renewal import renewal_of, renewal_props, renewing_diff
 from components.step import Step
 from pki import AuthorityProfile, Keystore, KeystoreError, KeyType, Renewal
@@ -42,7 +42,7 @@ def keystore_of(props: dict[str, Any]) -> Keystore:
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_create(props)
         _revoke_strays(props)
@@ -56,12 +56,12 @@ class _Provider(ResourceProvider):
         quiet = {"devices", "authorities"}
         return renewing_diff(_olds, _news, ignore=quiet, outputs={"trusted", "trustedPem", "keyFile"})
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         refuse_strange(_olds.get("trusted") or (), _news["keystore"])
         return UpdateResult(_adopt_or_create(_news))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         if _props["purgeKeystore"]:
             keystore_of(_props).purge()
@@ -86,14 +86,14 @@ def refuse_strange(known: Sequence[str], keystore: str) -> None:
 
     An authority that is made anew would shut all of them out.
 
-    Raises ``Refusal``.
+    Raises ``OperatorError``.
     """
     found = authorities_in(Path(keystore))
     damaged = not found and os.path.exists(Path(keystore) / "ca.crt")  # which the keystore itself tells
     if damaged or not is_strange(known, found):
         return
     what = f"holds another authority ({found[-1][:16]})" if found else "has no authority"
-    raise Refusal(
+    raise OperatorError(
         f"The keystore {keystore} {what}, and this stack's devices have certificates of {known[-1][:16]}, so "
         "they would all be shut out. Is its drive not mounted, or was the stack renamed? Set `keystore` to "
         "the folder that it was, or import a backup. If it is lost for good, run pulumi destroy and then "

@@ -9,7 +9,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
-from components.refusal import told_plainly
+from components.operator_error import without_traceback
 from components.renewal import renewal_of, renewal_props, renewing_diff
 from components.step import Step
 from pki import DeviceProfile, KeyType, Platform, Renewal
@@ -18,7 +18,7 @@ from pki import DeviceProfile, KeyType, Platform, Renewal
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_issue(props)
         return CreateResult(outputs["fingerprint"], outputs)
@@ -27,11 +27,11 @@ class _Provider(ResourceProvider):
         # Another authority alone changes nothing: the device moves to it with its next renewal.
         return renewing_diff(_olds, _news, ignore={"authority"})
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_adopt_or_issue(_news))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Revoke. The engine calls this only for a device that left the config: see ``deleted_with``."""
         keystore_of(_props).revoke_device(_props["device"], _props["fingerprint"])

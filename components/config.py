@@ -86,7 +86,7 @@ SECRETS = (
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
-"""Not to be taken for a key, and not the placeholder of the example's file, of which messages complain."""
+"""Not to be taken for a key, and not the placeholder of the example's file, of which messages report."""
 HIDDEN_HOST = "hidden.invalid"
 HIDDEN_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 """These two stand for a server whose address or key is encrypted, where nobody has the passphrase."""
@@ -415,7 +415,7 @@ def _check_sudo_password(top: Section, secret_keys: Collection[str], config: Exp
 def _funnel_port(top: Section) -> int:
     port = top.integer("funnelPort", default=443, least=1, most=65535)
     if port not in FUNNEL_PORTS:
-        top.complain("funnelPort", "Tailscale Funnel offers 443, 8443 and 10000 only", "443")
+        top.report("funnelPort", "Tailscale Funnel offers 443, 8443 and 10000 only", "443")
     return port
 
 
@@ -427,7 +427,7 @@ def _check_ports(top: Section, config: ExposureConfig) -> None:
         ("immich.port", immich, "sshPort", ssh, "`immich: {port: 2283}`"),
     )
     for key, port, other_key, other_port, example in ports:
-        if port == other_port and not top.problems.concern(key, other_key):
+        if port == other_port and not top.problems.has(key, other_key):
             reason = f"is the port of {other_key} as well ({port}), and two services cannot share it"
             top.problems.add(key, port, reason, example)
 
@@ -444,8 +444,8 @@ def _devices(top: Section) -> tuple[DeviceConfig, ...]:
             revoked.add(device.name)
         section.refuse_unknown()
         twin = next((each.name for each in devices if each.name.lower() == device.name.lower()), None)
-        if twin is not None and not section.problems.concern(section.name("name")):
-            section.complain(
+        if twin is not None and not section.problems.has(section.name("name")):
+            section.report(
                 "name",
                 f"clashes with the device {twin!r}; names may not differ in case alone",
                 "phone-anna-2",
@@ -492,14 +492,14 @@ def _authority(top: Section) -> AuthorityConfig:
 
 def _check_validity(top: Section, config: ExposureConfig) -> None:
     days, authority_days = config.client_validity_days, config.ca.validity_days
-    if days > authority_days and not top.problems.concern("clientValidityDays", "ca.validityDays"):
-        top.complain(
+    if days > authority_days and not top.problems.has("clientValidityDays", "ca.validityDays"):
+        top.report(
             "clientValidityDays",
             f"is longer than ca.validityDays ({authority_days}), and no certificate outlives its authority",
             str(authority_days),
         )
-    if config.renew_before_days >= days and not top.problems.concern("renewBeforeDays", "clientValidityDays"):
-        top.complain(
+    if config.renew_before_days >= days and not top.problems.has("renewBeforeDays", "clientValidityDays"):
+        top.report(
             "renewBeforeDays",
             f"must be shorter than clientValidityDays ({days}), or every certificate would always be due",
             str(max(1, days // 10)),
@@ -512,8 +512,8 @@ def _check_grace(top: Section, config: ExposureConfig) -> None:
     before = config.renew_before_days
     # The default is never in the way: what counts is the shorter of the two (components/renewal.py).
     too_long = config.grace_days > before and config.grace_days != GRACE_DAYS
-    if too_long and not top.problems.concern("graceDays", "renewBeforeDays"):
-        top.complain(
+    if too_long and not top.problems.has("graceDays", "renewBeforeDays"):
+        top.report(
             "graceDays",
             f"is longer than renewBeforeDays ({before}), and the old certificate ends before that",
             str(before),
@@ -528,7 +528,7 @@ def _check_authority_renewal(top: Section, config: ExposureConfig) -> None:
         config.renew_before_days,
     )
     keys = ("ca.renewBeforeDays", "ca.validityDays", "renewBeforeDays")
-    if days == 0 or top.problems.concern(*keys):
+    if days == 0 or top.problems.has(*keys):
         return
     if days >= authority_days:
         reason = f"must be shorter than ca.validityDays ({authority_days}), or every authority would be due"

@@ -130,11 +130,9 @@ def _device(section: Section, project_dir: Path | None) -> AdoptedDeviceConfig:
     if section.value("certificate") is None:
         for key, example in (("fingerprint", f'"{"ab" * 32}"'), ("until", '"2027-06-30"')):
             if section.value(key) is None:
-                section.complain(
-                    key, "is needed where there is no certificate, which would say both", example
-                )
+                section.report(key, "is needed where there is no certificate, which would say both", example)
     elif section.value("fingerprint") is not None or section.value("until") is not None:
-        section.complain("certificate", "says all that fingerprint and until say; leave these out", "-")
+        section.report("certificate", "says all that fingerprint and until say; leave these out", "-")
     return AdoptedDeviceConfig(
         name=_name(section, certificate, project_dir),
         certificate=certificate,
@@ -150,7 +148,7 @@ def _name(section: Section, certificate: str | None, project_dir: Path | None) -
         return name or ""
     if certificate is None or certificate.startswith(ON_THE_SERVER):
         if section.value("certificate") is None or certificate is not None:
-            section.complain(
+            section.report(
                 "name",
                 "a device needs a name; only a certificate on this machine can tell one",
                 "phone-anna",
@@ -166,26 +164,26 @@ def _common_name(section: Section, place: str, project_dir: Path) -> str:
         content = local_path(place, project_dir).read_bytes()
         subject = read_certificate(Source(place, content)).subject
     except OSError as error:
-        section.complain("certificate", f"cannot be read ({error.strerror})", "phone-anna.crt")
+        section.report("certificate", f"cannot be read ({error.strerror})", "phone-anna.crt")
         return ""
     except KeystoreError:
-        section.complain("certificate", "holds no certificate", "phone-anna.crt")
+        section.report("certificate", "holds no certificate", "phone-anna.crt")
         return ""
     names = [str(each.value) for each in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     problem = device_name_problem(names[0]) if names else "is missing"
     if problem is None:
         return names[0]
     seen = f"the certificate's common name {names[0]!r}" if names else "the certificate's common name"
-    section.complain("name", f"is needed, because {seen} {problem}", "phone-anna")
+    section.report("name", f"is needed, because {seen} {problem}", "phone-anna")
     return ""
 
 
 def _refuse_twin(section: Section, device: AdoptedDeviceConfig, others: list[AdoptedDeviceConfig]) -> None:
     for other in others:
         if device.name and other.name.lower() == device.name.lower():
-            section.complain("name", f"is the name of another device here, {other.name!r}", "phone-anna-2")
+            section.report("name", f"is the name of another device here, {other.name!r}", "phone-anna-2")
         if device.fingerprint is not None and other.fingerprint == device.fingerprint:
-            section.complain(
+            section.report(
                 "fingerprint", f"is that of {other.name!r} as well, so revoking one would leave it", "-"
             )
 

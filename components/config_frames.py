@@ -30,9 +30,9 @@ def read_frames(top: Section) -> tuple[FrameConfig, ...]:
             revoked.add(name)
         section.refuse_unknown()
         twin = next((each.name for each in frames if each.name.lower() == name.lower()), None)
-        if twin is not None and not section.problems.concern(section.name("name")):
+        if twin is not None and not section.problems.has(section.name("name")):
             reason = f"clashes with the frame {twin!r}; names may not differ in case alone"
-            section.complain("name", reason, "frame-kitchen-2")
+            section.report("name", reason, "frame-kitchen-2")
         frames.append(FrameConfig(name))
     return tuple(frame for frame in frames if frame.name not in revoked)
 

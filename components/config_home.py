@@ -71,7 +71,7 @@ def read_module(top: Section) -> ModuleWay:
     if top.value("flake") is None:
         return ModuleWay(way)
     if top.value("module") == ModuleWay.MANAGED:
-        top.complain(
+        top.report(
             "module",
             "cannot be managed together with flake, because no file of a flake is ever written; leave one of "
             "the two out",
@@ -93,7 +93,7 @@ def read_edge_build(top: Section, module: ModuleWay) -> EdgeBuilder:
     """Read `edgeBuild`; only where `pulumi up` writes the configuration can it name what was built here."""
     builder = EdgeBuilder(top.choice("edgeBuild", choices=list(EdgeBuilder), default=EdgeBuilder.SERVER))
     if builder is EdgeBuilder.OPERATOR and module is ModuleWay.YOURS:
-        top.complain(
+        top.report(
             "edgeBuild",
             "cannot be operator where the module is in a configuration of yours; set its option package "
             "there, as `make edge` says",
@@ -112,8 +112,8 @@ def read_immich(top: Section) -> Immich:
         port=section.integer("port", default=IMMICH_PORT, least=1, most=65535),
         managed=managed,
     )
-    if managed and address is not None and not section.problems.concern(section.name("managed")):
-        section.complain(
+    if managed and address is not None and not section.problems.has(section.name("managed")):
+        section.report(
             "address",
             "is for an Immich that services.immich does not manage, whose address the configuration says "
             "itself; add managed: false, or leave the address out",

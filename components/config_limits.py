@@ -56,20 +56,18 @@ def read_features(top: Section) -> dict[str, bool]:
     section = top.section("features", example="{map: false}")
     for feature in surface_table.load().features:
         if feature.fixed and section.value(feature.name) is not None:
-            section.complain(
+            section.report(
                 feature.name, "cannot be switched; to share nothing, run pulumi destroy", "leave it out"
             )
     if section.value(surface_table.SETTING_OF_ITS_OWN) is not None:
-        section.complain(
-            surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, outside of features", "-"
-        )
+        section.report(surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, outside of features", "-")
     features = {
         feature.name: section.boolean(feature.name, default=feature.default)
         for feature in surface_table.load().switches()
     }
     section.refuse_unknown()
     if features["download"] and not features["originals"]:
-        section.complain(
+        section.report(
             "originals", "keeps nothing back while features.download is on: zip files hold originals", "true"
         )
     return features
@@ -101,30 +99,29 @@ def read_rate_limits(top: Section) -> RateLimits:
     for key, count, window_key, window, what in tighter:
         keys = ("requests", "windowSeconds", key, window_key)
         faster = count * limits.window_seconds > limits.requests * window
-        if faster and not section.problems.concern(*map(section.name, keys)):
-            section.complain(
+        if faster and not section.problems.has(*map(section.name, keys)):
+            section.report(
                 key,
                 f"lets more {what} through ({count} in {window} s) than requests at all "
                 f"({limits.requests} in {limits.window_seconds} s)",
                 "10",
             )
-    if limits.requests < COLD_VISIT and not section.problems.concern(section.name("requests")):
-        section.complain(
+    if limits.requests < COLD_VISIT and not section.problems.has(section.name("requests")):
+        section.report(
             "requests", f"lets nobody in: opening one link counts as {COLD_VISIT} requests at first", "3000"
         )
-    elif (
-        COLD_VISIT * limits.window_seconds > limits.requests * VISIT_SECONDS
-        and not section.problems.concern(section.name("requests"), section.name("windowSeconds"))
+    elif COLD_VISIT * limits.window_seconds > limits.requests * VISIT_SECONDS and not section.problems.has(
+        section.name("requests"), section.name("windowSeconds")
     ):
-        section.complain(
+        section.report(
             "windowSeconds",
             f"keeps your guests out: with {limits.requests} requests in {limits.window_seconds} s, opening a "
             f"second link can take more than {VISIT_SECONDS // 60} minutes of waiting",
             "30",
         )
-    told = section.problems.concern(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
+    told = section.problems.has(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
     if limits.link_passwords_per_hour < limits.password_attempts and not told:
-        section.complain(
+        section.report(
             "linkPasswordsPerHour",
             f"is used up by one visitor, who may try {limits.password_attempts} passwords "
             f"in {limits.password_window_seconds} s, and then shuts out everybody else",
@@ -142,19 +139,19 @@ def read_bans(top: Section) -> Bans:
         ban_time=section.text("banTime", default="1h", example="1h", check=duration_problem),
         ipv6_prefix=section.integer("ipv6Prefix", default=64, least=64, most=128),
     )
-    if bans.ipv6_prefix not in (64, 128) and not section.problems.concern(section.name("ipv6Prefix")):
-        section.complain("ipv6Prefix", "is 64 (one customer of a provider) or 128 (one address)", "64")
+    if bans.ipv6_prefix not in (64, 128) and not section.problems.has(section.name("ipv6Prefix")):
+        section.report("ipv6Prefix", "is 64 (one customer of a provider) or 128 (one address)", "64")
     section.refuse_unknown()
-    if bans.max_retry <= TYPING_ERRORS and not section.problems.concern(section.name("maxRetry")):
-        section.complain(
+    if bans.max_retry <= TYPING_ERRORS and not section.problems.has(section.name("maxRetry")):
+        section.report(
             "maxRetry",
             f"bans a guest who mistypes a link's password {'once' if bans.max_retry == 1 else 'twice'}",
             "10",
         )
-    if not section.problems.concern(*map(section.name, ("maxRetry", "findTime", "banTime"))):
+    if not section.problems.has(*map(section.name, ("maxRetry", "findTime", "banTime"))):
         soonest = min(seconds(bans.find_time), seconds(bans.ban_time))
         if bans.max_retry > soonest:
-            section.complain(
+            section.report(
                 "maxRetry",
                 f"stops nobody: with findTime {bans.find_time} and banTime {bans.ban_time} it lets more than "
                 "one guess a second go on for ever",
@@ -171,8 +168,8 @@ def read_expose_until(top: Section, now: datetime) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     if top.value("leaseHours") not in (None, 0):
-        top.complain("exposeUntil", "is set together with leaseHours; set one of the two", '""')
+        top.report("exposeUntil", "is set together with leaseHours; set one of the two", '""')
     elif moment <= now:
         reason = "is in the past; set a later moment, leave it out, or close the funnel with pulumi destroy"
-        top.complain("exposeUntil", reason, example)
+        top.report("exposeUntil", reason, example)
     return moment

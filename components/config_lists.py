@@ -87,7 +87,7 @@ def read_ban_lists(top: Section) -> BanLists | None:
     only = section.value("onlyCountries") is not None
     countries = _countries(section, "onlyCountries" if only else "countries")
     if only and section.value("countries") is not None:
-        section.complain(
+        section.report(
             "onlyCountries",
             "is set together with countries; set one of the two",
             "[DE, AT, CH], without countries",
@@ -104,8 +104,8 @@ def read_ban_lists(top: Section) -> BanLists | None:
         crowdsec=_crowdsec(section),
     )
     _check_countries(section, lists)
-    if lists.networks_days and not lists.networks and not section.problems.concern(section.name("networks")):
-        section.complain(
+    if lists.networks_days and not lists.networks and not section.problems.has(section.name("networks")):
+        section.report(
             "networkDays", "is how old the files of networks may be, and there are none", "leave it out"
         )
     section.refuse_unknown()
@@ -114,16 +114,16 @@ def read_ban_lists(top: Section) -> BanLists | None:
 
 def _check_countries(section: Section, lists: BanLists) -> None:
     key = "onlyCountries" if lists.only else "countries"
-    if section.problems.concern(section.name(key), section.name("countryDatabase")):
+    if section.problems.has(section.name(key), section.name("countryDatabase")):
         return
     if lists.countries and lists.database is None:
-        section.complain(
+        section.report(
             "countryDatabase",
             "where a network is, a file on the server says; name one of MaxMind's form (.mmdb)",
             "/var/lib/GeoIP/GeoLite2-Country.mmdb",
         )
     elif lists.database is not None and not lists.countries:
-        section.complain("countries", "the database alone bans nobody; name countries", "[CN, RU]")
+        section.report("countries", "the database alone bans nobody; name countries", "[CN, RU]")
 
 
 def _texts(section: Section, key: str, example: str) -> list[str]:
@@ -132,7 +132,7 @@ def _texts(section: Section, key: str, example: str) -> list[str]:
         return []
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         # YAML takes a bare NO for false.
-        section.complain(key, "must be a list of texts; put them in quotes", example)
+        section.report(key, "must be a list of texts; put them in quotes", example)
         return []
     return value
 
@@ -143,7 +143,7 @@ def _countries(section: Section, key: str) -> tuple[str, ...]:
         if code not in COUNTRIES:
             other = _OTHER_NAMES.get(code) or (code.upper() if code.upper() in COUNTRIES else None)
             hint = f"; {other!r} is meant" if other else ""
-            section.complain(
+            section.report(
                 key, f"{code!r} is the code of no country (two capital letters, ISO 3166){hint}", '["CN"]'
             )
             return ()
@@ -163,10 +163,10 @@ def _files(section: Section) -> tuple[str, ...]:
     paths = _texts(section, "networks", "[/etc/blocklist.txt]")
     for path in paths:
         if (problem := file_problem(path)) is not None:
-            section.complain("networks", f"{path!r} {problem}", "[/etc/blocklist.txt]")
+            section.report("networks", f"{path!r} {problem}", "[/etc/blocklist.txt]")
             return ()
     if len(paths) > MOST_FILES:
-        section.complain("networks", f"names more than {MOST_FILES} files", "[/etc/blocklist.txt]")
+        section.report("networks", f"names more than {MOST_FILES} files", "[/etc/blocklist.txt]")
         return ()
     return tuple(dict.fromkeys(paths))
 
@@ -219,7 +219,7 @@ def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collec
         reason = "must be a key as `cscli bouncers add` prints it, in quotes"
     elif KEY not in secret_keys:
         reason = "must be stored encrypted, and it stands in the stack file in plain text; make a new one"
-    elif not asked and not top.problems.concern(f"{GROUP}.crowdsec"):
+    elif not asked and not top.problems.has(f"{GROUP}.crowdsec"):
         reason = "is for banLists.crowdsec, which is not set; leave it out"
     else:
         return

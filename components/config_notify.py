@@ -59,7 +59,7 @@ def read_notify(top: Section) -> Notify | None:
     by_command = kind == NotifyKind.COMMAND
     unused = "address" if by_command else "command"
     if section.value(unused) is not None:
-        section.complain(unused, f"is nothing that kind: {kind} has", "leave it out")
+        section.report(unused, f"is nothing that kind: {kind} has", "leave it out")
     notify = Notify(
         kind=NotifyKind(kind or NotifyKind.NTFY),
         address=None if by_command else _address(section),
@@ -118,7 +118,7 @@ def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str
     value = top.value(KEY)
     kind = notify.kind if notify else None
     if value is None:
-        if kind is not NotifyKind.GOTIFY or top.problems.concern("notify.kind"):
+        if kind is not NotifyKind.GOTIFY or top.problems.has("notify.kind"):
             return
         reason = "a Gotify server takes notices from applications with a token only"
     elif not isinstance(value, str) or not _TOKEN.fullmatch(value):

@@ -22,7 +22,7 @@ def refuse_secrets(problems: Problems, raw: Mapping[str, object], secret_keys: C
     """Note what stands in plain text and looks like a secret; its value stays unsaid."""
     for path, what in secrets_in({key: value for key, value in raw.items() if key not in secret_keys}):
         key = path.partition(".")[0].partition("[")[0]
-        if not problems.concern(path, key):
+        if not problems.has(path, key):
             problems.add_stray(
                 path,
                 f"holds what looks like {what}, in plain text; have a new one made, and store that encrypted "

@@ -35,7 +35,7 @@ class Problems:
         """Note a key that stands where it counts for nothing. Its value stays unsaid, too."""
         self._lines.append(f"{key} {said}")
 
-    def concern(self, *keys: str) -> bool:
+    def has(self, *keys: str) -> bool:
         """Tell whether any of these keys already has a problem, so that comparing them would mislead."""
         return not self._keys.isdisjoint(keys)
 
@@ -76,7 +76,7 @@ class Section:
         value = self._values.get(key)
         return None if value == "" else value
 
-    def complain(self, key: str, reason: str, example: str) -> None:
+    def report(self, key: str, reason: str, example: str) -> None:
         """Note a problem with a key."""
         self.problems.add(self.name(key), self.value(key), reason, f"`{key}: {example}`")
 
@@ -88,7 +88,7 @@ class Section:
         if text is not None:
             return text
         if default is None and self.value(key) is None:
-            self.complain(key, missing, example)
+            self.report(key, missing, example)
         return default or ""
 
     def optional_text(self, key: str, *, example: str, check: Check) -> str | None:
@@ -99,7 +99,7 @@ class Section:
         reason = check(value) if isinstance(value, str) else "must be text; put it in quotes"
         if reason is None and isinstance(value, str):
             return value
-        self.complain(key, reason or "", example)
+        self.report(key, reason or "", example)
         return None
 
     def integer(self, key: str, *, default: int, least: int, most: int, example: int | None = None) -> int:
@@ -108,7 +108,7 @@ class Section:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.complain(key, f"must be a whole number from {least} to {most}", str(example or default))
+            self.report(key, f"must be a whole number from {least} to {most}", str(example or default))
             return default
         return value
 
@@ -118,7 +118,7 @@ class Section:
         if isinstance(value, bool):
             return value
         if value is not None:
-            self.complain(key, "must be true or false", str(default).lower())
+            self.report(key, "must be true or false", str(default).lower())
         return default
 
     def choice(
@@ -138,7 +138,7 @@ class Section:
         """Read a mapping of its own; empty when it is not set."""
         value = self.value(key)
         if value is not None and not isinstance(value, Mapping):
-            self.complain(key, "must be a group of settings", example)
+            self.report(key, "must be a group of settings", example)
         return Section(value if isinstance(value, Mapping) else {}, self.problems, f"{self.name(key)}.")
 
     def sections(self, key: str, *, example: str) -> list[Section]:
@@ -147,7 +147,7 @@ class Section:
         if value is None:
             return []
         if not isinstance(value, list):
-            self.complain(key, "must be a list", example)
+            self.report(key, "must be a list", example)
             return []
         for index, item in enumerate(value):
             if not isinstance(item, Mapping):

@@ -41,7 +41,7 @@ def read_upload_size(top: Section) -> int:
     """Read `uploadMegabytes`, which is of use only with `uploads`."""
     size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
     if size != UPLOAD_MEGABYTES and _are_off(top):
-        top.complain("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
+        top.report("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
     return size
 
 
@@ -63,14 +63,14 @@ def read_upload_limits(top: Section) -> UploadLimits:
     )
     section.refuse_unknown()
     if limits != usual and _are_off(top):
-        top.complain(GROUP, "limits uploads, and uploads is not true", EXAMPLE)
+        top.report(GROUP, "limits uploads, and uploads is not true", EXAMPLE)
     pairs = (
         ("linkMegabytesPerHour", limits.link_megabytes, "megabytesPerHour", limits.megabytes, "megabytes"),
         ("linkFilesPerHour", limits.link_files, "filesPerHour", limits.files, "files"),
     )
     for key, of_link, whole, of_all, what in pairs:
-        if of_link > of_all and not section.problems.concern(section.name(key), section.name(whole)):
-            section.complain(
+        if of_link > of_all and not section.problems.has(section.name(key), section.name(whole)):
+            section.report(
                 key,
                 f"allows one link more {what} in an hour than all links together ({whole} {of_all})",
                 str(of_all),
@@ -83,7 +83,7 @@ def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich)
     if top.value("uploads") is not True:
         return
     budget = f"{GROUP}.linkMegabytesPerHour"
-    if size > limits.link_megabytes and not top.problems.concern(
+    if size > limits.link_megabytes and not top.problems.has(
         "uploadMegabytes", budget, f"{GROUP}.megabytesPerHour"
     ):
         told = "uploadMegabytes" if top.value("uploadMegabytes") is not None else budget
@@ -94,7 +94,7 @@ def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich)
         )
         top.problems.add(told, value, reason, f"`uploadMegabytes: {limits.link_megabytes}`")
     folder = f"{GROUP}.folder"
-    if not immich.managed and limits.folder is None and not top.problems.concern(folder):
+    if not immich.managed and limits.folder is None and not top.problems.has(folder):
         top.problems.add(
             folder,
             None,
@@ -105,7 +105,7 @@ def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich)
 
 
 def _are_off(top: Section) -> bool:
-    return top.value("uploads") is not True and not top.problems.concern("uploads")
+    return top.value("uploads") is not True and not top.problems.has("uploads")
 
 
 def _folder_problem(text: str) -> str | None:

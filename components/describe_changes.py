@@ -32,8 +32,8 @@ from components.surface import (
     UNTIL,
     WATCH,
     WAY_IN,
-    Words,
-    what_becomes_public,
+    PublicSurface,
+    public_surface,
 )
 
 TOPIC_KEYS: Mapping[str, frozenset[str]] = {
@@ -97,7 +97,7 @@ def changes(
 
     `hidden` are settings that are encrypted, so that topics that hang on them cannot be told.
     """
-    told = _Told(what_becomes_public(old), what_becomes_public(new), hidden)
+    told = _Told(public_surface(old), public_surface(new), hidden)
     gained, lost = _gained_and_lost(told)
     rebuild, is_rebuilt = _rebuild(old, new, module)
     sections: Sections = {
@@ -123,7 +123,7 @@ def changes(
 
 def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
     """Return what a new stack does."""
-    words = _shown(what_becomes_public(new), hidden)
+    words = _shown(public_surface(new), hidden)
     first = [
         "**A new exposure: Immich becomes reachable from the internet.**",
         *(_first("All of Immich, with a certificate, for", _names(words, DEVICES))),
@@ -137,7 +137,7 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
 
 def end(old: ExposureConfig) -> Summary:
     """Return what it means that a stack's file goes."""
-    words = what_becomes_public(old)
+    words = public_surface(old)
     devices = [*words[DEVICES], *words.get(FRAMES, {})]
     first = (
         "**This takes away the settings of an exposure.** Taking back what is exposed is `pulumi destroy`, "
@@ -155,7 +155,7 @@ def end(old: ExposureConfig) -> Summary:
     return Summary(first, {"What `pulumi destroy` takes back": back})
 
 
-def _whole(words: Words) -> Sections:
+def _whole(words: PublicSurface) -> Sections:
     """Return all words, by topic."""
     return {
         topic[0].upper() + topic[1:]: [_named(topic, name, line) for name, line in lines.items()]
@@ -165,10 +165,10 @@ def _whole(words: Words) -> Sections:
 
 def whole(config: ExposureConfig, hidden: Collection[str] = ()) -> Sections:
     """Return all that is public with a configuration, by topic."""
-    return _whole(_shown(what_becomes_public(config), hidden))
+    return _whole(_shown(public_surface(config), hidden))
 
 
-def _shown(words: Words, hidden: Collection[str]) -> Words:
+def _shown(words: PublicSurface, hidden: Collection[str]) -> PublicSurface:
     return {topic: lines for topic, lines in words.items() if TOPIC_KEYS[topic].isdisjoint(hidden)}
 
 
@@ -176,7 +176,7 @@ def _named(topic: str, name: str, line: str) -> str:
     return f"{code(name)} ({prose(line)})" if topic in (DEVICES, FRAMES) and name != NOBODY else prose(line)
 
 
-def _names(words: Words, topic: str) -> list[str]:
+def _names(words: PublicSurface, topic: str) -> list[str]:
     return [code(name) for name in words.get(topic, {}) if name != NOBODY]
 
 
@@ -195,7 +195,7 @@ def _listed(items: Collection[str]) -> str:
 class _Told:
     """The words before and after, and where they differ."""
 
-    def __init__(self, old: Words, new: Words, hidden: Collection[str]) -> None:
+    def __init__(self, old: PublicSurface, new: PublicSurface, hidden: Collection[str]) -> None:
         self.old, self.new = _shown(old, hidden), _shown(new, hidden)
 
     def gone(self, topic: str) -> dict[str, str]:
@@ -507,7 +507,7 @@ def _rebuild(old: ExposureConfig, new: ExposureConfig, module: Module) -> tuple[
     if module.differs:
         unknown = module.old is None or module.new is None
         reasons.append("the module's files, which cannot be read here" if unknown else "the module's files")
-    way_in = what_becomes_public(new)[WAY_IN]
+    way_in = public_surface(new)[WAY_IN]
     if not reasons:
         return [], False
     if not _is_built(new):

@@ -11,8 +11,8 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 
 from components.certificate_authority import KeystoreLocation
 from components.device_report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
+from components.operator_error import without_traceback
 from components.options import child_of
-from components.refusal import told_plainly
 from components.remote_script import PayloadFile, Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
@@ -50,7 +50,7 @@ class EnrollableCertificate(Protocol):
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("devices", enrol(props, ()))
 
@@ -58,13 +58,13 @@ class _Provider(ResourceProvider):
         inputs = {*_olds, *_news}.difference(OUTPUTS)
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         if all(_olds.get(key) == _news.get(key) for key in REASONS):
             return UpdateResult({**_news, **{key: _olds[key] for key in OUTPUTS}})
         return UpdateResult(enrol(_news, [revocation_of(each) for each in _olds["revoked"]]))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Take them all away, and revoke none: after `pulumi destroy` who is named again gets in again.
 
@@ -84,7 +84,7 @@ def enrol(props: dict[str, Any], revoked: Sequence[Revocation]) -> dict[str, Any
     ``revoked`` is what the state knows to be revoked. State, keystore and server learn it from each other, so
     that one that is restored from a backup lets nobody in again.
 
-    Raises ``SshError``, also with the script's own last sentence, ``KeystoreError`` and ``Refusal``.
+    Raises ``SshError``, also with the script's own last sentence, ``KeystoreError`` and ``OperatorError``.
     """
     names = list(props["devices"])
     before = united(known_revocations(props).values(), revoked)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.refusal import Refusal
+from components.operator_error import OperatorError
 from pki import Keystore, KeystoreError, Revocation
 
 
@@ -29,7 +29,7 @@ class DeviceReport:
 def report_of(answer: str) -> DeviceReport:
     """Read the answer; whatever a login script prints before it is passed over.
 
-    Raises ``Refusal`` when it is none.
+    Raises ``OperatorError`` when it is none.
     """
     try:
         document = json.loads(answer.strip().rpartition("\n")[2])
@@ -39,7 +39,7 @@ def report_of(answer: str) -> DeviceReport:
             tuple(str(each) for each in document["refused"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Refusal(
+        raise OperatorError(
             "The server's answer about its devices is not JSON; something prints text at login: make the "
             "shell start-up files of the SSH user silent for non-interactive sessions."
         ) from error

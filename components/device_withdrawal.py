@@ -12,9 +12,9 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 from components.certificate_authority import KeystoreLocation
 from components.device_report import for_good, report_of, tell_keystore
 from components.let_in import words_of_stay
+from components.operator_error import without_traceback
 from components.options import child_of
 from components.preflight import authorities_in
-from components.refusal import told_plainly
 from components.remote_script import Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
@@ -34,7 +34,7 @@ FOUND = "toBeShutOut"
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         # Without a state the server knows this stack by another id; it is its own if it has the authority.
         own = authorities_in(Path(props["keystore"])) if props["takeOver"] else ()
@@ -46,7 +46,7 @@ class _Provider(ResourceProvider):
         moved = any(_olds.get(key) != _news.get(key) for key in inputs)
         return DiffResult(changes=moved or bool(_news.get(FOUND)))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         if _news.get(FOUND) or any(_olds.get(key) != _news.get(key) for key in REASONS):
             withdraw(_news, "-")
@@ -58,7 +58,7 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
 
     The keystore is told, not asked: it may be missing, another's, or closed by a wrong passphrase.
 
-    Raises ``SshError``, also with the script's own last sentence, and ``Refusal``.
+    Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
     server, names = server_of(props), sorted(props["mayComeIn"])
     line = server.line("stay", authorities, *names, *words_of_stay(props.get(FOUND) or {}))

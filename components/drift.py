@@ -26,10 +26,10 @@ from components.config import ExposureConfig
 from components.device_report import note_revocations
 from components.let_in import Expected, not_let_in, not_to_be_in
 from components.link_report import api_key_file
+from components.operator_error import OperatorError, without_traceback
 from components.options import child_of
 from components.preflight import clock_apart
 from components.preflight_rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
-from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
@@ -116,7 +116,7 @@ def _of_the_clock(lines: Sequence[str], before: float, after: float) -> list[str
     return [clocks_differ(apart) for apart in clocks if abs(apart) >= CLOCKS_APART_SECONDS]
 
 
-class ClockError(Refusal):
+class ClockError(OperatorError):
     """The two clocks are too far apart; the message says which and what to do."""
 
 
@@ -129,7 +129,7 @@ BY_HAND = "revokedOnTheServer"
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         _refuse(props)
         _tell_of_revocations({}, props)
@@ -141,7 +141,7 @@ class _Provider(ResourceProvider):
         # What a refresh has found stands in the state.
         return DiffResult(changes=moved or any(_found_in(_olds, _news, kind) for kind in FINDINGS))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         _refuse(_news)
         _tell_of_revocations(_olds, _news)
@@ -152,7 +152,7 @@ class _Provider(ResourceProvider):
             {**_news, **_nothing_found(), BY_HAND: revoked, "putRight": everything, "doorPutRight": door}
         )
 
-    @told_plainly
+    @without_traceback
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         seen = look(server_of(props), int(props["funnelPort"]), int(props["proxyPort"]))
         return ReadResult(id_, {**props, "found": seen.to_mend, "foundAtDoor": seen.at_the_door})

@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
-from components.refusal import Refusal, told_plainly
+from components.operator_error import OperatorError, without_traceback
 from components.remote_script import Server
 from components.server_props import server_of, server_props
 from components.ssh import run_script
@@ -24,18 +24,18 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What `uname -m` says, and what Go calls it."""
 
 
-class EdgeBuildError(Refusal):
+class EdgeBuildError(OperatorError):
     """The edge could not be made here; the message says what to do."""
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("edge", build_for_the_server(props))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(build_for_the_server(_news))
 

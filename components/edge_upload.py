@@ -14,7 +14,7 @@ from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.edge_build import EdgeBuild, EdgeBuildError, build, program
 from components.module_files import Edge
-from components.refusal import told_plainly
+from components.operator_error import without_traceback
 from components.remote_script import Server, with_library
 from components.server_props import server_of, server_props
 from components.ssh import run_script, send_file
@@ -27,15 +27,15 @@ PLACE = "/var/lib/immich-exposure/edge-"
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("edge", send(props))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(send(_news))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         # By then no configuration names it: what is built of it lies in the Nix store.
         server = server_of(_props)

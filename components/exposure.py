@@ -32,12 +32,12 @@ from components.notices import Notices, silence
 from components.policy_facts import hold_to_the_rules, policy_facts
 from components.preflight import Preflight
 from components.remote_script import Server
-from components.renewal import authority_renewal, device_renewal, outlook_of
+from components.renewal import authority_renewal, device_renewal, renewal_plan_of
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
 from components.short_lease import ShortLease
 from components.stack_identity import StackIdentity, stack_name
-from components.surface import Words, what_becomes_public, what_to_set_in_immich
+from components.surface import PublicSurface, public_surface, what_to_set_in_immich
 from components.trust_pool import TrustPool
 from pki import AuthorityProfile, DeviceProfile
 from pki.files import is_folder
@@ -60,7 +60,7 @@ class ImmichExposure(pulumi.ComponentResource):
     """What each frame shows in a header, by its name; a secret."""
     checked: pulumi.Output[dict[str, str]]
     """What was proven from outside, by question; under ``shut`` why the door is, where no ``up`` opens it."""
-    public: Words
+    public: PublicSurface
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
     """What to set in Immich itself, in words."""
@@ -83,11 +83,13 @@ class ImmichExposure(pulumi.ComponentResource):
         self._server = reach
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._say_what_a_preview_does_not_look_at()
-        self._outlook = outlook_of(config)
-        for notice in self._outlook.notices:
+        self._renewal_plan = renewal_plan_of(config)
+        for notice in self._renewal_plan.notices:
             pulumi.warn(notice)
 
-        self._expected = Expected(self._names(), self._outlook.devices_current, self._outlook.revoked)
+        self._expected = Expected(
+            self._names(), self._renewal_plan.devices_current, self._renewal_plan.revoked
+        )
         self._standing = look_now(reach, config, self._expected)
         if config.ban_lists and pulumi.runtime.is_dry_run():
             look_at_lists_now(reach, config.ban_lists, config.crowdsec_key)
@@ -138,7 +140,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 {"shut": " ".join(known["shut"])} if known["shut"] else by_question(known["results"])
             )
         )
-        self.public = what_becomes_public(config)
+        self.public = public_surface(config)
         self.in_immich = url.apply(what_to_set_in_immich)
         self.devices = self._devices_by_name(certificates, sheets, adopted)
         self.bundle_passwords = pulumi.Output.all(
@@ -195,7 +197,7 @@ class ImmichExposure(pulumi.ComponentResource):
             f"{self._prefix}-preflight",
             server=self._server,
             config=self._config,
-            outlook=self._outlook,
+            renewal_plan=self._renewal_plan,
             told=self._standing.apply(lambda seen: seen["to_tell"]),
             opts=self._after(withdrawal),
         )
@@ -236,8 +238,8 @@ class ImmichExposure(pulumi.ComponentResource):
             devices=self._issued_here(),
             purge_keystore=self._config.purge_keystore,
             renewal=authority_renewal(self._config),
-            step=self._outlook.authority_step,
-            found=self._outlook.authority_found,
+            step=self._renewal_plan.authority_due,
+            found=self._renewal_plan.authority_expiries,
             opts=self._after(before),
         )
 
@@ -256,8 +258,8 @@ class ImmichExposure(pulumi.ComponentResource):
                     key_type=self._config.key_type,
                 ),
                 renewal=device_renewal(self._config),
-                step=self._outlook.device_steps[device.name],
-                found=self._outlook.devices_found[device.name],
+                step=self._renewal_plan.devices_due[device.name],
+                found=self._renewal_plan.device_expiries[device.name],
                 opts=self._after(),
             )
             for device in self._config.devices

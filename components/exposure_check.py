@@ -20,6 +20,7 @@ from components.config_home import ModuleWay
 from components.edge_settings import settings_files
 from components.funnel import LEASE_SECONDS, Funnel
 from components.nixos_configuration import configuration_digest
+from components.operator_error import OperatorError, without_traceback
 from components.outside_probe import (
     Answer,
     Credential,
@@ -28,7 +29,6 @@ from components.outside_probe import (
     UnansweredError,
     WrongAnswerError,
 )
-from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_props import server_of, server_props
 from components.ssh import SshError, run_script
@@ -49,7 +49,7 @@ class Expectation:
 
     path: str
     status: int
-    meaning: str
+    claim: str
 
 
 ANONYMOUS = (
@@ -68,7 +68,7 @@ NOBODYS_SECRET = {"X-Immich-Exposure-Frame": "ixframe_" + 32 * "a"}
 """What no frame ever has, and the edge takes for no offence (server/caddy/frames.go)."""
 
 
-def prove(
+def check_from_outside(
     probe: OutsideProbe,
     credentials: list[Credential],
     *,
@@ -84,9 +84,9 @@ def prove(
     first answer that is not as it must be: that one is never waited for.
     """
     _wait_until_reachable(probe, wait_seconds)
-    lines = [_judge(expectation, _ask(probe, expectation.path), drops) for expectation in ANONYMOUS]
+    lines = [_verify(expectation, _ask(probe, expectation.path), drops) for expectation in ANONYMOUS]
     if frames:
-        lines.append(_judge(FRAME, _ask(probe, FRAME.path, headers=NOBODYS_SECRET), drops))
+        lines.append(_verify(FRAME, _ask(probe, FRAME.path, headers=NOBODYS_SECRET), drops))
     if credentials:
         lines.append(_some_device_gets_in(probe, credentials, drops))
     return lines
@@ -117,24 +117,24 @@ def _ask(
         return None
 
 
-def _judge(expected: Expectation, answer: Answer | None, drops: bool) -> str:
+def _verify(expected: Expectation, answer: Answer | None, drops: bool) -> str:
     if answer is None:
         if drops and expected.status == 403:
-            return f"GET {expected.path} no answer: {expected.meaning}"
+            return f"GET {expected.path} no answer: {expected.claim}"
         raise WrongAnswerError(
             f"GET {expected.path} from outside got no answer instead of {expected.status}, "
-            f"but it must hold that {expected.meaning}."
+            f"but it must hold that {expected.claim}."
         )
     if answer.status != expected.status:
         raise WrongAnswerError(
             f"GET {expected.path} from outside answered {answer.status} instead of {expected.status}, "
-            f"but it must hold that {expected.meaning}."
+            f"but it must hold that {expected.claim}."
         )
     if expected.status == 403 and not _is_refusal(answer.body):
         raise WrongAnswerError(f"GET {expected.path} from outside answered 403 without our JSON refusal.")
     if "alt-svc" in answer.headers:
         raise WrongAnswerError("The edge offers HTTP/3, which no funnel can carry; update the configuration.")
-    return f"GET {expected.path} {answer.status}: {expected.meaning}"
+    return f"GET {expected.path} {answer.status}: {expected.claim}"
 
 
 def _is_refusal(body: bytes) -> bool:
@@ -151,31 +151,31 @@ def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential], dro
     seen = [answer.status if answer else "nothing" for answer in answers]
     wrong = [status for status in seen if status not in (DEVICE.status, "nothing" if drops else 403)]
     if DEVICE.status in seen and not wrong:
-        return f"GET {DEVICE.path} {DEVICE.status}: {DEVICE.meaning}"
+        return f"GET {DEVICE.path} {DEVICE.status}: {DEVICE.claim}"
     raise WrongAnswerError(
         f"GET {DEVICE.path} with the device certificates answered {seen}; at least one 200 is expected: "
         "look at Caddy's journal on the server."
     )
 
 
-class NoCredentialError(Refusal):
+class NoCredentialError(OperatorError):
     """There is nothing to ask with as a device; the message says what to do."""
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("outside-check", check_or_close(props))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(check_or_close(_news))
 
 
 def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
-    """Renew the short lease, prove, confirm, and return the outputs; if anything fails, close the funnel.
+    """Renew the short lease, check, confirm, and return the outputs; if anything fails, close the funnel.
 
     The lease is renewed because an earlier failed check may have closed the funnel behind the back of the
     resource that opened it. The confirmation belongs in here, not in a resource of its own: one that failed
@@ -190,10 +190,10 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
             prepared = meanwhile.submit(probe.prepare, credentials)
             run_script(server, server.line("open", *ports, LEASE_SECONDS), script)
         prepared.result()
-        lines = prove(
+        lines = check_from_outside(
             probe,
             credentials,
-            wait_seconds=_patience(props),
+            wait_seconds=_wait_seconds(props),
             drops=props["strangers"] == "drop",
             frames=bool(props.get("frames")),
         )
@@ -223,7 +223,7 @@ def _probe(props: dict[str, Any]) -> OutsideProbe:
     )
 
 
-def _patience(props: dict[str, Any]) -> float:
+def _wait_seconds(props: dict[str, Any]) -> float:
     return WAIT_FOR_INGRESS_SECONDS if props.get("connectTo") else WAIT_FOR_DNS_SECONDS
 
 

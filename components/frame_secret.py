@@ -9,7 +9,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 
 from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
 from components.device_list import FRAME
-from components.refusal import told_plainly
+from components.operator_error import without_traceback
 from components.step import Step
 
 OUTPUTS = ("fingerprint", "secret")
@@ -18,7 +18,7 @@ OUTPUTS = ("fingerprint", "secret")
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_make(props)
         return CreateResult(outputs["fingerprint"], outputs)
@@ -28,11 +28,11 @@ class _Provider(ResourceProvider):
         quiet = {"authority", "passphrase", *OUTPUTS}
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in {*_olds, *_news} - quiet))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_adopt_or_make(_news))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Revoke. The engine calls this only for a frame that left the config: see ``deleted_with``."""
         keystore_of(_props).revoke_frame(_props["frame"], _props["fingerprint"])

@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.version_floors import Version, parse_version
+from components.supported_versions import Version, parse_version
 
 FILE = Path(__file__).resolve().parents[1] / "server/immich-releases.toml"
 

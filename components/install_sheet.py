@@ -12,8 +12,8 @@ from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import KeystoreLocation
 from components.client_certificate import ClientCertificate
+from components.operator_error import without_traceback
 from components.options import child_of
-from components.refusal import told_plainly
 from components.step import Step
 from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
@@ -25,15 +25,15 @@ DELETE_WAIT_SECONDS = 2.0
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["device"], _write(props))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_write(_news))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Remove the sheet if that can be done now; after a destroy the next up writes it anew.
 

@@ -11,7 +11,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.module_files import FOLDER, digest, module_files
-from components.refusal import Refusal, told_plainly
+from components.operator_error import OperatorError, without_traceback
 from components.remote_script import PayloadFile, Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
@@ -27,7 +27,7 @@ Of each its hash is shown. What decides who gets in (Caddyfile, surface, Nix, fa
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("module-files", install(props))
 
@@ -36,7 +36,7 @@ class _Provider(ResourceProvider):
         inputs = {*_olds, *_news}.difference(["files"])
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(install(_news))
 
@@ -44,7 +44,7 @@ class _Provider(ResourceProvider):
 def install(props: dict[str, Any]) -> dict[str, Any]:
     """Bring the files to the server as they were shown, and return the outputs of the resource.
 
-    Raises ``SshError``, also with the script's own last sentence, and ``Refusal``.
+    Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
     server = server_of(props)
     payload = tuple(PayloadFile(f"{FOLDER}/{path}", text) for path, text in as_shown(props["files"]))
@@ -60,7 +60,7 @@ def shown(files: Sequence[PayloadFile]) -> dict[str, str]:
 def as_shown(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield path and text of the files that `shown` told of; of the program what lies here.
 
-    Raises ``Refusal`` when that is no longer what was shown.
+    Raises ``OperatorError`` when that is no longer what was shown.
     """
     here = {file.path: file.text for file in module_files()}
     for path, text in files.items():
@@ -69,7 +69,7 @@ def as_shown(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         elif _hash(here.get(path, "")) == text:
             yield path, here[path]
         else:
-            raise Refusal(
+            raise OperatorError(
                 f"server/{path} is no longer the one that was shown; run this again and look at it."
             )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import dns.exception
 import dns.resolver
 
-from components.refusal import Refusal
+from components.operator_error import OperatorError
 
 PUBLIC_RESOLVERS = ("1.1.1.1", "9.9.9.9", "8.8.8.8")
 """Asked instead of the system's resolver: on a tailnet MagicDNS answers with the node's inner address, and
@@ -23,7 +23,7 @@ a probe that stays inside the tailnet proves nothing about the outside."""
 TIMEOUT_SECONDS = 10
 
 
-class NotReachableError(Refusal):
+class NotReachableError(OperatorError):
     """Nobody answers at the public name (yet): no DNS record, no connection, no TLS."""
 
 
@@ -31,11 +31,11 @@ class UnansweredError(NotReachableError):
     """Somebody took the connection and the request, and then hung up without an answer."""
 
 
-class WrongAnswerError(Refusal):
+class WrongAnswerError(OperatorError):
     """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
 
 
-class KeyFileError(Refusal):
+class KeyFileError(OperatorError):
     """A device's key or certificate cannot be used; the message names the file."""
 
 

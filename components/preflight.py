@@ -15,17 +15,17 @@ from components.ban_lists import Look, look_at_lists
 from components.config import ExposureConfig
 from components.config_home import ModuleWay
 from components.module_files import module_digest
+from components.operator_error import OperatorError, without_traceback
 from components.options import child_of
 from components.preflight_rules import (
-    Wanted,
-    WantedUploads,
+    Expected,
+    ExpectedUploads,
     key_notes,
     node_key_end,
     notes,
     problems,
     warnings,
 )
-from components.refusal import Refusal, told_plainly
 from components.remote_script import Server, script_text
 from components.server_certificate import domain_of
 from components.server_props import server_of, server_props
@@ -34,19 +34,19 @@ from components.ssh import run_script
 from components.step import Step
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
-from pki.outlook import Outlook
+from pki.renewal_plan import RenewalPlan
 
 OUTPUTS = ("domain", "tailscaleVersion", "warnings", "notes", "nodeKeyEnds")
 
 
-class PreflightError(Refusal):
+class PreflightError(OperatorError):
     """The server is not ready; the message lists every reason with its remedy."""
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("preflight", examine(props))
 
@@ -59,7 +59,7 @@ class _Provider(ResourceProvider):
         reasons = (changed, _news.get("renewals"), _olds.get("warnings"), soon)
         return DiffResult(changes=any(reasons))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         refuse_moving(_olds, _news)
         return UpdateResult(examine(_news))
@@ -96,10 +96,10 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
 
     Raises ``SshError`` when the server cannot be asked and ``PreflightError`` when it is not ready.
     """
-    wanted = wanted_of(props)
-    facts = _facts(server_of(props), wanted)
+    expected = expected_of(props)
+    facts = _facts(server_of(props), expected)
     lists = _look_at_lists(props)
-    found = [*problems(facts, wanted), *lists.wrong]
+    found = [*problems(facts, expected), *lists.wrong]
     if found:
         raise PreflightError(
             "\n".join(["The server is not ready to be exposed:", *(f"- {p}" for p in found)])
@@ -108,7 +108,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         **props,
         "domain": domain_of(facts["tailscale"]["CertDomains"][0]),
         "tailscaleVersion": facts["tailscaleVersion"],
-        "warnings": [*warnings(facts, wanted), *lists.notes],
+        "warnings": [*warnings(facts, expected), *lists.notes],
         "notes": notes(facts),
         "nodeKeyEnds": node_key_end(facts),
     }
@@ -120,9 +120,9 @@ def _look_at_lists(props: dict[str, Any]) -> Look:
     return look_at_lists(server_of(props), lines, props.get("crowdsecKey")) if lines else Look([], [])
 
 
-def wanted_of(props: dict[str, Any]) -> Wanted:
+def expected_of(props: dict[str, Any]) -> Expected:
     """Return what the facts are held against; numbers come back from the engine as floats."""
-    return Wanted(
+    return Expected(
         config_dir=props["configDir"],
         module=ModuleWay(props["module"]),
         flake_dir=props.get("flakeDir"),
@@ -143,10 +143,10 @@ def wanted_of(props: dict[str, Any]) -> Wanted:
     )
 
 
-def _uploads_of(props: dict[str, Any] | None) -> WantedUploads | None:
+def _uploads_of(props: dict[str, Any] | None) -> ExpectedUploads | None:
     if not props:
         return None
-    return WantedUploads(props.get("folder"), int(props["freeGigabytes"]), int(props["megabytesPerHour"]))
+    return ExpectedUploads(props.get("folder"), int(props["freeGigabytes"]), int(props["megabytesPerHour"]))
 
 
 def authorities_in(keystore: Path) -> tuple[str, ...]:
@@ -160,17 +160,17 @@ def authorities_in(keystore: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _facts(server: Server, wanted: Wanted) -> dict[str, Any]:
+def _facts(server: Server, expected: Expected) -> dict[str, Any]:
     command = server.line(
         "facts",
-        wanted.module if wanted.flake_dir is None else "flake",
-        wanted.config_dir,
-        wanted.flake_dir or "-",
-        wanted.flake_host or "-",
-        wanted.immich_address or "-",
-        wanted.immich_port,
-        wanted.proxy_port,
-        *([wanted.uploads.folder or "-"] if wanted.uploads else []),
+        expected.module if expected.flake_dir is None else "flake",
+        expected.config_dir,
+        expected.flake_dir or "-",
+        expected.flake_host or "-",
+        expected.immich_address or "-",
+        expected.immich_port,
+        expected.proxy_port,
+        *([expected.uploads.folder or "-"] if expected.uploads else []),
     )
     before = time.time()
     answer = run_script(server, command, script_text("preflight"))
@@ -225,14 +225,14 @@ class Preflight(pulumi.ComponentResource):
         *,
         server: Server,
         config: ExposureConfig,
-        outlook: Outlook,
+        renewal_plan: RenewalPlan,
         told: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Preflight", name, {}, opts)
         self.facts = _Preflight(
             f"{name}-facts",
-            {**server_props(server), **wanted_props(config), "renewals": _renewals(outlook)},
+            {**server_props(server), **expected_props(config), "renewals": _renewals(renewal_plan)},
             child_of(self, opts),
         )
         self.facts.warnings.apply(_warn)
@@ -246,8 +246,8 @@ class Preflight(pulumi.ComponentResource):
         self.register_outputs({"domain": self.domain})
 
 
-def wanted_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
-    """Return the properties that ``wanted_of`` reads."""
+def expected_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
+    """Return the properties that ``expected_of`` reads."""
     # Whoever has the module in a repository of their own must have this version of it.
     theirs = config.module is ModuleWay.YOURS and config.flake is None
     return {
@@ -284,10 +284,10 @@ def _uploads(config: ExposureConfig) -> dict[str, Any] | None:
     }
 
 
-def _renewals(outlook: Outlook) -> list[str]:
+def _renewals(renewal_plan: RenewalPlan) -> list[str]:
     """Return whose certificate is due; by whose clock, the preflight asks."""
-    due = [name for name, step in sorted(outlook.device_steps.items()) if step]
-    return [*(["the authority"] if outlook.authority_step else []), *due]
+    due = [name for name, step in sorted(renewal_plan.devices_due.items()) if step]
+    return [*(["the authority"] if renewal_plan.authority_due else []), *due]
 
 
 def _warn(sentences: list[str] | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from components.config import FUNNEL_PORTS
 from components.config_home import Lan, ModuleWay
 from components.immich_releases import unknown_release
-from components.version_floors import load, parse_version
+from components.supported_versions import load, parse_version
 
 LOWEST_NIXOS = (26, 5)
 """The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
@@ -28,7 +28,7 @@ NEEDED_DISK_KIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class WantedUploads:
+class ExpectedUploads:
     """What guests may upload: where Immich puts it (None: what its unit says), the floor, all of an hour."""
 
     folder: str | None
@@ -37,7 +37,7 @@ class WantedUploads:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Expected:
     """The configured values that the facts are held against.
 
     `module_digest` is the version that the owner's own repository must have; None where it may be any.
@@ -61,72 +61,72 @@ class Wanted:
     flake_host: str | None = None
     stack_id: str | None = None
     allow_upgrade: bool = False
-    uploads: WantedUploads | None = None
+    uploads: ExpectedUploads | None = None
 
 
-def problems(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Return every problem as a full sentence with its remedy; an empty list means: go on."""
     if not facts.get("nixos"):
         # all else would be noise: nothing of the recipe exists outside NixOS
         return ["The server is not NixOS; this package changes /etc/nixos and needs nixos-rebuild."]
     return [
-        *_nixos_version(facts, wanted),
-        *_missing_commands(facts, wanted),
+        *_nixos_version(facts, expected),
+        *_missing_commands(facts, expected),
         *_clocks(facts),
         *_theirs(facts),
-        *_way_in(facts, wanted),
-        *_another_stack(facts, wanted),
+        *_way_in(facts, expected),
+        *_another_stack(facts, expected),
         *_tailscale_version(facts),
-        *_tailnet(facts, wanted),
-        *_port(facts, wanted),
-        *(_past_the_edge(facts, wanted) or _funnel_port(facts, wanted)),
-        *([] if _stands(facts, wanted) else _held_port(facts, wanted)),
-        *_immich_unit(facts, wanted),
+        *_tailnet(facts, expected),
+        *_port(facts, expected),
+        *(_past_the_edge(facts, expected) or _funnel_port(facts, expected)),
+        *([] if _stands(facts, expected) else _held_port(facts, expected)),
+        *_immich_unit(facts, expected),
         *_immich(facts),
-        *_public_address(facts, wanted),
-        *_disk(facts, wanted),
-        *_floor(facts, wanted),
+        *_public_address(facts, expected),
+        *_disk(facts, expected),
+        *_floor(facts, expected),
     ]
 
 
-def warnings(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def warnings(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Return what does not stop the run, but is not as it should be."""
     apart = _apart(facts)
     found = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
-    found += _room(facts, wanted)
-    if _stands(facts, wanted):
-        found += _held_port(facts, wanted)
+    found += _room(facts, expected)
+    if _stands(facts, expected):
+        found += _held_port(facts, expected)
     if _part(facts, "immich").get("ping"):
         return found
-    address = wanted.immich_address or "127.0.0.1 or ::1"
-    keys = "immich.port" if wanted.immich_managed else "immich.address and immich.port"
+    address = expected.immich_address or "127.0.0.1 or ::1"
+    keys = "immich.port" if expected.immich_managed else "immich.address and immich.port"
     return [
         *found,
-        f"Immich does not answer on the server at {address}, port {wanted.immich_port}. All is prepared, "
+        f"Immich does not answer on the server at {address}, port {expected.immich_port}. All is prepared, "
         f"but the funnel opens only when it answers: start Immich, or correct {keys}, and run pulumi up "
         "again.",
     ]
 
 
-def _floor(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _floor(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a floor above the whole disk: no upload would ever get through."""
     size = _part(facts, "uploads").get("sizeKiB")
-    if wanted.uploads is None or not isinstance(size, int | float):
+    if expected.uploads is None or not isinstance(size, int | float):
         return []
     gigabytes = size * 1024 / 1e9
-    if gigabytes > wanted.uploads.free_gigabytes:
+    if gigabytes > expected.uploads.free_gigabytes:
         return []
     folder = _part(facts, "uploads").get("folder")
     return [
-        f"uploadLimits.freeGigabytes is {wanted.uploads.free_gigabytes}, and the whole disk of {folder}, "
+        f"uploadLimits.freeGigabytes is {expected.uploads.free_gigabytes}, and the whole disk of {folder}, "
         f"where Immich puts uploads, has {gigabytes:.0f} GB, so guests could never upload anything; set it "
         "lower."
     ]
 
 
-def _room(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _room(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Say when guests cannot upload now, or can fill the disk down to the floor within an hour."""
-    if wanted.uploads is None:
+    if expected.uploads is None:
         return []
     uploads = _part(facts, "uploads")
     folder, free = uploads.get("folder"), uploads.get("freeKiB")
@@ -138,17 +138,17 @@ def _room(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"Nobody can tell on the server how much is free for uploads ({where}), and guests cannot upload "
             "until that is known; set uploadLimits.folder to the folder where Immich puts them."
         ]
-    gigabytes, floor = free * 1024 / 1e9, wanted.uploads.free_gigabytes
+    gigabytes, floor = free * 1024 / 1e9, expected.uploads.free_gigabytes
     if gigabytes < floor:
         return [
             f"Guests cannot upload now: {gigabytes:.0f} GB are free at {folder} and "
             f"uploadLimits.freeGigabytes is {floor}; make room, or set it lower."
         ]
-    if gigabytes - floor < wanted.uploads.megabytes_per_hour / 1000:
+    if gigabytes - floor < expected.uploads.megabytes_per_hour / 1000:
         return [
             f"{gigabytes:.0f} GB are free at {folder}, so guests can use up within an hour what "
-            f"uploadLimits leaves them ({wanted.uploads.megabytes_per_hour} MB an hour until {floor} GB are "
-            "free); set uploadLimits.megabytesPerHour lower, or make room."
+            f"uploadLimits leaves them ({expected.uploads.megabytes_per_hour} MB an hour until {floor} GB "
+            "are free); set uploadLimits.megabytesPerHour lower, or make room."
         ]
     return []
 
@@ -227,14 +227,14 @@ def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
-def _builds_nothing(wanted: Wanted) -> bool:
+def _builds_nothing(expected: Expected) -> bool:
     """Tell whether another machine builds the system."""
-    return wanted.module is ModuleWay.YOURS and wanted.flake_dir is None
+    return expected.module is ModuleWay.YOURS and expected.flake_dir is None
 
 
-def _nixos_version(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _nixos_version(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a release known to be too old; a version that cannot be read is left to the build."""
-    if _builds_nothing(wanted) and _part(facts, "module"):
+    if _builds_nothing(expected) and _part(facts, "module"):
         return []  # there the edge is, however it was built
     text = str(facts.get("nixosVersion") or "")
     year, _, month = text.partition(".")
@@ -250,8 +250,8 @@ BUILDERS = {"nix-env", "nix-instantiate", "nixos-rebuild"}
 """Commands that only a server needs which builds its own system (see system.disableInstallerTools)."""
 
 
-def _missing_commands(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    missing = sorted(set(facts.get("commands", ())) - (BUILDERS if _builds_nothing(wanted) else set()))
+def _missing_commands(facts: Mapping[str, Any], expected: Expected) -> list[str]:
+    missing = sorted(set(facts.get("commands", ())) - (BUILDERS if _builds_nothing(expected) else set()))
     if not missing:
         return []
     return [f"The server lacks the commands {', '.join(missing)}; add them to environment.systemPackages."]
@@ -269,13 +269,13 @@ def _theirs(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _way_in(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _way_in(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a server into whose configuration the module cannot get in the chosen way."""
-    if wanted.flake_dir is not None:
-        return _flake(facts, wanted.flake_dir, wanted.flake_host)
-    if wanted.module is ModuleWay.YOURS:
-        return _module_of_yours(facts, wanted)
-    return _configuration(facts, wanted)
+    if expected.flake_dir is not None:
+        return _flake(facts, expected.flake_dir, expected.flake_host)
+    if expected.module is ModuleWay.YOURS:
+        return _module_of_yours(facts, expected)
+    return _configuration(facts, expected)
 
 
 def _flake(facts: Mapping[str, Any], directory: str, host: str | None) -> list[str]:
@@ -322,12 +322,12 @@ def _flake_error(name: str, error: str) -> str:
     return f"{name} does not evaluate ({error}); correct what Nix reports{untracked}."
 
 
-def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _configuration(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     configuration = _part(facts, "configuration")
-    path = configuration.get("path") or f"{wanted.config_dir}/configuration.nix"
+    path = configuration.get("path") or f"{expected.config_dir}/configuration.nix"
     if not configuration.get("exists"):
         return [
-            f"There is no {wanted.config_dir}/configuration.nix on the server; set configDir to the folder "
+            f"There is no {expected.config_dir}/configuration.nix on the server; set configDir to the folder "
             "that holds it, flake to the flake that the system is built from, or module: yours when "
             "another machine builds it."
         ]
@@ -339,7 +339,7 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     if configuration.get("flakeBeside"):
         return [
             f"A flake.nix lies beside {path}, and nixos-rebuild takes that flake instead; set flake to its "
-            f"folder and host (`flake: {wanted.config_dir}#HOST`), or module: yours when another machine "
+            f"folder and host (`flake: {expected.config_dir}#HOST`), or module: yours when another machine "
             "builds it."
         ]
     if configuration.get("otherSystem"):
@@ -347,7 +347,7 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"The server is built from {configuration['otherSystem']}, which nixos-rebuild takes instead of "
             f"{path}; import the module there and set module: yours (see docs/homes.md)."
         ]
-    if configuration.get("otherConfiguration") and wanted.config_dir == STANDARD_FOLDER:
+    if configuration.get("otherConfiguration") and expected.config_dir == STANDARD_FOLDER:
         other = str(configuration["otherConfiguration"])
         folder, _, name = other.rpartition("/")
         remedy = f"set configDir: {folder}" if name == "configuration.nix" else "set module: yours"
@@ -367,7 +367,7 @@ def _configuration(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     return [
         *_no_import_list(configuration, path),
         *_obstacle(configuration, path),
-        *(_evaluated(evaluated, path) or _another_system(facts, wanted)),
+        *(_evaluated(evaluated, path) or _another_system(facts, expected)),
         *_expose_besides(configuration, path),
     ]
 
@@ -411,14 +411,14 @@ def _evaluated(evaluated: Mapping[str, Any], path: object) -> list[str]:
     return []
 
 
-def _another_system(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _another_system(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a configuration that is not what runs: whatever differs would come along, unseen.
 
     Once the running system has the module, it is not comparable here, and the rebuild itself compares it.
     """
     running, evaluated = _part(facts, "running"), _part(facts, "evaluated")
     toplevels = running.get("toplevel"), evaluated.get("toplevel")
-    if wanted.allow_upgrade or _part(facts, "module") or None in toplevels or toplevels[0] == toplevels[1]:
+    if expected.allow_upgrade or _part(facts, "module") or None in toplevels or toplevels[0] == toplevels[1]:
         return []
     newer = [
         f"{name} {evaluated[key]} instead of {running[key]}"
@@ -466,7 +466,7 @@ HOW_TO_HAVE_THE_MODULE = (
 )
 
 
-def _module_of_yours(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _module_of_yours(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a running system that lacks the module, has another version of it, or other options."""
     module = _part(facts, "module")
     if not module:
@@ -474,8 +474,8 @@ def _module_of_yours(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"The running system lacks the module: {HOW_TO_HAVE_THE_MODULE}. Set "
             "`services.immich-exposure.enable = true;`, deploy, and run pulumi up again."
         ]
-    if wanted.module_digest is not None and module.get("digest") != wanted.module_digest:
-        seen, here = str(module.get("digest"))[:12], wanted.module_digest[:12]
+    if expected.module_digest is not None and module.get("digest") != expected.module_digest:
+        seen, here = str(module.get("digest"))[:12], expected.module_digest[:12]
         return [
             f"The running system has another version of the module ({seen}) than this project ({here}); "
             "update the flake's input (nix flake update immich-exposure) or run `make module DIR=...` "
@@ -485,32 +485,32 @@ def _module_of_yours(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
         f"The module on the server has {option} = {seen}, and this stack says {configured}; make them "
         f"equal: set services.immich-exposure.{option} in your configuration and deploy, or {key} of this "
         "stack."
-        for option, key, seen, configured in _options(module, wanted)
+        for option, key, seen, configured in _options(module, expected)
         if seen != configured
     ]
 
 
-def _options(module: Mapping[str, Any], wanted: Wanted) -> list[tuple[str, str, str, str]]:
+def _options(module: Mapping[str, Any], expected: Expected) -> list[tuple[str, str, str, str]]:
     """Return option, key, the server's value and this stack's, of what both have to say."""
     address, _, port = str(module.get("immich", "")).rpartition(":")
-    managed = str(module.get("managed")).lower(), str(wanted.immich_managed).lower()
+    managed = str(module.get("managed")).lower(), str(expected.immich_managed).lower()
     options = [
-        ("lan", "lan", str(module.get("lan")), str(wanted.lan)),
+        ("lan", "lan", str(module.get("lan")), str(expected.lan)),
         ("immich.managed", "immich.managed", *managed),
-        ("immich.port", "immich.port", port, str(wanted.immich_port)),
+        ("immich.port", "immich.port", port, str(expected.immich_port)),
     ]
-    if wanted.immich_address is not None:
-        options.append(("immich.address", "immich.address", address.strip("[]"), wanted.immich_address))
+    if expected.immich_address is not None:
+        options.append(("immich.address", "immich.address", address.strip("[]"), expected.immich_address))
     return options
 
 
-def _another_stack(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _another_stack(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a server of another stack, or one whose devices would all be shut out, unsaid."""
     owner = _part(facts, "owner")
     trusted = set(facts.get("authorities") or ())
-    stranger = bool(trusted) and not trusted & set(wanted.authorities)
-    another = bool(owner) and owner.get("id") != wanted.stack_id
-    if wanted.take_over or not (stranger or another):
+    stranger = bool(trusted) and not trusted & set(expected.authorities)
+    another = bool(owner) and owner.get("id") != expected.stack_id
+    if expected.take_over or not (stranger or another):
         return []
     if owner and not another:
         return [
@@ -538,12 +538,12 @@ def outdated(program: str, text: str) -> list[str]:
         return _tailscale_version({"tailscaleVersion": text})
     if program == "immich":
         return _immich_version(text) or unknown_release(text)
-    version, floor = parse_version(text), load().get(program)
-    if version is None or floor is None or floor.accepts(version):
+    version, supported = parse_version(text), load().get(program)
+    if version is None or supported is None or supported.accepts(version):
         return []
     return [
         f"The edge runs with {program.title()} {text}, whose faults are known; let it be built anew with "
-        f"{floor.lowest_text()} or newer, by an up of the newest version of this project."
+        f"{supported.lowest_text()} or newer, by an up of the newest version of this project."
     ]
 
 
@@ -554,18 +554,18 @@ def _tailscale_version(facts: Mapping[str, Any]) -> list[str]:
     version = parse_version(str(text))
     if version is None:
         return [f"The server's Tailscale version {text!r} cannot be read; install a released version."]
-    floor = load()["tailscale"]
-    if version in floor.refused:
-        return [f"Tailscale {text} {floor.refused[version]}."]
-    if not floor.accepts(version):
+    supported = load()["tailscale"]
+    if version in supported.refused:
+        return [f"Tailscale {text} {supported.refused[version]}."]
+    if not supported.accepts(version):
         return [
-            f"Tailscale {text} is too old; set services.tailscale.package to version {floor.lowest_text()} "
-            "or newer."
+            f"Tailscale {text} is too old; set services.tailscale.package to version "
+            f"{supported.lowest_text()} or newer."
         ]
     return []
 
 
-def _tailnet(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _tailnet(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     status = facts.get("tailscale")
     if not isinstance(status, Mapping):
         if not facts.get("tailscaleVersion"):
@@ -587,9 +587,9 @@ def _tailnet(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
             "This node may not use Funnel; add the node attribute 'funnel' for it to the tailnet policy "
             "file (nodeAttrs), see https://tailscale.com/s/no-funnel."
         )
-    elif not funnel_port_allowed(capabilities, wanted.funnel_port):
+    elif not funnel_port_allowed(capabilities, expected.funnel_port):
         found.append(
-            f"Funnel may not use port {wanted.funnel_port} on this node; set funnelPort to one of the "
+            f"Funnel may not use port {expected.funnel_port} on this node; set funnelPort to one of the "
             "ports that the tailnet allows (443, 8443 or 10000)."
         )
     return found
@@ -611,21 +611,21 @@ def funnel_port_allowed(capabilities: Mapping[str, Any], port: int) -> bool:
     return False
 
 
-def _port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     owner = str(facts.get("proxyPortOwner") or "")
-    if not owner or _goes_with_the_swap(owner, facts, wanted):
+    if not owner or _goes_with_the_swap(owner, facts, expected):
         return []
-    return [f"Port {wanted.proxy_port} is taken on the server ({owner}); set proxyPort to a free port."]
+    return [f"Port {expected.proxy_port} is taken on the server ({owner}); set proxyPort to a free port."]
 
 
-def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], wanted: Wanted) -> bool:
+def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], expected: Expected) -> bool:
     """Tell whether it is the Caddy of the owner's own ./expose-immich.nix, which the module replaces."""
     configuration = _part(facts, "configuration")
     swapped = configuration.get("exposeImport") == "active" and configuration.get("ourImport") != "active"
-    return wanted.module is ModuleWay.MANAGED and swapped and '"caddy"' in owner
+    return expected.module is ModuleWay.MANAGED and swapped and '"caddy"' in owner
 
 
-def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _funnel_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a funnel port on which the node serves something that cannot be ours.
 
     A PROXY forward may be our own from before a change of ``proxyPort``; opening looks closer. On a server
@@ -634,11 +634,11 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     config = facts.get("funnel")
     if not isinstance(config, Mapping):
         return []
-    port = str(wanted.funnel_port)
+    port = str(expected.funnel_port)
     entry: Mapping[str, Any] | None = (config.get("TCP") or {}).get(port)
     web = any(name.endswith(f":{port}") for name in config.get("Web") or {})
     if not web:
-        if entry is None or (wanted.adopt and str(entry.get("TCPForward")).startswith(LOCAL_TARGETS)):
+        if entry is None or (expected.adopt and str(entry.get("TCPForward")).startswith(LOCAL_TARGETS)):
             return []
         if entry.get("ProxyProtocol") == 1:
             return [] if facts.get("owner") else [_opened_by_hand(port)]
@@ -648,51 +648,53 @@ def _funnel_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
     ]
 
 
-def _stands(facts: Mapping[str, Any], wanted: Wanted) -> bool:
+def _stands(facts: Mapping[str, Any], expected: Expected) -> bool:
     """Tell whether the node has a funnel on that port already, ours or one that was opened by hand."""
-    return str(wanted.funnel_port) in (_part(facts, "funnel").get("TCP") or {})
+    return str(expected.funnel_port) in (_part(facts, "funnel").get("TCP") or {})
 
 
-def _held_port(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _held_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Name a web server of the owner's on the funnel's port, before there is a funnel.
 
     Tailscale listens there itself, on the node's own addresses: who comes over the tailnet meets the funnel
     instead, and a program that starts later cannot have the port at every address (tailscale#7227, #12651).
     """
     held = _part(facts, "heldPorts")
-    name = held.get(str(wanted.funnel_port))
+    name = held.get(str(expected.funnel_port))
     if not name:
         return []
     free = " or ".join(port for port in map(str, FUNNEL_PORTS) if port not in held)
     other = f"set funnelPort: {free}, or " if free else ""
     return [
-        f"{name} on the server has port {wanted.funnel_port} at the node's own address as well, where "
+        f"{name} on the server has port {expected.funnel_port} at the node's own address as well, where "
         "Tailscale takes it for the funnel: over the tailnet its sites would be gone, and once it starts "
         f"again it might not get the port at all; {other}let it listen on addresses of the home network "
         "alone (`bind` in Caddy, `listen` in nginx)."
     ]
 
 
-def _past_the_edge(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _past_the_edge(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a funnel that leads to Immich itself or, before there is an edge, to where it will stand.
 
     What `adopt` takes over is the chapter's funnel: raw TCP on our port, or to the edge's.
     """
     found = []
     for port, raw, target in _funnels(facts):
-        adopted = wanted.adopt and raw and (port == str(wanted.funnel_port) or target == wanted.proxy_port)
+        adopted = (
+            expected.adopt and raw and (port == str(expected.funnel_port) or target == expected.proxy_port)
+        )
         off = f"`sudo tailscale funnel {'--tcp' if raw else '--https'}={port} off`"
         if adopted:
             continue
-        if target == wanted.immich_port:
+        if target == expected.immich_port:
             found.append(
                 f"Immich itself is public on port {port} of this node, by a funnel that leads past the edge, "
                 f"so strangers reach its login; take it away with {off}."
             )
-        elif target == wanted.proxy_port and port != str(wanted.funnel_port) and not facts.get("owner"):
+        elif target == expected.proxy_port and port != str(expected.funnel_port) and not facts.get("owner"):
             found.append(
-                f"A funnel on port {port} of this node leads to port {wanted.proxy_port}, where the edge is "
-                "about to stand, and would be open before its proof; take it away with "
+                f"A funnel on port {port} of this node leads to port {expected.proxy_port}, where the edge "
+                "is about to stand, and would be open before its proof; take it away with "
                 f"{off}, or set proxyPort."
             )
     return found
@@ -736,21 +738,21 @@ def _opened_by_hand(port: str) -> str:
     )
 
 
-def _immich_unit(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _immich_unit(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a server that has no Immich of NixOS's; else Nix would, after much has been made on it."""
-    if not wanted.immich_managed:
+    if not expected.immich_managed:
         return []
     port = _part(facts, "evaluated").get("immichPort")
-    if port not in (None, wanted.immich_port):
+    if port not in (None, expected.immich_port):
         return [
             f"services.immich of this server's configuration has port {port}, and this stack says "
-            f"{wanted.immich_port}; set immich: {{port: {port}}}."
+            f"{expected.immich_port}; set immich: {{port: {port}}}."
         ]
     if _part(facts, "immich").get("unit") is not False:
         return []
     return [
         "Immich is not services.immich of this server's configuration; for one in a container set "
-        f"immich: {{address: 127.0.0.1, port: {wanted.immich_port}, managed: false}}."
+        f"immich: {{address: 127.0.0.1, port: {expected.immich_port}, managed: false}}."
     ]
 
 
@@ -766,17 +768,17 @@ def _immich(facts: Mapping[str, Any]) -> list[str]:
     return _immich_version(immich.get("version"))
 
 
-def _public_address(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
+def _public_address(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse an Immich that is to stay open where the internet reaches it without the edge."""
-    if wanted.immich_managed and wanted.lan != Lan.KEEP:
+    if expected.immich_managed and expected.lan != Lan.KEEP:
         return []
     listens_at = _part(facts, "immich").get("listensAt") or ()
     public = [address for address in listens_at if ipaddress.ip_address(address).is_global]
     if not public:
         return []
-    close = "set lan: close, or let" if wanted.immich_managed else "let"
+    close = "set lan: close, or let" if expected.immich_managed else "let"
     return [
-        f"Immich itself listens at {', '.join(public)}, port {wanted.immich_port}, where strangers would "
+        f"Immich itself listens at {', '.join(public)}, port {expected.immich_port}, where strangers would "
         f"reach it without the edge; {close} Immich listen on 127.0.0.1 or an address of the home network "
         "alone."
     ]
@@ -784,18 +786,18 @@ def _public_address(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def _immich_version(text: object) -> list[str]:
     """Refuse a version known to be unsafe for visitors; one that cannot be read is the owner's to judge."""
-    version, floor = parse_version(str(text or "")), load()["immich"]
-    if version is None or floor.accepts(version):
+    version, supported = parse_version(str(text or "")), load()["immich"]
+    if version is None or supported.accepts(version):
         return []
-    known = ", ".join(reason.id for reason in floor.because)
+    known = ", ".join(reason.id for reason in supported.advisories)
     return [
         f"Immich {text} has known faults in what visitors see ({known}); upgrade it to version "
-        f"{floor.lowest_text()} or newer (services.immich.package, or the container's image)."
+        f"{supported.lowest_text()} or newer (services.immich.package, or the container's image)."
     ]
 
 
-def _disk(facts: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    if _builds_nothing(wanted):
+def _disk(facts: Mapping[str, Any], expected: Expected) -> list[str]:
+    if _builds_nothing(expected):
         return []
     free = _part(facts, "diskFreeKiB")
     return [

@@ -22,7 +22,7 @@ from pulumi.dynamic import DiffResult
 
 from components.config import ExposureConfig
 from pki import Renewal
-from pki.outlook import Outlook, look_ahead
+from pki.renewal_plan import RenewalPlan, plan_renewals
 
 QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays", "found"})
 """Inputs that say when, not what: another value of theirs alone changes no certificate."""
@@ -39,9 +39,9 @@ def authority_renewal(config: ExposureConfig) -> Renewal:
     return Renewal(min(days, config.ca.validity_days - 1), device_renewal(config).grace_days)
 
 
-def outlook_of(config: ExposureConfig, now: datetime | None = None) -> Outlook:
+def renewal_plan_of(config: ExposureConfig, now: datetime | None = None) -> RenewalPlan:
     """Look at the keystore of a configuration, now unless a moment is given."""
-    return look_ahead(
+    return plan_renewals(
         Path(config.keystore),
         [device.name for device in config.devices],
         authority=authority_renewal(config),

@@ -10,8 +10,8 @@ import pulumi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from components.operator_error import OperatorError
 from components.options import child_of
-from components.refusal import Refusal
 from components.remote_script import Server
 from components.server_script import ServerScript
 from components.server_words import plain
@@ -46,10 +46,10 @@ class ServerCertificate(pulumi.ComponentResource):
 def domain_of(name: str) -> str:
     """Return the server's name if it is one: it becomes part of addresses that people open.
 
-    Raises ``Refusal`` for anything else.
+    Raises ``OperatorError`` for anything else.
     """
     if not re.fullmatch(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", name):
-        raise Refusal(
+        raise OperatorError(
             f"The server says that its name in the tailnet is {plain(name, 80)!r}, which is no name of a "
             "machine; look at what runs there."
         )

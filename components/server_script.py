@@ -16,7 +16,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.module_files import digest
-from components.refusal import Refusal, told_plainly
+from components.operator_error import OperatorError, without_traceback
 from components.remote_script import PayloadFile, Server, script_digest, script_text
 from components.server_props import server_of, server_props
 from components.ssh import run_script, tell
@@ -32,7 +32,7 @@ PLAIN_MODE = "0644"
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    @told_plainly
+    @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["script"], run(props, props.get("create")))
 
@@ -40,11 +40,11 @@ class _Provider(ResourceProvider):
         inputs = {*_olds, *_news}.difference([FILES, OUTPUT])
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
 
-    @told_plainly
+    @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(run(_news, _news.get("update") or _news.get("create")))
 
-    @told_plainly
+    @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         if line := _props.get("delete"):
             _run(_props, line, script_text(_props["script"]))
@@ -53,14 +53,14 @@ class _Provider(ResourceProvider):
 def run(props: dict[str, Any], line: str | None) -> dict[str, Any]:
     """Run the script by this line, or nothing without one, and return the outputs of the resource.
 
-    Raises ``SshError``, also with the script's own last sentence, and ``Refusal`` for a script that is not
-    the one that was shown.
+    Raises ``SshError``, also with the script's own last sentence, and ``OperatorError`` for a script that is
+    not the one that was shown.
     """
     stdout = ""
     if line is not None:
         name = props["script"]
         if script_digest(name) != props["digest"]:
-            raise Refusal(
+            raise OperatorError(
                 f"server/scripts/{name}.sh has changed since it was shown; run this again and look at it."
             )
         stdout = _run(props, line, script_text(name, _payload(props)))

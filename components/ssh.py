@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation
-from components.refusal import ERROR, Refusal
+from components.operator_error import ERROR, OperatorError
 from components.remote_script import Server, with_password
 from components.server_words import plain
 from components.shared_connection import SharedConnections
@@ -25,7 +25,7 @@ from components.shared_connection import SharedConnections
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-class SshError(Refusal):
+class SshError(OperatorError):
     """The server could not be reached or refused; the message is a full sentence with the remedy."""
 
 

@@ -14,7 +14,7 @@ from components.config_lists import BanLists
 from components.nixos_configuration import configuration_digest
 from components.surface_table import SETTING_OF_ITS_OWN, load
 
-Words = dict[str, dict[str, str]]
+PublicSurface = dict[str, dict[str, str]]
 """Lines by topic and name."""
 
 NAME = "the name"
@@ -34,7 +34,7 @@ NOBODY = "nobody"
 """The name of the only line where no device is let in."""
 
 
-def what_becomes_public(config: ExposureConfig) -> Words:
+def public_surface(config: ExposureConfig) -> PublicSurface:
     """Return, by topic, who can reach what, within which limits and for how long."""
     can, cannot = _links(config)
     return {

@@ -44,7 +44,7 @@ in
       {
         assertion = accepted "immich" immichVersion;
         message = "Immich ${immichVersion} has known faults in what visitors see"
-          + " (${lib.concatMapStringsSep ", " (reason: reason.id) versions.immich.because}); set"
+          + " (${lib.concatMapStringsSep ", " (reason: reason.id) versions.immich.advisories}); set"
           + " services.immich.package to version ${versions.immich.lowest} or newer.";
       }
       {

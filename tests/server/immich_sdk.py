@@ -17,9 +17,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from components import version_floors
+from components import supported_versions
+from components.supported_versions import parse_version
 from components.surface_table import OPERATIONS_FILE, Operation
-from components.version_floors import parse_version
 
 PACKAGE = "@immich/sdk"
 CLIENT = "package/build/fetch-client.js"
@@ -75,20 +75,20 @@ def download(version: str) -> list[Operation]:
             return read_operations(member.read().decode())
 
 
-def supported_versions() -> list[str]:
+def supported_releases() -> list[str]:
     """Return the released versions from the lowest supported Immich on, oldest first.
 
     Raises SdkError without npm.
     """
     offered: list[str] = json.loads(_npm("view", PACKAGE, "versions", "--json"))
-    lowest = version_floors.load()["immich"].lowest
+    lowest = supported_versions.load()["immich"].lowest
     released = {parsed: text for text in offered if "-" not in text and (parsed := parse_version(text))}
     return [text for version, text in sorted(released.items()) if version >= lowest]
 
 
 def newest_versions() -> list[str]:
     """Return the newest supported version of each series; raises SdkError without npm."""
-    return list({version.split(".")[0]: version for version in supported_versions()}.values())
+    return list({version.split(".")[0]: version for version in supported_releases()}.values())
 
 
 def _npm(*arguments: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from components.version_floors import load
+from components.supported_versions import load
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, Edge
 from tests.server.visitor import DOMAIN, Answer, ConnectionDroppedError
@@ -133,5 +133,5 @@ def test_our_own_guard_holds(edge: Edge, make_edge: EdgeMaker, advisory: str) ->
 
 def test_each_advisory_has_its_request() -> None:
     """What is no advisory names a release instead, such as `caddyserver/caddy v2.11.9, go.mod`."""
-    named = {reason.id for floor in load().values() for reason in floor.because}
+    named = {reason.id for floor in load().values() for reason in floor.advisories}
     assert {each for each in named if " v" not in each} == set(REQUESTS)

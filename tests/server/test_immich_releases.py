@@ -7,12 +7,12 @@ import re
 import pytest
 
 from components.immich_releases import Line, line_of, load, unknown_release
+from components.supported_versions import parse_version
 from components.surface_table import immich_operations
-from components.version_floors import parse_version
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge
 from tests.server.forms import Form, form
-from tests.server.immich_sdk import SdkError, download, supported_versions
+from tests.server.immich_sdk import SdkError, download, supported_releases
 
 pytestmark = pytest.mark.server
 
@@ -45,7 +45,7 @@ def test_what_a_page_sends_of_its_own_reaches_immich(edge: Edge, line: Line) -> 
 def test_the_newest_of_a_line_stands_for_all_of_it() -> None:
     """Each supported version of the SDK has a line, whose newest takes a link's key wherever it does."""
     try:
-        versions = supported_versions()
+        versions = supported_releases()
     except SdkError as problem:
         pytest.skip(f"npm cannot be asked: {problem}")
     for version in versions:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.config import ConfigError, ExposureConfig, load
-from components.surface import BANNED, what_becomes_public
+from components.surface import BANNED, public_surface
 
 MINIMAL = {
     "host": "192.168.1.20",
@@ -43,7 +43,7 @@ def problems_of(lists: object, **more: Any) -> list[str]:
 def test_without_lists_nothing_is_asked_for_and_nothing_is_said(nothing: object) -> None:
     config = config_of(nothing)
     assert config.ban_lists is None and config.crowdsec_key is None
-    assert BANNED not in what_becomes_public(config)
+    assert BANNED not in public_surface(config)
 
 
 def test_the_server_is_told_line_by_line() -> None:
@@ -145,7 +145,7 @@ def test_the_key_and_the_address_belong_together(lists: object, key: object, wor
 
 def test_a_preview_says_who_is_turned_away_and_who_is_not() -> None:
     group = {"countries": ["RU", "CN"], "countryDatabase": FILE, "networks": ["/etc/blocklist.txt"], **HOME}
-    words = what_becomes_public(config_of(group, crowdsecKey="a-key-of-a-bouncer"))[BANNED]
+    words = public_surface(config_of(group, crowdsecKey="a-key-of-a-bouncer"))[BANNED]
     assert words == {
         "countries": f"visitors from 2 countries (CN, RU) are turned away, by {FILE} on the server",
         "networks": "visitors from 1 network list are turned away (/etc/blocklist.txt)",
@@ -153,5 +153,5 @@ def test_a_preview_says_who_is_turned_away_and_who_is_not() -> None:
         "nobody else": "who is on no list, or in no known country, is let in; devices always are",
         "links": "a link that is open already does not help",
     }
-    words = what_becomes_public(config_of({"onlyCountries": ["DE"], "countryDatabase": FILE}))[BANNED]
+    words = public_surface(config_of({"onlyCountries": ["DE"], "countryDatabase": FILE}))[BANNED]
     assert words["countries"].startswith("visitors from every country but DE are turned away")

@@ -220,7 +220,7 @@ def test_a_name_of_a_file_is_no_markdown(checkouts: Checkouts) -> None:
     assert line.startswith("| settings | [``stacks/`\\|** [x](y) @all <b>.md``](https://")
 
 
-# Words
+# PublicSurface
 
 
 @pytest.mark.parametrize("text", ["`", "``a`", "a\nb", "\x1b[31mred", "‮evil", " ", "", "a" * 500])

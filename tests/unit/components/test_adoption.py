@@ -30,7 +30,7 @@ from components.config_adopt import (
     read_opener,
 )
 from components.config_reader import Problems, Section
-from components.refusal import Refusal
+from components.operator_error import OperatorError
 from components.remote_script import Server, script_text
 from pki import KeystoreError
 from pki.certificate import fingerprint, parse_certificate, pem
@@ -159,7 +159,7 @@ def assert_refused(folder: Path, sentence: str, **changes: Any) -> None:
     before = digest(folder) if folder.exists() else {}
     try:
         create(folder, **changes)
-    except (KeystoreError, Refusal):
+    except (KeystoreError, OperatorError):
         told = traceback.format_exc()
         assert told.count("\n") == 1, told
         assert sentence in told
@@ -308,7 +308,7 @@ def test_nothing_is_asked_of_the_server_for_files_that_lie_here(
 def test_a_file_that_is_far_too_large(tmp_path: Path) -> None:
     (tmp_path / "film").write_bytes(b"x" * 300_000)
     server = Server("192.168.1.20", 22, "admin", "ssh-ed25519 AAAA", None)
-    with pytest.raises(Refusal, match="far too large"):
+    with pytest.raises(OperatorError, match="far too large"):
         read_places(server, [str(tmp_path / "film")])
 
 

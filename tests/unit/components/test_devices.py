@@ -18,7 +18,7 @@ from components import device_list, device_withdrawal, frame_secret
 from components.device_list import FRAME
 from components.device_report import report_of
 from components.let_in import Expected, not_let_in, not_to_be_in
-from components.refusal import Refusal
+from components.operator_error import OperatorError
 from components.remote_script import Server, script_digest
 from pki import (
     AuthorityProfile,
@@ -30,7 +30,7 @@ from pki import (
     Renewal,
     Revocation,
 )
-from pki.outlook import look_ahead
+from pki.renewal_plan import plan_renewals
 from tests.unit.scripts.harness import Machine
 
 PASSPHRASE = "correct horse battery staple"
@@ -58,7 +58,7 @@ class Home:
         done = self.machine.run_text(text, *shlex.split(line.partition(" -- ")[2]))
         self.lines += done.stderr.splitlines()
         if done.status != 0:
-            raise Refusal(done.error)
+            raise OperatorError(done.error)
         return done.stdout
 
     def fingerprint(self, name: str) -> str:
@@ -106,10 +106,10 @@ class Home:
 
     def expected(self, *names: str) -> Expected:
         """What the program knows when it begins."""
-        outlook = look_ahead(
+        renewal_plan = plan_renewals(
             self.keystore, names, authority=Renewal(30, 14), devices=Renewal(30, 14), now=datetime.now(UTC)
         )
-        return Expected(names, outlook.devices_current, outlook.revoked)
+        return Expected(names, renewal_plan.devices_current, renewal_plan.revoked)
 
     def entry(self, name: str) -> dict[str, str]:
         if name.startswith("frame-"):
@@ -426,7 +426,7 @@ def test_another_way_to_the_server_changes_nobody(home: Home) -> None:
 
 @pytest.mark.parametrize("answer", ["", "Welcome!", "[]", '{"devices":[]}', '{"devices":[{}],"revoked":[]}'])
 def test_an_answer_that_is_none_is_told(answer: str) -> None:
-    with pytest.raises(Refusal, match="its devices is not JSON"):
+    with pytest.raises(OperatorError, match="its devices is not JSON"):
         report_of(answer)
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import exposure_check
-from components.exposure_check import NoCredentialError, by_question, check_or_close, prove
+from components.exposure_check import NoCredentialError, by_question, check_from_outside, check_or_close
 from components.outside_probe import (
     Answer,
     Credential,
@@ -42,7 +42,7 @@ def probe_with(mocker: MockerFixture, answers: dict[tuple[str, bool], Answer]) -
 
 
 def test_a_sound_exposure_is_proven_line_by_line(mocker: MockerFixture) -> None:
-    lines = prove(probe_with(mocker, SOUND), [CREDENTIAL], wait_seconds=0)
+    lines = check_from_outside(probe_with(mocker, SOUND), [CREDENTIAL], wait_seconds=0)
     assert len(lines) == 5
     assert any("a stranger sees no login page" in line for line in lines)
 
@@ -63,7 +63,7 @@ def test_any_other_answer_condemns_it(
     mocker: MockerFixture, question: tuple[str, bool], answer: Answer, words: str
 ) -> None:
     with pytest.raises(WrongAnswerError, match=words):
-        prove(probe_with(mocker, {**SOUND, question: answer}), [CREDENTIAL], wait_seconds=0)
+        check_from_outside(probe_with(mocker, {**SOUND, question: answer}), [CREDENTIAL], wait_seconds=0)
 
 
 @pytest.mark.parametrize("answer", [REFUSAL, Answer(200, {}, b"{}")], ids=["refused", "let in"])
@@ -81,14 +81,14 @@ def test_where_there_are_frames_a_wrong_secret_is_tried(mocker: MockerFixture, a
 
     mocker.patch.object(OutsideProbe, "get", get)
     probe = OutsideProbe("immich.example.ts.net", 443, None, None)
-    assert len(prove(probe, [CREDENTIAL], wait_seconds=0)) == 5 and asked == []
+    assert len(check_from_outside(probe, [CREDENTIAL], wait_seconds=0)) == 5 and asked == []
     if answer is REFUSAL:
-        lines = prove(probe, [CREDENTIAL], wait_seconds=0, frames=True)
+        lines = check_from_outside(probe, [CREDENTIAL], wait_seconds=0, frames=True)
         assert len(by_question(lines)) == 6
         assert "GET /api/server/ping 403: a secret that no frame has opens nothing" in lines
     else:
         with pytest.raises(WrongAnswerError, match="a secret that no frame has opens nothing"):
-            prove(probe, [CREDENTIAL], wait_seconds=0, frames=True)
+            check_from_outside(probe, [CREDENTIAL], wait_seconds=0, frames=True)
     assert asked == [("/api/server/ping", {"X-Immich-Exposure-Frame": "ixframe_" + "a" * 32})]
 
 
@@ -101,14 +101,14 @@ def test_an_edge_that_hangs_up_is_proven_when_it_is_meant_to(mocker: MockerFixtu
 
     mocker.patch.object(OutsideProbe, "get", get)
     probe = OutsideProbe("immich.example.ts.net", 443, None, None)
-    lines = prove(probe, [CREDENTIAL], wait_seconds=0, drops=True)
+    lines = check_from_outside(probe, [CREDENTIAL], wait_seconds=0, drops=True)
     assert "GET / no answer: a stranger sees no login page" in lines and len(lines) == 5
     with pytest.raises(WrongAnswerError, match="got no answer instead of 403"):
-        prove(probe, [CREDENTIAL], wait_seconds=0)
+        check_from_outside(probe, [CREDENTIAL], wait_seconds=0)
 
 
 def test_an_edge_that_answers_though_it_should_hang_up_is_safe_as_well(mocker: MockerFixture) -> None:
-    assert len(prove(probe_with(mocker, SOUND), [], wait_seconds=0, drops=True)) == 4
+    assert len(check_from_outside(probe_with(mocker, SOUND), [], wait_seconds=0, drops=True)) == 4
 
 
 def test_nobody_answering_is_waited_for_and_then_told(mocker: MockerFixture) -> None:
@@ -116,7 +116,7 @@ def test_nobody_answering_is_waited_for_and_then_told(mocker: MockerFixture) -> 
     mocker.patch("time.monotonic", side_effect=[0, 1, 2, 100])
     mocker.patch.object(OutsideProbe, "get", side_effect=NotReachableError("no address yet."))
     with pytest.raises(NotReachableError, match="no address yet"):
-        prove(OutsideProbe("immich.example.ts.net", 443, None, None), [], wait_seconds=30)
+        check_from_outside(OutsideProbe("immich.example.ts.net", 443, None, None), [], wait_seconds=30)
     assert sleep.call_count == 2
 
 
@@ -142,7 +142,7 @@ def verbs_of(run: Any) -> list[str]:
 
 def test_a_proven_exposure_is_confirmed(mocker: MockerFixture) -> None:
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
-    mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     assert check_or_close(PROPS)["results"][0] == "fine"
     assert verbs_of(run) == ["open", "confirm", "record"]
     assert run.call_args_list[1].args[1].endswith(" confirm always"), "the server counts, not this machine"
@@ -151,7 +151,7 @@ def test_a_proven_exposure_is_confirmed(mocker: MockerFixture) -> None:
 @pytest.mark.parametrize("error", [WrongAnswerError("open to all."), OSError("gone"), KeyboardInterrupt()])
 def test_whatever_goes_wrong_the_funnel_closes(mocker: MockerFixture, error: BaseException) -> None:
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
-    mocker.patch.object(exposure_check, "prove", side_effect=error)
+    mocker.patch.object(exposure_check, "check_from_outside", side_effect=error)
     with pytest.raises(type(error)):
         check_or_close(PROPS)
     assert verbs_of(run) == ["open", "close"]
@@ -170,7 +170,7 @@ def test_a_key_that_does_not_open_is_named_and_the_funnel_closes(
     store.adopt_or_create_authority(AuthorityProfile())
     store.adopt_or_issue_device("phone", DeviceProfile("phone"))
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
-    asked = mocker.patch.object(exposure_check, "prove")
+    asked = mocker.patch.object(exposure_check, "check_from_outside")
     props = {
         **PROPS,
         "expectDevice": True,
@@ -190,7 +190,7 @@ KEYSTORE = {"expectDevice": True, "keystore": "/keys", "passphrase": "secret"}
 def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixture) -> None:
     """Its disk is not mounted, or this machine's clock is years ahead."""
     run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
-    asked = mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    asked = mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     mocker.patch.object(OutsideProbe, "prepare")
     keystore_with(mocker)
     with pytest.raises(NoCredentialError, match="/keys holds no device's key .*; bring the keystore back"):
@@ -204,7 +204,7 @@ def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixt
 @pytest.mark.parametrize(("adopted", "said"), [(True, "its key is on the device"), (False, "none is conf")])
 def test_what_nobody_has_asked_is_said(mocker: MockerFixture, adopted: bool, said: str) -> None:
     mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
-    mocker.patch.object(exposure_check, "prove", return_value=["fine"])
+    mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     fine, unasked = check_or_close({**PROPS, "adopted": adopted})["results"]
     assert by_question(["GET / 403: a: b", unasked]) == {"GET / 403": "a: b", "Not asked": unasked[11:]}
     assert fine == "fine" and unasked.startswith("Not asked: that ") and said in unasked

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components import immich_releases, version_floors
+from components import immich_releases, supported_versions
 from components.immich_releases import Line, ReleasesError, line_of, load, unknown_release
+from components.supported_versions import parse_version
 from components.surface_table import Row, immich_operations
 from components.surface_table import load as surface
-from components.version_floors import parse_version
 
 LINES = load()
 VALUES = {"key": "k3y_Of-a-Link", "slug": "summer-2026"}
@@ -52,7 +52,7 @@ def test_every_row_is_what_some_page_asks_for_or_says_why_not() -> None:
 
 
 def test_the_floor_is_the_first_release_and_the_newest_sdk_the_last() -> None:
-    floor = version_floors.load()["immich"].lowest
+    floor = supported_versions.load()["immich"].lowest
     assert LINES[0].first == floor
     assert {line.sdk for line in LINES} == set(immich_operations())
     for line in LINES:

@@ -13,7 +13,7 @@ from components import module_folder
 from components.config_home import Immich, Lan
 from components.module_files import digest, entry_and_module, managed_files
 from components.module_folder import _Provider, as_shown, install, shown
-from components.refusal import Refusal
+from components.operator_error import OperatorError
 from components.remote_script import script_text
 
 IMMICH = Immich(address=None, port=2283, managed=True)
@@ -52,7 +52,7 @@ def test_a_program_that_changed_since_is_not_sent(props: dict[str, Any], mocker:
     sent = mocker.patch.object(module_folder, "run_script")
     for path in ("caddy/main.go", "caddy/gone.go", "scripts/guard.sh"):
         files = {**props["files"], path: f"sha256 {hashlib.sha256(b'another').hexdigest()}"}
-        with pytest.raises(Refusal, match=f"server/{path} is no longer the one that was shown"):
+        with pytest.raises(OperatorError, match=f"server/{path} is no longer the one that was shown"):
             install({**props, "files": files})
     sent.assert_not_called()
 

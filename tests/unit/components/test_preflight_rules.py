@@ -12,20 +12,20 @@ import pytest
 
 from components.config_home import ModuleWay
 from components.preflight_rules import (
-    Wanted,
-    WantedUploads,
+    Expected,
+    ExpectedUploads,
     funnel_port_allowed,
     key_notes,
     node_key_end,
     problems,
     warnings,
 )
-from components.version_floors import FILE, load, parse_version
+from components.supported_versions import FILE, load, parse_version
 
 DIGEST = "5f" * 32
 OURS, OTHER = "aa" * 32, "bb" * 32
 
-WANTED = Wanted(
+WANTED = Expected(
     config_dir="/etc/nixos",
     module=ModuleWay.MANAGED,
     flake_dir=None,
@@ -462,12 +462,12 @@ KEEP = replace(WANTED, lan="keep")
 HOME = ["192.168.1.5", "10.0.0.2", "172.20.0.1", "100.101.102.103", "169.254.7.7"]
 
 
-@pytest.mark.parametrize("wanted", [KEEP, replace(WANTED, immich_managed=False)])
-def test_an_immich_that_stays_open_may_not_listen_at_a_public_address(wanted: Wanted) -> None:
-    assert problems(facts_with("immich.listensAt", HOME), wanted) == []
-    [problem] = problems(facts_with("immich.listensAt", [*HOME, "8.8.8.8"]), wanted)
+@pytest.mark.parametrize("expected", [KEEP, replace(WANTED, immich_managed=False)])
+def test_an_immich_that_stays_open_may_not_listen_at_a_public_address(expected: Expected) -> None:
+    assert problems(facts_with("immich.listensAt", HOME), expected) == []
+    [problem] = problems(facts_with("immich.listensAt", [*HOME, "8.8.8.8"]), expected)
     assert problem.startswith("Immich itself listens at 8.8.8.8, port 2283, where strangers")
-    assert ("set lan: close, or" in problem) is wanted.immich_managed
+    assert ("set lan: close, or" in problem) is expected.immich_managed
 
 
 def test_what_the_edge_closes_may_listen_anywhere_before() -> None:
@@ -547,8 +547,8 @@ def test_each_floor_has_its_reasons() -> None:
     floors = load()
     assert set(floors) == {"caddy", "go", "tailscale", "immich"}
     for floor in floors.values():
-        assert floor.because and all(
-            text.endswith(".") for reason in floor.because for text in (reason.about, reason.guard)
+        assert floor.advisories and all(
+            text.endswith(".") for reason in floor.advisories for text in (reason.about, reason.guard)
         )
         assert all(version > floor.lowest for version in floor.refused), "the floor refuses it already"
         assert floor.pinned is None or floor.accepts(floor.pinned)
@@ -559,7 +559,7 @@ def test_each_floor_has_its_reasons() -> None:
 def test_the_floors_are_three_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "versions.json"
     broken.write_text(FILE.read_text().replace("2.11.4", "2.11"))
-    monkeypatch.setattr("components.version_floors.FILE", broken)
+    monkeypatch.setattr("components.supported_versions.FILE", broken)
     load.cache_clear()
     try:
         with pytest.raises(ValueError, match="'2.11', which is no version of three numbers"):
@@ -667,7 +667,7 @@ def uploads_with(free: float | None, size: float | None = 500, folder: str | Non
     return {**SOUND, "uploads": {"folder": folder, "freeKiB": kibibytes[0], "sizeKiB": kibibytes[1]}}
 
 
-UPLOADING = replace(WANTED, uploads=WantedUploads(None, 20, 10_000))
+UPLOADING = replace(WANTED, uploads=ExpectedUploads(None, 20, 10_000))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 from components import certificate_authority, client_certificate
 from components.config import ExposureConfig, load
 from components.device_list import device_lines
+from components.operator_error import OperatorError
 from components.preflight import authorities_in
-from components.refusal import Refusal
-from components.renewal import authority_renewal, device_renewal, outlook_of, renewing_diff
+from components.renewal import authority_renewal, device_renewal, renewal_plan_of, renewing_diff
 from pki import AuthorityProfile, DeviceProfile, Keystore, KeystoreError, Platform, Renewal
 
 PASSPHRASE = "correct horse battery staple"
@@ -107,15 +107,15 @@ def changes(provider: Any, olds: dict[str, Any], news: dict[str, Any]) -> bool:
 
 def test_outside_the_window_there_is_no_step_and_no_change(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 300)
-    outlook = outlook_of(config(folder))
-    assert (outlook.authority_step, outlook.device_steps) == ("", {"phone": ""})
+    renewal_plan = renewal_plan_of(config(folder))
+    assert (renewal_plan.authority_due, renewal_plan.devices_due) == ("", {"phone": ""})
     olds = DEVICE.create(device_props(folder)).outs or {}
     assert not changes(DEVICE, olds, device_props(folder))
 
 
 def test_a_step_is_a_change_although_all_else_is_equal(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 340)
-    step = outlook_of(config(folder)).device_steps["phone"]
+    step = renewal_plan_of(config(folder)).devices_due["phone"]
     assert step.startswith("due since 20")
     olds = device_props(folder, fingerprint="ab", notAfter="2026-01-01T00:00:00+00:00")
     news = device_props(folder, renewal=step)
@@ -125,16 +125,16 @@ def test_a_step_is_a_change_although_all_else_is_equal(tmp_path: Path) -> None:
     until = datetime.fromisoformat(outs["previousUntil"])
     assert timedelta(days=13, hours=23) < until - datetime.now(UTC) <= timedelta(days=14)
     # the next run has no step, and the words of this one are no change
-    assert outlook_of(config(folder)).device_steps == {"phone": ""}
+    assert renewal_plan_of(config(folder)).devices_due == {"phone": ""}
     assert not changes(DEVICE, outs, device_props(folder))
 
 
 def test_the_notices_name_what_is_near_and_what_to_install(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 310)
-    (near,) = outlook_of(config(folder)).notices
+    (near,) = renewal_plan_of(config(folder)).notices
     assert near.startswith("The certificate of the device phone ends on ")
     DEVICE.update("id", {}, device_props(folder, renewBeforeDays=100.0))
-    (install,) = outlook_of(config(folder)).notices
+    (install,) = renewal_plan_of(config(folder)).notices
     assert "Install " in install
 
 
@@ -176,7 +176,7 @@ def test_the_pool_has_both_authorities_until_the_last_device_has_moved(tmp_path:
     still = AUTHORITY.update("id", both, early).outs or {}
     assert len(still["trusted"]) == 2, "the old certificate still counts"
     Keystore(folder, PASSPHRASE, stack="home").revoke_device("phone", moved["fingerprint"])
-    assert outlook_of(config(folder, ca={"renewBeforeDays": 3500})).authority_step.startswith("ends: ")
+    assert renewal_plan_of(config(folder, ca={"renewBeforeDays": 3500})).authority_due.startswith("ends: ")
     alone = AUTHORITY.update("id", still, early).outs or {}
     assert alone["trusted"] == [both["fingerprint"]]
 
@@ -192,9 +192,9 @@ def test_a_renewal_that_the_state_does_not_know_of_is_a_change(tmp_path: Path) -
     folder = keystore_of_age(tmp_path / "keystore", 340)
     olds = DEVICE.create(device_props(folder, renewBeforeDays=1.0)).outs or {}
     DEVICE.update("id", olds, device_props(folder))
-    outlook = outlook_of(config(folder))
-    assert outlook.device_steps == {"phone": ""}
-    news = found(device_props(folder), outlook.devices_found["phone"])
+    renewal_plan = renewal_plan_of(config(folder))
+    assert renewal_plan.devices_due == {"phone": ""}
+    news = found(device_props(folder), renewal_plan.device_expiries["phone"])
     assert changes(DEVICE, olds, news), "else the new certificate is never enrolled"
     outs = DEVICE.update("id", olds, news).outs or {}
     assert outs["previousFingerprint"] == olds["fingerprint"]
@@ -210,20 +210,20 @@ def test_what_was_revoked_is_never_enrolled_again(tmp_path: Path, half: bool) ->
     DEVICE.delete("id", olds)
     if half:
         (folder / "devices" / "phone.crt").write_bytes(certificate)
-    step = outlook_of(config(folder)).device_steps["phone"]
+    step = renewal_plan_of(config(folder)).devices_due["phone"]
     news = device_props(folder, renewal=step)
     assert changes(DEVICE, olds, news), "else the enrolment is made anew with the fingerprint in the state"
     outs = DEVICE.update("id", olds, news).outs or {}
     assert outs["fingerprint"] != olds["fingerprint"]
     assert outs["previousFingerprint"] == ""
-    assert outlook_of(config(folder)).device_steps == {"phone": ""}
+    assert renewal_plan_of(config(folder)).devices_due == {"phone": ""}
     others = config(folder, devices=[{"name": "phon", "platform": "linux"}])
-    assert outlook_of(others).device_steps == {"phon": ""}
+    assert renewal_plan_of(others).devices_due == {"phon": ""}
 
 
 def test_an_older_keystore_brings_no_old_certificate_back(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 10)
-    there = outlook_of(config(folder)).devices_found["phone"]
+    there = renewal_plan_of(config(folder)).device_expiries["phone"]
     olds = device_props(folder, fingerprint="cd", notAfter="2090-01-01T00:00:00+00:00")
     assert not changes(DEVICE, olds, found(device_props(folder), there))
     assert not changes(DEVICE, olds, found(device_props(folder), []))
@@ -234,12 +234,12 @@ def test_a_change_of_authority_that_the_state_does_not_know_of_is_a_change(tmp_p
     first = AUTHORITY.create(authority_props(folder)).outs or {}
     early = authority_props(folder, renewBeforeDays=3500.0)
     both = AUTHORITY.update("id", first, early).outs or {}
-    begun = found(early, outlook_of(config(folder)).authority_found)
+    begun = found(early, renewal_plan_of(config(folder)).authority_expiries)
     assert changes(AUTHORITY, first, begun), "else devices get ahead of the pool"
     assert not changes(AUTHORITY, both, begun)
     Keystore(folder, PASSPHRASE, stack="home").revoke_all_but([])
     alone = AUTHORITY.update("id", both, early).outs or {}
-    ended = found(early, outlook_of(config(folder)).authority_found)
+    ended = found(early, renewal_plan_of(config(folder)).authority_expiries)
     assert changes(AUTHORITY, both, ended), "else the server trusts the old one for ever"
     assert not changes(AUTHORITY, alone, ended)
 
@@ -328,7 +328,7 @@ def test_a_strange_keystore_is_refused_before_anything_changes(tmp_path: Path, h
     news = authority_props(folder, authorities=found)
     assert changes(AUTHORITY, {**olds, "keystore": str(folder)}, news)
     before = sorted(folder.rglob("*"))
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(OperatorError) as refused:
         AUTHORITY.update("id", olds, news)
     (sentence,) = refused.value.args
     assert sentence.startswith(f"The keystore {folder} {'holds another' if found else 'has no'} authority")
@@ -350,5 +350,5 @@ def test_a_preview_gets_along_without_a_keystore(tmp_path: Path) -> None:
 
 
 def test_a_keystore_that_cannot_be_looked_into_is_refused_beside_known_devices(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="Is its drive not mounted"):
+    with pytest.raises(OperatorError, match="Is its drive not mounted"):
         certificate_authority.refuse_strange(["ab" * 32], str(tmp_path / ("k" * 300)))

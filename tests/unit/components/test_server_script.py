@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from components import remote_script, server_script
 from components.module_files import digest
-from components.refusal import Refusal
+from components.operator_error import OperatorError
 from components.remote_script import PayloadFile, script_digest, script_text
 from components.server_script import _Provider
 from components.ssh import SshError
@@ -87,7 +87,7 @@ def test_a_script_that_changed_since_it_was_shown_is_not_run(
     remote_script._lean.cache_clear()
     try:
         for step in (lambda: _Provider().create(SAME), lambda: _Provider().update("", {}, SAME)):
-            with pytest.raises(Refusal) as refusal:
+            with pytest.raises(OperatorError) as refusal:
                 step()
             # Plainly: the sentence is all that a traceback prints.
             assert type(refusal.value).__qualname__.startswith("server/scripts/settings.sh has changed since")

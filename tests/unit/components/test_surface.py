@@ -11,7 +11,7 @@ import pytest
 
 from components.config import load
 from components.module_files import module_digest
-from components.surface import Words, what_becomes_public, what_to_set_in_immich
+from components.surface import PublicSurface, public_surface, what_to_set_in_immich
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def loop() -> Iterator[None]:
     loop.close()
 
 
-def words(**settings: Any) -> Words:
+def words(**settings: Any) -> PublicSurface:
     """Return the words for a sound configuration with these settings."""
     raw = {
         "host": "192.168.1.20",
@@ -31,7 +31,7 @@ def words(**settings: Any) -> Words:
         "keystorePassphrase": "twelve or more characters",
         **settings,
     }
-    return what_becomes_public(load(raw, stack="unit", project_dir=Path.cwd()))
+    return public_surface(load(raw, stack="unit", project_dir=Path.cwd()))
 
 
 def test_devices_are_named_and_their_absence_is() -> None:

@@ -29,7 +29,7 @@ from pki import (
 from pki.certificate import fingerprint, is_signed_by, parse_certificate, pem, subject_name
 from pki.key import PrivateKey, decrypt_key
 from pki.listing import records
-from pki.outlook import look_ahead
+from pki.renewal_plan import plan_renewals
 from tests.unit.pki.facts import NOW, PASSPHRASE, assert_is_ca, quick_keystore, snapshot
 from tests.unit.pki.killing import deaths
 
@@ -302,18 +302,18 @@ def test_the_old_authority_is_trusted_until_its_last_device_is_gone(
     adopt(quick_keystore(folder), chapter, claim)
 
     due = NOW + timedelta(days=75)
-    outlook = look_ahead(folder, [], authority=AUTHORITY_RENEWAL, devices=RENEWAL, now=due)
-    assert outlook.authority_step.startswith("due since")
+    renewal_plan = plan_renewals(folder, [], authority=AUTHORITY_RENEWAL, devices=RENEWAL, now=due)
+    assert renewal_plan.authority_due.startswith("due since")
     store = quick_keystore(folder, now=due)
     signing = store.adopt_or_create_authority(AuthorityProfile(), AUTHORITY_RENEWAL)
     assert_is_ca(signing.certificate)
     assert [each.certificate for each in store.trusted()] == [chapter.certificate, signing.certificate]
-    outlook = look_ahead(folder, [], authority=AUTHORITY_RENEWAL, devices=RENEWAL, now=due)
-    assert outlook.authority_step == ""
+    renewal_plan = plan_renewals(folder, [], authority=AUTHORITY_RENEWAL, devices=RENEWAL, now=due)
+    assert renewal_plan.authority_due == ""
 
     over = NOW + timedelta(days=91)
-    outlook = look_ahead(folder, [], authority=AUTHORITY_RENEWAL, devices=RENEWAL, now=over)
-    assert outlook.authority_step.startswith("ends")
+    renewal_plan = plan_renewals(folder, [], authority=AUTHORITY_RENEWAL, devices=RENEWAL, now=over)
+    assert renewal_plan.authority_due.startswith("ends")
     store = quick_keystore(folder, now=over)
     store.adopt_or_create_authority(AuthorityProfile(), AUTHORITY_RENEWAL)
     assert [each.certificate for each in store.trusted()] == [signing.certificate]
@@ -326,7 +326,7 @@ def test_the_old_authority_is_trusted_until_its_last_device_is_gone(
 def test_a_device_that_comes_near_its_end_is_spoken_of(folder: Path, chapter: ByHand) -> None:
     near, far = chapter.issue("anna", days=59), chapter.issue("ben", days=80)
     adopt(quick_keystore(folder), chapter, Claim("anna", near), Claim("ben", far))
-    [notice] = look_ahead(folder, [], authority=RENEWAL, devices=RENEWAL, now=NOW).notices
+    [notice] = plan_renewals(folder, [], authority=RENEWAL, devices=RENEWAL, now=NOW).notices
     assert "device anna, which was taken over, ends on 2027-01-22" in notice
 
 
@@ -649,7 +649,7 @@ def test_a_damaged_note(content: str, folder: Path, store: Keystore, chapter: By
     (folder / "adopted.json").write_text(content)
     assert_refused("adopted.json is damaged", folder, lambda: adopt(store, chapter))
     assert ["adopted.json is damaged" in finding.sentence for finding in store.inspect()] == [True]
-    assert look_ahead(folder, [], authority=RENEWAL, devices=RENEWAL, now=NOW).authority_step == ""
+    assert plan_renewals(folder, [], authority=RENEWAL, devices=RENEWAL, now=NOW).authority_due == ""
 
 
 # Runs that are killed

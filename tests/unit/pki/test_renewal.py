@@ -21,7 +21,7 @@ from pki import (
 from pki.bundle import open_bundle
 from pki.key import decrypt_key
 from pki.listing import records
-from pki.outlook import UNFINISHED, Outlook, look_ahead
+from pki.renewal_plan import UNFINISHED, RenewalPlan, plan_renewals
 from tests.unit.pki.facts import NOW, PASSPHRASE, assert_is_ca, assert_is_leaf, quick_keystore, snapshot
 from tests.unit.pki.killing import deaths
 
@@ -48,9 +48,9 @@ def issue(store: Keystore, profile: DeviceProfile = PHONE) -> DeviceCredential:
     return store.adopt_or_issue_device(profile.common_name, profile, DEVICES)
 
 
-def outlook(folder: Path, moment: datetime, *names: str) -> Outlook:
+def renewal_plan(folder: Path, moment: datetime, *names: str) -> RenewalPlan:
     """What a preview tells."""
-    return look_ahead(folder, names or ("phone",), authority=AUTHORITIES, devices=DEVICES, now=moment)
+    return plan_renewals(folder, names or ("phone",), authority=AUTHORITIES, devices=DEVICES, now=moment)
 
 
 def trusted(store: Keystore) -> list[str]:
@@ -87,12 +87,12 @@ def test_outside_the_window_nothing_changes(folder: Path) -> None:
     credential = issue(at(folder, on(335, -1)))
     assert credential.previous is None
     assert snapshot(folder) == before
-    assert outlook(folder, on(335, -1)).device_steps == {"phone": ""}
+    assert renewal_plan(folder, on(335, -1)).devices_due == {"phone": ""}
 
 
 def test_a_due_device_gets_a_new_key_and_the_old_certificate_counts_for_its_grace(folder: Path) -> None:
     old = issue(at(folder, NOW))
-    assert outlook(folder, on(335)).device_steps == {"phone": "due since 2027-10-25"}
+    assert renewal_plan(folder, on(335)).devices_due == {"phone": "due since 2027-10-25"}
     new = issue(at(folder, on(335)))
     authority = at(folder, on(335)).trusted()[0]
     assert_is_leaf(new.certificate, authority.certificate)
@@ -119,19 +119,19 @@ def test_a_due_device_gets_a_new_key_and_the_old_certificate_counts_for_its_grac
     again = issue(at(folder, on(335 + 14, -1)))
     assert again == new
     assert snapshot(folder) == before
-    assert outlook(folder, on(335 + 14, -1)).device_steps == {"phone": ""}
+    assert renewal_plan(folder, on(335 + 14, -1)).devices_due == {"phone": ""}
 
 
 def test_when_the_grace_ends_the_old_certificate_goes(folder: Path) -> None:
     old = issue(at(folder, NOW))
     new = issue(at(folder, on(335)))
     over = on(335 + 14)
-    assert outlook(folder, over).device_steps["phone"].startswith("ends: ")
+    assert renewal_plan(folder, over).devices_due["phone"].startswith("ends: ")
     credential = issue(at(folder, over))
     assert credential == replace(new, previous=None)
     assert not list((folder / "previous").iterdir())
     assert (folder / f"revoked/phone-{old.fingerprint[:16]}.key").exists()
-    assert outlook(folder, over).device_steps == {"phone": ""}
+    assert renewal_plan(folder, over).devices_due == {"phone": ""}
 
 
 def test_the_grace_never_outlasts_the_certificate(folder: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_preview_after_a_death_in_a_renewal_says_so(folder: Path) -> None:
     for kind in ("crt", "key", "p12", "password"):
         (folder / "previous").mkdir(exist_ok=True)
         (folder / f"devices/phone.{kind}").rename(folder / f"previous/phone.{kind}")
-    assert outlook(folder, NOW).device_steps == {"phone": UNFINISHED}
+    assert renewal_plan(folder, NOW).devices_due == {"phone": UNFINISHED}
 
 
 def test_revoking_in_the_grace_survives_every_death(folder: Path, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_the_change_of_authority_from_beginning_to_end(tmp_path: Path) -> None:
     assert_is_leaf(phone.certificate, signing.certificate)
     assert_is_leaf(laptop.certificate, old.certificate)
     assert trusted(at(folder, on(2700))) == both
-    assert outlook(folder, on(2700), "phone", "laptop").authority_step == ""
+    assert renewal_plan(folder, on(2700), "phone", "laptop").authority_due == ""
 
     day = 3620  # now the laptop; its certificate of before still needs the old authority
     phone, laptop = run(day)
@@ -378,7 +378,7 @@ def test_the_change_of_authority_from_beginning_to_end(tmp_path: Path) -> None:
     assert trusted(at(folder, on(day + 13))) == both
 
     names = ("phone", "laptop", "tablet")
-    assert outlook(folder, on(day + 14), *names).authority_step.startswith("ends: ")
+    assert renewal_plan(folder, on(day + 14), *names).authority_due.startswith("ends: ")
     run(day + 14)
     assert trusted(at(folder, on(day + 14))) == [signing.fingerprint]
     assert at(folder, on(day + 14)).inspect() == []
@@ -398,7 +398,7 @@ def test_an_authority_near_its_end_and_its_devices_are_renewed_in_one_run(tmp_pa
     """No device outlives its authority, so with the authority every device is due."""
     folder = tmp_path / "keystore"
     old = issue(at(folder, NOW), LAPTOP)
-    assert outlook(folder, on(3620), "laptop").authority_step == "due since 2036-10-21"
+    assert renewal_plan(folder, on(3620), "laptop").authority_due == "due since 2036-10-21"
     new = issue(at(folder, on(3620)), LAPTOP)
     assert new.not_after == on(3620 + 3650)
     assert new.previous is not None
@@ -498,36 +498,38 @@ def test_a_lost_certificate_of_the_authority_is_not_replaced_by_the_next_one(fol
 
 
 def test_nothing_is_told_while_nothing_is_near(folder: Path) -> None:
-    quiet = outlook(folder, on(365 - 61))
-    assert (quiet.authority_step, quiet.device_steps, quiet.notices) == ("", {"phone": ""}, ())
-    assert outlook(folder / "missing", NOW) == Outlook("", {"phone": ""}, (), (), {"phone": ()})
+    quiet = renewal_plan(folder, on(365 - 61))
+    assert (quiet.authority_due, quiet.devices_due, quiet.notices) == ("", {"phone": ""}, ())
+    assert renewal_plan(folder / "missing", NOW) == RenewalPlan("", {"phone": ""}, (), (), {"phone": ()})
 
 
 def test_two_months_before_its_end_a_certificate_is_named(folder: Path) -> None:
-    (notice,) = outlook(folder, on(365 - 60)).notices
+    (notice,) = renewal_plan(folder, on(365 - 60)).notices
     assert notice == (
         "The certificate of the device phone ends on 2027-11-24. From 2027-10-25 on `pulumi up` renews it."
     )
-    (notice,) = outlook(folder, on(335)).notices
+    (notice,) = renewal_plan(folder, on(335)).notices
     assert notice == (
         "The certificate of the device phone ends on 2027-11-24. It is due: `pulumi up` renews it."
     )
-    assert outlook(folder, on(335), "laptop").notices == (), "only the devices of the stack are named"
-    assert "ended on" in outlook(folder, on(366)).notices[0]
+    assert renewal_plan(folder, on(335), "laptop").notices == (), "only the devices of the stack are named"
+    assert "ended on" in renewal_plan(folder, on(366)).notices[0]
 
 
 def test_in_the_grace_the_new_bundle_is_named(folder: Path) -> None:
     issue(at(folder, on(335)))
-    (notice,) = outlook(folder, on(336)).notices
+    (notice,) = renewal_plan(folder, on(336)).notices
     assert f"Install {folder}/devices/phone.p12 on it before 2027-11-08" in notice
 
 
 def test_the_end_of_the_authority_is_told(folder: Path) -> None:
     assert (
-        outlook(folder, on(3650 - 60)).notices[0].startswith("The certificate authority ends on 2036-11-21.")
+        renewal_plan(folder, on(3650 - 60))
+        .notices[0]
+        .startswith("The certificate authority ends on 2036-11-21.")
     )
     at(folder, on(3630)).adopt_or_create_authority(AUTHORITY, AUTHORITIES)
-    assert outlook(folder, on(3630)).notices[0].startswith("A new certificate authority has taken over.")
+    assert renewal_plan(folder, on(3630)).notices[0].startswith("A new certificate authority has taken over.")
 
 
 def test_looking_ahead_changes_nothing_and_reads_no_key(folder: Path) -> None:
@@ -535,5 +537,5 @@ def test_looking_ahead_changes_nothing_and_reads_no_key(folder: Path) -> None:
         key.write_text("not to be read")
     (folder / "devices/broken.crt").write_text("no certificate")
     before = snapshot(folder)
-    assert outlook(folder, on(335), "phone", "broken").device_steps["broken"] == ""
+    assert renewal_plan(folder, on(335), "phone", "broken").devices_due["broken"] == ""
     assert snapshot(folder) == before

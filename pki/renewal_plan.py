@@ -24,18 +24,18 @@ ISSUED_ANEW = "revoked: the device gets a new certificate"
 
 
 @dataclass(frozen=True)
-class Outlook:
+class RenewalPlan:
     """The next step of authority and devices, empty where there is none, and what a person should know.
 
     A step begins with `due since`, `ends` or `begun`; a store that is given the same `Renewal` takes it.
     """
 
-    authority_step: str
-    device_steps: Mapping[str, str]
+    authority_due: str
+    devices_due: Mapping[str, str]
     notices: tuple[str, ...]
-    authority_found: tuple[str, ...] = ()
+    authority_expiries: tuple[str, ...] = ()
     """When the authorities end that are there, ISO 8601 in UTC, the one that signs last."""
-    devices_found: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    device_expiries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """When each device's certificate ends; empty where there is none."""
     devices_current: Mapping[str, str] = field(default_factory=dict)
     """The fingerprint of each device's certificate, of those that have one."""
@@ -43,9 +43,9 @@ class Outlook:
     """By fingerprint, whatever was revoked; true for those by the owner's hand on the server."""
 
 
-def look_ahead(
+def plan_renewals(
     folder: Path, names: Collection[str], *, authority: Renewal, devices: Renewal, now: datetime
-) -> Outlook:
+) -> RenewalPlan:
     """Look into the keystore in `folder`, which may not exist yet, for the devices with these names.
 
     What cannot be read is left out: the run that needs it says what is wrong.
@@ -60,18 +60,18 @@ def look_ahead(
     for device in adoption.devices if adoption else ():
         notices += _about_adopted(device, now)
     waits = old is not None and adoption is not None and adoption.needs(old, now)
-    return Outlook(
-        authority_step=""
+    return RenewalPlan(
+        authority_due=""
         if waits and new
         else _authority_step(old, new, list(pairs.values()), authority, now),
-        device_steps={
+        devices_due={
             name: _device_step(pair, devices, now)
             or (ISSUED_ANEW if _was_revoked(folder, name, pair) else "")
             for name, pair in ours.items()
         },
         notices=tuple(notices),
-        authority_found=_ends_of(old, new),
-        devices_found={name: _ends_of(current) for name, (current, _) in ours.items()},
+        authority_expiries=_ends_of(old, new),
+        device_expiries={name: _ends_of(current) for name, (current, _) in ours.items()},
         devices_current={name: fingerprint(current) for name, (current, _) in ours.items() if current},
         revoked=_all_revoked(folder),
     )

@@ -24,11 +24,11 @@ R = TypeVar("R")
 ERROR = "error: "
 """How a script's last sentence begins; the engine puts the same before every error."""
 
-REFUSAL_LIMIT = 8000
+MESSAGE_LIMIT = 8000
 """Characters of a refusal: room for a dozen problems, each a sentence of its own."""
 
 
-class Refusal(RuntimeError):
+class OperatorError(RuntimeError):
     """Something outside this program is not as it must be; the message is a full sentence with the remedy."""
 
 
@@ -39,16 +39,16 @@ def _alone(refusal: Exception) -> Exception:
     itself says nothing. It is still caught as what it was; its arguments still hold the sentence.
     What a server or a stranger's file has said in it reaches the terminal as words alone, notes included.
     """
-    kind, sentence = type(refusal), plain(str(refusal), REFUSAL_LIMIT).removeprefix(ERROR)
+    kind, sentence = type(refusal), plain(str(refusal), MESSAGE_LIMIT).removeprefix(ERROR)
     notes = getattr(refusal, "__notes__", [])
-    notes[:] = [plain(note, REFUSAL_LIMIT) for note in notes]
+    notes[:] = [plain(note, MESSAGE_LIMIT) for note in notes]
     words = {"__module__": "builtins", "__qualname__": sentence, "__str__": lambda _self: ""}
     if sentence:  # and has not been told before
         refusal.__class__ = type(kind.__name__, (kind,), words)
     return refusal
 
 
-def told_plainly(method: Callable[P, R]) -> Callable[P, R]:
+def without_traceback(method: Callable[P, R]) -> Callable[P, R]:
     """Wrap a method of a dynamic provider so that its refusals are printed without, a bug with its frames.
 
     The limit holds for the process, and the engine asks for several resources at once. So it is set and
@@ -59,7 +59,7 @@ def told_plainly(method: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(*args, **kwargs)
-        except (Refusal, KeystoreError) as refusal:
+        except (OperatorError, KeystoreError) as refusal:
             sys.tracebacklimit = 0
             raise _alone(refusal) from None
         except BaseException:

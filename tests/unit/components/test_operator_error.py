@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.refusal import Refusal, told_plainly
+from components.operator_error import OperatorError, without_traceback
 from pki import KeystoreError
 
 
@@ -22,7 +22,7 @@ def tracebacks() -> Iterator[None]:
 def printed(error: Exception, cause: Exception | None = None) -> str:
     """Return what the SDK would answer when a provider's method raises this, perhaps because of another."""
 
-    @told_plainly
+    @without_traceback
     def method() -> None:
         raise error from cause
 
@@ -33,20 +33,20 @@ def printed(error: Exception, cause: Exception | None = None) -> str:
     raise AssertionError("nothing was raised")
 
 
-@pytest.mark.parametrize("kind", [Refusal, KeystoreError])
+@pytest.mark.parametrize("kind", [OperatorError, KeystoreError])
 def test_a_refusal_has_no_frames(kind: type[Exception]) -> None:
     assert printed(kind("The server is off; switch it on.")) == "The server is off; switch it on.\n"
 
 
 def test_a_refusal_of_several_lines_is_told_whole_and_keeps_its_kind() -> None:
-    class OfItsOwnError(Refusal):
+    class OfItsOwnError(OperatorError):
         pass
 
     sentences = "The server is not ready:\n- It is off.\n- It is far."
     assert printed(OfItsOwnError(sentences)) == f"{sentences}\n"  # caught as what it was
 
-    @told_plainly
-    @told_plainly
+    @without_traceback
+    @without_traceback
     def twice() -> None:
         raise OfItsOwnError(sentences)
 
@@ -56,34 +56,34 @@ def test_a_refusal_of_several_lines_is_told_whole_and_keeps_its_kind() -> None:
     assert "".join(traceback.format_exception_only(refusal.value)) == f"{sentences}\n"
 
 
-@pytest.mark.parametrize("kind", [Refusal, KeystoreError])
+@pytest.mark.parametrize("kind", [OperatorError, KeystoreError])
 def test_the_library_error_behind_a_refusal_is_not_shown(kind: type[Exception]) -> None:
     text = printed(kind("The file is damaged; restore it."), cause=ValueError("InvalidTag"))
     assert text == "The file is damaged; restore it.\n"
 
 
 def test_a_success_beside_it_does_not_bring_the_frames_back() -> None:
-    @told_plainly
+    @without_traceback
     def refuses() -> None:
-        raise Refusal("The server is off; switch it on.")
+        raise OperatorError("The server is off; switch it on.")
 
     try:
         refuses()
-    except Refusal:
-        told_plainly(lambda: None)()
+    except OperatorError:
+        without_traceback(lambda: None)()
         assert "File " not in traceback.format_exc()
 
 
 def test_a_bug_keeps_its_frames_even_after_a_refusal() -> None:
-    printed(Refusal("The server is off; switch it on."))
+    printed(OperatorError("The server is off; switch it on."))
     text = printed(KeyError("domain"), cause=ValueError("behind it"))
-    assert "test_refusal.py" in text
+    assert "test_operator_error.py" in text
     assert "behind it" in text
 
 
 def test_a_refusal_repeats_words_alone_and_not_without_end() -> None:
     hostile = "\x1b]52;c;cm0gLXJmIH4K\x07\x1b[2J"
-    error = Refusal(f"The server says {hostile}hello; look at it.")
+    error = OperatorError(f"The server says {hostile}hello; look at it.")
     error.add_note(f"And {hostile}then.")
     assert printed(error) == "The server says hello; look at it.\nAnd then.\n"
     assert len(printed(KeystoreError("x" * 1_000_000))) < 10_000

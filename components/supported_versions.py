@@ -17,8 +17,8 @@ Version = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Reason:
-    """An advisory or issue, what it is about, and which guard of ours holds without the newer version."""
+class Advisory:
+    """An advisory or an issue, what it is about, and which guard of ours holds without the newer version."""
 
     id: str
     about: str
@@ -26,12 +26,12 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Floor:
+class SupportedVersions:
     """The versions of one program: `lowest`, those `refused` with what is wrong with each, and why."""
 
     lowest: Version
     refused: Mapping[Version, str]
-    because: tuple[Reason, ...]
+    advisories: tuple[Advisory, ...]
     pinned: Version | None = None
 
     def lowest_text(self) -> str:
@@ -53,19 +53,19 @@ def parse_version(text: str) -> Version | None:
 
 
 @functools.cache
-def load() -> Mapping[str, Floor]:
+def load() -> Mapping[str, SupportedVersions]:
     """Read the file; raises ValueError where it holds a version that is none."""
     text = json.loads(FILE.read_text(encoding="utf-8"))
-    return {program: _floor(fields) for program, fields in text.items()}
+    return {program: _supported(fields) for program, fields in text.items()}
 
 
-def _floor(fields: Mapping[str, object]) -> Floor:
-    refused, because = fields["refused"], fields["because"]
-    assert isinstance(refused, dict) and isinstance(because, list)
-    return Floor(
+def _supported(fields: Mapping[str, object]) -> SupportedVersions:
+    refused, advisories = fields["refused"], fields["advisories"]
+    assert isinstance(refused, dict) and isinstance(advisories, list)
+    return SupportedVersions(
         lowest=_version(str(fields["lowest"])),
         refused={_version(text): why for text, why in refused.items()},
-        because=tuple(Reason(**reason) for reason in because),
+        advisories=tuple(Advisory(**advisory) for advisory in advisories),
         pinned=_version(str(fields["pinned"])) if "pinned" in fields else None,
     )
 
