@@ -20,7 +20,8 @@ from components.step import Step
 PROGRAM = re.compile(r"caddy/.*|scripts/.*\.sh|fail2ban/.*\.py")
 """The edge's sources and the server's scripts: nearly all of the text, and reviewed where they lie.
 
-Of each its hash is shown. What decides who gets in (Caddyfile, surface, Nix, fail2ban) is shown as text.
+Of each the beginning of its hash is shown, enough to see which has changed; the digest of all files stands
+for the rest. What decides who gets in (Caddyfile, surface, Nix, fail2ban) is shown as text.
 """
 
 
@@ -47,7 +48,12 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
     server = server_of(props)
-    payload = tuple(PayloadFile(f"{FOLDER}/{path}", text) for path, text in as_shown(props["files"]))
+    files = [PayloadFile(path, text) for path, text in as_shown(props["files"])]
+    if digest(files) != props["digest"]:
+        raise OperatorError(
+            "The module's files are no longer those that were shown; run this again and look at them."
+        )
+    payload = tuple(PayloadFile(f"{FOLDER}/{file.path}", file.text) for file in files)
     run_script(server, server.line("install", props["configDir"]), script_text("files", payload), tell=tell)
     return {key: value for key, value in props.items() if key != "files"}
 
@@ -75,7 +81,7 @@ def as_shown(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _hash(text: str) -> str:
-    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 class ModuleFiles(Step, module="immich", name="ModuleFiles"):

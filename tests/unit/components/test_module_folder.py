@@ -51,9 +51,12 @@ def test_what_was_shown_is_what_is_sent(props: dict[str, Any], mocker: MockerFix
 def test_a_program_that_changed_since_is_not_sent(props: dict[str, Any], mocker: MockerFixture) -> None:
     sent = mocker.patch.object(module_folder, "run_script")
     for path in ("caddy/main.go", "caddy/gone.go", "scripts/guard.sh"):
-        files = {**props["files"], path: f"sha256 {hashlib.sha256(b'another').hexdigest()}"}
+        files = {**props["files"], path: f"sha256 {hashlib.sha256(b'another').hexdigest()[:16]}"}
         with pytest.raises(OperatorError, match=f"server/{path} is no longer the one that was shown"):
             install({**props, "files": files})
+    # The beginning of a hash is shown, and the digest holds what is sent to all of it.
+    with pytest.raises(OperatorError, match="are no longer those that were shown"):
+        install({**props, "digest": "ab" * 32})
     sent.assert_not_called()
 
 
