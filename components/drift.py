@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
 from components.certificate_authority import KeystoreLocation
 from components.config import ExposureConfig
 from components.device_report import note_revocations
+from components.exposure_check import what_stands_behind_the_door
 from components.let_in import Expected, not_let_in, not_to_be_in
 from components.link_report import api_key_file
 from components.operator_error import OperatorError, without_traceback
@@ -43,6 +44,7 @@ NEVER = "as it was made"
 
 REVOKED = re.compile(r"[0-9a-f]{64} \d{1,10} [A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LET_IN = re.compile(r"[0-9a-f]{64} .*")
+DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Seen:
     The next ``up`` makes ``to_mend`` and ``at_the_door`` untrue, the second by what opens and proves the
     door alone. ``to_tell`` only the owner can; ``to_refuse`` must be mended before an ``up``; ``shut`` says
     why the door is shut where no ``up`` opens it. ``revoked`` is what the owner revoked on the server, each
-    as ``FINGERPRINT SECONDS NAME``, and ``devices`` who is let in, as ``FINGERPRINT NAME``.
+    as ``FINGERPRINT SECONDS NAME``, and ``devices`` who is let in, as ``FINGERPRINT NAME``. ``proven_for`` is
+    the digest of what stands behind an open and proven door, where the server knows it.
     """
 
     to_mend: list[str] = field(default_factory=list)
@@ -62,6 +65,7 @@ class Seen:
     shut: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
+    proven_for: str = ""
 
 
 def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None = None) -> Seen:
@@ -84,6 +88,7 @@ def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None 
         shut=list(_said(lines, "shut")),
         revoked=[said for said in _said(lines, "revoked") if REVOKED.fullmatch(said)],
         devices=[said for said in _said(lines, "device") if LET_IN.fullmatch(said)],
+        proven_for="".join(said for said in _said(lines, "proven-for") if DIGEST.fullmatch(said)),
     )
 
 
@@ -124,10 +129,22 @@ FINDINGS = ("found", "foundAtDoor", "refused")
 MOMENTS = ("putRight", "doorPutRight")
 BY_HAND = "revokedOnTheServer"
 """By fingerprint, whose and when, in words; what was known once is not forgotten where nobody could look."""
+PROVEN_FOR = "provenFor"
+"""The digest that the server was last proven for; beside it the one that the config of the run asks for."""
+BEHIND_THE_DOOR = "behindTheDoor"
+
+ANOTHER_PROOF = (
+    "The server was last proven with other settings than those of this stack's last run (it was set back to "
+    "a backup, or another copy of the state was used); up brings this stack's."
+)
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        # The program does not know its state, and a preview shall tell what an up would do.
+        return CheckResult({**news, **_of_another_proof(_olds, news)}, [])
 
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -136,7 +153,7 @@ class _Provider(ResourceProvider):
         return CreateResult("drift", {**props, **_nothing_found(), **dict.fromkeys(MOMENTS, NEVER)})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS, [BY_HAND])
+        inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS, [BY_HAND, PROVEN_FOR])
         moved = any(_olds.get(key) != _news.get(key) for key in inputs) or bool(_revoked_since(_olds, _news))
         # What a refresh has found stands in the state.
         return DiffResult(changes=moved or any(_found_in(_olds, _news, kind) for kind in FINDINGS))
@@ -155,7 +172,16 @@ class _Provider(ResourceProvider):
     @without_traceback
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         seen = look(server_of(props), int(props["funnelPort"]), int(props["proxyPort"]))
-        return ReadResult(id_, {**props, "found": seen.to_mend, "foundAtDoor": seen.at_the_door})
+        found = {"found": seen.to_mend, "foundAtDoor": seen.at_the_door, PROVEN_FOR: seen.proven_for}
+        return ReadResult(id_, {**props, **found, **_of_another_proof(props, found)})
+
+
+def _of_another_proof(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what becomes of the findings when the server was proven for another config than this state's."""
+    last, proven = olds.get(BEHIND_THE_DOOR), news.get(PROVEN_FOR)
+    if not last or not proven or last == proven:
+        return {}
+    return {"found": [*news["found"], ANOTHER_PROOF], "putRight": _moment()}
 
 
 def _nothing_found() -> dict[str, list[str]]:
@@ -224,7 +250,7 @@ class Drift(pulumi.ComponentResource):
         server: Server,
         keystore: KeystoreLocation,
         config: ExposureConfig,
-        seen: pulumi.Output[dict[str, list[str]]],
+        seen: pulumi.Output[dict[str, Any]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Drift", name, {}, opts)
@@ -240,6 +266,8 @@ class Drift(pulumi.ComponentResource):
                 "found": seen.apply(lambda found: found["to_mend"]),
                 "foundAtDoor": seen.apply(lambda found: found["at_the_door"]),
                 "refused": seen.apply(lambda found: found["to_refuse"]),
+                PROVEN_FOR: seen.apply(lambda found: found["proven_for"]),
+                BEHIND_THE_DOOR: what_stands_behind_the_door(config),
                 # Known in a preview already, so that this shows what would run again.
                 "putRight": seen.apply(lambda found: _moment() if found["to_mend"] else NEVER),
                 "doorPutRight": seen.apply(lambda found: _moment() if found["at_the_door"] else NEVER),
@@ -251,9 +279,7 @@ class Drift(pulumi.ComponentResource):
         self.register_outputs({"putRight": self.put_right, "doorPutRight": self.door_put_right})
 
 
-def look_now(
-    server: Server, config: ExposureConfig, expected: Expected
-) -> pulumi.Output[dict[str, list[str]]]:
+def look_now(server: Server, config: ExposureConfig, expected: Expected) -> pulumi.Output[dict[str, Any]]:
     """Look while the program runs, and return ``Seen`` by its fields; what only the owner can mend is told.
 
     Where nobody can look, nothing is found, and a preview says so.
@@ -262,7 +288,7 @@ def look_now(
     if server.lacks_key:
         return pulumi.Output.from_input(nothing)
 
-    async def look_aside(secrets: dict[str, str | None]) -> dict[str, list[str]]:
+    async def look_aside(secrets: dict[str, str | None]) -> dict[str, Any]:
         # No id of a stack: whoever may log in may look.
         plain = replace(server, sudo_password=secrets["password"], stack_id=None)
         ports = config.funnel_port, config.proxy_port
@@ -280,8 +306,6 @@ def look_now(
     return pulumi.Output.unsecret(secrets.apply(look_aside))
 
 
-def to_be_shut_out(
-    seen: pulumi.Output[dict[str, list[str]]], expected: Expected
-) -> pulumi.Output[dict[str, str]]:
+def to_be_shut_out(seen: pulumi.Output[dict[str, Any]], expected: Expected) -> pulumi.Output[dict[str, str]]:
     """Return in words by fingerprint whom a look has found inside who must not be there."""
     return seen.apply(lambda found: not_to_be_in(found["devices"], expected))

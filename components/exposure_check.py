@@ -198,7 +198,8 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
             frames=bool(props.get("frames")),
         )
         run_script(server, server.line("confirm", props["until"]), script)
-        run_script(server, server.line("record", *ports, props["configDir"]), script_text("drift"))
+        record = server.line("record", *ports, props["configDir"], props["edge"])
+        run_script(server, record, script_text("drift"))
     except BaseException as error:
         _close(server, ports, error)
         raise

@@ -1,16 +1,18 @@
 # shellcheck shell=sh
 # Runs after lib.sh. What has become of an exposure since it was proven.
 #
-#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|-   note down what stands now; "-" where the module's files are not ours
+#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   note down what stands now, which DIGEST names; "-" where the module's
+#                                                files are not ours
 #   look   FUNNEL_PORT PROXY_PORT                print one line for each difference, and change nothing
 #
 # A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
-# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Five more
-# are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key END" (ISO 8601, none
-# where it has no end), "device FINGERPRINT NAME" for whatever is let in, and "revoked FINGERPRINT SECONDS NAME" for what
-# the owner revoked here. What was noted down lies beside the devices, and comes back from a backup with them: so the operator's
-# program says as well who may be in. What a timer of ours or the owner's own rebuild may change (the certificate, the generation) is
-# not noted down; it is looked at for what it must be.
+# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Six
+# more are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key END" (ISO
+# 8601, none where it has no end), "proven-for DIGEST" behind an open and proven door, "device FINGERPRINT NAME" for whatever
+# is let in, and "revoked FINGERPRINT SECONDS NAME" for what the owner revoked here. What was noted down lies beside the
+# devices, and comes back from a backup with them: so the operator's program says as well who may be in. What a timer of ours
+# or the owner's own rebuild may change (the certificate, the generation) is not noted down; it is looked at for what it must
+# be.
 
 # The certificate is renewed a month before its end, day by day.
 CERTIFICATE_DAYS=20
@@ -166,7 +168,7 @@ look_at_lease() {
   case $LEASE_IS in
     none) door "The funnel was opened by hand, without a lease; up proves what stands behind it." ;;
     trial) door "The last run did not end with a proof, so the funnel shuts in $(span "$LEASE_LEFT"); up proves the exposure again." ;;
-    *) ;;
+    *) printf 'proven-for %s\n' "$(recorded proven-for)" ;;
   esac
 }
 
@@ -301,6 +303,7 @@ record() {
     import_line "$3"
     printf 'immich %s\n' "$(module_word immich)"
     printf 'loaded %s\n' "$(edge_configuration)"
+    printf 'proven-for %s\n' "$4"
     our_files "$3" >"$WORK/names"
     file_lines "$WORK/names"
     device_lines
@@ -343,7 +346,7 @@ need_root
 port funnelPort "${2:-}"
 port proxyPort "${3:-}"
 case ${1:-}:$# in
-  record:4) lock && record "$2" "$3" "$4" ;;
+  record:5) lock && record "$2" "$3" "$4" "$5" ;;
   look:3) look "$2" "$3" ;;
   *) die "drift.sh knows the verbs record and look, not \"$*\"; use one of them." ;;
 esac

@@ -417,6 +417,28 @@ def pulumi_state_set_back(home: Home) -> None:
     home.destroy()
 
 
+@standing(
+    "another-copy-of-the-state",
+    "somebody with another copy of the Pulumi state lets visitors upload; up with the first copy, which has "
+    "not changed, takes that back",
+)
+def another_copy_of_the_state(home: Home) -> None:
+    backend = home.operator.folder / "backend"
+    mine = shutil.copytree(backend, backend.with_name("backend.mine"))
+    home.operator.set(uploads=True, uploadLimits={"freeGigabytes": 1})
+    home.up()
+    shutil.rmtree(backend)
+    mine.rename(backend)
+    home.operator.set(uploads=None, uploadLimits=None)
+    home.up()
+    if (
+        uploads := root(home.lab, f"grep UPLOADS= {STATE}/settings/edge.env")
+    ) != "IMMICH_EXPOSURE_UPLOADS=off":
+        raise Fault(f"the server still has {uploads}")
+    home.need_exposed()
+    home.destroy()
+
+
 def need_bans(home: Home) -> None:
     """Raise ``HarnessError`` unless whoever asks for what only a scanner asks for is banned."""
     scanner = "203.0.113.77"

@@ -82,7 +82,7 @@ def test_it_takes_over_where_that_is_said(two: Two) -> None:
 
 def test_from_then_on_the_first_changes_nothing_and_can_end(two: Two) -> None:
     exposed = look(two.lab)
-    two.first.set(uploads=True)
+    two.first.set(features={"map": False})
     assert_told(two.first.fails(), "exposed by the stack organization/immich-exposure/second")
     two.first.destroy()
     assert changed(two, exposed) == []

@@ -1308,7 +1308,8 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     assert_sentence(machine.run("exposure", "close", "--now"), "not understood", "close --help")
     assert_sentence(
         machine.run("exposure", "opn"),
-        "status, close, open, lan, guard, devices, revoke, bans, ban, unban, forget-chapter and module",
+        "status, close, open, lan, guard, devices, revoke, who, links, bans, ban, unban, forget-chapter and "
+        "module",
     )
 
 

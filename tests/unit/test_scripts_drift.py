@@ -18,6 +18,7 @@ PHONE = "a" * 64
 FRAME = "f" * 64
 LAPTOP = "b" * 64
 PORTS = ("443", "8443")
+DIGEST = "0123456789abcdef"
 NOW = 1_000_000  # the harness's clock: Monday 12 January 1970, 13:46
 IMMICH = {
     "http://127.0.0.1:2283/api/server/ping": '{"res":"pong"}',
@@ -87,7 +88,7 @@ def proven(machine: Machine) -> Machine:
     machine.fake("tailscale", f'[ "$1" != version ] || {{ echo "{TAILSCALE_VERSION}"; exit; }}\n{tailscale}')
     for url, answer in IMMICH.items():
         machine.write(web(machine, url), answer)
-    assert machine.run("drift", "record", *PORTS, str(machine.config)).status == 0
+    assert machine.run("drift", "record", *PORTS, str(machine.config), DIGEST).status == 0
     return machine
 
 
@@ -118,6 +119,7 @@ AS_EVER = (
     "version caddy 2.11.9",
     f"device {PHONE} phone",
     f"device {FRAME} kitchen",
+    f"proven-for {DIGEST}",
     "version immich 2.7.3",
     "node-key ",
 )
@@ -127,7 +129,24 @@ def test_clock_and_versions_are_said_for_others_to_judge(proven: Machine) -> Non
     assert proven.run("drift", "look", *PORTS).stdout.splitlines() == sorted(AS_EVER, key=ORDER.index)
 
 
-ORDER = [*AS_EVER[:5], "node-key ", "version immich 2.7.3"]
+ORDER = [*AS_EVER[:6], "node-key ", "version immich 2.7.3"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda machine: machine.write(machine.state / "lease", "trial 300 boot 0\n"),
+        lambda machine: machine.remember(**{"serve.json": "{}"}),
+        lambda machine: machine.write(machine.state / "shut-by-hand", ""),
+    ],
+    ids=["on trial", "shut", "shut by hand"],
+)
+def test_what_it_was_proven_for_is_told_of_an_open_and_proven_door_alone(
+    proven: Machine, change: Callable[[Machine], None]
+) -> None:
+    assert f"proven-for {DIGEST}" in proven.run("drift", "look", *PORTS).stdout.splitlines()
+    change(proven)
+    assert "proven-for" not in proven.run("drift", "look", *PORTS).stdout
 
 
 def test_nothing_is_told_of_what_is_as_it_was(proven: Machine) -> None:
@@ -366,7 +385,7 @@ ODD_NAMES = ("two words.txt", " blanks ", "back\\slash", "-dash", "*")
 
 def record(machine: Machine) -> list[str]:
     """Note down what stands now, and return the lines of the files beside configuration.nix."""
-    outcome = machine.run("drift", "record", *PORTS, str(machine.config))
+    outcome = machine.run("drift", "record", *PORTS, str(machine.config), DIGEST)
     assert (outcome.status, outcome.stderr) == (0, "")
     lines = (machine.state / "standing").read_text().replace(str(machine.root), "").splitlines()
     return [line for line in lines if line.startswith("file ") and "/etc/nixos/" in line]
@@ -526,7 +545,7 @@ def test_ban_lists_are_looked_at(proven: Machine) -> None:
     proven.write(proven.state / "lists/crowdsec", "good 3 1000000 x\n")
     running = f"{RUNNING}\nimmich-exposure-lists.timer\nimmich-exposure-crowdsec"
     proven.remember(active=running)
-    assert proven.run("drift", "record", *PORTS, str(proven.config)).status == 0
+    assert proven.run("drift", "record", *PORTS, str(proven.config), DIGEST).status == 0
     assert look(proven) == []
     proven.write(proven.state / "lists/networks", "kept 3 1000000 /x is damaged: line 2\x1b[31m\n")
     proven.write(proven.state / "lists/crowdsec", "none 0 1000000 CrowdSec is away\n")

@@ -12,7 +12,7 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from pytest_mock import MockerFixture
 
 from components import drift
-from components.drift import NEVER, ClockError, Seen, _Provider, judged
+from components.drift import ANOTHER_PROOF, NEVER, ClockError, Seen, _Provider, judged
 from components.let_in import Expected
 from components.remote_script import Server
 from components.ssh import SshError
@@ -67,6 +67,40 @@ def test_what_the_program_or_a_refresh_has_found_is_a_change(
     assert outputs[kind] == []
     assert outputs[moved].startswith("put right at 20")
     assert outputs[stays] == NEVER
+
+
+A, B = "a" * 16, "b" * 16
+
+
+@pytest.mark.parametrize(
+    ("olds", "proven_for", "another"),
+    [
+        ({}, B, False),
+        ({"behindTheDoor": A}, A, False),
+        ({"behindTheDoor": A}, "", False),
+        ({"behindTheDoor": A}, B, True),
+    ],
+    ids=["the first up", "as this state has it", "nobody knows", "another state's"],
+)
+def test_what_another_copy_of_the_state_has_proven_is_told_and_put_right(
+    olds: dict[str, Any], proven_for: str, another: bool
+) -> None:
+    """Whatever this run asks for: a config that was changed since the last up is none of it."""
+    news = {**PROPS, "found": [GONE], "provenFor": proven_for, "behindTheDoor": "c" * 16}
+    inputs = _Provider().check(olds, news).inputs
+    if not another:
+        assert inputs == news
+        return
+    assert inputs["found"] == [GONE, ANOTHER_PROOF]
+    assert inputs["putRight"].startswith("put right at 20")
+    assert {**inputs, "found": [], "putRight": ""} == {**news, "found": [], "putRight": ""}
+
+
+def test_a_refresh_tells_of_what_another_has_proven(mocker: MockerFixture) -> None:
+    mocker.patch.object(drift, "look", return_value=Seen(proven_for=B))
+    state = {**PROPS, "behindTheDoor": A, "provenFor": A}
+    assert outs(_Provider().read("drift", state))["found"] == [ANOTHER_PROOF]
+    assert not _Provider().diff("drift", state, {**state, "provenFor": ""}).changes
 
 
 APART = "The clocks differ: the server's is 90 minutes behind this machine's."

@@ -128,6 +128,7 @@ PROPS: dict[str, Any] = {
     "domain": "immich.example.ts.net",
     "funnelPort": 443.0,
     "configDir": "/etc/nixos",
+    "edge": "0123456789abcdef",
     "proxyPort": 8443.0,
     "strangers": "refuse",
     "expectDevice": False,
