@@ -26,7 +26,7 @@ pytestmark = pytest.mark.lab
 PING = "/api/server/ping"
 PONG = '{"res": "pong"}'
 SHARED = "/api/shared-links/me?key=labsharekey"
-UPLOAD = "/api/assets?key=labupload"
+PLACES = "/api/albums/a1b0a1b0-1111-4222-8333-444444444444/map-markers?key=labsharekey"
 OTHER_WAYS_IN = ("book", "chapter", "flake", "git-flake-yours", "options")
 """Houses whose configuration lies or is made up in a way of its own: that is what a preview looks at."""
 TOLD = ("chapter", "podman")
@@ -147,12 +147,12 @@ def test_a_setting_is_changed_and_a_device_revoked_without_a_rebuild(walk: Walk)
     """Nothing else changes: what `up` has made is what the next one finds."""
     before = root(walk.lab, GENERATION)
     laptop = copied(walk.device("laptop"), walk.operator.folder / "lost")
-    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN
-    walk.operator.set(uploads=True)
+    assert seen(walk.lab, PLACES) == "200"
+    walk.operator.set(features={"map": False})
     walk.operator.devices("phone")
     walk.operator.up()
     assert {name for name in walk.operator.touched() if "laptop" not in name} == CHANGED
-    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == "201"
+    assert seen(walk.lab, PLACES) == FORBIDDEN
     assert walk.sees(laptop) == FORBIDDEN
     assert walk.sees(walk.device("phone")) == "200"
     assert root(walk.lab, GENERATION) == before
@@ -193,7 +193,7 @@ def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
 
 
 def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: Walk) -> None:
-    walk.operator.set(uploads=None)  # a change, because a plain up leaves a door alone that was shut by hand
+    walk.operator.set(features=None)  # a change, because a plain up leaves a door alone that was shut by hand
     if walk.home.name in TOLD:
         assert "immich-exposure open" in walk.operator.fails()
         assert seen(walk.lab, "/") == REFUSED
@@ -203,7 +203,7 @@ def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: W
         assert seen(walk.lab, "/") == REFUSED
     walk.operator.up()
     walk.assert_exposed()
-    assert seen(walk.lab, UPLOAD, method="POST", data=b"photo") == FORBIDDEN
+    assert seen(walk.lab, PLACES) == "200"
 
 
 def test_destroy_leaves_everything_as_it_was(walk: Walk) -> None:

@@ -82,7 +82,19 @@ BUILDS_WHAT_WAS_EVALUATED = """
     toplevel=$(sed -n s/^toplevel=//p "$IMMICH_EXPOSURE_ROOT"/run/immich-exposure.*/changed)
     mkdir -p "$toplevel"
     cp -r "$(cat "$FAKES/built")"/. "$toplevel"
+    # What is activated is what was built, and not what it was copied from.
+    sed -i "s|ln -sfn [^ ]* |ln -sfn $toplevel |" "$toplevel/bin/switch-to-configuration"
     ln -s "$toplevel" result
+"""
+
+
+def builds_again(home: Home) -> str:
+    """A build of the system of before, wherever that lies."""
+    return f"""
+    rm -rf made result
+    cp -r {home.machine.root}{NEW} made
+    sed -i "s|ln -sfn [^ ]* |ln -sfn $PWD/made |" made/bin/switch-to-configuration
+    ln -s made result
 """
 
 
@@ -511,9 +523,7 @@ def test_the_folder_stays_while_another_file_imports_it_switched_off(
         "{ lib, ... }: { imports = [ ./immich-exposure/nix ];"
         " services.immich-exposure.enable = lib.mkForce false; }"
     )
-    home.machine.fake(
-        "nixos-rebuild", f"mkdir -p made; cp -r {home.machine.root}{NEW}/. made; ln -s made result"
-    )
+    home.machine.fake("nixos-rebuild", builds_again(home))
     before = home.machine.files(home.machine.config)
     refused = home.machine.run("module", "restore", str(home.machine.config))
     assert_sentence(
@@ -580,9 +590,7 @@ def test_an_odd_home_comes_back_to_the_byte_or_is_told(
         assert result(outcome) == {"generation": 42}, outcome.stderr
         assert home.configuration.read_bytes() != text.encode()
         home.machine.remember(module='{"digest":"abc","immich":"127.0.0.1:2283"}')
-        home.machine.fake(
-            "nixos-rebuild", f"mkdir -p made; cp -r {home.machine.root}{NEW}/. made; ln -s made result"
-        )
+        home.machine.fake("nixos-rebuild", builds_again(home))
         restored = home.machine.run("module", "restore", str(home.machine.config))
         assert restored.status == 0, restored.stderr
     else:
