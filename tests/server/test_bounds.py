@@ -230,7 +230,8 @@ def test_frames_that_are_no_requests_are_read_at_a_pace(make_edge: EdgeMaker) ->
         connection.tls.settimeout(0.02)
         connection.tls.sendall(start)
         began = time.monotonic()
-        while time.monotonic() < began + 1:
+        # For longer where the machine is so busy that little is asked in a second.
+        while (ran := time.monotonic() - began) < 1 or (answered <= 20_000 and ran < 30):
             with contextlib.suppress(OSError):
                 connection.tls.send(ping * 900)
             with contextlib.suppress(OSError):
