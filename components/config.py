@@ -86,7 +86,7 @@ SECRETS = (
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
-"""Not to be taken for a key, and not the placeholder of the example's file, of which messages report."""
+"""Not to be taken for a key, and not the placeholder of the example's file, of which messages complain."""
 HIDDEN_HOST = "hidden.invalid"
 HIDDEN_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 """These two stand for a server whose address or key is encrypted, where nobody has the passphrase."""
@@ -284,9 +284,8 @@ def load(
 # Keys whose values are text and are taken as they are; the others are JSON in the engine's hands.
 _TEXT_KEYS = frozenset(
     {
-        "host", "hostKey", "sshUser", "sshPrivateKeyFile", "sudoPassword", "configDir", "module", "flake",
-        "edgeBuild", "lan", "keyType", "keystore", "keystorePassphrase", "exposeUntil", "strangers",
-        "adoptCaPassphrase", "notifyToken", "immichApiKey", "crowdsecKey",
+        "host", "hostKey", "sshUser", "sshPrivateKeyFile", "configDir", "module", "flake",
+        "edgeBuild", "lan", "keyType", "keystore", "exposeUntil", "strangers", *SECRETS,
     }
 )  # fmt: skip
 

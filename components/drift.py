@@ -25,7 +25,7 @@ from components.certificate_authority import KeystoreLocation
 from components.config import ExposureConfig
 from components.device_report import note_revocations
 from components.exposure_check import what_stands_behind_the_door
-from components.let_in import Expected, not_let_in, not_to_be_in
+from components.let_in import Authorized, not_let_in, not_to_be_in
 from components.link_report import api_key_file
 from components.operator_error import OperatorError, without_traceback
 from components.options import child_of
@@ -92,13 +92,13 @@ def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None 
     )
 
 
-def judged(seen: Seen, expected: Expected) -> Seen:
+def judged(seen: Seen, authorized: Authorized) -> Seen:
     """Return what a look has found, with what the config and the keystore know of who may be in."""
     # Where something else is to be mended everything runs again; at a door that its owner has shut, nothing.
     if seen.to_mend or seen.shut:
         return seen
     revoked = [said.partition(" ")[0] for said in seen.revoked]
-    return replace(seen, to_mend=not_let_in(seen.devices, revoked, expected))
+    return replace(seen, to_mend=not_let_in(seen.devices, revoked, authorized))
 
 
 def _said(lines: Sequence[str], word: str) -> Iterator[str]:
@@ -279,7 +279,7 @@ class Drift(pulumi.ComponentResource):
         self.register_outputs({"putRight": self.put_right, "doorPutRight": self.door_put_right})
 
 
-def look_now(server: Server, config: ExposureConfig, expected: Expected) -> pulumi.Output[dict[str, Any]]:
+def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[dict[str, Any]]:
     """Look while the program runs, and return ``Seen`` by its fields; what only the owner can mend is told.
 
     Where nobody can look, nothing is found, and a preview says so.
@@ -297,7 +297,7 @@ def look_now(server: Server, config: ExposureConfig, expected: Expected) -> pulu
         except SshError as error:
             pulumi.warn(f"This run could not look at the server: {error}")
             return nothing
-        seen = judged(found, expected)
+        seen = judged(found, authorized)
         for sentence in (*seen.to_refuse, *seen.shut, *seen.to_tell):
             pulumi.warn(sentence)
         return asdict(seen)
@@ -306,6 +306,8 @@ def look_now(server: Server, config: ExposureConfig, expected: Expected) -> pulu
     return pulumi.Output.unsecret(secrets.apply(look_aside))
 
 
-def to_be_shut_out(seen: pulumi.Output[dict[str, Any]], expected: Expected) -> pulumi.Output[dict[str, str]]:
+def to_be_shut_out(
+    seen: pulumi.Output[dict[str, Any]], authorized: Authorized
+) -> pulumi.Output[dict[str, str]]:
     """Return in words by fingerprint whom a look has found inside who must not be there."""
-    return seen.apply(lambda found: not_to_be_in(found["devices"], expected))
+    return seen.apply(lambda found: not_to_be_in(found["devices"], authorized))

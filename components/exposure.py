@@ -25,7 +25,7 @@ from components.exposure_check import ExposureCheck, by_question
 from components.frame_secret import FrameSecret
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
-from components.let_in import Expected
+from components.let_in import Authorized
 from components.link_report import LinkReport
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
@@ -87,10 +87,10 @@ class ImmichExposure(pulumi.ComponentResource):
         for notice in self._renewal_plan.notices:
             pulumi.warn(notice)
 
-        self._expected = Expected(
+        self._authorized = Authorized(
             self._names(), self._renewal_plan.devices_current, self._renewal_plan.revoked
         )
-        self._standing = look_now(reach, config, self._expected)
+        self._standing = look_now(reach, config, self._authorized)
         if config.ban_lists and pulumi.runtime.is_dry_run():
             look_at_lists_now(reach, config.ban_lists, config.crowdsec_key)
         withdrawal = self._withdraw_who_is_no_longer_named()
@@ -177,7 +177,7 @@ class ImmichExposure(pulumi.ComponentResource):
             keystore=self._keystore,
             devices=self._names(),
             take_over=self._config.take_over,
-            found=to_be_shut_out(self._standing, self._expected),
+            found=to_be_shut_out(self._standing, self._authorized),
             opts=self._after(),
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Expected:
+class Authorized:
     """Who may be in: the ``names`` of the config, and what the keystore knows, as far as it is here.
 
     That is each device's certificate (``current``, by name), and what was revoked (by fingerprint; true for
@@ -33,7 +33,7 @@ REVOKED = "is let in on the server; it was revoked"
 REVOKED_BY_HAND = "is let in on the server; it was revoked there by hand"
 
 
-def not_to_be_in(devices: Sequence[str], expected: Expected) -> dict[str, str]:
+def not_to_be_in(devices: Sequence[str], authorized: Authorized) -> dict[str, str]:
     """Return whom the server must let in no more, in words by fingerprint.
 
     ``devices`` are those whom it lets in, as `FINGERPRINT NAME`.
@@ -41,14 +41,14 @@ def not_to_be_in(devices: Sequence[str], expected: Expected) -> dict[str, str]:
     return {
         fingerprint: f"{name if NAME.fullmatch(name) else 'A device'} {why}"
         for fingerprint, name in _split(devices)
-        if (why := _why(fingerprint, name, expected))
+        if (why := _why(fingerprint, name, authorized))
     }
 
 
-def _why(fingerprint: str, name: str, expected: Expected) -> str | None:
-    if fingerprint in expected.revoked:
-        return REVOKED_BY_HAND if expected.revoked[fingerprint] else REVOKED
-    return None if name in expected.names else NOT_NAMED
+def _why(fingerprint: str, name: str, authorized: Authorized) -> str | None:
+    if fingerprint in authorized.revoked:
+        return REVOKED_BY_HAND if authorized.revoked[fingerprint] else REVOKED
+    return None if name in authorized.names else NOT_NAMED
 
 
 def words_of_stay(found: Mapping[str, str]) -> list[str]:
@@ -57,10 +57,10 @@ def words_of_stay(found: Mapping[str, str]) -> list[str]:
     return [*by_hand, *(f"revoked={each}" for each, words in found.items() if words.endswith(REVOKED))]
 
 
-def not_let_in(devices: Sequence[str], revoked: Collection[str], expected: Expected) -> list[str]:
+def not_let_in(devices: Sequence[str], revoked: Collection[str], authorized: Authorized) -> list[str]:
     """Return a sentence where the server lacks devices' present certificates, which nobody has revoked."""
-    there = {fingerprint for fingerprint, _ in _split(devices)}.union(revoked, expected.revoked)
-    lacking = [name for name, fingerprint in sorted(expected.current.items()) if fingerprint not in there]
+    there = {fingerprint for fingerprint, _ in _split(devices)}.union(revoked, authorized.revoked)
+    lacking = [name for name, fingerprint in sorted(authorized.current.items()) if fingerprint not in there]
     if not lacking:
         return []
     return [f"The server does not let in the present certificate of {', '.join(lacking)}; up lets it in."]

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,7 +146,8 @@ func (w banWriter) writeNetworks() error {
 		entries = append(entries, found...)
 	}
 	if len(entries) > mostNetworks {
-		entries, wrong = slices.Concat(slices.Collect(mapValues(before))...), append(wrong, fmt.Sprintf("the lists hold more than %d networks together", mostNetworks))
+		entries = slices.Concat(slices.Collect(maps.Values(before))...)
+		wrong = append(wrong, fmt.Sprintf("the lists hold more than %d networks together", mostNetworks))
 	}
 	if err := w.put(listOfNetworks, entries); err != nil {
 		return err
@@ -155,16 +157,6 @@ func (w banWriter) writeNetworks() error {
 	}
 	said := strings.Join(append([]string{strings.Join(w.sources.networks, ", ")}, left...), "; ")
 	return w.report(listOfNetworks, listGood, len(entries), made, said)
-}
-
-func mapValues[K comparable, V any](of map[K]V) func(func(V) bool) {
-	return func(yield func(V) bool) {
-		for _, value := range of {
-			if !yield(value) {
-				return
-			}
-		}
-	}
 }
 
 // leftOut says what of a source no list may ban, the first few of it.

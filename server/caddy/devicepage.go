@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -30,8 +29,7 @@ func init() {
 //
 //	device_page * DEVICES
 //
-// It stands behind the matcher `enrolled`, so nobody else gets the page. DEVICES is the folder of enrolled devices: a
-// file's first line is the device's name, and its second may say `until EPOCH`.
+// It stands behind the matcher `enrolled`, so nobody else gets the page. DEVICES is the folder of enrolled devices.
 type DevicePage struct {
 	Devices string `json:"devices"`
 }
@@ -42,10 +40,8 @@ const (
 	// endsSoon is when the page begins to warn: as early as a certificate is renewed unless the config says otherwise.
 	endsSoon = 30 * 24 * time.Hour
 
-	// mostDevices is how many files are looked at for another certificate of the same device, and deviceFileSize more
-	// than any of them holds.
-	mostDevices    = 2000
-	deviceFileSize = 512
+	// mostDevices is how many files are looked at for another certificate of the same device.
+	mostDevices = 2000
 )
 
 // CaddyModule returns the Caddy module information.
@@ -89,31 +85,6 @@ func (p DevicePage) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	return err
 }
 
-// enrolment is what a file among the devices says.
-type enrolment struct {
-	name  string
-	until time.Time // zero where the file says no end
-}
-
-// readEnrolment returns nothing for what is no device's file.
-func readEnrolment(path string) (enrolment, bool) {
-	text, err := os.ReadFile(path)
-	if err != nil || len(text) > deviceFileSize {
-		return enrolment{}, false
-	}
-	name, rest, _ := strings.Cut(string(text), "\n")
-	word, _, _ := strings.Cut(rest, "\n")
-	found := enrolment{name: name}
-	if epoch, has := strings.CutPrefix(word, "until "); has {
-		seconds, err := strconv.ParseInt(epoch, 10, 64)
-		if err != nil {
-			return enrolment{}, false
-		}
-		found.until = time.Unix(seconds, 0)
-	}
-	return found, name != "" && word != frameKind
-}
-
 // standing is what the page says.
 type standing struct {
 	Name   string
@@ -128,7 +99,7 @@ type standing struct {
 // standingOf looks at a certificate and at the others of the same device.
 func (p DevicePage) standingOf(fingerprint string, notAfter, now time.Time) (standing, error) {
 	mine, ok := readEnrolment(filepath.Join(p.Devices, fingerprint))
-	if !ok {
+	if !ok || mine.isFrame {
 		return standing{}, fmt.Errorf("the file of device %s cannot be read", fingerprint)
 	}
 	end := notAfter
@@ -145,7 +116,7 @@ func (p DevicePage) standingOf(fingerprint string, notAfter, now time.Time) (sta
 	for _, name := range names {
 		other, ok := readEnrolment(filepath.Join(p.Devices, name))
 		switch {
-		case !ok || name == fingerprint || other.name != mine.name || other.until.IsZero() || !other.until.After(now):
+		case !ok || other.isFrame || name == fingerprint || other.name != mine.name || other.until.IsZero() || !other.until.After(now):
 		case other.until.After(end):
 			found.Newer = true
 		default:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,12 +65,6 @@ const (
 
 	// nobodysSecret is no frame's, whatever lies in the folder.
 	nobodysSecret = framePrefix + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-
-	// frameKind is what the second line of a frame's file says.
-	frameKind = "frame"
-
-	// frameFileSize is more than the file of a frame has.
-	frameFileSize = 256
 )
 
 // frame is one that may come in.
@@ -187,18 +180,13 @@ func frameIn(devices, secret string) (*frame, error) {
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("the folder of the devices %s: %w", devices, err)
-	case info.Mode&syscall.S_IFMT != syscall.S_IFREG || info.Size > frameFileSize:
+	}
+	// What cannot be read went this moment, or its owner keeps it from the edge.
+	found, ok := readEnrolment(place)
+	if !ok || !found.isFrame {
 		return nil, nil
 	}
-	text, err := os.ReadFile(place)
-	if err != nil {
-		return nil, nil //nolint:nilerr // it went this moment, or its owner keeps it from the edge
-	}
-	name, rest, _ := strings.Cut(string(text), "\n")
-	if kind, _, _ := strings.Cut(rest, "\n"); kind != frameKind {
-		return nil, nil
-	}
-	return &frame{name, place}, nil
+	return &frame{found.name, place}, nil
 }
 
 // frameOf returns the frame that Frame has found, or nothing.

@@ -103,7 +103,7 @@ func TestWhoIsAFrame(t *testing.T) {
 	}
 	for what, text := range map[string]string{
 		"a certificate": "phone\nuntil 4102444800\n", "a name alone": "phone\n", "nothing": "", "another kind": "kitchen\nframes\n",
-		"much": "kitchen\nframe\n" + strings.Repeat("x", frameFileSize),
+		"much": "kitchen\nframe\n" + strings.Repeat("x", enrolmentSize),
 	} {
 		if err := os.WriteFile(place, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

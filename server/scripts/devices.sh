@@ -44,18 +44,6 @@ check_fingerprint() {
   die "A fingerprint is the SHA-256 of the certificate, 64 digits 0-9 and a-f in lower case, unlike \"$1\"; correct it."
 }
 
-# `read_device FILE` sets DEVICE_NAME, DEVICE_END and DEVICE_HAS, what it comes in with. What says no end, or none that can be
-# read, was enrolled by hand: it has none.
-read_device() {
-  DEVICE_NAME=
-  DEVICE_END=
-  DEVICE_HAS=certificate
-  { read -r DEVICE_NAME && read -r DEVICE_END; } 2>/dev/null <"$1" || :
-  [ "$DEVICE_END" != frame ] || DEVICE_HAS=secret
-  DEVICE_END=${DEVICE_END#until }
-  case $DEVICE_END in '' | *[!0-9]* | ????????????*) DEVICE_END= ;; esac
-}
-
 # ---- Out
 
 # `shut_out FILE`: to move a file needs no room on the disk, and where even that fails it is enough that it goes.

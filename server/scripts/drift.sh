@@ -98,12 +98,10 @@ look_at_key() {
 device_lines() {
   for device_file in "$STATE"/devices/* "$STATE"/ended/*; do
     [ -f "$device_file" ] || continue
-    device_name=
-    device_end=
-    { read -r device_name && read -r device_end; } <"$device_file" || :
+    read_device "$device_file"
     device_kind=device
-    [ "$device_end" != frame ] || device_kind=frame
-    printf '%s %s %s\n' "$device_kind" "${device_file##*/}" "$device_name"
+    [ "$DEVICE_HAS" = certificate ] || device_kind=frame
+    printf '%s %s %s\n' "$device_kind" "${device_file##*/}" "$DEVICE_NAME"
   done | sort
 }
 

@@ -88,16 +88,15 @@ lease_in_words() {
   esac
 }
 
-# `names_of devices|frames`: one line each. Frames are those whose file says so on its second line (devices.sh).
+# `names_of devices|frames`: one line each.
 names_of() {
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
-    device_name=
-    device_end=
-    device_kind=devices
-    { read -r device_name && read -r device_end; } <"$device_file" || :
-    [ "$device_end" != frame ] || device_kind=frames
-    [ "$device_kind" != "$1" ] || printf '%s\n' "$device_name"
+    read_device "$device_file"
+    case $1:$DEVICE_HAS in
+      devices:certificate | frames:secret) printf '%s\n' "$DEVICE_NAME" ;;
+      *) ;;
+    esac
   done
 }
 

@@ -423,6 +423,21 @@ edge_program() {
 }
 edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\{0,1\}\([0-9][0-9.]*\).*/\1/p' || :; }
 
+# ---- Devices (see devices.sh, which writes their files)
+
+# `read_device FILE` sets DEVICE_NAME, DEVICE_END and DEVICE_HAS, what it comes in with. What says no end, or none that can be
+# read, was enrolled by hand: it has none.
+# shellcheck disable=SC2034
+read_device() {
+  DEVICE_NAME=
+  DEVICE_END=
+  DEVICE_HAS=certificate
+  { read -r DEVICE_NAME && read -r DEVICE_END; } 2>/dev/null <"$1" || :
+  [ "$DEVICE_END" != frame ] || DEVICE_HAS=secret
+  DEVICE_END=${DEVICE_END#until }
+  case $DEVICE_END in '' | *[!0-9]* | ????????????*) DEVICE_END= ;; esac
+}
+
 # ---- Bans by lists (see nix/lists.nix and caddy/banwriter.go)
 
 LISTS_CONF=$STATE/settings/lists.conf

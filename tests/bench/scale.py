@@ -27,7 +27,6 @@ from lab import Lab
 from tests.lab.neighbour import neighbour
 from tests.lab.operator import Operator
 
-STEPS = ("up", "no change", "destroy")
 SAMPLE_SECONDS = 0.2
 
 
@@ -96,7 +95,7 @@ def measure(operators: Sequence[Operator]) -> dict[str, Spent]:
         "no change": Operator.up,
         "destroy": Operator.destroy,
     }
-    return {name: spent(steps[name], operators) for name in STEPS}
+    return {name: spent(step, operators) for name, step in steps.items()}
 
 
 def main() -> int:

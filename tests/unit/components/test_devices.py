@@ -17,7 +17,7 @@ import pytest
 from components import device_list, device_withdrawal, frame_secret
 from components.device_list import FRAME
 from components.device_report import report_of
-from components.let_in import Expected, not_let_in, not_to_be_in
+from components.let_in import Authorized, not_let_in, not_to_be_in
 from components.operator_error import OperatorError
 from components.remote_script import Server, script_digest
 from pki import (
@@ -104,12 +104,12 @@ class Home:
         files = self.machine.files(self.machine.state / "devices")
         return [f"{fingerprint} {text.split()[1]}" for fingerprint, text in files.items()]
 
-    def expected(self, *names: str) -> Expected:
+    def expected(self, *names: str) -> Authorized:
         """What the program knows when it begins."""
         renewal_plan = plan_renewals(
             self.keystore, names, authority=Renewal(30, 14), devices=Renewal(30, 14), now=datetime.now(UTC)
         )
-        return Expected(names, renewal_plan.devices_current, renewal_plan.revoked)
+        return Authorized(names, renewal_plan.devices_current, renewal_plan.revoked)
 
     def entry(self, name: str) -> dict[str, str]:
         if name.startswith("frame-"):
@@ -330,7 +330,7 @@ def test_who_stays_is_found_by_nobody(home: Home) -> None:
 
 
 def test_a_file_put_there_by_hand_is_found_whatever_it_says() -> None:
-    (words,) = not_to_be_in([f"{'ab' * 32} \x1b[2J friend"], Expected(["phone"])).values()
+    (words,) = not_to_be_in([f"{'ab' * 32} \x1b[2J friend"], Authorized(["phone"])).values()
     assert words == "A device is let in on the server; the config does not name it"
 
 

@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from components import drift
 from components.drift import ANOTHER_PROOF, NEVER, ClockError, Seen, _Provider, judged
-from components.let_in import Expected
+from components.let_in import Authorized
 from components.remote_script import Server
 from components.ssh import SshError
 from pki import AuthorityProfile, Keystore, KeystoreError, Revocation
@@ -257,9 +257,9 @@ def test_a_server_that_cannot_be_asked_is_an_error_of_a_refresh(mocker: MockerFi
 
 def test_a_device_that_the_server_has_lost_is_let_in_again_unless_nothing_is_or_everything_runs() -> None:
     """A new one has no certificate yet."""
-    expected = Expected(["phone"], {"phone": PRINT})
+    expected = Authorized(["phone"], {"phone": PRINT})
     assert "certificate of phone; up lets it in." in judged(Seen(), expected).to_mend[0]
-    assert judged(Seen(), Expected(["phone"])) == Seen()
+    assert judged(Seen(), Authorized(["phone"])) == Seen()
     for seen in (
         Seen(devices=[f"{PRINT} phone"]),
         Seen(revoked=[f"{PRINT} 1767000000 phone"]),
