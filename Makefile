@@ -127,7 +127,7 @@ keystore: a-stack .venv/ready ## list the keys, or look after them: make keystor
 	$(VENV)/python -m pki "$$keystore" $(or $(ARGS),list)
 
 module: a-folder .venv/ready ## write the NixOS module into a repository of your own: make module DIR=../nixos/immich-exposure
-	@$(VENV)/python -m components.module_files "$(DIR)"
+	@$(VENV)/python -m components.remote.module_files "$(DIR)"
 
 edge: a-file .venv/ready ## compile the edge (needs Go) for a repository of your own: make edge FILE=../nixos/edge ARCH=arm64
 	@$(VENV)/python -m toolchain edge $(ARCH) "$(FILE)"
@@ -217,7 +217,7 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@echo "lint: clean"
 
 docs: .venv/ready ## make the generated parts anew: docs/surface.md
-	@$(VENV)/python -m components.surface_files
+	@$(VENV)/python -m components.surface.files
 
 pictures: setup ## make the README's pictures anew, from a run on the lab
 	@$(VENV)/python -m lab bubble -- $(VENV)/python -m tests.lab.pictures

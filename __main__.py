@@ -5,7 +5,7 @@ import sys
 
 import pulumi
 
-from components.config import from_pulumi
+from components.config.stack_config import from_pulumi
 from components.exposure import ImmichExposure
 
 # A failed run ends with an interrupt from the language host. Python would tell it as a traceback, twice, and

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,13 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.operator_error import OperatorError, without_traceback
-from components.options import child_of
-from components.preflight import authorities_in
-from components.renewal import renewal_of, renewal_props, renewing_diff
-from components.step import Step
-from pki import AuthorityProfile, Keystore, KeystoreError, KeyType, Renewal
+from components.devices.keystore_location import KeystoreLocation, authorities_in, keystore_of
+from components.devices.renewal import renewal_of, renewal_props, renewing_diff
+from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.options import child_of
+from components.engine.step import Step
+from pki import AuthorityProfile, KeystoreError, KeyType, Renewal
 from pki.files import is_folder, look_into
-
-
-@dataclass(frozen=True)
-class KeystoreLocation:
-    """Where the keys lie on the operator's machine, whose they are, and the secret that encrypts them."""
-
-    path: str
-    stack: str
-    passphrase: pulumi.Output[str]
-
-    def props(self) -> dict[str, pulumi.Input[Any]]:
-        """Return the location as properties of a dynamic resource."""
-        return {"keystore": self.path, "stack": self.stack, "passphrase": self.passphrase}
-
-
-def keystore_of(props: dict[str, Any]) -> Keystore:
-    """Return the keystore that ``KeystoreLocation.props`` named, opened with its passphrase."""
-    return Keystore(Path(props["keystore"]), props["passphrase"], stack=props["stack"])
 
 
 class _Provider(ResourceProvider):

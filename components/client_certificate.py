@@ -8,10 +8,11 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
-from components.operator_error import without_traceback
-from components.renewal import renewal_of, renewal_props, renewing_diff
-from components.step import Step
+from components.certificate_authority import CertificateAuthority
+from components.devices.keystore_location import KeystoreLocation, keystore_of
+from components.devices.renewal import renewal_of, renewal_props, renewing_diff
+from components.engine.operator_error import without_traceback
+from components.engine.step import Step
 from pki import DeviceProfile, KeyType, Platform, Renewal
 
 

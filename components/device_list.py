@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import KeystoreLocation
-from components.device_report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
-from components.operator_error import without_traceback
-from components.options import child_of
-from components.remote_script import PayloadFile, Server, script_digest, script_text
-from components.server_props import server_of, server_props
-from components.ssh import run_script, tell
-from components.step import Step
+from components.devices.keystore_location import KeystoreLocation
+from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
+from components.engine.operator_error import without_traceback
+from components.engine.options import child_of
+from components.engine.step import Step
+from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import run_script, tell
 from pki import Revocation
 from pki.revocations import united
 

@@ -9,16 +9,15 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import KeystoreLocation
-from components.device_report import for_good, report_of, tell_keystore
-from components.let_in import words_of_stay
-from components.operator_error import without_traceback
-from components.options import child_of
-from components.preflight import authorities_in
-from components.remote_script import Server, script_digest, script_text
-from components.server_props import server_of, server_props
-from components.ssh import run_script, tell
-from components.step import Step
+from components.devices.keystore_location import KeystoreLocation, authorities_in
+from components.devices.let_in import words_of_stay
+from components.devices.report import for_good, report_of, tell_keystore
+from components.engine.operator_error import without_traceback
+from components.engine.options import child_of
+from components.engine.step import Step
+from components.remote.remote_script import Server, script_digest, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import run_script, tell
 
 LOSES = "loses access for good"
 """What happens to a device that is no longer named, in the words of previews and of comments."""

@@ -21,20 +21,20 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import KeystoreLocation
-from components.config import ExposureConfig
-from components.device_report import note_revocations
+from components.config.stack_config import ExposureConfig
+from components.devices.keystore_location import KeystoreLocation
+from components.devices.let_in import Authorized, not_let_in, not_to_be_in
+from components.devices.report import note_revocations
+from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.options import child_of
+from components.engine.step import Step
 from components.exposure_check import what_stands_behind_the_door
-from components.let_in import Authorized, not_let_in, not_to_be_in
 from components.link_report import api_key_file
-from components.operator_error import OperatorError, without_traceback
-from components.options import child_of
-from components.preflight import clock_apart
-from components.preflight_rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
-from components.remote_script import Server, script_text
-from components.server_props import server_of, server_props
-from components.ssh import SshError, run_script
-from components.step import Step
+from components.preflight.preflight import clock_apart
+from components.preflight.rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
+from components.remote.remote_script import Server, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import SshError, run_script
 from pki import Revocation
 
 LOOK_SECONDS = 60

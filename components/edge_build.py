@@ -13,11 +13,11 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
-from components.operator_error import OperatorError, without_traceback
-from components.remote_script import Server
-from components.server_props import server_of, server_props
-from components.ssh import run_script
-from components.step import Step
+from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.step import Step
+from components.remote.remote_script import Server
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import run_script
 from toolchain import ToolchainError, edge, paths
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}

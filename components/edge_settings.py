@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import pulumi
 
-from components.config import ExposureConfig
-from components.config_checks import seconds
-from components.options import child_of
-from components.remote_script import PayloadFile, Server
-from components.server_script import ServerScript
+from components.config.checks import seconds
+from components.config.stack_config import ExposureConfig
+from components.engine.options import child_of
+from components.remote.remote_script import PayloadFile, Server
+from components.remote.server_script import ServerScript
 
 PREFIX = "IMMICH_EXPOSURE_"
 """Before every name that the Caddyfile takes from its environment."""

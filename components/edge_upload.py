@@ -13,12 +13,12 @@ import pulumi
 from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.edge_build import EdgeBuild, EdgeBuildError, build, program
-from components.module_files import Edge
-from components.operator_error import without_traceback
-from components.remote_script import Server, with_library
-from components.server_props import server_of, server_props
-from components.ssh import run_script, send_file
-from components.step import Step
+from components.engine.operator_error import without_traceback
+from components.engine.step import Step
+from components.remote.module_files import Edge
+from components.remote.remote_script import Server, with_library
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import run_script, send_file
 
 PLACE = "/var/lib/immich-exposure/edge-"
 """Where the program waits on the server until the configuration that names it is built; its hash follows."""

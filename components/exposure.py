@@ -10,13 +10,17 @@ import pulumi
 
 from components.adoption import AdoptedCertificate, Adoption, ChapterTakeOver, beside
 from components.ban_lists import BanListsOnServer
-from components.ban_lists import look_now as look_at_lists_now
-from components.certificate_authority import CertificateAuthority, KeystoreLocation
+from components.certificate_authority import CertificateAuthority
 from components.client_certificate import ClientCertificate
-from components.config import ExposureConfig
-from components.config_home import EdgeBuilder, ModuleWay
+from components.config.home import EdgeBuilder, ModuleWay
+from components.config.policy_facts import hold_to_the_rules, policy_facts
+from components.config.stack_config import ExposureConfig
+from components.describe.public_surface import PublicSurface, public_surface, what_to_set_in_immich
 from components.device_list import DeviceList, EnrollableCertificate
 from components.device_withdrawal import DeviceWithdrawal
+from components.devices.keystore_location import KeystoreLocation
+from components.devices.let_in import Authorized
+from components.devices.renewal import authority_renewal, device_renewal, renewal_plan_of
 from components.drift import Drift, look_now, to_be_shut_out
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
@@ -25,19 +29,16 @@ from components.exposure_check import ExposureCheck, by_question
 from components.frame_secret import FrameSecret
 from components.funnel import Funnel
 from components.install_sheet import InstallSheet
-from components.let_in import Authorized
 from components.link_report import LinkReport
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
-from components.policy_facts import hold_to_the_rules, policy_facts
-from components.preflight import Preflight
-from components.remote_script import Server
-from components.renewal import authority_renewal, device_renewal, renewal_plan_of
+from components.preflight.list_sources import look_now as look_at_lists_now
+from components.preflight.preflight import Preflight
+from components.remote.remote_script import Server
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
 from components.short_lease import ShortLease
 from components.stack_identity import StackIdentity, stack_name
-from components.surface import PublicSurface, public_surface, what_to_set_in_immich
 from components.trust_pool import TrustPool
 from pki import AuthorityProfile, DeviceProfile
 from pki.files import is_folder

@@ -14,14 +14,16 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
-from components.config import ExposureConfig
-from components.config_home import ModuleWay
+from components.certificate_authority import CertificateAuthority
+from components.config.home import ModuleWay
+from components.config.stack_config import ExposureConfig
+from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.edge_settings import settings_files
+from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.step import Step
 from components.funnel import LEASE_SECONDS, Funnel
 from components.nixos_configuration import configuration_digest
-from components.operator_error import OperatorError, without_traceback
-from components.outside_probe import (
+from components.remote.outside_probe import (
     Answer,
     Credential,
     NotReachableError,
@@ -29,10 +31,9 @@ from components.outside_probe import (
     UnansweredError,
     WrongAnswerError,
 )
-from components.remote_script import Server, script_text
-from components.server_props import server_of, server_props
-from components.ssh import SshError, run_script
-from components.step import Step
+from components.remote.remote_script import Server, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import SshError, run_script
 
 WAIT_FOR_DNS_SECONDS = 480
 """Below the lease, so that the verdict comes before the server closes the funnel by itself."""

@@ -7,10 +7,11 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import CertificateAuthority, KeystoreLocation, keystore_of
+from components.certificate_authority import CertificateAuthority
 from components.device_list import FRAME
-from components.operator_error import without_traceback
-from components.step import Step
+from components.devices.keystore_location import KeystoreLocation, keystore_of
+from components.engine.operator_error import without_traceback
+from components.engine.step import Step
 
 OUTPUTS = ("fingerprint", "secret")
 

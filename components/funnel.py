@@ -5,9 +5,9 @@ from __future__ import annotations
 import pulumi
 from pulumi_command import remote
 
-from components.options import child_of
-from components.remote_script import Server, with_library, with_password
-from components.server_script import ServerScript
+from components.engine.options import child_of
+from components.remote.remote_script import Server, with_library, with_password
+from components.remote.server_script import ServerScript
 
 LEASE_SECONDS = 600
 """How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""

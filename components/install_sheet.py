@@ -10,11 +10,11 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
-from components.certificate_authority import KeystoreLocation
 from components.client_certificate import ClientCertificate
-from components.operator_error import without_traceback
-from components.options import child_of
-from components.step import Step
+from components.devices.keystore_location import KeystoreLocation
+from components.engine.operator_error import without_traceback
+from components.engine.options import child_of
+from components.engine.step import Step
 from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
 

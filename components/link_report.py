@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pulumi
 
-from components.options import child_of
-from components.remote_script import PayloadFile, Server
-from components.server_script import guarded_script
+from components.engine.options import child_of
+from components.remote.remote_script import PayloadFile, Server
+from components.remote.server_script import guarded_script
 
 
 def api_key_file(key: str) -> PayloadFile:

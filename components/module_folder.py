@@ -10,12 +10,12 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.module_files import FOLDER, digest, module_files
-from components.operator_error import OperatorError, without_traceback
-from components.remote_script import PayloadFile, Server, script_digest, script_text
-from components.server_props import server_of, server_props
-from components.ssh import run_script, tell
-from components.step import Step
+from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.step import Step
+from components.remote.module_files import FOLDER, digest, module_files
+from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import run_script, tell
 
 PROGRAM = re.compile(r"caddy/.*|scripts/.*\.sh|fail2ban/.*\.py")
 """The edge's sources and the server's scripts: nearly all of the text, and reviewed where they lie.

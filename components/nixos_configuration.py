@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import pulumi
 
-from components.config import ExposureConfig
-from components.config_home import EdgeBuilder, ModuleWay
+from components.config.home import EdgeBuilder, ModuleWay
+from components.config.stack_config import ExposureConfig
 from components.edge_build import source_digest
 from components.edge_upload import PLACE
-from components.module_files import Edge, digest, entry_and_module, module_digest
+from components.engine.options import child_of
 from components.module_folder import ModuleFiles
-from components.options import child_of
-from components.remote_script import PayloadFile, Server
-from components.server_script import guard_of, guarded_script
+from components.remote.module_files import Edge, digest, entry_and_module, module_digest
+from components.remote.remote_script import PayloadFile, Server
+from components.remote.server_script import guard_of, guarded_script
 
 
 class NixosConfiguration(pulumi.ComponentResource):

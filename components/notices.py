@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from components.config_notify import Notify
-from components.options import child_of
-from components.remote_script import PayloadFile, Server
-from components.server_script import guarded_script
+from components.config.notify import Notify
+from components.engine.options import child_of
+from components.remote.remote_script import PayloadFile, Server
+from components.remote.server_script import guarded_script
 
 PATIENCE_SECONDS = 3
 

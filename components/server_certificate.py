@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 
 import pulumi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from components.operator_error import OperatorError
-from components.options import child_of
-from components.remote_script import Server
-from components.server_script import ServerScript
-from components.server_words import plain
+from components.engine.options import child_of
+from components.remote.remote_script import Server
+from components.remote.server_name import domain_of
+from components.remote.server_script import ServerScript
 
 
 class ServerCertificate(pulumi.ComponentResource):
@@ -41,19 +39,6 @@ class ServerCertificate(pulumi.ComponentResource):
         self.domain = answer.apply(lambda value: domain_of(str(value["domain"])))
         self.fingerprint = answer.apply(lambda value: leaf_fingerprint(value["certificatePem"]))
         self.register_outputs({"domain": self.domain, "fingerprint": self.fingerprint})
-
-
-def domain_of(name: str) -> str:
-    """Return the server's name if it is one: it becomes part of addresses that people open.
-
-    Raises ``OperatorError`` for anything else.
-    """
-    if not re.fullmatch(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", name):
-        raise OperatorError(
-            f"The server says that its name in the tailnet is {plain(name, 80)!r}, which is no name of a "
-            "machine; look at what runs there."
-        )
-    return name
 
 
 def leaf_fingerprint(chain_pem: str) -> str:

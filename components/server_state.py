@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pulumi
 
-from components.options import child_of
-from components.remote_script import Server
-from components.server_script import guarded_script
+from components.engine.options import child_of
+from components.remote.remote_script import Server
+from components.remote.server_script import guarded_script
 
 
 class ServerState(pulumi.ComponentResource):

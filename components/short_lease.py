@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import pulumi
 
 from components.certificate_authority import CertificateAuthority
-from components.config import ExposureConfig
+from components.config.stack_config import ExposureConfig
 from components.device_list import EnrollableCertificate
+from components.engine.options import child_of
 from components.exposure_check import how_it_is_asked, what_stands_behind_the_door
 from components.funnel import LEASE_SECONDS
 from components.nixos_configuration import what_is_rebuilt
-from components.options import child_of
-from components.remote_script import Server
-from components.server_script import ServerScript
+from components.remote.remote_script import Server
+from components.remote.server_script import ServerScript
 
 
 class ShortLease(pulumi.ComponentResource):

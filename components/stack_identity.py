@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider
 
-from components.step import Step
+from components.engine.step import Step
 
 
 class _Provider(ResourceProvider):

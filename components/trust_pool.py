@@ -5,9 +5,9 @@ from __future__ import annotations
 import pulumi
 
 from components.certificate_authority import CertificateAuthority
-from components.options import child_of
-from components.remote_script import PayloadFile, Server
-from components.server_script import ServerScript
+from components.engine.options import child_of
+from components.remote.remote_script import PayloadFile, Server
+from components.remote.server_script import ServerScript
 
 
 class TrustPool(pulumi.ComponentResource):

@@ -226,7 +226,7 @@ def _furnish(places: Places, home: House) -> None:
         lock = lay.flake_lock({"nixpkgs": (url, root / "opt/lab-nixos")})
         _replace(root / folder.lstrip("/") / "flake.lock", lock)
     if home.module:
-        export = [sys.executable, "-m", "components.module_files", str(root / home.module.lstrip("/"))]
+        export = [sys.executable, "-m", "components.remote.module_files", str(root / home.module.lstrip("/"))]
         commands.run(export, cwd=places.project)
     if (prepare := home.folder / "prepare.sh").exists():
         commands.run(["sh", str(prepare), str(root), str(places.phones)])

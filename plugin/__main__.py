@@ -1,6 +1,6 @@
 """The component for programs in any language: what `pulumi package add` starts (docs/package.md)."""
 
-from immich_exposure.components import plugin
+from immich_exposure.components.package import plugin
 
 if __name__ == "__main__":
     plugin.main()

@@ -27,7 +27,7 @@ EXPOSURE = "immich-exposure:index:ImmichExposure"
 FUNNEL = "immich-exposure:index:Funnel"
 CHECK = "pulumi-python:dynamic/immich:ExposureCheck"
 CHECK_OF_A_PLUGIN = "immich-exposure:step:ExposureCheck"
-"""The same one where a plugin serves it, for programs in other languages (`components.step`)."""
+"""The same one where a plugin serves it, for programs in other languages (`components.engine.step`)."""
 COMMAND = "command:remote:Command"
 
 

@@ -1,7 +1,7 @@
 """The rules, as pure functions of what an exposure is.
 
-An exposure is a mapping that `components.policy_facts` makes from the configuration, and that the component
-registers as its properties: so the same functions judge a stack file, a run and a foreign program's
+An exposure is a mapping that `components.config.policy_facts` makes from the configuration, and that the
+component registers as its properties: so the same functions judge a stack file, a run and a foreign program's
 resources. Numbers may come as floats, because the engine knows no others; what is missing is None.
 """
 
@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 Facts = Mapping[str, Any]
-"""What an exposure is; the keys are those of `components.policy_facts`."""
+"""What an exposure is; the keys are those of `components.config.policy_facts`."""
 
 
 class Level(StrEnum):

@@ -3,7 +3,7 @@
 import signal
 
 import pulumi
-from immich_exposure.components.config import from_pulumi
+from immich_exposure.components.config.stack_config import from_pulumi
 from immich_exposure.components.exposure import ImmichExposure
 
 # A failed run ends with an interrupt from the language host, which Python would tell as a traceback.

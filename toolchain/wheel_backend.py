@@ -26,8 +26,8 @@ _IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(PACKAGES)})\b", re.MULTIL
 
 INIT = f'''"""Exposes a home Immich through Tailscale Funnel with client certificates: a Pulumi component."""
 
-from {NAME}.components.package import ImmichExposure
-from {NAME}.components.package_args import Device, ImmichExposureArgs
+from {NAME}.components.package.component import ImmichExposure
+from {NAME}.components.package.args import Device, ImmichExposureArgs
 
 __all__ = ["Device", "ImmichExposure", "ImmichExposureArgs"]
 '''

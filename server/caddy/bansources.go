@@ -15,7 +15,7 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// banSources is what the owner has banned by lists, as settings/lists.conf says it (components/config_lists.py writes it):
+// banSources is what the owner has banned by lists, as settings/lists.conf says it (components/config/lists.py writes it):
 //
 //	countries CODE...           these; or
 //	only-countries CODE...      every other one

@@ -42,7 +42,7 @@ const (
 )
 
 // publicResolvers are asked instead of the system's resolver, which on a tailnet gives the node's inner address.
-// components/outside_probe.py asks the same ones.
+// components/remote/outside_probe.py asks the same ones.
 var publicResolvers = []string{"1.1.1.1", "9.9.9.9", "8.8.8.8"}
 
 // privatePaths must be refused; the edge takes neither for ill will (surface.toml: quiet), so that

@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from components.config_home import Immich, Lan
-from components.module_files import managed_files
-from components.remote_script import PayloadFile, script_text, sudo_line
+from components.config.home import Immich, Lan
+from components.remote.module_files import managed_files
+from components.remote.remote_script import PayloadFile, script_text, sudo_line
 from lab import Lab, LabError
 from pki import AuthorityProfile, DeviceProfile, Keystore
 from tests.lab.operator import PASSPHRASE, Operator

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.funnel import LEASE_SECONDS
-from components.remote_script import script_text, sudo_line
+from components.remote.remote_script import script_text, sudo_line
 from lab import Lab
 from pki import Keystore, ProbeCredential
 from tests.lab.operator import PASSPHRASE, PROJECT, Operator

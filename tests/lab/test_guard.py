@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.outside_probe import PUBLIC_RESOLVERS
+from components.remote.outside_probe import PUBLIC_RESOLVERS
 from lab import Lab, network, places
 from tests.lab.impostor import CONTROL, INTERNET, cut_off, in_the_ingress_place
 from tests.lab.operator import Operator

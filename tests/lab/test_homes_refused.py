@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.module_files import export
+from components.remote.module_files import export
 from lab import Lab
 from lab.house import house
 from tests.lab.conftest import fresh_lab

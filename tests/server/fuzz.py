@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import toolchain
-from components.surface_table import immich_operations
+from components.surface.table import immich_operations
 from tests.server.conftest import program_for_everybody
 from tests.server.corpus import ASSET, GLOBS, KEY, OVERRIDES, PLACEHOLDERS, STEPS_UP
 from tests.server.edge import Edge

@@ -17,9 +17,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from components import supported_versions
-from components.supported_versions import parse_version
-from components.surface_table import OPERATIONS_FILE, Operation
+from components.surface import supported_versions
+from components.surface.supported_versions import parse_version
+from components.surface.table import OPERATIONS_FILE, Operation
 
 PACKAGE = "@immich/sdk"
 CLIENT = "package/build/fetch-client.js"

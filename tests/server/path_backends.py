@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from components.surface_table import PROJECT, immich_operations
+from components.surface.table import PROJECT, immich_operations
 from tests.server.backend import Backend, Received
 from tests.server.waiting import HarnessError
 from toolchain import system

@@ -6,7 +6,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
-from components.surface_table import Row, load
+from components.surface.table import Row, load
 from tests.server.path_backends import Hit
 
 TABLE = load()

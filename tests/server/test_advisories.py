@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from components.supported_versions import load
+from components.surface.supported_versions import load
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, Edge
 from tests.server.visitor import DOMAIN, Answer, ConnectionDroppedError

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from components.exposure_check import ANONYMOUS
-from components.outside_probe import PUBLIC_RESOLVERS
+from components.remote.outside_probe import PUBLIC_RESOLVERS
 from tests.server.nix import PROJECT
 from toolchain import program
 

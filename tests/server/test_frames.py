@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from components.exposure_check import FRAME, NOBODYS_SECRET
-from components.surface_table import immich_operations, load
+from components.surface.table import immich_operations, load
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from components.immich_releases import Line, line_of, load, unknown_release
-from components.supported_versions import parse_version
-from components.surface_table import immich_operations
+from components.surface.immich_releases import Line, line_of, load, unknown_release
+from components.surface.supported_versions import parse_version
+from components.surface.table import immich_operations
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge
 from tests.server.forms import Form, form

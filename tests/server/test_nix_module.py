@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import toolchain
-from components.module_files import module_digest
-from components.supported_versions import load as load_floors
-from components.supported_versions import parse_version
+from components.remote.module_files import module_digest
+from components.surface.supported_versions import load as load_floors
+from components.surface.supported_versions import parse_version
 from lab.nixos import switch_to_configuration
 from tests.server.nix import MODULE_FILES, PROJECT, SERVER_FILES, ConfigFolder, Nix, Unit, read_unit
 from tests.unit.scripts.harness import EDGE_NEEDS, SCRIPTS

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import toolchain
-from components.config_home import Immich, Lan
-from components.module_files import managed_files
-from components.preflight_rules import problems
+from components.config.home import Immich, Lan
+from components.preflight.rules import problems
+from components.remote.module_files import managed_files
 from lab.nixos import lay
 from tests.unit.components.test_preflight_rules import SOUND, WANTED
 from tests.unit.scripts.harness import DOMAIN, RUNNING, SCRIPTS, Machine, Outcome, assert_sentence, result

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from components import shared_connection, ssh
-from components.remote_script import Server
-from components.shared_connection import SharedConnections
-from components.ssh import SshError, run_script
+from components.remote import shared_connection, ssh
+from components.remote.remote_script import Server
+from components.remote.shared_connection import SharedConnections
+from components.remote.ssh import SshError, run_script
 
 pytestmark = [
     pytest.mark.server,
@@ -224,8 +224,8 @@ def test_nobody_keeps_it_for_long(
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from components.remote_script import Server
-from components.ssh import run_script
+from components.remote.remote_script import Server
+from components.remote.ssh import run_script
 server = Server("127.0.0.1", int(sys.argv[1]), "root", sys.argv[2], sys.argv[3])
 for _ in range(2):
     run_script(server, "true", "")

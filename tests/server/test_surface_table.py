@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from components.surface_files import DOCUMENT, document
-from components.surface_table import TABLE_FILE, Feature, Operation, immich_operations, load
+from components.surface.files import DOCUMENT, document
+from components.surface.table import TABLE_FILE, Feature, Operation, immich_operations, load
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
 from tests.server.forms import Form, form
@@ -60,7 +60,7 @@ def reached(edge: Edge, method: str, target: str, address: str) -> bool:
 
 
 def test_the_document_is_current() -> None:
-    assert DOCUMENT.read_text() == document(TABLE), "run python -m components.surface_files"
+    assert DOCUMENT.read_text() == document(TABLE), "run python -m components.surface.files"
 
 
 # The table and the SDK

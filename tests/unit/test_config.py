@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pulumi.runtime import config as engine_config
 
-from components.config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
-from components.config_home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
-from components.config_notify import Notify, NotifyKind
+from components.config.home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
+from components.config.notify import Notify, NotifyKind
+from components.config.stack_config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
 from components.edge_settings import edge_environment
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
 

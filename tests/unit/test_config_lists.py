@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.config import ConfigError, ExposureConfig, load
-from components.surface import BANNED, public_surface
+from components.config.stack_config import ConfigError, ExposureConfig, load
+from components.describe.public_surface import BANNED, public_surface
 
 MINIMAL = {
     "host": "192.168.1.20",

@@ -20,9 +20,9 @@ from unittest.mock import patch
 
 import pytest
 
-from components.checkout_changes import changed_files
-from components.describe import LONG_AGO, Checkouts, Comment, describe, main, version_of
-from components.markdown import COMMENT_LIMIT, block, code, cut, prose
+from components.describe.checkout_changes import changed_files
+from components.describe.comment import LONG_AGO, Checkouts, Comment, describe, main, version_of
+from components.describe.markdown import COMMENT_LIMIT, block, code, cut, prose
 
 CASES = Path(__file__).with_name("describe")
 PROJECT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from components.config import load
-from components.remote_script import SERVER_FILES
+from components.config.stack_config import load
+from components.remote.remote_script import SERVER_FILES
 
 DOCS = SERVER_FILES.parent / "docs" / "limits.md"
 

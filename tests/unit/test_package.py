@@ -17,9 +17,10 @@ import pulumi
 import pytest
 import yaml
 
-from components import package, package_args
-from components.config import SECRETS, ConfigError, ExposureConfig
-from components.module_files import module_digest
+from components.config.stack_config import SECRETS, ConfigError, ExposureConfig
+from components.package import args as package_args
+from components.package import component as package
+from components.remote.module_files import module_digest
 from toolchain import wheel_backend
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -71,7 +72,7 @@ def test_it_works_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     text = (
-        "import immich_exposure, immich_exposure.components.module_files as files\n"
+        "import immich_exposure, immich_exposure.components.remote.module_files as files\n"
         "print(immich_exposure.__file__, files.module_digest())"
     )
     command = [sys.executable, "-c", text]

@@ -18,8 +18,11 @@ from google.protobuf import struct_pb2  # type: ignore[import-untyped]
 from pulumi import dynamic
 from pulumi.errors import InputPropertiesError
 
-from components import package, package_args, plugin, step
-from components.config import SECRETS
+from components.config.stack_config import SECRETS
+from components.engine import step
+from components.package import args as package_args
+from components.package import component as package
+from components.package import plugin
 
 PROJECT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("plugin_schema.json")
@@ -177,7 +180,7 @@ def test_every_resource_of_ours_is_a_step() -> None:
 MAKES_A_THING = """
 import pulumi
 from pulumi.dynamic import ResourceProvider
-from components import step
+from components.engine import step
 
 class Thing(step.Step, module="immich", name="Thing"):
     pass

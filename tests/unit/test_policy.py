@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from components.config import ConfigError, ExposureConfig, load
-from components.policy_facts import hold_to_the_rules, policy_facts
+from components.config.policy_facts import hold_to_the_rules, policy_facts
+from components.config.stack_config import ConfigError, ExposureConfig, load
 from policy.rules import NAMES, RULES, Finding, Level, judge, secrets_in
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from components import config
+from components.config import stack_config as config
 
 PROGRAM = Path(__file__).resolve().parents[2] / "__main__.py"
 

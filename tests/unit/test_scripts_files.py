@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from components.funnel import LEASE_SECONDS
-from components.module_files import export
-from components.remote_script import PayloadFile, script_text
+from components.remote.module_files import export
+from components.remote.remote_script import PayloadFile, script_text
 from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
 
 FILES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.module_files import export
-from components.remote_script import SERVER_FILES
+from components.remote.module_files import export
+from components.remote.remote_script import SERVER_FILES
 from tests.unit.scripts.harness import DOMAIN, Machine, assert_sentence, available_shells, result
 
 IMMICH = """\

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.checkout_changes import changed_files
-from components.describe import Checkouts
-from components.describe_all import concerned, stacks
+from components.describe.all_stacks import concerned, stacks
+from components.describe.checkout_changes import changed_files
+from components.describe.comment import Checkouts
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = PROJECT / ".github/workflows"

@@ -27,7 +27,7 @@ import grpc  # type: ignore[import-untyped]
 import paramiko
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 
-from components import server_words
+from components.engine import server_words
 from toolchain.standins import ssh
 from toolchain.standins.properties import (
     ARCHIVE_SIGNATURE,

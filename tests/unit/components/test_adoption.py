@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from components import adoption, certificate_authority
 from components.adoption import AdoptedCertificate, beside, note_files, read_places
 from components.chapter_bans import BAN_LIST, ban_name, bans_in
-from components.config_adopt import (
+from components.config.adopt import (
     AdoptConfig,
     AdoptedDeviceConfig,
     check_names,
@@ -29,9 +29,9 @@ from components.config_adopt import (
     read_adopt,
     read_opener,
 )
-from components.config_reader import Problems, Section
-from components.operator_error import OperatorError
-from components.remote_script import Server, script_text
+from components.config.reader import Problems, Section
+from components.engine.operator_error import OperatorError
+from components.remote.remote_script import Server, script_text
 from pki import KeystoreError
 from pki.certificate import fingerprint, parse_certificate, pem
 from tests.unit.components.test_exposure import run_program

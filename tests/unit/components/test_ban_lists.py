@@ -11,11 +11,11 @@ from unittest.mock import patch
 import pulumi
 import pytest
 
-from components import ban_lists
-from components.ban_lists import Look, list_files, look_at_lists, look_now
-from components.config_lists import BanLists
-from components.remote_script import Server
-from components.ssh import SshError
+from components.config.lists import BanLists
+from components.preflight import list_sources
+from components.preflight.list_sources import Look, list_files, look_at_lists, look_now
+from components.remote.remote_script import Server
+from components.remote.ssh import SshError
 
 LISTS = BanLists(
     (), only=False, database=None, database_days=45, networks=("/x",), networks_days=0, crowdsec=None
@@ -39,7 +39,7 @@ def test_the_key_travels_in_a_file_of_roots_alone() -> None:
 
 
 def test_a_look_is_read_as_words_and_nothing_else() -> None:
-    with patch.object(ban_lists, "run_script", return_value=ANSWER) as run:
+    with patch.object(list_sources, "run_script", return_value=ANSWER) as run:
         found = look_at_lists(SERVER, LISTS.lines(), "geheim")
     assert found == Look(
         ["banLists: /x is damaged: line 2 is no network.", "banLists: /z."], ["banLists: /y is old."]
@@ -67,7 +67,7 @@ def test_a_preview_tells_what_it_saw_or_that_it_saw_nothing(
         return bool(await look_now(replace(SERVER, stack_id="ours"), LISTS, key).future())
 
     with (
-        patch.object(ban_lists, "run_script", side_effect=[answer]) as run,
+        patch.object(list_sources, "run_script", side_effect=[answer]) as run,
         patch.object(pulumi, "warn") as warn,
     ):
         assert loop.run_until_complete(looked()) is isinstance(answer, str)
@@ -79,7 +79,7 @@ def test_without_a_key_file_nobody_looks_and_that_is_said(
     loop: asyncio.AbstractEventLoop, tmp_path: Path
 ) -> None:
     server = replace(SERVER, private_key_file=str(tmp_path / "none"))
-    with patch.object(ban_lists, "run_script") as run, patch.object(pulumi, "warn") as warn:
+    with patch.object(list_sources, "run_script") as run, patch.object(pulumi, "warn") as warn:
         assert not loop.run_until_complete(_looked(server))
     assert run.call_count == 0 and "are not looked at" in warn.call_args.args[0]
 

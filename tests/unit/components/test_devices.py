@@ -16,10 +16,10 @@ import pytest
 
 from components import device_list, device_withdrawal, frame_secret
 from components.device_list import FRAME
-from components.device_report import report_of
-from components.let_in import Authorized, not_let_in, not_to_be_in
-from components.operator_error import OperatorError
-from components.remote_script import Server, script_digest
+from components.devices.let_in import Authorized, not_let_in, not_to_be_in
+from components.devices.report import report_of
+from components.engine.operator_error import OperatorError
+from components.remote.remote_script import Server, script_digest
 from pki import (
     AuthorityProfile,
     DeviceCredential,

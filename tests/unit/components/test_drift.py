@@ -12,10 +12,10 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from pytest_mock import MockerFixture
 
 from components import drift
+from components.devices.let_in import Authorized
 from components.drift import ANOTHER_PROOF, NEVER, ClockError, Seen, _Provider, judged
-from components.let_in import Authorized
-from components.remote_script import Server
-from components.ssh import SshError
+from components.remote.remote_script import Server
+from components.remote.ssh import SshError
 from pki import AuthorityProfile, Keystore, KeystoreError, Revocation
 
 PROPS: dict[str, Any] = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from components.config import ExposureConfig, load
+from components.config.stack_config import ExposureConfig, load
 from components.edge_settings import PREFIX, bans_configuration, edge_environment, settings_files
-from components.remote_script import SERVER_FILES
+from components.remote.remote_script import SERVER_FILES
 
 # The module bakes these in or reads them from other files; the rest of what the Caddyfile names is for tests.
 FROM_ELSEWHERE = {

@@ -22,11 +22,11 @@ from pulumi.runtime.settings import SETTINGS
 from pulumi_command import remote
 from pytest_mock import MockerFixture
 
-from components import config as config_module
+from components.config import stack_config as config_module
 from components.drift import Seen
 from components.exposure import ImmichExposure
-from components.module_files import digest
-from components.remote_script import SERVER_FILES, PayloadFile, script_digest
+from components.remote.module_files import digest
+from components.remote.remote_script import SERVER_FILES, PayloadFile, script_digest
 from pki import AuthorityProfile, Keystore
 
 PASSPHRASE = "a passphrase that must not be seen"

@@ -11,7 +11,7 @@ from pytest_mock import MockerFixture
 
 from components import exposure_check
 from components.exposure_check import NoCredentialError, by_question, check_from_outside, check_or_close
-from components.outside_probe import (
+from components.remote.outside_probe import (
     Answer,
     Credential,
     KeyFileError,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components import immich_releases, supported_versions
-from components.immich_releases import Line, ReleasesError, line_of, load, unknown_release
-from components.supported_versions import parse_version
-from components.surface_table import Row, immich_operations
-from components.surface_table import load as surface
+from components.surface import immich_releases, supported_versions
+from components.surface.immich_releases import Line, ReleasesError, line_of, load, unknown_release
+from components.surface.supported_versions import parse_version
+from components.surface.table import Row, immich_operations
+from components.surface.table import load as surface
 
 LINES = load()
 VALUES = {"key": "k3y_Of-a-Link", "slug": "summer-2026"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.lean_text import UnreadableScriptError, reachable, stripped
-from components.remote_script import SERVER_FILES, script_text
+from components.remote.lean_text import UnreadableScriptError, reachable, stripped
+from components.remote.remote_script import SERVER_FILES, script_text
 
 SCRIPTS = sorted((SERVER_FILES / "scripts").glob("*.sh"))
 LIBRARY = (SERVER_FILES / "scripts/lib.sh").read_text()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.config_home import Immich, Lan
-from components.module_files import (
+from components.config.home import Immich, Lan
+from components.remote.module_files import (
     EXPORTED_DEFAULT,
     FOLDER,
     MADE_BY,
@@ -23,7 +23,7 @@ from components.module_files import (
     module_digest,
     module_files,
 )
-from components.remote_script import SERVER_FILES, PayloadFile
+from components.remote.remote_script import SERVER_FILES, PayloadFile
 
 NATIVE = Immich(None, 2283, managed=True)
 PODMAN = Immich("127.0.0.1", 3001, managed=False)

@@ -10,11 +10,11 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import module_folder
-from components.config_home import Immich, Lan
-from components.module_files import digest, entry_and_module, managed_files
+from components.config.home import Immich, Lan
+from components.engine.operator_error import OperatorError
 from components.module_folder import _Provider, as_shown, install, shown
-from components.operator_error import OperatorError
-from components.remote_script import script_text
+from components.remote.module_files import digest, entry_and_module, managed_files
+from components.remote.remote_script import script_text
 
 IMMICH = Immich(address=None, port=2283, managed=True)
 FILES = entry_and_module(IMMICH, Lan.CLOSE)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from components.config_notify import Notify, NotifyKind
+from components.config.notify import Notify, NotifyKind
 from components.notices import channel_file, silence
 
 

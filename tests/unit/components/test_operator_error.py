@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.operator_error import OperatorError, without_traceback
+from components.engine.operator_error import OperatorError, without_traceback
 from pki import KeystoreError
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from components import preflight
-from components.ban_lists import Look
-from components.preflight import PreflightError, authorities_in, clock_apart, examine
-from components.remote_script import Server
+from components.devices.keystore_location import authorities_in
+from components.preflight import preflight
+from components.preflight.list_sources import Look
+from components.preflight.preflight import PreflightError, clock_apart, examine
+from components.remote.remote_script import Server
 from pki import AuthorityProfile, Keystore
 from tests.unit.components.test_preflight_rules import DIGEST, FLAKE_FACTS, MODULE, SOUND
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from components.config_home import ModuleWay
-from components.preflight_rules import (
+from components.config.home import ModuleWay
+from components.preflight.rules import (
     Expected,
     ExpectedUploads,
     funnel_port_allowed,
@@ -20,7 +20,7 @@ from components.preflight_rules import (
     problems,
     warnings,
 )
-from components.supported_versions import FILE, load, parse_version
+from components.surface.supported_versions import FILE, load, parse_version
 
 DIGEST = "5f" * 32
 OURS, OTHER = "aa" * 32, "bb" * 32
@@ -559,7 +559,7 @@ def test_each_floor_has_its_reasons() -> None:
 def test_the_floors_are_three_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "versions.json"
     broken.write_text(FILE.read_text().replace("2.11.4", "2.11"))
-    monkeypatch.setattr("components.supported_versions.FILE", broken)
+    monkeypatch.setattr("components.surface.supported_versions.FILE", broken)
     load.cache_clear()
     try:
         with pytest.raises(ValueError, match="'2.11', which is no version of three numbers"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components.remote_script import (
+from components.remote.remote_script import (
     HEREDOC_END,
     PayloadFile,
     Server,

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from components import certificate_authority, client_certificate
-from components.config import ExposureConfig, load
+from components.config.stack_config import ExposureConfig, load
 from components.device_list import device_lines
-from components.operator_error import OperatorError
-from components.preflight import authorities_in
-from components.renewal import authority_renewal, device_renewal, renewal_plan_of, renewing_diff
+from components.devices.keystore_location import authorities_in
+from components.devices.renewal import authority_renewal, device_renewal, renewal_plan_of, renewing_diff
+from components.engine.operator_error import OperatorError
 from pki import AuthorityProfile, DeviceProfile, Keystore, KeystoreError, Platform, Renewal
 
 PASSPHRASE = "correct horse battery staple"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from components import remote_script, server_script
-from components.module_files import digest
-from components.operator_error import OperatorError
-from components.remote_script import PayloadFile, script_digest, script_text
-from components.server_script import _Provider
-from components.ssh import SshError
+from components.engine.operator_error import OperatorError
+from components.remote import remote_script, server_script
+from components.remote.module_files import digest
+from components.remote.remote_script import PayloadFile, script_digest, script_text
+from components.remote.server_script import _Provider
+from components.remote.ssh import SshError
 
 FILES = (PayloadFile("edge.env", "A=1\n"), PayloadFile("channel", "token t\n", mode="0600"))
 SERVER = {"host": "pi", "port": 22.0, "user": "admin", "hostKey": "ssh-ed25519 AAAA", "stackId": "ours"}

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from components.server_words import FACT_LIMIT, SENTENCE_LIMIT, plain, plain_facts
+from components.engine.server_words import FACT_LIMIT, SENTENCE_LIMIT, plain, plain_facts
 
 
 @pytest.mark.parametrize(

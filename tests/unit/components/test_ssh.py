@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from components import conversation, ssh
-from components.remote_script import Server
-from components.shared_connection import SharedConnections
-from components.ssh import SshError, explain, known_hosts_name, run_script, ssh_argv
+from components.remote import conversation, ssh
+from components.remote.remote_script import Server
+from components.remote.shared_connection import SharedConnections
+from components.remote.ssh import SshError, explain, known_hosts_name, run_script, ssh_argv
 
 SERVER = Server(
     host="pi.lan", port=2222, user="admin", host_key="ssh-ed25519 AAAA", private_key_file="/k/id_ed25519"

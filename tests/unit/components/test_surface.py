@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from components.config import load
-from components.module_files import module_digest
-from components.surface import PublicSurface, public_surface, what_to_set_in_immich
+from components.config.stack_config import load
+from components.describe.public_surface import PublicSurface, public_surface, what_to_set_in_immich
+from components.remote.module_files import module_digest
 
 
 @pytest.fixture(autouse=True)

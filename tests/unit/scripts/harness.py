@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from components.remote_script import PayloadFile, script_text
+from components.remote.remote_script import PayloadFile, script_text
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCRIPTS = PROJECT / "server" / "scripts"

@@ -1,0 +1,149 @@
+"""What the home is like: how the module gets into the server's configuration, and where Immich is."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from components.config.checks import flake_problem, immich_address_problem
+from components.config.reader import Section
+
+IMMICH_PORT = 2283
+"""The port of NixOS's Immich, unless its owner has chosen another."""
+
+LOOPBACK = "127.0.0.1"
+
+
+class ModuleWay(StrEnum):
+    """Who writes the line that imports the module: `pulumi up`, or the owner in a repository of theirs."""
+
+    MANAGED = "managed"
+    YOURS = "yours"
+
+
+class Lan(StrEnum):
+    """Whether Immich's own address at home is shut while the funnel is open."""
+
+    CLOSE = "close"
+    KEEP = "keep"
+
+
+class EdgeBuilder(StrEnum):
+    """Whose machine compiles the edge."""
+
+    SERVER = "server"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class Flake:
+    """A flake on the server that the system is built from: its folder, and the name of the system in it."""
+
+    directory: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.directory}#{self.host}"
+
+
+@dataclass(frozen=True)
+class Immich:
+    """Where Immich listens on the server.
+
+    `managed` means `services.immich` of the server's own configuration; else it runs in a container, say, and
+    nothing of it is touched, and it has an `address`. None means the loopback address that answers.
+    """
+
+    address: str | None
+    port: int
+    managed: bool
+
+    @property
+    def asked_address(self) -> str:
+        """The address as the scripts take it, in which `-` leaves the choice to them."""
+        return self.address or "-"
+
+
+def read_module(top: Section) -> ModuleWay:
+    """Read `module`, which a flake of the owner's decides as well."""
+    way = top.choice("module", choices=list(ModuleWay), default=ModuleWay.MANAGED)
+    if top.value("flake") is None:
+        return ModuleWay(way)
+    if top.value("module") == ModuleWay.MANAGED:
+        top.report(
+            "module",
+            "cannot be managed together with flake, because no file of a flake is ever written; leave one of "
+            "the two out",
+            "yours",
+        )
+    return ModuleWay.YOURS
+
+
+def read_flake(top: Section) -> Flake | None:
+    """Read `flake`; None when the system is not built from one, or when another machine builds it."""
+    text = top.optional_text("flake", example='"/etc/nixos#homeserver"', check=flake_problem)
+    if text is None:
+        return None
+    directory, _, host = text.partition("#")
+    return Flake(directory.rstrip("/"), host)
+
+
+def read_edge_build(top: Section, module: ModuleWay) -> EdgeBuilder:
+    """Read `edgeBuild`; only where `pulumi up` writes the configuration can it name what was built here."""
+    builder = EdgeBuilder(top.choice("edgeBuild", choices=list(EdgeBuilder), default=EdgeBuilder.SERVER))
+    if builder is EdgeBuilder.OPERATOR and module is ModuleWay.YOURS:
+        top.report(
+            "edgeBuild",
+            "cannot be operator where the module is in a configuration of yours; set its option package "
+            "there, as `make edge` says",
+            "server",
+        )
+    return builder
+
+
+def read_immich(top: Section) -> Immich:
+    """Read the group `immich`."""
+    section = top.section("immich", example="{address: 127.0.0.1, port: 2283, managed: false}")
+    address = section.optional_text("address", example=LOOPBACK, check=immich_address_problem)
+    managed = section.boolean("managed", default=True)
+    immich = Immich(
+        address=None if managed else address or LOOPBACK,
+        port=section.integer("port", default=IMMICH_PORT, least=1, most=65535),
+        managed=managed,
+    )
+    if managed and address is not None and not section.problems.has(section.name("managed")):
+        section.report(
+            "address",
+            "is for an Immich that services.immich does not manage, whose address the configuration says "
+            "itself; add managed: false, or leave the address out",
+            f"{address}, managed: false",
+        )
+    section.refuse_unknown()
+    return immich
+
+
+def read_lan(top: Section) -> Lan:
+    """Read `lan`."""
+    return Lan(top.choice("lan", choices=list(Lan), default=Lan.CLOSE))
+
+
+def check_public_address(top: Section, immich: Immich) -> None:
+    """Refuse an Immich that the internet reaches without the edge, whether the funnel is open or shut.
+
+    Of IPv4 alone: every address of IPv6 at home is a public one, behind a router that lets nobody in. Where
+    Immich really listens, preflight sees on the server.
+    """
+    if immich.address is not None and _is_public(immich.address):
+        top.problems.add(
+            "immich.address",
+            immich.address,
+            "is a public address, at which strangers would reach Immich without the edge; let Immich listen "
+            "on 127.0.0.1 or an address of the home network",
+            "`immich: {address: 127.0.0.1, managed: false}`",
+        )
+
+
+def _is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    return address.version == 4 and address.is_global

@@ -1,0 +1,226 @@
+"""Whom lists ban: countries, networks, and what a CrowdSec has decided."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pulumi
+
+from components.config.checks import config_dir_problem
+from components.config.reader import Section
+
+GROUP = "banLists"
+KEY = "crowdsecKey"
+EXAMPLE = "{countries: [CN, RU], countryDatabase: /var/lib/GeoIP/GeoLite2-Country.mmdb}"
+ADDRESS_EXAMPLE = "http://127.0.0.1:8080"
+
+COUNTRY_DAYS = 45
+"""How old a database of countries may be: MaxMind's comes twice a week, DB-IP's once a month."""
+
+MOST_FILES = 20
+"""Lists of networks; one file of many lines is as good as many files."""
+
+_CODES = """
+AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS
+BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE
+EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM
+HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC
+LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA
+NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW
+SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO
+TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW XK
+"""
+COUNTRIES = frozenset(_CODES.split())
+"""ISO 3166-1 (as of the time zone database), and XK, by which databases call Kosovo."""
+
+_OTHER_NAMES = {"UK": "GB", "EL": "GR"}
+
+_UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp", "/var/lib/immich-exposure")
+"""Folders that the unit which reads lists does not see (server/nix/lists.nix)."""
+
+_KEY_TEXT = re.compile(r"[A-Za-z0-9+/=_.~-]{8,200}")
+
+_TAILNET = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "fd7a:115c:a1e0::/48")))
+
+
+@dataclass(frozen=True)
+class BanLists:
+    """Sources of lists; files are paths on the server.
+
+    `countries` are turned away, or with `only` all others; `database` says which network is in which country
+    and is at most `database_days` old. `networks` are files of networks, at most `networks_days` old (0: as
+    old as they like). `crowdsec` is the address of its local API, None without.
+    """
+
+    countries: tuple[str, ...]
+    only: bool
+    database: str | None
+    database_days: int
+    networks: tuple[str, ...]
+    networks_days: int
+    crowdsec: str | None
+
+    def lines(self) -> str:
+        """Return lists.conf as the server keeps it: a word and its value a line."""
+        lines: list[str] = []
+        if self.database is not None:
+            word = "only-countries" if self.only else "countries"
+            lines += [f"{word} {' '.join(self.countries)}", f"database {self.database}"]
+            lines.append(f"database-days {self.database_days}")
+        lines += [f"networks {path}" for path in self.networks]
+        if self.networks:
+            lines.append(f"networks-days {self.networks_days}")
+        if self.crowdsec is not None:
+            lines.append(f"crowdsec {self.crowdsec}")
+        return "".join(f"{line}\n" for line in lines)
+
+
+def read_ban_lists(top: Section) -> BanLists | None:
+    """Read the group `banLists`; None where nobody is banned by a list."""
+    if not top.value(GROUP):
+        return None
+    section = top.section(GROUP, example=EXAMPLE)
+    only = section.value("onlyCountries") is not None
+    countries = _countries(section, "onlyCountries" if only else "countries")
+    if only and section.value("countries") is not None:
+        section.report(
+            "onlyCountries",
+            "is set together with countries; set one of the two",
+            "[DE, AT, CH], without countries",
+        )
+    lists = BanLists(
+        countries=countries,
+        only=only,
+        database=section.optional_text(
+            "countryDatabase", example="/var/lib/GeoIP/GeoLite2-Country.mmdb", check=file_problem
+        ),
+        database_days=section.integer("countryDays", default=COUNTRY_DAYS, least=1, most=3650),
+        networks=_files(section),
+        networks_days=section.integer("networkDays", default=0, least=0, most=3650),
+        crowdsec=_crowdsec(section),
+    )
+    _check_countries(section, lists)
+    if lists.networks_days and not lists.networks and not section.problems.has(section.name("networks")):
+        section.report(
+            "networkDays", "is how old the files of networks may be, and there are none", "leave it out"
+        )
+    section.refuse_unknown()
+    return lists if lists.lines() or section.problems.lines else None
+
+
+def _check_countries(section: Section, lists: BanLists) -> None:
+    key = "onlyCountries" if lists.only else "countries"
+    if section.problems.has(section.name(key), section.name("countryDatabase")):
+        return
+    if lists.countries and lists.database is None:
+        section.report(
+            "countryDatabase",
+            "where a network is, a file on the server says; name one of MaxMind's form (.mmdb)",
+            "/var/lib/GeoIP/GeoLite2-Country.mmdb",
+        )
+    elif lists.database is not None and not lists.countries:
+        section.report("countries", "the database alone bans nobody; name countries", "[CN, RU]")
+
+
+def _texts(section: Section, key: str, example: str) -> list[str]:
+    value = section.value(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        # YAML takes a bare NO for false.
+        section.report(key, "must be a list of texts; put them in quotes", example)
+        return []
+    return value
+
+
+def _countries(section: Section, key: str) -> tuple[str, ...]:
+    codes = _texts(section, key, '["CN", "RU"]')
+    for code in codes:
+        if code not in COUNTRIES:
+            other = _OTHER_NAMES.get(code) or (code.upper() if code.upper() in COUNTRIES else None)
+            hint = f"; {other!r} is meant" if other else ""
+            section.report(
+                key, f"{code!r} is the code of no country (two capital letters, ISO 3166){hint}", '["CN"]'
+            )
+            return ()
+    return tuple(sorted(set(codes)))
+
+
+def file_problem(text: str) -> str | None:
+    """Say what keeps a path from being that of a list on the server."""
+    if (problem := config_dir_problem(text)) is not None:
+        return problem.replace("the folder of configuration.nix", "a file")
+    if any(text == folder or text.startswith(f"{folder}/") for folder in _UNSEEN):
+        return "lies where the service that reads it sees nothing; put it into /etc or /var/lib, say"
+    return None
+
+
+def _files(section: Section) -> tuple[str, ...]:
+    paths = _texts(section, "networks", "[/etc/blocklist.txt]")
+    for path in paths:
+        if (problem := file_problem(path)) is not None:
+            section.report("networks", f"{path!r} {problem}", "[/etc/blocklist.txt]")
+            return ()
+    if len(paths) > MOST_FILES:
+        section.report("networks", f"names more than {MOST_FILES} files", "[/etc/blocklist.txt]")
+        return ()
+    return tuple(dict.fromkeys(paths))
+
+
+def _crowdsec(section: Section) -> str | None:
+    text = section.optional_text("crowdsec", example=ADDRESS_EXAMPLE, check=crowdsec_problem)
+    return None if text is None else text.rstrip("/").lower().replace("//localhost", "//127.0.0.1")
+
+
+def crowdsec_problem(text: str) -> str | None:
+    """Say what is wrong with the address of CrowdSec's local API.
+
+    The unit that asks it talks to this one address and looks up no name.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+        plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
+    except ValueError:
+        return "is no address"
+    if parts.scheme not in ("http", "https") or not plain or not host:
+        return "must be http:// or https://, an IP address and a port, and nothing behind it"
+    if host == "localhost":
+        return None
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "must have an IP address and no name, because the service that asks it looks up none"
+    at_home = address.is_private or address.is_loopback or any(address in net for net in _TAILNET)
+    if not at_home or address.is_unspecified:
+        return "is not at home: CrowdSec's local API is on this server, in its network or in the tailnet"
+    return None
+
+
+def read_crowdsec_key(top: Section) -> pulumi.Output[str] | None:
+    """Read the key by which CrowdSec knows this bouncer; None without."""
+    value = top.value(KEY)
+    return None if value is None else pulumi.Output.secret(str(value))
+
+
+def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collection[str]) -> None:
+    """Look at the key in plain text, which no message may hold."""
+    value = top.value(KEY)
+    asked = lists is not None and lists.crowdsec is not None
+    if value is None:
+        if not asked:
+            return
+        reason = "CrowdSec answers with a key only; `sudo cscli bouncers add immich-exposure` makes one"
+    elif not isinstance(value, str) or not _KEY_TEXT.fullmatch(value):
+        reason = "must be a key as `cscli bouncers add` prints it, in quotes"
+    elif KEY not in secret_keys:
+        reason = "must be stored encrypted, and it stands in the stack file in plain text; make a new one"
+    elif not asked and not top.problems.has(f"{GROUP}.crowdsec"):
+        reason = "is for banLists.crowdsec, which is not set; leave it out"
+    else:
+        return
+    top.problems.add(KEY, value, reason, f"`pulumi config set --secret {KEY}`")

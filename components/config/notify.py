@@ -1,0 +1,134 @@
+"""The one channel through which the server tells its owner what happens."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import pulumi
+
+from components.config.reader import Section
+
+KEY = "notifyToken"
+EXAMPLE = "{kind: ntfy, address: https://ntfy.sh/a-topic-nobody-guesses}"
+ADDRESS_EXAMPLE = "https://ntfy.sh/a-topic-nobody-guesses"
+COMMAND_EXAMPLE = "/run/current-system/sw/bin/tell-me"
+
+# What the script on the server takes as well (server/scripts/notify.sh), whose file has one value a line.
+_ADDRESS = re.compile(r"https?://[\]\[A-Za-z0-9._~:/?#@!$&()*+,;=%-]+")
+_COMMAND = re.compile(r"/[A-Za-z0-9._/+@-]+")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
+
+_AT_HOME = (".local", ".lan", ".home", ".internal", ".home.arpa", ".ts.net")
+"""How names end that no stranger answers to, so that nobody on the way reads what is sent without TLS."""
+
+
+class NotifyKind(StrEnum):
+    """What takes the notices: an ntfy topic, a Gotify server, any server that takes JSON, or a program."""
+
+    NTFY = "ntfy"
+    GOTIFY = "gotify"
+    WEBHOOK = "webhook"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Where notices go: an ``address``, or a ``command`` on the server; the other one is None."""
+
+    kind: NotifyKind
+    address: str | None
+    command: str | None
+
+    @property
+    def place(self) -> str:
+        """What to call it before other people: an ntfy topic, or a part of an address, may be a password."""
+        return self.command or urlsplit(self.address or "").hostname or ""
+
+
+def read_notify(top: Section) -> Notify | None:
+    """Read the group `notify`; None when nobody is told."""
+    if not top.value("notify"):
+        return None
+    section = top.section("notify", example=EXAMPLE)
+    kind = section.choice("kind", choices=list(NotifyKind), missing="a channel is of some kind")
+    by_command = kind == NotifyKind.COMMAND
+    unused = "address" if by_command else "command"
+    if section.value(unused) is not None:
+        section.report(unused, f"is nothing that kind: {kind} has", "leave it out")
+    notify = Notify(
+        kind=NotifyKind(kind or NotifyKind.NTFY),
+        address=None if by_command else _address(section),
+        command=_command(section) if by_command else None,
+    )
+    section.refuse_unknown()
+    return notify
+
+
+def _address(section: Section) -> str:
+    return section.text(
+        "address", example=ADDRESS_EXAMPLE, missing="notices go to some address", check=address_problem
+    )
+
+
+def _command(section: Section) -> str:
+    return section.text(
+        "command",
+        example=COMMAND_EXAMPLE,
+        missing="notices go to a program on the server",
+        check=lambda text: (
+            None if _COMMAND.fullmatch(text) else "must be the path of a program on the server"
+        ),
+    )
+
+
+def address_problem(text: str) -> str | None:
+    """Say what is wrong with the address of a channel."""
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    if not host or not _ADDRESS.fullmatch(text):
+        return "must be an address that begins with https:// (or http://, at home)"
+    if text.startswith("http://") and not _is_at_home(host):
+        return "would be sent without TLS over the internet; it must begin with https://"
+    return None
+
+
+def _is_at_home(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(_AT_HOME)
+    return not address.is_global
+
+
+def read_token(top: Section) -> pulumi.Output[str] | None:
+    """Read what proves to the channel that a notice is ours; None where it asks for nothing."""
+    value = top.value(KEY)
+    return None if value is None else pulumi.Output.secret(str(value))
+
+
+def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str]) -> None:
+    """Look at the token in plain text, which no message may hold."""
+    value = top.value(KEY)
+    kind = notify.kind if notify else None
+    if value is None:
+        if kind is not NotifyKind.GOTIFY or top.problems.has("notify.kind"):
+            return
+        reason = "a Gotify server takes notices from applications with a token only"
+    elif not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        reason = "must be letters, digits and . _ ~ + / = -, at most 500"
+    elif KEY not in secret_keys:
+        reason = (
+            "must be stored encrypted, and it stands in the stack file in plain text; have a new one made"
+        )
+    elif kind in (None, NotifyKind.COMMAND):
+        reason = "is for a channel with an address, and notify has none; leave it out"
+    else:
+        return
+    top.problems.add(KEY, value, reason, f"`pulumi config set --secret {KEY}`")

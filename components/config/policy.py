@@ -1,0 +1,36 @@
+"""How much the rules of `policy/` count for this stack: the group `policy`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from components.config.reader import Problems, Section
+from policy.rules import RULES, Level, secrets_in
+
+
+def read_policy(top: Section) -> dict[str, Level]:
+    """Read the group `policy`: the level of each rule."""
+    section = top.section("policy", example="{watched: mandatory}")
+    levels = {
+        rule.name: Level(section.choice(rule.name, choices=list(Level), default=rule.level)) for rule in RULES
+    }
+    section.refuse_unknown()
+    return levels
+
+
+def refuse_secrets(problems: Problems, raw: Mapping[str, object], secret_keys: Collection[str]) -> None:
+    """Note what stands in plain text and looks like a secret; its value stays unsaid."""
+    for path, what in secrets_in({key: value for key, value in raw.items() if key not in secret_keys}):
+        key = path.partition(".")[0].partition("[")[0]
+        if not problems.has(path, key):
+            problems.add_stray(
+                path,
+                f"holds what looks like {what}, in plain text; have a new one made, and store that encrypted "
+                f"with `pulumi config set --secret --path {path}`",
+            )
+
+
+def lowered(levels: Mapping[str, str]) -> list[str]:
+    """Return the rules that count for less than they do by default."""
+    order = list(Level)
+    return [rule.name for rule in RULES if order.index(Level(levels[rule.name])) < order.index(rule.level)]

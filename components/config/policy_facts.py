@@ -1,0 +1,62 @@
+"""What the rules of `policy/` look at: an exposure as a mapping of plain values, without any secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from components.config.checks import seconds
+from components.config.stack_config import ConfigError, ExposureConfig
+from policy.rules import Finding, Level, judge
+
+
+def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
+    """Return what an exposure is; the component has it as its properties, so that a policy pack sees it.
+
+    Devices are not among it, because no rule looks at them.
+    """
+    limits, bans = config.rate_limits, config.bans
+    return {
+        "stack": stack,
+        "hostKey": config.host_key,
+        "checkConnectTo": config.check.connect_to,
+        "checkRootsFile": config.check.roots_file,
+        "guard": config.guard,
+        "uploads": config.uploads,
+        "uploadMegabytes": config.upload_megabytes,
+        "uploadMegabytesPerHour": config.upload_limits.megabytes,
+        "uploadFreeGigabytes": config.upload_limits.free_gigabytes,
+        "strangers": config.strangers,
+        "requests": limits.requests,
+        "windowSeconds": limits.window_seconds,
+        "passwordAttempts": limits.password_attempts,
+        "passwordWindowSeconds": limits.password_window_seconds,
+        "linkPasswordsPerHour": limits.link_passwords_per_hour,
+        "banMaxRetry": bans.max_retry,
+        "banSeconds": seconds(bans.ban_time),
+        "leaseHours": config.lease_hours,
+        "exposeUntil": config.expose_until.isoformat() if config.expose_until else None,
+        "clientValidityDays": config.client_validity_days,
+        "caValidityDays": config.ca.validity_days,
+    }
+
+
+def told(finding: Finding) -> str:
+    """Return a finding in words, with the name by which its rule is set."""
+    return f"{finding.sentence.removesuffix('.')} (policy {finding.rule})."
+
+
+def hold_to_the_rules(facts: Mapping[str, Any], config: ExposureConfig) -> None:
+    """Warn of what an advisory rule finds.
+
+    Raises:
+        ConfigError: with everything that mandatory rules find.
+    """
+    findings = judge(facts, config.policy)
+    refused = [told(finding) for finding in findings if finding.level is Level.MANDATORY]
+    if refused:
+        raise ConfigError(facts["stack"], refused)
+    for finding in findings:
+        pulumi.warn(told(finding))

@@ -1,0 +1,114 @@
+"""What guests may upload through shared links: how much at once, in an hour, and how much stays free."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from components.config.home import Immich
+from components.config.reader import Section
+
+UPLOAD_MEGABYTES = 2000
+"""The most that one upload through a shared link may hold, unless the config says otherwise."""
+
+GROUP = "uploadLimits"
+EXAMPLE = "{linkMegabytesPerHour: 5000, freeGigabytes: 20}"
+FOLDER_EXAMPLE = "/srv/immich"
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What may be uploaded in any hour, through one link and through all of them: megabytes and files.
+
+    Below `free_gigabytes` on the disk nothing is taken. `folder` is where Immich puts uploads, on the server;
+    None leaves it to what the unit of `services.immich` says.
+    """
+
+    link_megabytes: int
+    link_files: int
+    megabytes: int
+    files: int
+    free_gigabytes: int
+    folder: str | None
+
+
+DEFAULT_LIMITS = UploadLimits(
+    link_megabytes=5000, link_files=1000, megabytes=10_000, files=2000, free_gigabytes=20, folder=None
+)
+
+
+def read_upload_size(top: Section) -> int:
+    """Read `uploadMegabytes`, which is of use only with `uploads`."""
+    size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
+    if size != UPLOAD_MEGABYTES and _are_off(top):
+        top.report("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
+    return size
+
+
+def read_upload_limits(top: Section) -> UploadLimits:
+    """Read the group `uploadLimits`, which is of use only with `uploads`."""
+    section = top.section(GROUP, example=EXAMPLE)
+    usual = DEFAULT_LIMITS
+
+    def number(key: str, default: int, most: int) -> int:
+        return section.integer(key, default=default, least=1, most=most)
+
+    limits = UploadLimits(
+        link_megabytes=number("linkMegabytesPerHour", usual.link_megabytes, 1_000_000),
+        link_files=number("linkFilesPerHour", usual.link_files, 100_000),
+        megabytes=number("megabytesPerHour", usual.megabytes, 1_000_000),
+        files=number("filesPerHour", usual.files, 100_000),
+        free_gigabytes=number("freeGigabytes", usual.free_gigabytes, 1_000_000),
+        folder=section.optional_text("folder", example=FOLDER_EXAMPLE, check=_folder_problem),
+    )
+    section.refuse_unknown()
+    if limits != usual and _are_off(top):
+        top.report(GROUP, "limits uploads, and uploads is not true", EXAMPLE)
+    pairs = (
+        ("linkMegabytesPerHour", limits.link_megabytes, "megabytesPerHour", limits.megabytes, "megabytes"),
+        ("linkFilesPerHour", limits.link_files, "filesPerHour", limits.files, "files"),
+    )
+    for key, of_link, whole, of_all, what in pairs:
+        if of_link > of_all and not section.problems.has(section.name(key), section.name(whole)):
+            section.report(
+                key,
+                f"allows one link more {what} in an hour than all links together ({whole} {of_all})",
+                str(of_all),
+            )
+    return limits
+
+
+def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich) -> None:
+    """Refuse an upload that no budget lets through, and an Immich that puts them nobody knows where."""
+    if top.value("uploads") is not True:
+        return
+    budget = f"{GROUP}.linkMegabytesPerHour"
+    if size > limits.link_megabytes and not top.problems.has(
+        "uploadMegabytes", budget, f"{GROUP}.megabytesPerHour"
+    ):
+        told = "uploadMegabytes" if top.value("uploadMegabytes") is not None else budget
+        value = size if told == "uploadMegabytes" else limits.link_megabytes
+        reason = (
+            f"an upload of {size} MB never gets through a link that takes {limits.link_megabytes} MB in an "
+            f"hour; set uploadMegabytes to {limits.link_megabytes} at most, or {budget} to {size} at least"
+        )
+        top.problems.add(told, value, reason, f"`uploadMegabytes: {limits.link_megabytes}`")
+    folder = f"{GROUP}.folder"
+    if not immich.managed and limits.folder is None and not top.problems.has(folder):
+        top.problems.add(
+            folder,
+            None,
+            "with uploads the server must see how much is free where Immich puts them, and of an Immich that "
+            "services.immich does not manage nobody but you knows that; name the folder on the server",
+            f"`{GROUP}: {{folder: {FOLDER_EXAMPLE}}}`",
+        )
+
+
+def _are_off(top: Section) -> bool:
+    return top.value("uploads") is not True and not top.problems.has("uploads")
+
+
+def _folder_problem(text: str) -> str | None:
+    if re.fullmatch(r"/[A-Za-z0-9._/+@-]*", text) and "/../" not in f"{text}/":
+        return None
+    return "must be an absolute path on the server, of letters, digits and ._+@-"

@@ -1,0 +1,47 @@
+"""Who opened what: whether the server counts it, and the key by which it asks Immich for its links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+import pulumi
+
+from components.config.reader import Section
+
+KEY = "immichApiKey"
+
+RIGHT = "sharedLink.read"
+"""What the key must be allowed, and no more (Immich's Permission; linkreport.go names the rest)."""
+
+# What the script on the server takes as well (server/scripts/who.sh), whose file is one line.
+_API_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
+
+
+def read_who(top: Section) -> tuple[bool, int]:
+    """Read whether opens are counted, and after how many days without use a link is forgotten."""
+    days = top.integer("whoDays", default=90, least=1, most=3650)
+    return top.boolean("who", default=False), days
+
+
+def read_api_key(top: Section) -> pulumi.Output[str] | None:
+    """Read the key of Immich's API; None where Immich is not asked."""
+    value = top.value(KEY)
+    return None if value is None else pulumi.Output.secret(str(value))
+
+
+def check_api_key(top: Section, secret_keys: Collection[str]) -> None:
+    """Look at the key in plain text, which no message may hold."""
+    value = top.value(KEY)
+    if value is None:
+        return
+    if not isinstance(value, str) or not _API_KEY.fullmatch(value):
+        reason = "must be the key that Immich shows once: letters, digits and . _ ~ + / = -, at most 500"
+    elif KEY not in secret_keys:
+        reason = (
+            "must be stored encrypted, and it stands in the stack file in plain text; have a new one made "
+            f"with the right {RIGHT} alone"
+        )
+    else:
+        return
+    top.problems.add(KEY, value, reason, f"`pulumi config set --secret {KEY}`")

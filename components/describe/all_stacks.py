@@ -1,0 +1,82 @@
+"""A comment for each stack that a change concerns: `python -m components.describe.all_stacks OLD NEW OUT`.
+
+OLD and NEW are checkouts. OLD is trusted and runs this; NEW may be a stranger's and is only read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.describe.checkout_changes import AREAS, Change, changed_files
+from components.describe.comment import LONG_AGO, Checkouts, describe, version_of
+
+STACKS = "stacks"
+NAME = re.compile(r"Pulumi\.([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.yaml")
+NOBODYS = "lab"
+"""The stack that exposes nothing of anybody's; it is described when its own file changes."""
+
+QUIET = frozenset({"settings", dict(AREAS)["docs/"]})
+"""Files that change what no stack does, apart from its own."""
+
+
+def stacks(project: Path) -> set[str]:
+    """Return the names of a checkout's stacks; a file with another name is none for the engine either."""
+    try:
+        names = os.listdir(project / STACKS)
+    except OSError:
+        return set()
+    return {found[1] for name in names if (found := NAME.fullmatch(name))}
+
+
+def concerned(checkouts: Checkouts, files: Sequence[Change]) -> list[str]:
+    """Return the stacks that a change of these files concerns, by name."""
+    known = stacks(checkouts.old) | stacks(checkouts.new)
+    own = {stack for stack in known if any(change.path == path_of(stack) for change in files)}
+    if all(change.area in QUIET for change in files):
+        return sorted(own)
+    return sorted(own | known - {NOBODYS})
+
+
+def path_of(stack: str) -> str:
+    """Return where the file of a stack lies in a checkout."""
+    return f"{STACKS}/Pulumi.{stack}.yaml"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write OUT/STACK.md for each stack, and print their names.
+
+    Returns 0; 1 when `pulumi up` would refuse one of them; 2 for wrong arguments.
+    """
+    parser = argparse.ArgumentParser(prog="python -m components.describe.all_stacks", description=__doc__)
+    parser.add_argument("old", type=Path, metavar="OLD", help="the checkout as it is")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the checkout as it is to be, never run")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the comments")
+    parser.add_argument("--links", default="", help="address of the page that shows the differences of files")
+    options = parser.parse_args(arguments)
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the SDK's outputs want one
+    checkouts = Checkouts(options.old, options.new)
+    options.out.mkdir(parents=True, exist_ok=True)
+    refused = False
+    for stack in concerned(checkouts, changed_files(checkouts.old, checkouts.new)):
+        path = path_of(stack)
+        comment = describe(
+            version_of(checkouts.old / path, stack, now=LONG_AGO, project=checkouts.old),
+            version_of(checkouts.new / path, stack, project=checkouts.new),
+            stack,
+            checkouts,
+            options.links,
+        )
+        (options.out / f"{stack}.md").write_text(comment.text, encoding="utf-8")
+        print(stack)
+        refused = refused or comment.refused
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,538 @@
+"""What a change of the settings does, as sentences by heading, for people who know neither Nix nor Caddy.
+
+Two configurations go in, either of which may be missing, and sentences in Markdown come out. The words are
+those of the preview (surface.py); what differs is told by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from components.config.home import Immich, Lan, ModuleWay
+from components.config.limits import RateLimits
+from components.config.stack_config import DeviceConfig, ExposureConfig
+from components.describe.checkout_changes import Digests
+from components.describe.markdown import code, prose
+from components.describe.public_surface import (
+    BANNED,
+    CAN,
+    CANNOT,
+    DEVICES,
+    FRAMES,
+    HOME,
+    LIMITS,
+    NAME,
+    NOBODY,
+    STRANGERS,
+    UNTIL,
+    WATCH,
+    WAY_IN,
+    PublicSurface,
+    public_surface,
+)
+from components.device_withdrawal import LOSES
+from components.preflight.preflight import PreflightError, refuse_moving
+
+TOPIC_KEYS: Mapping[str, frozenset[str]] = {
+    NAME: frozenset({"funnelPort"}),
+    CAN: frozenset({"uploads", "uploadMegabytes", "uploadLimits", "features"}),
+    CANNOT: frozenset({"uploads", "uploadMegabytes", "features"}),
+    STRANGERS: frozenset({"strangers"}),
+    BANNED: frozenset({"banLists"}),
+    DEVICES: frozenset({"devices", "adopt"}),
+    FRAMES: frozenset({"frames"}),
+    LIMITS: frozenset({"rateLimits", "bans"}),
+    UNTIL: frozenset({"leaseHours", "exposeUntil"}),
+    WATCH: frozenset({"guard", "notify", "who", "whoDays"}),
+    HOME: frozenset({"immich", "lan"}),
+    WAY_IN: frozenset({"module", "flake", "configDir", "edgeBuild", "immich", "lan"}),
+}
+"""The settings that each topic of the words comes from: when one is encrypted, the topic cannot be told."""
+
+MOST_NAMES = 50
+"""Lines of a heading; whoever changes more reads the diff."""
+
+Sections = dict[str, list[str]]
+"""Sentences in Markdown by heading; headings without any are left out."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The sentences that stand first, and all others below their headings."""
+
+    first: tuple[str, ...]
+    sections: Sections
+
+
+@dataclass(frozen=True)
+class Module:
+    """The NixOS module before and after; None where it cannot be told."""
+
+    old: Digests | None
+    new: Digests | None
+
+    @classmethod
+    def the_same(cls) -> Module:
+        """One that stays as it is."""
+        return cls(Digests("", ""), Digests("", ""))
+
+    @property
+    def differs(self) -> bool:
+        """Whether another module gets to the server, or nobody knows."""
+        return self.old is None or self.new is None or self.old.module != self.new.module
+
+    @property
+    def is_compiled_anew(self) -> bool:
+        """Whether another edge is compiled, or nobody knows."""
+        return self.old is None or self.new is None or self.old.edge != self.new.edge
+
+
+def changes(
+    old: ExposureConfig, new: ExposureConfig, module: Module, hidden: Collection[str] = ()
+) -> Summary:
+    """Return what another configuration in the place of one that stands changes.
+
+    `hidden` are settings that are encrypted, so that topics that hang on them cannot be told.
+    """
+    told = _Told(public_surface(old), public_surface(new), hidden)
+    gained, lost = _gained_and_lost(told)
+    rebuild, is_rebuilt = _rebuild(old, new, module)
+    sections: Sections = {
+        "Who gets in": [*_devices(old, new, told)],
+        "What strangers can do": [*_public(told), *_address(told), *_strangers(told), *_lines(told, BANNED)],
+        "Limits": [*_limits(old, new, told)],
+        "Until when": [*_lines(told, UNTIL)],
+        "Who watches": [*_lines(told, WATCH), *_notices(old, new)],
+        "At home": [*_home(told)],
+        "Keys and certificates": [*_keys(old, new)],
+        "How the server is reached": [*_whose_server(old, new, hidden), *_server(old, new)],
+        "On the server": [*_way_in(told), *rebuild],
+    }
+    first = [
+        *_who_first(told),
+        *(_first("More becomes public", gained)),
+        *(_first("Less is public", lost)),
+        *_home_first(old, new, told),
+        "**The server is rebuilt.**" if is_rebuilt else "Nothing is rebuilt.",
+    ]
+    return Summary(tuple(first), sections)
+
+
+def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
+    """Return what a new stack does."""
+    words = _shown(public_surface(new), hidden)
+    first = [
+        "**A new exposure: Immich becomes reachable from the internet.**",
+        *(_first("All of Immich, with a certificate, for", _names(words, DEVICES))),
+        *(_first("Photos and albums, with a secret header, for", _names(words, FRAMES))),
+        *(_first("Anyone with a shared link can", words.get(CAN, {}).values())),
+        *(_HOME_ENDS for _ in range(_shuts_home(new) and HOME in words)),
+        "**The server is rebuilt.**" if _is_built(new) else "Nothing is built by this program.",
+    ]
+    return Summary(tuple(first), _whole(words))
+
+
+def end(old: ExposureConfig) -> Summary:
+    """Return what it means that a stack's file goes."""
+    words = public_surface(old)
+    devices = [*words[DEVICES], *words.get(FRAMES, {})]
+    first = (
+        "**This takes away the settings of an exposure.** Taking back what is exposed is `pulumi destroy`, "
+        "which needs this file: run it first, and merge this afterwards.",
+    )
+    back = [
+        "The funnel is closed first, and seen closed: no link opens any more.",
+        *(f"{code(name)} no longer gets in." for name in devices if name != NOBODY),
+        "The keystore stays, so that the same devices get in again after a later `pulumi up`."
+        if not old.purge_keystore
+        else "**The keystore is deleted** (`purgeKeystore`): every device needs a new bundle next time.",
+        *_home_again(old),
+        *_config_again(old),
+    ]
+    return Summary(first, {"What `pulumi destroy` takes back": back})
+
+
+def _whole(words: PublicSurface) -> Sections:
+    """Return all words, by topic."""
+    return {
+        topic[0].upper() + topic[1:]: [_named(topic, name, line) for name, line in lines.items()]
+        for topic, lines in words.items()
+    }
+
+
+def whole(config: ExposureConfig, hidden: Collection[str] = ()) -> Sections:
+    """Return all that is public with a configuration, by topic."""
+    return _whole(_shown(public_surface(config), hidden))
+
+
+def _shown(words: PublicSurface, hidden: Collection[str]) -> PublicSurface:
+    return {topic: lines for topic, lines in words.items() if TOPIC_KEYS[topic].isdisjoint(hidden)}
+
+
+def _named(topic: str, name: str, line: str) -> str:
+    return f"{code(name)} ({prose(line)})" if topic in (DEVICES, FRAMES) and name != NOBODY else prose(line)
+
+
+def _names(words: PublicSurface, topic: str) -> list[str]:
+    return [code(name) for name in words.get(topic, {}) if name != NOBODY]
+
+
+def _first(what: str, items: Collection[str]) -> Iterator[str]:
+    if items:
+        yield f"**{what}:** {_listed(items)}."
+
+
+def _listed(items: Collection[str]) -> str:
+    """Return items with commas, or no more than a few of them."""
+    few = list(items)[:5]
+    rest = len(items) - len(few)
+    return f"{', '.join(few)} and {rest} more" if rest else ", ".join(few)
+
+
+class _Told:
+    """The words before and after, and where they differ."""
+
+    def __init__(self, old: PublicSurface, new: PublicSurface, hidden: Collection[str]) -> None:
+        self.old, self.new = _shown(old, hidden), _shown(new, hidden)
+
+    def gone(self, topic: str) -> dict[str, str]:
+        """Lines by name that are no longer there."""
+        after = self.new.get(topic, {})
+        return {name: line for name, line in self.old.get(topic, {}).items() if name not in after}
+
+    def come(self, topic: str) -> dict[str, str]:
+        """Lines by name that were not there."""
+        before = self.old.get(topic, {})
+        return {name: line for name, line in self.new.get(topic, {}).items() if name not in before}
+
+    def changed(self, topic: str) -> Iterator[tuple[str, str, str]]:
+        """Yield name, line before and line after of what says something else."""
+        for name, line in self.new.get(topic, {}).items():
+            before = self.old.get(topic, {}).get(name, line)
+            if before != line:
+                yield name, before, line
+
+
+def _lines(told: _Told, topic: str) -> Iterator[str]:
+    for _, before, after in told.changed(topic):
+        yield f"{prose(before)} → **{prose(after)}**"
+    for line in told.come(topic).values():
+        yield f"new: {prose(line)}"
+    for line in told.gone(topic).values():
+        yield f"no longer: {prose(line)}"
+
+
+# Who gets in
+
+
+def _who_first(told: _Told) -> Iterator[str]:
+    lost = [code(name) for name in (*told.gone(DEVICES), *told.gone(FRAMES)) if name != NOBODY]
+    got = [code(name) for name in (*told.come(DEVICES), *told.come(FRAMES)) if name != NOBODY]
+    if lost:
+        yield f"**{_listed(lost)} {LOSES if len(lost) == 1 else LOSES.replace('loses', 'lose')}.**"
+    if got:
+        yield f"**{_listed(got)} {'gets' if len(got) == 1 else 'get'} in.**"
+
+
+def _devices(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
+    for name in told.gone(DEVICES):
+        if name != NOBODY:
+            yield f"{code(name)} **{LOSES}**, with the first step of `pulumi up`, whatever fails after that"
+    for name, line in told.come(DEVICES).items():
+        if name == NOBODY:
+            yield "nobody has full access any more"
+        else:
+            yield f"{code(name)} ({prose(line)}) **gets in**: all of Immich, with a certificate of its own"
+    for name in told.gone(FRAMES):
+        yield f"{code(name)} **{LOSES}**, with the first step of `pulumi up`, whatever fails after that"
+    for name, line in told.come(FRAMES).items():
+        yield f"{code(name)} **{prose(line)}**, read-only, with a secret header of its own"
+    before = {device.name: device for device in old.devices}
+    if DEVICES in told.new:
+        for device in new.devices:
+            if device.name in before:
+                yield from _same_device(before[device.name], device)
+    for name, was, now in told.changed(DEVICES):
+        if "adopted" in was or "adopted" in now:
+            yield f"{code(name)}: {prose(was)} → **{prose(now)}**"
+
+
+def _same_device(old: DeviceConfig, new: DeviceConfig) -> Iterator[str]:
+    if old.platform != new.platform:
+        yield (
+            f"{code(new.name)} is of another kind, {old.platform} → **{new.platform}**: its bundle is "
+            "written again, and its certificate stays"
+        )
+    if (old.common_name, old.organization) != (new.common_name, new.organization):
+        yield (
+            f"{code(new.name)} is to have another name in its certificate ({code(new.common_name)}, "
+            f"{code(new.organization)}), which **`pulumi up` refuses** while it has one"
+        )
+
+
+# What strangers can do
+
+
+def _gained_and_lost(told: _Told) -> tuple[list[str], list[str]]:
+    return list(map(prose, told.come(CAN).values())), list(map(prose, told.gone(CAN).values()))
+
+
+def _public(told: _Told) -> Iterator[str]:
+    for line in told.come(CAN).values():
+        yield f"**becomes public**: {CAN} now {prose(line)}"
+    for line in told.gone(CAN).values():
+        yield f"**no longer public**: {CAN.removesuffix(' can')} can no longer {prose(line)}"
+    for _, before, after in told.changed(CAN):
+        yield f"{CAN} {prose(before)} → **{prose(after)}**"
+
+
+def _address(told: _Told) -> Iterator[str]:
+    yield from _lines(told, NAME)
+    if any(name == "port" for name, _, _ in told.changed(NAME)):
+        yield "every address and every link that was handed out before stops working"
+
+
+def _strangers(told: _Told) -> Iterator[str]:
+    for _, before, after in told.changed(STRANGERS):
+        yield f"{STRANGERS} {before} → **{STRANGERS} {after}**"
+
+
+# Limits
+
+_RATES: Mapping[str, Callable[[RateLimits], float]] = {
+    "requests": lambda limits: limits.requests / limits.window_seconds,
+    "passwords": lambda limits: limits.password_attempts / limits.password_window_seconds,
+    "wrong passwords": lambda limits: limits.link_passwords_per_hour,
+    "zip files": lambda limits: limits.bundles / limits.bundle_window_seconds,
+}
+
+
+def _limits(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
+    for name, before, after in told.changed(LIMITS):
+        yield f"{prose(before)} → **{prose(after)}**{_tendency(name, old, new)}"
+
+
+def _tendency(name: str, old: ExposureConfig, new: ExposureConfig) -> str:
+    rate = _RATES.get(name)
+    if rate is None or rate(old.rate_limits) == rate(new.rate_limits):
+        return ""
+    looser = rate(new.rate_limits) > rate(old.rate_limits)
+    return " (looser: strangers may do more)" if looser else " (tighter)"
+
+
+# Who watches
+
+
+def _notices(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
+    if old.notify and new.notify and old.notify != new.notify and old.notify.place == new.notify.place:
+        yield f"notices go to another address at {code(new.notify.place)}"
+
+
+# At home
+
+_HOME_ENDS = "**Immich at home ends** while the funnel is open: phones there come in through the edge."
+
+
+def _home(told: _Told) -> Iterator[str]:
+    """Yield all of it when a line differs, because these lines are one story."""
+    if told.old.get(HOME) != told.new.get(HOME):
+        yield from map(prose, told.new.get(HOME, {}).values())
+
+
+def _shuts_home(config: ExposureConfig) -> bool:
+    return config.immich.managed and config.lan is Lan.CLOSE
+
+
+def _home_first(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
+    if HOME not in told.new or _shuts_home(old) == _shuts_home(new):
+        return
+    if _shuts_home(new):
+        yield _HOME_ENDS
+    else:
+        yield "**Immich at home is reached without the edge and its bans**, also while the funnel is open."
+
+
+def _home_again(old: ExposureConfig) -> Iterator[str]:
+    if _shuts_home(old):
+        yield "Immich is at home again, at its own address."
+
+
+def _config_again(old: ExposureConfig) -> Iterator[str]:
+    if old.module is ModuleWay.MANAGED:
+        yield f"The server's configuration in {code(old.config_dir)} is put back byte for byte, and rebuilt."
+
+
+# Keys and certificates
+
+
+def _keys(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
+    if old.client_validity_days != new.client_validity_days:
+        yield (
+            f"new certificates of devices are valid for {old.client_validity_days} → "
+            f"**{new.client_validity_days} days**; those that are out there stay as they are"
+        )
+    if old.ca.validity_days != new.ca.validity_days:
+        yield (
+            f"a new authority would be valid for {old.ca.validity_days} → **{new.ca.validity_days} days**; "
+            "the one that there is stays as it is"
+        )
+    if old.renew_before_days != new.renew_before_days:
+        yield (
+            f"a device's certificate is renewed {old.renew_before_days} → **{new.renew_before_days} days** "
+            "before its end"
+        )
+    if old.ca.renew_before_days != new.ca.renew_before_days:
+        yield (
+            f"the next authority takes over {old.ca.renew_before_days} → **{new.ca.renew_before_days} days** "
+            "before the end of this one (0: a day before the devices' renewal begins)"
+        )
+    if old.grace_days != new.grace_days:
+        yield (
+            f"a renewed device's old certificate counts for {old.grace_days} → **{new.grace_days} days** more"
+        )
+    if _subject(old) != _subject(new) or old.key_type != new.key_type:
+        yield (
+            "the authority is to have another name or kind of key, which **`pulumi up` refuses** while the "
+            "keystore holds one"
+        )
+    yield from _adoption(old, new)
+    if old.keystore != new.keystore:
+        yield (
+            f"the keys are looked for in another folder, {code(old.keystore)} → {code(new.keystore)}; "
+            "`pulumi up` refuses one that does not hold this stack's authority"
+        )
+    if old.purge_keystore != new.purge_keystore:
+        yield (
+            "**`pulumi destroy` will delete all keys**: every device needs a new bundle after it"
+            if new.purge_keystore
+            else "`pulumi destroy` leaves the keys alone"
+        )
+
+
+def _subject(config: ExposureConfig) -> tuple[str, str, str]:
+    return config.ca.common_name, config.ca.organization, config.ca.country
+
+
+def _adoption(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
+    if new.adopt is None:
+        if old.adopt is not None:
+            yield "nothing is taken over any more of what was made by hand"
+        return
+    before = (old.adopt.ca_certificate, old.adopt.ca_key) if old.adopt else None
+    if before != (new.adopt.ca_certificate, new.adopt.ca_key):
+        yield (
+            "an authority that was made by hand is taken over: certificate "
+            f"{code(new.adopt.ca_certificate)}, key {code(new.adopt.ca_key)}"
+        )
+
+
+# How the server is reached
+
+
+def _whose_server(old: ExposureConfig, new: ExposureConfig, hidden: Collection[str]) -> Iterator[str]:
+    if not {"host", "hostKey"}.isdisjoint(hidden):
+        return
+    try:
+        refuse_moving(_moving(old), _moving(new))
+    except PreflightError as error:
+        yield f"**`pulumi up` refuses this.** {prose(str(error))}"
+    if old.host != new.host:
+        yield f"the server is at another address, {code(old.host)} → {code(new.host)}"
+    if old.host_key != new.host_key:
+        yield (
+            f"**another machine is trusted**: the pinned host key is {host_key_print(old.host_key)} → "
+            f"{host_key_print(new.host_key)}. Compare it with what "
+            "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on the server"
+        )
+
+
+def _server(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
+    for what, before, after in (
+        ("SSH user", old.ssh_user, new.ssh_user),
+        ("SSH port", str(old.ssh_port), str(new.ssh_port)),
+        ("SSH key", old.ssh_private_key_file or "of the agent", new.ssh_private_key_file or "of the agent"),
+        ("port on the server's loopback", str(old.proxy_port), str(new.proxy_port)),
+    ):
+        if before != after:
+            yield f"{what}: {code(before)} → {code(after)}"
+    if old.check != new.check:
+        yield (
+            f"the check from outside asks {code(new.check.connect_to)} instead of the internet"
+            if new.check.connect_to
+            else "the check from outside asks the internet as before, with other roots of trust"
+            if new.check.roots_file
+            else "the check from outside asks the internet, with the usual roots of trust"
+        )
+    if new.take_over and not old.take_over:
+        yield "**the server is taken over from another stack**, whose devices are shut out"
+    if new.allow_upgrade and not old.allow_upgrade:
+        yield "a rebuild may bring in whatever else waits in the server's configuration (`allowUpgrade`)"
+
+
+def _moving(config: ExposureConfig) -> dict[str, str]:
+    return {
+        "host": config.host,
+        "hostKey": config.host_key,
+        "module": config.module,
+        "configDir": config.config_dir,
+    }
+
+
+def host_key_print(host_key: str) -> str:
+    """Return a host key's fingerprint as OpenSSH prints it."""
+    blob = base64.b64decode(host_key.split()[1])
+    return code(f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}")
+
+
+# On the server
+
+
+def _way_in(told: _Told) -> Iterator[str]:
+    """Yield what changes of the way in; which module it is, and what a build costs, is told by itself."""
+    for name, before, after in told.changed(WAY_IN):
+        if name == "files":
+            yield f"{prose(before)} → **{prose(after)}**"
+
+
+def _is_built(config: ExposureConfig) -> bool:
+    return config.flake is not None or config.module is ModuleWay.MANAGED
+
+
+def _rebuild(old: ExposureConfig, new: ExposureConfig, module: Module) -> tuple[list[str], bool]:
+    """Return what is built on the server and why, and whether anything is."""
+    reasons = [*_reasons(old, new)] if new.flake is None and new.module is ModuleWay.MANAGED else []
+    if module.differs:
+        unknown = module.old is None or module.new is None
+        reasons.append("the module's files, which cannot be read here" if unknown else "the module's files")
+    way_in = public_surface(new)[WAY_IN]
+    if not reasons:
+        return [], False
+    if not _is_built(new):
+        return [
+            "nothing is built by this program: your own repository must bring the module of this version to "
+            "the server before `pulumi up`"
+        ], False
+    compiled = module.is_compiled_anew or old.edge_build != new.edge_build
+    cost = (
+        prose(way_in["build"])
+        if compiled
+        else "Caddy is not compiled again, so that it takes minutes at most"
+    )
+    return [f"rebuilt because of {', '.join(reasons)}", cost], True
+
+
+def _reasons(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
+    if old.lan != new.lan:
+        yield f"`lan` ({old.lan} → {new.lan})"
+    if _immich(old.immich) != _immich(new.immich):
+        yield "`immich`"
+    if old.edge_build != new.edge_build:
+        yield f"`edgeBuild` ({old.edge_build} → {new.edge_build})"
+
+
+def _immich(immich: Immich) -> tuple[object, ...]:
+    """Return what the server's configuration says of Immich; of one that is managed, that it is."""
+    return (immich.managed,) if immich.managed else (False, immich.address, immich.port)

@@ -1,0 +1,56 @@
+"""Words for a comment on a pull request: what somebody else has written can only ever be read there.
+
+A comment is Markdown, in which a name can be a link, an image, a call to a person or a heading that says that
+all is well. So what comes out of a pull request stands in a code span or a code block, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+
+from components.engine.server_words import plain
+
+COMMENT_LIMIT = 60_000
+"""Characters of a comment; GitHub takes 65,536."""
+
+SPAN_LIMIT = 200
+"""Characters of one value."""
+
+
+def code(text: str, limit: int = SPAN_LIMIT) -> str:
+    """Return a text as a code span of one line."""
+    words = " ".join(plain(text, limit).split())
+    fence = "`" * (_longest_run(words) + 1)
+    padding = " " if not words or "`" in (words[0], words[-1]) else ""
+    return f"{fence}{padding}{words}{padding}{fence}"
+
+
+def block(lines: list[str]) -> str:
+    """Return lines as a code block."""
+    text = plain("\n".join(lines), COMMENT_LIMIT // 2)
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def prose(text: str) -> str:
+    """Return a sentence of ours as Markdown: outside of its code spans no sign means anything."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if index % 2 else _escaped(part) for index, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
+    harmless = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    return re.sub(r"([\\*_\[\]|~])", r"\\\1", harmless)
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall(r"`+", text)), default=0)
+
+
+def cut(text: str) -> str:
+    """Return a comment that is taken whole; what is left out is said."""
+    if len(text) <= COMMENT_LIMIT:
+        return text
+    kept = text[:COMMENT_LIMIT].rpartition("\n")[0]
+    fence = "\n```" if kept.count("```") % 2 else ""
+    return f"{kept}{fence}\n\n**Cut off here: the change is too long for a comment. Read the diff.**\n"

@@ -1,0 +1,238 @@
+"""What an exposure makes public, in words: for the preview, the outputs and a pull request.
+
+Short lines with a name each, below a topic, because that is what ``pulumi preview`` shows well: it cuts long
+texts, and with fixed names a reviewer sees the one line that changes, whatever comes before or behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from components.config.home import EdgeBuilder, Lan, ModuleWay
+from components.config.lists import BanLists
+from components.config.stack_config import ExposureConfig
+from components.nixos_configuration import configuration_digest
+from components.surface.table import SETTING_OF_ITS_OWN, load
+
+PublicSurface = dict[str, dict[str, str]]
+"""Lines by topic and name."""
+
+NAME = "the name"
+CAN = "whoever has a shared link can"
+CANNOT = "whoever has only a shared link cannot"
+STRANGERS = "everything else"
+BANNED = "turned away by lists"
+DEVICES = "full access, with a certificate"
+FRAMES = "read-only, with a secret header"
+LIMITS = "limits of one address"
+UNTIL = "until"
+WATCH = "when something happens"
+HOME = "at home"
+WAY_IN = "how it gets in"
+
+NOBODY = "nobody"
+"""The name of the only line where no device is let in."""
+
+
+def public_surface(config: ExposureConfig) -> PublicSurface:
+    """Return, by topic, who can reach what, within which limits and for how long."""
+    can, cannot = _links(config)
+    return {
+        NAME: {
+            "port": f"port {config.funnel_port} of the node's name answers anyone on the internet",
+            "certificate": "the name becomes public through certificate transparency logs",
+        },
+        CAN: can,
+        CANNOT: cannot,
+        STRANGERS: {"answer": _strangers(config)},
+        **({BANNED: _ban_lists(config.ban_lists)} if config.ban_lists else {}),
+        DEVICES: _devices(config) or {NOBODY: "no device is named"},
+        **(
+            {FRAMES: {each.name: "sees photos and albums" for each in config.frames}} if config.frames else {}
+        ),
+        LIMITS: _limits(config),
+        UNTIL: {"end": _until(config)},
+        WATCH: {**_guard(config), "notices": _notices(config), **_who(config)},
+        HOME: _at_home(config),
+        WAY_IN: _way_in(config),
+    }
+
+
+def what_to_set_in_immich(url: str) -> str:
+    """Return what makes Immich write links that open outside; nothing else of Immich's is touched."""
+    return (
+        f"Administration, Settings, Server settings: External domain = {url} "
+        "(else the links that people copy hold the address at home)"
+    )
+
+
+def _links(config: ExposureConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what a link lets people do, and what is switched off."""
+    on = {SETTING_OF_ITS_OWN: config.uploads, **config.features}
+    can: dict[str, str] = {}
+    cannot: dict[str, str] = {}
+    for feature in load().features:
+        side = can if on.get(feature.name, feature.default) else cannot
+        side[feature.name] = feature.visitors
+    if config.uploads:
+        can[SETTING_OF_ITS_OWN] += f" (up to {config.upload_megabytes} MB each)"
+        can |= _upload_budgets(config)
+    return can, cannot
+
+
+def _upload_budgets(config: ExposureConfig) -> dict[str, str]:
+    limits = config.upload_limits
+    return {
+        "uploads of a link": (
+            f"upload up to {limits.link_megabytes} MB and {limits.link_files} files an hour through each, "
+            f"until {limits.free_gigabytes} GB are free"
+        ),
+        "uploads of all links": (
+            f"upload up to {limits.megabytes} MB and {limits.files} files an hour through all links together"
+        ),
+    }
+
+
+def _devices(config: ExposureConfig) -> dict[str, str]:
+    """Return whom a certificate lets in, those taken over as well; both may be true of one."""
+    devices = {device.name: str(device.platform) for device in config.devices}
+    for device in config.adopt.devices if config.adopt else ():
+        new = devices.get(device.name)
+        devices[device.name] = "adopted" if new is None else f"{new}, and adopted"
+    return devices
+
+
+def _strangers(config: ExposureConfig) -> str:
+    return "answers 403" if config.strangers == "refuse" else "is not answered"
+
+
+def _ban_lists(lists: BanLists) -> dict[str, str]:
+    """Return who is turned away by lists, and who never is."""
+    words = {}
+    if lists.database is not None:
+        some = ", ".join(lists.countries)
+        which = f"every country but {some}"
+        if not lists.only:
+            which = f"{_count(lists.countries, 'country', 'countries')} ({some})"
+        words["countries"] = f"visitors from {which} are turned away, by {lists.database} on the server"
+    if lists.networks:
+        files = _count(lists.networks, "network list", "network lists")
+        words["networks"] = f"visitors from {files} are turned away ({', '.join(lists.networks)})"
+    if lists.crowdsec is not None:
+        words["crowdsec"] = f"visitors that CrowdSec at {lists.crowdsec} has banned are turned away"
+    return {
+        **words,
+        "nobody else": "who is on no list, or in no known country, is let in; devices always are",
+        "links": "a link that is open already does not help",
+    }
+
+
+def _count(things: Sequence[str], one: str, more: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else more}"
+
+
+def _limits(config: ExposureConfig) -> dict[str, str]:
+    limits, bans = config.rate_limits, config.bans
+    return {
+        "requests": f"{limits.requests} requests in {limits.window_seconds} seconds",
+        "passwords": f"{limits.password_attempts} link passwords in {limits.password_window_seconds} seconds",
+        "wrong passwords": (
+            f"{limits.link_passwords_per_hour} wrong passwords in an hour for one link, from wherever"
+        ),
+        "zip files": f"{limits.bundles} zip files in {limits.bundle_window_seconds} seconds",
+        "bans": f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}",
+        "visitor": f"an IPv4 address, or the first {bans.ipv6_prefix} bits of an IPv6 one, is one visitor",
+    }
+
+
+def _until(config: ExposureConfig) -> str:
+    if config.expose_until is not None:
+        return f"the server closes the funnel by itself at {config.expose_until.isoformat()}"
+    if config.lease_hours is not None:
+        return f"the server closes the funnel by itself {config.lease_hours} hours after it was opened"
+    return "pulumi destroy closes the funnel"
+
+
+def _guard(config: ExposureConfig) -> dict[str, str]:
+    if not config.guard:
+        return {"look": "nobody looks from outside after pulumi up has ended (guard: false)"}
+    return {
+        "look": "every five minutes the server looks at itself from outside, as a stranger does",
+        "then": "what does not answer is healed, what is not safe is closed at once",
+    }
+
+
+def _notices(config: ExposureConfig) -> str:
+    if config.notify is None:
+        return "nobody is told; set notify, or look at `sudo immich-exposure status` on the server"
+    told = f"the server tells {config.notify.place} ({config.notify.kind})"
+    return f"{told}; no key, password or photo name"
+
+
+def _who(config: ExposureConfig) -> dict[str, str]:
+    """Return what is kept of what visitors do, where the owner asks for it."""
+    words = {}
+    if config.who:
+        words["opens"] = (
+            "the server counts how often each shared link is opened, downloaded from and uploaded to, "
+            "without visitors' addresses, and notes when and from where each device came last; a link that "
+            f"nobody uses for {config.who_days} days is forgotten"
+        )
+    if config.immich_api_key is not None:
+        words["links"] = (
+            "the server asks Immich, with your key of its API, for the shared links of that user, and tells "
+            "you what they allow"
+        )
+    return words
+
+
+def _at_home(config: ExposureConfig) -> dict[str, str]:
+    """Return who loses Immich at home while the funnel is open."""
+    port = config.immich.port
+    if not config.immich.managed:
+        return {"Immich": "nothing changes: Immich is reached as before, by its own address"}
+    if config.lan is Lan.KEEP:
+        return {
+            "Immich": f"nothing changes: Immich's port {port} stays as it is, without the edge and its bans"
+        }
+    return {
+        "Immich": f"while the funnel is open, nobody reaches Immich's port {port} on the LAN or VPN address",
+        "proxies": (
+            f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)"
+        ),
+        "afterwards": "when the funnel shuts, Immich is there again, by itself",
+        "sooner": "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
+    }
+
+
+def _way_in(config: ExposureConfig) -> dict[str, str]:
+    """Return what is written to the server's configuration, and which change of this text rebuilds it.
+
+    These words stand for as long as the exposure does, so that they may say nothing of this one run.
+    """
+    version = configuration_digest(config)[:12]
+    cost = _cost_of_a_build(config)
+    if config.flake is not None:
+        written = f"{config.flake} is built whenever its system lacks the module; no file is written"
+        return {"files": written, "build": cost}
+    if config.module is ModuleWay.YOURS:
+        return {
+            "files": "the module is in your own repository; no Nix file is written and nothing is built",
+            "module": f"the running system must have module {version}",
+        }
+    return {
+        "files": (
+            f"one line of the imports in {config.config_dir}/configuration.nix, and a folder beside that file"
+        ),
+        "afterwards": "pulumi destroy puts every byte of it back",
+        "module": (
+            f"module {version}: only another one (by project, immich, lan, edgeBuild) rebuilds the server"
+        ),
+        "build": cost,
+    }
+
+
+def _cost_of_a_build(config: ExposureConfig) -> str:
+    if config.edge_build is EdgeBuilder.OPERATOR:
+        return "a new Caddy is compiled on this machine, with Go, and sent to the server"
+    return "a new Caddy is compiled on the server: minutes on a PC, far longer on a Pi (see edgeBuild)"

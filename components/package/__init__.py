@@ -1,0 +1,1 @@
+"""The exposure for other people's programs (docs/package.md)."""

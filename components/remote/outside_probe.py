@@ -1,0 +1,144 @@
+"""Requests to the exposed name the way a stranger's browser sends them: public DNS, TLS, HTTP/1.1."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dns.exception
+import dns.resolver
+
+from components.engine.operator_error import OperatorError
+
+PUBLIC_RESOLVERS = ("1.1.1.1", "9.9.9.9", "8.8.8.8")
+"""Asked instead of the system's resolver: on a tailnet MagicDNS answers with the node's inner address, and
+a probe that stays inside the tailnet proves nothing about the outside."""
+
+TIMEOUT_SECONDS = 10
+
+
+class NotReachableError(OperatorError):
+    """Nobody answers at the public name (yet): no DNS record, no connection, no TLS."""
+
+
+class UnansweredError(NotReachableError):
+    """Somebody took the connection and the request, and then hung up without an answer."""
+
+
+class WrongAnswerError(OperatorError):
+    """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
+
+
+class KeyFileError(OperatorError):
+    """A device's key or certificate cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A device's certificate and its encrypted key; OpenSSL reads both from the keystore's files."""
+
+    certificate: Path
+    key: Path
+    passphrase: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class OutsideProbe:
+    """Asks ``domain`` on ``port`` from outside.
+
+    ``connect_to`` (host, port) replaces the look-up in public DNS, ``roots_file`` (PEM) the system's roots.
+    """
+
+    domain: str
+    port: int
+    connect_to: tuple[str, int] | None
+    roots_file: Path | None
+    _prepared: dict[Credential | None, ssl.SSLContext] = field(default_factory=dict, repr=False)
+
+    def prepare(self, credentials: Sequence[Credential]) -> None:
+        """Read the roots and decrypt the keys, each once; that is most of the time that asking takes.
+
+        Raises ``KeyFileError`` for a key that does not open.
+        """
+        needed = [each for each in (None, *credentials) if each not in self._prepared]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            self._prepared.update(zip(needed, pool.map(self._context, needed), strict=True))
+
+    def get(
+        self, path: str, credential: Credential | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send one GET, with further headers if there are any, and return the answer.
+
+        Raises ``UnansweredError`` when the other side hangs up, ``NotReachableError`` when nobody is there,
+        and ``KeyFileError`` for a key that does not open.
+        """
+        self.prepare([] if credential is None else [credential])
+        connection = http.client.HTTPSConnection(self.domain, self.port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.sock = self._tls_socket(self._prepared[credential])
+            sent = {"User-Agent": "immich-exposure-check", **(headers or {})}
+            connection.request("GET", path, headers=sent)
+            response = connection.getresponse()
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, received, response.read(1 << 20))
+        except http.client.RemoteDisconnected as error:
+            raise UnansweredError(
+                f"https://{self.domain}:{self.port}{path} hangs up on a request."
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NotReachableError(
+                f"https://{self.domain}:{self.port}{path} does not answer from outside "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        finally:
+            connection.close()
+
+    def _context(self, credential: Credential | None) -> ssl.SSLContext:
+        roots = None if self.roots_file is None else str(self.roots_file)
+        context = ssl.create_default_context(cafile=roots)
+        if credential is not None:
+            try:
+                context.load_cert_chain(credential.certificate, credential.key, credential.passphrase)
+            except OSError as error:
+                raise KeyFileError(
+                    f"The key {credential.key} cannot be read, or not with the keystorePassphrase; set the "
+                    "passphrase that it has, or bring the keystore back from a backup."
+                ) from error
+        return context
+
+    def _tls_socket(self, context: ssl.SSLContext) -> ssl.SSLSocket:
+        plain = socket.create_connection(self._address(), timeout=TIMEOUT_SECONDS)
+        try:
+            return context.wrap_socket(plain, server_hostname=self.domain)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _address(self) -> tuple[str, int]:
+        if self.connect_to is not None:
+            return self.connect_to
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers = list(PUBLIC_RESOLVERS)
+        try:
+            addresses = [record.to_text() for record in resolver.resolve(self.domain, "A", lifetime=10)]
+        except dns.exception.DNSException as error:
+            raise OSError(f"public DNS has no address for {self.domain} yet: {error}") from error
+        public = [address for address in addresses if ipaddress.ip_address(address).is_global]
+        if not public:
+            raise OSError(f"public DNS gives {', '.join(addresses)} for {self.domain}, none of them public")
+        return public[0], self.port

@@ -1,0 +1,183 @@
+"""A script of ``server/scripts`` as a step of the exposure.
+
+What a run is given stands in the state once: the words on its command line and the files sent along, which
+``pulumi preview --diff`` shows as they change. Of the script, which is reviewed where it lies, it holds the
+digest, and no other one is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+
+from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.step import Step
+from components.remote.module_files import digest
+from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import run_script, tell
+
+OUTPUT = "stdout"
+FILES = "files"
+"""What is sent along; the outputs in the state lack it, and its digest stands for it there."""
+
+PLAIN_MODE = "0644"
+
+
+class _Provider(ResourceProvider):
+    serialize_as_secret_always = False  # it captures nothing
+
+    @without_traceback
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(props["script"], run(props, props.get("create")))
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        inputs = {*_olds, *_news}.difference([FILES, OUTPUT])
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+
+    @without_traceback
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(run(_news, _news.get("update") or _news.get("create")))
+
+    @without_traceback
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        if line := _props.get("delete"):
+            _run(_props, line, script_text(_props["script"]))
+
+
+def run(props: dict[str, Any], line: str | None) -> dict[str, Any]:
+    """Run the script by this line, or nothing without one, and return the outputs of the resource.
+
+    Raises ``SshError``, also with the script's own last sentence, and ``OperatorError`` for a script that is
+    not the one that was shown.
+    """
+    stdout = ""
+    if line is not None:
+        name = props["script"]
+        if script_digest(name) != props["digest"]:
+            raise OperatorError(
+                f"server/scripts/{name}.sh has changed since it was shown; run this again and look at it."
+            )
+        stdout = _run(props, line, script_text(name, _payload(props)))
+    kept = {key: value for key, value in props.items() if key != FILES}
+    return {**kept, OUTPUT: stdout.removesuffix("\n")}
+
+
+def _run(props: dict[str, Any], line: str, text: str) -> str:
+    # A build on a small machine takes what it takes; a network that has gone is noticed all the same.
+    return run_script(server_of(props), line, text, timeout_seconds=math.inf, tell=tell)
+
+
+def _payload(props: dict[str, Any]) -> tuple[PayloadFile, ...]:
+    modes = props.get("modes") or {}
+    return tuple(
+        PayloadFile(path, text, modes.get(path, PLAIN_MODE))
+        for path, text in sorted((props.get(FILES) or {}).items())
+    )
+
+
+class ServerScript(Step, module="immich", name="ServerScript"):
+    """``server/scripts/<script>.sh``, run over SSH as root by lines of ``Server.line``.
+
+    ``update`` is the same as ``create`` unless given: the scripts are idempotent. No change is ever a
+    replacement, which would run the new ``create`` and then the old ``delete``: the opposite of what an
+    exposure needs. What a script must run for again, and is not told of, goes into ``note``.
+    ``delete`` is run by the script that lies here by then, and does nothing on another stack's server.
+    Standard error carries the progress lines, standard output the result.
+    """
+
+    stdout: pulumi.Output[str]
+    """What the script printed when it last ran, without the last line's end."""
+
+    def __init__(
+        self,
+        name: str,
+        server: Server,
+        *,
+        script: str,
+        create: pulumi.Input[str] | None = None,
+        update: pulumi.Input[str] | None = None,
+        delete: str | None = None,
+        payload: pulumi.Input[tuple[PayloadFile, ...]] | None = None,
+        note: str | None = None,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        props: dict[str, pulumi.Input[Any]] = {
+            **server_props(server),
+            **_lines(server, create=create, update=update),
+            **_lines(server, delete=None if delete is None else server.way_back(delete)),
+            **_files(payload),
+            "script": script,
+            # A way back is run by the script of its own day.
+            "digest": None if create is None else script_digest(script),
+            "note": note,
+            OUTPUT: None,
+        }
+        super().__init__(_Provider(), name, props, opts)
+
+
+def _lines(server: Server, **lines: pulumi.Input[str] | None) -> dict[str, pulumi.Input[str]]:
+    return {verb: server.with_stack_id(line) for verb, line in lines.items() if line is not None}
+
+
+def _files(payload: pulumi.Input[tuple[PayloadFile, ...]] | None) -> dict[str, pulumi.Input[Any]]:
+    """Return the files sent along as properties, as secret as they are."""
+    if payload is None:
+        return {}
+    files = pulumi.Output.from_input(payload)
+    return {
+        FILES: files.apply(lambda known: {file.path: file.text for file in known}),
+        "modes": files.apply(_modes),
+        "filesDigest": files.apply(digest),
+    }
+
+
+def _modes(files: Sequence[PayloadFile]) -> dict[str, str] | None:
+    return {file.path: file.mode for file in files if file.mode != PLAIN_MODE} or None
+
+
+def guarded_script(
+    name: str,
+    server: Server,
+    *,
+    script: str,
+    create: pulumi.Input[str],
+    update: pulumi.Input[str] | None = None,
+    delete: str,
+    payload: pulumi.Input[tuple[PayloadFile, ...]] | None = None,
+    note: str | None = None,
+    opts: pulumi.ResourceOptions,
+) -> ServerScript:
+    """Return what ``ServerScript`` does without ``delete``, behind a guard that has that alone.
+
+    A step whose ``create`` fails or is killed is not in state, so nothing would ever run its ``delete``,
+    whatever it has left on the server. The guard is in state before it, and costs no connection. It is
+    deleted right after it, so that the way back runs once, and at its place.
+    """
+    guard = guard_of(name, server, script=script, delete=delete, opts=opts)
+    return ServerScript(
+        name,
+        server,
+        script=script,
+        create=create,
+        update=update,
+        payload=payload,
+        note=note,
+        opts=pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(depends_on=[guard], deleted_with=guard)
+        ),
+    )
+
+
+def guard_of(
+    name: str, server: Server, *, script: str, delete: str, opts: pulumi.ResourceOptions
+) -> ServerScript:
+    """Return the resource that takes back what another of this name has made, and does nothing before."""
+    # What was put right is no reason to touch it.
+    quiet = replace(server, put_right=None)
+    return ServerScript(f"{name}-guard", quiet, script=script, delete=delete, opts=opts)

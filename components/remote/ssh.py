@@ -1,0 +1,337 @@
+"""One script over the system's ``ssh``, for resources that run on the operator's machine.
+
+The errors of ``remote.Command`` are the SSH library's, and it retries a wrong host key. So all that a run has
+to say to the server comes through here, but for the funnel's closing (`components.funnel`), and says in a
+sentence what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from components.engine.operator_error import ERROR, OperatorError
+from components.engine.server_words import plain
+from components.remote.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation
+from components.remote.remote_script import Server, with_password
+from components.remote.shared_connection import SharedConnections
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+class SshError(OperatorError):
+    """The server could not be reached or refused; the message is a full sentence with the remedy."""
+
+
+def run_script(
+    server: Server,
+    command: str,
+    text: str,
+    *,
+    timeout_seconds: float = 300,
+    tell: Callable[[str], None] | None = None,
+) -> str:
+    """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
+
+    ``tell`` is given each line that the script says meanwhile, at once. What ssh and sudo say before it
+    begins is not passed on; the error makes one sentence of it.
+
+    Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
+    use sudo, and for a script that fails (its own last sentence is the message).
+    """
+    if tell is None:
+        return _run(server, command, text.encode(), timeout_seconds)
+    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, _once_begun(tell))
+
+
+_BEGUN = "immich-exposure: the script begins"
+_BEGIN = f"echo '{_BEGUN}' >&2\n"
+
+
+def _once_begun(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what passes to ``tell`` the lines that come after the script's first, which nobody is told."""
+    begun = False
+
+    def heard(line: str) -> None:
+        nonlocal begun
+        if begun:
+            tell(line)
+        begun = begun or line == _BEGUN
+
+    return heard
+
+
+def tell(line: str) -> None:
+    """Say a line of a script's at once; the engine shows a provider's standard error, and errors itself."""
+    if not line.startswith(ERROR):
+        print(line, file=sys.stderr, flush=True)
+
+
+SEND_SECONDS = 1800
+"""For a file of tens of megabytes over a slow network."""
+
+
+def send_file(server: Server, content: bytes, path: str, sha256: str) -> None:
+    """Put a file of this hash at ``path`` on the server, whole or not at all, mode 0755, owned by root.
+
+    Raises ``SshError`` as ``run_script`` does, and when the file did not arrive whole.
+    """
+    _run(server, server.receive_line(path, sha256), content, SEND_SECONDS)
+
+
+def _run(
+    server: Server,
+    command: str,
+    content: bytes,
+    timeout_seconds: float,
+    tell: Callable[[str], None] | None = None,
+) -> str:
+    _refuse_dead_agent()
+    _refuse_no_key(server)
+    if isinstance(server.sudo_password, str) and server.user != "root":
+        content = with_password(server.sudo_password, "").encode() + content
+    with tempfile.TemporaryDirectory(prefix="immich-exposure-") as folder:
+        way = SHARED.way(_same_connection(server), lambda place: _arguments(server, place))
+        ssh, *rest = _arguments(server, Path(folder))
+        argv = [ssh, *way.options, *rest, command]
+        try:
+            said = Conversation(
+                argv, content, timeout_seconds, _tell_login_page(server), way.listener(tell)
+            ).wait()
+        except FileNotFoundError as error:
+            raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
+        way.ended(well=said.status == 0)
+    if said.endless:
+        raise SshError(
+            f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which nothing of "
+            "this project does; look at what its shell start-up files print, and who has been on it."
+        )
+    if said.status == 0:
+        return said.stdout.decode(errors="replace")
+    words = said.stderr.decode(errors="replace").replace(f"{_BEGUN}\n", "")
+    if said.status is None:
+        raise SshError(_explain_silence(server, words, timeout_seconds))
+    raise SshError(explain(server, said.status, words))
+
+
+SHARED = SharedConnections()
+"""The connections of this process."""
+
+
+def _same_connection(server: Server) -> object:
+    return (server.host, server.port, server.user, server.host_key, server.private_key_file)
+
+
+def _arguments(server: Server, folder: Path) -> list[str]:
+    """Return what ``ssh_argv`` does, with a known_hosts file in this folder."""
+    known_hosts = folder / "known_hosts"
+    known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
+    return ssh_argv(server, known_hosts)
+
+
+def known_hosts_name(server: Server) -> str:
+    """Return the server's name as a known_hosts file spells it: the port is named unless it is 22."""
+    return server.host if server.port == 22 else f"[{server.host}]:{server.port}"
+
+
+def ssh_argv(server: Server, known_hosts: Path) -> list[str]:
+    """Return the argument list of ``ssh`` up to, not including, the remote command.
+
+    ``-F none``: the command provider reads no ssh_config either, and both must reach the same host.
+    """
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(CONNECT_TIMEOUT_SECONDS),
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": os.devnull,
+        "ServerAliveInterval": "15",
+        # Shows what the server says before it lets anybody in: Tailscale's own SSH names an address there.
+        "LogLevel": "INFO",
+    }
+    argv = ["ssh", "-F", "none", "-T", "-p", str(server.port), "-l", server.user]
+    if server.private_key_file is not None:
+        argv += ["-i", str(Path(server.private_key_file).expanduser()), "-o", "IdentitiesOnly=yes"]
+    for key, value in options.items():
+        argv += ["-o", f"{key}={value}"]
+    return [*argv, "--", server.host]
+
+
+def explain(server: Server, returncode: int, stderr: str) -> str:
+    """Return one full sentence with the remedy for a failed call.
+
+    255 is ssh's own failure; 1 with sudo's words at the end is a user who may not become root, or a wrong
+    password; all else is the script's own errors, behind which may stand what it said while it took back what
+    it had begun. sudo also warns, of a host name that it cannot resolve, say, and goes on: so only its last
+    word counts.
+    """
+    stderr = plain(stderr, ERRORS_LIMIT)
+    lines = [plain(line.strip()) for line in stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
+    if returncode == 255:
+        return _explain_ssh(server, stderr, last)
+    if returncode == 127 and "sudo" in last:
+        return (
+            f"There is no sudo on {server.host} ({last}); set security.sudo.enable = true there, or use "
+            "sshUser root."
+        )
+    if _SUDOS_WORD.search(last):
+        return _explain_sudo(server, last)
+    errors = dict.fromkeys(line.removeprefix(ERROR) for line in lines if line.startswith(ERROR))
+    return ERROR + " ".join(errors) if errors else last
+
+
+_SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")
+
+
+def _explain_sudo(server: Server, last: str) -> str:
+    if "must have a tty" in last:
+        return (
+            f"sudo on {server.host} wants a terminal (Defaults requiretty), and a run has none; set "
+            f'security.sudo.extraConfig = "Defaults:{server.user} !requiretty"; there, or use sshUser root.'
+        )
+    if server.sudo_password is None:
+        return (
+            f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); set "
+            "sudoPassword by `pulumi config set --secret sudoPassword`, let wheel do without "
+            "(security.sudo.wheelNeedsPassword = false), or use sshUser root."
+        )
+    # sudo-rs says "Maximum 3 incorrect authentication attempts".
+    if "password" in last or "uthentication" in last:
+        return (
+            f"sudo on {server.host} does not take the sudoPassword for the user {server.user} ({last}); "
+            "set the right one by `pulumi config set --secret sudoPassword`."
+        )
+    return (
+        f"The user {server.user} may not use sudo on {server.host} ({last}); name a user of the group "
+        "wheel in sshUser, or root."
+    )
+
+
+def _explain_ssh(server: Server, stderr: str, last: str) -> str:
+    if "Host key verification failed" in stderr or "HOST IDENTIFICATION HAS CHANGED" in stderr:
+        return (
+            f"The server {server.host} shows another host key than the configured hostKey; compare it on "
+            "the server itself (cat /etc/ssh/ssh_host_ed25519_key.pub) and only then change hostKey."
+        )
+    if "Too many authentication failures" in stderr:
+        return (
+            f"The server {server.host} hung up before the right key's turn came: the SSH agent holds more "
+            "keys than it lets anybody try. Name the key file in sshPrivateKeyFile, or take keys out of the "
+            "agent by ssh-add -d."
+        )
+    if unusable := _unusable_key(server, stderr):
+        return unusable
+    if "Permission denied" in stderr and server.private_key_file is None:
+        return (
+            f"The server {server.host} refuses the keys of the SSH agent for the user {server.user}; give "
+            "the agent the right key by ssh-add (ssh-add -l lists those that it has), add its public half to "
+            "users.users.<name>.openssh.authorizedKeys.keys, or name a key file in sshPrivateKeyFile."
+        )
+    if "Permission denied" in stderr:
+        return (
+            f"The server {server.host} refuses the SSH key for the user {server.user}; add the public key "
+            "to users.users.<name>.openssh.authorizedKeys.keys or name the right sshPrivateKeyFile."
+        )
+    return (
+        f"The server {server.host} cannot be reached by SSH on port {server.port} ({last}); "
+        "check host, sshPort, and that the machine is on."
+    )
+
+
+def _unusable_key(server: Server, stderr: str) -> str | None:
+    """Return what ssh itself has against the key file; the server was not even shown it."""
+    if server.private_key_file is None:
+        return None
+    if "bad permissions" in stderr or "UNPROTECTED PRIVATE KEY FILE" in stderr:
+        return (
+            f"ssh does not use {server.private_key_file}, because others on this machine may read it; run "
+            f"chmod 600 {server.private_key_file} (on a drive of Windows, copy it to ~/.ssh first)."
+        )
+    found = re.search(r'^Load key ".*": (.+)$', stderr, re.MULTILINE)
+    if found is None:
+        return None
+    return (
+        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); bring it again "
+        "from where it was made, with the line ends of Unix and one at its end."
+    )
+
+
+TAILSCALE_CHECK = "Tailscale SSH requires an additional check"
+"""How Tailscale's own SSH greets where its policy says "check" (tailscale/ssh/tailssh)."""
+
+LOGIN_SECONDS = 180
+"""How long somebody has to log in on that page before the run is given up."""
+
+# Of another host the address is not shown: whoever holds the server could name any page to log in on.
+_LOGIN_PAGE = re.compile(r"https://login\.tailscale\.com/a/[A-Za-z0-9]+(?=\s)")
+
+# What is said once they have: that they are in, or whatever a script says.
+_LET_IN = re.compile(r"^(# Authentication checked|[^#\s])", re.MULTILINE)
+
+
+def _tell_login_page(server: Server) -> Callable[[bytes], float | None]:
+    """Return what shows the page at once: the engine prints a provider's standard error while it works."""
+    waiting = False
+
+    def heed(stderr: bytes) -> float | None:
+        nonlocal waiting
+        words = stderr.decode(errors="replace")
+        page = _LOGIN_PAGE.search(words)
+        if waiting:
+            return math.inf if page is None or _LET_IN.search(words, page.end()) else None
+        if TAILSCALE_CHECK not in words or page is None:
+            return None
+        print(
+            f"Tailscale SSH on {server.host} waits until you have logged in at {page[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
+        waiting = True
+        return LOGIN_SECONDS
+
+    return heed
+
+
+def _explain_silence(server: Server, stderr: str, timeout_seconds: float) -> str:
+    if TAILSCALE_CHECK not in stderr:
+        return (
+            f"The server {server.host} did not finish within {timeout_seconds} seconds; "
+            "look at its load and its network, then run the same command again."
+        )
+    page = _LOGIN_PAGE.search(stderr)
+    where = page[0] if page else f"the page that `ssh {server.user}@{server.host}` names"
+    return (
+        f"Tailscale SSH on {server.host} wants you to log in first; visit {where} and run the same command "
+        'again. To be asked no more, let the tailnet policy say "accept" instead of "check" for this machine.'
+    )
+
+
+def _refuse_no_key(server: Server) -> None:
+    """Refuse a run without key file and agent: ssh finds keys of its own, the command provider does not."""
+    if server.private_key_file is None and not os.environ.get("SSH_AUTH_SOCK"):
+        raise SshError(
+            "There is no SSH key to go to the server with: sshPrivateKeyFile is not set, and no SSH agent "
+            "runs (SSH_AUTH_SOCK is not set). Name the key file in sshPrivateKeyFile, or start an agent and "
+            "give it the key by ssh-add."
+        )
+
+
+def _refuse_dead_agent() -> None:
+    """Refuse an agent socket that nobody listens on: it would make every command of the run fail."""
+    path = os.environ.get("SSH_AUTH_SOCK")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            raise SshError(
+                "SSH_AUTH_SOCK names an agent that does not answer; start the agent or unset the variable."
+            ) from error
