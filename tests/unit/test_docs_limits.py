@@ -39,10 +39,10 @@ FACTS = [
     (
         "caddy/connections.go",
         r"readBytes += rate\{(\d+) << 10, time.Second / 4",
-        "send, whatever",
+        "data that strangers",
         "{} KiB at",
     ),
-    ("caddy/connections.go", r"crowdedFrom = (\d+)", "send, whatever", "while {} of"),
+    ("caddy/connections.go", r"crowdedFrom = (\d+)", "data that strangers", "while {} of"),
     ("caddy/slots.go", r"manyInside += (\d+)", "of all strangers being", "from {} on"),
     ("caddy/slots.go", r"fewOfMany += (\d+)", "of all strangers being", "has {} at once"),
     ("Caddyfile", r"max_conns_per_host (\d+)", "to Immich for strangers", "{}"),
@@ -72,7 +72,7 @@ FACTS = [
     ("Caddyfile", r"BODY_PATIENCE:(\d+)s", "a slow upload", "after {} s"),
     ("nix/edge.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "{}, then"),
     ("nix/sandbox.nix", r'MemoryMax = "(\w+)"', "memory of the edge", "at most {}"),
-    ("nix/sandbox.nix", r"OOMScoreAdjust = (\d+)", "who goes first", "{}"),
+    ("nix/sandbox.nix", r"OOMScoreAdjust = (\d+)", "killed first", "{}"),
     ("caddy/whosum.go", r"mostLinks = (\d+)", "links that are counted", "{};"),
     ("caddy/whosum.go", r"mostRecent = (\d+)", "visits told apart", "{} at once"),
     ("caddy/whosum.go", r"visitSpan = (\d+) \* time.Minute", "visits told apart", "for {} minutes"),
@@ -148,7 +148,7 @@ def test_each_setting_has_its_default() -> None:
     assert f"{limits.requests} at once" in row_of("requests of a visitor")
     assert f"in {limits.window_seconds} s" in row_of("requests of a visitor")
     assert f"{bans.max_retry} of each kind" in row_of("or scans of a visitor")
-    assert f"{limits.password_attempts} in {limits.password_window_seconds} s" in row_of("password tries")
+    assert f"{limits.password_attempts} in {limits.password_window_seconds} s" in row_of("password attempts")
     assert f"{limits.link_passwords_per_hour} an hour" in row_of("wrong passwords for one link")
     assert f"{limits.bundles} in {limits.bundle_window_seconds} s" in row_of("zip files")
     uploads = config.upload_limits
