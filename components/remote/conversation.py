@@ -21,17 +21,24 @@ ERRORS_LIMIT = 1 << 16
 
 _LOOK_SECONDS = 0.2
 
+LIFE_SECONDS = 15
+"""So often a conversation asks whether what it goes through still lives."""
+
 Heed = Callable[[bytes], float | None]
 
 
 @dataclass(frozen=True)
 class Said:
-    """What was said: ``status`` is None when it took too long; ``endless`` when there was too much of it."""
+    """What was said: ``status`` is None when it took too long; ``endless`` when there was too much of it.
+
+    ``hung``: what it went through did not live any more.
+    """
 
     status: int | None
     stdout: bytes
     stderr: bytes
     endless: bool = False
+    hung: bool = False
 
 
 class Conversation:
@@ -40,6 +47,7 @@ class Conversation:
     ``heed`` is shown the end of standard error as it grows, and may return how many seconds are left from now
     on, of ``seconds`` at most; infinity lifts what it has said before, and asks it no more.
     ``tell`` is given each line of it, as words alone.
+    ``lives`` is asked now and then whether there is still anybody to wait for.
 
     Raises ``FileNotFoundError`` when there is no such program.
     """
@@ -51,7 +59,9 @@ class Conversation:
         seconds: float,
         heed: Heed | None = None,
         tell: Callable[[str], None] | None = None,
+        lives: Callable[[], bool] | None = None,
     ) -> None:
+        self._lives, self._hung = lives, False
         self._deadline = self._end = time.monotonic() + seconds
         self._heed, self._tell = heed, tell
         self._line = bytearray()
@@ -78,14 +88,18 @@ class Conversation:
             self._child.wait()
         for thread in self._threads:
             thread.join(timeout=10.0)  # a process that it left behind may keep a stream open
-        return Said(status, bytes(self._answer), bytes(self._errors), self._endless.is_set())
+        return Said(status, bytes(self._answer), bytes(self._errors), self._endless.is_set(), self._hung)
 
     def _status(self) -> int | None:
-        while time.monotonic() < self._deadline and not self._endless.is_set():
+        ask_again = time.monotonic() + LIFE_SECONDS
+        while time.monotonic() < self._deadline and not self._endless.is_set() and not self._hung:
             try:
                 return self._child.wait(timeout=_LOOK_SECONDS)
             except subprocess.TimeoutExpired:
-                continue
+                pass
+            if self._lives is not None and time.monotonic() > ask_again:
+                self._hung = not self._lives()
+                ask_again = time.monotonic() + LIFE_SECONDS
         return None
 
     def _take_answer(self, stream: IO[bytes]) -> None:

@@ -3,15 +3,21 @@
 A run has a dozen scripts to run, and each connection costs a handshake on both machines. The second call
 starts a master beside its own connection, and later ones go through it. Nobody ever waits for it: where there
 is none, where the server takes no second session, or where it breaks, a call has a connection of its own, and
-so has the first, whose failures are those that an owner must understand.
+so has the first, whose failures are those that an owner must understand. One that does not answer any more
+(stopped, or hung) is ended, and a call that is under way through it fails.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +29,9 @@ _MASTER = 'folder=$1; shift; "$@"; rm -rf "$folder"'
 
 LIFE_SECONDS = 900
 """How long a master takes calls: Pulumi's plugin outlives an engine that was killed, and would keep it."""
+
+GREETING_SECONDS = 10
+"""A master greets whoever connects, and does nothing else that takes time; later than this it never will."""
 
 Arguments = Callable[[Path], Sequence[str]]
 """Return the arguments of ``ssh`` up to the remote command, for a folder to lay files into."""
@@ -48,7 +57,28 @@ class _Connection:
 
     def _is_there(self) -> bool:
         alive = self._master is not None and self._master.poll() is None
-        return alive and not self._spoiled and self._socket.exists()
+        if not alive or self._spoiled or not self._socket.exists():
+            return False
+        if self._hangs():
+            self._end()
+            return False
+        return True
+
+    def _hangs(self) -> bool:
+        """Return whether the master takes whoever comes and does not greet them (ssh's PROTOCOL.mux).
+
+        One that is about to end, with the last call that goes through it, takes nobody any more.
+        """
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(GREETING_SECONDS)
+            try:
+                visitor.connect(str(self._socket))
+                visitor.recv(1)
+            except (TimeoutError, BlockingIOError):
+                return True
+            except OSError:
+                return False
+        return False
 
     def _start(self, arguments: Arguments) -> None:
         """Start a master that ends with a pipe of ours, so with this process, also where that is killed."""
@@ -79,6 +109,24 @@ class _Connection:
             if self._master is not None and self._master.stdin is not None:
                 self._master.stdin.close()
 
+    def lives(self) -> bool:
+        """Return whether the master is at work; one that hangs is ended with all that is under way."""
+        if not self._hangs():
+            return True
+        with self._lock:
+            self._end()
+        return False
+
+    def _end(self) -> None:
+        """Kill the master, which hears nothing of the pipe any more."""
+        self._spoiled = True
+        if self._master is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._master.pid, signal.SIGKILL)
+        self._master.wait()
+        shutil.rmtree(self._socket.parent, ignore_errors=True)
+
 
 @dataclass
 class Way:
@@ -103,6 +151,10 @@ class Way:
                 tell(line)
 
         return listen
+
+    def lives(self) -> bool:
+        """Return whether there is still anything that the call goes through."""
+        return self._socket is None or self._connection.lives()
 
     def ended(self, *, well: bool) -> None:
         """Learn how the call ended; one that failed through the master is the last that took it."""

@@ -101,12 +101,16 @@ def _run(
         ssh, *rest = _arguments(server, Path(folder))
         argv = [ssh, *way.options, *rest, command]
         try:
-            said = Conversation(
-                argv, content, timeout_seconds, _tell_login_page(server), way.listener(tell)
-            ).wait()
+            heed, hear = _tell_login_page(server), way.listener(tell)
+            said = Conversation(argv, content, timeout_seconds, heed, hear, way.lives).wait()
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
         way.ended(well=said.status == 0)
+    if said.hung:
+        raise SshError(
+            f"The connection to {server.host} does not answer any more on this machine (its process was "
+            "stopped, or hangs), so it was ended; run the same command again."
+        )
     if said.endless:
         raise SshError(
             f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which nothing of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from components.remote import shared_connection, ssh
+from components.remote import conversation, shared_connection, ssh
 from components.remote.remote_script import Server
 from components.remote.shared_connection import SharedConnections
 from components.remote.ssh import SshError, run_script
@@ -200,6 +201,45 @@ def test_after_a_power_cut_a_call_has_a_connection_of_its_own(
     assert say(daemon.server(), "three") == "three\n"
 
 
+def masters() -> list[int]:
+    """Return the processes of all masters."""
+    pattern = f"^ssh -M -S {tempfile.gettempdir()}/"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
+def test_a_master_that_was_stopped_is_ended_and_the_call_has_a_connection_of_its_own(
+    daemon: Daemon, shared: SharedConnections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_connection, "GREETING_SECONDS", 1)
+    two_calls(daemon)
+    [master] = masters()
+    os.kill(master, signal.SIGSTOP)
+    assert say(daemon.server(), "three") == "three\n" and daemon.connections == 4
+    assert not sockets()
+    wait_until(lambda: not masters())
+    assert say(daemon.server(), "four") == "four\n" and daemon.connections == 5
+
+
+def test_a_call_whose_master_is_stopped_meanwhile_ends_with_a_sentence(
+    daemon: Daemon, shared: SharedConnections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a script may take; one that is at work when the master is asked goes on."""
+    monkeypatch.setattr(shared_connection, "GREETING_SECONDS", 1)
+    monkeypatch.setattr(conversation, "LIFE_SECONDS", 0.5)
+    two_calls(daemon)
+    assert run_script(daemon.server(), "sleep 2; echo done", "", timeout_seconds=math.inf) == "done\n"
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(run_script, daemon.server(), "exec sleep 60", "", timeout_seconds=math.inf)
+        time.sleep(1)
+        [master] = masters()
+        os.kill(master, signal.SIGSTOP)
+        with pytest.raises(SshError, match="does not answer any more on this machine"):
+            cut.result(timeout=20)
+    assert not sockets()
+    assert say(daemon.server(), "three") == "three\n"
+
+
 def test_another_host_key_is_refused_however_many_calls_went_well(
     daemon: Daemon, shared: SharedConnections
 ) -> None:
@@ -214,6 +254,7 @@ def test_nobody_keeps_it_for_long(
 ) -> None:
     """A provider whose engine was killed lives on. What is under way comes to its end."""
     monkeypatch.setattr(shared_connection, "LIFE_SECONDS", 2)
+    monkeypatch.setattr(conversation, "LIFE_SECONDS", 0.5)
     two_calls(daemon)
     assert run_script(daemon.server(), "sh -s", "sleep 4; echo done\n") == "done\n"
     assert daemon.connections == 3
