@@ -157,6 +157,40 @@ func TestWhatIsProtectedIsNeverBanned(t *testing.T) {
 	}
 }
 
+// What is protected is left out of a country's network, and the rest of that is banned all the same.
+func TestWhatIsBannedOfACountrysNetwork(t *testing.T) {
+	for text, want := range map[string]string{
+		"203.0.113.0/24":    "203.0.113.0/24",
+		"214.0.0.0/7":       "214.0.0.0/8 215.0.0.0/8", // as databases write neighbours
+		"192.200.0.0/24":    "",
+		"192.200.0.0/22":    "192.200.1.0/24 192.200.2.0/23",
+		"199.165.136.0/23":  "199.165.137.0/24",
+		"2606:b740:48::/46": "2606:b740:48::/48 2606:b740:4a::/47",
+		"172.16.0.0/14":     "",
+		"10.1.2.3/32":       "",
+		"8.0.0.0/5":         "8.0.0.0/8 9.0.0.0/8 11.0.0.0/8 12.0.0.0/8 13.0.0.0/8 14.0.0.0/8 15.0.0.0/8",
+		"0.0.0.0/0":         "", // nobody's
+		"128.0.0.0/1":       "",
+		"::/0":              "",
+	} {
+		said := strings.Trim(fmt.Sprint(bannedOf(netip.MustParsePrefix(text))), "[]")
+		if said != want {
+			t.Errorf("%s: %q, not %q", text, said, want)
+		}
+	}
+}
+
+func TestOnlyACountrysCodeIsOne(t *testing.T) {
+	for record, want := range map[country]string{
+		{Code: "CN"}: "CN", {Country: "CN"}: "CN", {Code: "XK"}: "XK",
+		{Code: "AP"}: "", {Code: "EU"}: "", {Code: "ZZ"}: "", {Code: "XX"}: "", {Code: "-"}: "", {Code: "None"}: "", {Country: "A1"}: "", {}: "",
+	} {
+		if code := record.code(); code != want {
+			t.Errorf("%v: %q, not %q", record, code, want)
+		}
+	}
+}
+
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for range 500 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,7 +84,22 @@ type country struct {
 	Code    string `maxminddb:"country_code"`
 }
 
+// countryCode is the form of ISO 3166's codes.
+var countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
+
+// noCountries are what databases write of networks in more than one country, or in none that they know.
+var noCountries = []string{"AP", "EU", "XX", "ZZ"}
+
+// code returns a country's code; nothing where the record names no country.
 func (c country) code() string {
+	code := c.written()
+	if !countryCode.MatchString(code) || slices.Contains(noCountries, code) {
+		return ""
+	}
+	return code
+}
+
+func (c country) written() string {
 	if fields, ok := c.Country.(map[string]any); ok {
 		code, _ := fields["iso_code"].(string)
 		return code
@@ -104,6 +120,9 @@ func (s banSources) openDatabase(now time.Time) (*maxminddb.Reader, error) {
 	reader, err := maxminddb.OpenBytes(content)
 	if err != nil {
 		return nil, errors.New("is no database of countries in MaxMind's form (.mmdb), or damaged")
+	}
+	if !hasAnEnd(content, reader.Metadata) {
+		return nil, errors.New("is damaged: there is no end to its networks")
 	}
 	return reader, tooOld(reader.Metadata.BuildTime(), s.databaseDays, "countryDays", now)
 }
@@ -140,11 +159,13 @@ func (s banSources) countryNetworks(reader *maxminddb.Reader, take func(listEntr
 				countries++
 			}
 		}
-		if !s.bansCountry(code) || whyNotBanned(result.Prefix()) != "" {
+		if !s.bansCountry(code) {
 			continue
 		}
-		if err := take(listEntry{plain(result.Prefix()), code}); err != nil {
-			return err
+		for _, network := range bannedOf(plain(result.Prefix())) {
+			if err := take(listEntry{network, code}); err != nil {
+				return err
+			}
 		}
 	}
 	if countries == 0 {

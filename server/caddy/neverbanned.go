@@ -1,6 +1,9 @@
 package main
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // protectedNetwork is one that no list may ban, with what it is called before people.
 type protectedNetwork struct {
@@ -55,8 +58,48 @@ func whyNotBanned(network netip.Prefix) string {
 			return "is " + protected.called
 		}
 	}
-	if network.Addr().Is4() && network.Bits() < widestBan4 || network.Addr().Is6() && network.Bits() < widestBan6 {
+	if isTooWide(network, 0) {
 		return "is too wide to be anybody's network"
 	}
 	return ""
+}
+
+// isTooWide tells whether a network is wider than those, by more than so many bits.
+func isTooWide(network netip.Prefix, by int) bool {
+	widest := widestBan6
+	if network.Addr().Is4() {
+		widest = widestBan4
+	}
+	return network.Bits() < widest-by
+}
+
+// neighbours is by how many bits a country's network may be wider: a database makes one of what it was given side by side.
+const neighbours = 4
+
+// bannedOf returns what a list may ban of a country's network: all of it, or what is left of it around the protected ones, or
+// nothing.
+func bannedOf(network netip.Prefix) []netip.Prefix {
+	switch {
+	case whyNotBanned(network) == "":
+		return []netip.Prefix{network}
+	case isTooWide(network, neighbours) || isWithinProtected(network):
+		return nil
+	}
+	lower, upper := halvesOf(network)
+	return append(bannedOf(lower), bannedOf(upper)...)
+}
+
+func isWithinProtected(network netip.Prefix) bool {
+	return slices.ContainsFunc(protectedNetworks, func(protected protectedNetwork) bool {
+		return protected.network.Bits() <= network.Bits() && protected.network.Contains(network.Addr())
+	})
+}
+
+// halvesOf returns both halves of a network that is more than one address.
+func halvesOf(network netip.Prefix) (lower, upper netip.Prefix) {
+	bits := network.Bits()
+	bytes := network.Addr().AsSlice()
+	bytes[bits/8] |= 0x80 >> (bits % 8)
+	other, _ := netip.AddrFromSlice(bytes)
+	return netip.PrefixFrom(network.Addr(), bits+1), netip.PrefixFrom(other, bits+1)
 }

@@ -3,14 +3,11 @@ package main
 import (
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"time"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 )
-
-var countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
 
 // countriesOf returns what tells an address's country, by the database that the owner has named for bans (settings/lists.conf).
 // It is read when it is first asked, and says nothing where there is none, or one that is damaged or too old.
@@ -37,7 +34,7 @@ func countriesOf(state string, now time.Time) func(netip.Addr) string {
 			return ""
 		}
 		var found country
-		if reader.Lookup(address).Decode(&found) != nil || !countryCode.MatchString(found.code()) {
+		if reader.Lookup(address).Decode(&found) != nil {
 			return ""
 		}
 		return found.code()

@@ -17,7 +17,17 @@ def write_database(path: Path, countries: Mapping[str, str], *, built: float | N
     nodes: list[list[int | str | None]] = [[None, None]]
     for text, code in countries.items():
         _insert(nodes, _bits(text), code)
-    codes = sorted({*countries.values()})
+    _write(path, nodes, time.time() if built is None else built)
+
+
+def write_endless_database(path: Path) -> None:
+    """Write a tree whose branches meet at each of 128 nodes: 2^128 networks in a kilobyte."""
+    nodes: list[list[int | str | None]] = [[at + 1, at + 1] for at in range(127)]
+    _write(path, [*nodes, ["DE", None]], time.time())
+
+
+def _write(path: Path, nodes: list[list[int | str | None]], built: float) -> None:
+    codes = sorted({side for node in nodes for side in node if isinstance(side, str)})
     records = [_map({"country": _map({"iso_code": _text(code)})}) for code in codes]
     places = {code: sum(map(len, records[:at])) for at, code in enumerate(codes)}
 
@@ -36,7 +46,7 @@ def write_database(path: Path, countries: Mapping[str, str], *, built: float | N
             "database_type": _text("DBIP-Country-Lite"),
             "binary_format_major_version": _number(5, 2),
             "binary_format_minor_version": _number(5, 0),
-            "build_epoch": _number(9, int(time.time() if built is None else built)),
+            "build_epoch": _number(9, int(built)),
         }
     )
     path.write_bytes(tree + bytes(_GAP) + b"".join(records) + _MARK + metadata)

@@ -13,9 +13,9 @@ import pytest
 from tests.server.certificates import Identity
 from tests.server.crowdsec import CrowdSec
 from tests.server.edge import SERVER_FILES, Edge
-from tests.server.mmdb import write_database
+from tests.server.mmdb import write_database, write_endless_database
 from tests.server.visitor import DOMAIN, ConnectionDroppedError
-from tests.server.waiting import wait_until
+from tests.server.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -29,6 +29,7 @@ COUNTRIES = {
     "198.51.77.0/24": "DE",
     "2001:db8:49::/48": "DE",
     "192.168.7.0/24": "CN",
+    "192.0.2.64/26": "AP",
 }
 
 
@@ -55,7 +56,9 @@ class Lists:
         """Have the lists made of these sources, or of those that stand."""
         if lines:
             self.settings.write_text("".join(f"{line}\n" for line in lines))
-        done = subprocess.run(self._command("ban-lists-write"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            self._command("ban-lists-write"), capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
         assert done.returncode == 0, done.stderr
 
     def china(self) -> None:
@@ -137,19 +140,27 @@ def test_another_edge_has_the_lists_from_its_first_request_on(edge: Edge, lists:
     assert cut_ones(edge, CHINA, GERMANY) == {CHINA}
 
 
-@pytest.mark.parametrize("fault", ["missing", "stale", "damaged", "none"])
+@pytest.mark.parametrize("fault", ["missing", "stale", "damaged", "endless", "none"])
 def test_a_database_that_cannot_be_used_changes_nothing_and_is_named(
     edge: Edge, lists: Lists, fault: str
 ) -> None:
     lists.china()
     wait_until(lambda: is_cut(edge, CHINA), "China is cut off")
-    said = {"missing": "is not there", "stale": "is 50 days old", "damaged": "or damaged", "none": ""}[fault]
+    said = {
+        "missing": "is not there",
+        "stale": "is 50 days old",
+        "damaged": "or damaged",
+        "endless": "is damaged",
+        "none": "",
+    }[fault]
     if fault == "missing":
         lists.database.unlink()
     elif fault == "stale":
         write_database(lists.database, {"198.51.77.0/24": "CN"}, built=time.time() - 50 * 86400)
     elif fault == "damaged":
         lists.database.write_bytes(lists.database.read_bytes()[:200])
+    elif fault == "endless":
+        write_endless_database(lists.database)
     else:
         write_database(lists.database, {"198.51.77.0/24": "CN"})
     lists.write()
