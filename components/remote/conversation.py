@@ -20,6 +20,7 @@ ERRORS_LIMIT = 1 << 16
 """Bytes of standard error that are kept, the last ones: there stands what went wrong."""
 
 _LOOK_SECONDS = 0.2
+"""How often the deadline is looked at, which ``heed`` moves."""
 
 LIFE_SECONDS = 15
 """So often a conversation asks whether what it goes through still lives."""
@@ -66,7 +67,8 @@ class Conversation:
         self._heed, self._tell = heed, tell
         self._line = bytearray()
         self._answer, self._errors = bytearray(), bytearray()
-        self._endless = threading.Event()
+        self._endless = False
+        self._over = threading.Event()
         self._child = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -88,24 +90,29 @@ class Conversation:
             self._child.wait()
         for thread in self._threads:
             thread.join(timeout=10.0)  # a process that it left behind may keep a stream open
-        return Said(status, bytes(self._answer), bytes(self._errors), self._endless.is_set(), self._hung)
+        return Said(status, bytes(self._answer), bytes(self._errors), self._endless, self._hung)
 
     def _status(self) -> int | None:
+        # `Popen.wait` with a timeout looks only every so often: each call of a run would end later by that.
+        threading.Thread(target=self._notice_the_end, daemon=True).start()
         ask_again = time.monotonic() + LIFE_SECONDS
-        while time.monotonic() < self._deadline and not self._endless.is_set() and not self._hung:
-            try:
-                return self._child.wait(timeout=_LOOK_SECONDS)
-            except subprocess.TimeoutExpired:
-                pass
+        while (left := self._deadline - time.monotonic()) > 0 and not self._hung:
+            if self._over.wait(timeout=min(left, _LOOK_SECONDS)):
+                return None if self._endless else self._child.wait()
             if self._lives is not None and time.monotonic() > ask_again:
                 self._hung = not self._lives()
                 ask_again = time.monotonic() + LIFE_SECONDS
         return None
 
+    def _notice_the_end(self) -> None:
+        self._child.wait()
+        self._over.set()
+
     def _take_answer(self, stream: IO[bytes]) -> None:
         while piece := stream.read1(65536):  # type: ignore[attr-defined]
             if len(self._answer) + len(piece) > ANSWER_LIMIT:
-                self._endless.set()
+                self._endless = True
+                self._over.set()
                 return
             self._answer += piece
 
