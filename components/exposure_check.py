@@ -43,6 +43,9 @@ WAIT_FOR_INGRESS_SECONDS = 30
 
 RETRY_SECONDS = 2
 
+AT_ONCE = 4
+"""Questions that are asked side by side; a browser asks six (edge: `few_connections`)."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -81,24 +84,31 @@ def check_from_outside(
 
     ``drops``: the edge hangs up instead of answering 403. ``frames``: there are some.
 
+    All questions are asked side by side, each over a connection of its own.
+
     Raises ``NotReachableError`` when nobody answers within ``wait_seconds`` and ``WrongAnswerError`` at the
     first answer that is not as it must be: that one is never waited for.
     """
-    _wait_until_reachable(probe, wait_seconds)
-    lines = [_verify(expectation, _ask(probe, expectation.path), drops) for expectation in ANONYMOUS]
-    if frames:
-        lines.append(_verify(FRAME, _ask(probe, FRAME.path, headers=NOBODYS_SECRET), drops))
+    first = _wait_until_reachable(probe, wait_seconds)
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        anonymous = [pool.submit(_ask, probe, expectation.path) for expectation in ANONYMOUS[:-1]]
+        frame = pool.submit(_ask, probe, FRAME.path, headers=NOBODYS_SECRET) if frames else None
+        devices = [pool.submit(_ask, probe, DEVICE.path, credential) for credential in credentials]
+    answers = [*(asked.result() for asked in anonymous), first]
+    lines = [_verify(expected, answer, drops) for expected, answer in zip(ANONYMOUS, answers, strict=True)]
+    if frame is not None:
+        lines.append(_verify(FRAME, frame.result(), drops))
     if credentials:
-        lines.append(_some_device_gets_in(probe, credentials, drops))
+        lines.append(_some_device_gets_in([asked.result() for asked in devices], drops))
     return lines
 
 
-def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> None:
+def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> Answer:
+    """Return the answer to the last of ``ANONYMOUS``, the one that is answered whatever strangers get."""
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            probe.get(ANONYMOUS[-1].path)  # the one that is answered whatever strangers get
-            return
+            return probe.get(ANONYMOUS[-1].path)
         except NotReachableError:
             if time.monotonic() > deadline:
                 raise
@@ -146,9 +156,8 @@ def _is_refusal(body: bytes) -> bool:
     return isinstance(answer, dict) and answer.get("status") == 403
 
 
-def _some_device_gets_in(probe: OutsideProbe, credentials: list[Credential], drops: bool) -> str:
+def _some_device_gets_in(answers: Sequence[Answer | None], drops: bool) -> str:
     """One is enough: the keystore may hold devices that are not enrolled, and those must be refused."""
-    answers = [_ask(probe, DEVICE.path, credential) for credential in credentials]
     seen = [answer.status if answer else "nothing" for answer in answers]
     wrong = [status for status in seen if status not in (DEVICE.status, "nothing" if drops else 403)]
     if DEVICE.status in seen and not wrong:
