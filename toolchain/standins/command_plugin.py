@@ -21,14 +21,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib import import_module
+from types import ModuleType
 
 import grpc  # type: ignore[import-untyped]
-import paramiko
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 
 from components.engine import server_words
-from toolchain.standins import ssh
+from toolchain.standins.endpoint import Endpoint, Outcome, SshError
 from toolchain.standins.properties import (
     ARCHIVE_SIGNATURE,
     ASSET_SIGNATURE,
@@ -268,7 +268,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
                 self._copy(urn, inputs, old)
                 return dict(inputs)
             return self._command(token, urn, verb, inputs, old)
-        except (CommandError, ssh.SshError) as error:
+        except (CommandError, SshError) as error:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
             raise
 
@@ -309,10 +309,11 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         inputs: Properties,
         earlier: Mapping[str, str],
         tell: Mapping[str, Callable[[bytes], None]],
-    ) -> ssh.Outcome:
+    ) -> Outcome:
+        ssh = _ssh()
         dialer = ssh.Dialer(self._cancelled, self._logger(urn))
         with dialer.connect(endpoint_of(inputs["connection"])) as transport:
-            return ssh.run(
+            outcome: Outcome = ssh.run(
                 transport,
                 text,
                 str(inputs.get("stdin") or ""),
@@ -321,6 +322,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
                 tell["stdout"],
                 tell["stderr"],
             )
+        return outcome
 
     def _local(
         self,
@@ -329,7 +331,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         inputs: Properties,
         earlier: Mapping[str, str],
         tell: Mapping[str, Callable[[bytes], None]],
-    ) -> ssh.Outcome:
+    ) -> Outcome:
         interpreter = inputs.get("interpreter")
         words = [str(word) for word in interpreter] if isinstance(interpreter, list) else []
         environment = {
@@ -357,16 +359,10 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         before = {name: reveal(value) for name, value in old.items()}
         if _hash(before.get("source")) == _hash(source) and before.get("remotePath") == target:
             return
+        ssh = _ssh()
         dialer = ssh.Dialer(self._cancelled, self._logger(urn))
         with dialer.connect(endpoint_of(plain["connection"])) as transport:
-            client = paramiko.SFTPClient.from_transport(transport)
-            assert client is not None
-            try:
-                copy_source(client, source, target)
-            except (OSError, paramiko.SSHException) as error:
-                raise CommandError(f"failed to copy to remote path {target}: {error}") from error
-            finally:
-                client.close()
+            ssh.copy(transport, source, target)
 
     def _logger(self, urn: str) -> Callable[[str], None]:
         """Writes status lines to the engine's log under the resource.
@@ -465,7 +461,12 @@ def _with_connection_defaults(connection: Property) -> Property:
     return {**_CONNECTION_DEFAULTS, **given}
 
 
-def endpoint_of(connection: Property) -> ssh.Endpoint:
+def _ssh() -> ModuleType:
+    """`toolchain.standins.ssh`, from the first connection on: an `up` without a change makes none."""
+    return import_module("toolchain.standins.ssh")
+
+
+def endpoint_of(connection: Property) -> Endpoint:
     """The connection of a resource's inputs, without secret marks, as an SSH endpoint."""
     if not isinstance(connection, dict):
         raise CommandError("The resource has no connection.")
@@ -478,7 +479,7 @@ def endpoint_of(connection: Property) -> ssh.Endpoint:
         value = values[name]
         return float(value) if isinstance(value, int | float) else float(str(value))
 
-    return ssh.Endpoint(
+    return Endpoint(
         host=str(values["host"]),
         port=int(number("port")),
         user=str(values["user"]),
@@ -493,49 +494,9 @@ def endpoint_of(connection: Property) -> ssh.Endpoint:
     )
 
 
-def copy_source(client: paramiko.SFTPClient, source: Property, target: str) -> None:
-    """Copy an asset (text or file) or a folder.
-
-    A folder given without a trailing slash lands inside the target.
-    """
-    assert isinstance(source, dict)
-    if "text" in source and source.get("text") is not None:
-        with client.open(target, "w") as file:
-            file.write(str(source["text"]).encode())
-        return
-    given = str(source["path"])
-    path = Path(given)
-    if not path.is_dir():
-        client.put(str(path), f"{target}/{path.name}" if _is_remote_folder(client, target) else target)
-        return
-    _make_remote_folder(client, target)
-    if not given.endswith("/"):
-        target = f"{target}/{path.name}"
-        _make_remote_folder(client, target)
-    for entry in sorted(path.rglob("*")):
-        place = f"{target}/{entry.relative_to(path)}"
-        if entry.is_dir():
-            _make_remote_folder(client, place)
-        else:
-            client.put(str(entry), place)
-
-
-def _is_remote_folder(client: paramiko.SFTPClient, path: str) -> bool:
-    try:
-        client.listdir(path)
-    except OSError:
-        return False
-    return True
-
-
-def _make_remote_folder(client: paramiko.SFTPClient, path: str) -> None:
-    if not _is_remote_folder(client, path):
-        client.mkdir(path)
-
-
 def _collect(
     child: "subprocess.Popen[bytes]", stdin: str, tell: Mapping[str, Callable[[bytes], None]]
-) -> ssh.Outcome:
+) -> Outcome:
     """Feed a local child and gather its output as it comes."""
     assert child.stdin and child.stdout and child.stderr
     kept = {"stdout": bytearray(), "stderr": bytearray()}
@@ -565,7 +526,7 @@ def _collect(
     status = child.wait()
     child.stdout.close()
     child.stderr.close()
-    return ssh.Outcome(
+    return Outcome(
         status, *(content.decode(errors="replace") for content in (kept["stdout"], kept["stderr"], combined))
     )
 

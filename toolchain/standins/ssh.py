@@ -10,15 +10,23 @@ import binascii
 import io
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-import paramiko
-from paramiko.agent import AgentKey, AgentSSH
+from toolchain.standins.endpoint import Endpoint, Outcome, SshError
+from toolchain.standins.properties import Property
+
+# What paramiko imports only for a "Match exec" in an ssh_config, and is half of what it loads.
+sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
+
+import paramiko  # noqa: E402
+from paramiko.agent import AgentKey, AgentSSH  # noqa: E402
 
 _FIRST_DELAY, _DELAY_GROWTH, _LONGEST_DELAY = 0.1, 1.5, 5.0
 _UNLIMITED = -1
@@ -26,40 +34,6 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEP
 """Seconds and tries of Go's net.Dialer: a network that is lost ends a command after 150 seconds."""
 
 T = TypeVar("T")
-
-
-class SshError(Exception):
-    """A connection that could not be made, or a command that failed on the far side."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One `connection` (or its `proxy`) as the program gave it.
-
-    `dial_timeout` is in seconds, 0 means none.
-    """
-
-    host: str
-    port: int = 22
-    user: str = "root"
-    password: str | None = None
-    private_key: str | None = None
-    private_key_password: str | None = None
-    agent_socket: str | None = None
-    host_key: str | None = None
-    dial_error_limit: int = 10
-    dial_timeout: float = 15
-    proxy: "Endpoint | None" = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished command left: its status, both streams, and both together in the order of arrival."""
-
-    status: int
-    stdout: str
-    stderr: str
-    combined: str
 
 
 @dataclass(frozen=True)
@@ -343,3 +317,55 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
+
+
+def copy(transport: paramiko.Transport, source: Property, target: str) -> None:
+    """Copy an asset (text or file) or a folder. Raises SshError when it does not arrive."""
+    client = paramiko.SFTPClient.from_transport(transport)
+    assert client is not None
+    try:
+        copy_source(client, source, target)
+    except (OSError, paramiko.SSHException) as error:
+        raise SshError(f"failed to copy to remote path {target}: {error}") from error
+    finally:
+        client.close()
+
+
+def copy_source(client: paramiko.SFTPClient, source: Property, target: str) -> None:
+    """Copy an asset (text or file) or a folder.
+
+    A folder given without a trailing slash lands inside the target.
+    """
+    assert isinstance(source, dict)
+    if "text" in source and source.get("text") is not None:
+        with client.open(target, "w") as file:
+            file.write(str(source["text"]).encode())
+        return
+    given = str(source["path"])
+    path = Path(given)
+    if not path.is_dir():
+        client.put(str(path), f"{target}/{path.name}" if _is_remote_folder(client, target) else target)
+        return
+    _make_remote_folder(client, target)
+    if not given.endswith("/"):
+        target = f"{target}/{path.name}"
+        _make_remote_folder(client, target)
+    for entry in sorted(path.rglob("*")):
+        place = f"{target}/{entry.relative_to(path)}"
+        if entry.is_dir():
+            _make_remote_folder(client, place)
+        else:
+            client.put(str(entry), place)
+
+
+def _is_remote_folder(client: paramiko.SFTPClient, path: str) -> bool:
+    try:
+        client.listdir(path)
+    except OSError:
+        return False
+    return True
+
+
+def _make_remote_folder(client: paramiko.SFTPClient, path: str) -> None:
+    if not _is_remote_folder(client, path):
+        client.mkdir(path)
