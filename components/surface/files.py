@@ -32,22 +32,22 @@ _INTRODUCTION = """# What strangers can reach
 
 Made from `server/surface.toml` by `python -m components.surface.files`; do not edit.
 
-A device with an enrolled client certificate reaches all of Immich, and a frame what a table of its own
-lists near the end. Everybody else reaches the requests below, which are what the page of a shared link
-needs, and nothing besides. Each is compared with the request as it was sent, from its first to its last
-character, and that same text is what Immich gets: there is nothing left to decode or to clean up, so two
-readers cannot disagree about it. "Link" means that the query must hold the key or slug of a link; without
-one Immich would look for a user's session instead. HEAD goes with each GET.
+A device with an enrolled client certificate reaches all of Immich. A frame reaches what the table near
+the end lists. Strangers reach the requests below, which a shared link's page needs, and nothing else.
+Each row is compared with the request as it was sent, from its first to its last character, and Immich
+receives that same text: nothing is left to decode or normalise, so two parsers cannot disagree about
+it. "Link" means that the query must contain the key or slug of a link; without one, Immich would look
+for a user's session instead. HEAD is allowed wherever GET is.
 
-Of the headers and cookies Immich gets those that the table lists, and no other; credentials in a query are
-refused. So what a user of Immich could prove himself with is worth nothing without a device.
+Immich receives only the headers and cookies that the table lists, and credentials in a query are
+refused. So an Immich user's session, token or API key is useless without a device.
 
 """
 
 
 def _counts(table: Table) -> Iterator[str]:
     yield "## Counts\n\n"
-    heads = ("operations", "take a link's key", "reachable by default", "with uploads", "refused")
+    heads = ("operations", "accept a link's key", "reachable by default", "with uploads", "refused")
     yield _table_head("`@immich/sdk`", *heads)
     usual = table.open_operations([feature.name for feature in table.features if feature.default])
     for version, operations in immich_operations().items():
@@ -65,11 +65,12 @@ def _counts(table: Table) -> Iterator[str]:
 def _releases() -> Iterator[str]:
     yield (
         "## Releases of Immich\n\n"
-        "What the page of a link asks for is written down in `server/immich-releases.toml`, and tests\n"
-        "show that none of it is refused. A release that no line has counts as the one before it: nothing\n"
-        "opens wider, and `pulumi up` and the previews after it name it. One below the first is refused.\n\n"
+        "`server/immich-releases.toml` lists what a link's page requests, and tests show that none of\n"
+        "it is refused. A release that is not listed is treated like the previous one: nothing more\n"
+        "becomes public, and `pulumi up` and the previews after it name it. A release below the first\n"
+        "is refused.\n\n"
     )
-    yield _table_head("releases", "found in", "requests", "of these, by this line alone")
+    yield _table_head("releases", "observed in", "requests", "of these, only in this row")
     for line in immich_releases.load():
         yield f"| {line.name} | {line.seen} | {len(line.asks)} | {len(line.alone)} |\n"
     yield "\n"
@@ -100,12 +101,13 @@ def _closed_table(table: Table) -> Iterator[str]:
 def _frames_table(table: Table) -> Iterator[str]:
     yield (
         "## Frames: picture frames, televisions, screensavers\n\n"
-        "Who shows the secret of an enrolled frame (`frames`, off by default; `docs/frames.md`) may ask for\n"
-        "this and nothing else, links included. Immich gets no cookie of it and no header but those of the\n"
-        "table; its API key goes through, and so it sees what the key's user may see. Everything here\n"
-        "reads; the two searches are POST because Immich takes their words in a body.\n\n"
+        "A client that sends the secret of an enrolled frame (`frames`, off by default; `docs/frames.md`)\n"
+        "may send these requests and no others, not even those of links. Immich receives no cookie from\n"
+        "it and only the headers in the table. Its API key is passed on, so it sees what the key's user\n"
+        "may see. All of these are reads; the two searches are POST because Immich takes the query in a\n"
+        "body.\n\n"
     )
-    yield _table_head("method", "path", "operations", "why", "asked for by")
+    yield _table_head("method", "path", "operations", "why", "used by")
     for row in table.frames:
         methods = ", ".join(method for method in row.methods if method != "HEAD")
         yield f"| {methods} | `{row.path}` | {', '.join(row.operations)} | {row.why} | {row.evidence} |\n"
@@ -116,49 +118,52 @@ def _table_head(*names: str) -> str:
     return f"| {' | '.join(names)} |\n|{' --- |' * len(names)}\n"
 
 
-_REFUSALS = """## What a refusal tells
+_REFUSALS = """## What a refusal reveals
 
-Nothing: every refusal is the same 403 with the same headers and body, whatever was asked, or, with
-`strangers: drop`, the connection ends without an answer. That holds for another Host than the
-certificate's, too. Not covered, because Go's HTTP library answers before Caddy sees a request: 400 for what
-is not HTTP, 431 for headers over 20 KB, 501 and 505 for transfer codings and protocol versions that do not
-exist, and an empty 200 for `OPTIONS *`. None of these names the program. A refusal says `Connection: close`
-when the request asked for it, is HTTP/1.0, or carries a body that
-is not worth reading. Requests that are allowed can meet 413 (body too big), 429 (too many, with
-Retry-After), 502 (Immich does not answer) and 503 (the bans cannot be read).
+Nothing. Every refusal is the same 403 with the same headers and body, whatever was requested. With
+`strangers: drop`, the connection ends without an answer instead. The same applies to a Host other than
+the certificate's. Not covered are answers of Go's HTTP library before Caddy sees a request: 400 for
+input that is not HTTP, 431 for headers over 20 KB, 501 and 505 for unknown transfer codings and
+protocol versions, and an empty 200 for `OPTIONS *`. None of these names the program. A refusal says
+`Connection: close` if the request asked for it, is HTTP/1.0, or has a body that is not worth reading.
+Allowed requests can get 413 (body too big), 429 (too many, with Retry-After), 502 (Immich does not
+answer) and 503 (the bans cannot be read).
 
-Every answer, whoever asks, has HSTS, `nosniff`, `X-Robots-Tag: noindex, nofollow`, `Referrer-Policy:
-no-referrer` and `Content-Security-Policy: frame-ancestors 'none'` beside whatever policy Immich sends.
+Every answer, to anybody, has HSTS, `nosniff`, `X-Robots-Tag: noindex, nofollow`, `Referrer-Policy:
+no-referrer` and `Content-Security-Policy: frame-ancestors 'none'`, in addition to any policy that
+Immich sends.
 
-A key with something glued to its end (`/share/KEY,`: chat and mail programs take the end of a sentence for
-a part of the address) is answered with a redirect to the link's page. A request names one link, by its key
-or by its slug.
+A key with something appended to it (`/share/KEY,`: chat and mail programs take the punctuation after an
+address for a part of it) is answered with a redirect to the link's page. A request names one link, by
+its key or by its slug.
 
-While Immich is in maintenance it sends visitors to a page of the app; they get 503 with Retry-After.
+While Immich is in maintenance mode, it redirects visitors to a page of the app; the edge answers them
+with 503 and Retry-After.
 
 ## What a page may do in a visitor's browser
 
-Every HTML answer to a visitor (a device gets Immich's pages as they are) has a policy of its own, which
-`server/caddy/csp.go` makes:
+Every HTML answer to a visitor has a content security policy made by `server/caddy/csp.go`. (A device
+gets Immich's pages unchanged.)
 
-- **Scripts**: files from the same origin, the WebAssembly that lays out the photos, and the inline scripts
-  of Immich's own page, by their hashes. Those differ from build to build, so they are read from
-  `/index.html` of the Immich behind the edge, where nothing of any link is written in, and read anew every
-  two seconds. A script that somebody has put into a page, by the name of an album say, does not run. If
-  Immich does not show that page, no inline script runs: the page stays empty, and the edge's journal says
+- **Scripts**: files from the same origin, the WebAssembly that lays out the photos, and the inline
+  scripts of Immich's own page, by their hashes. The hashes differ from build to build, so the edge
+  reads them from Immich's `/index.html`, which contains nothing from any link, every two seconds. A
+  script that somebody has put into a page, for example through an album's name, does not run. If Immich
+  does not return that page, no inline script runs: the page stays empty, and the edge's journal says
   why.
-- **Pictures, films, fonts, data, workers**: from the same origin, and from the page itself (`blob:`, and
-  `data:` for pictures). The map comes from `tiles.immich.cloud` and `static.immich.cloud`. With another map
-  style in Immich's settings, data may come from any https address, because the style names further hosts;
-  with a custom style (`custom.css`) that loads from elsewhere, so may styles, fonts and pictures.
-- **Nothing else**: no frame, no plug-in, no form that is sent somewhere, no other base address.
-- `Permissions-Policy` switches off camera, microphone, payment, sensors and what else no page of a link
-  uses; the position (for the map), full screen and the clipboard stay. `Cross-Origin-Opener-Policy:
-  same-origin` cuts the tie to the page that opened it.
+- **Pictures, videos, fonts, data, workers**: from the same origin, and from the page itself (`blob:`,
+  and `data:` for pictures). The map comes from `tiles.immich.cloud` and `static.immich.cloud`. If
+  Immich's settings name another map style, data may come from any https address, because the style
+  names further hosts. If a custom style (`custom.css`) loads from elsewhere, so may styles, fonts and
+  pictures.
+- **Nothing else**: no frames, no plug-ins, no form submissions, no other base URL.
+- `Permissions-Policy` switches off camera, microphone, payment, sensors and everything else that no
+  link's page uses; geolocation (for the map), full screen and the clipboard stay.
+  `Cross-Origin-Opener-Policy: same-origin` separates the page from the one that opened it.
 
-Tried in Chromium with the web programs of Immich 2.7.5, 3.0.3 and 3.1.0: albums, slugs, single photos,
-passwords, details, panoramas, live photos, videos, map, download and upload meet no refusal by it, nor do the
-streamed videos of 3.1.0.
+Tested in Chromium with the web apps of Immich 2.7.5, 3.0.3 and 3.1.0: the policy blocks nothing in
+albums, slugs, single photos, passwords, details, panoramas, live photos, videos, map, download and
+upload, nor in the streamed videos of 3.1.0.
 """
 
 
