@@ -28,7 +28,7 @@ def edge_environment(config: ExposureConfig) -> str:
     limits = config.rate_limits
     values: dict[str, str | int] = {
         "PROXY_PORT": config.proxy_port,
-        "STRANGERS": config.strangers,
+        "REJECT_WITH": config.reject_with,
         "UPLOADS": _switch(config.uploads),
         "UPLOAD_SIZE": f"{config.upload_megabytes}MB",
         **_uploads(config),

@@ -204,7 +204,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
             probe,
             credentials,
             wait_seconds=_wait_seconds(props),
-            drops=props["strangers"] == "drop",
+            drops=props["rejectWith"] == "drop",
             frames=bool(props.get("frames")),
         )
         run_script(server, server.line("confirm", props["until"]), script)
@@ -342,7 +342,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "expectDevice": bool(config.devices),
                 "adopted": config.adopt is not None,
                 **({"frames": True} if config.frames else {}),
-                "strangers": config.strangers,
+                "rejectWith": config.reject_with,
                 "edge": what_stands_behind_the_door(config),
                 # While one authority is trusted this is its fingerprint alone, as it always was.
                 "authority": authority.trusted.apply(",".join),

@@ -9,7 +9,7 @@ from components.config.checks import duration_problem, moment_problem, seconds
 from components.config.reader import Section
 from components.surface import table as surface_table
 
-STRANGERS = ("refuse", "drop")
+REJECT_WITH = ("forbidden", "drop")
 """What a stranger gets for a request that is not allowed: a 403 that tells nothing, or no answer at all."""
 
 COLD_VISIT = 50

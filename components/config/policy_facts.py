@@ -28,7 +28,7 @@ def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
         "uploadMegabytes": config.upload_megabytes,
         "uploadMegabytesPerHour": config.upload_limits.megabytes,
         "uploadFreeGigabytes": config.upload_limits.free_gigabytes,
-        "strangers": config.strangers,
+        "rejectWith": config.reject_with,
         "requests": limits.requests,
         "windowSeconds": limits.window_seconds,
         "passwordAttempts": limits.password_attempts,

@@ -44,7 +44,7 @@ from components.config.home import (
     read_module,
 )
 from components.config.limits import (
-    STRANGERS,
+    REJECT_WITH,
     Bans,
     RateLimits,
     read_bans,
@@ -145,7 +145,7 @@ class ExposureConfig:
     """The whole configuration, valid. Paths on this machine stand as configured, relative to the project.
 
     `devices` and `frames` are those that may come in, without the ones marked as revoked. `features` says of
-    each part of a shared link's page whether it is on; `strangers` is one of `STRANGERS`.
+    each part of a shared link's page whether it is on; `reject_with` is one of `REJECT_WITH`.
 
     `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
     `ssh_private_key_file` of None means the SSH agent, a `sudo_password` of None that sudo asks for none.
@@ -189,7 +189,7 @@ class ExposureConfig:
     upload_megabytes: int
     upload_limits: UploadLimits
     features: Mapping[str, bool]
-    strangers: str
+    reject_with: str
     rate_limits: RateLimits
     bans: Bans
     ban_lists: BanLists | None
@@ -285,7 +285,7 @@ def load(
 _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "configDir", "module", "flake",
-        "edgeBuild", "lan", "keyType", "keystore", "exposeUntil", "strangers", *SECRETS,
+        "edgeBuild", "lan", "keyType", "keystore", "exposeUntil", "rejectWith", *SECRETS,
     }
 )  # fmt: skip
 
@@ -351,7 +351,7 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
         upload_megabytes=read_upload_size(top),
         upload_limits=read_upload_limits(top),
         features=read_features(top),
-        strangers=top.choice("strangers", choices=STRANGERS, default="refuse"),
+        reject_with=top.choice("rejectWith", choices=REJECT_WITH, default="forbidden"),
         rate_limits=read_rate_limits(top),
         bans=read_bans(top),
         ban_lists=read_ban_lists(top),

@@ -40,7 +40,7 @@ TOPIC_KEYS: Mapping[str, frozenset[str]] = {
     NAME: frozenset({"funnelPort"}),
     CAN: frozenset({"uploads", "uploadMegabytes", "uploadLimits", "features"}),
     CANNOT: frozenset({"uploads", "uploadMegabytes", "features"}),
-    STRANGERS: frozenset({"strangers"}),
+    STRANGERS: frozenset({"rejectWith"}),
     BANNED: frozenset({"banLists"}),
     DEVICES: frozenset({"devices", "adopt"}),
     FRAMES: frozenset({"frames"}),

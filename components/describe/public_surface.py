@@ -103,7 +103,7 @@ def _devices(config: ExposureConfig) -> dict[str, str]:
 
 
 def _strangers(config: ExposureConfig) -> str:
-    return "answers 403" if config.strangers == "refuse" else "is not answered"
+    return "answers 403" if config.reject_with == "forbidden" else "is not answered"
 
 
 def _ban_lists(lists: BanLists) -> dict[str, str]:

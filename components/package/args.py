@@ -255,8 +255,8 @@ class ImmichExposureArgs(TypedDict):
     """What guests may upload in an hour, and how much stays free."""
     features: NotRequired[Features]
     """What the page of a shared link may do."""
-    strangers: NotRequired[str]
-    """refuse or drop."""
+    rejectWith: NotRequired[str]
+    """What a request that is not allowed gets: forbidden (a 403) or drop (no answer)."""
     rateLimits: NotRequired[RateLimits]
     """What one visitor may do without a certificate."""
     bans: NotRequired[Bans]

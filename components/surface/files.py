@@ -121,7 +121,7 @@ def _table_head(*names: str) -> str:
 _REFUSALS = """## What a refusal reveals
 
 Nothing. Every refusal is the same 403 with the same headers and body, whatever was requested. With
-`strangers: drop`, the connection ends without an answer instead. The same applies to a Host other than
+`rejectWith: drop`, the connection ends without an answer instead. The same applies to a Host other than
 the certificate's. Not covered are answers of Go's HTTP library before Caddy sees a request: 400 for
 input that is not HTTP, 431 for headers over 20 KB, 501 and 505 for unknown transfer codings and
 protocol versions, and an empty 200 for `OPTIONS *`. None of these names the program. A refusal says

@@ -64,7 +64,7 @@ func TestAnotherSitesPage(t *testing.T) {
 func TestWhoIsLedToUnknownLinks(t *testing.T) {
 	usual(t)
 	ledToUnknown.full = nil
-	gate := &Gate{surface: project(t, nil), refusal: Refuse{Strangers: "refuse"}}
+	gate := &Gate{surface: project(t, nil), refusal: Refuse{RejectWith: "forbidden"}}
 	asked := 0
 	ask := func(from, target string, header http.Header, says int) (status int) {
 		r := httptest.NewRequestWithContext(contextWithVars(), "GET", target, nil)

@@ -40,14 +40,14 @@ type Frame struct {
 
 // RefuseFrame refuses whoever shows a secret that no frame has, or more than one, and passes on all others:
 //
-//	refuse_frame STRANGERS REVOKED
+//	refuse_frame REJECT_WITH REVOKED
 //
 // That is an offence: no browser sends such a header by itself, nor can another site's page make it do so (CORS). Two kinds
 // are none: a secret that was revoked, which has a file in the folder REVOKED, because whoever has it did not guess it and
 // asks on until somebody switches the frame off; and nobodysSecret, which the check from outside shows.
 type RefuseFrame struct {
-	Strangers string `json:"strangers"`
-	Revoked   string `json:"revoked"`
+	RejectWith string `json:"reject_with"`
+	Revoked    string `json:"revoked"`
 }
 
 const (
@@ -99,10 +99,10 @@ func (f *Frame) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func parseRefuseFrame(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := RefuseFrame{}
 	h.Next()
-	if !h.AllArgs(&handler.Strangers, &handler.Revoked) {
+	if !h.AllArgs(&handler.RejectWith, &handler.Revoked) {
 		return nil, h.ArgErr()
 	}
-	return handler, checkStrangers(handler.Strangers)
+	return handler, checkRejectWith(handler.RejectWith)
 }
 
 // MatchWithError tells whether the client is an enrolled frame, and has the request remember which.
@@ -132,7 +132,7 @@ func (f RefuseFrame) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 	if secret == nobodysSecret || secret != "" && isReadableFile(filepath.Join(f.Revoked, secretHash(secret))) {
 		verdict = verdictQuiet
 	}
-	return Refuse{Strangers: f.Strangers}.refuse(w, r, verdict)
+	return Refuse{RejectWith: f.RejectWith}.refuse(w, r, verdict)
 }
 
 // shownSecret returns the secret that a client shows; an empty one when it shows what cannot be one, or several.

@@ -26,7 +26,7 @@ func init() {
 //		surface     FILE
 //		feature     NAME on|off
 //		upload_size SIZE
-//		strangers   refuse|drop
+//		reject_with forbidden|drop
 //	}
 //
 // The file is the table of what may be asked, surface.toml, relative to the Caddyfile; each feature of it that can be
@@ -37,7 +37,7 @@ type Gate struct {
 	Surface    string          `json:"surface"`
 	Features   map[string]bool `json:"features"`
 	UploadSize int64           `json:"upload_size"`
-	Strangers  string          `json:"strangers"`
+	RejectWith string          `json:"reject_with"`
 
 	surface *surface
 	refusal Refuse
@@ -73,8 +73,8 @@ func (g *Gate) parseLine(field string, values []string, folder string) (err erro
 		var size uint64
 		size, err = humanize.ParseBytes(values[0])
 		g.UploadSize = int64(size)
-	case field == "strangers" && len(values) == 1:
-		g.Strangers, err = values[0], checkStrangers(values[0])
+	case field == "reject_with" && len(values) == 1:
+		g.RejectWith, err = values[0], checkRejectWith(values[0])
 	default:
 		err = fmt.Errorf("the gate has no line %q with %d values", field, len(values))
 	}
@@ -90,7 +90,7 @@ func isOn(feature, value string) (bool, error) {
 
 // Provision reads the table; without one that is sound there is no gate, and no edge.
 func (g *Gate) Provision(caddy.Context) (err error) {
-	g.refusal = Refuse{Strangers: g.Strangers}
+	g.refusal = Refuse{RejectWith: g.RejectWith}
 	if g.surface, err = readSurface(g.Surface, g.Features, g.UploadSize); err != nil {
 		return fmt.Errorf("what strangers may ask, %s: %w", g.Surface, err)
 	}

@@ -302,7 +302,7 @@ func TestHeaders(t *testing.T) {
 // through returns the request that the gate lets through, or nothing and the answer.
 func through(t *testing.T, request *http.Request) (*http.Request, *httptest.ResponseRecorder) {
 	t.Helper()
-	gate := &Gate{surface: project(t, nil), refusal: Refuse{Strangers: "refuse"}}
+	gate := &Gate{surface: project(t, nil), refusal: Refuse{RejectWith: "forbidden"}}
 	var passed *http.Request
 	answer := httptest.NewRecorder()
 	next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error { passed = r; return nil })

@@ -17,12 +17,12 @@ func init() {
 
 // Refuse gives the one answer for every refusal, so that it tells nothing, or none, and writes the verdict into the log:
 //
-//	refuse [MATCHER] STRANGERS VERDICT
+//	refuse [MATCHER] REJECT_WITH VERDICT
 //
-// STRANGERS is `refuse` or `drop`, VERDICT `quiet` or `scan`.
+// REJECT_WITH is `forbidden` or `drop`, VERDICT `quiet` or `scan`.
 type Refuse struct {
-	Strangers string `json:"strangers"`
-	Verdict   string `json:"verdict"`
+	RejectWith string `json:"reject_with"`
+	Verdict    string `json:"verdict"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -33,18 +33,18 @@ func (Refuse) CaddyModule() caddy.ModuleInfo {
 func parseRefuse(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := Refuse{}
 	h.Next()
-	if !h.AllArgs(&handler.Strangers, &handler.Verdict) {
+	if !h.AllArgs(&handler.RejectWith, &handler.Verdict) {
 		return nil, h.ArgErr()
 	}
 	if handler.Verdict != verdictQuiet && handler.Verdict != verdictScan {
 		return nil, h.Errf("%q is no verdict", handler.Verdict)
 	}
-	return handler, checkStrangers(handler.Strangers)
+	return handler, checkRejectWith(handler.RejectWith)
 }
 
-func checkStrangers(way string) error {
-	if way != "refuse" && way != "drop" {
-		return fmt.Errorf("strangers are dealt with by refuse or drop, not by %q", way)
+func checkRejectWith(way string) error {
+	if way != "forbidden" && way != "drop" {
+		return fmt.Errorf("requests are rejected with forbidden or drop, not with %q", way)
 	}
 	return nil
 }
@@ -56,7 +56,7 @@ func (f Refuse) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 
 func (f Refuse) refuse(w http.ResponseWriter, r *http.Request, verdict string) error {
 	giveVerdict(r, verdict)
-	if f.Strangers == "drop" {
+	if f.RejectWith == "drop" {
 		panic(http.ErrAbortHandler)
 	}
 	return writeRefusal(w)

@@ -556,8 +556,8 @@ edge_allows() {
   esac
 }
 
-# With "strangers": "drop" the edge refuses by hanging up.
-edge_drops() { grep -qx 'IMMICH_EXPOSURE_STRANGERS="\{0,1\}drop"\{0,1\}' "$STATE/settings/edge.env" 2>/dev/null; }
+# With "rejectWith": "drop" the edge refuses by hanging up.
+edge_drops() { grep -qx 'IMMICH_EXPOSURE_REJECT_WITH="\{0,1\}drop"\{0,1\}' "$STATE/settings/edge.env" 2>/dev/null; }
 
 edge_refuses() {
   edge_status=$(edge "$1" --haproxy-protocol)

@@ -367,7 +367,7 @@ def test_a_run_that_was_killed_on_the_server_is_taken_back_by_the_next(lab: Lab,
     """Its change is active, nobody has looked at it, and the timer that takes it back is still waiting."""
     running = "readlink -f /run/current-system"
     before = output(lab, running)
-    operator.set(lan="keep", strangers="drop")
+    operator.set(lan="keep", rejectWith="drop")
     process = operator.start("up")
     wait_until(lambda: output(lab, running) != before, "the change is active", 60)
     assert lab.ssh("sudo sh", text=KILL_APPLY).stdout == "killed\n"

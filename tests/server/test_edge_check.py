@@ -73,7 +73,7 @@ def run(check: str, state: Path, **settings: str) -> subprocess.CompletedProcess
     "settings",
     [
         {},
-        {"PROXY_PORT": "9443", "IMMICH": "[::1]:3001", "STRANGERS": "drop"},
+        {"PROXY_PORT": "9443", "IMMICH": "[::1]:3001", "REJECT_WITH": "drop"},
         {"UPLOADS": "on", "FEATURE_MAP": "off"},
     ],
 )

@@ -115,7 +115,7 @@ def test_what_go_answers_itself_names_no_program(edge: Edge) -> None:
 @pytest.fixture
 def silent(make_edge: EdgeMaker) -> Iterator[Edge]:
     """Return an edge that drops strangers instead of answering."""
-    yield make_edge(settings={"STRANGERS": "drop"})
+    yield make_edge(settings={"REJECT_WITH": "drop"})
 
 
 def test_strangers_may_be_dropped_instead(silent: Edge) -> None:
@@ -154,7 +154,7 @@ def test_a_policy_of_immich_is_added_to_and_not_replaced(edge: Edge) -> None:
 
 
 def test_a_misspelt_way_with_strangers_is_no_configuration(make_edge: EdgeMaker) -> None:
-    done = make_edge(settings={"STRANGERS": "ignore"}, start=False).run_caddy(
+    done = make_edge(settings={"REJECT_WITH": "ignore"}, start=False).run_caddy(
         "adapt", "--config", "Caddyfile"
     )
-    assert done.returncode != 0 and "dealt with by refuse or drop" in done.stderr
+    assert done.returncode != 0 and "rejected with forbidden or drop" in done.stderr

@@ -81,7 +81,7 @@ def test_three_keys_are_enough() -> None:
     assert (config.client_validity_days, config.renew_before_days, config.grace_days) == (3650, 30, 14)
     assert config.key_type is KeyType.ECDSA_P256
     assert (config.keystore, config.purge_keystore) == ("stacks/keystore/home", False)
-    assert (config.uploads, config.strangers) == (False, "refuse")
+    assert (config.uploads, config.reject_with) == (False, "forbidden")
     assert set(config.features.values()) == {True}
     assert (config.lease_hours, config.expose_until) == (None, None)
     assert (config.check.connect_to, config.check.roots_file) == (None, None)
@@ -675,7 +675,11 @@ BAD = [
         "features.originals = False: keeps nothing back while features.download is on",
         "originals: true",
     ),
-    ({"strangers": "dropp"}, "strangers = 'dropp': must be one of refuse, drop; perhaps 'drop'", "refuse"),
+    (
+        {"rejectWith": "dropp"},
+        "rejectWith = 'dropp': must be one of forbidden, drop; perhaps 'drop'",
+        "forbidden",
+    ),
     (
         {"bans": {"maxRetry": 2}},
         "bans.maxRetry = 2: bans a guest who mistypes a link's password twice",
@@ -886,14 +890,14 @@ def test_the_engines_word_on_secrecy_counts(engine: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("namespace", ["immich_exposure", "immich-expose", "immichexposure", "immich"])
 def test_a_namespace_that_is_nearly_ours_is_named(engine: pytest.MonkeyPatch, namespace: str) -> None:
-    values = {**encoded(**MINIMAL), f"{namespace}:strangers": "geheim", "aws:region": "eu"}
+    values = {**encoded(**MINIMAL), f"{namespace}:rejectWith": "geheim", "aws:region": "eu"}
     engine_config.set_all_config(values, [f"{NAMESPACE}:keystorePassphrase"])
     with pytest.raises(ConfigError) as refusal:
         from_pulumi()
     [problem] = refusal.value.problems
     assert problem == (
-        f"{namespace}:strangers is not a known key: the namespace is immich-exposure, not {namespace}; write "
-        "`immich-exposure:strangers: ...`"
+        f"{namespace}:rejectWith is not a known key: the namespace is immich-exposure, not {namespace}; "
+        "write `immich-exposure:rejectWith: ...`"
     )
 
 

@@ -61,7 +61,7 @@ RIGHT: list[tuple[str, str, dict[str, Any]]] = [
     ("previews-end", "preview-home", {}),
     ("uploads-have-budgets", "home", {"uploads": True, "leaseHours": 5}),
     ("uploads-have-budgets", "home", ROOMY | {"uploadMegabytes": 10_000}),
-    ("strangers-are-limited", "home", {"strangers": "drop", "bans": {"banTime": "10m", "maxRetry": 50}}),
+    ("strangers-are-limited", "home", {"rejectWith": "drop", "bans": {"banTime": "10m", "maxRetry": 50}}),
     ("strangers-are-limited", "home", {"rateLimits": {"requests": 15_000}}),
     ("certificates-end", "home", {"clientValidityDays": 365}),
 ]

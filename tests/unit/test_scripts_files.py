@@ -486,7 +486,7 @@ def test_nothing_is_removed_while_the_edge_runs(machine: Machine) -> None:
 
 
 SETTINGS = {
-    "edge.env": "# made\nIMMICH_EXPOSURE_UPLOADS=off\nIMMICH_EXPOSURE_STRANGERS=refuse\n",
+    "edge.env": "# made\nIMMICH_EXPOSURE_UPLOADS=off\nIMMICH_EXPOSURE_REJECT_WITH=forbidden\n",
     "bans.conf": "[DEFAULT]\nmaxretry = 10\n",
 }
 

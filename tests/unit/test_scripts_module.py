@@ -116,7 +116,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.prepare()
     machine.write(machine.config / "immich-exposure/.immich-exposure", "ours\n")
     machine.write(machine.state / "domain.env", f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n")
-    machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_STRANGERS=refuse\n")
+    machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_REJECT_WITH=forbidden\n")
     machine.write(machine.state / "tls/server.crt", "certificate\n")
     machine.remember(
         active=RUNNING,
@@ -499,13 +499,13 @@ def test_the_edge_is_asked_what_the_chapter_promises(machine: Machine) -> None:
 
 
 def test_an_edge_that_shall_hang_up_on_strangers_is_sound_when_it_does(machine: Machine) -> None:
-    machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_STRANGERS=drop\n")
+    machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_REJECT_WITH=drop\n")
     machine.remember(answers=re.sub(r" 403 .*", " 000", HEALTHY))
     assert result(apply(machine)) == {"generation": 42}
 
 
 def test_an_edge_that_answers_strangers_against_the_settings_is_taken_back(machine: Machine) -> None:
-    machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_STRANGERS=drop\n")
+    machine.write(machine.state / "settings/edge.env", "IMMICH_EXPOSURE_REJECT_WITH=drop\n")
     assert_sentence(apply(machine), "the edge does not hang up for / without a certificate")
     assert_as_before(machine)
 

@@ -60,10 +60,10 @@ def values_of(config: ExposureConfig) -> dict[str, str]:
 
 
 def test_the_whole_of_it() -> None:
-    config = configured(uploads=True, features={"map": False}, strangers="drop", proxyPort=9443)
+    config = configured(uploads=True, features={"map": False}, rejectWith="drop", proxyPort=9443)
     assert values_of(config) == {
         "PROXY_PORT": "9443",
-        "STRANGERS": "drop",
+        "REJECT_WITH": "drop",
         "UPLOADS": "on",
         "UPLOAD_SIZE": "2000MB",
         "UPLOADS_OF_LINK": "5000MB",
@@ -105,9 +105,9 @@ def test_defaults_are_those_of_the_caddyfile() -> None:
 
 
 def test_a_value_that_systemd_would_read_otherwise_is_refused() -> None:
-    for strangers in ('refuse"', "a b", "$HOME", "x\ny", "\\", "#", ""):
-        with pytest.raises(ValueError, match="IMMICH_EXPOSURE_STRANGERS may hold letters"):
-            edge_environment(replace(configured(), strangers=strangers))
+    for value in ('forbidden"', "a b", "$HOME", "x\ny", "\\", "#", ""):
+        with pytest.raises(ValueError, match="IMMICH_EXPOSURE_REJECT_WITH may hold letters"):
+            edge_environment(replace(configured(), reject_with=value))
 
 
 def test_bans_are_a_section_that_fail2ban_reads() -> None:

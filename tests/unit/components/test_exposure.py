@@ -259,7 +259,7 @@ def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(rec
         {"leaseHours": 5},
         {"check": {"connectTo": "127.0.0.1:9"}},
         {"devices": [{"name": "phone", "platform": "ios"}]},
-        {"strangers": "drop"},
+        {"rejectWith": "drop"},
         {"allowUpgrade": True},
         {"configDir": "/etc/nixos/pi"},
     ],

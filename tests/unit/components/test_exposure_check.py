@@ -130,7 +130,7 @@ PROPS: dict[str, Any] = {
     "configDir": "/etc/nixos",
     "edge": "0123456789abcdef",
     "proxyPort": 8443.0,
-    "strangers": "refuse",
+    "rejectWith": "forbidden",
     "expectDevice": False,
     "until": "always",
 }

@@ -70,7 +70,7 @@ def test_the_end_is_told() -> None:
 
 def test_strangers_are_refused_or_not_answered() -> None:
     assert words()["everything else"] == {"answer": "answers 403"}
-    assert words(strangers="drop")["everything else"] == {"answer": "is not answered"}
+    assert words(rejectWith="drop")["everything else"] == {"answer": "is not answered"}
 
 
 def test_who_loses_immich_at_home_is_told() -> None:
