@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ LOSES = "loses access for good"
 
 STAYS = f"{LOSES} when it is no longer named here"
 """What stands beside each name: a preview shows it, with a minus, when the name goes."""
+
+STAYS_AS_FRAME = f"{STAYS} as a frame"
+"""The same of a frame: a device whose name a frame has now is out."""
 
 REASONS = ("mayComeIn", "text")
 FOUND = "toBeShutOut"
@@ -60,7 +63,8 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
     server, names = server_of(props), sorted(props["mayComeIn"])
-    line = server.line("stay", authorities, *names, *words_of_stay(props.get(FOUND) or {}))
+    who = [f"frame={name}" if props["mayComeIn"][name] == STAYS_AS_FRAME else name for name in names]
+    line = server.line("stay", authorities, *who, *words_of_stay(props.get(FOUND) or {}))
     report = report_of(run_script(server, line, script_text("devices"), tell=tell))
     tell_keystore(props, for_good(report.revoked, names))
 
@@ -74,8 +78,9 @@ class DeviceWithdrawal(pulumi.ComponentResource):
     """The names that may stay: from the moment that it is made or changed no device of another name gets in.
 
     The engine deletes last, and not at all after a step that failed. So a lost device must not wait for its
-    own deletion; everything else waits for this. ``found`` are those who are inside all the same, as a look
-    at the server shows; where nobody could look there are none.
+    own deletion; everything else waits for this. ``devices`` are all who may stay, and ``frames`` those of
+    them who have a secret in place of a certificate. ``found`` are those who are inside all the same, as a
+    look at the server shows; where nobody could look there are none.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class DeviceWithdrawal(pulumi.ComponentResource):
         server: Server,
         keystore: KeystoreLocation,
         devices: Sequence[str],
+        frames: Collection[str],
         take_over: bool,
         found: pulumi.Output[dict[str, str]],
         opts: pulumi.ResourceOptions | None = None,
@@ -98,7 +104,7 @@ class DeviceWithdrawal(pulumi.ComponentResource):
                 "owner": keystore.stack,
                 "text": script_digest("devices"),
                 "takeOver": take_over,
-                "mayComeIn": {device: STAYS for device in devices},
+                "mayComeIn": {each: STAYS_AS_FRAME if each in frames else STAYS for each in devices},
                 FOUND: found,
             },
             child_of(self, opts),

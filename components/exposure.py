@@ -177,6 +177,7 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server,
             keystore=self._keystore,
             devices=self._names(),
+            frames=[frame.name for frame in self._config.frames],
             take_over=self._config.take_over,
             found=to_be_shut_out(self._standing, self._authorized),
             opts=self._after(),

@@ -6,9 +6,9 @@
 # file at every request, so a change counts at once, without any reload. STATE/revoked holds, in the same form, what was withdrawn: such a
 # certificate is never let in again, whatever keystore, backup or state says. A line `by hand` says that the owner did it here.
 #
-#   stay AUTHORITIES|- NAME|revoked=FINGERPRINT|by-hand=FINGERPRINT...
-#              of this stack's devices none but these may come in any more, and none by a certificate that was revoked and is
-#              back, from a backup. It is the first thing that a run does, and so needs no lock, no keystore and no room on the
+#   stay AUTHORITIES|- NAME|frame=NAME|revoked=FINGERPRINT|by-hand=FINGERPRINT...
+#              of this stack's devices and frames none but these may come in any more, and none by a certificate that was revoked
+#              and is back, from a backup. It is the first thing that a run does, and so needs no lock, no keystore and no room on the
 #              disk. A stack whose state was lost, and which takes the server over, proves by AUTHORITIES, with commas between,
 #              that the devices are its own: the server trusts one of them. Prints what `report` does.
 #   install    the devices are those of the payload, lines `FINGERPRINT UNTIL|frame NAME`, and no others. Its file `revoked`, lines
@@ -80,16 +80,17 @@ stay() {
   for device_file in "$DEVICES"/* "$ENDED"/*; do
     [ -f "$device_file" ] || continue
     read_device "$device_file"
-    stay_by_hand=no
+    stay_by_hand=no stay_as=$DEVICE_NAME
+    [ "$DEVICE_HAS" = certificate ] || stay_as=frame=$DEVICE_NAME
     if is_one_of "by-hand=${device_file##*/}" "$@"; then
       stay_by_hand=yes
-    elif ! is_one_of "revoked=${device_file##*/}" "$@" && is_one_of "$DEVICE_NAME" "$@"; then
+    elif ! is_one_of "revoked=${device_file##*/}" "$@" && is_one_of "$stay_as" "$@"; then
       continue
     fi
     shut_out "$device_file"
     [ "$stay_by_hand" = no ] || note_by_hand "${device_file##*/}"
-    if is_one_of "$DEVICE_NAME" "$@"; then
-      say "A certificate of $DEVICE_NAME that was revoked and was back no longer counts"
+    if is_one_of "$stay_as" "$@"; then
+      say "A $DEVICE_HAS of $DEVICE_NAME that was revoked and was back no longer counts"
     else
       tell_out "${DEVICE_NAME:-A device without a name}"
     fi

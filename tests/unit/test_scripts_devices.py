@@ -463,6 +463,16 @@ def test_a_frame_of_no_name_that_stays_is_out_first(machine: Machine) -> None:
     assert told(again)["refused"] == [NEW]
 
 
+def test_a_device_whose_name_a_frame_has_now_is_out_first_and_the_other_way_round(machine: Machine) -> None:
+    assert machine.begin().status == 0
+    install_frame(machine, f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
+    assert stay(machine, "laptop", "frame=kitchen").stderr == "" and set(devices(machine)) == {NEW, OTHER}
+    outcome = stay(machine, "frame=laptop", "kitchen")
+    assert "laptop is out: its certificate no longer counts, now and for good\n" in outcome.stderr
+    assert "kitchen is out: its secret no longer counts, now and for good\n" in outcome.stderr
+    assert devices(machine) == {} and revoked(machine) == {NEW, OTHER}
+
+
 def test_a_frame_is_revoked_by_hand_and_never_ends_by_itself(machine: Machine) -> None:
     assert machine.begin().status == 0
     install_frame(machine, f"{NEW} frame kitchen")

@@ -16,6 +16,7 @@ import pytest
 
 from components import device_list, device_withdrawal, frame_secret
 from components.device_list import FRAME
+from components.device_withdrawal import STAYS, STAYS_AS_FRAME
 from components.devices.let_in import Authorized, not_let_in, not_to_be_in
 from components.devices.report import report_of
 from components.engine.operator_error import OperatorError
@@ -85,7 +86,8 @@ class Home:
         """Run the steps of `pulumi up` up to the withdrawal or the end, and return what they say."""
         self.lines = []
         found = not_to_be_in(self.let_in(), self.expected(*names))
-        props = self.props(mayComeIn=dict.fromkeys(names, "stays"), toBeShutOut=found)
+        stays = {name: STAYS_AS_FRAME if name.startswith("frame-") else STAYS for name in names}
+        props = self.props(mayComeIn=stays, toBeShutOut=found)
         self._step("withdrawal", WITHDRAWAL, props)
         if until == "withdrawal":
             return self.lines

@@ -313,7 +313,7 @@ def test_a_frame_stands_among_the_devices_by_the_hash_of_its_secret(tmp_path: Pa
         "beforeUntil": "",
     }
     names = recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]
-    assert names["kitchen"] == "loses access for good when it is no longer named here"
+    assert names["kitchen"] == "loses access for good when it is no longer named here as a frame"
     assert recorded.resources["immich-ca-key-pair"][1]["devices"] == ["phone", "laptop", "kitchen"]
     secret = recorded.resources["immich-frame-kitchen-secret"][1]
     assert secret["frame"] == "kitchen" and "secret" not in secret
