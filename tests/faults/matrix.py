@@ -35,15 +35,15 @@ WALKS = """
 
     make walk SEED=7 STEPS=20
 
-strings together what owners do (up, changes, devices added, taken out, revoked on the server, renewal,
-close, open, destroy, their own edits and rebuilds), what others do (a second stack, Tailscale's commands
-by hand, a device's file put there, a folder deleted) and what happens to them (runs that are killed,
-power cuts, reboots, services that die, a disk that is read-only or full, a clock at 1970 or twenty years
-ahead). The seed draws the steps; without one it is a new one each time, and a walk has 12 steps. After
-each step it looks from outside: the door is shut or proven, whoever was lost is out, the owner's own
-lines and Immich at home are there. In the end `up` brings everything to order and `destroy` gives the
-server back as it was. A short walk is in `make test`, an hour of them in `make nightly`; one that fails
-becomes a row above.
+A walk chains random steps: what owners do (up, changes, adding, removing and renewing devices, revoking
+on the server, close, open, destroy, their own edits and rebuilds), what others do (a second stack,
+Tailscale's commands by hand, a device file added by hand, a deleted folder) and what happens to them
+(killed runs, power cuts, reboots, dying services, a disk that is read-only or full, a clock at 1970 or
+twenty years ahead). The seed determines the steps; without one it is random. A walk has 12 steps by
+default. After each step, the test looks from outside: the funnel is closed or proven, lost devices are
+out, and the owner's own configuration and Immich at home are there. At the end `up` repairs everything
+and `destroy` restores the server as it was. `make test` runs a short walk, `make nightly` an hour of
+them. A walk that fails becomes a row above.
 """
 
 WORKERS = 4
@@ -130,11 +130,11 @@ def table(rows: Sequence[Row], verdicts: dict[str, Verdict]) -> str:
         "# What was killed, cut and broken, and how it ended",
         "",
         f"Made by `make faults`, {' to '.join(dict.fromkeys((days[0], days[-1])))}: {count} rows,",
-        f"{wrong} of them wrong, each on a lab of its own. While a row lasts, a stranger asks for a private",
-        "path several times a second; `refused` means that no connection came about. A row is right when the",
-        "stranger saw nothing but refusals, when no door stayed open that was not proven, and when one",
-        "ordinary command, `pulumi up` or `pulumi destroy`, brought everything to order: after `destroy` the",
-        "whole server is compared with before.",
+        f"{wrong} of them wrong, each in its own lab. During each row a stranger requests a private path",
+        "several times a second; `refused` means that no connection was made. A row is right if the",
+        "stranger got nothing but refusals, no unproven funnel stayed open, and one ordinary command,",
+        "`pulumi up` or `pulumi destroy`, repaired everything. After `destroy` the whole server is compared",
+        "with its state before.",
         "",
         "| row | what happens | a stranger sees | ends |",
         "| --- | --- | --- | --- |",

@@ -70,7 +70,7 @@ DESTROY = {
 }
 DEATHS: dict[str, str] = {
     "operator": "the operator's machine dies",
-    "power": "the server loses its power and boots again",
+    "power": "the server loses power and boots again",
 }
 OFTEN = {
     ("up", "state", "operator", "destroy"),
@@ -186,7 +186,7 @@ def reboot(home: Home) -> None:
     home.destroy()
 
 
-@standing("power", "the server loses its power and boots again")
+@standing("power", "the server loses power and boots again")
 def power(home: Home) -> None:
     home.lab.power_off()
     home.need_shut()
@@ -217,7 +217,7 @@ def edge_stopped(home: Home) -> None:
     home.destroy()
 
 
-@standing("bans-stopped", "the service of the bans is stopped; up starts it")
+@standing("bans-stopped", "the ban service is stopped; up starts it")
 def bans_stopped(home: Home) -> None:
     start_bans(home)
     home.destroy()
@@ -240,7 +240,7 @@ def locked_drive(home: Home) -> None:
     home.need_as_before()
 
 
-@standing("funnel-off-by-hand", "the funnel is switched off with Tailscale's own command; up opens it")
+@standing("funnel-off-by-hand", "somebody switches the funnel off with Tailscale's own command; up opens it")
 def funnel_off(home: Home) -> None:
     open_funnel(home)
     home.destroy()
@@ -255,7 +255,7 @@ def open_funnel(home: Home) -> None:
 
 @standing(
     "closed-by-hand",
-    "immich-exposure close; an up that changes something leaves it shut; open lets it up",
+    "immich-exposure close; an up that changes something leaves the funnel closed; open lets it up",
 )
 def closed_by_hand(home: Home) -> None:
     home.sh("immich-exposure close")
@@ -273,7 +273,7 @@ def closed_by_hand(home: Home) -> None:
     home.destroy()
 
 
-@standing("close-during-up", "immich-exposure close while an up runs; it stays shut", often=True)
+@standing("close-during-up", "immich-exposure close while an up runs; the funnel stays closed", often=True)
 def close_during_up(home: Home) -> None:
     home.operator.set(lan="keep", bans={"maxRetry": 11})
     process = home.run_until("up", r"Activating it as a test")
@@ -284,7 +284,7 @@ def close_during_up(home: Home) -> None:
 
 
 @standing(
-    "funnel-at-immich", "somebody points our funnel port straight at Immich; destroy shuts it", often=True
+    "funnel-at-immich", "somebody points our funnel port straight at Immich; destroy closes it", often=True
 )
 def funnel_at_immich(home: Home) -> None:
     home.sh("tailscale funnel reset; tailscale funnel --bg --yes --tcp 443 tcp://127.0.0.1:2283")
@@ -292,7 +292,7 @@ def funnel_at_immich(home: Home) -> None:
     home.need_as_before()
 
 
-@standing("device-by-hand", "a device file is put there by hand; up takes it out")
+@standing("device-by-hand", "somebody adds a device file by hand; up removes it")
 def device_by_hand(home: Home) -> None:
     take_device_out(home)
     home.destroy()
@@ -306,7 +306,7 @@ def take_device_out(home: Home) -> None:
     home.need_exposed()
 
 
-@standing("device-file-lost", "a device's file is lost; up puts it back")
+@standing("device-file-lost", "a device's file is lost; up restores it")
 def device_lost(home: Home) -> None:
     home.sh(f"rm {STATE}/devices/*")
     home.up()
@@ -314,7 +314,7 @@ def device_lost(home: Home) -> None:
     home.destroy()
 
 
-@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up makes it anew")
+@standing("state-deleted-up", "/var/lib/immich-exposure is deleted; up recreates it")
 def state_deleted_up(home: Home) -> None:
     make_state_anew(home)
     home.destroy()
@@ -329,8 +329,8 @@ def make_state_anew(home: Home) -> None:
 
 @standing(
     "by-hand-in-turn",
-    "on one exposure, what happens in bans-stopped, in funnel-off-by-hand, in device-by-hand and in "
-    "state-deleted-up, one after the other; each time up puts it right",
+    "on one exposure, the events of bans-stopped, funnel-off-by-hand, device-by-hand and "
+    "state-deleted-up, one after the other; each time up fixes it",
     often=True,
 )
 def by_hand_in_turn(home: Home) -> None:
@@ -339,7 +339,7 @@ def by_hand_in_turn(home: Home) -> None:
     home.destroy()
 
 
-@standing("state-emptied-up", "all that lies in /var/lib/immich-exposure is deleted; up makes it anew")
+@standing("state-emptied-up", "everything in /var/lib/immich-exposure is deleted; up recreates it")
 def state_emptied_up(home: Home) -> None:
     home.sh(f"rm -rf {STATE}/*")
     home.up()
@@ -348,7 +348,7 @@ def state_emptied_up(home: Home) -> None:
     home.destroy()
 
 
-@standing("state-wiped-at-boot", "/var/lib/immich-exposure does not survive a reboot; up makes it anew")
+@standing("state-wiped-at-boot", "/var/lib/immich-exposure does not survive a reboot; up recreates it")
 def state_wiped_at_boot(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.lab.reboot()
@@ -362,7 +362,7 @@ def state_wiped_at_boot(home: Home) -> None:
 
 @standing(
     "state-deleted-revoked",
-    "a phone is revoked on the server, and once an up has heard of it /var/lib/immich-exposure is deleted; "
+    "a phone is revoked on the server, an up sees it, and then /var/lib/immich-exposure is deleted; "
     "up keeps the phone out",
 )
 def state_deleted_revoked(home: Home) -> None:
@@ -379,8 +379,8 @@ def state_deleted_revoked(home: Home) -> None:
 
 @standing(
     "server-set-back",
-    "/var/lib/immich-exposure is restored from a backup of before a phone was lost and another one came; "
-    "up shuts the one out and lets the other in",
+    "/var/lib/immich-exposure is restored from a backup made before one phone was lost and another "
+    "was added; up revokes the first and enrols the second",
 )
 def server_set_back(home: Home) -> None:
     backup = "/var/cache/before.tar"
@@ -398,8 +398,8 @@ def server_set_back(home: Home) -> None:
 
 @standing(
     "pulumi-state-set-back",
-    "the Pulumi state is restored from a backup of before a phone came, which is lost and in no config; up "
-    "shuts it out",
+    "the Pulumi state is restored from a backup made before a phone was added, which is now lost and "
+    "in no config; up revokes it",
 )
 def pulumi_state_set_back(home: Home) -> None:
     backend = home.operator.folder / "backend"
@@ -419,8 +419,8 @@ def pulumi_state_set_back(home: Home) -> None:
 
 @standing(
     "another-copy-of-the-state",
-    "somebody with another copy of the Pulumi state lets visitors upload; up with the first copy, which has "
-    "not changed, takes that back",
+    "somebody with another copy of the Pulumi state allows uploads by visitors; up with the first, "
+    "unchanged copy reverts that",
 )
 def another_copy_of_the_state(home: Home) -> None:
     backend = home.operator.folder / "backend"
@@ -460,7 +460,7 @@ def state_deleted_destroy(home: Home) -> None:
         raise Fault(f"left behind: {left}")
 
 
-@standing("settings-edited", "the edge's settings are edited on the server; up puts them back")
+@standing("settings-edited", "somebody edits the edge's settings on the server; up restores them")
 def settings_edited(home: Home) -> None:
     before = home.edge()
     home.sh(f"sed -i s/3000/9000/ {STATE}/settings/edge.env; systemctl reload immich-edge")
@@ -471,7 +471,7 @@ def settings_edited(home: Home) -> None:
     home.destroy()
 
 
-@standing("key-mode", "the key of the server's certificate becomes everybody's to read; up takes that back")
+@standing("key-mode", "the key of the server's certificate becomes world-readable; up fixes its mode")
 def key_mode(home: Home) -> None:
     home.sh(f"chmod 0644 {STATE}/tls/server.key")
     home.up()
@@ -480,7 +480,7 @@ def key_mode(home: Home) -> None:
     home.destroy()
 
 
-@standing("import-removed-up", "the owner takes our import out and rebuilds; up brings it in again")
+@standing("import-removed-up", "the owner removes our import and rebuilds; up adds it again")
 def import_removed_up(home: Home) -> None:
     take_import_out(home)
     home.up()
@@ -488,7 +488,7 @@ def import_removed_up(home: Home) -> None:
     home.destroy()
 
 
-@standing("import-removed-destroy", "the owner takes our import out and rebuilds; destroy")
+@standing("import-removed-destroy", "the owner removes our import and rebuilds; destroy")
 def import_removed_destroy(home: Home) -> None:
     take_import_out(home)
     home.operator.destroy()
@@ -513,7 +513,7 @@ ANOTHER_GROUP = "  users.groups.mine = { };"
 
 @standing(
     "rebuilt-meanwhile",
-    "the owner edits configuration.nix and rebuilds while an up builds: what they switched to stays",
+    "the owner edits configuration.nix and rebuilds while an up is building: the owner's system stays",
 )
 def rebuilt_meanwhile(home: Home) -> None:
     home.operator.set(lan="keep")
@@ -534,7 +534,7 @@ def rebuilt_meanwhile(home: Home) -> None:
 
 @standing(
     "module-folder-deleted",
-    "the folder of our module is deleted, and our import taken back (git clean, git checkout); up mends it",
+    "our module's folder is deleted and our import reverted (git clean, git checkout); up restores both",
 )
 def module_folder_deleted(home: Home) -> None:
     home.sh("rm -rf /etc/nixos/immich-exposure")
@@ -550,7 +550,8 @@ def module_folder_deleted(home: Home) -> None:
 
 @standing(
     "some-steps-alone",
-    "an up --target changes the edge's settings and proves nothing: the door is on a lease; up proves them",
+    "an up --target changes the edge's settings and proves nothing: the funnel is on a short lease; "
+    "up proves it",
 )
 def some_steps_alone(home: Home) -> None:
     home.operator.set(rateLimits={"requests": 2000})
@@ -565,7 +566,7 @@ def some_steps_alone(home: Home) -> None:
 
 @standing(
     "unproven-update",
-    "the operator's machine dies while an update is being checked: the door is on a lease",
+    "the operator's machine dies while an update is being checked: the funnel is on a short lease",
 )
 def unproven_update(home: Home) -> None:
     home.operator.set(
@@ -576,7 +577,9 @@ def unproven_update(home: Home) -> None:
         raise Fault("the door is not on a lease")
 
 
-@standing("read-only-close", "the disk turns read-only; immich-exposure close shuts the door", often=True)
+@standing(
+    "read-only-close", "the disk becomes read-only; immich-exposure close closes the funnel", often=True
+)
 def read_only_close(home: Home) -> None:
     home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
     home.lab.console("immich-exposure close")
@@ -586,7 +589,8 @@ def read_only_close(home: Home) -> None:
 
 
 @standing(
-    "read-only-destroy", "the disk turns read-only; destroy shuts the door, and ends once it can be written"
+    "read-only-destroy",
+    "the disk becomes read-only; destroy closes the funnel, and finishes once the disk is writable",
 )
 def read_only_destroy(home: Home) -> None:
     home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
@@ -600,7 +604,7 @@ def destroy_command(home: Home) -> tuple[str, ...]:
     return ("destroy", "--yes", "--skip-preview", *home.operator._config_file())
 
 
-@standing("full-run-close", "/run is full; immich-exposure close shuts the door")
+@standing("full-run-close", "/run is full; immich-exposure close closes the funnel")
 def full_run_close(home: Home) -> None:
     home.sh("head -c 1G /dev/zero >/run/filler 2>/dev/null || :; mount -o remount,size=1k /run || :")
     home.lab.console("immich-exposure close")
@@ -614,19 +618,20 @@ def full_run_close(home: Home) -> None:
 # Those that end within a look or two are tests/lab/test_guard.py's.
 
 
-@standing("guard-stalled", "the ingress takes whoever comes and never answers; the guard tells once")
+@standing("guard-stalled", "the ingress accepts connections and never answers; the guard sends one notice")
 def guard_stalled(home: Home) -> None:
     guarded.dead_and_healed(home, in_the_ingress_place("silent"))
 
 
-@standing("guard-no-node", "the ingress finds no way to the node; the guard tells once")
+@standing("guard-no-node", "the ingress cannot reach the node; the guard sends one notice")
 def guard_no_node(home: Home) -> None:
     guarded.dead_and_healed(home, cut_off(PEERS))
 
 
 @standing(
     "guard-no-right",
-    "the node loses its right to a funnel; the guard tells once, and opens again when it has it back",
+    "the node loses its permission to use Funnel; the guard sends one notice, and opens again once "
+    "the permission is back",
 )
 def guard_no_right(home: Home) -> None:
     """What the guard takes off to heal cannot be put on again meanwhile."""
@@ -639,7 +644,7 @@ def guard_no_right(home: Home) -> None:
 
 @standing(
     "guard-control-restart",
-    "Tailscale's control server is away and tailscaled starts anew; the guard tells once",
+    "tailscaled restarts while Tailscale's control server is down; the guard sends one notice",
 )
 def guard_control_restart(home: Home) -> None:
     guarded.be_told(home)
@@ -656,7 +661,8 @@ def guard_control_restart(home: Home) -> None:
 
 @standing(
     "revoke-failing-rebuild",
-    "a phone is taken out and the rebuild of the same up fails: it is out all the same",
+    "a phone is taken out of the config, and the rebuild in the same up fails: the phone is revoked "
+    "all the same",
 )
 def revoke_failing_rebuild(home: Home) -> None:
     home.sh("sed -i 's/^}/  services.nonsense = 1;\\n}/' /etc/nixos/configuration.nix")
@@ -669,7 +675,8 @@ def revoke_failing_rebuild(home: Home) -> None:
 
 @standing(
     "revoke-wrong-passphrase",
-    "a phone is taken out with a wrong keystore passphrase: it is out all the same",
+    "a phone is taken out of the config, and the keystore passphrase is wrong: the phone is revoked "
+    "all the same",
 )
 def revoke_wrong_passphrase(home: Home) -> None:
     home.operator.devices("laptop")
@@ -680,7 +687,11 @@ def revoke_wrong_passphrase(home: Home) -> None:
         raise Fault(f"the phone that was taken out sees {saw}")
 
 
-@standing("revoke-killed", "a phone is taken out and the run is killed as soon as it says so: it is out")
+@standing(
+    "revoke-killed",
+    "a phone is taken out of the config, and the run is killed as soon as it reports that: the phone "
+    "is revoked",
+)
 def revoke_killed(home: Home) -> None:
     home.operator.devices("laptop")
     home.operator_dies(home.run_until("up", r"may no longer come in|is out"))
@@ -693,7 +704,7 @@ def revoke_killed(home: Home) -> None:
 
 @standing(
     "state-lost",
-    "the Pulumi state is lost and the keystore is there: up with takeOver takes over, and destroy ends",
+    "the Pulumi state is lost but the keystore is not: up with takeOver takes over, and destroy succeeds",
 )
 def state_lost(home: Home) -> None:
     home.operator.pulumi(
