@@ -202,7 +202,10 @@ func TestRoomIsWhatTheFileSaysLessWhatCameSince(t *testing.T) {
 	want("what came counts", 50<<10, false, true)
 	want("and leaves the rest", 40<<10, true, true)
 	write("300\n", time.Second)
-	want("a new look", 200<<10, true, true)
+	want("a new number, and what may have come after it", 140<<10, true, true)
+	want("which has no more room", 140<<10+1, false, true)
+	write("300\n", time.Second/2)
+	want("a newer number", 200<<10, true, true)
 	for _, text := range []string{"", "-1", "1e9", "99999999999999999999", "300 KiB", "300\nand much more text than a number has"} {
 		write(text, 2*time.Second)
 		want(text, 0, false, false)

@@ -9,8 +9,8 @@ import (
 )
 
 // roomOnDisk is how much is free where Immich puts uploads. The edge cannot see that place, nor should it: root looks there
-// every minute (server/scripts/room.sh) and writes the number of KiB into a file. What the edge has let through since then
-// counts as used.
+// every minute (server/scripts/room.sh) and writes the number of KiB into a file. What the edge has let through since the look
+// before the one that found the file counts as used: it may have come after root looked.
 type roomOnDisk struct {
 	mutex   sync.Mutex
 	looked  time.Time // at the file
@@ -18,7 +18,8 @@ type roomOnDisk struct {
 	written time.Time // the file
 	free    int64     // bytes
 	known   bool
-	since   int64 // bytes that were let through since the file was written
+	since   int64 // bytes that were let through and may not be in the number
+	lately  int64 // of these, since the last look at the file
 }
 
 const (
@@ -52,11 +53,12 @@ func (r *roomOnDisk) let(bytes int64) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.since += bytes
+	r.lately += bytes
 }
 
 func (r *roomOnDisk) look(file string, now time.Time) {
-	written, known := r.written, r.known
-	r.file, r.looked, r.known = file, now, false
+	written, known, lately := r.written, r.known, r.lately
+	r.file, r.looked, r.known, r.lately = file, now, false, 0
 	info, err := os.Stat(file)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > mostOfRoomFile {
 		return
@@ -73,5 +75,5 @@ func (r *roomOnDisk) look(file string, now time.Time) {
 	if err != nil || kibibytes < 0 || kibibytes > 1<<52 {
 		return
 	}
-	r.free, r.written, r.since, r.known = kibibytes<<10, info.ModTime(), 0, true
+	r.free, r.written, r.since, r.known = kibibytes<<10, info.ModTime(), lately, true
 }
