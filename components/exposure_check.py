@@ -46,6 +46,9 @@ RETRY_SECONDS = 2
 AT_ONCE = 4
 """Questions that are asked side by side; a browser asks six (edge: `few_connections`)."""
 
+HUNG_UP = 10
+"""So often in a row may the edge hang up, which has shown its certificate: it may be taking over settings."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -104,12 +107,22 @@ def check_from_outside(
 
 
 def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> Answer:
-    """Return the answer to the last of ``ANONYMOUS``, the one that is answered whatever strangers get."""
-    deadline = time.monotonic() + wait_seconds
+    """Return the answer to the last of ``ANONYMOUS``, the one that is answered whatever strangers get.
+
+    Raises ``NotReachableError``, and ``WrongAnswerError`` where this machine alone may be turned away.
+    """
+    deadline, hung_up = time.monotonic() + wait_seconds, 0
     while True:
         try:
             return probe.get(ANONYMOUS[-1].path)
-        except NotReachableError:
+        except NotReachableError as error:
+            hung_up = hung_up + 1 if isinstance(error, UnansweredError) else 0
+            if hung_up > HUNG_UP or hung_up and time.monotonic() > deadline:
+                raise WrongAnswerError(
+                    f"{error} Whoever is banned meets that, and this machine's own address may be: look on "
+                    "the server with `sudo immich-exposure bans ADDRESS`, lift the ban (unban) or change "
+                    "banLists, and run this again."
+                ) from error
             if time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_SECONDS)

@@ -107,6 +107,17 @@ def test_an_edge_that_hangs_up_is_proven_when_it_is_meant_to(mocker: MockerFixtu
         check_from_outside(probe, [CREDENTIAL], wait_seconds=0)
 
 
+@pytest.mark.parametrize("drops", [False, True])
+def test_who_is_banned_on_this_machine_reads_so(mocker: MockerFixture, drops: bool) -> None:
+    """By a list of countries, say, while the owner is abroad: the public path meets silence as well."""
+    sleep = mocker.patch("time.sleep")
+    mocker.patch.object(OutsideProbe, "get", side_effect=UnansweredError("It hangs up on a request."))
+    probe = OutsideProbe("immich.example.ts.net", 443, None, None)
+    with pytest.raises(WrongAnswerError, match="hangs up on a request. Whoever is banned .* change banLists"):
+        check_from_outside(probe, [CREDENTIAL], wait_seconds=480, drops=drops)
+    assert sleep.call_count == 10, "as long as a reload takes, and not until DNS is given up"
+
+
 def test_an_edge_that_answers_though_it_should_hang_up_is_safe_as_well(mocker: MockerFixture) -> None:
     assert len(check_from_outside(probe_with(mocker, SOUND), [], wait_seconds=0, drops=True)) == 4
 
