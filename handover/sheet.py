@@ -14,6 +14,8 @@ from handover.guides import GUIDES, Step
 from handover.markup import read_text, style_source, template
 from handover.qr import svg_code
 from pki import Platform, device_name
+from pki.contents import CURRENT
+from pki.device_files import DeviceFiles
 from pki.files import explain, locked, make_folder, remove_file, write_file
 
 _GROUP = 4
@@ -80,7 +82,7 @@ def sheet_path(keystore: Path, device: str) -> Path:
     Raises:
         KeystoreError: the name is not one safe path component.
     """
-    return keystore / "devices" / f"{device_name(device)}.html"
+    return DeviceFiles(keystore / CURRENT, device_name(device)).sheet
 
 
 def write_sheet(keystore: Path, content: SheetContent) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.access import KeystoreAccess
 from pki.adoption import Adoption
 from pki.authority import Authority, authority_subject, create_authority, may_sign
 from pki.certificate import fingerprint, is_signed_by, pem, same_key
@@ -19,7 +20,6 @@ from pki.errors import KeystoreError
 from pki.files import move_file, read_file, remove_file, write_file
 from pki.key import PrivateKey, generate_key
 from pki.profile import AuthorityProfile
-from pki.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class AuthorityFiles:
 class AuthorityStore:
     """The authorities' files. The caller holds the keystore's lock."""
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
-        self.current, self.next = (AuthorityFiles(vault.folder, stem) for stem in AUTHORITY_STEMS)
+    def __init__(self, access: KeystoreAccess) -> None:
+        self._access = access
+        self.current, self.next = (AuthorityFiles(access.folder, stem) for stem in AUTHORITY_STEMS)
 
     @property
     def certificate_path(self) -> Path:
@@ -85,12 +85,12 @@ class AuthorityStore:
         content = read_file(files.key)
         if content is None:
             if files == self.current:
-                self._vault.write_marker()
+                self._access.write_marker()
             key = generate_key(profile.key_type)
-            write_file(files.key, self._vault.encrypt(key))
+            write_file(files.key, self._access.encrypt(key))
         else:
-            key = self._vault.open_key(files.key, content)
-        authority = create_authority(profile, key, self._vault.clock())
+            key = self._access.open_key(files.key, content)
+        authority = create_authority(profile, key, self._access.clock())
         self._refuse_other_profile(files, authority, profile)
         write_file(files.certificate, pem(authority.certificate))
         return authority
@@ -107,11 +107,11 @@ class AuthorityStore:
             raise self.another_authority()
         content = read_file(self.current.key)
         if content is None:
-            self._vault.write_marker()
-            write_file(self.current.key, self._vault.encrypt(authority.key))
-        elif not same_key(authority.certificate, self._vault.open_key(self.current.key, content)):
+            self._access.write_marker()
+            write_file(self.current.key, self._access.encrypt(authority.key))
+        elif not same_key(authority.certificate, self._access.open_key(self.current.key, content)):
             raise self.another_authority()
-        adoption.write(self._vault.folder)
+        adoption.write(self._access.folder)
         write_file(self.current.certificate, pem(authority.certificate))
 
     def taken_over(self, adoption: Adoption) -> x509.Certificate | None:
@@ -120,7 +120,7 @@ class AuthorityStore:
             content = read_file(files.certificate)
             if content is None:
                 continue
-            certificate = self._vault.read_certificate(files.certificate, content)
+            certificate = self._access.read_certificate(files.certificate, content)
             if adoption.is_of(certificate):
                 return certificate
         return None
@@ -157,8 +157,8 @@ class AuthorityStore:
 
     def all(self) -> list[AuthorityFiles]:
         """List the authorities of which anything is there, also those set aside; the current one last."""
-        others = {path.stem for kind in ("crt", "key") for path in self._vault.folder.glob(f"ca-*.{kind}")}
-        return [*(AuthorityFiles(self._vault.folder, stem) for stem in sorted(others)), self.current]
+        others = {path.stem for kind in ("crt", "key") for path in self._access.folder.glob(f"ca-*.{kind}")}
+        return [*(AuthorityFiles(self._access.folder, stem) for stem in sorted(others)), self.current]
 
     def finish_retirement(self) -> None:
         """Complete the change of authority that a killed run began."""
@@ -168,7 +168,7 @@ class AuthorityStore:
         if content is None and not (self.current.key.exists() and self.next.key.exists()):
             self._promote()
         elif content is not None:
-            certificate = self._vault.read_certificate(self.current.certificate, content)
+            certificate = self._access.read_certificate(self.current.certificate, content)
             if self._retired(certificate).certificate.exists():
                 self.retire(certificate)
 
@@ -195,12 +195,12 @@ class AuthorityStore:
         move_file(self.next.certificate, self.current.certificate)
 
     def _retired(self, certificate: x509.Certificate) -> AuthorityFiles:
-        return AuthorityFiles(self._vault.folder, moved_stem(self.current.stem, fingerprint(certificate)))
+        return AuthorityFiles(self._access.folder, moved_stem(self.current.stem, fingerprint(certificate)))
 
     @property
     def _start_anew(self) -> str:
         return (
-            f"move the folder {self._vault.folder} away to start with a new authority (every device then "
+            f"move the folder {self._access.folder} away to start with a new authority (every device then "
             "needs a new certificate)"
         )
 
@@ -212,13 +212,14 @@ class AuthorityStore:
         """
         certificate = self._certificate(files)
         key = self._open_key(files)
-        self._vault.refuse_other_key(files.key, key, files.certificate, certificate)
+        self._access.refuse_other_key(files.key, key, files.certificate, certificate)
         return Authority(certificate, key)
 
     def another_authority(self) -> KeystoreError:
         """The refusal of a second authority beside the one that is there."""
         return KeystoreError(
-            f"The keystore {self._vault.folder} already holds another authority, which is never overwritten. "
+            f"The keystore {self._access.folder} already holds another authority, which is never "
+            "overwritten. "
             "Set `keystore` to a new folder to take over the one that `adopt` names, or take `adopt` out of "
             "the config."
         )
@@ -231,7 +232,7 @@ class AuthorityStore:
                 f"The keystore has no authority: {path} is missing. Restore it from a backup, or create the "
                 "authority first."
             )
-        certificate = self._vault.read_certificate(path, content)
+        certificate = self._access.read_certificate(path, content)
         if not may_sign(certificate) or not is_signed_by(certificate, certificate):
             raise KeystoreError(
                 f"{path} is not the certificate of an authority that signed itself, or it is damaged. "
@@ -246,19 +247,19 @@ class AuthorityStore:
                 f"{files.key} is missing, but its certificate is there. Restore the key from a backup, "
                 f"or {self._start_anew}."
             )
-        return self._vault.open_key(files.key, content)
+        return self._access.open_key(files.key, content)
 
     def _refuse_out_of_date(self, files: AuthorityFiles, certificate: x509.Certificate) -> None:
-        self._vault.refuse_out_of_date(files.certificate, certificate, self._start_anew)
+        self._access.refuse_out_of_date(files.certificate, certificate, self._start_anew)
 
     def _refuse_other_profile(
         self, files: AuthorityFiles, authority: Authority, profile: AuthorityProfile
     ) -> None:
         """Refuse another profile than the config's; one that was taken over is as its maker wanted it."""
-        adoption = Adoption.read(self._vault.folder)
+        adoption = Adoption.read(self._access.folder)
         if adoption is not None and adoption.is_of(authority.certificate):
             return
-        self._vault.refuse_other_profile(
+        self._access.refuse_other_profile(
             files.certificate,
             authority.certificate,
             subject=authority_subject(profile),

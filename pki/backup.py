@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from pki.access import KeystoreAccess
 from pki.contents import is_own, own_files
 from pki.document import read_document
 from pki.errors import KeystoreError
@@ -30,7 +31,6 @@ from pki.files import (
     write_file,
 )
 from pki.inspection import inspect
-from pki.vault import Vault
 
 Files: TypeAlias = Mapping[PurePosixPath, bytes]
 """Content by path below the keystore's folder."""
@@ -97,16 +97,16 @@ def made_on(content: bytes) -> str:
         return "an unknown day"
 
 
-def restore(vault: Vault, content: bytes, lock_wait_seconds: float) -> None:
-    """Make the vault's folder out of a backup, after opening all of it with the vault's passphrase.
+def restore(access: KeystoreAccess, content: bytes, lock_wait_seconds: float) -> None:
+    """Restore the keystore from a backup, after opening all of it with its passphrase.
 
     Raises:
         KeystoreError: the folder is not empty, the backup is refused, the passphrase is not its own, or a
             file in it is damaged. No folder is made then.
     """
-    files, folder = unpack(content), vault.folder
-    vault.require_passphrase()
-    staged = replace(vault, folder=folder.parent / f".{folder.name}.import")
+    files, folder = unpack(content), access.folder
+    access.require_passphrase()
+    staged = replace(access, folder=folder.parent / f".{folder.name}.import")
     with locked(staged.folder, lock_wait_seconds):
         try:
             _refuse_full(folder)
@@ -141,7 +141,7 @@ def _clear(staged: Path) -> None:
             remove_tree(path)
 
 
-def _refuse_damaged(staged: Vault, folder: Path) -> None:
+def _refuse_damaged(staged: KeystoreAccess, folder: Path) -> None:
     try:
         damages = [finding.sentence for finding in inspect(staged) if finding.damage]
         if damages:

@@ -18,7 +18,7 @@ from pki.files import move_file, read_file, remove_file, write_file
 
 @dataclass(frozen=True)
 class DeviceFiles:
-    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt}`, Apple's `.mobileconfig`."""
+    """Where one device's files are: `<folder>/<stem>.{key,password,p12,crt,mobileconfig,html}`."""
 
     folder: Path
     stem: str
@@ -47,6 +47,11 @@ class DeviceFiles:
     def mobileconfig(self) -> Path:
         """The Apple configuration profile that holds the bundle; on iOS and macOS only."""
         return self.folder / f"{self.stem}.mobileconfig"
+
+    @property
+    def sheet(self) -> Path:
+        """The install sheet, a page for the device's owner (`handover.sheet`)."""
+        return self.folder / f"{self.stem}.html"
 
     def write_new(self, *, key: bytes, password: bytes, bundle: bytes, certificate: bytes) -> None:
         """Write a device that was just issued, over what a killed run may have left of another.
@@ -86,15 +91,17 @@ class DeviceFiles:
 
     def discard(self) -> None:
         """Remove the files. The certificate goes first: without it the others mean nothing."""
-        for path in (self.certificate, self.mobileconfig, self.bundle, self.password, self.key):
+        for path in (self.certificate, self.sheet, self.mobileconfig, self.bundle, self.password, self.key):
             remove_file(path)
 
     def move_to(self, target: "DeviceFiles", certificate: x509.Certificate) -> None:
-        """Move all files. A copy of the certificate at the target is the promise to finish the move.
+        """Move all files but the install sheet, which nobody needs any more and is removed.
 
-        The certificate itself goes last, so that an unfinished move is still seen.
+        A copy of the certificate at the target is the promise to finish the move. The certificate itself goes
+        last, so that an unfinished move is still seen.
         """
         write_file(target.certificate, pem(certificate))
+        remove_file(self.sheet)
         move_file(self.mobileconfig, target.mobileconfig)
         move_file(self.bundle, target.bundle)
         move_file(self.password, target.password)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.access import KeystoreAccess
 from pki.authority_store import AuthorityStore
 from pki.bundle import BUNDLE_ROUNDS, Platform, format_for, format_of, make_bundle, new_password, open_bundle
 from pki.certificate import Certified, fingerprint, is_signed_by, parse_certificate, pem
@@ -26,7 +27,6 @@ from pki.mobileconfig import make_mobileconfig, takes_profile
 from pki.profile import DeviceProfile
 from pki.renewal import Pair, Renewal
 from pki.revocations import note_revoked, revocations_in, revoked_in
-from pki.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,24 @@ class Fresh:
 class DeviceStore:
     """The devices' files. The caller holds the keystore's lock and has normalised the names."""
 
-    def __init__(self, vault: Vault, authorities: AuthorityStore) -> None:
-        self._vault = vault
+    def __init__(self, access: KeystoreAccess, authorities: AuthorityStore) -> None:
+        self._access = access
         self._authorities = authorities
 
     @property
     def current(self) -> Path:
         """Folder of the devices in use."""
-        return self._vault.folder / CURRENT
+        return self._access.folder / CURRENT
 
     @property
     def previous(self) -> Path:
         """Folder of what devices in use had before their renewal."""
-        return self._vault.folder / PREVIOUS
+        return self._access.folder / PREVIOUS
 
     @property
     def revoked(self) -> Path:
         """Folder of what was revoked."""
-        return self._vault.folder / REVOKED
+        return self._access.folder / REVOKED
 
     def names(self) -> list[str]:
         """Names of all devices in use, sorted."""
@@ -133,7 +133,7 @@ class DeviceStore:
             self._authorities.certificate()
             self._set_aside(files, certificate)
             return self._issue(files, profile, renewal, fresh)
-        self._vault.refuse_out_of_date(files.certificate, certificate, self._issue_anew(files))
+        self._access.refuse_out_of_date(files.certificate, certificate, self._issue_anew(files))
         return self._adopt(files, profile, renewal, certificate, issuer)
 
     def revoke(self, name: str, revoked_fingerprint: str) -> None:
@@ -153,7 +153,7 @@ class DeviceStore:
 
     def is_revoked(self, revoked_fingerprint: str) -> bool:
         """Tell whether a certificate with this fingerprint was revoked."""
-        if revoked_fingerprint in revocations_in(self._vault.folder):
+        if revoked_fingerprint in revocations_in(self._access.folder):
             return True
         found = self.revoked.glob(f"*-{revoked_fingerprint[:16]}.crt")
         return any(not path.name.startswith(".") for path in found)  # a killed run may have begun one
@@ -163,7 +163,7 @@ class DeviceStore:
 
         Returns the fingerprints of what had been revoked and lay among the devices in use all the same.
         """
-        noted = revoked_in(self._vault.folder)
+        noted = revoked_in(self._access.folder)
         returned = []
         for name in self.names():
             with suppress(KeystoreError):
@@ -192,17 +192,17 @@ class DeviceStore:
             certificate = parse_certificate(content or b"")
         except (ValueError, KeystoreError):
             return False
-        in_time = certificate.not_valid_before_utc <= self._vault.clock() <= certificate.not_valid_after_utc
+        in_time = certificate.not_valid_before_utc <= self._access.clock() <= certificate.not_valid_after_utc
         is_revoked = self.is_revoked(fingerprint(certificate))
         is_ours = any(is_signed_by(certificate, authority) for authority in authorities)
         return in_time and not is_revoked and files.key.exists() and is_ours
 
     def _is_due(self, certificate: x509.Certificate, renewal: Renewal | None) -> bool:
-        return renewal is not None and renewal.is_due(certificate, self._vault.clock())
+        return renewal is not None and renewal.is_due(certificate, self._access.clock())
 
     def _certificate(self, files: DeviceFiles) -> x509.Certificate | None:
         content = read_file(files.certificate)
-        return None if content is None else self._vault.read_certificate(files.certificate, content)
+        return None if content is None else self._access.read_certificate(files.certificate, content)
 
     def _revoked_files(self, name: str, certificate: x509.Certificate) -> DeviceFiles:
         return DeviceFiles(self.revoked, moved_stem(name, fingerprint(certificate)))
@@ -215,7 +215,7 @@ class DeviceStore:
         certificate = self._certificate(files)
         if certificate is None:
             return
-        noted = fingerprint(certificate) in revoked_in(self._vault.folder)
+        noted = fingerprint(certificate) in revoked_in(self._access.folder)
         if noted or self._is_promised(files.stem, certificate):
             self._move_to_revoked(files, certificate)
 
@@ -226,7 +226,7 @@ class DeviceStore:
         """Move the files; from the copy of the certificate on it is revoked, whatever becomes of this run."""
         target = self._revoked_files(files.stem, certificate)
         write_file(target.certificate, pem(certificate))
-        note_revoked(self._vault.folder, files.stem, fingerprint(certificate), self._vault.clock())
+        note_revoked(self._access.folder, files.stem, fingerprint(certificate), self._access.clock())
         files.move_to(target, certificate)
 
     def _pair(self, name: str) -> Pair:
@@ -267,7 +267,7 @@ class DeviceStore:
         if previous is None:
             return None
         until = renewal.grace_end(previous, certificate) if renewal else previous.not_valid_after_utc
-        if until > self._vault.clock():
+        if until > self._access.clock():
             return PreviousCertificate(previous, until)
         self._retire_previous(name)
         return None
@@ -277,7 +277,7 @@ class DeviceStore:
         if clash is not None:
             raise KeystoreError(
                 f"The device name {name!r} differs only in upper and lower case from {clash!r}, which is in "
-                f"the keystore {self._vault.folder}. Choose another name, or write it as {clash!r}."
+                f"the keystore {self._access.folder}. Choose another name, or write it as {clash!r}."
             )
 
     def _refuse_unfit(
@@ -295,7 +295,7 @@ class DeviceStore:
                 f"{path} was not signed by {self._authorities.certificate_path}, or it is damaged. Restore "
                 f"both from the same backup, or {remedy}."
             )
-        self._vault.refuse_other_profile(
+        self._access.refuse_other_profile(
             path, certificate, subject=device_subject(profile), key_type=profile.key_type, remedy=remedy
         )
         return issuer
@@ -311,19 +311,19 @@ class DeviceStore:
 
     def _warm(self, path: Path) -> None:
         if (content := read_file(path)) is not None:
-            self._vault.open_key(path, content)
+            self._access.open_key(path, content)
 
     def _fresh(self, files: DeviceFiles, profile: DeviceProfile) -> Fresh:
         key, password = generate_key(profile.key_type), new_password()
-        sealed = self._vault.seal_password(password, files.stem)
-        return Fresh(key, self._vault.encrypt(key), password, sealed)
+        sealed = self._access.seal_password(password, files.stem)
+        return Fresh(key, self._access.encrypt(key), password, sealed)
 
     def _issue(
         self, files: DeviceFiles, profile: DeviceProfile, renewal: Renewal | None, fresh: Fresh | None
     ) -> DeviceCredential:
         authority = self._authorities.open()
         fresh = fresh or self._fresh(files, profile)
-        certificate = issue_certificate(authority, profile, fresh.key, self._vault.clock())
+        certificate = issue_certificate(authority, profile, fresh.key, self._access.clock())
         opened = _Opened(files, fresh.key, certificate, authority.certificate)
         bundle = self._bundle(opened, profile, fresh.password)
         files.write_new(
@@ -351,8 +351,8 @@ class DeviceStore:
                 f"{files.key} is missing, but its certificate is there. Restore it from a backup, or "
                 f"{self._issue_anew(files)}."
             )
-        key = self._vault.open_key(files.key, content)
-        self._vault.refuse_other_key(files.key, key, files.certificate, certificate)
+        key = self._access.open_key(files.key, content)
+        self._access.refuse_other_key(files.key, key, files.certificate, certificate)
         opened = _Opened(files, key, certificate, authority)
         return self._credential(opened, profile, renewal, self._fitting_bundle(opened, profile))
 
@@ -363,7 +363,7 @@ class DeviceStore:
         password = new_password() if sealed is None else self._open_password(files, sealed)
         if sealed is None:
             bundle = self._bundle(opened, profile, password)
-            files.write_bundle(password=self._vault.seal_password(password, files.stem), bundle=bundle)
+            files.write_bundle(password=self._access.seal_password(password, files.stem), bundle=bundle)
         elif bundle is None or not self._suits(opened, profile, bundle, password):
             bundle = self._bundle(opened, profile, password)
             files.write_bundle(password=None, bundle=bundle)
@@ -399,14 +399,14 @@ class DeviceStore:
             authority=opened.authority,
             password=password,
             bundle_format=format_for(profile.platform),
-            rounds=min(BUNDLE_ROUNDS, self._vault.kdf_rounds),
+            rounds=min(BUNDLE_ROUNDS, self._access.kdf_rounds),
         )
 
     def _write_mobileconfig(self, opened: _Opened, profile: DeviceProfile, bundle: bytes) -> None:
         """Put the configuration profile beside the bundle, or take it from a platform without such."""
         content = None
         if takes_profile(profile.platform):
-            marker = Marker.read(self._vault.folder)
+            marker = Marker.read(self._access.folder)
             content = make_mobileconfig(
                 name=opened.files.stem,
                 owner=(marker and marker.stack) or "keystore",
@@ -416,7 +416,7 @@ class DeviceStore:
         opened.files.write_mobileconfig(content)
 
     def _open_password(self, files: DeviceFiles, sealed: bytes) -> str:
-        return self._vault.open_password(files.password, sealed, files.stem)
+        return self._access.open_password(files.password, sealed, files.stem)
 
     def _credential(
         self, opened: _Opened, profile: DeviceProfile, renewal: Renewal | None, password: str

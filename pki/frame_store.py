@@ -12,11 +12,11 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pki.access import KeystoreAccess
 from pki.contents import FRAMES, SECRET_SUFFIX
 from pki.errors import KeystoreError
 from pki.files import look_into, make_folder, remove_file, write_file
 from pki.revocations import note_revoked, revoked_in
-from pki.vault import Vault
 
 PREFIX = "ixframe_"
 """What every secret begins with, so that programs which look for secrets in public places know it."""
@@ -50,13 +50,13 @@ def new_secret() -> str:
 class FrameStore:
     """The frames' files. The caller holds the keystore's lock and has normalised the names."""
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, access: KeystoreAccess) -> None:
+        self._access = access
 
     @property
     def folder(self) -> Path:
         """Folder of the frames."""
-        return self._vault.folder / FRAMES
+        return self._access.folder / FRAMES
 
     def names(self) -> list[str]:
         """Names of all frames, sorted."""
@@ -65,7 +65,7 @@ class FrameStore:
     def adopt_or_make(self, name: str) -> FrameSecret:
         """Return the frame's secret; a new one when it has none, or one that was revoked for good."""
         content = look_into(self._path(name))
-        if content is not None and self.fingerprint(name) not in revoked_in(self._vault.folder):
+        if content is not None and self.fingerprint(name) not in revoked_in(self._access.folder):
             return self.open(name)
         made = FrameSecret(name, new_secret())
         make_folder(self.folder)
@@ -76,14 +76,14 @@ class FrameStore:
         """Return the secret of a frame that is there, or say why that cannot be."""
         path = self._path(name)
         _, _, sealed = (look_into(path) or b"").partition(b"\n")
-        found = FrameSecret(name, self._vault.open_password(path, sealed, _context(name), _MADE_ANEW))
+        found = FrameSecret(name, self._access.open_password(path, sealed, _context(name), _MADE_ANEW))
         if found.fingerprint != self.fingerprint(name) or not SECRET.fullmatch(found.secret):
             raise self._damaged(path)
         return found
 
     def sealed(self, frame: FrameSecret) -> bytes:
         """Return what the file of a frame holds."""
-        seal = self._vault.seal_password(frame.secret, _context(frame.name))
+        seal = self._access.seal_password(frame.secret, _context(frame.name))
         return f"{frame.fingerprint}\n".encode() + seal
 
     def fingerprint(self, name: str) -> str:
@@ -101,7 +101,7 @@ class FrameStore:
 
     def revoke_whatever(self, name: str) -> None:
         """Note down that the frame's secret is revoked, and remove it."""
-        note_revoked(self._vault.folder, name, self.fingerprint(name), self._vault.clock())
+        note_revoked(self._access.folder, name, self.fingerprint(name), self._access.clock())
         remove_file(self._path(name))
 
     def discard(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.access import KeystoreAccess
 from pki.adoption import Adoption
 from pki.authority_store import AuthorityStore
 from pki.bundle import open_bundle
@@ -18,7 +19,6 @@ from pki.frame_store import FrameStore
 from pki.marker import Marker
 from pki.mobileconfig import bundle_of_mobileconfig
 from pki.revocations import revoked_in
-from pki.vault import Vault
 
 _REMADE = "Delete it; the next `up` makes it anew."
 
@@ -35,22 +35,22 @@ class Finding:
     damage: bool
 
 
-def inspect(vault: Vault) -> list[Finding]:
+def inspect(access: KeystoreAccess) -> list[Finding]:
     """List all that is wrong with a keystore. The caller holds its lock.
 
     Raises:
         KeystoreError: the passphrase is too short or not this keystore's.
     """
-    vault.require_passphrase()
-    _refuse_other_passphrase(vault)
-    findings = [*_of_marker(vault), *_of_authority(vault), *_of_adoption(vault)]
-    authorities = [certificate for _, certificate in certificates_in(vault.folder)]
-    revoked = revoked_in(vault.folder)
-    for files in device_files(vault.folder):
-        findings += _of_device(vault, files, authorities, revoked)
-    findings += _of_frames(vault, revoked)
-    for path in foreign_files(vault.folder):
-        sentence = f"{vault.folder / path} is not the keystore's. Move it elsewhere; a backup leaves it out."
+    access.require_passphrase()
+    _refuse_other_passphrase(access)
+    findings = [*_of_marker(access), *_of_authority(access), *_of_adoption(access)]
+    authorities = [certificate for _, certificate in certificates_in(access.folder)]
+    revoked = revoked_in(access.folder)
+    for files in device_files(access.folder):
+        findings += _of_device(access, files, authorities, revoked)
+    findings += _of_frames(access, revoked)
+    for path in foreign_files(access.folder):
+        sentence = f"{access.folder / path} is not the keystore's. Move it elsewhere; a backup leaves it out."
         findings.append(Finding(sentence, damage=False))
     return findings
 
@@ -72,23 +72,23 @@ def device_files(folder: Path) -> list[DeviceFiles]:
     return [DeviceFiles(folder / where, stem) for where, stem in sorted(owners)]
 
 
-def _refuse_other_passphrase(vault: Vault) -> None:
-    marker = Marker.read(vault.folder)
-    if marker is not None and not marker.knows(vault.secret):
+def _refuse_other_passphrase(access: KeystoreAccess) -> None:
+    marker = Marker.read(access.folder)
+    if marker is not None and not marker.knows(access.secret):
         raise KeystoreError(
-            f"The keystore {vault.folder} does not open with this passphrase. Give the one that it was made "
+            f"The keystore {access.folder} does not open with this passphrase. Give the one that it was made "
             "with, or last changed to."
         )
 
 
-def _of_marker(vault: Vault) -> Iterator[Finding]:
-    if Marker.read(vault.folder) is None:
-        path = vault.folder / Marker.FILE_NAME
+def _of_marker(access: KeystoreAccess) -> Iterator[Finding]:
+    if Marker.read(access.folder) is None:
+        path = access.folder / Marker.FILE_NAME
         yield Finding(f"{path} is missing. The next `up` writes it anew.", damage=False)
 
 
-def _of_authority(vault: Vault) -> Iterator[Finding]:
-    store = AuthorityStore(vault)
+def _of_authority(access: KeystoreAccess) -> Iterator[Finding]:
+    store = AuthorityStore(access)
     damages = []
     for files in store.all():
         try:
@@ -104,15 +104,15 @@ def _of_authority(vault: Vault) -> Iterator[Finding]:
         yield Finding(str(error), damage=False)
 
 
-def _of_adoption(vault: Vault) -> Iterator[Finding]:
+def _of_adoption(access: KeystoreAccess) -> Iterator[Finding]:
     try:
-        Adoption.read(vault.folder)
+        Adoption.read(access.folder)
     except KeystoreError as error:
         yield Finding(str(error), damage=True)
 
 
-def _of_frames(vault: Vault, revoked: Collection[str]) -> Iterator[Finding]:
-    store = FrameStore(vault)
+def _of_frames(access: KeystoreAccess, revoked: Collection[str]) -> Iterator[Finding]:
+    store = FrameStore(access)
     for name in store.names():
         try:
             found = store.open(name)
@@ -126,7 +126,7 @@ def _of_frames(vault: Vault, revoked: Collection[str]) -> Iterator[Finding]:
 
 
 def _of_device(
-    vault: Vault, files: DeviceFiles, authorities: list[x509.Certificate], revoked: Collection[str]
+    access: KeystoreAccess, files: DeviceFiles, authorities: list[x509.Certificate], revoked: Collection[str]
 ) -> Iterator[Finding]:
     content = read_file(files.certificate)
     if content is None:
@@ -137,20 +137,23 @@ def _of_device(
         )
         return
     try:
-        certificate = vault.read_certificate(files.certificate, content)
+        certificate = access.read_certificate(files.certificate, content)
     except KeystoreError as error:
         yield Finding(str(error), damage=True)
         return
     if files.folder.name in (CURRENT, PREVIOUS) and fingerprint(certificate) in revoked:
         yield Finding(f"{files.certificate} was revoked, and is in use all the same.", damage=True)
     if files.folder.name == CURRENT:
-        yield from _of_validity(vault, files, certificate, authorities)
-    yield from _of_key(vault, files, certificate)
-    yield from _of_bundle(vault, files, certificate)
+        yield from _of_validity(access, files, certificate, authorities)
+    yield from _of_key(access, files, certificate)
+    yield from _of_bundle(access, files, certificate)
 
 
 def _of_validity(
-    vault: Vault, files: DeviceFiles, certificate: x509.Certificate, authorities: list[x509.Certificate]
+    access: KeystoreAccess,
+    files: DeviceFiles,
+    certificate: x509.Certificate,
+    authorities: list[x509.Certificate],
 ) -> Iterator[Finding]:
     if not any(is_signed_by(certificate, authority) for authority in authorities):
         yield Finding(
@@ -159,30 +162,34 @@ def _of_validity(
             damage=True,
         )
     try:
-        vault.refuse_out_of_date(files.certificate, certificate, "have a new one issued")
+        access.refuse_out_of_date(files.certificate, certificate, "have a new one issued")
     except KeystoreError as error:
         yield Finding(str(error), damage=False)
 
 
-def _of_key(vault: Vault, files: DeviceFiles, certificate: x509.Certificate) -> Iterator[Finding]:
+def _of_key(access: KeystoreAccess, files: DeviceFiles, certificate: x509.Certificate) -> Iterator[Finding]:
     content = read_file(files.key)
     if content is None:
         yield Finding(f"{files.key} is missing. Restore it from a backup.", damage=True)
         return
     try:
-        vault.refuse_other_key(files.key, vault.open_key(files.key, content), files.certificate, certificate)
+        access.refuse_other_key(
+            files.key, access.open_key(files.key, content), files.certificate, certificate
+        )
     except KeystoreError as error:
         yield Finding(str(error), damage=True)
 
 
-def _of_bundle(vault: Vault, files: DeviceFiles, certificate: x509.Certificate) -> Iterator[Finding]:
+def _of_bundle(
+    access: KeystoreAccess, files: DeviceFiles, certificate: x509.Certificate
+) -> Iterator[Finding]:
     sealed, bundle = read_file(files.password), read_file(files.bundle)
     if sealed is None or bundle is None:
         lost = files.password if sealed is None else files.bundle
         yield Finding(f"{lost} is missing. The next `up` makes a bundle anew.", damage=False)
         return
     try:
-        password = vault.open_password(files.password, sealed, device_of(files.folder.name, files.stem))
+        password = access.open_password(files.password, sealed, device_of(files.folder.name, files.stem))
         bundled = open_bundle(bundle, password).cert
     except KeystoreError as error:
         yield Finding(str(error), damage=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.access import KeystoreAccess
 from pki.adoption import (
     AdoptedDevice,
     Adoption,
@@ -39,6 +40,7 @@ from pki.authority_store import AuthorityStore
 from pki.backup import pack, read_keystore, restore
 from pki.certificate import Certified, parse_certificate
 from pki.contents import ADOPTED, DEVICE_FOLDERS, FRAMES, REVOKED_LIST
+from pki.device_bundle import DeviceBundle, read_device_bundle
 from pki.device_files import DeviceFiles
 from pki.device_name import device_name
 from pki.device_store import DeviceCredential, DeviceStore
@@ -63,7 +65,6 @@ from pki.rekey import change_passphrase
 from pki.rekey import finish as finish_change_of_passphrase
 from pki.renewal import Renewal, is_needed
 from pki.revocations import Revocation, note_revocations, revocations_in
-from pki.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Keystore:
     ) -> None:
         self.folder = folder
         self._lock_wait_seconds = lock_wait_seconds
-        self._use(Vault(folder, passphrase, stack, clock, kdf_rounds))
+        self._use(KeystoreAccess(folder, passphrase, stack, clock, kdf_rounds))
 
     def adopt_or_create_authority(
         self, profile: AuthorityProfile, renewal: Renewal | None = None
@@ -138,18 +139,18 @@ class Keystore:
         Raises:
             KeystoreError: wrong passphrase, damaged or missing file, other profile, expired, other stack's.
         """
-        self._vault.require_passphrase()
+        self._access.require_passphrase()
         with self._transaction():
             if not self._authority.certificate_path.exists():
                 self._refuse_devices_without_authority()
                 return self._authority.create(profile)
             authority = self._authority.adopt(profile, expired_will_do=renewal is not None)
             if Marker.read(self.folder) is None:
-                self._vault.write_marker()
+                self._access.write_marker()
             return authority if renewal is None else self._renewed(profile, authority, renewal)
 
     def _renewed(self, profile: AuthorityProfile, signing: Authority, renewal: Renewal) -> Authority:
-        now = self._vault.clock()
+        now = self._access.clock()
         if renewal.is_due(signing.certificate, now) and not self._authority.next.certificate.exists():
             signing = self._authority.create(profile, self._authority.next)
         old = self._authority.trusted()[0]
@@ -194,7 +195,7 @@ class Keystore:
             KeystoreError: another authority is there, one of the files will not do (see `pki.adoption`), a
                 wrong passphrase, or another stack's keystore. Nothing was changed.
         """
-        self._vault.require_passphrase()
+        self._access.require_passphrase()
         with self._transaction():
             known = Adoption.read(self.folder)
             authority = None if known is None else self._authority.taken_over(known)
@@ -223,7 +224,7 @@ class Keystore:
                 "`adopt` as files that are there."
             )
         self._refuse_devices_without_authority()
-        authority = take_authority(certificate, key, key_passphrase, self._vault.clock())
+        authority = take_authority(certificate, key, key_passphrase, self._access.clock())
         devices = self._take_devices(claims, None, authority.certificate)
         adoption = Adoption(authority.fingerprint, devices, _digests(certificate, key, claims))
         self._authority.take_over(authority, adoption)
@@ -232,7 +233,7 @@ class Keystore:
     def _take_devices(
         self, claims: Sequence[Claim], known: Adoption | None, authority: x509.Certificate
     ) -> tuple[AdoptedDevice, ...]:
-        now = self._vault.clock()
+        now = self._access.clock()
         devices = tuple(
             take_device(claim, known.device(claim.name) if known else None, authority, now)
             for claim in claims
@@ -280,10 +281,19 @@ class Keystore:
                 profile, expired, not signed by this authority, name clash, other stack's.
         """
         name = device_name(name)
-        self._vault.require_passphrase()
+        self._access.require_passphrase()
         fresh = self._devices.prepare(name, profile, renewal)
         with self._transaction():
             return self._devices.adopt_or_issue(name, profile, renewal, fresh)
+
+    def read_device(self, name: str) -> DeviceBundle:
+        """Return what the device's owner gets. Changes nothing and takes no lock.
+
+        Raises:
+            KeystoreError: bad name, no such device, wrong passphrase, expired certificate, missing or damaged
+                file.
+        """
+        return read_device_bundle(self._access, device_name(name))
 
     def revoke_device(self, name: str, fingerprint: str) -> None:
         """Move the device's files to `revoked/` when its certificate is the one with this fingerprint.
@@ -306,7 +316,7 @@ class Keystore:
             KeystoreError: bad name, no authority yet, wrong passphrase, a damaged file, or another stack's.
         """
         name = device_name(name)
-        self._vault.require_passphrase()
+        self._access.require_passphrase()
         with self._transaction():
             self._authority.certificate()
             return self._frames.adopt_or_make(name)
@@ -382,10 +392,10 @@ class Keystore:
         Raises:
             KeystoreError: no keystore, wrong passphrase, a damaged file, or the new passphrase will not do.
         """
-        self._vault.require_passphrase()
+        self._access.require_passphrase()
         with self._existing():
-            change_passphrase(self._vault, passphrase)
-        self._use(replace(self._vault, passphrase=passphrase))
+            change_passphrase(self._access, passphrase)
+        self._use(replace(self._access, passphrase=passphrase))
 
     def inspect(self) -> list[Finding]:
         """Open every file and list what does not open or fit. Empty: all is well.
@@ -394,7 +404,7 @@ class Keystore:
             KeystoreError: no keystore, or another passphrase.
         """
         with self._existing() as returned:
-            return [*map(_returned, returned), *inspect(self._vault)]
+            return [*map(_returned, returned), *inspect(self._access)]
 
     def backup(self) -> bytes:
         """Return all of the keystore as one file, encrypted as it is. Needs no passphrase.
@@ -403,7 +413,7 @@ class Keystore:
             KeystoreError: no keystore, or it cannot be read.
         """
         with self._existing():
-            return pack(read_keystore(self.folder), self._vault.clock())
+            return pack(read_keystore(self.folder), self._access.clock())
 
     def restore(self, backup: bytes) -> None:
         """Make the folder, which must be empty or missing, out of a backup that this passphrase opens.
@@ -412,7 +422,7 @@ class Keystore:
             KeystoreError: the folder is not empty, or the backup is damaged or does not open.
         """
         try:
-            restore(self._vault, backup, self._lock_wait_seconds)
+            restore(self._access, backup, self._lock_wait_seconds)
         except OSError as error:
             raise explain(error, self.folder) from error
 
@@ -436,11 +446,11 @@ class Keystore:
                 remove_empty_folder(folder)
             remove_locked_folder(self.folder)
 
-    def _use(self, vault: Vault) -> None:
-        self._vault = vault
-        self._authority = AuthorityStore(vault)
-        self._devices = DeviceStore(vault, self._authority)
-        self._frames = FrameStore(vault)
+    def _use(self, access: KeystoreAccess) -> None:
+        self._access = access
+        self._authority = AuthorityStore(access)
+        self._devices = DeviceStore(access, self._authority)
+        self._frames = FrameStore(access)
 
     def _is_there(self) -> bool:
         try:
@@ -476,7 +486,7 @@ class Keystore:
             with locked(self.folder, self._lock_wait_seconds):
                 for name in (*DEVICE_FOLDERS, FRAMES):
                     refuse_link(self.folder / name)
-                self._vault.refuse_other_stack()
+                self._access.refuse_other_stack()
                 finish_change_of_passphrase(self.folder)
                 make_folder(self._devices.current)
                 make_folder(self._devices.revoked)

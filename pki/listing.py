@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from pki.access import KeystoreAccess
 from pki.adoption import Adoption
 from pki.bundle import format_of
 from pki.certificate import parse_certificate
@@ -16,7 +17,6 @@ from pki.errors import KeystoreError
 from pki.files import look_into
 from pki.frame_store import FrameStore
 from pki.inspection import certificates_in, device_files
-from pki.vault import Vault
 
 _STATES = dict(zip(DEVICE_FOLDERS, ("device", "previous", "revoked"), strict=True))
 
@@ -44,7 +44,7 @@ def records(folder: Path) -> list[Record]:
 
 def frames(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield name and fingerprint of each frame, `unreadable` where a file is damaged."""
-    store = FrameStore(Vault(folder, None, None, lambda: datetime.now(UTC), 1))
+    store = FrameStore(KeystoreAccess(folder, None, None, lambda: datetime.now(UTC), 1))
     for name in store.names():
         try:
             yield name, store.fingerprint(name)

@@ -9,6 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from pki.access import KeystoreAccess
 from pki.contents import SECRET_SUFFIX, device_of, own_files
 from pki.errors import KeystoreError
 from pki.files import (
@@ -21,7 +22,6 @@ from pki.files import (
 )
 from pki.frame_store import FrameStore
 from pki.marker import Marker
-from pki.vault import Vault
 
 COMMITTED = "rekey"
 """Name of the folder whose files are to replace those of the keystore."""
@@ -29,7 +29,7 @@ COMMITTED = "rekey"
 _UNFINISHED = "rekey-unfinished"
 
 
-def change_passphrase(vault: Vault, passphrase: str) -> None:
+def change_passphrase(access: KeystoreAccess, passphrase: str) -> None:
     """Encrypt all keys and secrets with another passphrase. The caller holds the keystore's lock.
 
     Bundles stay as they are: their own passwords protect them.
@@ -38,15 +38,15 @@ def change_passphrase(vault: Vault, passphrase: str) -> None:
         KeystoreError: a file does not open with the old passphrase, or the new one is short, easily guessed
             or the same.
     """
-    renewed = replace(vault, passphrase=passphrase)
+    renewed = replace(access, passphrase=passphrase)
     renewed.require_strong_passphrase()
-    if passphrase == vault.passphrase:
+    if passphrase == access.passphrase:
         raise KeystoreError("The new passphrase is the old one. Choose another.")
-    contents = _encrypted_anew(vault, renewed)
-    _stage(vault.folder, contents)
-    os.replace(vault.folder / _UNFINISHED, vault.folder / COMMITTED)
-    sync_folder(vault.folder)
-    finish(vault.folder)
+    contents = _encrypted_anew(access, renewed)
+    _stage(access.folder, contents)
+    os.replace(access.folder / _UNFINISHED, access.folder / COMMITTED)
+    sync_folder(access.folder)
+    finish(access.folder)
 
 
 def finish(folder: Path) -> None:
@@ -59,24 +59,24 @@ def finish(folder: Path) -> None:
             remove_tree(leftover)
 
 
-def _encrypted_anew(vault: Vault, renewed: Vault) -> dict[PurePosixPath, bytes]:
+def _encrypted_anew(access: KeystoreAccess, renewed: KeystoreAccess) -> dict[PurePosixPath, bytes]:
     """Content by path of every file that depends on the passphrase."""
     contents: dict[PurePosixPath, bytes] = {}
-    for path in own_files(vault.folder):
-        source = vault.folder / path
+    for path in own_files(access.folder):
+        source = access.folder / path
         content = read_file(source) or b""
         if path.suffix == ".key":
-            contents[path] = renewed.encrypt(vault.open_key(source, content))
+            contents[path] = renewed.encrypt(access.open_key(source, content))
         elif path.suffix == ".password":
             device = device_of(path.parts[0], path.stem)
-            contents[path] = renewed.seal_password(vault.open_password(source, content, device), device)
+            contents[path] = renewed.seal_password(access.open_password(source, content, device), device)
         elif path.suffix == SECRET_SUFFIX:
-            contents[path] = FrameStore(renewed).sealed(FrameStore(vault).open(path.stem))
+            contents[path] = FrameStore(renewed).sealed(FrameStore(access).open(path.stem))
     if not contents:
-        raise KeystoreError(f"There is no key in the keystore {vault.folder}. Check its path.")
-    marker = Marker.read(vault.folder)
-    stack = vault.stack if marker is None else marker.stack
-    new_marker = Marker.new(stack, renewed.secret, vault.kdf_rounds)
+        raise KeystoreError(f"There is no key in the keystore {access.folder}. Check its path.")
+    marker = Marker.read(access.folder)
+    stack = access.stack if marker is None else marker.stack
+    new_marker = Marker.new(stack, renewed.secret, access.kdf_rounds)
     return {PurePosixPath(Marker.FILE_NAME): new_marker.content(), **contents}
 
 

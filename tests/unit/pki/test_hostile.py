@@ -291,7 +291,7 @@ def test_a_weak_one_is_no_new_passphrase_and_still_opens_what_has_it(
     with pytest.raises(KeystoreError, match="easily guessed"):
         open_keystore(folder).change_passphrase("aaaaaaaaaaaa")
     with monkeypatch.context() as patch:
-        patch.setattr("pki.vault.is_weak", lambda _: False)
+        patch.setattr("pki.access.is_weak", lambda _: False)
         open_keystore(folder).change_passphrase("aaaaaaaaaaaa")
     assert open_keystore(folder, "aaaaaaaaaaaa").inspect() == []
 
@@ -320,7 +320,7 @@ def test_a_backup_in_which_a_revoked_device_is_in_use_is_refused(folder: Path, t
     honest = store.backup()
     assert b"revoked.json" not in honest
     (folder / "revoked.json").write_text(json.dumps(noted))
-    backup = pack(read_keystore(folder), store._vault.clock())
+    backup = pack(read_keystore(folder), store._access.clock())
     assert len(unpack(backup)) == len(unpack(honest)) + 1
     with pytest.raises(KeystoreError, match="phone.crt was revoked, and is in use all the same"):
         open_keystore(tmp_path / "new").restore(backup)

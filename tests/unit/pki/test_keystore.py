@@ -545,6 +545,19 @@ def test_revoking_moves_all_files_and_a_new_certificate_follows(folder: Path, st
     assert second.bundle_password != first.bundle_password
 
 
+@pytest.mark.parametrize("end", ["revoke", "purge"])
+def test_no_install_sheet_outlives_its_device(folder: Path, store: Keystore, end: str) -> None:
+    phone = adopt_both(store)
+    sheet = folder / "devices/phone.html"
+    write_file(sheet, b"<p>Install it.</p>")
+    assert store.inspect() == []
+    if end == "revoke":
+        store.revoke_device("phone", phone.fingerprint)
+    else:
+        store.purge()
+    assert not list(folder.rglob("*.html"))
+
+
 def test_revoking_what_is_not_current_changes_nothing(folder: Path, tmp_path: Path) -> None:
     store = quick_keystore(folder, passphrase=None)
     before = snapshot(folder)

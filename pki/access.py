@@ -16,7 +16,7 @@ from pki.sealed import BrokenSealError, DamagedSealError, seal, unseal
 
 
 @dataclass(frozen=True)
-class Vault:
+class KeystoreAccess:
     """A keystore's folder, passphrase, stack, clock and work factor (see `Keystore`)."""
 
     folder: Path
