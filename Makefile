@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Linux machine: `make demo` and `make test`.
 #
-# For the owner of an exposure, `make up | preview | destroy | handover | keystore | module` need Python and Pulumi, nothing
-# of the lab: any POSIX shell, GNU make from 3.81 on, BSD or GNU programs, no root.
+# The commands for owners, `make up | preview | destroy | handover | keystore | module`, need Python and Pulumi but nothing
+# of the lab: any POSIX shell, GNU make 3.81 or newer, BSD or GNU programs, no root.
 
 SHELL := sh
 MAKEFLAGS += --no-print-directory
@@ -22,18 +22,18 @@ PYTHON ?= python3
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 
-# An old Go brings the one that go.mod asks for; some distributions switch that off.
+# An old Go downloads the one that go.mod requires; some distributions switch that off.
 export GOTOOLCHAIN := auto
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The only stack there is needs no name. The lab's is nobody's home: it is used when it is named.
+# If there is only one stack, it need not be named. The lab's stack does not count: name it to use it.
 STACKS := $(filter-out lab,$(sort $(patsubst stacks/Pulumi.%.yaml,%,$(wildcard stacks/Pulumi.*.yaml))))
 ifeq ($(words $(STACKS)),1)
 STACK ?= $(STACKS)
 endif
 STACK ?=
 
-# The lab's stack keeps its state beside the lab and has a public passphrase: it protects nothing. Every other
+# The lab's stack keeps its state next to the lab and has a public passphrase, because it protects nothing. Every other
 # stack uses the backend that you are logged in to and the passphrase that you have set.
 ifeq ($(STACK),lab)
 READY := setup
@@ -43,18 +43,18 @@ else
 READY := .venv/ready
 endif
 
-# STACK=lab boots the lab when it is down, and forgets what stood on the server that was thrown away.
+# STACK=lab boots the lab if it is down, and forgets what was on the discarded server.
 define lab-with-its-state
 { $(VENV)/python -m lab status >/dev/null 2>&1 || { rm -rf .lab-state; $(VENV)/python -m lab up; }; mkdir -p .lab-state; }
 endef
 
-# pulumi and its plugins on PATH. An `eval "$(...)"` alone would go on when the command in it fails.
+# Puts pulumi and its plugins on PATH. A bare `eval "$(...)"` would continue if the command in it fails.
 define pulumi-on-path
 environment=$$($(VENV)/python -m toolchain env) && eval "$$environment"
 endef
 
-# pulumi COMMAND, and with `create` a stack that the backend does not know is made. Which stack plain `pulumi` takes stays as it
-# was. The program itself checks the config and tells every problem at once; the engine's own check would stop at the first.
+# Runs pulumi COMMAND; with `create`, it creates a stack that the backend does not know. The stack selected for plain `pulumi`
+# stays selected. The program checks the config itself and reports every problem at once; the engine would stop at the first.
 define pulumi
 $(pulumi-on-path) && \
 $(if $(filter lab,$(STACK)),$(lab-with-its-state) &&) \
@@ -71,7 +71,7 @@ help: ## list the commands
 
 # ---- for the owner of an exposure ------------------------------------------------------------------------------------
 
-# `organization/name` is the name of a stack, too; its file is the name's.
+# `organization/name` is a valid stack name, too; its file has only the name.
 a-stack:
 	@if test -z "$(STACK)" && test -z "$(STACKS)"; then \
 	  echo "There is no stack yet. Copy stacks/Pulumi.home.yaml.example to stacks/Pulumi.home.yaml and edit it." >&2; \
@@ -100,16 +100,16 @@ a-folder:
 	@$(VENV)/python -m pip install --quiet --no-deps --requirement policy/requirements.txt
 	@touch $@
 
-up: a-stack $(READY) ## expose: pulumi up on STACK (the only one there is, else named)
+up: a-stack $(READY) ## expose: pulumi up on STACK (may be omitted if there is only one)
 	@$(call pulumi,up --skip-config-validation $(ARGS),create)
 
 preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
 	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),create)
 
-nightly-check: a-stack $(READY) ## fail when the server is not as it was proven, or not as the config has it
+nightly-check: a-stack $(READY) ## fail if the server is not as it was proven, or not as the config says
 	@$(call pulumi,preview --refresh --expect-no-changes --skip-config-validation $(ARGS))
 
-destroy: a-stack $(READY) ## close the funnel and take everything of ours off the server
+destroy: a-stack $(READY) ## close the funnel and remove everything of ours from the server
 	@$(call pulumi,destroy $(ARGS))
 
 handover: a-device a-stack .venv/ready ## give a device its bundle, once, over the local network: DEVICE=phone PORT=8765 ADDRESS=192.168.1.5
@@ -122,24 +122,24 @@ handover: a-device a-stack .venv/ready ## give a device its bundle, once, over t
 	  --keystore "$$keystore" --device "$(DEVICE)" --minutes $(MINUTES) \
 	  $(if $(ADDRESS),--address $(ADDRESS)) $(if $(PORT),--port $(PORT))
 
-keystore: a-stack .venv/ready ## list the keys, or look after them: make keystore ARGS=check (or export, import, passphrase)
+keystore: a-stack .venv/ready ## list the keys, or maintain them: make keystore ARGS=check (or export, import, passphrase)
 	@keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
 	$(VENV)/python -m pki "$$keystore" $(or $(ARGS),list)
 
-module: a-folder .venv/ready ## write the NixOS module into a repository of your own: make module DIR=../nixos/immich-exposure
+module: a-folder .venv/ready ## write the NixOS module into your own repository: make module DIR=../nixos/immich-exposure
 	@$(VENV)/python -m components.remote.module_files "$(DIR)"
 
-edge: a-file .venv/ready ## compile the edge (needs Go) for a repository of your own: make edge FILE=../nixos/edge ARCH=arm64
+edge: a-file .venv/ready ## compile the edge (needs Go) for your own repository: make edge FILE=../nixos/edge ARCH=arm64
 	@$(VENV)/python -m toolchain edge $(ARCH) "$(FILE)"
 
-env: .venv/ready ## print what makes plain `pulumi` work, with the lab's stack too: eval "$(make -s env)"
+env: .venv/ready ## print the environment for plain `pulumi`, also for the lab's stack: eval "$(make -s env)"
 	@$(VENV)/python -m toolchain env
 	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_BACKEND_URL="$(PULUMI_BACKEND_URL)"')
 	@$(if $(filter lab,$(STACK)),echo 'export PULUMI_CONFIG_PASSPHRASE_FILE="$(PULUMI_CONFIG_PASSPHRASE_FILE)"')
 
 # ---- the lab, and for developers (Linux) -----------------------------------------------------------------------------
 
-demo: setup ## run the main job on the lab: expose, visit, revoke, ban, take back: HOUSE=book KEEP=1
+demo: setup ## run the main job in the lab: expose, visit, revoke, ban, destroy: HOUSE=book KEEP=1
 	@KEEP=$(KEEP) $(if $(HOUSE),HOUSE=$(HOUSE)) $(VENV)/python -m tests.lab.demo
 
 test: setup lint ## lint and all three tiers of tests
@@ -158,7 +158,7 @@ endef
 setup: .venv/developer ## prepare the lab: system packages, Python packages, pinned programs
 	@$(VENV)/python -m toolchain setup
 
-# What `make setup` may install by itself, `make up` never does. Debian leaves ensurepip out of Python.
+# `make setup` may install packages; `make up` never does. Debian leaves ensurepip out of Python.
 .venv/developer: requirements.txt requirements-dev.txt
 	@test -x $(VENV)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { \
 	  echo "installing python3-venv" >&2; apt-get -qq update && \
@@ -173,10 +173,10 @@ unit: .venv/developer ## the tests that need no root and take seconds
 server: setup ## the tests with real Caddy, fail2ban and Nix
 	@$(PYTEST) tests/server
 
-lab-test: setup ## the tests on the whole lab, several labs at once: ARGS="book test_renewal.py"
+lab-test: setup ## the tests in the whole lab, several labs at once: ARGS="book test_renewal.py"
 	@$(VENV)/python -m tests.lab.parallel $(ARGS)
 
-bench: setup ## ratios: the main job beside the work by hand, the edge beside plain Caddy, floods, devices, homes
+bench: setup ## benchmarks: the main job against manual steps, the edge against plain Caddy, floods, devices, homes
 	@$(VENV)/python -m tests.bench.main_job
 	@$(VENV)/python -m tests.bench.edge
 	@$(VENV)/python -m tests.bench.floods --rounds 1
@@ -187,13 +187,13 @@ bench: setup ## ratios: the main job beside the work by hand, the edge beside pl
 faults: setup ## the whole fault matrix, several labs at once, into docs/faults.md: ARGS="power reboot"
 	@$(VENV)/python -m tests.faults.matrix $(ARGS)
 
-walk: setup ## random strings of operations and faults on the lab: SEED=7 STEPS=20
+walk: setup ## random sequences of operations and faults in the lab: SEED=7 STEPS=20
 	@$(VENV)/python -m tests.faults.walk $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
-fuzz: setup ## random requests at the edge for five minutes
+fuzz: setup ## random requests to the edge for five minutes
 	@$(VENV)/python -m tests.server.fuzz --seconds 300
 
-nightly: setup ## what asks the outside world, an hour of random walks, known faults of what Caddy is built from
+nightly: setup ## tests that need the internet, an hour of random walks, known vulnerabilities in dependencies
 	@test -x .toolchain/moto/bin/moto_server || { $(VENV)/python -m venv .toolchain/moto && \
 	  .toolchain/moto/bin/python -m pip install --quiet 'moto[server,s3]==5.2.5'; }
 	@test -x .toolchain/bin/pulumi-language-yaml || (cd tests/server/yaml_host && \
@@ -216,10 +216,10 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	@find flake.nix lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@echo "lint: clean"
 
-docs: .venv/ready ## make the generated parts anew: docs/surface.md
+docs: .venv/ready ## regenerate docs/surface.md
 	@$(VENV)/python -m components.surface.files
 
-pictures: setup ## make the README's pictures anew, from a run on the lab
+pictures: setup ## regenerate the README's pictures from a run in the lab
 	@$(VENV)/python -m lab bubble -- $(VENV)/python -m tests.lab.pictures
 	@$(VENV)/python -m tests.lab.who_pictures
 

@@ -13,7 +13,7 @@ in
 {
   config = lib.mkIf (cfg.enable && exposedImmich.closed) {
     systemd.services.immich-exposure-lan = {
-      description = "Open or close Immich at home";
+      description = "Open or close Immich on the home network";
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       # The addresses must be there, and Immich must have left the port.

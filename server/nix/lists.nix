@@ -55,7 +55,7 @@ in
 {
   config = lib.mkIf cfg.enable {
     systemd.services.immich-exposure-lists = {
-      description = "Ban countries and networks by lists";
+      description = "Ban countries and networks from lists";
       after = [ "${names.edge}.service" ];
       unitConfig.ConditionPathExists = [ names.mark settings ];
       # `pulumi up` starts it as well, and is never one start too many.
@@ -69,7 +69,7 @@ in
       };
     };
     systemd.timers.immich-exposure-lists = {
-      description = "Ban countries and networks by lists, as they are each five minutes";
+      description = "Ban countries and networks from lists, every five minutes";
       wantedBy = [ "timers.target" ];
       unitConfig.ConditionPathExists = [ names.mark settings ];
       timerConfig = {
@@ -79,7 +79,7 @@ in
     };
 
     systemd.services.immich-exposure-crowdsec = {
-      description = "Ban what CrowdSec has decided";
+      description = "Apply CrowdSec's bans";
       wantedBy = [ "multi-user.target" ];
       after = [ "network.target" "${names.edge}.service" "crowdsec.service" ];
       unitConfig.ConditionPathExists = [ names.mark settings key ];

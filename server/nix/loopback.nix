@@ -61,7 +61,7 @@ in
     };
 
     systemd.services.immich-exposure-loopback = {
-      description = "Keep other accounts of this server from the edge's port and from Immich's";
+      description = "Keep this server's other accounts away from the edge's and Immich's ports";
       # A firewall of the owner's that is loaded anew may empty every table there is.
       after = [ "nftables.service" ];
       partOf = [ "${names.edge}.service" "nftables.service" ];

@@ -19,14 +19,14 @@ in
 {
   config = lib.mkIf cfg.enable {
     systemd.services.immich-exposure-certificate = {
-      description = "Renew the certificate that the edge shows";
+      description = "Renew the edge's server certificate";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" "tailscaled.service" ];
       unitConfig.ConditionPathExists = [ names.mark ];
       serviceConfig = root // { ExecStart = [ (run "immich-exposure-renew" "certificate.sh" "renew") ]; };
     };
     systemd.timers.immich-exposure-certificate = {
-      description = "Renew the certificate that the edge shows, daily";
+      description = "Renew the edge's server certificate, daily";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnCalendar = "daily";
@@ -43,7 +43,7 @@ in
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
     };
     systemd.timers.immich-exposure-lease = {
-      description = "Close the funnel unless a lease allows it, each minute";
+      description = "Close the funnel unless a lease allows it, every minute";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnBootSec = "20s";
@@ -53,7 +53,7 @@ in
     };
 
     systemd.services.immich-exposure-devices = {
-      description = "Shut out certificates of devices that have ended";
+      description = "Remove devices whose certificate has expired";
       unitConfig.ConditionPathExists = [ names.mark ];
       # Only files are looked at, so it needs no network.
       serviceConfig = root // {
@@ -63,7 +63,7 @@ in
       };
     };
     systemd.timers.immich-exposure-devices = {
-      description = "Shut out certificates of devices that have ended, hourly";
+      description = "Remove devices whose certificate has expired, hourly";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnCalendar = "hourly";
@@ -73,7 +73,7 @@ in
     };
 
     systemd.services.immich-exposure-guard = {
-      description = "Look at the exposure from outside";
+      description = "Check the exposure from outside";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" "tailscaled.service" "immich-edge.service" ];
       unitConfig.ConditionPathExists = [ names.mark ];
@@ -84,7 +84,7 @@ in
       };
     };
     systemd.timers.immich-exposure-guard = {
-      description = "Look at the exposure from outside, every five minutes";
+      description = "Check the exposure from outside, every five minutes";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnBootSec = "2min";
@@ -114,7 +114,7 @@ in
     };
 
     systemd.services.immich-exposure-room = {
-      description = "Look how much room there is for uploads of guests";
+      description = "Check the free space for guests' uploads";
       # Only while guests may upload.
       unitConfig.ConditionPathExists = [ names.mark "${names.state}/settings/uploads.conf" ];
       startLimitIntervalSec = 0;
@@ -130,7 +130,7 @@ in
       };
     };
     systemd.timers.immich-exposure-room = {
-      description = "Look how much room there is for uploads of guests, each minute";
+      description = "Check the free space for guests' uploads, every minute";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         # By the clock, as above.
@@ -141,7 +141,7 @@ in
 
     # Started whenever there is something to tell, and again and again while it does not get through.
     systemd.services.immich-exposure-notify = {
-      description = "Tell the owner what happened to the exposure";
+      description = "Send notices to the owner";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       unitConfig.ConditionPathExists = [ names.mark "${names.state}/notices/channel" ];
@@ -151,12 +151,12 @@ in
     };
     # Whoever opens, closes, lets in or shuts out: it is told at once.
     systemd.paths.immich-exposure-notify = {
-      description = "Tell the owner of a door that opens or shuts, and of devices";
+      description = "Notify the owner when the funnel opens or closes, and about devices";
       wantedBy = [ "paths.target" ];
       pathConfig.PathChanged = [ "${names.state}/lease" "${names.state}/devices" ];
     };
     systemd.timers.immich-exposure-notify = {
-      description = "Tell the owner what could not be told before, every five minutes";
+      description = "Retry notices to the owner, every five minutes";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnBootSec = "3min";

@@ -440,7 +440,7 @@ def test_a_stack_that_is_named_by_hand_is_a_name(runner: Runner, repository: Pat
     assert done.returncode == 1 and "no name of a stack" in done.stderr
 
 
-PLAN = script("up", "up", "The plan that was reviewed")
+PLAN = script("up", "up", "Reviewed plan")
 
 
 @needs_jq
