@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,7 +24,7 @@ type authority struct {
 	path string
 
 	mutex   sync.Mutex
-	seen    os.FileInfo
+	seen    syscall.Stat_t
 	roots   *x509.CertPool
 	checked map[[sha256.Size]byte]bool
 }
@@ -32,8 +33,8 @@ type authority struct {
 const maxIntermediates = 3
 
 // accepts tells whether the authority has issued a certificate for clients, and it holds now. `chain` is what the client
-// has shown, its own first. An authority that cannot be read is an error (503): nobody knows who is a device then.
-func (a *authority) accepts(chain []*x509.Certificate, now time.Time) (bool, error) {
+// has shown, its own first, whose fingerprint `name` is. An authority that cannot be read is an error (503): nobody knows who is a device then.
+func (a *authority) accepts(chain []*x509.Certificate, name [sha256.Size]byte, now time.Time) (bool, error) {
 	leaf := chain[0]
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		return false, nil
@@ -43,7 +44,6 @@ func (a *authority) accepts(chain []*x509.Certificate, now time.Time) (bool, err
 	if err := a.refresh(); err != nil {
 		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	name := fingerprint(leaf)
 	if !a.checked[name] && a.leadsTo(chain, now) {
 		a.checked[name] = true // as long as the file is the same; the dates are looked at each time
 	}
@@ -66,11 +66,11 @@ func (a *authority) leadsTo(chain []*x509.Certificate, now time.Time) bool {
 
 // refresh reads the file if it is not the one that was read last.
 func (a *authority) refresh() error {
-	info, err := os.Stat(a.path)
-	if err != nil {
-		return err
+	var now syscall.Stat_t
+	if err := syscall.Stat(a.path, &now); err != nil {
+		return fmt.Errorf("%s: %w", a.path, err)
 	}
-	if a.seen != nil && os.SameFile(info, a.seen) && info.ModTime().Equal(a.seen.ModTime()) && info.Size() == a.seen.Size() {
+	if a.roots != nil && isSameFile(&a.seen, &now) {
 		return nil
 	}
 	text, err := os.ReadFile(a.path)
@@ -81,7 +81,7 @@ func (a *authority) refresh() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.path, err)
 	}
-	a.seen, a.roots, a.checked = info, roots, map[[sha256.Size]byte]bool{}
+	a.seen, a.roots, a.checked = now, roots, map[[sha256.Size]byte]bool{}
 	return nil
 }
 
@@ -98,9 +98,4 @@ func certificatesIn(text []byte) (*x509.CertPool, error) {
 		}
 		pool.AddCert(found)
 	}
-}
-
-// fingerprint returns the SHA-256 of a certificate, by which it is known.
-func fingerprint(certificate *x509.Certificate) [sha256.Size]byte {
-	return sha256.Sum256(certificate.Raw)
 }

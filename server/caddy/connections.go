@@ -101,6 +101,10 @@ type countedConnection struct {
 	paced   atomic.Bool   // it is no device's, and its handshake is over
 	trusted atomic.Int32  // above zero, it is not paced for now
 	done    chan struct{} // closed with the connection
+
+	shown  atomic.Pointer[shownCertificate]
+	logged atomic.Pointer[loggedClient]
+	watch  *time.Timer // of endUnless
 }
 
 var (
@@ -180,9 +184,33 @@ func (c *countedConnection) Close() error {
 	if !c.closed {
 		close(c.done)
 	}
+	if c.watch != nil {
+		c.watch.Stop()
+	}
 	c.counted, c.closed = false, true
 	c.mutex.Unlock()
 	return c.Conn.Close()
+}
+
+// endUnless looks every so often whether the client is still in, and ends the connection if it is not, with all that goes
+// on over it. Asked again, it does nothing.
+func (c *countedConnection) endUnless(isIn func() (bool, error), interval time.Duration) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.closed || c.watch != nil {
+		return
+	}
+	c.watch = time.AfterFunc(interval, func() {
+		if in, err := isIn(); err != nil || !in {
+			_ = c.Close()
+			return
+		}
+		c.mutex.Lock()
+		defer c.mutex.Unlock()
+		if !c.closed {
+			c.watch.Reset(interval)
+		}
+	})
 }
 
 // cut ends the connection of who goes on although limits or a ban forbid it.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -55,12 +56,12 @@ func (p *pseudonyms) of(l link) string {
 // deed returns what a stranger's request did, and the link's pseudonym, or nothing. Only what Immich has answered to is one,
 // so nobody can make up links. The page asks for the link's data when it starts: a chat program that makes a preview does
 // not run it, and asks for the page and a picture alone.
-func (p *pseudonyms) deed(r *http.Request, status int) string {
-	did := deedOf(r.Method, r.URL.Path, status)
-	if did == "" || did == deedOpen && isRobot(r.Header.Get("User-Agent")) {
+func (p *pseudonyms) deed(method string, asked *url.URL, agent string, status int) string {
+	did := deedOf(method, asked.Path, status)
+	if did == "" || did == deedOpen && isRobot(agent) {
 		return ""
 	}
-	query := r.URL.Query()
+	query := asked.Query()
 	of := link{"key", query.Get("key")}
 	if of.name == "" {
 		of = link{"slug", query.Get("slug")}

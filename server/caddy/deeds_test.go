@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/hex"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
 
 const testKey = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
@@ -76,7 +76,7 @@ func TestWhatIsNoDeedNamesNoLink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if deed := names.deed(&http.Request{Method: "GET", URL: target}, row.status); (deed != "") != row.named {
+		if deed := names.deed("GET", target, "", row.status); (deed != "") != row.named {
 			t.Errorf("%s %d: %q", row.path, row.status, deed)
 		}
 	}
@@ -84,13 +84,12 @@ func TestWhatIsNoDeedNamesNoLink(t *testing.T) {
 
 func TestAPreviewOfAChatProgramIsNoOpen(t *testing.T) {
 	names := testPseudonyms(t)
-	request := &http.Request{Method: "GET", URL: &url.URL{Path: "/api/shared-links/me", RawQuery: "key=abc"}, Header: http.Header{}}
+	target := &url.URL{Path: "/api/shared-links/me", RawQuery: "key=abc"}
 	for agent, opens := range map[string]bool{
 		"Mozilla/5.0 (Linux; Android 14; CUBOT NOTE 50)": true, "WhatsApp/2.23.20.0": false,
 		"Mozilla/5.0 (compatible; Discordbot/2.0; +https://discordapp.com)": false, "": true,
 	} {
-		request.Header.Set("User-Agent", agent)
-		if (names.deed(request, 200) != "") != opens {
+		if (names.deed("GET", target, agent, 200) != "") != opens {
 			t.Errorf("%q opens: %v", agent, !opens)
 		}
 	}
@@ -132,23 +131,26 @@ func TestAKeyThatIsNoneNamesNothing(t *testing.T) {
 	}
 }
 
-func TestTheFormatTakesAKeyOrNone(t *testing.T) {
+func TestTheLogTakesAKeyOrNone(t *testing.T) {
 	for text, file := range map[string]string{
-		"x": "", "x 64": "", "x 64 off /key": "", "x 64 on /key": "/key", "x 64 on": "?", "x 64 yes /key": "?", "x 64 on /key more": "?",
+		"": "", "visitor 64": "", "who off /key": "", "who on /key": "/key", "who on": "?", "who yes /key": "?", "who on /key more": "?",
+		"visitor 47": "?", "visitor x": "?", "log /elsewhere 0": "?", "log /elsewhere x": "?",
 	} {
-		format := new(WithoutSecrets)
-		err := format.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text))
-		if (err != nil) != (file == "?") || err == nil && format.KeyFile != file {
-			t.Errorf("%s: %q, %v", text, format.KeyFile, err)
+		handler, err := parseAnswers(httpcaddyfile.Helper{Dispenser: caddyfile.NewTestDispenser("answers {\n log /folder 10\n " + text + "\n}")})
+		if answers, ok := handler.(*Answers); (err != nil) != (file == "?") || ok && answers.KeyFile != file {
+			t.Errorf("%s: %+v, %v", text, handler, err)
 		}
+	}
+	if _, err := parseAnswers(httpcaddyfile.Helper{Dispenser: caddyfile.NewTestDispenser("answers")}); err == nil {
+		t.Error("an edge without a log is taken")
 	}
 }
 
 func BenchmarkPseudonym(b *testing.B) {
 	names := &pseudonyms{key: make([]byte, 32), since: time.Unix(0, 0)}
-	request := &http.Request{Method: "GET", URL: &url.URL{Path: "/api/shared-links/me", RawQuery: "key=" + strings.Repeat("AbC_-9", 11) + "A"}, Header: http.Header{}}
+	target := &url.URL{Path: "/api/shared-links/me", RawQuery: "key=" + strings.Repeat("AbC_-9", 11) + "A"}
 	for b.Loop() {
-		if names.deed(request, 200) == "" {
+		if names.deed("GET", target, "", 200) == "" {
 			b.Fatal("no deed")
 		}
 	}

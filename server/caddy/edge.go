@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -46,7 +45,8 @@ type Banned struct {
 //	enrolled FOLDER AUTHORITY
 //
 // The file comes first: a certificate that nobody enrolled costs no more than a look for it. Every look goes to the
-// file system, so a device is in or out from its next request on.
+// file system, so a device is in or out from its next request on. What cannot change while a connection lasts is kept with
+// it (shownCertificate). A certificate without a subject is none of ours.
 type Enrolled struct {
 	Folder    string `json:"folder"`
 	Authority string `json:"authority"`
@@ -129,18 +129,19 @@ func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 
 // MatchWithError tells whether the client is an enrolled device.
 func (e *Enrolled) MatchWithError(r *http.Request) (bool, error) {
-	return e.accepts(r.TLS)
+	return e.accepts(r.TLS, connectionOf(r))
 }
 
-func (e *Enrolled) accepts(state *tls.ConnectionState) (bool, error) {
+// accepts tells whether a client is an enrolled device; `over` is the connection that it came over, if that is known.
+func (e *Enrolled) accepts(state *tls.ConnectionState, over *countedConnection) (bool, error) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return false, nil
 	}
-	name := fingerprint(state.PeerCertificates[0])
-	if !isReadableFile(filepath.Join(e.Folder, hex.EncodeToString(name[:]))) {
+	shown := shownOver(over, state.PeerCertificates[0])
+	if len(shown.leaf.Subject.Names) == 0 || !shown.hasReadableFile(filepath.Join(e.Folder, shown.name)) {
 		return false, nil
 	}
-	return e.authority.accepts(state.PeerCertificates, time.Now())
+	return e.authority.accepts(state.PeerCertificates, shown.print, time.Now())
 }
 
 // isReadableFile tells whether a path is a file that this process may read.

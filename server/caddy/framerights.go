@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/requestbody"
-	"go.uber.org/zap"
 )
 
 func init() {
@@ -110,9 +109,6 @@ func (f *FrameRights) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	who := frameOf(r)
 	if who == nil {
 		return writeRefusal(w)
-	}
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("frame", who.name))
 	}
 	giveVerdict(r, verdictFrame)
 	key := linkHash(who.file)

@@ -166,7 +166,7 @@ func (l *earlyListener) shake(connection net.Conn) {
 			bounded.free.Store(true)
 		}
 		if counted := countedIn(secured); counted != nil {
-			counted.paced.Store(!isDevice(secured))
+			counted.paced.Store(!isDevice(secured, counted))
 		}
 	}
 	select {
@@ -178,13 +178,13 @@ func (l *earlyListener) shake(connection net.Conn) {
 
 // isDevice tells whether a connection is an enrolled device's, which strangers behind the same address do not hold up.
 // What it may ask is looked at again with each request.
-func isDevice(connection *tls.Conn) bool {
+func isDevice(connection *tls.Conn, counted *countedConnection) bool {
 	devices := knownDevices.Load()
 	if devices == nil {
 		return false
 	}
 	state := connection.ConnectionState()
-	enrolled, err := devices.accepts(&state)
+	enrolled, err := devices.accepts(&state, counted)
 	return err == nil && enrolled
 }
 

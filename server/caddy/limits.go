@@ -14,7 +14,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 func init() {
@@ -347,9 +346,7 @@ func isSparedFrom(r *http.Request, jail string) bool {
 
 // giveVerdict writes the verdict into the log, for fail2ban, and counts it at once.
 func giveVerdict(r *http.Request, verdict string) {
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("verdict", verdict))
-	}
+	caddyhttp.SetVar(r.Context(), verdictVar, verdict)
 	noteVerdict(r, verdict, time.Now())
 }
 

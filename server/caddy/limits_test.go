@@ -601,7 +601,7 @@ func TestAHundredThousandAddressesTakeLittleMemory(t *testing.T) {
 	for number := range 100_000 {
 		from := fmt.Sprintf("[2001:db8:%x:%x::1]:1", number/100, number)
 		goes(t, limits, from, "GET", fmt.Sprintf("/s/word%d", number), 404, verdictGuess)
-		bounds.mayWrite(from, verdictGuess, 404, 500, time.Now())
+		bounds.mayWrite(widestOf(from), verdictGuess, 404, 500, time.Now())
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"cmp"
-	"crypto/tls"
-	"encoding/hex"
 	"net"
-	"net/http"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -23,25 +18,18 @@ func init() {
 	caddy.RegisterModule(&WithoutSecrets{})
 }
 
-// WithoutSecrets writes a log as JSON, and of a request only who asked what of whom:
+// WithoutSecrets writes the journal as JSON, and of a request only who asked what of whom:
 //
-//	format without_secrets [BITS [on|off FILE]]
+//	format without_secrets
 //
-// Of the headers of a request only User-Agent gets in, for the owner, so no cookie and no token. Whom a ban would concern
-// is in it as well: an IPv4 address, or so many bits of an IPv6 one [64]. Keys, slugs and passwords of links travel
-// in the target, which is written without them. What a client says is cut (logbounds.go).
+// No header of a request gets in, so no cookie and no token. Keys, slugs and passwords of links travel in the target, which
+// is written without them. What a client says is cut, and few lines are written about each network (logbounds.go).
 //
-// With "on", the lines of what visitors did with a link name it by a pseudonym that the key in FILE makes (deeds.go), and
-// those of devices begin the fingerprint of their certificate. Where the file cannot be read they do not: the journal says why.
-//
-// A request is put into words when its line is written, not before: Caddy hands each request to each log several
-// times, and most of them never write it.
+// What Caddy puts together for a line waits until the line is written: for each request it prepares some, and most are
+// never written.
 type WithoutSecrets struct {
 	zapcore.Encoder `json:"-"`
-	Bits            int    `json:"bits,omitempty"`
-	KeyFile         string `json:"key_file,omitempty"`
 	held            []zapcore.Field
-	names           *pseudonyms
 }
 
 // CaddyModule returns the Caddy module information.
@@ -51,151 +39,145 @@ func (*WithoutSecrets) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile reads the format, the number of bits, and whether links are named by a key.
-func (w *WithoutSecrets) UnmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
-	d.Next()
-	bits := "64"
-	if d.NextArg() {
-		bits = d.Val()
-	}
-	if w.Bits, err = strconv.Atoi(bits); err != nil || w.Bits < wideBits || w.Bits > 128 {
-		return d.Errf("without_secrets takes a number of bits from %d to 128, not %q", wideBits, bits)
-	}
-	switch rest := d.RemainingArgs(); {
-	case len(rest) == 0, len(rest) == 2 && rest[0] == "off":
-	case len(rest) == 2 && rest[0] == "on":
-		w.KeyFile = rest[1]
-	default:
-		return d.Errf("without_secrets takes on or off and the file of a key, not %q", rest)
-	}
-	return nil
-}
+// UnmarshalCaddyfile reads the format, which takes nothing.
+func (*WithoutSecrets) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return withoutArguments(d) }
 
-// Provision chooses what the rest of a line looks like: as Caddy's own JSON, with a date that people can read.
+// Provision chooses what a line looks like: as Caddy's own JSON, with a date that people can read.
 func (w *WithoutSecrets) Provision(caddy.Context) error {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.ISO8601TimeEncoder
 	w.Encoder = zapcore.NewJSONEncoder(config)
-	if w.KeyFile == "" {
-		return nil
-	}
-	names, err := readPseudonyms(w.KeyFile)
-	if err != nil {
-		caddy.Log().Named("who").Warn("nobody is told who opened what", zap.Error(err))
-		return nil
-	}
-	w.names = names
 	return nil
 }
 
-// Clone returns an encoder with the same context.
+// Clone returns an encoder with the same context. They share the one that writes, which gets whole lines alone.
 func (w *WithoutSecrets) Clone() zapcore.Encoder {
-	return &WithoutSecrets{w.Encoder.Clone(), w.Bits, w.KeyFile, slices.Clip(w.held), w.names}
+	return &WithoutSecrets{w.Encoder, slices.Clip(w.held)}
 }
 
-// AddObject keeps an object of the context until a line is written.
-func (w *WithoutSecrets) AddObject(key string, object zapcore.ObjectMarshaler) error {
-	w.held = append(w.held, zap.Object(key, object))
-	return nil
-}
-
-// EncodeEntry writes a line, or nothing when whoever sent the request has filled the room that the log has for them.
+// EncodeEntry writes a line, or nothing when there are too many about whoever sent the request.
 func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
-	written := make([]zapcore.Field, 0, len(w.held)+len(fields)+2)
-	seen, access := asked{}, strings.HasPrefix(entry.LoggerName, accessLogger)
+	written, remote := make([]zapcore.Field, 0, len(w.held)+len(fields)), ""
 	for _, part := range [][]zapcore.Field{w.held, fields} {
 		for _, field := range part {
 			switch value := field.Interface.(type) {
 			case caddyhttp.LoggableHTTPHeader:
 				continue
 			case caddyhttp.LoggableHTTPRequest:
-				seen.request = value.Request
+				remote = value.RemoteAddr
 				field = zap.Object(field.Key, visit(value))
 			}
-			if field.Key == "verdict" && access && seen.request != nil && seen.verdict == "" {
-				written = w.deed(w.who(written, seen.request), seen, field.String)
-			}
-			seen.note(field)
 			written = append(written, field)
 		}
 	}
-	if seen.request == nil {
+	if remote == "" {
 		return w.Encoder.EncodeEntry(entry, written)
-	}
-	if access && seen.verdict == "" {
-		written = w.who(written, seen.request)
 	}
 	entry.Message = cut(entry.Message)
 	for place, field := range written {
 		written[place] = bounded(field)
 	}
 	line, err := w.Encoder.EncodeEntry(entry, written)
-	if err == nil && !seen.isWritten(entry, line.Len()) {
+	if err == nil && !bounds.maySay(remote, entry.Time) {
 		line.Reset()
 	}
 	return line, err
 }
 
-// who adds what kind of client came, and whom a ban would concern.
-func (w *WithoutSecrets) who(fields []zapcore.Field, r *http.Request) []zapcore.Field {
-	agent, network := r.Header.Get("User-Agent"), ""
-	if address, err := addressOf(r.RemoteAddr); err == nil {
-		bits := cmp.Or(w.Bits, networkBits)
-		if address.Is4() {
-			bits = 32
-		}
-		if prefix, err := address.Prefix(bits); err == nil {
-			network = prefix.String()
-		}
-	}
-	return append(fields, zap.String("user_agent", agent), zap.String("network", network))
+func (w *WithoutSecrets) hold(field zapcore.Field) { w.held = append(w.held, field) }
+
+// What belongs to a context is held as it is.
+
+// AddBinary holds a field.
+func (w *WithoutSecrets) AddBinary(key string, value []byte) { w.hold(zap.Binary(key, value)) }
+
+// AddByteString holds a field.
+func (w *WithoutSecrets) AddByteString(key string, value []byte) { w.hold(zap.ByteString(key, value)) }
+
+// AddBool holds a field.
+func (w *WithoutSecrets) AddBool(key string, value bool) { w.hold(zap.Bool(key, value)) }
+
+// AddComplex128 holds a field.
+func (w *WithoutSecrets) AddComplex128(key string, value complex128) {
+	w.hold(zap.Complex128(key, value))
 }
 
-// deed adds what a visitor did with a link, or which device came.
-func (w *WithoutSecrets) deed(fields []zapcore.Field, seen asked, verdict string) []zapcore.Field {
-	switch r := seen.request; {
-	case w.names == nil:
-	case verdict == verdictAnon:
-		if deed := w.names.deed(r, seen.status); deed != "" {
-			return append(fields, zap.String("deed", deed))
-		}
-	case verdict == verdictDevice && r.TLS != nil && len(r.TLS.PeerCertificates) > 0:
-		print := fingerprint(r.TLS.PeerCertificates[0])
-		return append(fields, zap.String("device", hex.EncodeToString(print[:8])))
-	case verdict == verdictFrame:
-		if f, ok := caddyhttp.GetVar(r.Context(), frameVar).(*frame); ok {
-			return append(fields, zap.String("device", filepath.Base(f.file)[:16]))
-		}
-	}
-	return fields
+// AddComplex64 holds a field.
+func (w *WithoutSecrets) AddComplex64(key string, value complex64) { w.hold(zap.Complex64(key, value)) }
+
+// AddDuration holds a field.
+func (w *WithoutSecrets) AddDuration(key string, value time.Duration) {
+	w.hold(zap.Duration(key, value))
 }
 
-// asked is what decides whether a line about a request is written.
-type asked struct {
-	request *http.Request
-	verdict string
-	status  int
+// AddFloat64 holds a field.
+func (w *WithoutSecrets) AddFloat64(key string, value float64) { w.hold(zap.Float64(key, value)) }
+
+// AddFloat32 holds a field.
+func (w *WithoutSecrets) AddFloat32(key string, value float32) { w.hold(zap.Float32(key, value)) }
+
+// AddInt holds a field.
+func (w *WithoutSecrets) AddInt(key string, value int) { w.hold(zap.Int(key, value)) }
+
+// AddInt64 holds a field.
+func (w *WithoutSecrets) AddInt64(key string, value int64) { w.hold(zap.Int64(key, value)) }
+
+// AddInt32 holds a field.
+func (w *WithoutSecrets) AddInt32(key string, value int32) { w.hold(zap.Int32(key, value)) }
+
+// AddInt16 holds a field.
+func (w *WithoutSecrets) AddInt16(key string, value int16) { w.hold(zap.Int16(key, value)) }
+
+// AddInt8 holds a field.
+func (w *WithoutSecrets) AddInt8(key string, value int8) { w.hold(zap.Int8(key, value)) }
+
+// AddString holds a field.
+func (w *WithoutSecrets) AddString(key string, value string) { w.hold(zap.String(key, value)) }
+
+// AddTime holds a field.
+func (w *WithoutSecrets) AddTime(key string, value time.Time) { w.hold(zap.Time(key, value)) }
+
+// AddUint holds a field.
+func (w *WithoutSecrets) AddUint(key string, value uint) { w.hold(zap.Uint(key, value)) }
+
+// AddUint64 holds a field.
+func (w *WithoutSecrets) AddUint64(key string, value uint64) { w.hold(zap.Uint64(key, value)) }
+
+// AddUint32 holds a field.
+func (w *WithoutSecrets) AddUint32(key string, value uint32) { w.hold(zap.Uint32(key, value)) }
+
+// AddUint16 holds a field.
+func (w *WithoutSecrets) AddUint16(key string, value uint16) { w.hold(zap.Uint16(key, value)) }
+
+// AddUint8 holds a field.
+func (w *WithoutSecrets) AddUint8(key string, value uint8) { w.hold(zap.Uint8(key, value)) }
+
+// AddUintptr holds a field.
+func (w *WithoutSecrets) AddUintptr(key string, value uintptr) { w.hold(zap.Uintptr(key, value)) }
+
+// OpenNamespace holds a field.
+func (w *WithoutSecrets) OpenNamespace(key string) { w.hold(zap.Namespace(key)) }
+
+// AddArray holds a field.
+func (w *WithoutSecrets) AddArray(key string, value zapcore.ArrayMarshaler) error {
+	w.hold(zap.Array(key, value))
+	return nil
 }
 
-// note takes what it needs; a field that comes twice counts as it comes last.
-func (a *asked) note(field zapcore.Field) {
-	switch {
-	case field.Key == "verdict" && field.Type == zapcore.StringType:
-		a.verdict = field.String
-	case field.Key == "status" && field.Type == zapcore.Int64Type:
-		a.status = int(field.Integer)
-	}
+// AddObject holds a field.
+func (w *WithoutSecrets) AddObject(key string, value zapcore.ObjectMarshaler) error {
+	w.hold(zap.Object(key, value))
+	return nil
 }
 
-func (a *asked) isWritten(entry zapcore.Entry, size int) bool {
-	if !strings.HasPrefix(entry.LoggerName, accessLogger) {
-		return bounds.maySay(a.request.RemoteAddr, entry.Time)
-	}
-	return bounds.mayWrite(a.request.RemoteAddr, a.verdict, a.status, size, entry.Time)
+// AddReflected holds a field.
+func (w *WithoutSecrets) AddReflected(key string, value any) error {
+	w.hold(zap.Reflect(key, value))
+	return nil
 }
 
-// accessLogger is how Caddy names its loggers of requests.
-const accessLogger = "http.log.access"
+// accessLogger is how Caddy would name the logger of requests, which filters of fail2ban look for.
+const accessLogger = "http.log.access.edge"
 
 // bounded cuts what a client may have said.
 func bounded(field zapcore.Field) zapcore.Field {
@@ -213,7 +195,7 @@ func bounded(field zapcore.Field) zapcore.Field {
 // visit is what a log says of a request.
 type visit caddyhttp.LoggableHTTPRequest
 
-// MarshalLogObject writes it in the order and with the names that Caddy's own log has.
+// MarshalLogObject writes it with the names that Caddy's own log has.
 func (v visit) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	address, port, err := net.SplitHostPort(v.RemoteAddr)
 	if err != nil {
@@ -228,30 +210,6 @@ func (v visit) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("method", cut(v.Method))
 	line.AddString("host", cut(v.Host))
 	line.AddString("uri", cut(withoutSecrets(v.RequestURI)))
-	if v.TLS == nil {
-		return nil
-	}
-	return line.AddObject("tls", handshake(*v.TLS))
-}
-
-// handshake is what a log says of TLS, as Caddy names it; a client may show a certificate of its own making.
-type handshake tls.ConnectionState
-
-// MarshalLogObject writes versions as numbers (RFC 8446) and names as far as they have room.
-func (h handshake) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddBool("resumed", h.DidResume)
-	line.AddUint16("version", h.Version)
-	line.AddUint16("cipher_suite", h.CipherSuite)
-	line.AddString("proto", h.NegotiatedProtocol)
-	line.AddString("server_name", cut(h.ServerName))
-	if len(h.PeerCertificates) > 0 {
-		certificate := h.PeerCertificates[0]
-		line.AddString("client_common_name", cut(certificate.Subject.CommonName))
-		// At most 20 bytes (RFC 5280); to write a longer number takes long.
-		if certificate.SerialNumber.BitLen() <= 160 {
-			line.AddString("client_serial", certificate.SerialNumber.String())
-		}
-	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -37,62 +38,105 @@ func TestCutKeepsWithinTheBound(t *testing.T) {
 	}
 }
 
-// lineOf returns what the log says of a request, field by field as Caddy hands them over.
-func lineOf(t *testing.T, logger, remote, agent, verdict string, status int, now time.Time) string {
+// lineOf returns what the access log says of a request.
+func lineOf(t *testing.T, remote, agent, verdict string, status int, now time.Time) string {
+	t.Helper()
+	return strings.Join(writtenOf(t, func(log *accessLog) {
+		r := &http.Request{Method: "GET", RemoteAddr: remote, RequestURI: "/x?" + agent, URL: new(url.URL), Host: agent, Header: http.Header{"User-Agent": {agent}}}
+		r = r.WithContext(contextWithVars())
+		answer := newAnswered(nil, r)
+		answer.status = status
+		caddyhttp.SetVar(r.Context(), verdictVar, verdict)
+		log.writeAt(answer, r, now)
+	}), "")
+}
+
+// writtenOf returns the lines that an access log of 64 bits has got.
+func writtenOf(t *testing.T, work func(*accessLog)) []string {
+	t.Helper()
+	to := new(written)
+	work(&accessLog{bits: networkBits, to: &verdictFiles{to, to, to}})
+	return to.all()
+}
+
+// journalLineOf returns what the journal says of a request, as Caddy hands it over.
+func journalLineOf(t *testing.T, remote, agent string, now time.Time) string {
 	t.Helper()
 	encoder := new(WithoutSecrets)
 	if err := encoder.Provision(caddy.Context{}); err != nil {
 		t.Fatal(err)
 	}
 	request := &http.Request{Method: "GET", RemoteAddr: remote, RequestURI: "/x?" + agent, URL: new(url.URL), Host: agent, Header: http.Header{"User-Agent": {agent}}}
-	fields := []zap.Field{zap.Int("status", status)}
-	if verdict != "" {
-		fields = append(fields, zap.String("verdict", verdict))
-	}
 	held := encoder.Clone()
-	if err := held.(*WithoutSecrets).AddObject("request", caddyhttp.LoggableHTTPRequest{Request: request.WithContext(contextWithVars())}); err != nil {
+	held.AddString("upstream", "immich")
+	if err := held.AddObject("request", caddyhttp.LoggableHTTPRequest{Request: request.WithContext(contextWithVars())}); err != nil {
 		t.Fatal(err)
 	}
-	line, err := held.EncodeEntry(zapcore.Entry{LoggerName: logger, Message: "handled request", Time: now}, fields)
+	line, err := held.EncodeEntry(zapcore.Entry{LoggerName: "http.log.error", Message: agent, Time: now}, []zap.Field{zap.Int("status", 502)})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if held.(*WithoutSecrets).Encoder != encoder.Encoder || len(encoder.held) > 0 {
+		t.Error("a context was put into words before its line was written, or into another's")
 	}
 	return line.String()
 }
 
-const access = accessLogger + ".edge"
+func TestTextIsWrittenAsInTheJournal(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	letters := []string{"a", `"`, `\`, "\n", "\r", "\t", "\b", "\x00", "\x1f", "\x7f", "\xff", "\xc3", "é", "\u2028", "😀", "<", "\ufffd"}
+	for range 20_000 {
+		var text strings.Builder
+		for range random.IntN(12) {
+			text.WriteString(letters[random.IntN(len(letters))])
+		}
+		encoded, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true}).EncodeEntry(zapcore.Entry{}, []zap.Field{zap.String("t", text.String())})
+		if ours := `{"t":` + string(appendText(nil, text.String())) + "}"; err != nil || ours != encoded.String() {
+			t.Fatalf("%q is written as %s, and in the journal as %s, %v", text.String(), ours, encoded, err)
+		}
+	}
+}
 
 func TestALineIsShortWhateverAClientSays(t *testing.T) {
-	line := lineOf(t, access, "192.0.2.1:1", strings.Repeat("\xff", 4_000), verdictScan, 403, time.Now())
-	if len(line) > 4*mostWritten || !json.Valid([]byte(line)) {
-		t.Errorf("%d bytes: %s", len(line), line)
+	for name, line := range map[string]string{
+		"log":     lineOf(t, "192.0.2.1:1", strings.Repeat("\xff", 4_000), verdictScan, 403, time.Now()),
+		"journal": journalLineOf(t, "192.0.2.1:1", strings.Repeat("\xff", 4_000), time.Now()),
+	} {
+		if len(line) > 5*mostWritten || !json.Valid([]byte(line)) {
+			t.Errorf("%s: %d bytes: %s", name, len(line), line)
+		}
 	}
 }
 
 func TestWhatOneNetworkCanHaveWritten(t *testing.T) {
 	now := time.Now()
 	for _, row := range []struct {
-		what, logger, verdict string
-		status                int
-		most                  int
+		what, verdict string
+		status, most  int
 	}{
-		{"visits", access, verdictAnon, 200, int(visitBytes.size)},
-		{"offences", access, verdictScan, 403, int(offenceBytes.size)},
-		{"too many requests", access, verdictAnon, 429, 1_500},
-		{"banned", access, "", 0, 1_500},
-		{"journal", "http.log.error.edge", "", 502, 1_500 * int(journalLines.size)},
+		{"visits", verdictAnon, 200, int(visitBytes.size)},
+		{"offences", verdictScan, 403, int(offenceBytes.size)},
+		{"too many requests", verdictAnon, 429, 1_500},
+		{"banned", "", 0, 1_500},
+		{"journal", "", 502, 1_500 * int(journalLines.size)},
 	} {
+		line := func(remote, agent string) string {
+			if row.what == "journal" {
+				return journalLineOf(t, remote, agent, now)
+			}
+			return lineOf(t, remote, agent, row.verdict, row.status, now)
+		}
 		bounds = lineBounds{}
 		size := 0
 		for number := range 20_000 {
 			// Out of a /48, from which a client may come by as many addresses as it likes.
 			remote := "[2001:db8:1:" + string("0123456789abcdef"[number%16]) + "::1]:1"
-			size += len(lineOf(t, row.logger, remote, strings.Repeat("A", 3_900), row.verdict, row.status, now))
+			size += len(line(remote, strings.Repeat("A", 3_900)))
 		}
 		if size > row.most || size == 0 {
 			t.Errorf("%s: one network had %d bytes written, and %d is the most", row.what, size, row.most)
 		}
-		if lineOf(t, row.logger, "192.0.2.9:1", "x", row.verdict, row.status, now) == "" {
+		if line("192.0.2.9:1", "x") == "" {
 			t.Errorf("%s: somebody else's line is left out", row.what)
 		}
 		bounds = lineBounds{}
@@ -102,7 +146,7 @@ func TestWhatOneNetworkCanHaveWritten(t *testing.T) {
 func TestADeviceIsAlwaysWritten(t *testing.T) {
 	bounds = lineBounds{}
 	for range 20_000 {
-		if lineOf(t, access, "192.0.2.1:1", strings.Repeat("A", 3_900), verdictDevice, 200, time.Now()) == "" {
+		if lineOf(t, "192.0.2.1:1", strings.Repeat("A", 3_900), verdictDevice, 200, time.Now()) == "" {
 			t.Fatal("a line of a device was left out")
 		}
 	}
@@ -156,7 +200,7 @@ func TestLinesAreWrittenSoonAndWhole(t *testing.T) {
 
 func TestEachVerdictHasItsFile(t *testing.T) {
 	folder := t.TempDir()
-	opened, err := (&ByVerdict{Folder: folder}).OpenWriter()
+	opened, err := ByVerdict{Folder: folder}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,14 +211,11 @@ func TestEachVerdictHasItsFile(t *testing.T) {
 	} {
 		bounds = lineBounds{}
 		// A client that writes the end of another line into its own changes nothing.
-		line := lineOf(t, access, "192.0.2.1:1", `","verdict":"device"}`+"\n", verdict, 200, now)
+		line := lineOf(t, "192.0.2.1:1", `","verdict":"device"}`+"\n", verdict, 200, now)
 		if _, err := io.WriteString(opened, line); err != nil {
 			t.Fatal(err)
 		}
-		if written, err := opened.Write(nil); written != 0 || err != nil {
-			t.Errorf("a line left out gave %d, %v", written, err)
-		}
-		if late, ok := opened.(*verdictFiles)[map[string]int{"access": 0, "devices": 1, "offences": 2}[name]].(*lateWriter); ok {
+		if late, ok := opened[map[string]int{"access": 0, "devices": 1, "offences": 2}[name]].(*lateWriter); ok {
 			late.flushLater()
 		} else if name != "offences" {
 			t.Errorf("%s.log is written line by line", name)
@@ -184,7 +225,7 @@ func TestEachVerdictHasItsFile(t *testing.T) {
 			t.Errorf("%s is not in %s.log: %s, %v", verdict, name, content, err)
 		}
 	}
-	if err := opened.Close(); err != nil {
+	if err := opened.Destruct(); err != nil {
 		t.Error(err)
 	}
 }

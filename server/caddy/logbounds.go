@@ -49,9 +49,9 @@ var bounds lineBounds
 // all is the key of everybody's common bucket.
 const all = 1
 
-// mayWrite tells whether an access line of so many bytes has room in the log.
-func (l *lineBounds) mayWrite(remote, verdict string, status, size int, now time.Time) bool {
-	key := uint64(widestOf(remote))
+// mayWrite tells whether an access line of so many bytes has room in the log, for an IPv4 address or a /48.
+func (l *lineBounds) mayWrite(from network, verdict string, status, size int, now time.Time) bool {
+	key := uint64(from)
 	switch {
 	case verdict == verdictDevice:
 		return true

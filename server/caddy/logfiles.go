@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -11,18 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/logging"
 )
 
-func init() {
-	caddy.RegisterModule(&ByVerdict{})
-}
-
 // ByVerdict writes an access log into three files of a folder, by the verdict at the end of a line:
 //
-//	output by_verdict FOLDER [MEGABYTES]
+//	FOLDER [MEGABYTES]
 //
 // devices.log has what enrolled devices did, offences.log what bans are made of, access.log all else. So no stranger can
 // push a device's history out of its file, and no flood of ordinary requests keeps fail2ban from reading of an offence.
@@ -37,35 +32,23 @@ const (
 	oldFiles       = 5
 )
 
-// CaddyModule returns the Caddy module information.
-func (*ByVerdict) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "caddy.logging.writers.by_verdict", New: func() caddy.Module { return new(ByVerdict) }}
-}
-
-// UnmarshalCaddyfile reads the folder and the size.
-func (b *ByVerdict) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	if !d.Args(&b.Folder) {
-		return d.ArgErr()
-	}
-	for _, size := range d.RemainingArgs() {
-		parsed, err := strconv.Atoi(size)
-		if err != nil || parsed < 1 || b.Megabytes != 0 {
-			return d.Errf("the size of a log must be a number of megabytes, not %q", size)
+func parseByVerdict(values []string) (ByVerdict, error) {
+	parsed := ByVerdict{Folder: values[0]}
+	for _, size := range values[1:] {
+		megabytes, err := strconv.Atoi(size)
+		if err != nil || megabytes < 1 || parsed.Megabytes != 0 {
+			return parsed, fmt.Errorf("the size of a log must be a number of megabytes, not %q", size)
 		}
-		b.Megabytes = parsed
+		parsed.Megabytes = megabytes
 	}
-	return nil
+	return parsed, nil
 }
 
-// String names the folder.
-func (b *ByVerdict) String() string { return b.Folder }
+// Key tells one log from another; one that stays the same outlives a reload.
+func (b ByVerdict) Key() string { return fmt.Sprintf("%s %d", b.Folder, b.Megabytes) }
 
-// WriterKey tells one writer from another; one that stays the same outlives a reload.
-func (b *ByVerdict) WriterKey() string { return "by_verdict:" + b.Folder }
-
-// OpenWriter opens the three files.
-func (b *ByVerdict) OpenWriter() (io.WriteCloser, error) {
+// Open opens the three files.
+func (b ByVerdict) Open() (*verdictFiles, error) {
 	files := &verdictFiles{}
 	for place, name := range []string{"access.log", "devices.log", "offences.log"} {
 		opened, err := logging.FileWriter{
@@ -73,7 +56,7 @@ func (b *ByVerdict) OpenWriter() (io.WriteCloser, error) {
 			RollKeep: oldFiles,
 		}.OpenWriter()
 		if err != nil {
-			return nil, errors.Join(err, files.Close())
+			return nil, errors.Join(err, files.Destruct())
 		}
 		files[place] = opened
 		if name != "offences.log" {
@@ -146,12 +129,10 @@ func lineEnd(verdict string) []byte {
 	return []byte(`"verdict":"` + verdict + "\"}\n")
 }
 
-// Write writes one line, and nothing of a line that was left out.
+// Write writes one line.
 func (f *verdictFiles) Write(line []byte) (int, error) {
 	ends := func(end []byte) bool { return bytes.HasSuffix(line, end) }
 	switch {
-	case len(line) == 0:
-		return 0, nil
 	case ends(deviceLine):
 		return f[1].Write(line)
 	case slices.ContainsFunc(offenceLines, ends):
@@ -160,8 +141,8 @@ func (f *verdictFiles) Write(line []byte) (int, error) {
 	return f[0].Write(line)
 }
 
-// Close closes all three.
-func (f *verdictFiles) Close() error {
+// Destruct closes all three.
+func (f *verdictFiles) Destruct() error {
 	var problems []error
 	for _, file := range f {
 		if file != nil {
@@ -170,8 +151,3 @@ func (f *verdictFiles) Close() error {
 	}
 	return errors.Join(problems...)
 }
-
-var (
-	_ caddy.WriterOpener    = (*ByVerdict)(nil)
-	_ caddyfile.Unmarshaler = (*ByVerdict)(nil)
-)

@@ -24,7 +24,8 @@ func init() {
 //
 // (A folder in the first place would be taken for a path of requests.)
 //
-// A websocket or a long download of a device that is revoked meanwhile is ended, and nobody else's.
+// A websocket or a long download of a device that is revoked meanwhile is ended with its connection, and nobody else's. It
+// also gives the verdict.
 type WhileEnrolled struct {
 	Enrolled
 	Interval caddy.Duration `json:"interval"`
@@ -51,14 +52,21 @@ func parseWhileEnrolled(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 	return handler, nil
 }
 
-// ServeHTTP passes the request on. Its context ends when the device is revoked; with it, the reverse proxy ends what it
-// is about to do, be it a tunnel.
+// ServeHTTP passes the request on.
 func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	giveVerdict(r, verdictDevice)
 	withoutForwarded(r.Header)
-	return passOnWhile(w.MatchWithError, time.Duration(w.Interval), answer, r, next)
+	connection := connectionOf(r)
+	if connection == nil {
+		return passOnWhile(w.MatchWithError, time.Duration(w.Interval), answer, r, next)
+	}
+	state := r.TLS // and not the request, which the watch would keep
+	connection.endUnless(func() (bool, error) { return w.accepts(state, connection) }, time.Duration(w.Interval))
+	return next.ServeHTTP(answer, r)
 }
 
-// passOnWhile passes a request on for as long as its client is in, and looks anew every so often.
+// passOnWhile passes a request on for as long as its client is in, and looks anew every so often. The request's context
+// ends then; with it, the reverse proxy ends what it is about to do, be it a tunnel.
 func passOnWhile(
 	isIn func(*http.Request) (bool, error), interval time.Duration,
 	answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler,

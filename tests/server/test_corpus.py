@@ -139,7 +139,7 @@ OPEN_BY_PREFIX = """\t\t@closed not path /share/* /s/* /_app/* /api/assets/* /ap
 def by_prefix() -> str:
     """Return the project's Caddyfile with a list of prefixes in the gate's place."""
     text, count = re.subn(
-        r"\t\tgate \{\n(?:\t\t\t.*\n)+\t\t\}\n",
+        r"\t\t\tgate \{\n(?:\t\t\t\t.*\n)+\t\t\t\}\n",
         lambda _: OPEN_BY_PREFIX,
         (SERVER_FILES / "Caddyfile").read_text(),
     )
