@@ -17,7 +17,7 @@ FACTS = [
     ("caddy/limits.go", r"cheap = 1\. / (\d+)", "never changes", "counts 1/{}"),
     ("Caddyfile", r"at_once (\d+)\n\t\tpace", "being answered for a visitor", "{}; more wait"),
     ("Caddyfile", r"IMMICH_EXPOSURE_FRAME_REQUESTS:(\d+)\} 60s", "| requests of a frame |", "{} in 60 s"),
-    ("Caddyfile", r"60s\n\t\t\t\tat_once (\d+)", "of a frame, being answered", "{}; more wait"),
+    ("Caddyfile", r"60s\n\t\t\t\t\tat_once (\d+)", "of a frame, being answered", "{}; more wait"),
     ("caddy/slots.go", r"waitingPatience = (\d+) \* time.Second", "of a frame, being answered", "up to {} s"),
     ("caddy/slots.go", r"waitingPatience = (\d+) \* time.Second", "answered for a visitor", "up to {} s"),
     ("caddy/limits.go", r"wideAtOnce += (\d+)", "answered for a visitor", "has {} times"),
