@@ -176,7 +176,7 @@ server: setup ## the tests with real Caddy, fail2ban and Nix
 lab-test: setup ## the tests in the whole lab, several labs at once: ARGS="book test_renewal.py"
 	@$(VENV)/python -m tests.lab.parallel $(ARGS)
 
-bench: setup ## benchmarks: the main job against manual steps, the edge against plain Caddy, floods, devices, homes
+bench: setup ## benchmarks: main job against manual steps, edge against plain Caddy, floods, devices, homes
 	@$(VENV)/python -m tests.bench.main_job
 	@$(VENV)/python -m tests.bench.edge
 	@$(VENV)/python -m tests.bench.floods --rounds 1
