@@ -39,7 +39,7 @@ COUNTRIES = frozenset(_CODES.split())
 
 _OTHER_NAMES = {"UK": "GB", "EL": "GR"}
 
-_UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp", "/var/lib/immich-exposure")
+UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp", "/var/lib/immich-exposure")
 """Folders that the unit which reads lists does not see (server/nix/lists.nix)."""
 
 _KEY_TEXT = re.compile(r"[A-Za-z0-9+/=_.~-]{8,200}")
@@ -154,7 +154,7 @@ def file_problem(text: str) -> str | None:
     """Say what keeps a path from being that of a list on the server."""
     if (problem := config_dir_problem(text)) is not None:
         return problem.replace("the folder of configuration.nix", "a file")
-    if any(text == folder or text.startswith(f"{folder}/") for folder in _UNSEEN):
+    if any(text == folder or text.startswith(f"{folder}/") for folder in UNSEEN):
         return "lies where the service that reads it sees nothing; put it into /etc or /var/lib, say"
     return None
 

@@ -276,7 +276,7 @@ func readSource(path string) ([]byte, os.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, nil, errors.New("is not there")
+		return nil, nil, errors.New("is not on the server")
 	case errors.Is(err, os.ErrPermission):
 		return nil, nil, errUnreadable
 	case err != nil:
@@ -298,4 +298,4 @@ func readSource(path string) ([]byte, os.FileInfo, error) {
 	return content, info, err
 }
 
-var errUnreadable = errors.New("may not be read by the account immich-ban-lists; let everybody read it, outside of home folders")
+var errUnreadable = errors.New("may not be read by the account immich-bans; let everybody read it (chmod a+r, and a+x on its folders), and put it outside of home folders")

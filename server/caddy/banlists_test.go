@@ -147,7 +147,7 @@ func TestWhatIsProtectedIsNeverBanned(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"0.0.0.0/0": "no address of a visitor", "64.0.0.0/2": "this server itself", "16.0.0.0/4": "too wide", "2000::/3": "Tailscale",
+		"0.0.0.0/0": "too wide", "0.0.0.0/8": "no address of a visitor", "64.0.0.0/2": "too wide", "16.0.0.0/4": "too wide", "2000::/3": "too wide",
 		"2a00::/8": "too wide", "203.0.0.0/8": "", "2a02::/16": "", "192.168.0.0/24": "at home", "100.64.0.1": "the tailnet",
 	} {
 		network, _ := readNetwork(text)

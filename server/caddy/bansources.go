@@ -135,28 +135,29 @@ func tooOld(made time.Time, days int, setting string, now time.Time) error {
 	return nil
 }
 
-// countryNetworks hands over each network of a country that is turned away.
-func (s banSources) countryNetworks(reader *maxminddb.Reader, take func(listEntry) error) (err error) {
+// countryNetworks hands over each network of a country that is turned away, and returns which countries of the settings the
+// database has no network of.
+func (s banSources) countryNetworks(reader *maxminddb.Reader, take func(listEntry) error) (lacking []string, err error) {
 	damaged := errors.New("is damaged: its networks cannot be read")
 	defer func() {
 		if recover() != nil {
 			err = damaged
 		}
 	}()
-	known, countries := map[uintptr]string{}, 0
+	known, countries := map[uintptr]string{}, map[string]bool{}
 	for result := range reader.Networks() {
 		if result.Err() != nil {
-			return damaged
+			return nil, damaged
 		}
 		code, seen := known[result.Offset()]
 		if !seen {
 			var record country
 			if result.Decode(&record) != nil {
-				return damaged
+				return nil, damaged
 			}
 			code = record.code()
 			if known[result.Offset()] = code; code != "" {
-				countries++
+				countries[code] = true
 			}
 		}
 		if !s.bansCountry(code) {
@@ -164,14 +165,19 @@ func (s banSources) countryNetworks(reader *maxminddb.Reader, take func(listEntr
 		}
 		for _, network := range bannedOf(plain(result.Prefix())) {
 			if err := take(listEntry{network, code}); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	if countries == 0 {
-		return errors.New("says of no network which country it is in; name a database of countries")
+	if len(countries) == 0 {
+		return nil, errors.New("says of no network which country it is in; name a database of countries")
 	}
-	return nil
+	for _, code := range s.countries {
+		if !countries[code] {
+			lacking = append(lacking, code)
+		}
+	}
+	return lacking, nil
 }
 
 // plain is a network with a mapped IPv4 address as that.
@@ -183,7 +189,8 @@ func plain(network netip.Prefix) netip.Prefix {
 }
 
 // readNetworks reads a list of the owner's: a network or an address a line; what follows a blank, a `#` or a `;` is a comment. It
-// returns what no list may ban in words. A line that is no network makes the whole list one that cannot be trusted.
+// returns what no list may ban in words. A line that is no network, or several, makes the whole list one that cannot be trusted,
+// and so does a file with nothing in it, as a download that failed leaves it.
 func (s banSources) readNetworks(path string, now time.Time) (entries []listEntry, left []string, err error) {
 	content, info, err := readSource(path)
 	if err != nil {
@@ -192,6 +199,11 @@ func (s banSources) readNetworks(path string, now time.Time) (entries []listEntr
 	if err := tooOld(info.ModTime(), s.networksDays, "networkDays", now); err != nil {
 		return nil, nil, err
 	}
+	if len(bytes.TrimSpace(content)) == 0 {
+		return nil, nil, errors.New("is empty; fetch it anew, or write a comment into it where nobody is to be banned by it")
+	}
+	// What editors of Windows begin a file with.
+	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	lines, number := bufio.NewScanner(bytes.NewReader(content)), 0
 	for lines.Scan() {
 		number++
@@ -203,6 +215,9 @@ func (s banSources) readNetworks(path string, now time.Time) (entries []listEntr
 		network, err := readNetwork(words[0])
 		if err != nil {
 			return nil, nil, fmt.Errorf("is damaged: line %d, %w", number, err)
+		}
+		if len(words) > 1 && isNoComment(words[1]) {
+			return nil, nil, fmt.Errorf("is damaged: line %d holds a range, or several networks; write one network a line", number)
 		}
 		if why := whyNotBanned(network); why != "" {
 			left = append(left, fmt.Sprintf("line %d, %s, %s", number, network, why))
@@ -216,4 +231,10 @@ func (s banSources) readNetworks(path string, now time.Time) (entries []listEntr
 		return nil, nil, fmt.Errorf("is damaged: line %d is too long", number+1)
 	}
 	return entries, left, nil
+}
+
+// isNoComment tells whether what follows a network is another one, or goes on to one.
+func isNoComment(word string) bool {
+	_, err := readNetwork(word)
+	return err == nil || word == "-"
 }

@@ -68,7 +68,8 @@ func (w banWriter) writeCountries() error {
 	if err != nil {
 		return err
 	}
-	if err := w.sources.countryNetworks(database, list.add); err != nil {
+	lacking, err := w.sources.countryNetworks(database, list.add)
+	if err != nil {
 		list.drop()
 		return w.keepCountries(err)
 	}
@@ -76,8 +77,11 @@ func (w banWriter) writeCountries() error {
 		return err
 	}
 	from := database.Metadata.BuildTime().UTC().Format(time.DateOnly)
-	return w.report(listOfCountries, listGood, list.count, made,
-		fmt.Sprintf("%s, by %s of %s", w.sources.inWords(), w.sources.database, from))
+	said := fmt.Sprintf("%s, by %s of %s", w.sources.inWords(), w.sources.database, from)
+	if len(lacking) > 0 {
+		said += "; that " + noNetworkOf(lacking)
+	}
+	return w.report(listOfCountries, listGood, list.count, made, said)
 }
 
 // keepCountries leaves in force what was, but for what the owner does not ban any more.
@@ -140,8 +144,8 @@ func (w banWriter) writeNetworks() error {
 		if err != nil {
 			wrong, found = append(wrong, fmt.Sprintf("%s %v", path, err)), before[path]
 		}
-		if len(not) > 0 {
-			left = append(left, leftOut(path, not))
+		if remark := remarkOn(path, found, not); err == nil && remark != "" {
+			left = append(left, remark)
 		}
 		entries = append(entries, found...)
 	}
@@ -157,6 +161,22 @@ func (w banWriter) writeNetworks() error {
 	}
 	said := strings.Join(append([]string{strings.Join(w.sources.networks, ", ")}, left...), "; ")
 	return w.report(listOfNetworks, listGood, len(entries), made, said)
+}
+
+// noNetworkOf says which countries a database says nothing of.
+func noNetworkOf(countries []string) string {
+	return "has no network of " + strings.Join(countries, ", ")
+}
+
+// remarkOn says what is worth knowing of a list that is in order.
+func remarkOn(path string, found []listEntry, left []string) string {
+	switch {
+	case len(left) > 0:
+		return leftOut(path, left)
+	case len(found) == 0:
+		return path + " holds no network"
+	}
+	return ""
 }
 
 // leftOut says what of a source no list may ban, the first few of it.
@@ -222,20 +242,23 @@ func (w banWriter) putReport(list, text string) error {
 func (s banSources) problems(now time.Time) []string {
 	var said []string
 	if s.database != "" {
+		var lacking []string
 		database, err := s.openDatabase(now)
 		if err == nil {
-			err = s.countryNetworks(database, func(listEntry) error { return nil })
+			lacking, err = s.countryNetworks(database, func(listEntry) error { return nil })
 		}
 		if err != nil {
 			said = append(said, fmt.Sprintf("%s %s %v", listOfCountries, s.database, err))
+		} else if len(lacking) > 0 {
+			said = append(said, fmt.Sprintf("note %s %s", s.database, noNetworkOf(lacking)))
 		}
 	}
 	for _, path := range s.networks {
-		_, left, err := s.readNetworks(path, now)
+		found, left, err := s.readNetworks(path, now)
 		if err != nil {
 			said = append(said, fmt.Sprintf("%s %s %v", listOfNetworks, path, err))
-		} else if len(left) > 0 {
-			said = append(said, "note "+leftOut(path, left))
+		} else if remark := remarkOn(path, found, left); remark != "" {
+			said = append(said, "note "+remark)
 		}
 	}
 	return said

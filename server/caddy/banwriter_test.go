@@ -112,7 +112,7 @@ func TestADatabaseThatCannotBeUsedChangesNothing(t *testing.T) {
 	}
 	built := builtAt(t)
 	for said, change := range map[string]func(path string, writer *banWriter) error{
-		"is not there":                          func(path string, _ *banWriter) error { return os.Remove(path) },
+		"is not on the server":                  func(path string, _ *banWriter) error { return os.Remove(path) },
 		"is no database of countries":           func(path string, _ *banWriter) error { return os.WriteFile(path, whole[:9_000], 0o644) },
 		"is damaged":                            func(path string, _ *banWriter) error { return os.WriteFile(path, damaged, 0o644) },
 		"says of no network which country":      nil,
@@ -225,7 +225,7 @@ func TestNetworksOfTheOwner(t *testing.T) {
 		t.Errorf("%q", banned)
 	}
 	said := writer.reported(t, listOfNetworks)
-	for _, words := range []string{"good 4 ", "line 6, 192.168.0.0/16, is a network at home", "line 7, 0.0.0.0/0, is no address"} {
+	for _, words := range []string{"good 4 ", "line 6, 192.168.0.0/16, is a network at home", "line 7, 0.0.0.0/0, is too wide"} {
 		if !strings.Contains(said, words) {
 			t.Errorf("%q is not in %q", words, said)
 		}
@@ -248,6 +248,55 @@ func TestNetworksOfTheOwner(t *testing.T) {
 	writer.mustWrite(t)
 	if said := writer.reported(t, listOfNetworks); !strings.HasPrefix(said, "kept 4 ") || !strings.Contains(said, "is 8 days old") {
 		t.Error(said)
+	}
+}
+
+// What people save, fetch and leave behind in place of a list.
+func TestFilesThatAreAlmostLists(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list")
+	const before, now = "198.51.100.1", "203.0.113.9"
+	for text, want := range map[string]string{
+		"\xef\xbb\xbf203.0.113.0/24\r\n":              "good 1 " + path,
+		"203.0.113.9 198.51.100.7 is a comment\n":     "kept 1 " + path + " is damaged: line 1 holds a range, or several networks; write one network a line",
+		"# DShield\n203.0.113.0\t203.0.113.255\t24\n": "kept 1 " + path + " is damaged: line 2 holds a range",
+		"203.0.113.0 - 203.0.113.255\n":               "kept 1 " + path + " is damaged: line 1 holds a range",
+		"203.0.113.0-203.0.113.255\n":                 "kept 1 " + path + ` is damaged: line 1, "203.0.113.0-203.0.113.255" is no network`,
+		"203.0.113.0/24\r198.51.100.0/24\r":           "kept 1 " + path + " is damaged: line 1 holds a range",
+		"":                                            "kept 1 " + path + " is empty; fetch it anew",
+		" \r\n\n":                                     "kept 1 " + path + " is empty; fetch it anew",
+		"# nobody, for now\n":                         "good 0 " + path + "; " + path + " holds no network",
+		"203.0.113.9\t10\n":                           "good 1 " + path, // counts of offences, as ipsum has them
+	} {
+		if err := os.WriteFile(path, []byte(before+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		writer := newTestWriter(t, banSources{networks: []string{path}}, time.Now())
+		writer.mustWrite(t)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		writer.mustWrite(t)
+		said := writer.reported(t, listOfNetworks)
+		if !strings.HasPrefix(said, want) {
+			t.Errorf("%q: %s", text, said)
+		}
+		banned := map[string]string{"good 1": now, "good 0": "", "kept 1": before}[said[:6]]
+		if found := writer.bans(t, listOfNetworks, before, now); found != banned {
+			t.Errorf("%q: %q is banned", text, found)
+		}
+	}
+}
+
+// A database that knows nothing of a country bans nobody of it, and nobody would know.
+func TestACountryThatTheDatabaseDoesNotKnow(t *testing.T) {
+	now := builtAt(t).Add(time.Hour)
+	writer := newTestWriter(t, banSources{countries: []string{"AQ", "CN"}, database: countryTest}, now)
+	writer.mustWrite(t)
+	if said := writer.reported(t, listOfCountries); !strings.HasSuffix(said, "; that has no network of AQ") {
+		t.Error(said)
+	}
+	if said := writer.sources.problems(now); len(said) != 1 || said[0] != "note "+countryTest+" has no network of AQ" {
+		t.Errorf("%q", said)
 	}
 }
 

@@ -144,13 +144,15 @@ func shownSecret(header http.Header) (secret string, shown bool) {
 			shownOnes = append(slices.Clip(shownOnes), before)
 		}
 	}
-	switch {
-	case len(shownOnes) == 0:
+	if len(shownOnes) == 0 {
 		return "", false
-	case len(shownOnes) > 1 || len(keys) > 1 || !isFrameSecret(shownOnes[0]):
+	}
+	// HTTP/2 hands over what a person has copied along with it.
+	secret = strings.TrimRight(shownOnes[0], " \t")
+	if len(shownOnes) > 1 || len(keys) > 1 || !isFrameSecret(secret) {
 		return "", true
 	}
-	return shownOnes[0], true
+	return secret, true
 }
 
 // showsSecret tells whether a request shows one, be it right or wrong.

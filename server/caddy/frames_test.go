@@ -40,6 +40,7 @@ func TestWhichSecretIsShown(t *testing.T) {
 		"in both places":              {http.Header{frameHeader: {kitchenSecret}, keyHeader: {kitchenSecret + ".key"}}, "", true},
 		"before one of two keys":      {http.Header{keyHeader: {"key", kitchenSecret + ".key"}}, "", true},
 		"with two keys":               {http.Header{frameHeader: {kitchenSecret}, keyHeader: {"one", "two"}}, "", true},
+		"copied with what follows it": {http.Header{frameHeader: {kitchenSecret + " \t"}}, kitchenSecret, true},
 		"too short":                   {http.Header{frameHeader: {kitchenSecret[:39]}}, "", true},
 		"too long":                    {http.Header{frameHeader: {kitchenSecret + "a"}}, "", true},
 		"in capitals":                 {http.Header{frameHeader: {strings.ToUpper(kitchenSecret)}}, "", true},

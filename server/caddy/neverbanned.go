@@ -53,13 +53,14 @@ func isProtected(address netip.Addr) bool {
 
 // whyNotBanned says why no list may ban a network; empty where it may.
 func whyNotBanned(network netip.Prefix) string {
+	// What is as wide as that overlaps much, and the first of it would be no reason.
+	if isTooWide(network, 0) {
+		return "is too wide to be anybody's network"
+	}
 	for _, protected := range protectedNetworks {
 		if protected.network.Overlaps(network) {
 			return "is " + protected.called
 		}
-	}
-	if isTooWide(network, 0) {
-		return "is too wide to be anybody's network"
 	}
 	return ""
 }

@@ -272,7 +272,7 @@ look_at_lists() {
     read_report "$look_list" || :
     case $REPORT in
       good) ;;
-      kept) tell_owner "The ban list $look_list is not up to date, and $REPORT_COUNT networks stay banned as before: $REPORT_SAID." ;;
+      kept) tell_owner "The ban list $look_list is not up to date, and keeps $(networks_of "$REPORT_COUNT") banned as before: $REPORT_SAID." ;;
       *) tell_owner "The ban list $look_list bans nobody: $REPORT_SAID." ;;
     esac
   done

@@ -175,7 +175,7 @@ print_lists() {
     "$print_edge" ban-lists-count --folder "$STATE/bans/lists" 2>/dev/null </dev/null | tr -cd '\012\040-\176' >"$WORK/counts" || :
   fi
   for print_list in $(lists_wanted); do
-    printf '%-10s %s\n' "$print_list" "$(list_in_words "$print_list")"
+    long_row "$print_list" "$(list_in_words "$print_list")"
     awk -v list="$print_list" '$1 == list { count = $2; sub(/^[^ ]+ [^ ]+ /, ""); printf "  %8d %s\n", count, $0 }' "$WORK/counts" 2>/dev/null || :
   done
 }
@@ -184,8 +184,8 @@ print_lists() {
 list_in_words() {
   read_report "$1" || :
   case $REPORT in
-    good) list_word="$REPORT_COUNT networks banned: $REPORT_SAID; since $(date -d "@$REPORT_TIME")" ;;
-    kept) list_word="NOT up to date, $REPORT_COUNT networks banned as on $(date -d "@$REPORT_TIME"): $REPORT_SAID" ;;
+    good) list_word="$(networks_of "$REPORT_COUNT") banned: $REPORT_SAID; since $(date -d "@$REPORT_TIME")" ;;
+    kept) list_word="NOT up to date, $(networks_of "$REPORT_COUNT") banned as on $(date -d "@$REPORT_TIME"): $REPORT_SAID" ;;
     *) list_word="bans NOBODY: $REPORT_SAID" ;;
   esac
   active "$(list_unit "$1")" || list_word="$list_word; $(list_unit "$1") is NOT active"
@@ -365,6 +365,15 @@ node_key_in_words() {
 
 row() { printf '%-10s %s\n' "$1" "$2"; }
 
+# `long_row WORD TEXT`: as many lines of 80 columns as it takes.
+long_row() {
+  printf '%s\n' "$2" | fold -s -w 69 | sed 's/ *$//; 2,$s/^/           /' | {
+    IFS= read -r row_first
+    row "$1" "$row_first"
+    cat
+  }
+}
+
 # What guard.sh and notify.sh have noted down.
 guard_in_words() {
   guard_time=
@@ -503,8 +512,8 @@ print_status() {
   [ -z "$frames" ] || row frames "$(count_of frames) $frames, read-only by a secret header"
   row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
  $(count "$STATE/bans/manual") manual"
-  for row_list in $(lists_wanted); do row "$row_list" "$(list_in_words "$row_list")"; done
-  [ ! -r "$UPLOADS_CONF" ] || row uploads "$(uploads_in_words)"
+  for row_list in $(lists_wanted); do long_row "$row_list" "$(list_in_words "$row_list")"; done
+  [ ! -r "$UPLOADS_CONF" ] || long_row uploads "$(uploads_in_words)"
   row guard "$(guard_in_words)"
   row notices "$(notices_in_words)"
   ! counts_opens || row who "$(opens_in_words)"

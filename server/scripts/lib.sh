@@ -454,6 +454,9 @@ lists_wanted() {
 # What writes a list, and must run.
 list_unit() { if [ "$1" = crowdsec ]; then echo immich-exposure-crowdsec.service; else echo immich-exposure-lists.timer; fi; }
 
+# `networks_of COUNT`, in words.
+networks_of() { if [ "$1" = 1 ]; then echo "1 network"; else echo "$1 networks"; fi; }
+
 # `read_report LIST` sets REPORT (good, kept or none), REPORT_COUNT, REPORT_TIME and REPORT_SAID; fails where there is none.
 read_report() {
   REPORT=none REPORT_COUNT=0 REPORT_TIME=0 REPORT_SAID="has not been written yet"

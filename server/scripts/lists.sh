@@ -36,6 +36,15 @@ anybody_reads() {
   setpriv --reuid=65534 --regid=65534 --clear-groups -- test -r "$1" 2>/dev/null </dev/null
 }
 
+# Folders that the writers do not see (components/config/lists.py names them as well): a link into one leads nowhere for them.
+is_hidden() {
+  hidden_at=$(readlink -f "$1" 2>/dev/null) || return 1
+  case ${hidden_at#"$ROOT"} in
+    /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/* | /var/lib/immich-exposure/*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
 # `older_than DAYS FILE`: by when it was written; what it holds is no newer than that.
 older_than() { [ "$1" -gt 0 ] && [ -n "$(find -L "$2" -mmin "+$(($1 * 1440))" 2>/dev/null)" ]; }
 
@@ -47,9 +56,11 @@ wrong_with() {
 # `look_at_file LIST FILE`
 look_at_file() {
   if [ ! -e "$2" ]; then
-    wrong_with "$1" "$2 is not there"
+    wrong_with "$1" "$2 is not on the server"
   elif [ ! -f "$2" ]; then
     wrong_with "$1" "$2 is no file"
+  elif is_hidden "$2"; then
+    wrong_with "$1" "$2 leads to $(readlink -f "$2"), where the service that reads it sees nothing; put it into /etc or /var/lib, say"
   elif ! anybody_reads "$2"; then
     wrong_with "$1" "$2 may not be read by the account immich-bans; let everybody read it (chmod a+r, and a+x on its folders)"
   else
@@ -57,6 +68,9 @@ look_at_file() {
   fi
   return 1
 }
+
+# What editors of Windows begin a file with.
+BOM=$(printf '\357\273\277')
 
 # Before the first rebuild there is no program that reads them; then each is looked at as far as a script can.
 look_at_files() {
@@ -78,7 +92,11 @@ look_at_files() {
   fi
   for look_file in $(source_of networks); do
     look_at_file networks "$look_file" || continue
-    look_line=$(grep -anvE '^[[:space:]]*([0-9a-fA-F:.]+(/[0-9]{1,3})?)?([[:space:]].*)?[[:space:]]*([#;].*)?$' "$look_file" |
+    if ! grep -aq '[^[:space:]]' "$look_file"; then
+      wrong_with networks "$look_file is empty; fetch it anew, or write a comment into it where nobody is to be banned by it"
+      continue
+    fi
+    look_line=$(sed "1s/^$BOM//" "$look_file" | grep -anvE '^[[:space:]]*([0-9a-fA-F:.]+(/[0-9]{1,3})?)?([[:space:]].*)?[[:space:]]*([#;].*)?$' |
       head -n 1 | cut -d : -f 1)
     if [ -n "$look_line" ]; then
       wrong_with networks "$look_file is damaged: line $look_line is no network"
@@ -88,22 +106,40 @@ look_at_files() {
   done
 }
 
+# `head_of_crowdsec [OPTION...]`: the status alone.
+head_of_crowdsec() {
+  curl --disable --silent --head --noproxy '*' --proto =http,https --max-time 10 --output /dev/null \
+    --write-out '%{http_code}' --user-agent immich-exposure/1 "$@" "$look_address/v1/decisions/stream" 2>/dev/null </dev/null
+}
+
 # A HEAD is no question to CrowdSec: what it has told the key already stays told.
 look_at_crowdsec() {
   look_address=$(source_of crowdsec)
   [ -n "$look_address" ] || return 0
   # From a file in memory, so that no other account of the server sees the key.
   (umask 077 && printf 'header = "X-Api-Key: %s"\n' "$(head -n 1 "$WORK/crowdsec.key" 2>/dev/null)" >"$WORK/curl")
-  look_status=$(curl --disable --silent --head --noproxy '*' --proto =http,https --max-time 10 --output /dev/null \
-    --write-out '%{http_code}' --user-agent immich-exposure/1 --config "$WORK/curl" "$look_address/v1/decisions/stream" \
-    2>/dev/null </dev/null) || :
+  look_curl=0
+  look_status=$(head_of_crowdsec --config "$WORK/curl") || look_curl=$?
   rm -f "$WORK/curl"
+  # Whoever answers without a key is something else, a web server say. (What curl ends with: curl(1), EXIT CODES.)
+  if [ "$look_status" = 200 ] && [ "$(head_of_crowdsec)" = 200 ]; then look_status="200 to anybody"; fi
   case $look_status in
     200) ;;
+    200*)
+      wrong_with crowdsec "What answers at $look_address wants no key, and is no local API of CrowdSec; correct banLists.crowdsec"
+      ;;
     401 | 403)
       wrong_with crowdsec "CrowdSec at $look_address refuses the key (403); make one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey"
       ;;
-    000 | '') wrong_with crowdsec "CrowdSec at $look_address does not answer; start it, or correct banLists.crowdsec" ;;
+    000 | '')
+      case $look_curl in
+        60 | 77)
+          wrong_with crowdsec "CrowdSec at $look_address shows a certificate that this server does not trust; put its authority into security.pki.certificateFiles of the server's configuration, or use http:// on this server or in the tailnet"
+          ;;
+        35) wrong_with crowdsec "What answers at $look_address speaks no TLS; correct banLists.crowdsec (http:// instead of https://)" ;;
+        *) wrong_with crowdsec "CrowdSec at $look_address does not answer; start it, or correct banLists.crowdsec" ;;
+      esac
+      ;;
     *)
       wrong_with crowdsec "What answers at $look_address says $look_status, and is no local API of CrowdSec; correct banLists.crowdsec"
       ;;
@@ -160,8 +196,8 @@ install_lists() {
   for list in $(lists_wanted); do
     read_report "$list" || :
     case $REPORT in
-      good) say "The list $list bans $REPORT_COUNT networks" ;;
-      kept) say "The list $list is not up to date, and $REPORT_COUNT networks stay banned as before: $REPORT_SAID" ;;
+      good) say "The list $list bans $(networks_of "$REPORT_COUNT"): $REPORT_SAID" ;;
+      kept) say "The list $list is not up to date, and keeps $(networks_of "$REPORT_COUNT") banned as before: $REPORT_SAID" ;;
       *) die "The list $list would ban nobody, so nothing was changed: $REPORT_SAID. Put that right, or leave it out of banLists." ;;
     esac
   done

@@ -550,7 +550,7 @@ def test_ban_lists_are_looked_at(proven: Machine) -> None:
     proven.write(proven.state / "lists/networks", "kept 3 1000000 /x is damaged: line 2\x1b[31m\n")
     proven.write(proven.state / "lists/crowdsec", "none 0 1000000 CrowdSec is away\n")
     assert look(proven) == [
-        "tell The ban list networks is not up to date, and 3 networks stay banned as before: "
+        "tell The ban list networks is not up to date, and keeps 3 networks banned as before: "
         "/x is damaged: line 2[31m.",
         "tell The ban list crowdsec bans nobody: CrowdSec is away.",
     ]

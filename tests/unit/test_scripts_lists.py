@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from components.config.lists import UNSEEN
 from tests.unit.scripts.harness import Machine, assert_sentence, available_shells
 
 SOURCES = "countries CN\ndatabase {}\ndatabase-days 45\nnetworks {}\nnetworks-days 7\n"
@@ -67,7 +68,7 @@ def test_the_sources_are_there_and_each_unit_works(machine: Machine) -> None:
         "systemctl start immich-exposure-lists.service",
         "systemctl restart immich-exposure-crowdsec.service",
     ]
-    assert "The list countries bans 12 networks\n" in outcome.stderr
+    assert "The list countries bans 12 networks: CN, by x of 2026-11-20\n" in outcome.stderr
     assert KEY not in outcome.stdout + outcome.stderr + "".join(machine.commands())
 
 
@@ -98,7 +99,8 @@ def test_a_list_of_which_nothing_is_in_force_fails(machine: Machine, state: str,
     else:
         assert outcome.status == 0
         assert (
-            "is not up to date, and 12 networks stay banned as before: /x.mmdb is not there" in outcome.stderr
+            "is not up to date, and keeps 12 networks banned as before: /x.mmdb is not there"
+            in outcome.stderr
         )
 
 
@@ -147,7 +149,33 @@ def test_a_look_names_each_source_that_cannot_be_used(machine: Machine, in_force
     networks.unlink()
     said = look(machine, conf)
     assert said[0].startswith(f"{word} /etc/countries.mmdb may not be read by the account immich-bans")
-    assert said[1:] == [f"{word} /etc/networks.txt is not there"]
+    assert said[1:] == [f"{word} /etc/networks.txt is not on the server"]
+
+
+@pytest.mark.parametrize("folder", UNSEEN)
+def test_a_link_to_where_the_service_sees_nothing_is_named(machine: Machine, folder: str) -> None:
+    conf = sources(machine)
+    database = machine.root / "etc/countries.mmdb"
+    hidden = machine.root / folder.lstrip("/") / "me/countries.mmdb"
+    hidden.parent.mkdir(parents=True)
+    database.rename(hidden)
+    database.symlink_to(hidden)
+    [said] = look(machine, conf)
+    assert said.startswith(
+        f"wrong /etc/countries.mmdb leads to {folder}/me/countries.mmdb, where the service"
+    )
+
+
+def test_a_list_as_windows_saves_it_is_one_and_an_empty_one_is_none(machine: Machine) -> None:
+    conf = sources(machine)
+    networks = machine.root / "etc/networks.txt"
+    networks.write_bytes(b"\xef\xbb\xbf203.0.113.0/24\r\n; x\r\n")
+    assert look(machine, conf) == []
+    networks.write_text(" \n\n")
+    assert look(machine, conf) == [
+        "wrong /etc/networks.txt is empty; fetch it anew, or write a comment into it where nobody is to be "
+        "banned by it"
+    ]
 
 
 def test_with_the_edge_there_its_program_looks(machine: Machine) -> None:
@@ -161,7 +189,10 @@ def test_with_the_edge_there_its_program_looks(machine: Machine) -> None:
     [
         ("200", None),
         ("403", "refuses the key (403)"),
-        ("000", "does not answer; start it"),
+        ("000; exit 7", "does not answer; start it"),
+        ("000; exit 60", "shows a certificate that this server does not trust; put its authority into"),
+        ("000; exit 35", "speaks no TLS"),
+        ("302", "says 302, and is no local API of CrowdSec"),
         ("404", "says 404, and is no local API of CrowdSec"),
     ],
 )
@@ -169,14 +200,23 @@ def test_a_look_asks_crowdsec_without_taking_news_away(
     machine: Machine, status: str, said: str | None
 ) -> None:
     machine.fake(
-        "curl", f'printf {status}; cat "$(echo "$*" | sed "s/.*--config //; s/ .*//")" >"$FAKES/header"'
+        "curl",
+        'case "$*" in *--config*) ;; *) printf 403; exit ;; esac; '
+        f'cat "$(echo "$*" | sed "s/.*--config //; s/ .*//")" >"$FAKES/header"; printf {status}',
     )
     found = look(machine, CROWDSEC, **{"crowdsec.key": f"{KEY}\n"})
     assert found == [] if said is None else said in found[0] and found[0].startswith("wrong ")
-    [asked] = machine.commands("curl")
+    asked, *without = machine.commands("curl")
+    assert len(without) == (said is None), "whoever says that the key is good is asked without one"
     assert "--head" in asked and asked.endswith(" http://127.0.0.1:8080/v1/decisions/stream")
     assert KEY not in asked and KEY not in "".join(found)
     assert f"X-Api-Key: {KEY}" in (machine.fakes / "header").read_text()
+
+
+def test_what_answers_without_a_key_is_no_crowdsec(machine: Machine) -> None:
+    machine.fake("curl", "printf 200")
+    [said] = look(machine, CROWDSEC, **{"crowdsec.key": f"{KEY}\n"})
+    assert said.startswith("wrong What answers at http://127.0.0.1:8080 wants no key")
 
 
 def test_remove_leaves_nothing(machine: Machine) -> None:
@@ -210,7 +250,7 @@ def test_status_has_a_line_for_each_list_and_none_without(machine: Machine) -> N
     said = machine.run("exposure", "status").stdout
     assert "countries  12 networks banned: CN, by /x; since Mon Jan 12 13:46:40 UTC 1970\n" in said
     assert "crowdsec   NOT up to date, 3 networks banned as on Mon Jan 12" in said
-    assert said.count("CrowdSec is away\n") == 1
+    assert said.count("CrowdSec is away\n") == 1 and max(map(len, said.splitlines())) <= 80
     assert (
         '"lists":{"countries":{"state":"good","networks":12},"crowdsec":{"state":"kept","networks":3}}'
         in machine.run("exposure", "status", "--json").stdout
@@ -218,7 +258,8 @@ def test_status_has_a_line_for_each_list_and_none_without(machine: Machine) -> N
     machine.remember(active="immich-exposure-lists.timer")
     (machine.state / "lists/crowdsec").unlink()
     said = machine.run("exposure", "status").stdout
-    assert "bans NOBODY: has not been written yet; immich-exposure-crowdsec.service is NOT active\n" in said
+    told = "bans NOBODY: has not been written yet; immich-exposure-crowdsec.service is NOT active"
+    assert told in " ".join(said.split())
 
 
 def test_lifting_all_bans_leaves_lists_alone(machine: Machine) -> None:
