@@ -875,13 +875,13 @@ restore() {
   FOLDER=$(configuration_folder "$CONFIG_DIR")/immich-exposure
   CONFIG=${FOLDER%/*}/configuration.nix
   [ ! -f "$CONFIG_DIR/configuration.nix" ] || CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
-  if is_ours "$STATE" || imports "$IMPORT"; then close_ours; fi
+  if is_ours "$STATE" || imports "$IMPORT" || is_left_running; then close_ours; fi
   if [ ! -f "$CONFIG" ] && is_ours "$STATE"; then
     leave_without_configuration
     return 0
   fi
   # A folder that "make module" exported, and its import, are the owner's own.
-  if [ ! -f "$BEFORE" ] && { ! imports "$IMPORT" || is_exported "$FOLDER"; }; then
+  if [ ! -f "$BEFORE" ] && ! is_left_running && { ! imports "$IMPORT" || is_exported "$FOLDER"; }; then
     say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
     drop_old_candidates
     return 0
@@ -896,6 +896,13 @@ restore() {
   rm -f "$BEFORE" "$AFTER" "$LAN" "$FOLDER/home.nix"
   rm -rf "$MODULE_BEFORE"
   print_generation
+}
+
+# A way home that was cut off has taken the import out and not rebuilt yet, and what STATE knew of it is gone; or the owner has
+# taken it out.
+is_left_running() {
+  [ -f "$CONFIG" ] && ! imports "$IMPORT" && is_ours "$FOLDER" && ! is_exported "$FOLDER" || return 1
+  has_module "$CURRENT_SYSTEM" || has_module "$PROFILE"
 }
 
 # The owner has gone over to a flake, say. Nothing can be put back, and nothing here builds that system.

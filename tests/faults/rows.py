@@ -452,6 +452,22 @@ def need_bans(home: Home) -> None:
 def state_deleted_destroy(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.operator.destroy()
+    need_nothing_of_ours(home)
+
+
+@standing(
+    "state-deleted-destroy-cut",
+    "/var/lib/immich-exposure is deleted, and in destroy the server loses its power while it builds; destroy",
+)
+def state_deleted_destroy_cut(home: Home) -> None:
+    home.sh(f"rm -rf {STATE}")
+    die(home, "destroy", DESTROY["build"], "power")
+    home.operator.destroy()
+    need_nothing_of_ours(home)
+
+
+def need_nothing_of_ours(home: Home) -> None:
+    """Raise ``Fault`` unless it is shut and gone; what stood there before, nobody knows any more."""
     home.need_shut()
     if left := root(
         home.lab,

@@ -663,6 +663,19 @@ def test_restore_twice_does_nothing(machine: Machine) -> None:
     assert configuration(machine) == f"0640 {HOME}"
 
 
+def test_restore_goes_home_where_one_that_was_cut_off_has_left_no_note(machine: Machine) -> None:
+    """The folder of the exposure was deleted, and the way home died between the import and the build."""
+    apply(machine)
+    machine.write(machine.root / f"{NEW[1:]}/sw/bin/immich-exposure", "")
+    shutil.rmtree(machine.state)
+    write_configuration(machine, HOME)
+    machine.forget_commands()
+    assert result(restore(machine)) == {"generation": 42}
+    assert "switch-to-configuration old-system switch" in steps(machine)
+    assert configuration(machine) == f"0640 {HOME}"
+    assert restore(machine).stderr == "Nothing of the exposure is in /etc/nixos/configuration.nix\n"
+
+
 def test_restore_ends_when_the_configuration_was_moved_away(machine: Machine) -> None:
     """Its owner went over to a flake: the units rest, Immich is open at home, and nothing of ours is left."""
     write_configuration(machine, LAN)
