@@ -34,7 +34,7 @@ from components.preflight.preflight import clock_apart
 from components.preflight.rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
 from components.remote.remote_script import Server, script_text
 from components.remote.server_props import server_of, server_props
-from components.remote.ssh import SshError, run_script
+from components.remote.ssh import SshError, SudoPasswordError, run_script
 from pki import Revocation
 
 LOOK_SECONDS = 60
@@ -282,7 +282,7 @@ class Drift(pulumi.ComponentResource):
 def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[dict[str, Any]]:
     """Look while the program runs, and return ``Seen`` by its fields; what only the owner can mend is told.
 
-    Where nobody can look, nothing is found, and a preview says so.
+    Where nobody can look, nothing is found, and a preview says so. A password that sudo refuses ends the run.
     """
     nothing = asdict(Seen())
     if server.lacks_key:
@@ -294,6 +294,9 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
         ports = config.funnel_port, config.proxy_port
         try:
             found = await asyncio.to_thread(look, plain, *ports, secrets["api_key"])
+        except SudoPasswordError as error:
+            # Each further try may be the one that locks the account.
+            raise pulumi.RunError(str(error)) from None
         except SshError as error:
             pulumi.warn(f"This run could not look at the server: {error}")
             return nothing

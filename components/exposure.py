@@ -93,7 +93,7 @@ class ImmichExposure(pulumi.ComponentResource):
         )
         self._standing = look_now(reach, config, self._authorized)
         if config.ban_lists and pulumi.runtime.is_dry_run():
-            look_at_lists_now(reach, config.ban_lists, config.crowdsec_key)
+            look_at_lists_now(reach, config.ban_lists, config.crowdsec_key, after=self._standing)
         withdrawal = self._withdraw_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
         built = self._edge_built_here(preflight)

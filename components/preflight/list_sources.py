@@ -46,8 +46,13 @@ def look_at_lists(server: Server, lines: str, key: str | None) -> Look:
     return Look(found["wrong"], found["note"])
 
 
-def look_now(server: Server, lists: BanLists, key: pulumi.Output[str] | None) -> pulumi.Output[bool]:
-    """Look while a preview runs, and warn of what is wrong; return whether that was possible."""
+def look_now(
+    server: Server, lists: BanLists, key: pulumi.Output[str] | None, after: pulumi.Output[Any] | None = None
+) -> pulumi.Output[bool]:
+    """Look while a preview runs, and warn of what is wrong; return whether that was possible.
+
+    It waits for ``after``, and is left out where that fails: a wrong password must not be tried twice.
+    """
     if server.lacks_key:
         pulumi.warn(
             "The sources of banLists on the server are not looked at, because that needs the SSH key."
@@ -66,5 +71,7 @@ def look_now(server: Server, lists: BanLists, key: pulumi.Output[str] | None) ->
             pulumi.warn(sentence)
         return True
 
-    known: pulumi.Output[dict[str, Any]] = pulumi.Output.all(password=server.sudo_password, key=key)
+    known: pulumi.Output[dict[str, Any]] = pulumi.Output.all(
+        password=server.sudo_password, key=key, after=after
+    )
     return known.apply(look_aside)

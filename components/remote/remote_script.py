@@ -35,8 +35,15 @@ class PayloadFile:
 SCRIPT_BEGINS = "#immich-exposure"
 """The line between a password and the script, both on standard input. To sh it is a comment."""
 
-# sudo reads the password's line, or leaves it where it needs none; what is in front of the mark is skipped. A
-# sudo that asks for more has read the mark as well: an empty script would then pass for one that succeeded.
+# The password comes twice. By the first line sudo is asked whether it takes it, and finds no other behind it:
+# of a wrong one it would else read three lines, and three tries may lock an account. By the second it becomes
+# root, or leaves that line where it needs none. What is in front of the mark is skipped. A sudo that asks for
+# more has read the mark as well: an empty script would then pass for one that succeeded.
+_SUDO = "sudo -k -S -p ''"
+_WITH_PASSWORD = (
+    'IFS= read -r password; printf "%s\\n" "$password" | '
+    f'{_SUDO} sh -c : || exit; unset password; exec {_SUDO} sh -c "$@"'
+)
 _PAST_THE_PASSWORD = (
     f'line=; until [ "$line" = "{SCRIPT_BEGINS}" ]; do IFS= read -r line || {{ '
     'echo "error: sudo read more than a password, so nothing was run; let it ask for that alone." >&2; '
@@ -84,13 +91,16 @@ def password_line(verb: str, *arguments: str | int) -> str:
 
     ``-S`` reads from there, ``-k`` asks afresh, so that a password that is wrong is noticed each time.
     """
-    script = shlex.quote(_PAST_THE_PASSWORD + _RUN_SCRIPT)
-    return f"sudo -k -S -p '' sh -c {script} sh {_words(verb, *arguments)}"
+    return f"{_asking(_RUN_SCRIPT)} {_words(verb, *arguments)}"
+
+
+def _asking(script: str) -> str:
+    return f"sh -c {shlex.quote(_WITH_PASSWORD)} sh {shlex.quote(_PAST_THE_PASSWORD + script)} sh"
 
 
 def with_password(password: str, text: str) -> str:
     """Return the standard input for ``password_line``."""
-    return f"{password}\n{SCRIPT_BEGINS}\n{text}"
+    return f"{password}\n{password}\n{SCRIPT_BEGINS}\n{text}"
 
 
 def script_text(script: str, payload: tuple[PayloadFile, ...] = ()) -> str:
@@ -196,7 +206,7 @@ class Server:
             return f"sh -c {shlex.quote(_RECEIVE_FILE)} sh {words}"
         if self.sudo_password is None:
             return f"sudo -n sh -c {shlex.quote(_RECEIVE_FILE)} sh {words}"
-        return f"sudo -k -S -p '' sh -c {shlex.quote(_PAST_THE_PASSWORD + _RECEIVE_FILE)} sh {words}"
+        return f"{_asking(_RECEIVE_FILE)} {words}"
 
     def connection(self) -> remote.ConnectionArgs:
         """Return the connection of a ``remote.Command``; built in this one place, always as one secret.

@@ -29,6 +29,10 @@ class SshError(OperatorError):
     """The server could not be reached or refused; the message is a full sentence with the remedy."""
 
 
+class SudoPasswordError(SshError):
+    """sudo does not take the password; nothing that a run tries again would be taken either."""
+
+
 def run_script(
     server: Server,
     command: str,
@@ -121,7 +125,8 @@ def _run(
     words = said.stderr.decode(errors="replace").replace(f"{_BEGUN}\n", "")
     if said.status is None:
         raise SshError(_explain_silence(server, words, timeout_seconds))
-    raise SshError(explain(server, said.status, words))
+    sentence = explain(server, said.status, words)
+    raise (SudoPasswordError if NOT_TAKEN in sentence else SshError)(sentence)
 
 
 SHARED = SharedConnections()
@@ -191,6 +196,7 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     return ERROR + " ".join(errors) if errors else last
 
 
+NOT_TAKEN = "does not take the sudoPassword"
 _SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")
 
 
@@ -209,7 +215,7 @@ def _explain_sudo(server: Server, last: str) -> str:
     # sudo-rs says "Maximum 3 incorrect authentication attempts".
     if "password" in last or "uthentication" in last:
         return (
-            f"sudo on {server.host} does not take the sudoPassword for the user {server.user} ({last}); "
+            f"sudo on {server.host} {NOT_TAKEN} for the user {server.user} ({last}); "
             "set the right one by `pulumi config set --secret sudoPassword`."
         )
     return (

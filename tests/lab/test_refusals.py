@@ -157,6 +157,26 @@ def test_a_user_without_sudo(lab: Lab, operator: Operator) -> None:
     assert "set sudoPassword by `pulumi config set --secret sudoPassword`" in printed
 
 
+def tries(lab: Lab) -> int:
+    """Return how many passwords sudo has refused on this server so far."""
+    done = lab.console("journalctl --quiet --output=cat --identifier=sudo")
+    found = re.findall(r"(\d+) incorrect password attempt", done.stdout)
+    return sum(map(int, found))
+
+
+def test_a_wrong_sudo_password_costs_one_try(lab: Lab, operator: Operator) -> None:
+    """NixOS locks an account after as many as its owner says."""
+    before = tries(lab)
+    operator.set_secret("sudoPassword", "not the password")
+    try:
+        with nothing_changes(lab, operator), sudo_asks_for_a_password(lab):
+            printed = operator.fails()
+    finally:
+        operator.drop_secret("sudoPassword")
+    assert_told(printed, "does not take the sudoPassword for the user admin")
+    assert tries(lab) == before + 1
+
+
 # -- the server -----------------------------------------------------------------------------------------
 
 

@@ -160,7 +160,7 @@ def test_a_password_changes_the_line_and_is_not_in_it(mocker: MockerFixture, tmp
     examine(props_of(tmp_path, sudoPassword="geheim"))
     server, line, script = run.call_args.args
     assert isinstance(server, Server) and server.sudo_password == "geheim"
-    assert line.startswith("sudo -k -S -p '' ") and "geheim" not in line + script + repr(server)
+    assert line.startswith("sh -c 'IFS= read -r password; ") and "geheim" not in line + script + repr(server)
 
 
 def test_an_immich_that_is_off_is_told_and_does_not_stop_the_run(

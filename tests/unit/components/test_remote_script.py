@@ -116,6 +116,26 @@ def test_the_script_begins_after_the_password_whether_sudo_took_it_or_not(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_wrong_password_is_tried_once(tmp_path: Path, shell: str) -> None:
+    """sudo asks three times, and some servers lock an account after three tries."""
+    tries = tmp_path / "tries"
+    (tmp_path / "sudo").write_text(
+        f'#!/bin/sh\nwhile IFS= read -r password; do echo "$password" >>{tries}; done\n'
+        'echo "sudo: 1 incorrect password attempt" >&2; exit 1\n'
+    )
+    (tmp_path / "sudo").chmod(0o755)
+    done = subprocess.run(
+        [shell, "-c", password_line("close", 443)],
+        input=with_password("geheim", "echo it ran\n"),
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, tries.read_text()) == (1, "", "geheim\n")
+    assert done.stderr == "sudo: 1 incorrect password attempt\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_sudo_that_swallows_the_mark_is_no_success(tmp_path: Path, shell: str) -> None:
     """One that asks for a second factor, say. Closing a funnel would seem done, and nothing had run."""
     greedy = SUDO.replace('exec "$@"', 'IFS= read -r more; exec "$@"')

@@ -101,7 +101,7 @@ def test_a_server_without_sudo_is_told_of_root(said: str) -> None:
     assert message.startswith("There is no sudo on ") and "sshUser root" in message
 
 
-@pytest.mark.parametrize(("user", "head"), [("admin", "geheim\n#immich-exposure\n"), ("root", "")])
+@pytest.mark.parametrize(("user", "head"), [("admin", "geheim\ngeheim\n#immich-exposure\n"), ("root", "")])
 def test_a_password_goes_in_front_of_the_script(fake_ssh: FakeSsh, user: str, head: str) -> None:
     seen = fake_ssh("echo out")
     server = replace(SERVER, user=user, sudo_password="geheim")
