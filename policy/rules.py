@@ -193,20 +193,30 @@ def _for_a_while(facts: Facts) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("host-key-pinned", "The server's host key is pinned, and is no RSA key.", Level.MANDATORY, _pinned),
+    Rule(
+        "host-key-pinned", "The server's host key is pinned, and is not an RSA key.", Level.MANDATORY, _pinned
+    ),
     Rule(
         "checked-from-outside",
-        "The check that lets the funnel stay open asks the internet.",
+        "The check that lets the funnel stay open goes through the internet.",
         Level.ADVISORY,
         _checked,
     ),
-    Rule("watched", "The server looks at itself from outside, again and again.", Level.ADVISORY, _watched),
+    Rule("watched", "The server checks itself from outside at regular intervals.", Level.ADVISORY, _watched),
     Rule(
-        "uploads-have-budgets", "What strangers may upload has a bound and an end.", Level.ADVISORY, _budgeted
+        "uploads-have-budgets",
+        "Strangers' uploads are limited, and the exposure has an end.",
+        Level.ADVISORY,
+        _budgeted,
     ),
-    Rule("strangers-are-limited", "Limits and bans are not loosened beyond use.", Level.ADVISORY, _limited),
+    Rule(
+        "strangers-are-limited",
+        "Limits and bans are not loosened so far that they are useless.",
+        Level.ADVISORY,
+        _limited,
+    ),
     Rule("certificates-end", "Certificates are valid for ten years at most.", Level.ADVISORY, _ending),
-    Rule("previews-end", "A stack named *-preview closes by itself.", Level.MANDATORY, _for_a_while),
+    Rule("previews-end", "A stack named *-preview closes on its own.", Level.MANDATORY, _for_a_while),
 )
 """Every rule, in the order in which they are told."""
 
