@@ -195,7 +195,7 @@ func (g *GuestUploads) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 		if problem := body.refusal(); problem != nil {
 			return problem.answer(w)
 		}
-		return err
+		return caddyhttp.Error(http.StatusBadRequest, err) // the visitor's own affair
 	}
 	r.Body = body
 	answered := &uploadAnswer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}

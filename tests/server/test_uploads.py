@@ -290,6 +290,26 @@ def test_who_sends_drop_by_drop_is_dropped_and_holds_no_budget(impatient: Edge) 
         wait_until(lambda: upload(impatient, form()).status == 201, "its budget is free again")
 
 
+def test_an_upload_that_breaks_off_is_no_fault_of_the_edges(edge: Edge) -> None:
+    """Neither is it told as one in the journal, nor does it hold what it had announced."""
+    head = f"POST {UPLOAD} HTTP/1.1\r\nHost: {DOMAIN}\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in form().headers
+    )
+    with edge.connect(edge.new_address()) as connection:
+        connection.tls.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\nno number\r\n".encode())
+        answer = http.client.HTTPResponse(connection.tls, method="POST")
+        answer.begin()
+        assert answer.status == 400
+    addresses = [edge.new_address() for _ in range(20)]
+    for address in addresses:
+        with edge.connect(address) as connection:
+            connection.tls.sendall(f"{head}Content-Length: {HALF}\r\n\r\n------WebKit".encode())
+    for address in addresses:
+        edge.entries_of(address)
+    assert [upload(edge, sized_form(HALF)).status for _ in range(3)] == [201] * 3
+    assert "error handling handler error" not in edge.journal.read_text()
+
+
 def test_a_mobile_uplink_gets_through(impatient: Edge) -> None:
     """A tenth of a megabyte a second, for longer than a body's first patience."""
     sent = sized_form(200_000)
