@@ -118,7 +118,7 @@ class EdgeSettings(pulumi.ComponentResource):
             f"{name}-files",
             server,
             script="settings",
-            create=server.line("install"),
+            create=server.line("install", *(() if config.ban_lists else ("no-lists",))),
             payload=settings_files(config),
             opts=child_of(self, opts),
         )

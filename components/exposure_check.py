@@ -302,10 +302,12 @@ def open_until(config: ExposureConfig) -> str:
 
 
 def what_stands_behind_the_door(config: ExposureConfig) -> str:
-    """Return a short digest of all that answers a visitor; another one is a reason to look again."""
+    """Return a short digest of all that answers a visitor, or turns them away: the reason to look again."""
     settings = "".join(file.text for file in settings_files(config))
+    lists = config.ban_lists.lines() if config.ban_lists else ""
     home = f"{config.immich} {config.lan}"
-    return hashlib.sha256(f"{configuration_digest(config)}\n{home}\n{settings}".encode()).hexdigest()[:16]
+    text = f"{configuration_digest(config)}\n{home}\n{settings}{lists}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def how_it_is_asked(config: ExposureConfig) -> str:

@@ -451,6 +451,19 @@ lists_wanted() {
   ! grep -q '^crowdsec ' "$LISTS_CONF" || echo crowdsec
 }
 
+stop_crowdsec() {
+  systemctl stop immich-exposure-crowdsec.service >/dev/null 2>&1 </dev/null || :
+  rm -f "$CROWDSEC_KEY" "$STATE/bans/lists/crowdsec" "$STATE/lists/crowdsec"
+}
+
+# Nobody is banned by lists any more.
+remove_lists() {
+  systemctl stop immich-exposure-lists.timer immich-exposure-lists.service >/dev/null 2>&1 </dev/null || :
+  stop_crowdsec
+  rm -f "$LISTS_CONF" "$STATE/bans/lists/countries" "$STATE/bans/lists/networks"
+  rm -rf "$STATE/lists"
+}
+
 # What writes a list, and must run.
 list_unit() { if [ "$1" = crowdsec ]; then echo immich-exposure-crowdsec.service; else echo immich-exposure-lists.timer; fi; }
 

@@ -175,11 +175,6 @@ write_lists() {
   fi
 }
 
-stop_crowdsec() {
-  systemctl stop immich-exposure-crowdsec.service >/dev/null 2>&1 </dev/null || :
-  rm -f "$CROWDSEC_KEY" "$STATE/bans/lists/crowdsec" "$STATE/lists/crowdsec"
-}
-
 install_lists() {
   take_payload
   make_state
@@ -201,13 +196,6 @@ install_lists() {
       *) die "The list $list would ban nobody, so nothing was changed: $REPORT_SAID. Put that right, or leave it out of banLists." ;;
     esac
   done
-}
-
-remove_lists() {
-  systemctl stop immich-exposure-lists.timer immich-exposure-lists.service >/dev/null 2>&1 </dev/null || :
-  stop_crowdsec
-  rm -f "$LISTS_CONF" "$STATE/bans/lists/countries" "$STATE/bans/lists/networks"
-  rm -rf "$STATE/lists"
 }
 
 need_root

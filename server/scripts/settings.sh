@@ -3,7 +3,8 @@
 # The settings that need no rebuild: edge.env for the edge, bans.conf for fail2ban, guard.conf for guard.sh, which reads it at
 # each look (and without it looks), uploads.conf for room.sh, where guests may upload.
 #
-#   install   they are the payload's; what runs has taken them over, or all is as it was and this fails
+#   install [no-lists]   they are the payload's; what runs has taken them over, or all is as it was and this fails. With "no-lists"
+#                        the config has no ban lists: those that are here are of another copy of Pulumi's state, and go
 
 SETTINGS=$STATE/settings
 # Each stands while what runs has not yet taken over its file, so that an interrupted run is finished by the next.
@@ -91,11 +92,12 @@ install_settings() {
   else
     rm -f "$SETTINGS/uploads.conf"
   fi
+  if [ "${1:-}" = no-lists ] && [ -e "$LISTS_CONF" ]; then remove_lists; fi
 }
 
 need_root
 lock
-case ${1:-} in
-  install) install_settings ;;
-  *) die "settings.sh knows the verb install alone, not \"${1:-}\"; correct the arguments." ;;
+case $* in
+  install | "install no-lists") install_settings "${2:-}" ;;
+  *) die "settings.sh knows \"install\" and \"install no-lists\", not \"$*\"; correct the arguments." ;;
 esac

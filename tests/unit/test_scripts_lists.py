@@ -56,6 +56,19 @@ def look(machine: Machine, conf: str, **more: str) -> list[str]:
     return outcome.stdout.replace(str(machine.root), "").splitlines()
 
 
+SETTINGS = {"edge.env": "IMMICH_EXPOSURE_UPLOADS=off\n", "bans.conf": "[DEFAULT]\nmaxretry = 10\n"}
+
+
+def test_the_lists_of_another_copy_of_the_state_go_with_the_settings_of_one_that_has_none(
+    machine: Machine,
+) -> None:
+    machine.run("lists", "install", payload={"lists.conf": sources(machine)})
+    for word, left in (((), True), (("no-lists",), False)):
+        assert machine.run("settings", "install", *word, payload=SETTINGS).status == 0
+        assert (machine.state / "settings/lists.conf").exists() is left
+    assert not (machine.state / "lists").exists()
+
+
 def test_the_sources_are_there_and_each_unit_works(machine: Machine) -> None:
     reports(machine, crowdsec="good 4 1000000 http://127.0.0.1:8080")
     conf = sources(machine) + CROWDSEC

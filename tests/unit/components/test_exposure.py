@@ -498,6 +498,16 @@ def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp
     assert module[0] != module[1]
 
 
+def test_ban_lists_are_among_what_a_server_is_proven_for(tmp_path: Path) -> None:
+    """Another copy of the state may have others, or none: then the next up makes them this one's."""
+    each_lists = (None, {"networks": ["/x"]}, {"networks": ["/y"]})
+    recorders = [run_program(tmp_path, banLists=lists) for lists in each_lists]
+    digests = {each.resources["immich-drift-seen"][1]["behindTheDoor"] for each in recorders}
+    assert len(digests) == 3
+    lines = [each.commands()["immich-settings-files"]["create"] for each in recorders]
+    assert [line.endswith(" install no-lists") for line in lines] == [True, False, False]
+
+
 # Ways to root
 
 
