@@ -31,9 +31,9 @@ from components.remote.outside_probe import (
     UnansweredError,
     WrongAnswerError,
 )
-from components.remote.remote_script import Server, script_text
+from components.remote.remote_script import Server, script_digest, script_text
 from components.remote.server_props import server_of, server_props
-from components.remote.ssh import SshError, run_script
+from components.remote.ssh import SshError, run_script, tell
 
 WAIT_FOR_DNS_SECONDS = 480
 """Below the lease, so that the verdict comes before the server closes the funnel by itself."""
@@ -42,6 +42,12 @@ WAIT_FOR_INGRESS_SECONDS = 30
 """With a given address there is no DNS to wait for."""
 
 RETRY_SECONDS = 2
+
+PROVE_SECONDS = 1800
+"""For all of it: the server ends its own waiting, for another run's lock and for the proof, long before."""
+
+PROVEN = "proven\n"
+"""What the server waits for (`funnel.sh prove`)."""
 
 AT_ONCE = 4
 """Questions that are asked side by side; a browser asks six (edge: `few_connections`)."""
@@ -198,31 +204,37 @@ class _Provider(ResourceProvider):
 
 
 def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
-    """Renew the short lease, check, confirm, and return the outputs; if anything fails, close the funnel.
+    """Open on a short lease, check, confirm, and return the outputs; if anything fails, the funnel closes.
 
-    The lease is renewed because an earlier failed check may have closed the funnel behind the back of the
-    resource that opened it. The confirmation belongs in here, not in a resource of its own: one that failed
-    alone would leave a proven exposure to run out, and the next run would find nothing to do.
+    All of it is one conversation with the server: it opens, waits for the word that all is proven, and closes
+    at once when that does not come, because this machine has died, say.
     """
     server = server_of(props)
     ports = (int(props["funnelPort"]), int(props["proxyPort"]))
-    script = script_text("funnel")
+    lines: list[str] = []
     try:
         credentials, probe = _credentials(props), _probe(props)
         with ThreadPoolExecutor(max_workers=1) as meanwhile:
             prepared = meanwhile.submit(probe.prepare, credentials)
-            run_script(server, server.line("open", *ports, LEASE_SECONDS), script)
-        prepared.result()
-        lines = check_from_outside(
-            probe,
-            credentials,
-            wait_seconds=_wait_seconds(props),
-            drops=props["rejectWith"] == "drop",
-            frames=bool(props.get("frames")),
-        )
-        run_script(server, server.line("confirm", props["until"]), script)
-        record = server.line("record", *ports, props["configDir"], props["edge"])
-        run_script(server, record, script_text("drift"))
+
+            def proof() -> str:
+                prepared.result()
+                lines.extend(
+                    check_from_outside(
+                        probe,
+                        credentials,
+                        wait_seconds=_wait_seconds(props),
+                        drops=props["rejectWith"] == "drop",
+                        frames=bool(props.get("frames")),
+                    )
+                )
+                return PROVEN
+
+            line = server.line(
+                "prove", *ports, LEASE_SECONDS, props["until"], props["configDir"], props["edge"]
+            )
+            text = script_text("funnel")
+            run_script(server, line, text, timeout_seconds=PROVE_SECONDS, tell=tell, reply=proof)
     except BaseException as error:
         _close(server, ports, error)
         raise
@@ -320,9 +332,9 @@ def how_it_is_asked(config: ExposureConfig) -> str:
 class ExposureCheck(pulumi.ComponentResource):
     """The proof from outside, and the confirmation that lets the funnel stay open.
 
-    It runs again whenever the door was opened anew or put on a short lease (``begun``), because something
-    behind it changed. If it fails, the funnel is closed; if the operator's machine dies meanwhile, the lease
-    ends and the server closes it by itself.
+    It opens the door, on a short lease, which was put on one before (``begun``) where something behind it
+    changed. If it fails, or the operator's machine dies meanwhile, the funnel closes; where the server hears
+    nothing of that, the lease ends and it closes by itself.
     """
 
     results: pulumi.Output[list[str]]
@@ -361,10 +373,12 @@ class ExposureCheck(pulumi.ComponentResource):
                 "edge": what_stands_behind_the_door(config),
                 # While one authority is trusted this is its fingerprint alone, as it always was.
                 "authority": authority.trusted.apply(",".join),
-                "opening": pulumi.Output.concat(funnel.opening, begun),
+                # What runs there. Its answers are no inputs: a text of another day is a reason to look again.
+                "text": script_digest("funnel"),
+                "begun": begun,
                 "until": open_until(config),
             },
-            pulumi.ResourceOptions(parent=self, depends_on=[funnel], deleted_with=funnel.guard),
+            pulumi.ResourceOptions(parent=self, depends_on=[funnel], deleted_with=funnel.door),
         )
         self.results = self.check.results
         self.register_outputs({"results": self.results})

@@ -7,7 +7,6 @@ from pulumi_command import remote
 
 from components.engine.options import child_of
 from components.remote.remote_script import Server, with_library, with_password
-from components.remote.server_script import ServerScript
 
 LEASE_SECONDS = 600
 """How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""
@@ -22,11 +21,9 @@ class Funnel(pulumi.ComponentResource):
     Raw, because a funnel that ends TLS itself would leave no room for client certificates.
     """
 
-    opening: pulumi.Output[str]
-    """What the server said when the funnel opened: one line of JSON, another one at every opening."""
-
-    guard: pulumi.Resource
-    """What closes it: nothing that stands on the open door need be deleted by anybody else before."""
+    door: pulumi.Resource
+    """What closes it, and does nothing before: `components.exposure_check` opens it and proves at once what
+    stands behind. Nothing that stands on the open door need be deleted by anybody else before."""
 
     def __init__(
         self,
@@ -38,23 +35,12 @@ class Funnel(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Funnel", name, {}, opts)
-        of_this = child_of(self, opts)
         close = server.line("close", funnel_port, proxy_port, "destroy")
-        self.guard = door_guard(f"{name}-door-guard", server, close, of_this)
-        door = ServerScript(
-            f"{name}-door",
-            server,
-            script="funnel",
-            create=server.line("open", funnel_port, proxy_port, LEASE_SECONDS),
-            opts=pulumi.ResourceOptions.merge(
-                of_this, pulumi.ResourceOptions(depends_on=[self.guard], deleted_with=self.guard)
-            ),
-        )
-        self.opening = door.stdout
-        self.register_outputs({"opening": self.opening})
+        self.door = door(f"{name}-door", server, close, child_of(self, opts))
+        self.register_outputs({})
 
 
-def door_guard(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
+def door(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
     """Return what closes the door by what stands in the state alone, its text included.
 
     All else is taken back by the scripts that lie here by then. The door closes before them, and asks nothing

@@ -49,6 +49,8 @@ class Conversation:
     on, of ``seconds`` at most; infinity lifts what it has said before, and asks it no more.
     ``tell`` is given each line of it, as words alone.
     ``lives`` is asked now and then whether there is still anybody to wait for.
+    ``reply`` is called once the program has said a line on standard output; it is sent what that returns.
+    Until then its standard input stays open, and ends without a word when ``reply`` fails.
 
     Raises ``FileNotFoundError`` when there is no such program.
     """
@@ -61,7 +63,11 @@ class Conversation:
         heed: Heed | None = None,
         tell: Callable[[str], None] | None = None,
         lives: Callable[[], bool] | None = None,
+        reply: Callable[[], bytes] | None = None,
     ) -> None:
+        self._reply = reply
+        self._failure: BaseException | None = None
+        self._spoken = threading.Event()
         self._lives, self._hung = lives, False
         self._deadline = self._end = time.monotonic() + seconds
         self._heed, self._tell = heed, tell
@@ -74,7 +80,7 @@ class Conversation:
         )
         assert self._child.stdin and self._child.stdout and self._child.stderr
         self._threads = [
-            threading.Thread(target=_feed, args=(self._child.stdin, content), daemon=True),
+            threading.Thread(target=self._feed, args=(self._child.stdin, content), daemon=True),
             threading.Thread(target=self._take_answer, args=(self._child.stdout,), daemon=True),
             threading.Thread(target=self._take_errors, args=(self._child.stderr,), daemon=True),
         ]
@@ -82,7 +88,10 @@ class Conversation:
             thread.start()
 
     def wait(self) -> Said:
-        """Wait for the end, and bring it about where it does not come."""
+        """Wait for the end, and bring it about where it does not come.
+
+        Raises what ``reply`` has raised.
+        """
         try:
             status = self._status()
         finally:
@@ -90,6 +99,8 @@ class Conversation:
             self._child.wait()
         for thread in self._threads:
             thread.join(timeout=10.0)  # a process that it left behind may keep a stream open
+        if self._failure is not None:
+            raise self._failure
         return Said(status, bytes(self._answer), bytes(self._errors), self._endless, self._hung)
 
     def _status(self) -> int | None:
@@ -113,8 +124,11 @@ class Conversation:
             if len(self._answer) + len(piece) > ANSWER_LIMIT:
                 self._endless = True
                 self._over.set()
-                return
+                break
             self._answer += piece
+            if b"\n" in piece:
+                self._spoken.set()
+        self._spoken.set()
 
     def _take_errors(self, stream: IO[bytes]) -> None:
         while piece := stream.read1(65536):  # type: ignore[attr-defined]
@@ -136,8 +150,20 @@ class Conversation:
             if words and self._tell is not None:
                 self._tell(words)
 
+    def _feed(self, stream: IO[bytes], content: bytes) -> None:
+        """Send it all; a program that ends without having read it all is no error."""
+        with contextlib.suppress(OSError), stream:
+            stream.write(content)
+            if self._reply is not None:
+                stream.flush()
+                stream.write(self._answer_of(self._reply))
 
-def _feed(stream: IO[bytes], content: bytes) -> None:
-    """Send it all; a program that ends without having read it all is no error."""
-    with contextlib.suppress(OSError), stream:
-        stream.write(content)
+    def _answer_of(self, reply: Callable[[], bytes]) -> bytes:
+        self._spoken.wait()
+        if b"\n" not in self._answer:
+            return b""
+        try:
+            return reply()
+        except BaseException as error:  # noqa: BLE001 - raised again by ``wait``
+            self._failure = error
+            return b""

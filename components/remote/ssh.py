@@ -40,18 +40,21 @@ def run_script(
     *,
     timeout_seconds: float = 300,
     tell: Callable[[str], None] | None = None,
+    reply: Callable[[], str] | None = None,
 ) -> str:
     """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
 
     ``tell`` is given each line that the script says meanwhile, at once. What ssh and sudo say before it
     begins is not passed on; the error makes one sentence of it.
+    ``reply`` is called once the script has printed a line, and the script is sent what that returns; it hears
+    nothing more when that fails.
 
     Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
-    use sudo, and for a script that fails (its own last sentence is the message).
+    use sudo, and for a script that fails (its own last sentence is the message); and what ``reply`` raises.
     """
     if tell is None:
-        return _run(server, command, text.encode(), timeout_seconds)
-    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, _once_begun(tell))
+        return _run(server, command, text.encode(), timeout_seconds, reply=reply)
+    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, _once_begun(tell), reply)
 
 
 _BEGUN = "immich-exposure: the script begins"
@@ -95,6 +98,7 @@ def _run(
     content: bytes,
     timeout_seconds: float,
     tell: Callable[[str], None] | None = None,
+    reply: Callable[[], str] | None = None,
 ) -> str:
     _refuse_dead_agent()
     _refuse_no_key(server)
@@ -106,7 +110,8 @@ def _run(
         argv = [ssh, *way.options, *rest, command]
         try:
             heed, hear = _tell_login_page(server), way.listener(tell)
-            said = Conversation(argv, content, timeout_seconds, heed, hear, way.lives).wait()
+            answer = None if reply is None else lambda: reply().encode()
+            said = Conversation(argv, content, timeout_seconds, heed, hear, way.lives, answer).wait()
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
         way.ended(well=said.status == 0)

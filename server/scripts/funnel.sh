@@ -6,6 +6,9 @@
 #                                 proven, and an open door is on a lease of SECONDS; so is another stack's only with yes. Prints
 #                                 {"door":trial|shut,"at":TIME}
 #   open FUNNEL_PORT PROXY_PORT SECONDS         open it on a lease of SECONDS; prints {"openedAt":EPOCH,"url":URL}
+#   prove FUNNEL_PORT PROXY_PORT SECONDS always|+SECONDS|EPOCH CONFIG_DIR|- DIGEST
+#                                 `open` it, and wait for a line on standard input; "proven": `confirm` it, and note down what
+#                                 stands (see drift.sh); anything else, or none within SECONDS: close it. Prints what both do
 #   confirm always|+SECONDS|EPOCH               it is proven, and may be open for ever, for so long, or until then; prints
 #                                               {"lease":"confirmed","left":SECONDS|null}
 #   close FUNNEL_PORT PROXY_PORT [WHY]          close it and see it closed
@@ -149,6 +152,23 @@ confirm_funnel() {
   note_door open proven
   case $LEASE_LEFT in always) LEASE_LEFT=null ;; *) ;; esac
   printf '{"lease":"confirmed","left":%s}\n' "$LEASE_LEFT"
+}
+
+# `await_proof SECONDS`: nobody else has to wait for it, so the lock is not held meanwhile. Whose the server is by then is asked
+# before anything is taken back.
+await_proof() {
+  UNDO=:
+  exec 9>&-
+  proof=$(timeout "$1" head -n 1) || :
+  if [ "$proof" = proven ]; then
+    lock
+    UNDO=shut_again
+    return 0
+  fi
+  lock_briefly
+  check_stack
+  close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check
+  die "Nobody has proven the exposure, so the funnel is shut; run \"pulumi up\" again."
 }
 
 # ---- Before a change
@@ -320,6 +340,14 @@ print_status() {
   printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$DOMAIN" "$1")")" "$LEASE_IS"
 }
 
+check_term() {
+  case $1 in
+    always) ;;
+    +*) number "The lease in seconds" "${1#+}" 1 99999999 ;;
+    *) number "The end of the lease" "$1" 1 9999999999 ;;
+  esac
+}
+
 need_root
 verb=${1:-}
 [ $# = 0 ] || shift
@@ -338,12 +366,21 @@ case $verb in
       trial "$@"
     fi
     ;;
+  prove)
+    [ $# = 6 ] || die "\"prove\" takes ports, a lease, a term, a folder and a digest; correct the arguments."
+    port funnelPort "$1"
+    port proxyPort "$2"
+    number "The lease in seconds" "$3" 1 604800
+    check_term "$4"
+    lock
+    make_state
+    open_funnel "$1" "$2" "$3"
+    await_proof "$3"
+    confirm_funnel "$4"
+    record "$1" "$2" "$5" "$6"
+    ;;
   confirm)
-    case ${1:-} in
-      always) ;;
-      +*) number "The lease in seconds" "${1#+}" 1 99999999 ;;
-      *) number "The end of the lease" "${1:-}" 1 9999999999 ;;
-    esac
+    check_term "${1:-}"
     lock
     confirm_funnel "$1"
     ;;
@@ -371,6 +408,6 @@ case $verb in
     esac
     ;;
   *)
-    die "funnel.sh knows the verbs trial, open, confirm, close, enforce, reopen and status, not \"$verb\"; use one of them."
+    die "funnel.sh knows the verbs trial, open, prove, confirm, close, enforce, reopen and status, not \"$verb\"; use one of them."
     ;;
 esac

@@ -1216,6 +1216,74 @@ needs_proof() {
   note_door open trial
 }
 
+# ---- What stands when the exposure is proven (see drift.sh)
+
+# Files of ours: "file SHA256 MODE OWNER PATH"
+our_files() {
+  for our_file in "$STATE"/settings/edge.env "$STATE"/settings/bans.conf "$UPLOADS_CONF" "$LISTS_CONF" "$CROWDSEC_KEY" "$STATE"/device-ca.crt \
+    "$STATE"/domain.env "$WHO"/key "$WHO"/api-key; do
+    [ ! -f "$our_file" ] || printf '%s\n' "$our_file"
+  done
+  [ "$1" = - ] || find "$(configuration_folder "$1")/immich-exposure" -type f 2>/dev/null | sort || :
+}
+
+# `file_lines LIST`: of each file that LIST names and that is there. One call hashes them all and one tells their modes; where
+# one of them cannot be read, each is asked for itself.
+file_lines() {
+  list=$1
+  set --
+  while IFS= read -r our_file; do
+    [ ! -f "$our_file" ] || set -- "$@" "$our_file"
+  done <"$list"
+  [ $# != 0 ] || return 0
+  if sha256sum "$@" >"$WORK/hashes" 2>/dev/null </dev/null && stat -c '%a %U:%G' "$@" >"$WORK/modes" 2>/dev/null </dev/null; then
+    for our_file; do
+      read -r our_hash _ <&3 && read -r our_mode <&4
+      # A backslash in front says that the name is spelled in another way there.
+      printf 'file %s %s %s\n' "${our_hash#\\}" "$our_mode" "$our_file"
+    done 3<"$WORK/hashes" 4<"$WORK/modes"
+  else
+    for our_file; do file_line "$our_file"; done
+  fi
+}
+
+file_line() { printf 'file %s %s %s\n' "$(sha256sum <"$1" | cut -d ' ' -f 1)" "$(stat -c '%a %U:%G' "$1")" "$1"; }
+
+# "import CONFIGURATION": whose import of ours the owner may have taken away unawares, by a `git checkout` say.
+import_line() {
+  [ "$1" != - ] && [ -f "$1/configuration.nix" ] || return 0
+  import_file=$(readlink -f "$1/configuration.nix")
+  [ "$(import_state "$import_file" ./immich-exposure)" != active ] || printf 'import %s\n' "$import_file"
+}
+
+# Devices: "device FINGERPRINT NAME", and "frame FINGERPRINT NAME" of what has a secret in place of a certificate
+device_lines() {
+  for device_file in "$STATE"/devices/* "$STATE"/ended/*; do
+    [ -f "$device_file" ] || continue
+    read_device "$device_file"
+    device_kind=device
+    [ "$DEVICE_HAS" = certificate ] || device_kind=frame
+    printf '%s %s %s\n' "$device_kind" "${device_file##*/}" "$DEVICE_NAME"
+  done | sort
+}
+
+# `record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST` notes it down; DIGEST names it, and "-" says that the module's files are not
+# ours.
+record() {
+  ask_module
+  {
+    printf 'funnel %s %s\n' "$1" "$2"
+    printf 'module %s\n' "$(module_word digest)"
+    import_line "$3"
+    printf 'immich %s\n' "$(module_word immich)"
+    printf 'loaded %s\n' "$(edge_configuration)"
+    printf 'proven-for %s\n' "$4"
+    our_files "$3" >"$WORK/names"
+    file_lines "$WORK/names"
+    device_lines
+  } | write_file 0600 "$STANDING"
+}
+
 # ---- Immich at home
 #
 # Behind the edge Immich listens on loopback alone. A unit of the module opens sockets for the home network as $LAN says:

@@ -149,7 +149,7 @@ def test_who_answers_in_our_name_closes_the_door_at_once(lab: Lab, operator: Ope
     output(lab, f"sudo touch -d '-1 hour' {STATE}/funnel")
 
 
-DOOR = {"immich-drift-seen", "immich-funnel-door", "immich-check-outside"}
+DOOR = {"immich-drift-seen", "immich-check-outside"}
 """What runs again where the door alone was shut."""
 
 

@@ -217,7 +217,6 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     needs = transitive_needs(dot)
     door = needs["immich-funnel-door"]
     assert {"immich-devices-files", "immich-nixos-module"} <= door
-    assert "immich-funnel-door-guard" in door
     assert "immich-funnel-door" in needs["immich-check-outside"]
     assert "immich-withdrawal-names" in needs["immich-preflight-facts"], "who lost a phone must not wait"
     assert "immich-preflight-facts" in needs["immich-ca-key-pair"]
@@ -236,9 +235,9 @@ def test_the_door_closes_without_asking_for_anything_else(story: Story) -> None:
     with_the_door = {
         each["urn"].rpartition("::")[2]
         for each in resources
-        if each.get("deletedWith", "").endswith("::immich-funnel-door-guard")
+        if each.get("deletedWith", "").endswith("::immich-funnel-door")
     }
-    assert with_the_door == {"immich-funnel-door", "immich-check-outside"}
+    assert with_the_door == {"immich-check-outside"}
 
 
 def transitive_needs(dot: str) -> dict[str, set[str]]:
@@ -403,14 +402,14 @@ def test_destroy_closes_the_door_before_anything_else(story: Story) -> None:
     saw = ""
     for line in process.stdout:
         lines.append(line)
-        if "immich-funnel-door-guard deleted" in line:
+        if "immich-funnel-door deleted" in line:
             saw = seen(story.lab, "/")
     assert process.wait() == 0, "".join(lines)
     assert saw == REFUSED
     of_the_server = r"(remote:Command|ServerScript) \S+ (deleting|deleted)"
     deletions = [line for line in lines if re.search(of_the_server, line)]
     assert "immich-funnel-door" in deletions[0]
-    closed = next(index for index, line in enumerate(deletions) if "immich-funnel-door-guard deleted" in line)
+    closed = next(index for index, line in enumerate(deletions) if "immich-funnel-door deleted" in line)
     assert all("immich-funnel-door" in line for line in deletions[:closed])
     after = folder_digest(story.operator.keystore)
     assert {name: after[name] for name in keystore if not name.endswith(".html")} == {

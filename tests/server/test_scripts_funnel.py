@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from components.remote.remote_script import script_text
 from tests.unit.scripts import tailscale
 from tests.unit.scripts.harness import (
     BODIES,
@@ -447,6 +449,65 @@ def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
     assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
     assert "cannot be opened; closing all the same" in outcome.stderr
     assert_sentence(funnel(machine, "open", 300), "immich-exposure.lock cannot be opened; make room")
+
+
+def conversation(machine: Machine, word: str, meanwhile: Callable[[], object] | None = None) -> Outcome:
+    """Run `prove` as the operator does, who says ``word`` once the door is open, or ends without one."""
+    text = script_text("funnel")
+    arguments = ("prove", "443", "8443", "300", "always", str(machine.config), "digest")
+    with subprocess.Popen(
+        [*machine.shell, "-s", "--", *arguments],
+        env=machine.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(text)
+        process.stdin.flush()
+        opened = process.stdout.readline()
+        assert json.loads(opened) == {"openedAt": NOW, "url": f"https://{DOMAIN}/"}
+        if meanwhile is not None:
+            meanwhile()
+        process.stdin.write(word)
+        process.stdin.close()
+        rest, errors = process.stdout.read(), process.stderr.read()
+    return Outcome(process.returncode, rest, errors)
+
+
+def test_prove_opens_and_keeps_open_what_the_operator_has_proven(machine: Machine) -> None:
+    def is_on_a_short_lease() -> None:
+        assert serving(machine) == OPEN and str(lease(machine)).startswith("trial 300 ")
+
+    done = conversation(machine, "proven\n", is_on_a_short_lease)
+    assert result(done) == {"lease": "confirmed", "left": None}
+    assert (serving(machine), lease(machine)) == (OPEN, "confirmed\n")
+    assert "proven-for digest\n" in (machine.state / "standing").read_text()
+
+
+@pytest.mark.parametrize("word", ["", "proven too late", "unproven\n"], ids=["none", "another", "a third"])
+def test_prove_closes_at_once_what_the_operator_has_not(machine: Machine, word: str) -> None:
+    """Their machine has died, or what they saw from outside is not safe."""
+    done = conversation(machine, word)
+    assert done.status == 1 and "Nobody has proven the exposure, so the funnel is shut" in done.stderr
+    assert (serving(machine), lease(machine)) == ({}, None)
+    assert not (machine.state / "standing").exists() and not (machine.state / "proven").exists()
+
+
+def test_what_the_owner_has_shut_meanwhile_is_not_confirmed(machine: Machine) -> None:
+    done = conversation(machine, "proven\n", lambda: machine.write(machine.state / "shut-by-hand", ""))
+    assert done.status == 1 and 'shut on the server by "immich-exposure close"' in done.stderr
+    assert (serving(machine), lease(machine)) == ({}, None)
+
+
+def test_nobody_else_waits_for_the_proof(machine: Machine) -> None:
+    """The owner's own command to close, say."""
+
+    def lock() -> None:
+        subprocess.run(["flock", "-n", machine.root / "run/lock/immich-exposure.lock", "true"], check=True)
+
+    assert result(conversation(machine, "proven\n", lock)) == {"lease": "confirmed", "left": None}
 
 
 def test_confirm_keeps_it_open(machine: Machine) -> None:

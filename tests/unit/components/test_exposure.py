@@ -38,7 +38,7 @@ EDGE = "ef" * 32
 OWNER = "immich-exposure/unit"
 COMMAND = "command:remote:Command"
 SCRIPT = "pulumi-python:dynamic/immich:ServerScript"
-DOOR_GUARD = "immich-funnel-door-guard"
+DOOR = "immich-funnel-door"
 ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
 
@@ -212,7 +212,7 @@ def test_lines_are_bare_and_scripts_are_named_by_their_digest(recorded: Recorder
     for name, inputs in recorded.commands().items():
         for key in LINES:
             assert inputs.get(key, "sudo -n sh -s -- ").startswith("sudo -n sh -s -- "), name
-        if name == DOOR_GUARD:
+        if name == DOOR:
             continue
         assert BEGINNING not in json.dumps(inputs), name
         # A way back is run by the script that lies here by then.
@@ -223,8 +223,8 @@ def test_lines_are_bare_and_scripts_are_named_by_their_digest(recorded: Recorder
 def test_the_door_is_closed_by_what_the_state_holds_alone(recorded: Recorder) -> None:
     """Whatever has become of this program's files by then."""
     commands = {name for name, (typ, _) in recorded.resources.items() if typ == COMMAND}
-    assert commands == {DOOR_GUARD}
-    guard = recorded.commands()[DOOR_GUARD]
+    assert commands == {DOOR}
+    guard = recorded.commands()[DOOR]
     assert not {"create", "update", "environment"} & set(guard)
     assert guard["addPreviousOutputInEnv"] is False
     assert guard["stdin"].startswith(BEGINNING)
@@ -233,17 +233,16 @@ def test_the_door_is_closed_by_what_the_state_holds_alone(recorded: Recorder) ->
     assert guard["stdin"].endswith('\nneed_root\nshift\nclose_door "$@"\n')
 
 
-def test_what_opens_also_closes(recorded: Recorder) -> None:
+def test_the_door_closes(recorded: Recorder) -> None:
     commands = recorded.commands()
     close = "sudo -n sh -s -- close 443 8443 destroy"
-    assert commands["immich-funnel-door-guard"]["delete"] == close
-    assert commands["immich-funnel-door"]["create"].startswith("sudo -n sh -s -- open 443 8443 ")
+    assert commands[DOOR]["delete"] == close
 
 
 def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(recorded: Recorder) -> None:
     back = {name for name, inputs in recorded.commands().items() if "delete" in inputs}
-    guarded = {"immich-state-folder", "immich-nixos-module", "immich-funnel-door"}
-    assert back == {f"{name}-guard" for name in (*guarded, "immich-nixos-files")}
+    guarded = {"immich-state-folder", "immich-nixos-module"}
+    assert back == {DOOR, *(f"{name}-guard" for name in (*guarded, "immich-nixos-files"))}
     within = {"immich-settings-files", "immich-server-certificate-files", "immich-trust-pool-file"}
     changes_nothing = {"immich-short-lease-trial"}
     assert set(recorded.commands()) == back | guarded | within | changes_nothing
@@ -274,7 +273,7 @@ def test_whatever_changes_the_door_goes_on_a_short_lease_first(
     assert re.fullmatch("sudo -n sh -s -- trial 443 8443 600 no [0-9a-f]{16}", then["create"])
     assert then["create"] != now["create"]
     _, check = recorded.resources["immich-check-outside"]
-    assert check["opening"] == 2 * json.dumps(
+    assert check["begun"] == json.dumps(
         {"domain": "immich.example.ts.net", "certificatePem": recorded.certificate_pem}
     )
 
@@ -350,9 +349,9 @@ def test_devices_cost_no_commands(recorded: Recorder, tmp_path: Path) -> None:
 
 def test_every_connection_is_secret_and_pins_the_host_key(recorded: Recorder) -> None:
     for name, inputs in recorded.commands().items():
-        if name != DOOR_GUARD:
+        if name != DOOR:
             assert inputs["hostKey"].startswith("ssh-ed25519 ") and "connection" not in inputs, name
-    connection = recorded.commands()[DOOR_GUARD]["connection"]
+    connection = recorded.commands()[DOOR]["connection"]
     assert is_secret(connection)
     assert connection["value"]["hostKey"].startswith("ssh-ed25519 ")
 
@@ -373,7 +372,7 @@ def test_a_preview_without_the_key_shows_no_change_of_the_connection(
     monkeypatch.setattr(pulumi, "info", told.append)
     monkeypatch.setattr(remote.Command, "__init__", watched)
     recorder = run_program(tmp_path, preview=True, sshPrivateKeyFile=str(tmp_path / "elsewhere"))
-    assert "privateKey" not in recorder.commands()[DOOR_GUARD]["connection"]["value"]
+    assert "privateKey" not in recorder.commands()[DOOR]["connection"]["value"]
     assert ignored == [["connection"]]
     assert any("There is no private SSH key at" in text for text in warned)
     assert any("A preview asks the server only what has changed there" in text for text in told)
@@ -484,7 +483,7 @@ def differing(one: Recorder, other: Recorder) -> set[str]:
     return {name for name in one.resources if comparable(one, name) != comparable(other, name)}
 
 
-PLACES = {"keystore", "privateKeyFile", "connection", "opening"}
+PLACES = {"keystore", "privateKeyFile", "connection", "begun"}
 
 
 def test_an_edge_that_is_built_here_is_named_by_its_hash(recorded: Recorder, tmp_path: Path) -> None:
@@ -520,9 +519,9 @@ def test_a_sudo_password_goes_by_standard_input_alone(tmp_path: Path) -> None:
     recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
     for name, inputs in recorder.commands().items():
         assert (inputs.get("create") or inputs["delete"]).startswith("sh -c 'IFS= read -r password; "), name
-        if name != DOOR_GUARD:
+        if name != DOOR:
             assert is_secret(inputs["sudoPassword"]), name
-    stdin = recorder.commands()[DOOR_GUARD]["stdin"]
+    stdin = recorder.commands()[DOOR]["stdin"]
     assert is_secret(stdin)
     assert stdin["value"].startswith(f"{SUDO_PASSWORD}\n{SUDO_PASSWORD}\n#immich-exposure\n{BEGINNING}")
     for name, (_, inputs) in recorder.resources.items():

@@ -10,7 +10,13 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import exposure_check
-from components.exposure_check import NoCredentialError, by_question, check_from_outside, check_or_close
+from components.exposure_check import (
+    PROVEN,
+    NoCredentialError,
+    by_question,
+    check_from_outside,
+    check_or_close,
+)
 from components.remote.outside_probe import (
     Answer,
     Credential,
@@ -147,26 +153,34 @@ PROPS: dict[str, Any] = {
 }
 
 
+def hears_the_proof(_server: Any, command: str, _text: str, **said: Any) -> str:
+    """Answer like the server, which is told of the proof once it has opened."""
+    if " prove " in command:
+        assert said["reply"]() == PROVEN
+    return json.dumps({})
+
+
 def verbs_of(run: Any) -> list[str]:
     """Return the verbs of the funnel script in the order in which they were sent."""
     return [call.args[1].split(" -- ")[1].split()[0] for call in run.call_args_list]
 
 
 def test_a_proven_exposure_is_confirmed(mocker: MockerFixture) -> None:
-    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    run = mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     assert check_or_close(PROPS)["results"][0] == "fine"
-    assert verbs_of(run) == ["open", "confirm", "record"]
-    assert run.call_args_list[1].args[1].endswith(" confirm always"), "the server counts, not this machine"
+    assert verbs_of(run) == ["prove"]
+    line = run.call_args_list[0].args[1]
+    assert line.endswith(" prove 443 8443 600 always /etc/nixos 0123456789abcdef"), "the server counts"
 
 
 @pytest.mark.parametrize("error", [WrongAnswerError("open to all."), OSError("gone"), KeyboardInterrupt()])
 def test_whatever_goes_wrong_the_funnel_closes(mocker: MockerFixture, error: BaseException) -> None:
-    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    run = mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     mocker.patch.object(exposure_check, "check_from_outside", side_effect=error)
     with pytest.raises(type(error)):
         check_or_close(PROPS)
-    assert verbs_of(run) == ["open", "close"]
+    assert verbs_of(run) == ["prove", "close"]
     assert run.call_args_list[-1].args[1].endswith(" close 443 8443 check")
 
 
@@ -181,7 +195,7 @@ def test_a_key_that_does_not_open_is_named_and_the_funnel_closes(
     store = Keystore(tmp_path, "the right passphrase")
     store.adopt_or_create_authority(AuthorityProfile())
     store.adopt_or_issue_device("phone", DeviceProfile("phone"))
-    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    run = mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     asked = mocker.patch.object(exposure_check, "check_from_outside")
     props = {
         **PROPS,
@@ -201,7 +215,7 @@ KEYSTORE = {"expectDevice": True, "keystore": "/keys", "passphrase": "secret"}
 
 def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixture) -> None:
     """Its disk is not mounted, or this machine's clock is years ahead."""
-    run = mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    run = mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     asked = mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     mocker.patch.object(OutsideProbe, "prepare")
     keystore_with(mocker)
@@ -215,7 +229,7 @@ def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixt
 
 @pytest.mark.parametrize(("adopted", "said"), [(True, "its key is on the device"), (False, "none is conf")])
 def test_what_nobody_has_asked_is_said(mocker: MockerFixture, adopted: bool, said: str) -> None:
-    mocker.patch.object(exposure_check, "run_script", return_value=json.dumps({}))
+    mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     fine, unasked = check_or_close({**PROPS, "adopted": adopted})["results"]
     assert by_question(["GET / 403: a: b", unasked]) == {"GET / 403": "a: b", "Not asked": unasked[11:]}

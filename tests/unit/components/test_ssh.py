@@ -30,11 +30,13 @@ def fake_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSsh:
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def make(body: str) -> Path:
-        program = tmp_path / "ssh"
-        program.write_text(
-            f'#!/bin/sh\ncat >{tmp_path}/input\nprintf "%s\\n" "$@" >{tmp_path}/arguments\n{body}\n'
-        )
+        program = tmp_path / "ssh.new"
+        # The master of a connection would write there as well, whenever it comes to it.
+        no_master = 'case " $* " in *" -M "*) exit 1 ;; esac'
+        kept = f'cat >{tmp_path}/input\nprintf "%s\\n" "$@" >{tmp_path}/arguments'
+        program.write_text(f"#!/bin/sh\n{no_master}\n{kept}\n{body}\n")
         program.chmod(0o755)
+        program.replace(tmp_path / "ssh")  # the one of before may still run
         return tmp_path
 
     return make
@@ -296,3 +298,41 @@ def test_what_ssh_and_sudo_say_before_the_script_begins_is_not_passed_on(fake_ss
     with pytest.raises(SshError, match="status 3 and said nothing"):
         run_script(SERVER, "true", "exit 3", tell=told.append)
     assert told == ["phone is out"]
+
+
+PROVES = 'echo opened; read -r word || word=nothing; echo "$word" >"$1/word"; [ "$word" = proven ]'
+"""Says a line, and ends well if it is told the word; what ssh runs gets its standard input as it is."""
+
+
+def conversing(folder: Path, body: str, reply: Callable[[], bytes]) -> conversation.Said:
+    argv = ["sh", "-c", f"IFS= read -r text; {body}", "sh", str(folder)]
+    return conversation.Conversation(argv, b"text\n", 30, reply=reply).wait()
+
+
+def test_a_reply_is_sent_once_the_script_has_spoken(tmp_path: Path) -> None:
+    said = conversing(tmp_path, PROVES, lambda: b"proven\n")
+    assert (said.status, said.stdout) == (0, b"opened\n")
+    assert (tmp_path / "word").read_text() == "proven\n"
+
+
+@pytest.mark.parametrize("error", [SshError("unsafe."), KeyboardInterrupt()])
+def test_when_the_reply_fails_the_script_hears_nothing_and_the_failure_is_told(
+    tmp_path: Path, error: BaseException
+) -> None:
+    def fail() -> bytes:
+        raise error
+
+    with pytest.raises(type(error)):
+        conversing(tmp_path, PROVES, fail)
+    assert (tmp_path / "word").read_text() == "nothing\n"
+
+
+def test_a_script_that_ends_before_it_has_spoken_is_sent_nothing(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def reply() -> bytes:
+        asked.append(True)
+        return b"proven\n"
+
+    said = conversing(tmp_path, "echo no >&2; exit 1", reply)
+    assert (said.status, said.stderr, asked) == (1, b"no\n", [])
