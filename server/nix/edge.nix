@@ -23,13 +23,16 @@ let
     # Checked where it is written: a newer checker must not stop a rebuild.
     checkPhase = "";
     text = ''
-      # A certificate that Caddy cannot read must fail here: Caddy itself reports ready first and exits then.
-      if ! said=$(${caddy} validate ${configuration} 2>&1); then
+      # A certificate that Caddy cannot read must fail here: Caddy itself reports ready first and exits then. What the
+      # file reads as is asked meanwhile.
+      exec 3< <(${caddy} validate ${configuration} 2>&1 && echo accepted)
+      adapted=$(${caddy} adapt ${configuration} 2>/dev/null) || adapted=
+      said=$(cat <&3)
+      if [ "$(tail -n 1 <<<"$said")" != accepted ]; then
         tail -n 3 <<<"$said" >&2
         echo "Caddy refuses its configuration (see above); correct the settings and run pulumi up." >&2
         exit 1
       fi
-      adapted=$(${caddy} adapt ${configuration} 2>/dev/null)
       # A misplaced option can drop these without a word, and visitors could then choose the address they come from.
       occurrences() { grep -o -e "$1" <<<"$adapted" | wc -l || true; }
       listeners=$(occurrences '"listen":\[')

@@ -505,7 +505,9 @@ def test_nobody_else_waits_for_the_proof(machine: Machine) -> None:
     """The owner's own command to close, say."""
 
     def lock() -> None:
-        subprocess.run(["flock", "-n", machine.root / "run/lock/immich-exposure.lock", "true"], check=True)
+        subprocess.run(
+            ["flock", "-w", "30", machine.root / "run/lock/immich-exposure.lock", "true"], check=True
+        )
 
     assert result(conversation(machine, "proven\n", lock)) == {"lease": "confirmed", "left": None}
 
