@@ -1,10 +1,10 @@
-"""One SSH connection for all that a process has to say to a server, from its third call on.
+"""One SSH connection for all that a process has to say to a server, from its second or third call on.
 
-A run has a dozen scripts to run, and each connection costs a handshake on both machines. The second call
-starts a master beside its own connection, and later ones go through it. Nobody ever waits for it: where there
-is none, where the server takes no second session, or where it breaks, a call has a connection of its own, and
-so has the first, whose failures are those that an owner must understand. One that does not answer any more
-(stopped, or hung) is ended, and a call that is under way through it fails.
+A run has a dozen scripts to run, and each connection costs a handshake on both machines. Once the first call
+is let in, a master is started beside it, or else beside the second, and later ones go through it. Nobody ever
+waits for it: where there is none, where the server takes no second session, or where it breaks, a call has a
+connection of its own, and so has the first, whose failures are those that an owner must understand. One that
+does not answer any more (stopped, or hung) is ended, and a call that is under way through it fails.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class _Connection:
 
     def way(self, arguments: Arguments) -> Way:
         with self._lock:
-            if self._has_worked and self._master is None and not self._spoiled:
+            if self._has_worked:
                 self._start(arguments)
-            return Way(self, self._socket if self._is_there() else None)
+            return Way(self, arguments, self._socket if self._is_there() else None)
 
     def _is_there(self) -> bool:
         alive = self._master is not None and self._master.poll() is None
@@ -81,7 +81,9 @@ class _Connection:
         return False
 
     def _start(self, arguments: Arguments) -> None:
-        """Start a master that ends with a pipe of ours, so with this process, also where that is killed."""
+        """Start a master, once, that ends with a pipe of ours: so with this process, also a killed one."""
+        if self._master is not None or self._spoiled:
+            return
         folder = Path(tempfile.mkdtemp(prefix="ie-"))
         self._socket = folder / "s"
         if len(str(self._socket)) > SOCKET_LENGTH:
@@ -101,6 +103,10 @@ class _Connection:
     def worked(self) -> None:
         with self._lock:
             self._has_worked = True
+
+    def let_in(self, arguments: Arguments) -> None:
+        with self._lock:
+            self._start(arguments)
 
     def spoil(self) -> None:
         """Let no later call through the master, which ends with the last that is under way."""
@@ -133,6 +139,7 @@ class Way:
     """The way of one call: through the master, whose socket this is, or by itself."""
 
     _connection: _Connection
+    _arguments: Arguments
     _socket: Path | None
     _refused: bool = False
 
@@ -151,6 +158,10 @@ class Way:
                 tell(line)
 
         return listen
+
+    def let_in(self) -> None:
+        """Learn that the server has let this call in, so that it takes a master as well."""
+        self._connection.let_in(self._arguments)
 
     def lives(self) -> bool:
         """Return whether there is still anything that the call goes through."""

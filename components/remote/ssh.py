@@ -54,22 +54,24 @@ def run_script(
     """
     if tell is None:
         return _run(server, command, text.encode(), timeout_seconds, reply=reply)
-    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, _once_begun(tell), reply)
+    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, tell, reply)
 
 
 _BEGUN = "immich-exposure: the script begins"
 _BEGIN = f"echo '{_BEGUN}' >&2\n"
 
 
-def _once_begun(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Return what passes to ``tell`` the lines that come after the script's first, which nobody is told."""
+def _once_begun(tell: Callable[[str], None], begins: Callable[[], None]) -> Callable[[str], None]:
+    """Return what passes to ``tell`` the lines that come after the script's first, at which ``begins``."""
     begun = False
 
     def heard(line: str) -> None:
         nonlocal begun
         if begun:
             tell(line)
-        begun = begun or line == _BEGUN
+        elif line == _BEGUN:
+            begun = True
+            begins()
 
     return heard
 
@@ -109,7 +111,8 @@ def _run(
         ssh, *rest = _arguments(server, Path(folder))
         argv = [ssh, *way.options, *rest, command]
         try:
-            heed, hear = _tell_login_page(server), way.listener(tell)
+            heard = None if tell is None else _once_begun(tell, way.let_in)
+            heed, hear = _tell_login_page(server), way.listener(heard)
             answer = None if reply is None else lambda: reply().encode()
             said = Conversation(argv, content, timeout_seconds, heed, hear, way.lives, answer).wait()
         except FileNotFoundError as error:

@@ -132,7 +132,8 @@ def say(server: Server, word: str, told: list[str] | None = None) -> str:
 
 def two_calls(daemon: Daemon) -> None:
     """Make the calls before those that share, and wait for what these share."""
-    assert [say(daemon.server(), word) for word in ("one", "two")] == ["one\n", "two\n"]
+    said = [run_script(daemon.server(), f"echo {word}", "") for word in ("one", "two")]
+    assert said == ["one\n", "two\n"]
     wait_until(lambda: daemon.connections == 3 and sockets())
 
 
@@ -156,6 +157,13 @@ def test_from_the_third_call_on_there_is_one_connection(daemon: Daemon, shared: 
     assert say(daemon.server(), "again") == "again\n" and daemon.connections == 4
 
 
+def test_a_script_that_has_begun_starts_it(daemon: Daemon, shared: SharedConnections) -> None:
+    told: list[str] = []
+    assert run_script(daemon.server(), "sh -s", "sleep 1; echo one\n", tell=told.append) == "one\n"
+    wait_until(lambda: bool(sockets()))
+    assert say(daemon.server(), "two") == "two\n" and daemon.connections == 2
+
+
 def test_calls_at_the_same_time_share_it(daemon: Daemon, shared: SharedConnections) -> None:
     two_calls(daemon)
     with ThreadPoolExecutor(4) as pool:
@@ -165,7 +173,8 @@ def test_calls_at_the_same_time_share_it(daemon: Daemon, shared: SharedConnectio
 
 
 def test_a_process_that_calls_once_makes_one_connection(daemon: Daemon, shared: SharedConnections) -> None:
-    say(daemon.server(), "one")
+    """Of one whose script tells what it does a second call is expected."""
+    assert run_script(daemon.server(), "echo one", "") == "one\n"
     time.sleep(0.5)
     assert daemon.connections == 1 and not sockets()
 
