@@ -101,6 +101,8 @@ class Operator:
             "PULUMI_DEBUG_COMMANDS": "true",  # for --event-log
         }
         self.environment.pop("SSH_AUTH_SOCK", None)
+        # What Python has compiled it keeps, as in every home; a run starts two Pythons with all of ours.
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         given = dict(more or {})
         self.secrets = {key: given.pop(key) for key in SECRET if key in given}
         self.secrets["keystorePassphrase"] = PASSPHRASE
