@@ -1,8 +1,8 @@
-"""Certificates for the owner's own devices, and the keystore that they live in.
+"""Certificates for the owner's devices, and the keystore that holds them.
 
 A `Keystore` is a folder on the operator's machine. It holds one `Authority` (the client CA) and one
 `DeviceCredential` for each device: certificate, encrypted key and the PKCS#12 bundle that a phone imports.
-Nothing here knows Pulumi, and nothing here goes over a network.
+This package is independent of Pulumi and uses no network.
 
     store = Keystore(Path("stacks/keystore/home"), passphrase, stack="home")
     authority = store.adopt_or_create_authority(AuthorityProfile())

@@ -1,4 +1,4 @@
-"""What the authority's and the devices' files need alike: passphrase, clock, and refusals in plain words."""
+"""What the authority's and the devices' files share: passphrase, clock, and refusals in plain words."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ class KeystoreAccess:
     stack: str | None
     clock: Callable[[], datetime]
     kdf_rounds: int
-    # What was opened already, by passphrase and content: opening takes a tenth of a second each time.
+    # Cache of what was opened, by passphrase and content: opening takes a tenth of a second each time.
     _keys: dict[tuple[str, bytes], PrivateKey] = field(default_factory=dict, repr=False, compare=False)
     _passwords: dict[tuple[str, bytes, str], str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def secret(self) -> str:
-        """The passphrase; `require_passphrase` says when there is none that will do."""
+        """The passphrase; `require_passphrase` reports a missing or unusable one."""
         self.require_passphrase()
         return self.passphrase or ""
 
@@ -47,10 +47,10 @@ class KeystoreAccess:
             )
 
     def require_strong_passphrase(self) -> None:
-        """Refuse a passphrase that no new keystore shall have; one that has it already is opened.
+        """Refuse a passphrase that is too weak for a new keystore; existing keystores with it still open.
 
         Raises:
-            KeystoreError: it is short, or easily guessed.
+            KeystoreError: it is short or easily guessed.
         """
         self.require_passphrase()
         if is_weak(self.secret):
@@ -84,7 +84,7 @@ class KeystoreAccess:
         return encrypt_key(key, self.secret, self.kdf_rounds)
 
     def open_key(self, path: Path, content: bytes) -> PrivateKey:
-        """Decrypt the key that was read from `path`, or say why that cannot be."""
+        """Decrypt the key that was read from `path`, or say why that is impossible."""
         known = self._keys.get((self.secret, content))
         if known is not None:
             return known
@@ -111,7 +111,7 @@ class KeystoreAccess:
         device: str,
         made_anew: str = "the next run writes the bundle anew with another password",
     ) -> str:
-        """Unseal the password that was read from `path`, or say why that cannot be, and what can be done."""
+        """Unseal the password that was read from `path`, or say why that is impossible and what helps."""
         known = self._passwords.get((self.secret, content, device))
         if known is not None:
             return known
@@ -151,14 +151,14 @@ class KeystoreAccess:
     def refuse_other_key(
         self, key_path: Path, key: PrivateKey, path: Path, certificate: x509.Certificate
     ) -> None:
-        """Refuse a key that is not the one its certificate is about."""
+        """Refuse a key that does not match its certificate."""
         if not same_key(certificate, key):
             raise KeystoreError(f"{key_path} is not the key of {path}. Restore both from the same backup.")
 
     def refuse_other_profile(
         self, path: Path, certificate: x509.Certificate, *, subject: x509.Name, key_type: str, remedy: str
     ) -> None:
-        """Refuse a certificate with another subject or another kind of key than the config asks for."""
+        """Refuse a certificate whose subject or key type differs from the config's."""
         seen, wanted = distinguished_name(certificate.subject), distinguished_name(subject)
         if seen != wanted:
             raise KeystoreError(

@@ -1,11 +1,11 @@
 """Taking over an authority that was made by hand, and the devices that it has certified.
 
-    adopted.json    whose authority was taken over, the devices known by their certificates alone, and the
-                    SHA-256 of each file that was taken over, by which a copy of it is known again
+    adopted.json    whose authority was taken over, the devices known only by their certificates, and the
+                    SHA-256 of each file that was taken over, to recognise copies of it
 
-The authority's certificate and key become the keystore's own, `ca.crt` and `ca.key`: from then on it is
-replaced in time as one that was made here. The devices have their keys themselves, so there is nothing to
-install and nothing to renew; they are let in by fingerprint, for as long as their certificates count.
+The authority's certificate and key become the keystore's own, `ca.crt` and `ca.key`. From then on it is
+replaced in time like one that was made here. The devices hold their own keys, so there is nothing to install
+and nothing to renew; they are enrolled by fingerprint for as long as their certificates are valid.
 
 Nothing here is secret: `adopted.json` holds certificates, names, dates and digests.
 """
@@ -49,9 +49,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Claim:
-    """A device that is to be taken over, by its certificate, or by its fingerprint and when that ends.
+    """A device to take over, given by its certificate, or by its fingerprint and expiry.
 
-    Without either, it is one that was taken over before: the keystore has its certificate.
+    With neither, it is a device that was taken over before: the keystore has its certificate.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class AdoptedDevice:
-    """A device that was taken over. `certificate_pem` is None where nobody has the certificate."""
+    """A device that was taken over. `certificate_pem` is None if the certificate is not available."""
 
     name: str
     fingerprint: str
@@ -82,7 +82,7 @@ class Adoption:
 
     @classmethod
     def read(cls, folder: Path) -> "Adoption | None":
-        """Read a keystore's adoption; None when nothing was taken over.
+        """Read a keystore's adoption; None if nothing was taken over.
 
         Raises:
             KeystoreError: the file is damaged.
@@ -101,13 +101,13 @@ class Adoption:
             raise KeystoreError(f"{path} is damaged. Restore it from a backup.") from error
 
     def write(self, folder: Path) -> None:
-        """Write it into the keystore, unless that says the same."""
+        """Write it into the keystore, unless the file already says the same."""
         content = self.content()
         if read_file(folder / ADOPTED) != content:
             write_file(folder / ADOPTED, content)
 
     def content(self) -> bytes:
-        """What the file holds."""
+        """The file's content."""
         devices = {
             each.name: {
                 "fingerprint": each.fingerprint,
@@ -144,14 +144,14 @@ def _device(name: str, values: Mapping[str, str]) -> AdoptedDevice:
     return AdoptedDevice(name, values["fingerprint"], until, values["certificate"])
 
 
-# Judging what was made by hand
+# Checking what was made by hand
 
 
 def read_certificate(source: Source) -> x509.Certificate:
-    """Read a certificate, PEM (whatever stands around it) or DER.
+    """Read a certificate, PEM (with any text around it) or DER.
 
     Raises:
-        KeystoreError: there is none in it.
+        KeystoreError: it contains none.
     """
     try:
         if b"-----BEGIN" in source.content:
@@ -164,10 +164,10 @@ def read_certificate(source: Source) -> x509.Certificate:
 
 
 def read_authority(source: Source, now: datetime) -> x509.Certificate:
-    """Read an authority's certificate that is to be taken over.
+    """Read the certificate of an authority to take over.
 
     Raises:
-        KeystoreError: it is none, not an authority's, not self-signed, or not valid now.
+        KeystoreError: it is not a certificate, not an authority's, not self-signed, or not valid now.
     """
     certificate = read_certificate(source)
     subject = distinguished_name(certificate.subject)
@@ -201,7 +201,7 @@ def read_key(source: Source, passphrase: str | None, certificate: x509.Certifica
     `place` is where the certificate came from.
 
     Raises:
-        KeystoreError: it does not open, is no key, of a kind that is not used here, or another's.
+        KeystoreError: it does not open, is not a key, has an unsupported type, or does not match.
     """
     key = _open_key(source, passphrase)
     if not same_key(certificate, key):
@@ -248,12 +248,12 @@ def _open_key(source: Source, passphrase: str | None) -> PrivateKey:
 def take_device(
     claim: Claim, known: AdoptedDevice | None, authority: x509.Certificate, now: datetime
 ) -> AdoptedDevice:
-    """Judge a device that is to be taken over; `known` is what the keystore has of its name.
+    """Check a device to take over; `known` is what the keystore has under its name.
 
-    What was taken over before may have ended since: that is no reason to refuse a run.
+    A device that was taken over before may have expired since: that is no reason to refuse a run.
 
     Raises:
-        KeystoreError: no certificate, one of another authority, for another purpose, or one that has ended.
+        KeystoreError: no certificate, or one of another authority, for another purpose, or expired.
     """
     device = _of_claim(claim, known, authority)
     if device.until <= now and (known is None or known.fingerprint != device.fingerprint):
@@ -292,7 +292,7 @@ def _of_certificate(name: str, source: Source, authority: x509.Certificate) -> A
 
 
 def _refuse_useless(name: str, source: Source, certificate: x509.Certificate) -> None:
-    """Refuse what no server that is written in Go takes from a client (crypto/x509)."""
+    """Refuse certificates that no Go server accepts from a client (crypto/x509)."""
     reason = None
     if certificate.signature_hash_algorithm is not None and isinstance(
         certificate.signature_hash_algorithm, hashes.SHA1 | hashes.MD5
@@ -316,10 +316,10 @@ def _may_be_a_client(certificate: x509.Certificate) -> bool:
 
 
 def refuse_twins(devices: Sequence[AdoptedDevice]) -> None:
-    """Refuse two names for one certificate: revoking one of them would leave the other.
+    """Refuse two names for one certificate: revoking one would leave the other.
 
     Raises:
-        KeystoreError: two devices have one fingerprint.
+        KeystoreError: two devices have the same fingerprint.
     """
     names: dict[str, str] = {}
     for device in devices:
@@ -332,7 +332,7 @@ def refuse_twins(devices: Sequence[AdoptedDevice]) -> None:
 
 
 def take_authority(certificate: Source, key: Source, passphrase: str | None, now: datetime) -> Authority:
-    """Read certificate and key of an authority that is to be taken over, and see that they fit.
+    """Read certificate and key of an authority to take over, and check that they match.
 
     Raises:
         KeystoreError: see `read_authority` and `read_key`.

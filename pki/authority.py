@@ -15,7 +15,7 @@ from pki.profile import AuthorityProfile
 class Authority(Certified):
     """A certificate authority: its certificate, and the key that stays in the keystore.
 
-    `key` is for signing inside this package. Hand only `certificate_pem` and the other properties on.
+    `key` is for signing inside this package. Pass on only `certificate_pem` and the other properties.
     """
 
     key: PrivateKey = field(repr=False, compare=False)
@@ -31,8 +31,8 @@ def authority_subject(profile: AuthorityProfile) -> x509.Name:
 def create_authority(profile: AuthorityProfile, key: PrivateKey, now: datetime) -> Authority:
     """Sign a new CA certificate with its own key.
 
-    basicConstraints and keyUsage are critical, as RFC 5280 4.2.1.9 and 4.2.1.3 ask. The path length of 0 says
-    that it signs devices and no further authority.
+    basicConstraints and keyUsage are critical, as RFC 5280 4.2.1.9 and 4.2.1.3 require. The path length of 0
+    means that it signs devices but no further authority.
     """
     subject = authority_subject(profile)
     now = whole_second(now)
@@ -54,7 +54,7 @@ def create_authority(profile: AuthorityProfile, key: PrivateKey, now: datetime) 
 def may_sign(certificate: x509.Certificate) -> bool:
     """Tell whether the certificate says that its holder is a CA (RFC 5280 6.1.4 k and n).
 
-    Without a key usage, as `openssl req -x509` makes it, the key may be used for all.
+    Without a key usage extension, as from `openssl req -x509`, the key may be used for anything.
     """
     try:
         if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:

@@ -1,9 +1,9 @@
-"""`ca.*`, `ca-next.*`: adopting, making, replacing and refusing an authority on disk.
+"""`ca.*`, `ca-next.*`: adopting, creating, replacing and refusing an authority on disk.
 
-An authority that comes near its end is not overwritten: a second one is made beside it, `ca-next`, which
-signs from then on while both are trusted. When no device needs the old one any more, it is set aside as
-`ca-<fingerprint>` and `ca-next` takes its place. Each order of writing and moving below is such that the
-next run finishes what a killed one began.
+An authority close to its expiry is not overwritten. A second one, `ca-next`, is created next to it and signs
+from then on, while both are trusted. When no device needs the old one any more, it is set aside as
+`ca-<fingerprint>` and `ca-next` takes its place. Files are written and moved in such an order that the next
+run finishes what a killed one began.
 """
 
 from dataclasses import dataclass
@@ -59,18 +59,18 @@ class AuthorityStore:
 
     @property
     def signing(self) -> AuthorityFiles:
-        """The one that signs: the next one as soon as it is there."""
+        """The authority that signs: the next one as soon as it exists."""
         return self.next if self.next.certificate.exists() else self.current
 
     def has_key(self) -> bool:
-        """Tell whether there is an authority; a death in a change of them may leave the next key alone."""
+        """Tell whether there is an authority; a run killed during a change may leave only the next key."""
         return self.current.key.exists() or self.next.key.exists()
 
     def adopt(self, profile: AuthorityProfile, *, expired_will_do: bool = False) -> Authority:
-        """Return the authority that signs when all that are there fit the profile.
+        """Return the authority that signs, if all existing ones fit the profile.
 
         Raises:
-            KeystoreError: also when the one that signs is expired, unless `expired_will_do`.
+            KeystoreError: also if the one that signs has expired, unless `expired_will_do`.
         """
         for files in dict.fromkeys((self.current, self.signing)):
             authority = self.open_pair(files)
@@ -80,7 +80,7 @@ class AuthorityStore:
         return authority
 
     def create(self, profile: AuthorityProfile, files: AuthorityFiles | None = None) -> Authority:
-        """Make an authority, or complete one that a killed run began: its key is used, never overwritten."""
+        """Create an authority, or complete one that a killed run began: its key is never overwritten."""
         files = files or self.current
         content = read_file(files.key)
         if content is None:
@@ -96,9 +96,9 @@ class AuthorityStore:
         return authority
 
     def take_over(self, authority: Authority, adoption: Adoption) -> None:
-        """Make an authority the keystore's own that somebody made by hand.
+        """Make an authority that somebody created by hand the keystore's own.
 
-        The certificate comes last, as ever. What a killed run left of the same authority is completed.
+        The certificate is written last, as always. What a killed run left of the same authority is completed.
 
         Raises:
             KeystoreError: there is another authority, or its key.
@@ -115,7 +115,7 @@ class AuthorityStore:
         write_file(self.current.certificate, pem(authority.certificate))
 
     def taken_over(self, adoption: Adoption) -> x509.Certificate | None:
-        """Return the certificate of the authority that was taken over, be it set aside since."""
+        """Return the certificate of the authority that was taken over, even if it was set aside since."""
         for files in self.all():
             content = read_file(files.certificate)
             if content is None:
@@ -126,7 +126,7 @@ class AuthorityStore:
         return None
 
     def open(self) -> Authority:
-        """Return certificate and key of the one that signs, opened with the passphrase.
+        """Return certificate and key of the authority that signs, opened with the passphrase.
 
         Raises:
             KeystoreError: missing, damaged, expired, wrong passphrase, or the two do not match.
@@ -137,7 +137,7 @@ class AuthorityStore:
         return authority
 
     def certificate(self) -> x509.Certificate:
-        """Return the certificate of the one that signs when it can be trusted.
+        """Return the certificate of the authority that signs, if it can be trusted.
 
         Raises:
             KeystoreError: missing, damaged, expired, or not a self-signed CA.
@@ -148,7 +148,7 @@ class AuthorityStore:
         return certificate
 
     def trusted(self) -> list[x509.Certificate]:
-        """Return the certificates of all authorities whose devices may come in, the one that signs last.
+        """Return the certificates of all trusted authorities; the one that signs comes last.
 
         Raises:
             KeystoreError: one is missing, damaged, or not a self-signed CA.
@@ -156,7 +156,7 @@ class AuthorityStore:
         return [self._certificate(files) for files in dict.fromkeys((self.current, self.signing))]
 
     def all(self) -> list[AuthorityFiles]:
-        """List the authorities of which anything is there, also those set aside; the current one last."""
+        """List the authorities with any file left, including those set aside; the current one comes last."""
         others = {path.stem for kind in ("crt", "key") for path in self._access.folder.glob(f"ca-*.{kind}")}
         return [*(AuthorityFiles(self._access.folder, stem) for stem in sorted(others)), self.current]
 
@@ -173,10 +173,10 @@ class AuthorityStore:
                 self.retire(certificate)
 
     def retire(self, certificate: x509.Certificate) -> None:
-        """Set the current authority aside and put the next one into its place.
+        """Set the current authority aside and put the next one in its place.
 
-        The copy of the certificate is the promise to finish. The certificate goes after the key, so that an
-        unfinished move is still seen.
+        The copy of the certificate marks the move as begun. The certificate is removed after the key, so that
+        an unfinished move can be detected.
         """
         target = self._retired(certificate)
         write_file(target.certificate, pem(certificate))
@@ -185,7 +185,7 @@ class AuthorityStore:
         self._promote()
 
     def remove(self) -> None:
-        """Remove all files; each certificate first, so that none stands without its key."""
+        """Remove all files; each certificate first, so that none remains without its key."""
         for files in self.all():
             remove_file(files.certificate)
             remove_file(files.key)
@@ -216,7 +216,7 @@ class AuthorityStore:
         return Authority(certificate, key)
 
     def another_authority(self) -> KeystoreError:
-        """The refusal of a second authority beside the one that is there."""
+        """The refusal of a second authority next to the existing one."""
         return KeystoreError(
             f"The keystore {self._access.folder} already holds another authority, which is never "
             "overwritten. "
@@ -255,7 +255,7 @@ class AuthorityStore:
     def _refuse_other_profile(
         self, files: AuthorityFiles, authority: Authority, profile: AuthorityProfile
     ) -> None:
-        """Refuse another profile than the config's; one that was taken over is as its maker wanted it."""
+        """Refuse a profile other than the config's, except of an authority that was taken over."""
         adoption = Adoption.read(self._access.folder)
         if adoption is not None and adoption.is_of(authority.certificate):
             return

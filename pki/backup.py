@@ -1,8 +1,8 @@
 """One file with a whole keystore in it, for another disk or another machine.
 
-It is a plain tar of the keystore's files, encrypted as they are in the keystore, behind a manifest with the
-SHA-256 of each. Reading it back trusts nothing: names, kinds and sizes are checked before anything is
-written, and the keystore comes into being under its name only after all of it has been opened.
+It is a plain tar of the keystore's files, encrypted as they are in the keystore, after a manifest with the
+SHA-256 of each. Reading it back trusts nothing: names, types and sizes are checked before anything is
+written, and the keystore appears under its name only after every file has been opened.
 """
 
 import hashlib
@@ -40,14 +40,14 @@ _FORMAT = "immich-exposure keystore backup 1"
 _FILES_LIMIT = 100_000
 
 BACKUP_LIMIT = 512 * 1024 * 1024
-"""Bytes of a backup; one of a hundred devices has ten million."""
+"""Maximum size of a backup in bytes; one of a hundred devices has ten million."""
 
 
 def read_keystore(folder: Path) -> Files:
-    """The keystore's own files. The caller holds its lock.
+    """Return the keystore's own files. The caller holds its lock.
 
     Raises:
-        KeystoreError: there is no authority in it.
+        KeystoreError: it contains no authority.
     """
     files = {path: read_file(folder / path) or b"" for path in own_files(folder)}
     if PurePosixPath("ca.key") not in files:
@@ -74,7 +74,7 @@ def unpack(content: bytes) -> Files:
     """Read a backup.
 
     Raises:
-        KeystoreError: it is none, is damaged, or holds what no keystore of ours holds.
+        KeystoreError: it is not a backup, is damaged, or contains files that no keystore has.
     """
     members = _members(content)
     digests = _manifest(members.pop(_MANIFEST, None))
@@ -89,7 +89,7 @@ def unpack(content: bytes) -> Files:
 
 
 def made_on(content: bytes) -> str:
-    """The day on which a backup that `unpack` takes was made, as it says itself: ISO 8601."""
+    """The day on which a backup that `unpack` accepts was made, according to itself: ISO 8601."""
     document = read_document(_members(content)[_MANIFEST])
     try:
         return datetime.fromisoformat(document["made"]).date().isoformat()
@@ -101,8 +101,8 @@ def restore(access: KeystoreAccess, content: bytes, lock_wait_seconds: float) ->
     """Restore the keystore from a backup, after opening all of it with its passphrase.
 
     Raises:
-        KeystoreError: the folder is not empty, the backup is refused, the passphrase is not its own, or a
-            file in it is damaged. No folder is made then.
+        KeystoreError: the folder is not empty, the backup is refused, the passphrase is wrong, or a file in
+            it is damaged. In that case no folder is created.
     """
     files, folder = unpack(content), access.folder
     access.require_passphrase()
@@ -147,7 +147,7 @@ def _refuse_damaged(staged: KeystoreAccess, folder: Path) -> None:
         if damages:
             raise _refusal(f"{len(damages)} of its files are not usable ({' '.join(damages)})")
     except KeystoreError as error:
-        # what was looked at goes away again: name the place where it would have come to lie
+        # the staging folder is removed again, so name the final place
         raise KeystoreError(str(error).replace(str(staged.folder), str(folder))) from None
 
 
@@ -165,7 +165,7 @@ def _members(content: bytes) -> dict[str, bytes]:
 
 
 def _refuse_member(member: tarfile.TarInfo, members: Mapping[str, bytes]) -> None:
-    if not member.isreg() or member.issparse():  # one that is mostly holes takes no room until it is read
+    if not member.isreg() or member.issparse():  # a sparse file takes no space until it is read
         raise _refusal(f"{member.name!r} in it is not a regular file")
     if member.name in members:
         raise _refusal(f"{member.name!r} is in it twice")

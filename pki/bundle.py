@@ -12,7 +12,7 @@ from pki.work_factor import refuse_endless
 
 
 class Platform(StrEnum):
-    """The kinds of device that a bundle is made for."""
+    """The platforms that a bundle is made for."""
 
     IOS = "ios"
     ANDROID = "android"
@@ -28,17 +28,17 @@ class BundleFormat(StrEnum):
     MODERN = "aes256-sha256"
 
 
-# Android before 14, older iOS and macOS, and Windows Server 2016 say "wrong password" to AES-256 bundles. On
-# Linux (NSS, OpenSSL, GnuTLS) AES-256 works, while strict crypto policies may turn SHA-1 away.
+# Android before 14, older iOS and macOS, and Windows Server 2016 report "wrong password" for AES-256 bundles.
+# On Linux (NSS, OpenSSL, GnuTLS) AES-256 works, while strict crypto policies may reject SHA-1.
 _FORMATS = {Platform.LINUX: BundleFormat.MODERN}
 
-# No 0, 1, i, l, o, u: a person types this on a phone. 20 characters of 30 are 98 bits, so the few rounds that
-# an old phone can bear (and the weak old cipher's key derivation) do not matter.
+# No 0, 1, i, l, o, u: a person types this on a phone. 20 characters of 30 are 98 bits, so the low
+# number of rounds that an old phone can handle (and the old cipher's weak key derivation) do not matter.
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _GROUPS, _GROUP_LENGTH = 5, 4
 BUNDLE_ROUNDS = 20_000
 
-# DER of the identifiers pbeWithSHA1And3-KeyTripleDES-CBC (RFC 7292 C) and id-PBES2 (RFC 8018).
+# DER of the object identifiers pbeWithSHA1And3-KeyTripleDES-CBC (RFC 7292 C) and id-PBES2 (RFC 8018).
 _TRIPLE_DES_IDENTIFIER = bytes.fromhex("060a2a864886f70d010c0103")
 _PBES2_IDENTIFIER = bytes.fromhex("06092a864886f70d01050d")
 
@@ -74,14 +74,14 @@ def open_bundle(content: bytes, password: str) -> pkcs12.PKCS12KeyAndCertificate
     """Read a bundle.
 
     Raises:
-        ValueError: wrong password, not a PKCS#12 file, or one that takes for ever to open.
+        ValueError: wrong password, not a PKCS#12 file, or one that would take far too long to open.
     """
     refuse_endless(content)
     return pkcs12.load_pkcs12(content, password.encode())
 
 
 def format_of(content: bytes) -> BundleFormat | None:
-    """Tell how a bundle is encrypted by the identifiers in its clear outer layer; None: neither."""
+    """Tell how a bundle is encrypted, by the identifiers in its plain outer layer; None if it is neither."""
     if _TRIPLE_DES_IDENTIFIER in content:
         return BundleFormat.COMPATIBLE
     if _PBES2_IDENTIFIER in content:

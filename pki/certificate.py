@@ -10,13 +10,13 @@ from cryptography.x509.oid import NameOID
 
 from pki.key import PrivateKey
 
-# Room for clocks that run behind: a phone that is slow by less than this still takes a fresh certificate.
+# Tolerance for slow clocks: a phone that is behind by less than this still accepts a new certificate.
 CLOCK_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Certified:
-    """Something that has a certificate, and what people want to know of it."""
+    """Something that has a certificate, with the properties that people need."""
 
     certificate: x509.Certificate
 
@@ -52,10 +52,10 @@ def pem(certificate: x509.Certificate) -> bytes:
 
 
 def parse_certificate(content: bytes) -> x509.Certificate:
-    """Read a PEM certificate and look into all that is used later, which the library does only on demand.
+    """Read a PEM certificate and parse all parts that are used later, which the library does only on demand.
 
     Raises:
-        ValueError: this is not a certificate, or one with parts that cannot be read.
+        ValueError: it is not a certificate, or has unreadable parts.
     """
     try:
         certificate = x509.load_pem_x509_certificate(content)
@@ -71,7 +71,7 @@ def parse_certificate(content: bytes) -> x509.Certificate:
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of the DER form, 64 lower-case hex digits: the name a device has in the server's allow-list."""
+    """SHA-256 of the DER form, 64 lower-case hex digits: a device's name in the server's allowlist."""
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
@@ -94,7 +94,7 @@ def subject_name(*, common_name: str, organization: str, country: str | None = N
 def certificate_builder(
     *, subject: x509.Name, issuer: x509.Name, key: PrivateKey, not_before: datetime, not_after: datetime
 ) -> x509.CertificateBuilder:
-    """Start a certificate with what every certificate of ours has.
+    """Start a certificate with what all our certificates have in common.
 
     The serial is random and has 159 bits (RFC 5280 4.1.2.2 allows 20 octets); the subject key identifier is
     the SHA-1 form of RFC 5280 4.2.1.2 (1).
@@ -117,7 +117,7 @@ def key_usage(
     key_cert_sign: bool = False,
     crl_sign: bool = False,
 ) -> x509.KeyUsage:
-    """Build a key usage extension; what is not named is off."""
+    """Build a key usage extension; usages that are not named are off."""
     return x509.KeyUsage(
         digital_signature=digital_signature,
         key_encipherment=False,
@@ -132,12 +132,12 @@ def key_usage(
 
 
 def whole_second(moment: datetime) -> datetime:
-    """Cut to the second in UTC: certificates hold no fractions."""
+    """Truncate to the second in UTC: certificates hold no fractions."""
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
 def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Tell whether `issuer` signed `certificate`: names match and the signature is right."""
+    """Tell whether `issuer` signed `certificate`: the names match and the signature is valid."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -146,5 +146,5 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
 
 
 def same_key(certificate: x509.Certificate, key: PrivateKey) -> bool:
-    """Tell whether the certificate is about this key."""
+    """Tell whether the certificate is for this key."""
     return certificate.public_key() == key.public_key()

@@ -1,4 +1,4 @@
-"""The certificate that one device shows when it connects."""
+"""The certificate that a device presents when it connects."""
 
 from datetime import datetime, timedelta
 
@@ -22,8 +22,8 @@ def issue_certificate(
 ) -> x509.Certificate:
     """Sign a client certificate for `key`. It never outlives the authority.
 
-    The extended key usage is clientAuth alone, so that a stolen device cannot pass for a server. The key may
-    sign and nothing else, whatever its kind: a TLS client proves itself by a signature (RFC 8446 4.4.3), and
+    The extended key usage is clientAuth alone, so that a stolen device cannot impersonate a server. The key
+    may only sign, whatever its type: a TLS client proves itself by a signature (RFC 8446 4.4.3), and
     RFC 5280 4.2.1.12 counts keyEncipherment inconsistent with clientAuth.
     """
     now = whole_second(now)
@@ -44,7 +44,7 @@ def issue_certificate(
 
 
 def _authority_key_identifier(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """Point at the CA's subject key identifier, also when another tool chose that identifier."""
+    """Refer to the CA's subject key identifier, even if another tool chose it."""
     try:
         identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:

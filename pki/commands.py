@@ -1,7 +1,7 @@
-"""Look after a keystore: `python -m pki KEYSTORE list | check | passphrase | export FILE | import FILE`.
+"""Maintain a keystore: `python -m pki KEYSTORE list | check | passphrase | export FILE | import FILE`.
 
-Exit status: 0 all is well, 1 something was found or refused (a sentence says what), 2 wrong arguments, 130
-ended by hand. A passphrase comes from a file, from standard input, or is asked for; never from the arguments
+Exit status: 0 all is well, 1 something was found or refused (a message says what), 2 wrong arguments, 130
+interrupted. A passphrase comes from a file, from standard input or from a prompt; never from the arguments
 or the environment, where others could read it.
 """
 
@@ -23,7 +23,7 @@ from pki.listing import Record, frames, records
 from pki.marker import Marker
 
 Command: TypeAlias = Callable[[argparse.Namespace, int], int]
-"""One verb: takes the arguments and the work factor, returns the exit status."""
+"""A command: takes the arguments and the work factor, returns the exit status."""
 
 _Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verb(verbs: _Verbs, name: str, run: Command, purpose: str) -> argparse.ArgumentParser:
-    # abbreviated, --passphrase-file would be --passphrase, and people would type one behind it
+    # with abbreviations, people would write --passphrase and type the passphrase after it
     verb = verbs.add_parser(name, help=purpose, description=f"{purpose}.".capitalize(), allow_abbrev=False)
     verb.set_defaults(run=run)
     return verb
@@ -188,7 +188,7 @@ def _keystore(options: argparse.Namespace, rounds: int) -> Keystore:
 
 
 def _passphrase(source: str | None, question: str, *, repeat: bool = False) -> str:
-    """The first line of a file or of standard input (`-`, or no terminal), or what is answered."""
+    """The first line of a file or of standard input (`-`, or no terminal), or the answer to a prompt."""
     if source is not None and source != "-":
         return _first_line_of(Path(source))
     if source == "-" or not sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""What lies in a keystore's folder: which files are its own, and which are not."""
+"""The contents of a keystore's folder: which files are its own, and which are not."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -6,16 +6,16 @@ from pathlib import Path, PurePosixPath
 from pki.marker import Marker
 
 CURRENT, PREVIOUS, REVOKED = DEVICE_FOLDERS = ("devices", "previous", "revoked")
-"""The folders of devices in use, of what they had before and still count, and of what was revoked."""
+"""The folders of devices in use, of their previous files that are still valid, and of revoked ones."""
 
 FRAMES, SECRET_SUFFIX = "frames", ".secret"
-"""The folder of the frames' secrets (`pki.frame_store`), and how their files end."""
+"""The folder of the frames' secrets (`pki.frame_store`), and their file extension."""
 
 AUTHORITY_STEMS = ("ca", "ca-next")
-"""File names of the authority, and of the one that takes over from it."""
+"""File stems of the authority, and of its successor."""
 
 ADOPTED = "adopted.json"
-"""What was taken over from somebody who had made it by hand (`pki.adoption`)."""
+"""The record of what was taken over from a manual setup (`pki.adoption`)."""
 
 REVOKED_LIST = "revoked.json"
 """Every fingerprint that was ever revoked (`pki.revocations`)."""
@@ -23,12 +23,12 @@ REVOKED_LIST = "revoked.json"
 _AUTHORITY_SUFFIXES = frozenset({".crt", ".key"})
 _DEVICE_SUFFIXES = frozenset({".crt", ".key", ".password", ".p12", ".mobileconfig", ".html"})
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# what was moved away is named after the device and 16 digits of the certificate's fingerprint
+# moved files are named after the device and 16 digits of the certificate's fingerprint
 _MOVED_STEM = re.compile(r"(?P<device>.+)-[0-9a-f]{16}")
 
 
 def is_own(path: PurePosixPath) -> bool:
-    """Tell whether a relative path is one that a keystore's file has; anything unsafe is not."""
+    """Tell whether a relative path is one of a keystore's files; an unsafe path never is."""
     if not all(_FILE_NAME.fullmatch(part) for part in path.parts):
         return False
     if len(path.parts) == 1:
@@ -39,18 +39,18 @@ def is_own(path: PurePosixPath) -> bool:
 
 
 def own_files(folder: Path) -> list[PurePosixPath]:
-    """List the keystore's files by their path below the folder, sorted. A link is none of them."""
+    """List the keystore's files by their path below the folder, sorted. Symbolic links are excluded."""
     return [path for path in _files(folder) if is_own(path) and not (folder / path).is_symlink()]
 
 
 def foreign_files(folder: Path) -> list[PurePosixPath]:
-    """List what lies in the folder and is not the keystore's; hidden files are left out."""
+    """List what is in the folder but not the keystore's; hidden files are left out."""
     own = set(own_files(folder))
     return [path for path in _files(folder) if path not in own and not path.name.startswith(".")]
 
 
 def moved_stem(stem: str, fingerprint: str) -> str:
-    """The stem of files that are moved away, by the SHA-256 of their certificate in hexadecimal."""
+    """The stem of moved files, with the SHA-256 of their certificate in hexadecimal."""
     return f"{stem}-{fingerprint[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""What one device's owner gets out of the keystore: the bundle and the password that opens it."""
+"""What a device's owner gets from the keystore: the bundle and its password."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 The certificate is the commit point: a device exists when, and only when, its certificate is there. Key and
 password are written before it. Bundle and configuration profile come after it, because they can always be
-made again from the rest. Every order below is chosen so that a run killed between two steps leaves a state
+recreated from the rest. Every order below is chosen so that a run killed between two steps leaves a state
 that the next run completes or discards without asking.
 """
 
@@ -54,10 +54,10 @@ class DeviceFiles:
         return self.folder / f"{self.stem}.html"
 
     def write_new(self, *, key: bytes, password: bytes, bundle: bytes, certificate: bytes) -> None:
-        """Write a device that was just issued, over what a killed run may have left of another.
+        """Write a newly issued device, over what a killed run may have left of another.
 
         Raises:
-            OSError: the disk took only some of it, and nothing of it is left.
+            OSError: the disk accepted only part of it; nothing of it is left.
         """
         self.discard()
         try:
@@ -71,10 +71,10 @@ class DeviceFiles:
             raise
 
     def write_bundle(self, *, password: bytes | None, bundle: bytes) -> None:
-        """Replace the bundle, with its password when that is a new one.
+        """Replace the bundle, and its password if that is new.
 
-        The old bundle, and the profile that holds it, go before a new password comes, so that no bundle ever
-        lies beside a password that does not open it.
+        The old bundle, and the profile that contains it, are removed before a new password is written, so no
+        bundle is ever next to a password that does not open it.
         """
         if password is not None:
             remove_file(self.mobileconfig)
@@ -83,7 +83,7 @@ class DeviceFiles:
         write_file(self.bundle, bundle)
 
     def write_mobileconfig(self, content: bytes | None) -> None:
-        """Make the profile hold this, or be gone (None). It follows from the bundle, so it comes last."""
+        """Write the profile, or remove it (None). It is derived from the bundle, so it comes last."""
         if content is None:
             remove_file(self.mobileconfig)
         elif read_file(self.mobileconfig) != content:
@@ -95,10 +95,10 @@ class DeviceFiles:
             remove_file(path)
 
     def move_to(self, target: "DeviceFiles", certificate: x509.Certificate) -> None:
-        """Move all files but the install sheet, which nobody needs any more and is removed.
+        """Move all files except the install sheet, which is no longer needed and is removed.
 
-        A copy of the certificate at the target is the promise to finish the move. The certificate itself goes
-        last, so that an unfinished move is still seen.
+        A copy of the certificate at the target marks the move as begun. The certificate itself is removed
+        last, so that an unfinished move can be detected.
         """
         write_file(target.certificate, pem(certificate))
         remove_file(self.sheet)

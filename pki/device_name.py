@@ -5,7 +5,7 @@ import unicodedata
 
 from pki.errors import KeystoreError
 
-# A common name holds at most 64 characters (RFC 5280, ub-common-name); one is left over on purpose.
+# A common name holds at most 64 characters (RFC 5280, ub-common-name); 63 is deliberate.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9_-])?")
 
 NAME_RULE = (
@@ -17,7 +17,7 @@ NAME_RULE = (
 def device_name(text: str) -> str:
     """Return the name as it is stored, after Unicode NFKC normalisation.
 
-    Normalisation comes first, so that a look-alike (a full-width slash, for example) is judged as the
+    Normalisation comes first, so that a look-alike (a full-width slash, for example) is treated as the
     character that a file system or a reader would take it for.
 
     Raises:

@@ -1,8 +1,8 @@
 """`devices/`, `previous/`, `revoked/`: adopting, issuing, renewing, revoking and refusing credentials.
 
-To renew a device its files go to `previous/`, and it is issued anew. A run killed in between leaves no
-certificate in `devices/`; the next one issues it. When the grace of what is in `previous/` ends, it goes on
-to `revoked/`.
+To renew a device, its files are moved to `previous/`, and a new certificate is issued. A run killed in
+between leaves no certificate in `devices/`; the next run issues it. When the grace period of the files in
+`previous/` ends, they are moved to `revoked/`.
 """
 
 from contextlib import suppress
@@ -31,7 +31,7 @@ from pki.revocations import note_revoked, revocations_in, revoked_in
 
 @dataclass(frozen=True)
 class PreviousCertificate(Certified):
-    """What a device had before its renewal, and when that stops counting."""
+    """A device's certificate from before its renewal, and when it stops being valid."""
 
     until: datetime
 
@@ -49,7 +49,7 @@ class DeviceCredential(Certified):
     mobileconfig_path: Path | None
     """The Apple configuration profile; None on platforms that have none."""
     previous: PreviousCertificate | None
-    """The certificate of before, while it still counts."""
+    """The previous certificate, while it is still valid."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class Fresh:
-    """The slow part of a new device, made before anybody waits for the keystore: key and bundle password."""
+    """The slow part of a new device, created before the keystore is locked: key and bundle password."""
 
     key: PrivateKey = field(repr=False)
     encrypted_key: bytes
@@ -86,12 +86,12 @@ class DeviceStore:
 
     @property
     def previous(self) -> Path:
-        """Folder of what devices in use had before their renewal."""
+        """Folder of the previous files of renewed devices."""
         return self._access.folder / PREVIOUS
 
     @property
     def revoked(self) -> Path:
-        """Folder of what was revoked."""
+        """Folder of revoked files."""
         return self._access.folder / REVOKED
 
     def names(self) -> list[str]:
@@ -100,9 +100,9 @@ class DeviceStore:
         return sorted({path.stem for folder in folders for path in folder.glob("*.crt")})
 
     def prepare(self, name: str, profile: DeviceProfile, renewal: Renewal | None) -> Fresh | None:
-        """Do the slow part of `adopt_or_issue`. It needs no lock: several threads do it at the same time.
+        """Do the slow part of `adopt_or_issue`. It needs no lock, so several threads can run it at once.
 
-        Whatever is wrong is told by `adopt_or_issue`; this is only a guess at what that will need.
+        This is only a guess at what `adopt_or_issue` will need; errors are left to that.
         """
         files = DeviceFiles(self.current, name)
         signing = self._authorities.signing
@@ -119,7 +119,7 @@ class DeviceStore:
     def adopt_or_issue(
         self, name: str, profile: DeviceProfile, renewal: Renewal | None = None, fresh: Fresh | None = None
     ) -> DeviceCredential:
-        """Return the device's credential; issue it when there is none, or when it is due for renewal."""
+        """Return the device's credential; issue one if there is none, or if it is due for renewal."""
         self._refuse_clash(name)
         trusted = self._authorities.trusted()
         files = DeviceFiles(self.current, name)
@@ -137,7 +137,7 @@ class DeviceStore:
         return self._adopt(files, profile, renewal, certificate, issuer)
 
     def revoke(self, name: str, revoked_fingerprint: str) -> None:
-        """Move the device's files away when its certificate has this fingerprint, or had it before."""
+        """Move the device's files away if its current or previous certificate has this fingerprint."""
         pair = self._pair(name)
         if revoked_fingerprint.lower() in [fingerprint(each) for each in pair if each is not None]:
             self.revoke_whatever(name)
@@ -156,12 +156,12 @@ class DeviceStore:
         if revoked_fingerprint in revocations_in(self._access.folder):
             return True
         found = self.revoked.glob(f"*-{revoked_fingerprint[:16]}.crt")
-        return any(not path.name.startswith(".") for path in found)  # a killed run may have begun one
+        return any(not path.name.startswith(".") for path in found)  # may be left by a killed run
 
     def finish_moves(self) -> list[str]:
-        """Complete what killed runs began to move. What cannot be read stays: whoever looks at it tells.
+        """Complete moves that killed runs began. Unreadable files stay; their readers report the error.
 
-        Returns the fingerprints of what had been revoked and lay among the devices in use all the same.
+        Returns the fingerprints of revoked certificates that were among the devices in use all the same.
         """
         noted = revoked_in(self._access.folder)
         returned = []
@@ -176,7 +176,7 @@ class DeviceStore:
         return returned
 
     def pairs(self) -> list[Pair]:
-        """List the certificates of every device in use: the present one and the one of before."""
+        """List the certificates of every device in use: the current and the previous one."""
         return [self._pair(name) for name in self.names()]
 
     def valid(self, authorities: list[x509.Certificate]) -> list[DeviceFiles]:
@@ -184,7 +184,7 @@ class DeviceStore:
         files = [DeviceFiles(self.current, name) for name in self.names()]
         return [each for each in files if self._is_valid(each, authorities)]
 
-    # Looking at what is there
+    # Checking what exists
 
     def _is_valid(self, files: DeviceFiles, authorities: list[x509.Certificate]) -> bool:
         try:
@@ -208,9 +208,9 @@ class DeviceStore:
         return DeviceFiles(self.revoked, moved_stem(name, fingerprint(certificate)))
 
     def _finish_revocation(self, files: DeviceFiles) -> None:
-        """Complete a revocation that a killed run began, or undo what has brought its files back since.
+        """Complete a revocation that a killed run began, or revoke again what was brought back since.
 
-        That it was meant is told by the copy in `revoked/`, and by what was noted.
+        The copy in `revoked/` and the noted revocations show that it was intended.
         """
         certificate = self._certificate(files)
         if certificate is None:
@@ -223,7 +223,7 @@ class DeviceStore:
         return self._revoked_files(name, certificate).certificate.exists()
 
     def _move_to_revoked(self, files: DeviceFiles, certificate: x509.Certificate) -> None:
-        """Move the files; from the copy of the certificate on it is revoked, whatever becomes of this run."""
+        """Move the files; the device is revoked once the certificate's copy exists, even if this run dies."""
         target = self._revoked_files(files.stem, certificate)
         write_file(target.certificate, pem(certificate))
         note_revoked(self._access.folder, files.stem, fingerprint(certificate), self._access.clock())
@@ -253,7 +253,7 @@ class DeviceStore:
         files.move_to(self._previous_files(files.stem), certificate)
 
     def _retire_previous(self, name: str) -> None:
-        """Move what the device had before to what was revoked."""
+        """Move the device's previous files to the revoked ones."""
         files = self._previous_files(name)
         certificate = self._certificate(files)
         if certificate is not None:
@@ -262,7 +262,7 @@ class DeviceStore:
     def _still_counting(
         self, name: str, certificate: x509.Certificate, renewal: Renewal | None
     ) -> PreviousCertificate | None:
-        """Return the certificate of before, or move it away when its grace is over."""
+        """Return the previous certificate, or move it away if its grace period is over."""
         previous = self._certificate(self._previous_files(name))
         if previous is None:
             return None
@@ -287,7 +287,7 @@ class DeviceStore:
         certificate: x509.Certificate,
         authorities: list[x509.Certificate],
     ) -> x509.Certificate:
-        """Refuse what is not ours or not as configured; return the authority that signed it."""
+        """Refuse a certificate that is not ours or not as configured; return the authority that signed it."""
         path, remedy = files.certificate, self._issue_anew(files)
         issuer = next((each for each in authorities if is_signed_by(certificate, each)), None)
         if issuer is None:
@@ -357,7 +357,7 @@ class DeviceStore:
         return self._credential(opened, profile, renewal, self._fitting_bundle(opened, profile))
 
     def _fitting_bundle(self, opened: _Opened, profile: DeviceProfile) -> str:
-        """See to it that the bundle is there and suits the platform; return its password."""
+        """Make sure that the bundle exists and suits the platform; return its password."""
         files = opened.files
         sealed, bundle = read_file(files.password), read_file(files.bundle)
         password = new_password() if sealed is None else self._open_password(files, sealed)
@@ -403,7 +403,7 @@ class DeviceStore:
         )
 
     def _write_mobileconfig(self, opened: _Opened, profile: DeviceProfile, bundle: bytes) -> None:
-        """Put the configuration profile beside the bundle, or take it from a platform without such."""
+        """Write the configuration profile next to the bundle, or remove it on a platform without profiles."""
         content = None
         if takes_profile(profile.platform):
             marker = Marker.read(self._access.folder)

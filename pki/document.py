@@ -8,7 +8,7 @@ def read_document(content: bytes | str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is none, or is nested deeper than anything of ours.
+        ValueError: it is not JSON, or is nested deeper than any of our files.
     """
     try:
         return json.loads(content)

@@ -1,4 +1,4 @@
-"""Files that hold secrets: written whole or not at all, readable by their owner alone."""
+"""Files that hold secrets: written completely or not at all, readable only by their owner."""
 
 import errno
 import fcntl
@@ -22,9 +22,9 @@ FILE_LIMIT = 4 * 1024 * 1024
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 so that at every moment either the old or the new content is there.
+    """Write a file of mode 0600 atomically: at every moment either the old or the new content is there.
 
-    A process that is killed on the way leaves only a temporary file, which `sweep` removes.
+    A process that is killed while writing leaves only a temporary file, which `sweep` removes.
 
     Raises:
         OSError: the disk is full or read-only, for example. The old content is untouched.
@@ -46,21 +46,21 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def read_file(path: Path) -> bytes | None:
-    """Read a file, or None when there is none. A mode that lets others read is repaired with a warning.
+    """Read a file; None if there is none. A mode that lets others read is repaired with a warning.
 
     Raises:
-        KeystoreError: it is a link or no file, or far too large for one of a keystore.
+        KeystoreError: it is a link, not a regular file, or far too large for a keystore.
     """
     return _read(path, repair=True)
 
 
 def look_into(path: Path) -> bytes | None:
-    """Read a file as `read_file` does, and change nothing."""
+    """Read a file as `read_file` does, but change nothing."""
     return _read(path, repair=False)
 
 
 def _read(path: Path, *, repair: bool) -> bytes | None:
-    """Look before reading: at what a link leads to, or at what never ends, there is nothing of ours."""
+    """Check before reading: links and endless files are never ours."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _read(path: Path, *, repair: bool) -> bytes | None:
 
 
 def link_refusal(path: Path) -> KeystoreError:
-    """The refusal of a link inside of a keystore: it may lead to anything."""
+    """The refusal of a link inside a keystore: it may lead anywhere."""
     return KeystoreError(f"{path} is a link, and a keystore has none. Put what it leads to in its place.")
 
 
@@ -92,14 +92,14 @@ def refuse_link(path: Path) -> None:
     """Refuse a folder of the keystore that is a link.
 
     Raises:
-        KeystoreError: it is one.
+        KeystoreError: it is a link.
     """
     if path.is_symlink():
         raise link_refusal(path)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file if it is there, for good."""
+    """Remove a file durably, if it exists."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -108,7 +108,7 @@ def remove_file(path: Path) -> None:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Move a file, if it is there, within one file system."""
+    """Move a file, if it exists, within one file system."""
     try:
         os.replace(source, target)
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def move_file(source: Path, target: Path) -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether there is a folder; one that cannot be looked at (a drive fails, it is root's) is none."""
+    """Tell whether this is a folder; one that cannot be accessed (failing drive, owned by root) is not."""
     try:
         return path.is_dir()
     except OSError:
@@ -126,10 +126,10 @@ def is_folder(path: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of mode 0700, or repair the mode of the one that is there."""
+    """Create a folder of mode 0700, or repair the mode of the existing one."""
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # another run was quicker
+        with suppress(FileExistsError):  # another run was faster
             os.mkdir(path, 0o700)
         sync_folder(path.parent)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -157,21 +157,21 @@ def sync_folder(path: Path) -> None:
 def remove_locked_folder(folder: Path) -> None:
     """Remove the lock file and the folder, unless something else is in it.
 
-    From the moment that the lock file is gone another run may go ahead, so nothing may follow but this.
-    Whoever waits for the old lock file notices and starts again.
+    As soon as the lock file is gone another run may proceed, so this must be the last step. A run that waits
+    for the old lock file notices and starts again.
     """
     os.unlink(folder / _LOCK_NAME)
     remove_empty_folder(folder)
 
 
 def remove_empty_folder(folder: Path) -> None:
-    """Remove a folder unless something is in it."""
+    """Remove a folder if it is empty."""
     with suppress(OSError):
         os.rmdir(folder)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; links are removed and not followed."""
+    """Remove a file, or a folder with its contents; links are removed, not followed."""
     if path.is_dir() and not path.is_symlink():
         for each in path.iterdir():
             remove_tree(each)
@@ -182,11 +182,11 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
-    """Make the folder if needed and hold its lock, which two runs (or two threads of one) never share.
+    """Create the folder if needed and hold its lock, which excludes other runs and threads.
 
     Raises:
         KeystoreError: another run held the lock for all of `wait_seconds`.
-        OSError: the lock file cannot be made.
+        OSError: the lock file cannot be created.
     """
     deadline = time.monotonic() + wait_seconds
     while (descriptor := _try_lock(folder)) is None:
@@ -203,16 +203,16 @@ def locked(folder: Path, wait_seconds: float) -> Iterator[None]:
 
 
 def _try_lock(folder: Path) -> int | None:
-    """Return a descriptor that holds the lock, or None when somebody else does or has just removed it."""
+    """Return a descriptor that holds the lock, or None if another run holds it or has just removed it."""
     path = folder / _LOCK_NAME
     try:
         make_folder(folder)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except FileNotFoundError:  # another run purged the folder since
+    except FileNotFoundError:  # another run has purged the folder
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # a file that was purged between our open and our lock guards nothing
+        # a file that was purged between our open and our lock protects nothing
         if os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -233,7 +233,7 @@ def _close_to_others(path: Path, descriptor: int, found: int, mode: int) -> None
 
 
 def explain(error: OSError, folder: Path) -> KeystoreError:
-    """Say in a sentence what the operating system refused, and what helps."""
+    """Explain what the operating system refused, and what helps."""
     where = f"The keystore {folder}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return KeystoreError(

@@ -1,8 +1,8 @@
 """`frames/`: the secrets of picture frames, televisions and the like, which hold no certificate.
 
-One file for each, `frames/<name>.secret`: the secret's SHA-256, by which the server knows it, and on the next
-line the secret itself, sealed with the keystore's passphrase. So a frame is revoked without the passphrase,
-as a device is.
+Each has one file, `frames/<name>.secret`: the secret's SHA-256, by which the server knows it, and on the next
+line the secret itself, sealed with the keystore's passphrase. So a frame, like a device, can be revoked
+without the passphrase.
 """
 
 import base64
@@ -19,10 +19,10 @@ from pki.files import look_into, make_folder, remove_file, write_file
 from pki.revocations import note_revoked, revoked_in
 
 PREFIX = "ixframe_"
-"""What every secret begins with, so that programs which look for secrets in public places know it."""
+"""The prefix of every secret, so that secret scanners recognise it."""
 
 SECRET = re.compile(PREFIX + "[a-z2-7]{32}")
-"""160 bits in base32 (RFC 4648), in lower case. The edge takes no other (server/caddy/frames.go)."""
+"""160 bits in base32 (RFC 4648), in lower case. The edge accepts no other form (server/caddy/frames.go)."""
 
 _MADE_ANEW = "the next `up` makes a new secret, which the frame then needs"
 
@@ -31,7 +31,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FrameSecret:
-    """What a frame shows to get in, and the SHA-256 of it, which is all that the server has."""
+    """The secret that a frame sends, and its SHA-256, which is all that the server has."""
 
     name: str
     secret: str = field(repr=False)
@@ -43,7 +43,7 @@ class FrameSecret:
 
 
 def new_secret() -> str:
-    """Return a secret that nobody has."""
+    """Return a new random secret."""
     return PREFIX + base64.b32encode(secrets.token_bytes(20)).decode().lower()
 
 
@@ -63,7 +63,7 @@ class FrameStore:
         return sorted(path.stem for path in self.folder.glob(f"[!.]*{SECRET_SUFFIX}"))
 
     def adopt_or_make(self, name: str) -> FrameSecret:
-        """Return the frame's secret; a new one when it has none, or one that was revoked for good."""
+        """Return the frame's secret; a new one if it has none, or if it was revoked for good."""
         content = look_into(self._path(name))
         if content is not None and self.fingerprint(name) not in revoked_in(self._access.folder):
             return self.open(name)
@@ -73,7 +73,7 @@ class FrameStore:
         return made
 
     def open(self, name: str) -> FrameSecret:
-        """Return the secret of a frame that is there, or say why that cannot be."""
+        """Return the secret of an existing frame, or say why that is impossible."""
         path = self._path(name)
         _, _, sealed = (look_into(path) or b"").partition(b"\n")
         found = FrameSecret(name, self._access.open_password(path, sealed, _context(name), _MADE_ANEW))
@@ -82,7 +82,7 @@ class FrameStore:
         return found
 
     def sealed(self, frame: FrameSecret) -> bytes:
-        """Return what the file of a frame holds."""
+        """Return the content of a frame's file."""
         seal = self._access.seal_password(frame.secret, _context(frame.name))
         return f"{frame.fingerprint}\n".encode() + seal
 
@@ -95,12 +95,12 @@ class FrameStore:
         return found
 
     def revoke(self, name: str, fingerprint: str) -> None:
-        """Note down that the secret is revoked, and remove it, when it is the one with this fingerprint."""
+        """Record the secret as revoked and remove it, if it has this fingerprint."""
         if look_into(self._path(name)) is not None and self.fingerprint(name) == fingerprint:
             self.revoke_whatever(name)
 
     def revoke_whatever(self, name: str) -> None:
-        """Note down that the frame's secret is revoked, and remove it."""
+        """Record the frame's secret as revoked and remove it."""
         note_revoked(self._access.folder, name, self.fingerprint(name), self._access.clock())
         remove_file(self._path(name))
 

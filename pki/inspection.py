@@ -1,4 +1,4 @@
-"""Looking into every file of a keystore: does it open, and does it fit the others? Nothing is changed."""
+"""Checks every file of a keystore: does it open, and does it fit the others? Changes nothing."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ _REMADE = "Delete it; the next `up` makes it anew."
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be, as a sentence or two with the remedy.
+    """A problem, in a sentence or two with the remedy.
 
-    `damage` says that a file is lost, damaged or another's; otherwise the keystore is whole, and what was
-    found is an expiry, a leftover or something that the next `up` makes anew by itself.
+    `damage` says that a file is lost, damaged or foreign. Otherwise the keystore is intact, and the finding
+    is an expiry, a leftover or something that the next `up` recreates.
     """
 
     sentence: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def inspect(access: KeystoreAccess) -> list[Finding]:
-    """List all that is wrong with a keystore. The caller holds its lock.
+    """List every problem of a keystore. The caller holds its lock.
 
     Raises:
         KeystoreError: the passphrase is too short or not this keystore's.
@@ -56,13 +56,13 @@ def inspect(access: KeystoreAccess) -> list[Finding]:
 
 
 def certificates_in(folder: Path) -> list[tuple[Path, x509.Certificate]]:
-    """Every readable certificate that lies directly in a folder, with its path, sorted."""
+    """Every readable certificate directly in a folder, with its path, sorted."""
     found = []
     for path in sorted(folder.glob("*.crt")):
         try:
             found.append((path, parse_certificate(look_into(path) or b"")))
         except (KeystoreError, ValueError):
-            continue  # `inspect` tells it where the file is one of a pair
+            continue  # `inspect` reports it if the file is one of a pair
     return found
 
 

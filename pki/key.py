@@ -1,4 +1,4 @@
-"""Private keys: making them, and their encrypted form on disk."""
+"""Private keys: generating them, and their encrypted form on disk."""
 
 import os
 import re
@@ -18,12 +18,12 @@ from pki.work_factor import refuse_endless
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 # Work factor of everything that the passphrase protects: rounds of PBKDF2 with HMAC-SHA-256, as OWASP's
-# password storage cheat sheet (2023) asks. About 0.15 s a file on a small computer.
+# password storage cheat sheet (2023) recommends. About 0.15 s per file on a small computer.
 KDF_ROUNDS = 600_000
 
 
 class KeyType(StrEnum):
-    """The kinds of key that phones, browsers and Go's TLS all accept."""
+    """The key types that phones, browsers and Go's TLS all accept."""
 
     ECDSA_P256 = "ecdsa-p256"
     RSA_4096 = "rsa-4096"
@@ -34,14 +34,14 @@ class PlainKeyError(ValueError):
 
 
 def generate_key(key_type: KeyType) -> PrivateKey:
-    """Make a new private key."""
+    """Generate a new private key."""
     if key_type == KeyType.RSA_4096:
         return rsa.generate_private_key(public_exponent=65537, key_size=4096)
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def key_type_of(key: PublicKeyTypes) -> str:
-    """Name the kind of a public key in the words of `KeyType`, also for kinds that are not in it."""
+    """Name the type of a public key as in `KeyType`, also for types that are not in it."""
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa-{key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -57,8 +57,8 @@ def derive(passphrase: str, salt: bytes, rounds: int) -> bytes:
 def encrypt_key(key: PrivateKey, passphrase: str, rounds: int = KDF_ROUNDS) -> bytes:
     """Return the key as an encrypted PKCS#8 PEM (RFC 5958): PBES2 with PBKDF2 and AES-256-CBC.
 
-    Written here and not by `cryptography`, because that fixes PBKDF2 at 2,048 rounds, far too few for a
-    passphrase that a person chose. What comes out is the standard form that OpenSSL and curl read.
+    Implemented here instead of using `cryptography`, which fixes PBKDF2 at 2,048 rounds, far too few for a
+    passphrase that a person chose. The result is the standard form that OpenSSL and curl read.
     """
     salt, vector = os.urandom(16), os.urandom(16)
     plain = key.private_bytes(
@@ -76,8 +76,8 @@ def decrypt_key(pem: bytes, passphrase: str) -> PrivateKey:
 
     Raises:
         PlainKeyError: the key is not encrypted.
-        ValueError: wrong passphrase, damaged text, or a kind of key that is not used here. Which of the
-            first two it is cannot be told from the file.
+        ValueError: wrong passphrase, damaged text, or an unsupported key type. The file does not show which
+            of the first two it is.
     """
     refuse_endless_key(pem)
     try:
@@ -97,10 +97,10 @@ _ENCRYPTED = re.compile(
 
 
 def refuse_endless_key(pem: bytes) -> None:
-    """Refuse a key that would make this machine count for minutes before it opens.
+    """Refuse a key whose key derivation would take minutes.
 
     Raises:
-        ValueError: it would, or it is damaged.
+        ValueError: it would take too long, or it is damaged.
     """
     for body in _ENCRYPTED.findall(pem):
         refuse_endless(b64decode(body))

@@ -4,16 +4,16 @@
     devices/<name>.{crt,key,p12,password}     one device; key encrypted, bundle password sealed
     devices/<name>.mobileconfig               the bundle as a configuration profile, on iOS and macOS
     frames/<name>.secret                      the secret of a frame, sealed, and its fingerprint
-    previous/<name>.*                         what the device had before its renewal, while that still counts
-    revoked/<name>-<fingerprint>.*            what was revoked; 16 digits of the fingerprint
-    ca-next.crt ca-next.key                   the authority that takes over, while both are trusted
+    previous/<name>.*                         the device's files from before its renewal, while still valid
+    revoked/<name>-<fingerprint>.*            revoked files; 16 digits of the fingerprint
+    ca-next.crt ca-next.key                   the next authority, while both are trusted
     ca-<fingerprint>.*                        an authority that no device needs any more
     adopted.json                              what was taken over, see pki/adoption.py
     revoked.json                              what was revoked, see pki/revocations.py
     keystore.json                             the stack that it belongs to, and a check of the passphrase
 
-Folders have mode 0700 and files 0600. What is there, valid and fitting is adopted; anything else is refused
-with a `KeystoreError` and left as it is. A CA key is never overwritten.
+Folders have mode 0700 and files 0600. Existing files that are valid and fit are adopted; anything else is
+refused with a `KeystoreError` and left as it is. A CA key is never overwritten.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -69,7 +69,7 @@ from pki.revocations import Revocation, note_revocations, revocations_in
 
 @dataclass(frozen=True)
 class ProbeCredential:
-    """A device's certificate and key file, for a TLS client that looks at the server as that device.
+    """A device's certificate and key file, for a TLS client that connects as that device.
 
     The key is encrypted with the keystore's passphrase.
     """
@@ -80,7 +80,7 @@ class ProbeCredential:
 
 
 def _digests(certificate: Source | None, key: Source | None, claims: Sequence[Claim]) -> dict[str, str]:
-    """The SHA-256 of every file that was given, by its place."""
+    """The SHA-256 of every given file, by its place."""
     sources = (certificate, key, *(claim.certificate for claim in claims))
     return {source.place: source.digest for source in sources if source is not None}
 
@@ -101,11 +101,11 @@ class Keystore:
     """Certificates and keys of one stack, on disk. Safe to use from several threads and processes.
 
     Args:
-        folder: the keystore's folder; made on first use.
-        passphrase: encrypts every key, at least 12 characters. Needed by everything that makes or opens a
+        folder: the keystore's folder; created on first use.
+        passphrase: encrypts every key, at least 12 characters. Needed by everything that creates or opens a
             credential; not by `revoke_device`, `probe_credentials` and `purge`.
         stack: name of the stack that the keystore belongs to. A keystore of another stack is refused; without
-            a name that is not looked at.
+            a name this is not checked.
         clock: tells the time, with a time zone.
         kdf_rounds: work factor of what is written; only tests lower it.
         lock_wait_seconds: how long to wait for another run that uses the same keystore.
@@ -128,13 +128,13 @@ class Keystore:
     def adopt_or_create_authority(
         self, profile: AuthorityProfile, renewal: Renewal | None = None
     ) -> Authority:
-        """Return the authority that signs: the one that is there, or a new one.
+        """Return the authority that signs: the existing one, or a new one.
 
-        Adopted is one whose key opens with the passphrase, matches its certificate, and has the profile's
-        subject and kind of key. A different `validity_days` only matters for a new one.
+        An existing one is adopted if its key opens with the passphrase, matches its certificate, and has the
+        profile's subject and key type. A different `validity_days` only matters for a new one.
 
-        With `renewal`, one that is due gets a second one beside it, which signs from then on; `trusted` lists
-        both. When no certificate that still counts is from the old one, it is set aside.
+        With `renewal`, an authority that is due gets a successor, which signs from then on; `trusted` lists
+        both. When no valid certificate is from the old one any more, it is set aside.
 
         Raises:
             KeystoreError: wrong passphrase, damaged or missing file, other profile, expired, other stack's.
@@ -165,7 +165,7 @@ class Keystore:
         return is_needed(authority, self._devices.pairs(), renewal, now)
 
     def adoption(self) -> Adoption | None:
-        """Return what was taken over; None when nothing was, or not all of it. Needs no passphrase.
+        """Return what was taken over; None if nothing was, or only part of it. Needs no passphrase.
 
         Raises:
             KeystoreError: a file is damaged, or the keystore is another stack's.
@@ -185,15 +185,14 @@ class Keystore:
         key_passphrase: str | None = None,
         devices: Sequence[Claim] = (),
     ) -> Adoption:
-        """Make an authority that was made by hand the keystore's own, and note down its devices.
+        """Make an authority that was created by hand the keystore's own, and record its devices.
 
-        The first time certificate and key are needed; the keystore has them afterwards, and a certificate
-        that is given must be the same. The devices replace those of before: who is not among them any more
-        is not counted on.
+        The first call needs certificate and key; afterwards the keystore has them, and a given certificate
+        must be the same. The devices replace the previous ones; any that are missing are dropped.
 
         Raises:
-            KeystoreError: another authority is there, one of the files will not do (see `pki.adoption`), a
-                wrong passphrase, or another stack's keystore. Nothing was changed.
+            KeystoreError: another authority exists, one of the files is unusable (see `pki.adoption`), the
+                passphrase is wrong, or the keystore is another stack's. Nothing was changed.
         """
         self._access.require_passphrase()
         with self._transaction():
@@ -245,7 +244,7 @@ class Keystore:
         return devices
 
     def _refuse_to_take(self, device: AdoptedDevice, authority: x509.Certificate, *, is_known: bool) -> None:
-        """Refuse a certificate that was revoked here, or is of an authority that is no longer trusted."""
+        """Refuse a certificate that was revoked here, or whose authority is no longer trusted."""
         remedy = "Take it out of `adopt.devices` and name the device in `devices`: it then gets a new one."
         if self._devices.is_revoked(device.fingerprint):
             raise KeystoreError(f"The certificate of the device {device.name!r} was revoked. {remedy}")
@@ -256,7 +255,7 @@ class Keystore:
             )
 
     def trusted(self) -> list[Certified]:
-        """List the authorities whose devices may come in, the one that signs last. Needs no passphrase.
+        """List the trusted authorities; the one that signs comes last. Needs no passphrase.
 
         Raises:
             KeystoreError: there is none, or one is damaged.
@@ -267,14 +266,14 @@ class Keystore:
     def adopt_or_issue_device(
         self, name: str, profile: DeviceProfile, renewal: Renewal | None = None
     ) -> DeviceCredential:
-        """Return the device's credential that is there, or issue one.
+        """Return the device's existing credential, or issue one.
 
-        With `renewal`, one that is due (or expired) is replaced by a new one with a new key; the certificate
-        of before stays as `previous` until its grace ends.
+        With `renewal`, a credential that is due (or expired) is replaced by a new one with a new key; the
+        previous certificate stays as `previous` until its grace period ends.
 
-        Adopted is one that a trusted authority signed, whose key opens and matches, and that has the
-        profile's subject and kind of key. When only the platform is another, the bundle is written again,
-        with the same password and the same certificate.
+        An existing one is adopted if a trusted authority signed it, its key opens and matches, and it has the
+        profile's subject and key type. If only the platform differs, the bundle is rewritten with the same
+        password and certificate.
 
         Raises:
             KeystoreError: bad name, no authority yet, wrong passphrase, damaged or missing file, other
@@ -296,9 +295,9 @@ class Keystore:
         return read_device_bundle(self._access, device_name(name))
 
     def revoke_device(self, name: str, fingerprint: str) -> None:
-        """Move the device's files to `revoked/` when its certificate is the one with this fingerprint.
+        """Move the device's files to `revoked/` if its certificate has this fingerprint.
 
-        Anything else (already revoked, issued anew since, no keystore) is left alone, so it can be repeated.
+        Anything else (already revoked, reissued since, no keystore) is left alone, so it can be repeated.
 
         Raises:
             KeystoreError: the certificate is damaged, or the keystore is another stack's.
@@ -310,7 +309,7 @@ class Keystore:
             self._devices.revoke(name, fingerprint)
 
     def adopt_or_make_frame(self, name: str) -> FrameSecret:
-        """Return the secret that a frame has, or make one.
+        """Return a frame's existing secret, or create one.
 
         Raises:
             KeystoreError: bad name, no authority yet, wrong passphrase, a damaged file, or another stack's.
@@ -322,7 +321,7 @@ class Keystore:
             return self._frames.adopt_or_make(name)
 
     def revoke_frame(self, name: str, fingerprint: str) -> None:
-        """Drop the frame's secret for good when it is the one with this fingerprint.
+        """Revoke the frame's secret for good if it has this fingerprint.
 
         Anything else is left alone, so it can be repeated. Needs no passphrase.
 
@@ -336,7 +335,7 @@ class Keystore:
             self._frames.revoke(name, fingerprint)
 
     def revoke_all_but(self, names: Collection[str]) -> None:
-        """Revoke every device and frame whose name is not among these; a later one of that name is a new one.
+        """Revoke every device and frame that is not named; a later one of the same name is a new one.
 
         Raises:
             KeystoreError: a certificate is damaged, or the keystore is another stack's.
@@ -351,7 +350,7 @@ class Keystore:
                     self._frames.revoke_whatever(name)
 
     def revocations(self) -> dict[str, Revocation]:
-        """Return what must never count again, by fingerprint. Needs no passphrase.
+        """Return all revocations, by fingerprint. Needs no passphrase.
 
         Raises:
             KeystoreError: a file is damaged, or the keystore is another stack's.
@@ -362,9 +361,9 @@ class Keystore:
             return revocations_in(self.folder)
 
     def note_revocations(self, revocations: Collection[Revocation]) -> None:
-        """Remember what was revoked elsewhere; a device that has such a certificate here gets another one.
+        """Record what was revoked elsewhere; a device with such a certificate here gets a new one.
 
-        Without a keystore nothing is noted down.
+        Without a keystore nothing is recorded.
 
         Raises:
             KeystoreError: the file is damaged, cannot be written, or the keystore is another stack's.
@@ -387,10 +386,10 @@ class Keystore:
         return [ProbeCredential(files.stem, files.certificate, files.key) for files in valid]
 
     def change_passphrase(self, passphrase: str) -> None:
-        """Encrypt everything with another passphrase; killed at any point, the old or the new one opens all.
+        """Re-encrypt everything with a new passphrase; if killed, either the old or the new one opens all.
 
         Raises:
-            KeystoreError: no keystore, wrong passphrase, a damaged file, or the new passphrase will not do.
+            KeystoreError: no keystore, wrong passphrase, a damaged file, or an unusable new passphrase.
         """
         self._access.require_passphrase()
         with self._existing():
@@ -398,16 +397,16 @@ class Keystore:
         self._use(replace(self._access, passphrase=passphrase))
 
     def inspect(self) -> list[Finding]:
-        """Open every file and list what does not open or fit. Empty: all is well.
+        """Open every file and list those that do not open or fit. An empty list means that all is well.
 
         Raises:
-            KeystoreError: no keystore, or another passphrase.
+            KeystoreError: no keystore, or wrong passphrase.
         """
         with self._existing() as returned:
             return [*map(_returned, returned), *inspect(self._access)]
 
     def backup(self) -> bytes:
-        """Return all of the keystore as one file, encrypted as it is. Needs no passphrase.
+        """Return the whole keystore as one file, encrypted as it is. Needs no passphrase.
 
         Raises:
             KeystoreError: no keystore, or it cannot be read.
@@ -416,7 +415,7 @@ class Keystore:
             return pack(read_keystore(self.folder), self._access.clock())
 
     def restore(self, backup: bytes) -> None:
-        """Make the folder, which must be empty or missing, out of a backup that this passphrase opens.
+        """Restore the folder, which must be empty or missing, from a backup that this passphrase opens.
 
         Raises:
             KeystoreError: the folder is not empty, or the backup is damaged or does not open.
@@ -427,7 +426,7 @@ class Keystore:
             raise explain(error, self.folder) from error
 
     def purge(self) -> None:
-        """Remove everything that this package put into the folder, and the folder when nothing else is in it.
+        """Remove everything that this package put into the folder, and the folder if it is then empty.
 
         Raises:
             KeystoreError: the keystore is another stack's, or cannot be written.
@@ -467,9 +466,9 @@ class Keystore:
 
     @contextmanager
     def _existing(self) -> Iterator[list[str]]:
-        """Hold the lock of a keystore that must be there already, with nothing in it half moved.
+        """Hold the lock of an existing keystore, after completing unfinished moves.
 
-        Yields the fingerprints of what had been revoked and was in use all the same; it is not any more.
+        Yields the fingerprints of revoked certificates that were in use all the same; they no longer are.
         """
         if not self._authority.has_key():
             raise KeystoreError(
@@ -481,7 +480,7 @@ class Keystore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Hold the lock, with the folders made and leftovers swept; explain what the system refuses."""
+        """Hold the lock, with folders created and leftovers swept; explain what the system refuses."""
         try:
             with locked(self.folder, self._lock_wait_seconds):
                 for name in (*DEVICE_FOLDERS, FRAMES):

@@ -1,4 +1,4 @@
-"""What a keystore's files tell without the passphrase."""
+"""What a keystore's files reveal without the passphrase."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ _STATES = dict(zip(DEVICE_FOLDERS, ("device", "previous", "revoked"), strict=Tru
 class Record:
     """One certificate of a keystore.
 
-    `state` is authority, device, previous (it counts beside the new one for a while), revoked, adopted (taken
-    over, without a key), or retired (an authority that no device needs any more); `certificate` is None when
-    the file cannot be read. `bundle` says how the bundle is encrypted and what lies beside it, or `-`.
+    `state` is authority, device, previous (still valid during the grace period), revoked, adopted (taken
+    over, without a key), or retired (an authority that no device needs any more); `certificate` is None if
+    the file cannot be read. `bundle` says how the bundle is encrypted and which files accompany it, or `-`.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Record:
 
 
 def records(folder: Path) -> list[Record]:
-    """List authorities, devices in use, and what was renewed or revoked. Takes no lock, changes nothing."""
+    """List authorities, devices in use, and renewed or revoked ones. Takes no lock, changes nothing."""
     devices = (_record(files) for files in device_files(folder))
     return [*_authorities(folder), *devices, *_adopted(folder)]
 
 
 def frames(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield name and fingerprint of each frame, `unreadable` where a file is damaged."""
+    """Yield name and fingerprint of each frame, `unreadable` if the file is damaged."""
     store = FrameStore(KeystoreAccess(folder, None, None, lambda: datetime.now(UTC), 1))
     for name in store.names():
         try:
@@ -59,7 +59,7 @@ def _authorities(folder: Path) -> Iterator[Record]:
 
 
 def _adopted(folder: Path) -> Iterator[Record]:
-    """The devices that were taken over, as far as there is a certificate of theirs."""
+    """The adopted devices whose certificate is known."""
     adoption = Adoption.read(folder)
     for device in adoption.devices if adoption else ():
         if device.certificate_pem is not None:

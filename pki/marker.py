@@ -13,10 +13,10 @@ from pki.sealed import BrokenSealError, DamagedSealError, seal, unseal
 
 @dataclass(frozen=True)
 class Marker:
-    """What `keystore.json` says.
+    """The content of `keystore.json`.
 
-    `stack` is None for a keystore that was made without naming one. `check` is a sealed text that opens with
-    the right passphrase: it tells a wrong passphrase from a damaged key file.
+    `stack` is None for a keystore that was created without one. `check` is a sealed text that opens with the
+    right passphrase: it distinguishes a wrong passphrase from a damaged key file.
     """
 
     FILE_NAME: ClassVar[str] = "keystore.json"
@@ -28,12 +28,12 @@ class Marker:
 
     @classmethod
     def new(cls, stack: str | None, passphrase: str, rounds: int) -> "Marker":
-        """Make the marker of a new keystore."""
+        """Create the marker of a new keystore."""
         return cls(stack, seal(cls._CHECK, passphrase, context=cls._CHECK, rounds=rounds).decode())
 
     @classmethod
     def read(cls, folder: Path) -> "Marker | None":
-        """Read the marker of a keystore; None when it has none.
+        """Read a keystore's marker; None if it has none.
 
         Raises:
             KeystoreError: the file is damaged.
@@ -57,7 +57,7 @@ class Marker:
         write_file(folder / self.FILE_NAME, self.content())
 
     def content(self) -> bytes:
-        """What the file holds."""
+        """The file's content."""
         document = {"format": self._FORMAT, "stack": self.stack, "check": self.check}
         return json.dumps(document, indent=2).encode() + b"\n"
 

@@ -1,7 +1,7 @@
 """The Apple configuration profile that brings a bundle into the keychain of iOS and macOS.
 
-It holds the bundle as it is, and not its password, so that the system asks for that. Nor does it hold a root
-payload: no device needs to trust the client CA, and one that did would believe it about any server.
+It contains the bundle but not its password, so the system asks for that. It contains no root payload: no
+device needs to trust the client CA, and one that did would accept it for any server.
 """
 
 import plistlib
@@ -24,8 +24,8 @@ def takes_profile(platform: Platform) -> bool:
 def make_mobileconfig(*, name: str, owner: str, fingerprint: str, bundle: bytes) -> bytes:
     """Return the profile (XML property list) of one device; the same arguments give the same bytes.
 
-    `owner` (the stack) and `name` make the identifier, so that the profile of a renewed certificate replaces
-    the one before it; the UUIDs follow the certificate's fingerprint.
+    `owner` (the stack) and `name` form the identifier, so that the profile of a renewed certificate replaces
+    the previous one; the UUIDs are derived from the certificate's fingerprint.
     """
     identifier = f"immich-exposure.{owner}.{name}"
     identity = {
@@ -53,7 +53,7 @@ def make_mobileconfig(*, name: str, owner: str, fingerprint: str, bundle: bytes)
 
 
 def bundle_of_mobileconfig(content: bytes) -> bytes | None:
-    """The bundle that a profile holds; None when this is not a profile that `make_mobileconfig` wrote."""
+    """The bundle in a profile; None if `make_mobileconfig` did not write this profile."""
     try:
         [identity] = plistlib.loads(content, fmt=plistlib.FMT_XML)["PayloadContent"]
         bundle = identity["PayloadContent"]

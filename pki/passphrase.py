@@ -1,15 +1,15 @@
-"""Whether a passphrase is worth the name: a rough estimate of how many guesses it takes.
+"""Passphrase strength: a rough estimate of how many guesses a passphrase takes.
 
-No dictionary and no model: what people type when they have to type twelve characters (one key held down, a
-row of the keyboard, a word that everybody knows, a year) counts for little, and every other character for
-what its kind is worth. Whoever has the keystore guesses at 600,000 rounds a try: 2**45 are out of reach.
+It uses no dictionary and no model. What people type when they have to type twelve characters (one key held
+down, a keyboard row, a common word, a year) counts little, and every other character according to its
+character class. An attacker with the keystore needs 600,000 rounds per guess: 2**45 guesses are out of reach.
 """
 
 import math
 import re
 
 PASSPHRASE_LENGTH = 12
-"""Least number of characters of a passphrase."""
+"""Minimum number of characters of a passphrase."""
 
 LEAST_BITS = 45.0
 """Ten random letters have 47, four random words from a list of 7,776 have 52."""
@@ -36,12 +36,12 @@ _SHORTEST_RUN = 3
 
 
 def is_weak(passphrase: str) -> bool:
-    """Tell whether a passphrase of sufficient length is easily guessed all the same."""
+    """Tell whether a passphrase of sufficient length is still easy to guess."""
     return strength(passphrase) < LEAST_BITS
 
 
 def strength(passphrase: str) -> float:
-    """Return a rough number of bits, rather too few than too many."""
+    """Return a conservative estimate in bits."""
     unit = _repeated(passphrase)
     rest, bits = unit.lower(), 0.0
     if len(unit) < len(passphrase):
@@ -54,7 +54,7 @@ def strength(passphrase: str) -> float:
 
 
 def _repeated(text: str) -> str:
-    """The shortest piece that, said again and again, makes the whole text."""
+    """The shortest piece whose repetition makes the whole text."""
     for size in range(1, len(text) // 2 + 1):
         if (text[:size] * (len(text) // size + 1))[: len(text)] == text:
             return text[:size]
@@ -62,7 +62,7 @@ def _repeated(text: str) -> str:
 
 
 def _next(rest: str, per_character: float) -> tuple[int, float]:
-    """How many characters the next piece has, and what it is worth."""
+    """The length of the next piece, and its bits."""
     run = max(_run_of_one(rest), _run_of_a_row(rest))
     if run >= _SHORTEST_RUN:
         return run, min(_RUN_BITS + math.log2(run), run * per_character)
@@ -79,7 +79,7 @@ def _run_of_one(text: str) -> int:
 
 
 def _run_of_a_row(text: str) -> int:
-    """The length of the longest beginning that stands in a row, forwards or backwards."""
+    """The length of the longest prefix that is part of a keyboard row, forwards or backwards."""
     best = 1
     for row in (*_ROWS, *(each[::-1] for each in _ROWS)):
         size = best + 1
@@ -89,7 +89,7 @@ def _run_of_a_row(text: str) -> int:
 
 
 def _bits_of_a_character(text: str) -> float:
-    """What one character is worth: by how many of the kinds that occur there are, and how few are used."""
+    """The bits of one character, by the character classes used and by how few different ones there are."""
     kinds = (
         (r"[a-z]", 26),
         (r"[A-Z]", 26),
@@ -97,6 +97,6 @@ def _bits_of_a_character(text: str) -> float:
         (r"[ -/:-@\[-`{-~]", 32),
         (r"[^ -~]", 64),
     )
-    # A single capital or stop is what a sentence looks like: no choice among more signs.
+    # A single capital or full stop is what a sentence has: it adds no further choice.
     size = sum(count for pattern, count in kinds if len(re.findall(pattern, text)) > 1)
     return min(math.log2(max(size, 10)), math.log2(len(set(text))) + 1)

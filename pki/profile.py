@@ -1,4 +1,4 @@
-"""What a certificate shall say: the profile of the authority and the profile of a device."""
+"""The requested content of certificates: the authority's profile and a device's profile."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from pki.bundle import Platform
 from pki.errors import KeystoreError
 from pki.key import KeyType
 
-# RFC 5280, appendix A.1: ub-common-name and ub-organization-name. The RFC counts characters; what makes and
-# reads certificates often counts bytes of UTF-8, `cryptography` among it, so the stricter of the two holds.
+# RFC 5280, appendix A.1: ub-common-name and ub-organization-name. The RFC counts characters; programs,
+# including `cryptography`, often count bytes of UTF-8, so the stricter of the two applies.
 _TEXT_LIMIT = 64
-# A century; more is a typing mistake rather than a wish.
+# A century; more is probably a typing mistake.
 DAYS_LIMIT = 36_500
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
@@ -18,16 +18,16 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 
 
 def text_problem(text: str) -> str | None:
-    """Say what keeps a text from standing in a certificate's subject; None when nothing does."""
+    """Say why a text cannot be in a certificate's subject; None if it can."""
     if text.strip() and text.isprintable() and len(text.encode()) <= _TEXT_LIMIT:
         return None
     return f"must have 1 to {_TEXT_LIMIT} printable characters (RFC 5280); those beyond ASCII count 2 to 4"
 
 
 def authority_name_problem(text: str) -> str | None:
-    """Say what keeps a text from being an authority's common name; None when nothing does.
+    """Say why a text cannot be an authority's common name; None if it can.
 
-    Android picks the wrong trust anchor when the CA is named like the server (immich#15230).
+    Android picks the wrong trust anchor if the CA is named like the server (immich#15230).
     """
     if _HOST_NAME.fullmatch(text):
         return "looks like a host name, and Android rejects servers that are named like the CA"
@@ -35,7 +35,7 @@ def authority_name_problem(text: str) -> str | None:
 
 
 def country_problem(text: str) -> str | None:
-    """Say what keeps a text from being a country in a subject; None when nothing does."""
+    """Say why a text cannot be a country in a subject; None if it can."""
     return None if _COUNTRY.fullmatch(text) else "must be two capital letters (ISO 3166)"
 
 
@@ -50,7 +50,7 @@ def _require_days(days: int) -> None:
 
 
 def _require_known(value: str, kind: type[KeyType] | type[Platform]) -> None:
-    # The types say it already, but values also come out of serialised state.
+    # The types say so already, but values also come from serialised state.
     if value not in list(kind):
         raise KeystoreError(f"{value!r} is not known here. Use one of {', '.join(kind)}.")
 

@@ -1,8 +1,8 @@
-"""Another passphrase for a whole keystore: at every moment either the old or the new one opens all of it.
+"""A new passphrase for a whole keystore: at every moment either the old or the new one opens all of it.
 
-Everything that the passphrase protects is first written anew into a folder of its own. Renaming that folder
-is the commit: before it the folder means nothing, after it whoever takes the keystore's lock next puts the
-files into their places, before doing anything else.
+Everything that the passphrase protects is first re-encrypted into a separate folder. Renaming that folder is
+the commit. Before it, the folder means nothing. After it, the next run that takes the keystore's lock first
+moves the files into place.
 """
 
 import os
@@ -24,13 +24,13 @@ from pki.frame_store import FrameStore
 from pki.marker import Marker
 
 COMMITTED = "rekey"
-"""Name of the folder whose files are to replace those of the keystore."""
+"""Name of the folder whose files will replace those of the keystore."""
 
 _UNFINISHED = "rekey-unfinished"
 
 
 def change_passphrase(access: KeystoreAccess, passphrase: str) -> None:
-    """Encrypt all keys and secrets with another passphrase. The caller holds the keystore's lock.
+    """Re-encrypt all keys and secrets with a new passphrase. The caller holds the keystore's lock.
 
     Bundles stay as they are: their own passwords protect them.
 
@@ -50,7 +50,7 @@ def change_passphrase(access: KeystoreAccess, passphrase: str) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Complete a change of passphrase that was committed, and drop one that was not."""
+    """Complete a committed change of passphrase, and discard an uncommitted one."""
     committed = folder / COMMITTED
     for path in own_files(committed):
         move_file(committed / path, folder / path)

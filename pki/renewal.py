@@ -1,4 +1,4 @@
-"""When a certificate is renewed, and how long the one before it still counts."""
+"""When a certificate is renewed, and how long the previous one stays valid."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,35 +9,35 @@ from cryptography import x509
 from pki.certificate import CLOCK_SKEW, is_signed_by
 
 Pair = tuple[x509.Certificate | None, x509.Certificate | None]
-"""A device's certificate, and the one that it had before; either may be missing."""
+"""A device's current and previous certificate; either may be missing."""
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """A certificate is due `before_days` before its end; the one before it counts `grace_days` longer."""
+    """A certificate is due `before_days` before it expires; the old one stays valid for `grace_days`."""
 
     before_days: int
     grace_days: int
 
     def due_from(self, certificate: x509.Certificate) -> datetime:
-        """The moment from which on the certificate is due."""
+        """The moment from which the certificate is due."""
         return certificate.not_valid_after_utc - timedelta(days=self.before_days)
 
     def is_due(self, certificate: x509.Certificate, now: datetime) -> bool:
-        """Tell whether a new one is to be issued."""
+        """Tell whether a new certificate must be issued."""
         return now >= self.due_from(certificate)
 
     def grace_end(self, previous: x509.Certificate, current: x509.Certificate) -> datetime:
-        """The moment at which the certificate of before stops counting: it never counts past its own end.
+        """The moment at which the previous certificate stops being valid, at the latest its own expiry.
 
-        The grace begins when the new one was issued, which its start tells: it lies back by the clock skew.
+        The grace period begins when the new one was issued: its start plus the clock skew.
         """
         issued = current.not_valid_before_utc + CLOCK_SKEW
         return min(issued + timedelta(days=self.grace_days), previous.not_valid_after_utc)
 
 
 def is_needed(authority: x509.Certificate, devices: Iterable[Pair], renewal: Renewal, now: datetime) -> bool:
-    """Tell whether a device still depends on this authority: by its certificate, or by one in its grace."""
+    """Tell whether a device still depends on this authority, by its current or previous certificate."""
     return any(_depends(authority, *pair, renewal, now) for pair in devices)
 
 

@@ -1,4 +1,4 @@
-"""What is due in a keystore at a moment, told from its certificates: no key is opened, nothing is changed."""
+"""What is due in a keystore at a given moment, from its certificates: opens no key, changes nothing."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pki.renewal import Pair, Renewal, is_needed
 from pki.revocations import revocations_in, revoked_in
 
 WARN_DAYS = 60
-"""Days before its end from which on a certificate is spoken of, due or not."""
+"""Days before its expiry from which a certificate is mentioned, due or not."""
 
 UNFINISHED = "begun and not finished"
 
@@ -25,30 +25,30 @@ ISSUED_ANEW = "revoked: the device gets a new certificate"
 
 @dataclass(frozen=True)
 class RenewalPlan:
-    """The next step of authority and devices, empty where there is none, and what a person should know.
+    """The next step of authority and devices, empty if there is none, and warnings for people.
 
-    A step begins with `due since`, `ends` or `begun`; a store that is given the same `Renewal` takes it.
+    A step begins with `due since`, `ends` or `begun`; a store with the same `Renewal` takes it.
     """
 
     authority_due: str
     devices_due: Mapping[str, str]
     notices: tuple[str, ...]
     authority_expiries: tuple[str, ...] = ()
-    """When the authorities end that are there, ISO 8601 in UTC, the one that signs last."""
+    """The expiries of the existing authorities, ISO 8601 in UTC; the one that signs comes last."""
     device_expiries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """When each device's certificate ends; empty where there is none."""
+    """The expiries of each device's certificates; empty if there are none."""
     devices_current: Mapping[str, str] = field(default_factory=dict)
-    """The fingerprint of each device's certificate, of those that have one."""
+    """The fingerprint of the certificate of each device that has one."""
     revoked: Mapping[str, bool] = field(default_factory=dict)
-    """By fingerprint, whatever was revoked; true for those by the owner's hand on the server."""
+    """All revocations by fingerprint; true for those that the owner made on the server."""
 
 
 def plan_renewals(
     folder: Path, names: Collection[str], *, authority: Renewal, devices: Renewal, now: datetime
 ) -> RenewalPlan:
-    """Look into the keystore in `folder`, which may not exist yet, for the devices with these names.
+    """Read the keystore in `folder`, which may not exist yet, for the devices with these names.
 
-    What cannot be read is left out: the run that needs it says what is wrong.
+    Unreadable files are left out: the run that needs them reports the error.
     """
     old, new = (_read(folder / f"{stem}.crt") for stem in AUTHORITY_STEMS)
     pairs = {name: _pair(folder, name) for name in sorted({*names, *_names(folder)})}
@@ -151,7 +151,7 @@ def _device_step(pair: Pair, renewal: Renewal, now: datetime) -> str:
 
 
 def _was_revoked(folder: Path, name: str, pair: Pair) -> bool:
-    """Tell whether what the device had was revoked, be it half: what a state has of it counts no more."""
+    """Tell whether the device's certificates were revoked, even partly: a state's copy is then outdated."""
     current, previous = pair
     if current is not None:
         if fingerprint(current) in _revoked(folder):

@@ -1,9 +1,9 @@
 """`revoked.json`: every certificate that was ever revoked, by its fingerprint.
 
-The files of a revoked device lie in `revoked/`, where somebody may move them from. What is noted here stays
-revoked wherever its files are. Certificates that the keystore never had are here as well: of devices that
-were taken over, or issued after a backup was made. A backup of before the revocation knows nothing of it:
-`import` says which certificates it brings into use, and the server goes by what it has withdrawn itself.
+The files of a revoked device are in `revoked/`, and somebody may move them. What is recorded here stays
+revoked wherever its files are. That includes certificates that the keystore never had: of devices that were
+taken over, or issued after a backup was made. A backup from before the revocation does not know of it:
+`import` says which certificates it brings into use, and the server relies on its own list.
 
 Nothing in it is secret, and nothing in it is sealed: revoking a device needs no passphrase.
 """
@@ -25,10 +25,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Revocation:
-    """That a certificate was revoked, whose it was, and when (seconds since 1970).
+    """A revoked certificate: its device, and when it was revoked (seconds since 1970).
 
-    `by_hand`: by the owner on the server, while the config still names the device. It stays out; but only
-    when it leaves the config is it the keystore's turn, which then issues anew for that name.
+    `by_hand`: the owner revoked it on the server, while the config still names the device. It stays revoked,
+    but the keystore issues a new certificate for that name only once the device has left the config.
     """
 
     fingerprint: str
@@ -43,7 +43,7 @@ class Revocation:
 
 
 def united(*many: Iterable[Revocation]) -> dict[str, Revocation]:
-    """Every revocation once, by fingerprint: the first that says it, and for good before by hand."""
+    """Every revocation once, by fingerprint: the first one, but a final one before one by hand."""
     known: dict[str, Revocation] = {}
     for each in (each for one in many for each in one):
         there = known.get(each.fingerprint)
@@ -53,7 +53,7 @@ def united(*many: Iterable[Revocation]) -> dict[str, Revocation]:
 
 
 def revoked_in(folder: Path) -> Mapping[str, str]:
-    """The names of what was revoked for good, by fingerprint (SHA-256, lower-case hexadecimal).
+    """The names of devices that were revoked for good, by fingerprint (SHA-256, lower-case hexadecimal).
 
     Raises:
         KeystoreError: the file is damaged.
@@ -62,7 +62,7 @@ def revoked_in(folder: Path) -> Mapping[str, str]:
 
 
 def revocations_in(folder: Path) -> dict[str, Revocation]:
-    """All that was revoked, by fingerprint.
+    """All revocations, by fingerprint.
 
     Raises:
         KeystoreError: the file is damaged.
@@ -86,12 +86,12 @@ def _revocation(fingerprint: str, entry: Mapping[str, Any]) -> Revocation:
 
 
 def note_revoked(folder: Path, name: str, fingerprint: str, now: datetime) -> None:
-    """Note that a device's certificate was revoked; a second time changes nothing."""
+    """Record that a device's certificate was revoked; repeating it changes nothing."""
     note_revocations(folder, [Revocation(fingerprint, name, int(now.timestamp()))])
 
 
 def note_revocations(folder: Path, more: Iterable[Revocation]) -> None:
-    """Note more of them; nothing is ever taken out."""
+    """Record more of them; none is ever removed."""
     known = revocations_in(folder)
     union = united(known.values(), more)
     if union != known:

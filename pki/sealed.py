@@ -15,11 +15,11 @@ _FORMAT = "immich-exposure sealed text 1"
 
 
 class DamagedSealError(ValueError):
-    """The text is not something that `seal` wrote."""
+    """The text was not written by `seal`."""
 
 
 class BrokenSealError(ValueError):
-    """The passphrase is wrong, the context is another one, or the text was changed."""
+    """The passphrase is wrong, the context differs, or the text was changed."""
 
 
 def seal(secret: str, passphrase: str, *, context: str, rounds: int = KDF_ROUNDS) -> bytes:
@@ -41,7 +41,7 @@ def unseal(content: bytes, passphrase: str, *, context: str) -> str:
     """Read back what `seal` wrote.
 
     Raises:
-        DamagedSealError: the content has not the form of a seal.
+        DamagedSealError: the content does not have the form of a seal.
         BrokenSealError: it does not open.
     """
     try:

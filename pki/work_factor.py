@@ -1,38 +1,38 @@
-"""How long a file would make this machine count before it opens, told from its clear outer layer.
+"""How much key derivation a file requires before it opens, read from its plain outer layer.
 
-An encrypted key or bundle says itself how many rounds its key derivation takes, up to two thousand million,
-which are many minutes. It is looked at before anything is derived, by a reader of DER (X.690) that knows no
-more than lengths.
+An encrypted key or bundle itself says how many rounds its key derivation takes: up to two thousand million,
+which take many minutes. A minimal DER parser (X.690) that knows only lengths checks that before anything is
+derived.
 """
 
 from collections.abc import Iterator
 
 
 class EndlessError(ValueError):
-    """Opening it would take minutes, or all of the memory."""
+    """Opening it would take minutes, or all memory."""
 
 
 ROUNDS_LIMIT = 10_000_000
-"""Ours have 600,000; a few seconds on a small computer are the most that anybody has a reason to ask for."""
+"""Ours have 600,000. This limit takes a few seconds on a small computer; nobody has a reason for more."""
 
 _INTEGER, _OCTETS, _OBJECT = 0x02, 0x04, 0x06
 _CONSTRUCTED = 0x20
 _EXPLICIT = 0xA0
-# The identifier id-data (RFC 5652), without tag and length.
+# The object identifier id-data (RFC 5652), without tag and length.
 _DATA = bytes.fromhex("2a864886f70d010701")
 _DEPTH = 24
-# An integer of more bytes is no count: OpenSSL takes none that does not fit into a C long.
+# A larger integer is not a count: OpenSSL accepts only those that fit into a C long.
 _COUNT_BYTES = 8
-# DER of id-scrypt (RFC 7914), whose parameters say how much memory is taken as well.
+# DER of id-scrypt (RFC 7914), whose parameters also determine how much memory it takes.
 _SCRYPT = bytes.fromhex("06092b06010401da47040b")
 
 
 def refuse_endless(der: bytes) -> None:
-    """Look at an encrypted key (RFC 5958) or a bundle (RFC 7292) in DER.
+    """Check an encrypted key (RFC 5958) or a bundle (RFC 7292) in DER.
 
     Raises:
         EndlessError: it asks for more than `ROUNDS_LIMIT` rounds, or is encrypted by scrypt.
-        ValueError: it is no DER.
+        ValueError: it is not DER.
     """
     if _SCRYPT in der:
         raise EndlessError("it is encrypted by scrypt")
@@ -41,9 +41,9 @@ def refuse_endless(der: bytes) -> None:
 
 
 def _counts(der: bytes) -> Iterator[int]:
-    """Every number that is small enough to be a count, also inside of the octets that are a bundle's data.
+    """Every number that is small enough to be a count, also inside the octets of a bundle's data.
 
-    All other octets are random: salts, hashes, ciphertext. Now and then one begins as DER does.
+    All other octets are random: salts, hashes, ciphertext. Some of them happen to look like DER.
     """
     waiting = [(der, 0)]
     while waiting:
@@ -53,7 +53,7 @@ def _counts(der: bytes) -> Iterator[int]:
         elements = list(_elements(content))
         for tag, value in [*elements, *_data(elements)]:
             if tag == _OCTETS | _CONSTRUCTED:
-                raise ValueError("its octets come in pieces")  # BER, in which a number could hide
+                raise ValueError("its octets come in pieces")  # BER, which could hide a number
             if tag & _CONSTRUCTED:
                 waiting.append((value, depth + 1))
             elif tag == _INTEGER and len(value) <= _COUNT_BYTES:
@@ -61,7 +61,7 @@ def _counts(der: bytes) -> Iterator[int]:
 
 
 def _data(elements: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """What is in the octets of a ContentInfo (RFC 5652) of type data, if these are its elements."""
+    """The content of a ContentInfo (RFC 5652) of type data, if these are its elements."""
     if elements[:1] != [(_OBJECT, _DATA)]:
         return
     for explicit in (value for tag, value in elements if tag == _EXPLICIT):
@@ -80,7 +80,7 @@ def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _head(content: bytes, at: int) -> tuple[int, int, int]:
-    """Tag of the element at a place, and where its value begins and ends."""
+    """The tag of the element at an offset, and where its value begins and ends."""
     if len(content) < at + 2:
         raise ValueError("it is cut short")
     tag, length = content[at], content[at + 1]
