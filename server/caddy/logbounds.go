@@ -2,6 +2,8 @@ package main
 
 import (
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -73,6 +75,7 @@ func (l *lineBounds) maySay(remote string, now time.Time) bool {
 
 // cut returns as much of a client's text as has room in a line; what is missing shows as three dots.
 func cut(text string) string {
+	text = withoutFrames(text)
 	if len(text) <= mostWritten/longestEscape {
 		return text
 	}
@@ -99,4 +102,15 @@ func writtenSize(letter rune, width int) int {
 		return longestEscape
 	}
 	return width
+}
+
+// shownFrame is a frame's secret, or most of one.
+var shownFrame = regexp.MustCompile(`(?i)ixframe_[a-z2-7]+`)
+
+// withoutFrames returns what a client says without the secret of a frame: somebody may have typed it where an address belongs.
+func withoutFrames(text string) string {
+	if strings.IndexByte(text, '_') < 0 {
+		return text
+	}
+	return shownFrame.ReplaceAllString(text, redacted)
 }
