@@ -21,6 +21,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
+from components.config.home import Immich
 from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import KeystoreLocation
 from components.devices.let_in import Authorized, not_let_in, not_to_be_in
@@ -68,14 +69,22 @@ class Seen:
     proven_for: str = ""
 
 
-def look(server: Server, funnel_port: int, proxy_port: int, api_key: str | None = None) -> Seen:
+def look(
+    server: Server,
+    funnel_port: int,
+    proxy_port: int,
+    api_key: str | None = None,
+    immich: Immich | None = None,
+) -> Seen:
     """Ask the server what differs from what was proven.
 
-    With an ``api_key`` Immich is asked for its links with that one, which may not be on the server yet.
+    With an ``api_key`` Immich is asked for its links with that one, which may not be on the server yet;
+    before the first run, when the server does not know where Immich is, only what the key may do.
 
     Raises ``SshError`` when it cannot be asked.
     """
-    command = server.line("look", funnel_port, proxy_port)
+    place = (immich.address or "-", immich.port) if api_key and immich else ()
+    command = server.line("look", funnel_port, proxy_port, *place)
     before = time.time()
     text = script_text("drift", (api_key_file(api_key),) if api_key else ())
     lines = run_script(server, command, text, timeout_seconds=LOOK_SECONDS).splitlines()
@@ -293,7 +302,7 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
         plain = replace(server, sudo_password=secrets["password"], stack_id=None)
         ports = config.funnel_port, config.proxy_port
         try:
-            found = await asyncio.to_thread(look, plain, *ports, secrets["api_key"])
+            found = await asyncio.to_thread(look, plain, *ports, secrets["api_key"], config.immich)
         except SudoPasswordError as error:
             # Each further try may be the one that locks the account.
             raise pulumi.RunError(str(error)) from None

@@ -33,7 +33,8 @@ from components.link_report import LinkReport
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
 from components.preflight.list_sources import look_now as look_at_lists_now
-from components.preflight.preflight import Preflight
+from components.preflight.preflight import Preflight, expected_uploads
+from components.preflight.uploads_room import look_now as look_at_room_now
 from components.remote.remote_script import Server
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
@@ -94,6 +95,9 @@ class ImmichExposure(pulumi.ComponentResource):
         self._standing = look_now(reach, config, self._authorized)
         if config.ban_lists and pulumi.runtime.is_dry_run():
             look_at_lists_now(reach, config.ban_lists, config.crowdsec_key, after=self._standing)
+        uploads = expected_uploads(config)
+        if uploads and pulumi.runtime.is_dry_run():
+            look_at_room_now(reach, uploads, after=self._standing)
         withdrawal = self._withdraw_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
         built = self._edge_built_here(preflight)
@@ -156,8 +160,9 @@ class ImmichExposure(pulumi.ComponentResource):
         if not pulumi.runtime.is_dry_run():
             return
         pulumi.info(
-            "A preview asks the server only what has changed there since it was proven. What else is in the "
-            "way there, pulumi up says before it changes anything."
+            "A preview asks the server only what has changed there since it was proven, and for what "
+            "banLists, uploads and immichApiKey need there. What else is in the way there, pulumi up says "
+            "before it changes anything."
         )
         if not is_folder(Path(self._keystore.path)):
             pulumi.info(

@@ -260,8 +260,13 @@ def expected_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
     }
 
 
-def _uploads(config: ExposureConfig) -> dict[str, Any] | None:
+def expected_uploads(config: ExposureConfig) -> ExpectedUploads | None:
     """Return what the disk is held against; None where guests upload nothing."""
+    return _uploads_of(_uploads(config))
+
+
+def _uploads(config: ExposureConfig) -> dict[str, Any] | None:
+    """Return the same as properties."""
     limits = config.upload_limits
     if not config.uploads:
         return None

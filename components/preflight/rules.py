@@ -85,7 +85,7 @@ def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:
         *_immich(facts),
         *_public_address(facts, expected),
         *_disk(facts, expected),
-        *_floor(facts, expected),
+        *_floor(_part(facts, "uploads"), expected.uploads),
     ]
 
 
@@ -93,7 +93,7 @@ def warnings(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Return what does not stop the run, but is not as it should be."""
     apart = _apart(facts)
     found = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
-    found += _room(facts, expected)
+    found += _room(_part(facts, "uploads"), expected.uploads)
     if _stands(facts, expected):
         found += _held_port(facts, expected)
     if _part(facts, "immich").get("ping"):
@@ -108,27 +108,30 @@ def warnings(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     ]
 
 
-def _floor(facts: Mapping[str, Any], expected: Expected) -> list[str]:
+def room_for_uploads(uploads: Mapping[str, Any], expected: ExpectedUploads) -> list[str]:
+    """Return what is wrong with the limits on this disk, be it in the way of a run or not."""
+    return _floor(uploads, expected) or _room(uploads, expected)
+
+
+def _floor(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list[str]:
     """Refuse a floor above the whole disk: no upload would ever get through."""
-    size = _part(facts, "uploads").get("sizeKiB")
-    if expected.uploads is None or not isinstance(size, int | float):
+    size = uploads.get("sizeKiB")
+    if expected is None or not isinstance(size, int | float):
         return []
     gigabytes = size * 1024 / 1e9
-    if gigabytes > expected.uploads.free_gigabytes:
+    if gigabytes > expected.free_gigabytes:
         return []
-    folder = _part(facts, "uploads").get("folder")
     return [
-        f"uploadLimits.freeGigabytes is {expected.uploads.free_gigabytes}, and the whole disk of {folder}, "
-        f"where Immich puts uploads, has {gigabytes:.0f} GB, so guests could never upload anything; set it "
-        "lower."
+        f"uploadLimits.freeGigabytes is {expected.free_gigabytes}, and the whole disk of "
+        f"{uploads.get('folder')}, where Immich puts uploads, has {gigabytes:.0f} GB, so guests could never "
+        "upload anything; set it lower."
     ]
 
 
-def _room(facts: Mapping[str, Any], expected: Expected) -> list[str]:
+def _room(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list[str]:
     """Say when guests cannot upload now, or can fill the disk down to the floor within an hour."""
-    if expected.uploads is None:
+    if expected is None:
         return []
-    uploads = _part(facts, "uploads")
     folder, free = uploads.get("folder"), uploads.get("freeKiB")
     if not isinstance(free, int | float):
         where = (
@@ -138,16 +141,16 @@ def _room(facts: Mapping[str, Any], expected: Expected) -> list[str]:
             f"Nobody can tell on the server how much is free for uploads ({where}), and guests cannot upload "
             "until that is known; set uploadLimits.folder to the folder where Immich puts them."
         ]
-    gigabytes, floor = free * 1024 / 1e9, expected.uploads.free_gigabytes
+    gigabytes, floor = free * 1024 / 1e9, expected.free_gigabytes
     if gigabytes < floor:
         return [
             f"Guests cannot upload now: {gigabytes:.0f} GB are free at {folder} and "
             f"uploadLimits.freeGigabytes is {floor}; make room, or set it lower."
         ]
-    if gigabytes - floor < expected.uploads.megabytes_per_hour / 1000:
+    if gigabytes - floor < expected.megabytes_per_hour / 1000:
         return [
             f"{gigabytes:.0f} GB are free at {folder}, so guests can use up within an hour what "
-            f"uploadLimits leaves them ({expected.uploads.megabytes_per_hour} MB an hour until {floor} GB "
+            f"uploadLimits leaves them ({expected.megabytes_per_hour} MB an hour until {floor} GB "
             "are free); set uploadLimits.megabytesPerHour lower, or make room."
         ]
     return []

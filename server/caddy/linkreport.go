@@ -250,5 +250,5 @@ func (r linkReport) tooMuch() string {
 	if len(r.more) > 5 {
 		also += fmt.Sprintf(" and %d more", len(r.more)-5)
 	}
-	return fmt.Sprintf("The key of Immich's API on this server may do more than it needs (%s); make one with the right %s alone.", also, rightNeeded)
+	return fmt.Sprintf("The key of Immich's API that immichApiKey holds may do more than it needs (%s); make one with the right %s alone.", also, rightNeeded)
 }

@@ -3,7 +3,9 @@
 #
 #   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   note down what stands now, which DIGEST names; "-" where the module's
 #                                                files are not ours
-#   look   FUNNEL_PORT PROXY_PORT                print one line for each difference, and change nothing
+#   look   FUNNEL_PORT PROXY_PORT [IMMICH_ADDRESS|- IMMICH_PORT]
+#                                                print one line for each difference, and change nothing; where Immich is matters
+#                                                before the first run, to whoever sends a key of its API along
 #
 # A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
 # `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Six
@@ -170,6 +172,53 @@ look_at_immich() {
   print_version immich "$(immich_version "$look_upstream")"
 }
 
+# Before the first up there is no edge that asks; so much a script finds out, and reads no links. The sentences are those of
+# caddy/linkreport.go. (The key travels to curl in a file, so that no other account of the server sees it.)
+look_at_new_key() {
+  command -v payload >/dev/null && payload || return 0
+  if ! new_at=$(immich_place "$1" "$2"); then
+    tell_owner "Immich does not answer on the server at port $2, so nobody knows what immichApiKey opens; start it, or correct immich.port."
+    return 0
+  fi
+  (umask 077 && printf 'header = "x-api-key: %s"\n' "$(head -n 1 "$WORK/api-key")" >"$WORK/curl")
+  # A key may always ask what it is allowed itself.
+  case $(status_with_key "$WORK/rights" "$new_at/api/api-keys/me") in
+    401) tell_owner "$KEY_REFUSED" ;;
+    200) tell_of_rights ;;
+    *)
+      case $(status_with_key /dev/null "$new_at/api/shared-links") in
+        401) tell_owner "$KEY_REFUSED" ;;
+        403) tell_owner "$KEY_LACKS_RIGHT" ;;
+        *) ;;
+      esac
+      ;;
+  esac
+  rm -f "$WORK/curl" "$WORK/rights"
+}
+
+KEY_REFUSED="Immich refuses the key of its API that immichApiKey holds; make a new one with the right sharedLink.read alone."
+KEY_LACKS_RIGHT="The key of Immich's API that immichApiKey holds lacks the right sharedLink.read, so nothing is known of Immich's links; give it that right, and no other."
+
+# `status_with_key FILE ADDRESS`: the answer is in FILE.
+status_with_key() {
+  curl --disable --silent --noproxy '*' --proto =http --max-time 10 --max-filesize 1000000 --output "$1" --write-out '%{http_code}' \
+    --config "$WORK/curl" "http://$2" 2>/dev/null </dev/null || :
+}
+
+tell_of_rights() {
+  tr -d ' \n\r\t' <"$WORK/rights" | sed -n 's/.*"permissions":\[\([^]]*\)\].*/\1/p' | tr ',' '\n' | tr -cd 'A-Za-z.\n' >"$WORK/right"
+  [ -s "$WORK/right" ] || return 0
+  if ! grep -qx -e 'sharedLink\.read' -e all "$WORK/right"; then
+    tell_owner "$KEY_LACKS_RIGHT"
+    return 0
+  fi
+  rights_more=$(awk '
+    $0 != "" && $0 != "sharedLink.read" && ++count <= 5 { said = said (count > 1 ? ", " : "") $0 }
+    END { print said (count > 5 ? " and " count - 5 " more" : "") }' "$WORK/right")
+  [ -z "$rights_more" ] || tell_owner "The key of Immich's API that immichApiKey holds may do more than it needs ($rights_more); make" \
+    "one with the right sharedLink.read alone."
+}
+
 print_version() { [ -z "$2" ] || printf 'version %s %s\n' "$1" "$2"; }
 
 look_at_versions() {
@@ -250,6 +299,7 @@ look() {
   printf 'clock %s\n' "$(now)"
   if ! is_ours "$STATE"; then
     mend "There is nothing of an exposure on the server; up makes it."
+    [ -z "${4:-}" ] || look_at_new_key "$3" "$4"
     return 0
   fi
   LOOK_EDGE=$(edge_program)
@@ -284,5 +334,10 @@ port proxyPort "${3:-}"
 case ${1:-}:$# in
   record:5) lock && record "$2" "$3" "$4" "$5" ;;
   look:3) look "$2" "$3" ;;
+  look:5)
+    check_address "$4"
+    port immich.port "$5"
+    look "$2" "$3" "$4" "$5"
+    ;;
   *) die "drift.sh knows the verbs record and look, not \"$*\"; use one of them." ;;
 esac

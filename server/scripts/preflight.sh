@@ -42,6 +42,8 @@
 #     uploads                       null unless UPLOADS_FOLDER is given, where "-" asks Immich's unit; folder: where Immich puts
 #                                   uploads, or null; freeKiB, sizeKiB: of the fullest disk there, or null
 #     commands                      the names of missing commands
+#
+#   uploads FOLDER|-              prints its "uploads" alone
 
 COMMANDS="nixos-rebuild nix-instantiate nix-env tailscale curl flock systemctl systemd-run ss awk sed grep cmp timeout
   getent base64 sha256sum"
@@ -342,6 +344,16 @@ print_facts() {
   printf '"commands":%s}\n' "$(missing_commands)"
 }
 
+if [ "${1:-}" = uploads ]; then
+  case ${2:-} in
+    - | /*) ;;
+    *) die "The folder of Immich's uploads is an absolute path, not \"${2:-}\"; correct uploadLimits.folder." ;;
+  esac
+  set +e
+  uploads_facts "$2"
+  echo
+  exit 0
+fi
 [ "${1:-}" != facts ] || shift
 case ${1:-}:${2:-}:${3:-} in
   managed:/*:- | yours:/*:- | flake:/*:/*) ;;

@@ -7,7 +7,11 @@ import os
 import pwd
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,7 @@ from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, caddy_user
 from tests.server.forms import form
 from tests.server.waiting import wait_until
+from tests.unit.scripts.harness import Machine
 
 pytestmark = pytest.mark.server
 
@@ -114,3 +119,63 @@ def test_a_key_that_is_not_there_stops_no_edge(make_edge: EdgeMaker) -> None:
     [entry] = edge.entries_of(address)
     assert "deed" not in entry
     assert "nobody is told who opened what" in edge.journal.read_text()
+
+
+class KeysOfImmich(BaseHTTPRequestHandler):
+    """What Immich says to its API's keys, of what its server's `said` holds by path: a status and a body."""
+
+    def do_GET(self) -> None:
+        status, body = getattr(self.server, "said").get(self.path, (404, {}))  # noqa: B009
+        known = self.path == "/api/server/ping" or self.headers.get("x-api-key") == "a-key"
+        text = json.dumps(body).encode()
+        self.send_response(status if known else 401)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def immich() -> Iterator[ThreadingHTTPServer]:
+    """Return an Immich that answers about keys."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), KeysOfImmich)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+ME_OF_KEYS, LINKS = "/api/api-keys/me", "/api/shared-links"
+MANY = [f"album.{word}" for word in ("read", "create", "update", "delete", "share", "download", "statistics")]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({ME_OF_KEYS: (200, {"permissions": ["sharedLink.read"]})}, ""),
+        ({ME_OF_KEYS: (200, {"permissions": ["all"]})}, "may do more than it needs (all)"),
+        ({ME_OF_KEYS: (200, {"permissions": ["sharedLink.read", *MANY]})}, "album.share and 2 more)"),
+        ({ME_OF_KEYS: (200, {"permissions": ["album.read"]})}, "lacks the right sharedLink.read"),
+        ({ME_OF_KEYS: (401, {})}, "Immich refuses the key"),
+        ({LINKS: (403, {})}, "lacks the right sharedLink.read"),  # an Immich that knows no such question
+        ({}, None),
+    ],
+)
+def test_before_the_first_up_a_script_says_of_a_key_what_the_edges_program_says_later(
+    immich: ThreadingHTTPServer, caddy_program: Path, tmp_path: Path, said: Any, words: str | None
+) -> None:
+    vars(immich)["said"] = {LINKS: (200, []), "/api/server/ping": (200, {"res": "pong"}), **said}
+    machine, port = Machine(tmp_path / "machine", "dash"), immich.server_address[1]
+    (machine.fakes / "curl").unlink()
+    look = ("drift", "look", "443", "8443", "127.0.0.1", str(port))
+    done = machine.run(*look, payload={"api-key": "a-key\n"})
+    by_script = [line.removeprefix("tell ") for line in done.stdout.splitlines() if line.startswith("tell ")]
+    key = tmp_path / "key"
+    key.write_text("a-key\n")
+    command = [str(caddy_program), "who", "--ask", "words", "--state", str(tmp_path)]
+    command += ["--immich", f"127.0.0.1:{port}", "--key", str(key)]
+    later = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert by_script == later, done.stderr
+    assert (words or "") in "".join(later) and len(later) == bool(words)

@@ -517,6 +517,49 @@ def test_there_is_nothing_to_look_at_before_the_first_exposure(machine: Machine)
     assert look(machine) == ["mend There is nothing of an exposure on the server; up makes it."]
 
 
+RIGHTS = """
+case "$*" in
+  *ping*) echo '{"res":"pong"}' ;;
+  *) cat "$(echo "$*" | sed 's/.*--config //; s/ .*//')" >"$FAKES/header"
+    body="{\\"name\\":\\"x\\",\\"permissions\\":[$(cat "$FAKES/rights")]}"
+    echo "$body" >"$(echo "$*" | sed 's/.*--output //; s/ .*//')"
+    printf 200 ;;
+esac
+"""
+LACKS = "tell The key of Immich's API that immichApiKey holds lacks the right sharedLink.read, so "
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"),
+    [
+        ('"sharedLink.read"', None),
+        ('"all"', "may do more than it needs (all); make one with"),
+        ('"sharedLink.read", "album.read"', "may do more than it needs (album.read); make one with"),
+        ('"album.read"', LACKS),
+    ],
+)
+def test_before_the_first_up_it_is_told_what_a_new_key_may_do(
+    machine: Machine, rights: str, said: str | None
+) -> None:
+    machine.fake("curl", RIGHTS)
+    machine.remember(rights=rights)
+    done = machine.run("drift", "look", *PORTS, "-", "2283", payload={"api-key": "a-new-key\n"})
+    told = [line for line in done.stdout.splitlines() if line.startswith("tell ")]
+    assert done.status == 0 and len(told) == (said is not None) and (said or "") in "".join(told)
+    assert (machine.fakes / "header").read_text() == 'header = "x-api-key: a-new-key"\n'
+    assert "a-new-key" not in "\n".join(machine.commands()) + done.stdout + done.stderr
+    assert not list(machine.temporary.rglob("curl"))
+    machine.forget_commands()
+    assert look(machine) and machine.commands("curl") == []
+
+
+def test_before_the_first_up_a_key_for_an_immich_that_is_away_is_named(machine: Machine) -> None:
+    machine.fake("curl", "exit 7")
+    done = machine.run("drift", "look", *PORTS, "-", "2283", payload={"api-key": "a-new-key\n"})
+    assert "tell Immich does not answer on the server at port 2283, so nobody knows what" in done.stdout
+    assert "correct immich.address" in machine.run("drift", "look", *PORTS, "x;y", "2283").error
+
+
 @pytest.mark.parametrize("given", ["on the server", "sent along", "nowhere"])
 def test_what_the_links_allow_is_told_with_the_key_that_counts(proven: Machine, given: str) -> None:
     proven.fake("edge", EDGE.rstrip() + ASKED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,17 @@ def test_an_exposure_that_goes_takes_it_along(machine: Machine) -> None:
     look(machine, 100)
     assert machine.run("state", "remove").status == 0
     assert not room(machine).parent.exists()
+
+
+def test_a_preview_is_told_of_the_disk_alone(machine: Machine) -> None:
+    folder = machine.root / "srv/photos"
+    folder.mkdir(parents=True)
+    machine.remember(free="4711")
+    before = machine.files(machine.root)
+    done = machine.run("preflight", "uploads", str(folder))
+    said = json.loads(done.stdout)
+    assert said == {"folder": str(folder), "freeKiB": 4711, "sizeKiB": 9000000000}
+    assert machine.files(machine.root) == before
+    gone = json.loads(machine.run("preflight", "uploads", f"{folder}/gone").stdout)
+    assert gone == {"folder": f"{folder}/gone", "freeKiB": None, "sizeKiB": None}
+    assert "correct uploadLimits.folder" in machine.run("preflight", "uploads", "photos").error

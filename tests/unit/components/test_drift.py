@@ -12,6 +12,7 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from pytest_mock import MockerFixture
 
 from components import drift
+from components.config.home import Immich
 from components.devices.let_in import Authorized
 from components.drift import ANOTHER_PROOF, NEVER, ClockError, Seen, _Provider, judged
 from components.remote.remote_script import Server
@@ -212,6 +213,10 @@ def test_the_key_of_immichs_api_travels_on_standard_input(mocker: MockerFixture)
     assert drift.look(SERVER, 443, 8443, "an-api-key").to_tell == ["Of 3 shared links, 1 never expires."]
     _, line, text = run.call_args.args
     assert ("an-api-key" in text, "an-api-key" in line) == (True, False)
+    drift.look(SERVER, 443, 8443, "an-api-key", Immich(None, 2283, managed=True))
+    assert run.call_args.args[1].endswith(" look 443 8443 - 2283")
+    drift.look(SERVER, 443, 8443, None, Immich(None, 2283, managed=True))
+    assert run.call_args.args[1].endswith(" look 443 8443")
     drift.look(SERVER, 443, 8443)
     assert "payload() {" not in run.call_args.args[2]
 

@@ -1,0 +1,57 @@
+"""A look while a preview runs at how much room the server has for what guests may upload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pulumi
+
+from components.engine.server_words import plain_facts
+from components.preflight.rules import ExpectedUploads, room_for_uploads
+from components.remote.remote_script import Server, script_text
+from components.remote.ssh import SshError, run_script
+
+LOOK_SECONDS = 60
+
+
+def look_at_room(server: Server, uploads: ExpectedUploads) -> list[str]:
+    """Ask the server for its disk, and return in sentences what is wrong with the limits there.
+
+    Raises ``SshError`` when it cannot be asked; an answer that is none says nothing.
+    """
+    line = server.line("uploads", uploads.folder or "-")
+    said = run_script(server, line, script_text("preflight"), timeout_seconds=LOOK_SECONDS)
+    try:
+        facts = plain_facts(json.loads(said.strip().rpartition("\n")[2]))
+    except (ValueError, RecursionError):
+        return []
+    return room_for_uploads(facts, uploads) if isinstance(facts, dict) else []
+
+
+def look_now(
+    server: Server, uploads: ExpectedUploads, after: pulumi.Output[Any] | None = None
+) -> pulumi.Output[bool]:
+    """Look, and warn of what is wrong; return whether that was possible.
+
+    It waits for ``after``, and is left out where that fails: a wrong password must not be tried twice.
+    """
+    if server.lacks_key:
+        return pulumi.Output.from_input(False)
+
+    async def look_aside(known: dict[str, Any]) -> bool:
+        # No id of a stack: whoever may log in may look.
+        there = replace(server, sudo_password=known["password"], stack_id=None)
+        try:
+            found = await asyncio.to_thread(look_at_room, there, uploads)
+        except SshError as error:
+            pulumi.warn(f"This run could not look at the room for uploads on the server: {error}")
+            return False
+        for sentence in found:
+            pulumi.warn(sentence)
+        return True
+
+    known: pulumi.Output[dict[str, Any]] = pulumi.Output.all(password=server.sudo_password, after=after)
+    return known.apply(look_aside)
