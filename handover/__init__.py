@@ -1,4 +1,4 @@
-"""What a person gets for a device: the install sheet, and the one-time page that hands the bundle over.
+"""What a person gets for a device: the install sheet, and the one-time download page for the bundle.
 
-Knows `pki`, no Pulumi. `python -m handover` serves one device's bundle on the local network, once.
+Depends on `pki` but not on Pulumi. `python -m handover` serves a device's bundle on the local network, once.
 """

@@ -1,7 +1,6 @@
 """Hand a device its bundle: `python -m handover --keystore DIR --device NAME`, in a terminal.
 
-Exit status: 0 everything was fetched, 1 it could not begin, 2 wrong arguments, 3 the time was over first,
-130 ended by hand.
+Exit status: 0 everything was fetched, 1 it could not start, 2 wrong arguments, 3 timed out, 130 interrupted.
 """
 
 import argparse
@@ -23,11 +22,11 @@ from handover.tls import Address, Identity, new_identity
 from pki import KeystoreError
 
 LINGER_SECONDS = 15.0
-"""How long a second fetch is still told that it is too late."""
+"""How long a second download attempt is still told that it is too late."""
 
 
 class CannotBeginError(RuntimeError):
-    """The hand-over cannot begin. The message says why, and what helps."""
+    """The hand-over cannot start. The message says why, and what helps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +96,7 @@ def _hand_over(options: argparse.Namespace) -> int:
 
 
 def _stop_on_signal(server: HandoverServer) -> None:
-    """Let Ctrl-C and a polite kill end it in order, wherever they hit."""
+    """Let Ctrl-C and SIGTERM end it cleanly, whenever they arrive."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.stop()
@@ -120,7 +119,7 @@ def _report(outcome: Outcome, minutes: int) -> int:
 
 
 def _passphrase(file: Path | None) -> str:
-    """Get the keystore's passphrase: from a file, asked for, or from a pipe."""
+    """Get the keystore's passphrase: from a file, a prompt, or a pipe."""
     try:
         if file is not None:
             return file.read_text(encoding="utf-8").rstrip("\r\n")
@@ -147,7 +146,7 @@ def _open(download: OneTimeDownload, identity: Identity, address: Address, port:
 
 
 def _announce(handover: Handover, url: str, fingerprint: str, minutes: int) -> None:
-    """Print the code to scan, and what to compare before going on."""
+    """Print the code to scan, and what to compare before continuing."""
     files = " and ".join(file.file_name for file in handover.files)
     lines = (
         "",
@@ -169,13 +168,13 @@ def _announce(handover: Handover, url: str, fingerprint: str, minutes: int) -> N
 
 
 def _pairs(fingerprint: str) -> str:
-    """Write a fingerprint as phones and browsers show it: upper-case pairs, here in four lines."""
+    """Write a fingerprint as phones and browsers show it: upper-case pairs, here on four lines."""
     pairs = [fingerprint[start : start + 2].upper() for start in range(0, len(fingerprint), 2)]
     return "\n".join(f"  {' '.join(pairs[start : start + 8])}" for start in range(0, len(pairs), 8))
 
 
 def _tell_password(handover: Handover, client: str) -> None:
-    """Print the password after a fetch: before it, nobody needs it, and afterwards one knows who came."""
+    """Print the password after a download: nobody needs it before, and now it is known who came."""
     lines = (
         "",
         f"Fetched by {client}. If that was not {handover.device}, take it out of the config and run",

@@ -1,21 +1,21 @@
-"""Which address the hand-over listens at: one of this machine on the local network."""
+"""The address that the hand-over listens on: one of this machine's on the local network."""
 
 import ipaddress
 import socket
 
 from handover.tls import Address
 
-# Connecting a UDP socket sends nothing: the system only chooses the way, and with it our own address. This
-# network is for documentation (RFC 5737), so it never lies on the local network.
+# Connecting a UDP socket sends nothing: the system only chooses a route, and with it our own address. This
+# network is for documentation (RFC 5737), so it is never on the local network.
 _FAR_AWAY = ("192.0.2.1", 9)
 
 
 class AddressError(ValueError):
-    """No address that will do. The message says what helps."""
+    """There is no usable address. The message says what helps."""
 
 
 def lan_address() -> Address:
-    """Return this machine's private address on the way to its router.
+    """Return this machine's private address on the route to its router.
 
     Raises:
         AddressError: there is no route, or the address is not a private one.
@@ -38,10 +38,10 @@ def lan_address() -> Address:
 
 
 def given_address(text: str) -> Address:
-    """Parse an address that somebody named.
+    """Parse an address that the user named.
 
     Raises:
-        AddressError: it is no IP address, or stands for all addresses or many machines.
+        AddressError: it is not an IP address, or stands for all addresses or many machines.
     """
     try:
         address = ipaddress.ip_address(text)

@@ -1,4 +1,4 @@
-"""What is handed over: one device's files, each with the type that makes a device take it rightly."""
+"""What is handed over: one device's files, each with the content type that devices expect."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ APPLE_PROFILE = "application/x-apple-aspen-config"
 class OneTimeFile:
     """One file that can be fetched once.
 
-    `attachment` says whether a browser shall save it. A configuration profile is not one: Safari installs a
-    profile only straight from the page, and since iOS 15 no longer from the Files app.
+    `attachment` says whether a browser should save it. A configuration profile is not an attachment: Safari
+    installs a profile only directly from the page, and since iOS 15 no longer from the Files app.
     """
 
     file_name: str
@@ -29,7 +29,7 @@ class OneTimeFile:
 
 @dataclass(frozen=True)
 class Handover:
-    """All that a device gets, and the password that opens it."""
+    """Everything that a device gets, and the password that opens it."""
 
     device: str
     fingerprint: str

@@ -1,7 +1,7 @@
 """How the bundle gets onto each platform and into the Immich app, step by step.
 
-Where the certificate must go differs more than one would think: an app on iOS sees only what was imported
-into itself, an app on Android only what was installed into the system (immich-app/immich issues 28071 and
+Platforms differ in where the certificate must go: an app on iOS sees only what was imported into the app
+itself, an app on Android only what was installed into the system (immich-app/immich issues 28071 and
 30899). Texts may hold `{bundle}`, `{profile}` and `{device}`; none of them is HTML.
 """
 
@@ -12,7 +12,7 @@ from pki import Platform
 
 @dataclass(frozen=True)
 class Step:
-    """One numbered step: a title, sentences, a way through menus, and what else helps."""
+    """One numbered step: a title, sentences, a menu path, and further help."""
 
     title: str
     text: str
@@ -23,7 +23,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Guide:
-    """What a platform is called, its steps, and how to see that they worked."""
+    """A platform's name, its steps, and how to check that they worked."""
 
     noun: str
     steps: tuple[Step, ...]

@@ -1,4 +1,4 @@
-"""Small tools for pages that load nothing: style within the page, allowed by its hash."""
+"""Helpers for self-contained pages: an inline style, allowed by its hash."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -19,5 +19,5 @@ def template(name: str) -> Template:
 
 
 def style_source(style: str) -> str:
-    """Return what a Content-Security-Policy says to allow exactly this `<style>` (CSP 3, section 2.3.1)."""
+    """Return the Content-Security-Policy source that allows exactly this `<style>` (CSP 3, section 2.3.1)."""
     return f"sha256-{b64encode(sha256(style.encode()).digest()).decode()}"

@@ -1,4 +1,4 @@
-"""What the hand-over answers to each request: every rule of it, without sockets."""
+"""How the hand-over answers each request: all of its rules, without sockets."""
 
 import hmac
 import logging
@@ -20,7 +20,7 @@ _HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True)
 class Answer:
-    """One response. `file` is set when it carries a file: then `delivered` or `broke_off` must follow."""
+    """One response. `file` is set if it carries a file: then `delivered` or `broke_off` must follow."""
 
     status: HTTPStatus
     body: bytes
@@ -30,14 +30,14 @@ class Answer:
 
 
 BY_ITSELF = re.compile(r"favicon\.(?:ico|svg|png)|apple-touch-icon[a-z0-9x-]*\.png|robots\.txt|\.well-known")
-"""What browsers and phones ask for beside every page, and nobody has typed: the first part of the path."""
+"""What browsers and phones request on their own next to every page: the first part of the path."""
 
 
 class RateLimit:
-    """Lets each client ask `limit` times within `window_seconds`. Not safe for threads by itself."""
+    """Allows each client `limit` requests within `window_seconds`. Not thread-safe on its own."""
 
     MOST_CLIENTS = 1024
-    """More are not remembered: the oldest is forgotten."""
+    """Beyond this, the oldest client is forgotten."""
 
     def __init__(self, limit: int, window_seconds: float, clock: Callable[[], float]) -> None:
         self._limit = limit
@@ -46,7 +46,7 @@ class RateLimit:
         self._seen: dict[str, deque[float]] = {}
 
     def allows(self, client: str) -> bool:
-        """Count a request of the client and tell whether it may go on."""
+        """Count a request of the client and tell whether it may proceed."""
         now = self._clock()
         if client not in self._seen and len(self._seen) >= self.MOST_CLIENTS:
             self._seen.pop(next(iter(self._seen)))
@@ -60,10 +60,10 @@ class RateLimit:
 
 
 class OneTimeDownload:
-    """Gives each file of a hand-over away once, to whoever knows the token, until the time is over.
+    """Gives each file of a hand-over away once, to clients that know the token, until the time is over.
 
     Args:
-        handover: what is given away.
+        handover: the files to give away.
         token: the secret part of the address; without it every answer is the same 404.
         seconds: how long it stays open.
         on_delivered: called after each file that arrived, with the file and the client's address.
@@ -95,13 +95,13 @@ class OneTimeDownload:
         self._on_the_way = 0
         self.delivered_names: list[str] = []
         self.finished = threading.Event()
-        """Set when nothing waits any more and nothing is on its way."""
+        """Set when no file is waiting or being sent any more."""
 
     def answer(self, method: str, path: str, client: str) -> Answer:
-        """Return the answer to a request. A file is given away from here on, whatever becomes of it."""
+        """Return the answer to a request. A file counts as given away from here on, whatever happens."""
         with self._lock:
             token, _, name = path.split("?", 1)[0].removeprefix("/").partition("/")
-            # First of all: whoever knows the token shall not have to wait because of those who do not.
+            # Checked first, so that clients with the token do not have to wait because of those without.
             if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
                 return self._wrong_address(token, client)
             if self._clock() >= self._deadline:
@@ -113,13 +113,13 @@ class OneTimeDownload:
             return self._give(method, name, client)
 
     def malformed(self, status: int, client: str) -> Answer:
-        """Return the answer to what is not a proper request."""
+        """Return the answer to a malformed request."""
         return self._refuse(
             HTTPStatus(status), client, "sent no proper request", "That was no proper request."
         )
 
     def delivered(self, file: OneTimeFile, client: str) -> None:
-        """Note that a file left in full."""
+        """Record that a file was sent completely."""
         _log.info("%s was fetched by %s.", file.file_name, client)
         with self._lock:
             self.delivered_names.append(file.file_name)
@@ -127,7 +127,7 @@ class OneTimeDownload:
         self._arrived()
 
     def broke_off(self, file: OneTimeFile, client: str) -> None:
-        """Note that a file left in part: it may be in wrong hands, so it is not given away again."""
+        """Record that a file was sent only in part: it may be in the wrong hands, so it is not sent again."""
         _log.warning(
             "%s broke off on its way to %s and is not given away again. If the device did not get it, start "
             "the hand-over again.",
@@ -192,7 +192,7 @@ class OneTimeDownload:
         return Answer(refusal.status, refusal.body, headers=(("Allow", allowed),))
 
     def _refuse(self, status: HTTPStatus, client: str, what: str, text: str, *, once: bool = False) -> Answer:
-        """Log without the path, which may hold the token or a part of it; `once`: not for each of a flood."""
+        """Log without the path, which may contain (part of) the token; `once` avoids a line per request."""
         if not once or client not in self._told:
             _log.warning("Refused: %s %s (%d).", client, what, status)
         if once and len(self._told) < RateLimit.MOST_CLIENTS:

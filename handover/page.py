@@ -17,9 +17,9 @@ CONTENT_SECURITY_POLICY = (
 
 
 def landing_page(device: str, base: str, waiting: Iterable[OneTimeFile], minutes: int) -> bytes:
-    """Return the page with one button for each file that still waits below the path `base`.
+    """Return the page with one button for each file that is still available below the path `base`.
 
-    Each button posts: a messenger that looks at the link for a preview only ever gets this page.
+    Each button sends a POST, so a messenger that fetches the link for a preview only ever gets this page.
     """
     forms = "".join(_form(base, file) for file in waiting)
     return _page(
@@ -36,7 +36,7 @@ def landing_page(device: str, base: str, waiting: Iterable[OneTimeFile], minutes
 
 
 def message_page(title: str, text: str) -> bytes:
-    """Return a page of one sentence."""
+    """Return a page with one sentence."""
     return _page(title, f"<p>{escape(text)}</p>")
 
 

@@ -5,7 +5,7 @@ import io
 import segno
 
 QUIET_ZONE = 4
-"""Light modules around the code (ISO/IEC 18004 asks for four)."""
+"""Light modules around the code (ISO/IEC 18004 requires four)."""
 
 _WHITE_ON_BLACK, _PLAIN = "\x1b[97;40m", "\x1b[0m"
 
@@ -17,7 +17,7 @@ def svg_code(text: str, *, label: str) -> str:
 
     Args:
         text: what a scanner reads.
-        label: what a screen reader says; no markup in it is escaped here, so give fixed words.
+        label: what a screen reader says; it is not escaped here, so pass fixed text.
     """
     code = segno.make_qr(text, error="m")
     size = len(code.matrix) + 2 * QUIET_ZONE
@@ -35,8 +35,8 @@ def svg_code(text: str, *, label: str) -> str:
 def terminal_code(text: str) -> str:
     """Return lines of half blocks, two modules high, for a terminal that knows Unicode and ANSI colours.
 
-    The blocks are the light modules. White on black is asked for, so that a terminal with a light background
-    does not invert the code.
+    The blocks are the light modules. White on black is set explicitly, so that a terminal with a light
+    background does not invert the code.
     """
     out = io.StringIO()
     segno.make_qr(text, error="l").terminal(out, border=QUIET_ZONE, compact=True)

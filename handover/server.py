@@ -1,4 +1,4 @@
-"""The hand-over's web server: TLS, one process, one address, and patience with nobody."""
+"""The hand-over's web server: TLS, one process, one address, and short timeouts."""
 
 import logging
 import secrets
@@ -18,16 +18,16 @@ from handover.tls import Address, Identity
 _log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 16
-"""128 bits: nobody guesses it within minutes, at any rate of requests."""
+"""128 bits cannot be guessed within minutes, at any rate of requests."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a stranger on the network can hold up.
+    """How much a stranger on the network can block.
 
     A client that sends nothing is cut off after `idle_seconds`, one that sends a byte now and then after
-    `connection_seconds`. When there are `connections`, a new one takes the place of the oldest of whoever has
-    most: so a few neighbours who hold all of them do not keep the phone out.
+    `connection_seconds`. If there are `connections` already, a new one replaces the oldest connection of the
+    client that has most, so a few neighbours cannot keep the phone out by holding all of them.
     """
 
     idle_seconds: float = 10.0
@@ -38,7 +38,7 @@ class Limits:
 
 
 def new_token() -> str:
-    """Make the secret part of the address: 128 random bits in 22 characters."""
+    """Create the secret part of the address: 128 random bits in 22 characters."""
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
@@ -54,9 +54,9 @@ class Outcome(StrEnum):
 
 
 class HandoverServer(ThreadingHTTPServer):
-    """Answers at one address for as long as `serve` runs. Each connection has a thread and one request.
+    """Answers at one address while `serve` runs. Each connection has a thread and one request.
 
-    Port 0 is a free one that the system chooses.
+    With port 0 the system chooses a free one.
 
     Raises:
         OSError: the address is not one of this machine, or the port is taken.
@@ -94,7 +94,7 @@ class HandoverServer(ThreadingHTTPServer):
     def serve(self, seconds: float, *, linger_seconds: float = 0.0) -> Outcome:
         """Serve until everything was fetched, the time is over, or `stop` was called.
 
-        After the last fetch it goes on refusing for `linger_seconds`, so that a second one is told why.
+        After the last download it keeps refusing for `linger_seconds`, so that a second attempt is told why.
         """
         accepting = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _POLL_SECONDS})
         accepting.start()
@@ -111,7 +111,7 @@ class HandoverServer(ThreadingHTTPServer):
             self.server_close()
 
     def stop(self) -> None:
-        """Let `serve` end soon. A signal handler may call it: it takes no lock and raises nothing."""
+        """Make `serve` end soon. A signal handler may call this: it takes no lock and raises nothing."""
         self._stopped = True
 
     def _wait(self, seconds: float, *, until_finished: bool) -> None:
@@ -124,19 +124,19 @@ class HandoverServer(ThreadingHTTPServer):
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now."""
+        """The number of current connections."""
         with self._guard:
             return len(self._connections)
 
-    # -- what the standard library calls ---------------------------------------------------------------
+    # -- called by the standard library ---------------------------------------------------------------
 
     def server_bind(self) -> None:
-        """Bind; the inherited method would look the address up in DNS."""
+        """Bind; the inherited method would look up the address in DNS."""
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Turn away who has too many connections. Runs in the accepting thread, so it must not wait."""
+        """Turn away clients with too many connections. Runs in the accepting thread, so it must not wait."""
         client = str(client_address[0])
         with self._guard:
             held = Counter(each for each, _ in self._connections.values())
@@ -149,20 +149,20 @@ class HandoverServer(ThreadingHTTPServer):
         return accepted
 
     def _has_room(self, held: Counter[str]) -> bool:
-        """Make room where there is none. What carries a file is never cut off for it."""
+        """Make room if there is none. A connection that carries a file is never cut off for it."""
         if held.total() < self.limits.connections:
             return True
         idle = [each for each in self._connections if each not in self._giving]
         if not idle:
             return False
-        # The first of the longest: they stand in the order in which they came.
+        # The first of the client with most connections: they are in order of arrival.
         longest = max(idle, key=lambda each: held[self._connections[each][0]])
         del self._connections[longest]
         _cut_off(longest)
         return True
 
     def giving(self, connection: socket.socket) -> None:
-        """Note that a connection carries a file from now on."""
+        """Record that a connection carries a file from now on."""
         with self._guard:
             self._giving.add(connection)
 
@@ -170,11 +170,11 @@ class HandoverServer(ThreadingHTTPServer):
         """Shake hands and answer. Runs in the connection's own thread."""
         request.settimeout(self.limits.idle_seconds)
         secured = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-        with self._guard:  # the wrapped socket has taken the descriptor over
+        with self._guard:  # the wrapped socket has taken over the descriptor
             known = self._connections.pop(request, None)
             if known is not None:
                 self._connections[secured] = known
-        if known is None:  # cut off meanwhile, to make room
+        if known is None:  # cut off in the meantime, to make room
             secured.close()
             return
         try:
@@ -193,12 +193,12 @@ class HandoverServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off who has been here too long. The accepting thread calls it several times a second."""
+        """Cut off connections that last too long. The accepting thread calls this several times a second."""
         oldest = time.monotonic() - self.limits.connection_seconds
         self._cut(lambda since: since < oldest)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log one line, where the inherited method would print a stack trace."""
+        """Log one line; the inherited method would print a stack trace."""
         del request
         _log.info("A connection from %s ended before it was answered.", client_address[0])
 
@@ -210,14 +210,14 @@ class HandoverServer(ThreadingHTTPServer):
 
 
 def _cut_off(connection: socket.socket) -> None:
-    """End a connection under the hands of the thread that waits for it.
+    """End a connection while another thread is waiting on it.
 
-    The plain socket's method: the one of `SSLSocket` would drop the encryption before the other thread wakes.
+    Uses the plain socket's method: `SSLSocket`'s would drop the encryption before the other thread wakes.
     """
     try:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
-        return  # it has ended by itself
+        return  # it has ended already
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer without repeating anything of the request, as the inherited method would."""
+        """Answer without repeating any part of the request, unlike the inherited method."""
         del message, explain
         self._send(self.server.download.malformed(code, self._client))
 
@@ -260,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.download.delivered(answer.file, self._client)
 
     def _read_body(self) -> bool:
-        """Read what a form sent, which is nothing of interest: closing earlier would look like an error."""
+        """Read and discard the form's body: closing earlier would look like an error."""
         length = self.headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdigit()) or int(length) > self.server.limits.body_bytes:
             return False
@@ -268,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _send(self, answer: Answer) -> None:
-        self.request_version = self.protocol_version  # an answer to HTTP/0.9 would have no headers
+        self.request_version = self.protocol_version  # otherwise an answer to HTTP/0.9 would have no headers
         self.send_response_only(answer.status)
         for name, value in (
             ("Content-Type", answer.content_type),
@@ -287,6 +287,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def page_url(address: Address, port: int, token: str) -> str:
-    """Return the address that the QR code holds."""
+    """Return the address in the QR code."""
     host = f"[{address}]" if address.version == 6 else str(address)
     return f"https://{host}:{port}/{token}"

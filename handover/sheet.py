@@ -1,7 +1,7 @@
 """The install sheet: one HTML page per device that holds no secret and loads nothing.
 
-It lies beside the bundle as `<keystore>/devices/<name>.html`. It is written under the keystore's lock,
-because every run of the keystore sweeps that folder.
+It is next to the bundle, as `<keystore>/devices/<name>.html`. It is written under the keystore's lock,
+because every use of the keystore sweeps that folder.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ _TEMPLATE = template("sheet.html")
 
 @dataclass(frozen=True)
 class SheetContent:
-    """What a sheet says. None of it is secret.
+    """The content of a sheet. None of it is secret.
 
     Args:
         device: the device's name.
-        platform: which guide it gets.
-        url: where Immich can be reached.
+        platform: determines the guide.
+        url: Immich's public address.
         fingerprint: SHA-256 of the certificate's DER form, hexadecimal.
-        not_after: the end of the certificate's validity, with a time zone.
-        stack: the stack that the commands on the sheet name.
-        previous_until: when the certificate that the device had before stops counting, with a time zone; None
-            when there is none.
+        not_after: when the certificate expires, with a time zone.
+        stack: the stack named in the sheet's commands.
+        previous_until: when the device's previous certificate stops being valid, with a time zone; None if
+            there is none.
     """
 
     device: str
@@ -72,12 +72,12 @@ def render_sheet(content: SheetContent) -> str:
 
 
 def sheet_digest(content: SheetContent) -> str:
-    """Return SHA-256 of the rendered sheet: another one means that the sheet must be written again."""
+    """Return the SHA-256 of the rendered sheet: if it differs, the sheet must be rewritten."""
     return hashlib.sha256(render_sheet(content).encode()).hexdigest()
 
 
 def sheet_path(keystore: Path, device: str) -> Path:
-    """Return where a device's sheet lies.
+    """Return the path of a device's sheet.
 
     Raises:
         KeystoreError: the name is not one safe path component.
@@ -86,7 +86,7 @@ def sheet_path(keystore: Path, device: str) -> Path:
 
 
 def write_sheet(keystore: Path, content: SheetContent) -> Path:
-    """Write the sheet whole or not at all, mode 0600, and return its path.
+    """Write the sheet atomically, with mode 0600, and return its path.
 
     Raises:
         KeystoreError: bad name, the keystore is in use by another run or cannot be written.
@@ -102,7 +102,7 @@ def write_sheet(keystore: Path, content: SheetContent) -> Path:
 
 
 def remove_sheet(keystore: Path, device: str, *, lock_wait_seconds: float = _LOCK_WAIT_SECONDS) -> None:
-    """Remove a device's sheet if it is there; the keystore need not exist any more.
+    """Remove a device's sheet if it exists; the keystore need not exist any more.
 
     Raises:
         KeystoreError: as for `write_sheet`.
@@ -118,7 +118,7 @@ def remove_sheet(keystore: Path, device: str, *, lock_wait_seconds: float = _LOC
 
 
 def groups(fingerprint: str) -> list[str]:
-    """Cut a fingerprint into groups of four lower-case digits, which a person can compare.
+    """Split a fingerprint into groups of four lower-case digits, which a person can compare.
 
     Raises:
         ValueError: it is not hexadecimal.
@@ -128,7 +128,7 @@ def groups(fingerprint: str) -> list[str]:
 
 
 def _renewed(content: SheetContent, names: dict[str, str]) -> str:
-    """Return what a device with a certificate of before is told, or nothing."""
+    """Return the paragraph for a device with a previous certificate, or nothing."""
     if content.previous_until is None:
         return ""
     return (
@@ -143,7 +143,7 @@ def _day(moment: datetime) -> str:
 
 
 def _names(device: str) -> dict[str, str]:
-    """Return the names that texts may hold, as HTML that stays on one line where it fits."""
+    """Return the placeholders' values, as HTML that stays on one line where it fits."""
     names = {"device": device, "bundle": f"{device}.p12", "profile": f"{device}.mobileconfig"}
     return {key: f'<b class="name">{escape(name)}</b>' for key, name in names.items()}
 

@@ -1,4 +1,4 @@
-"""The certificate of one hand-over: self-signed, for one address, and gone with the process."""
+"""The certificate of one hand-over: self-signed, for one address, and discarded with the process."""
 
 import ipaddress
 import secrets
@@ -21,7 +21,7 @@ _VALIDITY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Identity:
-    """A server's TLS context, and the fingerprint that its certificate has."""
+    """A server's TLS context, and its certificate's fingerprint."""
 
     context: ssl.SSLContext
     fingerprint: str
@@ -29,7 +29,7 @@ class Identity:
 
 
 def new_identity(address: Address) -> Identity:
-    """Make a key and a certificate for `address`, TLS 1.2 or newer."""
+    """Create a key and a certificate for `address`, TLS 1.2 or newer."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _certificate(address, key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -57,7 +57,7 @@ def _certificate(address: Address, key: ec.EllipticCurvePrivateKey) -> x509.Cert
 
 
 def _load(context: ssl.SSLContext, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    """Give the context its key. Python's `ssl` takes it from a file alone: encrypted, gone at once."""
+    """Load the key. Python's `ssl` reads keys only from a file: encrypted, deleted at once."""
     password = secrets.token_bytes(32).hex().encode()
     with tempfile.TemporaryDirectory(prefix="handover-") as folder:  # mode 0700
         path = Path(folder) / "identity.pem"

@@ -11,7 +11,7 @@ from toolchain.errors import ToolchainError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; 0 on success, 1 with a sentence on stderr when something is missing."""
+    """Run one command; 0 on success, 1 with a message on stderr if something is missing."""
     parser = argparse.ArgumentParser(prog="python -m toolchain", description="Programs the project runs.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     setup = verbs.add_parser("setup", help="make everything ready")
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_edge(architecture: str, file: Path) -> None:
-    """Build the edge and tell how a configuration takes it."""
+    """Build the edge and print how a configuration uses it."""
     digest = edge.build(architecture, file)
     print(f"{file} is the edge for {architecture}. In a file of your configuration that lies beside it and")
     print("begins with { lib, pkgs, ... }: write")
@@ -56,7 +56,7 @@ def build_edge(architecture: str, file: Path) -> None:
 
 
 def status() -> int:
-    """A line for each program; 1 when one is missing."""
+    """Print a line for each program; return 1 if one is missing."""
     found = programs.all_programs()
     for entry in found:
         kind = entry.kind if entry.path.exists() else "missing"

@@ -17,16 +17,16 @@ PULUMI_VERSION = "3.259.0"
 TAILSCALE_VERSION = "1.102.5"
 ZLINT_VERSION = "3.7.3"
 
-# The first Go that fetches another Go when a module asks for it.
+# The first Go that downloads another Go if a module requires it.
 GO_WITH_TOOLCHAINS = (1, 21, 0)
 
 
 @dataclass(frozen=True)
 class Product:
-    """One program: where its module lies, which package it is, the linker's extra flags, where it goes.
+    """One program: its module's folder, its package, the linker's extra flags, its destination.
 
-    `package` is "." for a main package of our own, else an import path out of the module's dependencies.
-    `first_build` is about how many seconds a build takes when nothing is cached.
+    `package` is "." for our own main package, otherwise an import path from the module's dependencies.
+    `first_build` is roughly how many seconds a build takes if nothing is cached.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Product:
 
     @property
     def path(self) -> Path:
-        """Where the program lies once built."""
+        """The path of the built program."""
         return self.folder / self.name
 
     @property
     def stamp(self) -> Path:
-        """The file that holds the digest of what the program was built from."""
+        """The file with the digest of the sources that the program was built from."""
         return paths.HOME / "stamps" / self.name
 
 
@@ -95,7 +95,7 @@ PRODUCTS: dict[str, Product] = {
 
 
 def ensure(product: Product) -> None:
-    """Build the product unless it is there and its sources are the ones it was built from.
+    """Build the product unless it exists and its sources are unchanged.
 
     Raises ToolchainError.
     """
@@ -116,16 +116,16 @@ def ensure(product: Product) -> None:
 
 
 def is_built(product: Product) -> bool:
-    """Whether the product is there, made of the sources that are there now."""
+    """Whether the product exists and was built from the current sources."""
     if not product.path.exists() or not product.stamp.exists():
         return False
     return product.stamp.read_text().strip() == digest(product)
 
 
 def digest(product: Product) -> str:
-    """SHA-256 over all that decides the program:
+    """SHA-256 over everything that determines the program.
 
-    go.mod, go.sum, our own Go files when it is ours, and the flags.
+    That is go.mod, go.sum, the flags, and for our own programs the Go files.
     """
     names = ["go.mod", "go.sum"]
     files = [product.module / name for name in names]
@@ -144,9 +144,9 @@ def digest(product: Product) -> str:
 
 
 def require_go(product: Product) -> None:
-    """Raise ToolchainError when there is no Go that can build the module.
+    """Raise ToolchainError if there is no Go that can build the module.
 
-    A Go that is too old brings the one that go.mod asks for by itself, from 1.21 on (https://go.dev/doc/toolchain).
+    From 1.21 on, a Go that is too old downloads the one that go.mod requires (https://go.dev/doc/toolchain).
     """
     needed = go_version_of(product.module)
     wanted = ".".join(map(str, needed))
@@ -167,7 +167,7 @@ def require_go(product: Product) -> None:
 
 
 def _go_version(module: Path, toolchain: str) -> str:
-    """What the `go` that builds the module calls itself; empty when it does not run."""
+    """The version of the `go` that builds the module; empty if it does not run."""
     shown = subprocess.run(
         ["go", "env", "GOVERSION"],
         cwd=module,
@@ -180,7 +180,7 @@ def _go_version(module: Path, toolchain: str) -> str:
 
 
 def go_version_of(module: Path) -> tuple[int, ...]:
-    """The Go version that the module's go.mod asks for."""
+    """The Go version that the module's go.mod requires."""
     for line in (module / "go.mod").read_text().splitlines():
         if line.startswith("go "):
             return parse_version(line)
@@ -188,24 +188,24 @@ def go_version_of(module: Path) -> tuple[int, ...]:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """The first three numbers of a version text such as `v3.259.0` or `go1.26`;
+    """The first three numbers of a version such as `v3.259.0` or `go1.26`.
 
-    missing ones are 0, none found is 0.0.0.
+    Missing ones are 0; a text without numbers is 0.0.0.
     """
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part or 0) for part in found.groups()) if found else (0, 0, 0)
 
 
 def go_environment() -> dict[str, str]:
-    """The environment of every `go` call: no C compiler; an old Go may bring the one that go.mod names.
+    """The environment of every `go` call: no C compiler; an old Go may download the one that go.mod names.
 
-    `auto` is said because Fedora's Go has `local` as its default.
+    `auto` is set because Fedora's Go defaults to `local`.
     """
     return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto"}
 
 
 def _build(product: Product) -> None:
-    """Build under another name and rename, so that an interrupted build leaves the old program in place."""
+    """Build under a temporary name and rename, so that an interrupted build keeps the old program."""
     product.folder.mkdir(parents=True, exist_ok=True)
     unfinished = product.folder / f".{product.name}.{os.getpid()}"
     flags = f"-s -w {product.linker_flags}".strip()

@@ -1,10 +1,10 @@
 """The edge for a server that is too small to compile it: cross-compiled here, from the same pinned sources.
 
 The same sources, architecture and Go give the same bytes on every machine, in every folder: no path, time,
-version control or linker's id gets in. The flags are those of nixpkgs' buildGoModule with
-server/nix/package.nix: modules vendored (with them, go.sum's hashes are not written into the program),
--trimpath, no C, -s -w -buildid=. nixpkgs' own Go holds store paths of time zones and service names, so that
-what Nix builds differs in those.
+version control data or linker id is included. The flags are those of nixpkgs' buildGoModule with
+server/nix/package.nix: modules vendored (so go.sum's hashes are not written into the program),
+-trimpath, no C, -s -w -buildid=. nixpkgs' own Go contains store paths of time zones and service names, so
+Nix's builds differ in those.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from toolchain import paths
 from toolchain.builds import GO_WITH_TOOLCHAINS, parse_version
 from toolchain.errors import ToolchainError
 
-# Another release would make another program. Any Go from 1.21 on fetches this one.
+# Another release would build a different program. Any Go from 1.21 on downloads this one.
 GO_RELEASE = "go1.26.8"
 ARCHITECTURES = ("amd64", "arm64")
 SOURCE = paths.PROJECT / "server" / "caddy"
@@ -28,7 +28,7 @@ LINKER_FLAGS = "-s -w -buildid="
 def build(architecture: str, output: Path, source: Path = SOURCE) -> str:
     """Build the edge for Linux on `architecture` (amd64 or arm64) and return its SHA-256 in hex.
 
-    Raises ToolchainError when there is no Go, or the build fails; `output` then is what it was.
+    Raises ToolchainError if there is no Go or the build fails; `output` is then unchanged.
     """
     if architecture not in ARCHITECTURES:
         raise ToolchainError(f"The edge is built for {' or '.join(ARCHITECTURES)}, not for {architecture}.")
@@ -51,7 +51,7 @@ def build(architecture: str, output: Path, source: Path = SOURCE) -> str:
 
 
 def source_files(source: Path = SOURCE) -> list[str]:
-    """The files that the program is made of, as server/nix/package.nix takes them."""
+    """The program's source files, as server/nix/package.nix selects them."""
     return sorted(
         path.name
         for path in source.iterdir()
@@ -60,15 +60,15 @@ def source_files(source: Path = SOURCE) -> list[str]:
 
 
 def build_arguments() -> tuple[str, ...]:
-    """What `go` is told, once the modules lie in vendor/."""
+    """The arguments of `go`, once the modules are in vendor/."""
     flags = ("-mod=vendor", "-trimpath", "-buildvcs=false", f"-ldflags={LINKER_FLAGS}")
     return ("build", *flags, "-o", "edge", ".")
 
 
 def build_environment(architecture: str) -> dict[str, str]:
-    """The environment of `go`: everything that could make another program is set, whatever the user's is."""
+    """The environment of `go`: everything that could change the program is set, whatever the user's is."""
     ours = {name: value for name, value in os.environ.items() if name not in _DECIDING}
-    # GOENV=off: `go env -w` of the user's counts for nothing, but where modules come from and lie.
+    # GOENV=off ignores the user's `go env -w`, except where modules come from and are stored.
     kept = {name: _go_setting(name) for name in _TRANSPORT}
     return {
         **ours,
@@ -98,7 +98,7 @@ def _go_setting(name: str) -> str:
 
 
 def _require_go(environment: dict[str, str]) -> None:
-    """Raise ToolchainError unless there is a Go that is, or fetches, the pinned release."""
+    """Raise ToolchainError unless there is a Go that is, or downloads, the pinned release."""
     remedy = (
         f"Install Go from https://go.dev/dl/ ({'.'.join(map(str, GO_WITH_TOOLCHAINS[:2]))} or newer; it "
         f"fetches {GO_RELEASE} by itself), or leave the build to the server."

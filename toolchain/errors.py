@@ -2,4 +2,4 @@
 
 
 class ToolchainError(Exception):
-    """Something that is needed is missing or could not be made; the message says what to do."""
+    """Something that is needed is missing or could not be built; the message says what to do."""

@@ -1,4 +1,4 @@
-"""`setup`: make everything ready, doing nothing for what is ready already."""
+"""`setup`: prepare everything, skipping what is ready already."""
 
 import json
 import shlex
@@ -18,9 +18,9 @@ _SDK_SCRIPTS = ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-
 
 
 def setup(names: Sequence[str] = ()) -> None:
-    """Make the toolchain ready: system packages, programs, stand-ins, environment file.
+    """Prepare the toolchain: system packages, programs, stand-ins, environment file.
 
-    With names only those programs are built, and no packages are installed. Raises ToolchainError.
+    With names, only those programs are built, and no packages are installed. Raises ToolchainError.
     """
     unknown = [name for name in names if name not in builds.PRODUCTS]
     if unknown:
@@ -43,7 +43,7 @@ def setup(names: Sequence[str] = ()) -> None:
 
 
 def announce(missing: Sequence[Product]) -> None:
-    """Before anything takes time: say how long it takes, and fail when there is no Go to do it with."""
+    """Before anything slow starts, say how long it will take, and fail if there is no suitable Go."""
     if not missing:
         return
     builds.require_go(missing[0])
@@ -57,7 +57,7 @@ def announce(missing: Sequence[Product]) -> None:
 
 
 def install_language_host() -> None:
-    """Install the stand-in for the Python language host, or remove it when the official one is there."""
+    """Install the stand-in for the Python language host, or remove it if the official one exists."""
     if programs.official_language_host():
         shutil.rmtree(paths.LANGUAGE_HOST, ignore_errors=True)
         return
@@ -73,9 +73,9 @@ def install_language_host() -> None:
 
 
 def install_command_plugin() -> None:
-    """Let the CLI fetch the official plugin;
+    """Let the CLI download the official plugin, or install the stand-in if that fails.
 
-    where that cannot be, install the stand-in. Tried once, not at each setup.
+    The download is tried once, not at each setup.
     """
     if programs.official_command_plugin() is None and not paths.COMMAND_PLUGIN.exists():
         fetch_command_plugin()
@@ -87,7 +87,7 @@ def install_command_plugin() -> None:
 
 
 def fetch_command_plugin() -> None:
-    """Ask the CLI for the official plugin. No success is no error: there is the stand-in."""
+    """Ask the CLI for the official plugin. Failure is not an error, because there is the stand-in."""
     command = [str(programs.program("pulumi")), "plugin", "install", "resource", "command"]
     print("fetching the official command plugin ...", file=sys.stderr, flush=True)
     try:
@@ -106,7 +106,7 @@ def fetch_command_plugin() -> None:
 
 
 def sdk_folder() -> Path:
-    """The Pulumi SDK in the Go module cache, at the version of our go.mod; fetched when it is not there."""
+    """The Pulumi SDK in the Go module cache, at the version of our go.mod; downloaded if missing."""
     cli = builds.PRODUCTS["pulumi"]
     builds.require_go(cli)
     fetched = subprocess.run(
@@ -127,10 +127,10 @@ def sdk_folder() -> Path:
 
 
 def wrapper(module: str, *arguments: str) -> str:
-    """A shell script that runs `main` of a module of this project on the project's own interpreter.
+    """A shell script that runs `main` of one of this project's modules with the project's interpreter.
 
-    -I keeps the folder of the program that is run out of the stand-in's imports. An engine that interrupts
-    while these still go on, as at the end of a run that failed early, gets no traceback.
+    -I keeps the user's program folder out of the stand-in's imports. If the engine interrupts while these are
+    still running, as at the end of a run that failed early, it gets no traceback.
     """
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
@@ -141,17 +141,16 @@ def wrapper(module: str, *arguments: str) -> str:
 
 
 def write_environment_file() -> None:
-    """`.
+    """Write the file whose sourcing (`. .toolchain/env`) makes plain `pulumi` work in a shell.
 
-    .toolchain/env` in a shell makes plain `pulumi` work. It asks each time, so that it never shadows what
-    is installed later.
+    The file asks each time, so that it never shadows what is installed later.
     """
     python, project = shlex.quote(str(paths.VENV_PYTHON)), shlex.quote(str(paths.PROJECT))
     _place(paths.ENVIRONMENT_FILE, f'eval "$(cd {project} && {python} -m toolchain env)"\n', mode=0o644)
 
 
 def _place(path: Path, content: str, mode: int = 0o755) -> None:
-    """Write through a temporary file, so that a program being started is never half a program."""
+    """Write through a temporary file, so that nobody ever starts half a program."""
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.write_text(content)
     unfinished.chmod(mode)

@@ -1,7 +1,4 @@
-"""Where the toolchain keeps what it makes:
-
-everything under `.toolchain/` of the project, which git ignores.
-"""
+"""Where the toolchain keeps its files: everything is in the project's `.toolchain/`, which git ignores."""
 
 from pathlib import Path
 

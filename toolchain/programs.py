@@ -1,4 +1,4 @@
-"""Which programs are in use: the official ones wherever they are, ours only where they are not."""
+"""Which programs are in use: the official ones where they exist, otherwise ours."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from toolchain import paths
 from toolchain.builds import PRODUCTS, parse_version
 from toolchain.errors import ToolchainError
 
-# `requiredPulumiVersion` in Pulumi.yaml is understood from here on.
+# The first version that understands `requiredPulumiVersion` in Pulumi.yaml.
 OLDEST_PULUMI = (3, 219, 0)
 OLDEST_COMMAND_PLUGIN = (1, 2, 0)
 
@@ -30,8 +30,8 @@ class Program:
 def program(name: str) -> Path:
     """The program's path. Names: pulumi, caddy, tailscale, tailscaled, zlint, lab-internet.
 
-    pulumi is the official one on PATH when it is new enough; the others are always our pinned builds.
-    Raises ToolchainError when it has not been built yet.
+    pulumi is the official one on PATH if it is new enough; the others are always our pinned builds.
+    Raises ToolchainError if it has not been built yet.
     """
     if name not in PRODUCTS:
         raise ToolchainError(f"There is no program {name} here. There are: {', '.join(sorted(PRODUCTS))}.")
@@ -54,9 +54,9 @@ def program(name: str) -> Path:
 def pulumi_environment() -> dict[str, str]:
     """This process's environment with PATH such that `pulumi` and its plugins are found.
 
-    A built CLI goes to the front (an official one that is too old would win otherwise), stand-ins to the
-    end, and each stand-in only while its official counterpart is missing. Nothing else is changed: backend
-    and passphrase are the user's.
+    A built CLI comes first (otherwise an official one that is too old would win), stand-ins come last, and
+    each stand-in only while its official counterpart is missing. Nothing else is changed: backend and
+    passphrase are the user's.
     """
     return {**os.environ, "PATH": pulumi_path()}
 
@@ -86,12 +86,12 @@ def all_programs() -> list[Program]:
 
 
 def stand_ins_in_use() -> list[Program]:
-    """The stand-ins that a run of `pulumi` uses now; empty when all is official."""
+    """The stand-ins that a run of `pulumi` uses now; empty if everything is official."""
     return [found for found in pulumi_programs() if found.kind == "stand-in"]
 
 
 def official_pulumi() -> Program | None:
-    """The Pulumi CLI on the user's PATH when it is new enough."""
+    """The Pulumi CLI on the user's PATH, if it is new enough."""
     path = _which("pulumi")
     if path is None:
         return None
@@ -102,7 +102,7 @@ def official_pulumi() -> Program | None:
 
 
 def official_language_host() -> Program | None:
-    """`pulumi-language-python` on the user's PATH, or beside the official CLI."""
+    """`pulumi-language-python` on the user's PATH, or next to the official CLI."""
     path = _which("pulumi-language-python") or _beside_pulumi("pulumi-language-python")
     if path is None:
         return None
@@ -134,7 +134,7 @@ def _stand_in(folder: Path, name: str, version: str) -> Program:
 
 
 def _outside_path() -> list[str]:
-    """The user's PATH without what we put there ourselves (in a shell that has read `.toolchain/env`)."""
+    """The user's PATH without our own additions (in a shell that has sourced `.toolchain/env`)."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return [folder for folder in folders if not Path(folder).is_relative_to(paths.HOME)]
 
@@ -159,7 +159,7 @@ def _plugin_folders() -> Iterator[Path]:
 
 @lru_cache
 def _pulumi_version(path: Path) -> str:
-    """What the CLI at `path` calls itself, without the leading v; empty when it does not run."""
+    """The version of the CLI at `path`, without the leading v; empty if it does not run."""
     environment = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     try:
         shown = subprocess.run([path, "version"], capture_output=True, text=True, env=environment, timeout=60)

@@ -1,4 +1,4 @@
-"""What the owner's commands must know of a stack without starting Pulumi."""
+"""What the owner's commands need to know about a stack without starting Pulumi."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ _ADOPT = "immich-exposure:adopt"
 
 
 def keystore(stack: str, project: Path = paths.PROJECT) -> Path:
-    """The folder of the stack's keystore, as the program finds it: the config's `keystore`, else the default.
+    """The folder of the stack's keystore, as the program finds it: the config's `keystore`, or the default.
 
-    `stack` may be `organization/name`. Raises ToolchainError when the stack's file cannot be read.
+    `stack` may be `organization/name`. Raises ToolchainError if the stack's file cannot be read.
     """
     name, file = _file(stack, project)
     named = _config(file).get(_KEY)
@@ -25,9 +25,9 @@ def keystore(stack: str, project: Path = paths.PROJECT) -> Path:
 
 
 def refuse_without_bundle(stack: str, device: str, project: Path = paths.PROJECT) -> None:
-    """Refuse a device that was taken over and is not among the stack's own: no bundle is made for it.
+    """Refuse a device that was taken over and is not in `devices`: it has no bundle.
 
-    Raises ToolchainError for such a device, and when the stack's file cannot be read.
+    Raises ToolchainError for such a device, and if the stack's file cannot be read.
     """
     config = _config(_file(stack, project)[1])
     adopt = config.get(_ADOPT)

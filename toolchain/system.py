@@ -1,7 +1,7 @@
 """Programs that come from the operating system, and how to get them on Debian and Ubuntu.
 
-A need is looked up by its program, not by its package, so that a machine that has everything is never asked
-to run apt. Daemons that come with a package are neither started nor enabled: the lab runs its own.
+A need is looked up by its program, not by its package, so apt never runs on a machine that has everything.
+Daemons that come with a package are neither started nor enabled: the lab runs its own.
 """
 
 import os
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from toolchain.errors import ToolchainError
 
-# Debian keeps administrators' programs where an ordinary user's PATH does not look.
+# Debian keeps administrators' programs outside an ordinary user's PATH.
 _ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 # Run as root with the packages as arguments. policy-rc.d (exit 101: forbidden by policy) is Debian's way to
-# keep a package from starting its daemon; see invoke-rc.d(8). A list of packages never fetched is fetched.
+# keep a package from starting its daemon; see invoke-rc.d(8). Package lists are fetched if they never were.
 _INSTALL = """
 set -eu
 export DEBIAN_FRONTEND=noninteractive
@@ -36,7 +36,7 @@ install "$@" 2>/dev/null || { apt-get update --quiet >/dev/null; install "$@"; }
 
 @dataclass(frozen=True)
 class Need:
-    """A program, the Debian package that brings it, what it is for, and services to leave switched off."""
+    """A program, its Debian package, its purpose, and services to leave switched off."""
 
     program: str
     package: str
@@ -59,19 +59,19 @@ NEEDS = (
     Need("jq", "jq", "reading JSON in checks"),
     Need("openssl", "openssl", "looking at certificates in checks"),
     Need("shellcheck", "shellcheck", "linting the server's scripts"),
-    # Houses of the lab have people who use them.
+    # Some houses of the lab use these.
     Need("fish", "fish", "the login shell of a lab's house"),
     Need("zsh", "zsh", "the login shell of a lab's house"),
     Need("nginx", "nginx-light", "the proxy of a lab's house", ("nginx.service",)),
     Need("git", "git", "the checkout of a lab's house"),
 )
 
-# Any Go from 1.21 on will do: it brings the one that is asked for.
+# Any Go from 1.21 on is enough: it downloads the required one.
 GO = Need("go", "golang-go", "building programs from source")
 
 _NSS = Need("pk12util", "libnss3-tools", "opening bundles with NSS")
 
-# Of use to a few tests alone, and large; those tests ask for them.
+# Large, and needed only by a few tests, which request them.
 BUNDLE_READERS = (
     _NSS,
     Need("certtool", "gnutls-bin", "opening bundles with GnuTLS"),
@@ -85,19 +85,19 @@ BROWSER = (_NSS, Need("chromium", "chromium", "visiting the lab with a browser")
 
 
 def find(program: str) -> Path | None:
-    """The program on PATH or in an administrator's folder."""
+    """Return the program's path, on PATH or in an administrator's folder."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_ADMIN_FOLDERS])
     found = shutil.which(program, path=path)
     return Path(found) if found else None
 
 
 def missing(needs: Iterable[Need] = NEEDS, look_up: Callable[[str], Path | None] = find) -> list[Need]:
-    """The needs whose program is not on this machine."""
+    """Return the needs whose program is not on this machine."""
     return [need for need in needs if look_up(need.program) is None]
 
 
 def ensure(needs: Iterable[Need] = NEEDS) -> None:
-    """Install what is missing with apt-get; raises ToolchainError where that is not possible."""
+    """Install missing programs with apt-get; raises ToolchainError if that is not possible."""
     wanted = missing(needs)
     if not wanted:
         return
@@ -112,14 +112,14 @@ def ensure(needs: Iterable[Need] = NEEDS) -> None:
             f"Run `sudo apt-get install {' '.join(packages)}` and see why."
         )
     for service in (service for need in wanted for service in need.services):
-        # Some releases have the one service, some the other; without systemd there is nothing to switch off.
+        # Releases differ in which service they have; without systemd there is nothing to switch off.
         subprocess.run(
             [*root, "sh", "-c", 'systemctl --quiet disable "$1"', "sh", service], capture_output=True
         )
 
 
 def as_root(wanted: list[Need]) -> list[str]:
-    """The words that make a command run as root: none, or sudo. Raises ToolchainError without apt or root."""
+    """The prefix that makes a command run as root, if any. Raises ToolchainError without apt or root."""
     packages = " ".join(sorted({need.package for need in wanted}))
     lacking = ", ".join(f"{need.program} ({need.purpose})" for need in wanted)
     if shutil.which("apt-get") is None:

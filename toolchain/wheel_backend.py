@@ -1,8 +1,8 @@
-"""Makes the Python package `immich_exposure` (PEP 517), the same bytes each time, with nothing but Python.
+"""Builds the Python package `immich_exposure` (PEP 517) reproducibly, with nothing but Python.
 
-In this tree the packages stand at the top level. Other people's programs have such names themselves, and
-dynamic providers are found again by their module's name. So in the wheel all of them stand below
-`immich_exposure`, and their imports say so.
+In this tree the packages are at the top level. Other people's programs may use the same names, and dynamic
+providers are found again by their module's name. So in the wheel all of them are below `immich_exposure`,
+and their imports are adapted.
 """
 
 import base64
@@ -20,7 +20,7 @@ NAME = "immich_exposure"
 PACKAGES = ("components", "handover", "pki", "policy", "toolchain")
 DATA = ("Pulumi.yaml", "LICENSE")
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
-"""The moment that every file in a ZIP bears."""
+"""The timestamp of every file in the ZIP."""
 
 _IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(PACKAGES)})\b", re.MULTILINE)
 
@@ -34,7 +34,7 @@ __all__ = ["Device", "ImmichExposure", "ImmichExposureArgs"]
 
 
 def moved(source: str) -> str:
-    """Return a module's text with the imports of our packages from below `NAME`."""
+    """Return a module's text with our packages imported from below `NAME`."""
     return _IMPORT.sub(rf"\1\2 {NAME}.\3", source)
 
 
@@ -45,7 +45,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def package_files() -> Iterator[tuple[str, bytes]]:
-    """Yield what the package is made of: path in the wheel and content."""
+    """Yield the package's files: path in the wheel and content."""
     yield f"{NAME}/__init__.py", INIT.encode()
     yield f"{NAME}/py.typed", b""
     for folder in (*PACKAGES, "server"):
@@ -109,7 +109,7 @@ def _record_digest(content: bytes) -> str:
 
 
 def build_sdist(sdist_directory: str, config_settings: object = None) -> str:
-    """Write what the wheel can be built from, and return its name (PEP 517)."""
+    """Write the source distribution and return its name (PEP 517)."""
     stem = f"{NAME}-{_project()['version']}"
     inside = [path for name in (*PACKAGES, "server") for path in _files(ROOT / name)]
     names = [ROOT / name for name in ("pyproject.toml", "README.md", *DATA)]

@@ -1,6 +1,6 @@
-"""Stand-ins for two Pulumi plugins that no Go module can be had for: the Python language host and `command`.
+"""Stand-ins for two Pulumi plugins that no Go module provides: the Python language host and `command`.
 
-They are used only where the official ones are missing (see `toolchain.programs`), and nothing in the
+They are used only if the official ones are missing (see `toolchain.programs`), and nothing in the
 project relies on them. Each speaks the plugin's gRPC protocol with the stubs that come with the Pulumi
 Python SDK.
 """

@@ -1,16 +1,16 @@
 """Stand-in for `pulumi-resource-command` 1.2.1: commands here and over SSH, and copies over SSH.
 
-Served: `command:local:Command`, `command:remote:Command`, `command:remote:CopyToRemote`. Semantics are
-those of the official plugin, measured and read in its source:
+Served: `command:local:Command`, `command:remote:Command`, `command:remote:CopyToRemote`. Its behaviour is
+that of the official plugin, as measured and read in its source:
 
-- `update` runs the update text, or create where there is none; `triggers` replace; there is no read, so
+- `update` runs the update text, or create if there is none; `triggers` replace; there is no read, so
   refresh sees nothing;
-- a failed create leaves nothing in the state, a failed update leaves the state before it;
+- a failed create leaves nothing in the state, a failed update leaves the previous state;
 - `stdout` and `stderr` lose one trailing newline, are unknown in the preview of a create or a change, and
-  are secret when an input other than the connection and stdin is;
-- a line of 64 KiB on an output that is logged, which hangs the official plugin for ever, is an error, and so
-  is the output of a command that succeeds where it is no UTF-8;
-- a failure shows the command, both streams and the status; nothing ends a running command but its own end.
+  are secret if an input other than the connection and stdin is;
+- a line of 64 KiB on a logged output, which hangs the official plugin for ever, is an error, and so is output
+  that is not UTF-8 from a successful command;
+- a failure shows the command, both streams and the status; a running command is never aborted.
 """
 
 import json
@@ -88,11 +88,11 @@ _CONNECTION_DEFAULTS: Properties = {
 _LOGGING = ("stdout", "stderr", "stdoutAndStderr", "none")
 _OUTPUTS = ("stdout", "stderr")
 _LONGEST_LINE = 64 * 1024
-"""Bytes of a line at which the official plugin hangs: its reader is Go's bufio.Scanner."""
+"""Line length in bytes at which the official plugin hangs: its reader is Go's bufio.Scanner."""
 _NO_UTF8 = "\ufffd"
-"""What bytes that are no UTF-8 have been decoded to."""
+"""The character to which invalid UTF-8 is decoded."""
 _SHOWN = 8000
-"""Characters of a failed command's output that are shown, its end: there stands what went wrong."""
+"""How many characters of a failed command's output are shown: its end, which says what went wrong."""
 _DIFF_KINDS = provider_pb2.PropertyDiff
 
 
@@ -102,12 +102,12 @@ class CommandError(Exception):
 
 @dataclass
 class LineLog:
-    """Turns pieces of output into lines for the engine's log; `finish` flushes the last, unended one."""
+    """Turns pieces of output into lines for the engine's log; `finish` flushes the last, incomplete one."""
 
     write: Callable[[str], None]
     _rest: bytearray = field(default_factory=bytearray)
     too_long: bool = False
-    """Whether some line was longer than the official plugin's reader takes."""
+    """Whether a line was longer than the official plugin's reader accepts."""
 
     def __call__(self, piece: bytes) -> None:
         self._rest += piece
@@ -138,18 +138,18 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
     def Handshake(
         self, request: provider_pb2.ProviderHandshakeRequest, context: grpc.ServicerContext
     ) -> provider_pb2.ProviderHandshakeResponse:
-        """Take the engine's address and ask for secrets to come marked as such."""
+        """Store the engine's address and ask it to mark secrets."""
         self._engine = request.engine_address or self._engine
         return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
 
     def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
-        """The version of the plugin whose place we take."""
+        """The version of the plugin that this replaces."""
         return plugin_pb2.PluginInfo(version=VERSION)
 
     def GetSchema(
         self, request: provider_pb2.GetSchemaRequest, context: grpc.ServicerContext
     ) -> provider_pb2.GetSchemaResponse:
-        """The least schema that is valid; the Python SDK does not read it."""
+        """The minimal valid schema; the Python SDK does not read it."""
         resources: dict[str, dict[str, object]] = {token: {} for token in INPUTS}
         return provider_pb2.GetSchemaResponse(
             schema=json.dumps({"name": "command", "version": VERSION, "resources": resources})
@@ -170,18 +170,18 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
     def Configure(
         self, request: provider_pb2.ConfigureRequest, context: grpc.ServicerContext
     ) -> provider_pb2.ConfigureResponse:
-        """Say what we understand."""
+        """Report our capabilities."""
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Stop trying to connect.
 
-        Commands that already run come to their own end, as with the official plugin.
+        Commands that are already running are not aborted, as with the official plugin.
         """
         self._cancelled.set()
         return empty_pb2.Empty()
 
-    # Life of a resource.
+    # Life cycle of a resource.
 
     def Check(
         self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext
@@ -228,7 +228,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
     def Update(
         self, request: provider_pb2.UpdateRequest, context: grpc.ServicerContext
     ) -> provider_pb2.UpdateResponse:
-        """Run `update`, else `create`; copy when the content or its place changed."""
+        """Run `update`, otherwise `create`; copy if the content or its path changed."""
         token, inputs = resource_type(request.urn), decode(request.news)
         if request.preview:
             return provider_pb2.UpdateResponse(properties=encode(_previewed(token, inputs)))
@@ -239,7 +239,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     def Delete(self, request: provider_pb2.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Run `delete` with the connection, text and stdin of the last state. Copies stay where they are."""
+        """Run `delete` with the connection, text and stdin of the last state. Copied files stay."""
         token, state = resource_type(request.urn), decode(request.properties)
         if token != COPY_TO_REMOTE:
             self._apply(token, request.urn, "delete", state, state, context)
@@ -248,7 +248,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
     def Read(
         self, request: provider_pb2.ReadRequest, context: grpc.ServicerContext
     ) -> provider_pb2.ReadResponse:
-        """A command cannot be read back: the state is taken as it stands."""
+        """A command cannot be read back: the state is returned unchanged."""
         return provider_pb2.ReadResponse(id=request.id, properties=request.properties, inputs=request.inputs)
 
     # Work.
@@ -262,7 +262,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         old: Properties,
         context: grpc.ServicerContext,
     ) -> Properties:
-        """Do one step of a resource's life and return its new state; a failure ends the call."""
+        """Do one step of a resource's life cycle and return its new state; a failure ends the call."""
         try:
             if token == COPY_TO_REMOTE:
                 self._copy(urn, inputs, old)
@@ -367,7 +367,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
     def _logger(self, urn: str) -> Callable[[str], None]:
         """Writes status lines to the engine's log under the resource.
 
-        A log that fails is not worth a failed command.
+        A logging failure must not fail the command.
         """
 
         def write(line: str) -> None:
@@ -388,18 +388,18 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         return write
 
 
-# Inputs from which stdout and stderr take over secrecy. The connection is always secret and says nothing
-# about the output; what a secret on stdin makes a command print stays plain with the official plugin.
+# Inputs whose secrecy extends to stdout and stderr. The connection is always secret and says nothing about
+# the output; what a command prints because of a secret on stdin stays plain with the official plugin.
 _SECRET_SOURCES = frozenset({"create", "update", "delete", "environment", "triggers"})
 
 
 def resource_type(urn: str) -> str:
-    """The type token in a URN: the last of the `$`-joined parents in its third part."""
+    """The type token in a URN: the last of the `$`-joined types in its third part."""
     return urn.split("::", 3)[2].rsplit("$", 1)[-1]
 
 
 def problems_of(token: str, inputs: Properties) -> dict[str, str]:
-    """What is wrong with the inputs, by property. Values are never shown, they may be secret."""
+    """Problems with the inputs, by property. Values are never shown, because they may be secret."""
     if token not in INPUTS:
         return {
             "type": f"The stand-in for the command plugin does not know {token}; use the official plugin."
@@ -443,7 +443,7 @@ def _source_problems(source: Property) -> dict[str, str]:
 
 
 def with_defaults(token: str, inputs: Properties) -> Properties:
-    """The inputs with defaults filled in and the connection secret; null values are as good as absent."""
+    """The inputs with defaults filled in and the connection secret; null values count as absent."""
     filled: Properties = {name: value for name, value in inputs.items() if value is not None}
     if "addPreviousOutputInEnv" in INPUTS.get(token, ()):
         filled.setdefault("addPreviousOutputInEnv", True)
@@ -462,7 +462,7 @@ def _with_connection_defaults(connection: Property) -> Property:
 
 
 def _ssh() -> ModuleType:
-    """`toolchain.standins.ssh`, from the first connection on: an `up` without a change makes none."""
+    """`toolchain.standins.ssh`, imported at the first connection: an `up` without a change makes none."""
     return import_module("toolchain.standins.ssh")
 
 
@@ -497,7 +497,7 @@ def endpoint_of(connection: Property) -> Endpoint:
 def _collect(
     child: "subprocess.Popen[bytes]", stdin: str, tell: Mapping[str, Callable[[bytes], None]]
 ) -> Outcome:
-    """Feed a local child and gather its output as it comes."""
+    """Feed a local child process and collect its output as it arrives."""
     assert child.stdin and child.stdout and child.stderr
     kept = {"stdout": bytearray(), "stderr": bytearray()}
     combined = bytearray()
@@ -532,7 +532,7 @@ def _collect(
 
 
 def _previewed(token: str, inputs: Properties) -> Properties:
-    """A state in preview: what the command will print cannot be known."""
+    """A preview's state: what the command will print is not known yet."""
     return dict(inputs) if token == COPY_TO_REMOTE else {**inputs, **dict.fromkeys(_OUTPUTS, UNKNOWN)}
 
 
@@ -568,7 +568,7 @@ def _trim(text: str) -> str:
 
 
 def _ignore(piece: bytes) -> None:
-    """Takes output that is not to be logged."""
+    """Discards output that must not be logged."""
 
 
 def _quote(text: str) -> str:
@@ -584,7 +584,7 @@ def _status(token: str, status: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `pulumi-resource-command` wrapper; the engine gives its address as last argument."""
+    """Entry point of the `pulumi-resource-command` wrapper; the last argument is the engine's address."""
     given = [part for part in (sys.argv[1:] if arguments is None else arguments) if not part.startswith("-")]
     provider = CommandProvider(given[-1] if given else "")
     serve(

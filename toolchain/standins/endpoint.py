@@ -1,4 +1,4 @@
-"""What the `command` stand-in says of SSH. What speaks it (`ssh`) is half of what it takes to start."""
+"""The `command` stand-in's SSH types, apart from `ssh`, whose import takes half of the start-up time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 
 class SshError(Exception):
-    """A connection that could not be made, or a command that failed on the far side."""
+    """A connection could not be made, or a command failed on the remote side."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One `connection` (or its `proxy`) as the program gave it.
+    """One `connection` (or its `proxy`) as given by the program.
 
     `dial_timeout` is in seconds, 0 means none.
     """
@@ -31,7 +31,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished command left: its status, both streams, and both together in the order of arrival."""
+    """A finished command's result: its status, both streams, and both combined in order of arrival."""
 
     status: int
     stdout: str

@@ -1,8 +1,8 @@
 """Stand-in for `pulumi-language-python`, the host that runs Python programs for the Pulumi engine.
 
-It does what the official host does for `runtime.options.toolchain: pip`: find the virtual environment, say
+It does what the official host does for `runtime.options.toolchain: pip`: find the virtual environment, report
 which plugins the installed packages need, and run the program through the SDK's own `pulumi-language-
-python-exec`. Code generation and the other toolchains (poetry, uv) are not served.
+python-exec`. Code generation and the other toolchains (poetry, uv) are not supported.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from toolchain.standins.protocol import language_pb2, language_pb2_grpc, plugin_
 from toolchain.standins.serving import serve
 
 HOST_VERSION = "3.259.0"
-# The exec script's own code for "I failed and have already told the user why".
+# The exec script's exit code for "I failed and have already told the user why".
 ALREADY_REPORTED = 32
 
 
 @dataclass(frozen=True)
 class Python:
-    """The interpreter a program runs on: the one of `virtualenv`, else the one of this host."""
+    """The interpreter that runs a program: that of `virtualenv`, or else this host's."""
 
     virtualenv: Path | None
 
@@ -41,7 +41,7 @@ class Python:
         return self.virtualenv / "bin" / "python" if self.virtualenv else Path(sys.executable)
 
     def environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """The given environment (else this process's) with the virtual environment activated."""
+        """The given environment (by default this process's) with the virtual environment activated."""
         environment = dict(base)
         if self.virtualenv:
             environment["VIRTUAL_ENV"] = str(self.virtualenv)
@@ -66,9 +66,9 @@ class Python:
 
 
 def python_for(info: language_pb2.ProgramInfo) -> Python:
-    """The interpreter that the options of Pulumi.yaml ask for;
+    """The interpreter that the options of Pulumi.yaml specify.
 
-    a relative `virtualenv` counts from the project's root.
+    A relative `virtualenv` is relative to the project's root.
     """
     options = json_format.MessageToDict(info.options)
     virtualenv = options.get("virtualenv")
@@ -114,7 +114,7 @@ def exec_arguments(request: language_pb2.RunRequest, engine: str) -> list[str]:
 
 
 def plugin_command(python: Python, request: language_pb2.RunPluginRequest) -> list[str]:
-    """How a plugin in Python starts: policy packs through `pulumi.policy`, others by their `__main__.py`."""
+    """How to start a Python plugin: policy packs through `pulumi.policy`, others by their `__main__.py`."""
     folder = request.info.program_directory
     start = [str(python.executable), "-u"]
     if request.kind == "analyzer":
@@ -147,12 +147,12 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def Handshake(
         self, request: language_pb2.LanguageHandshakeRequest, context: grpc.ServicerContext
     ) -> language_pb2.LanguageHandshakeResponse:
-        """Take the engine's address."""
+        """Store the engine's address."""
         self._engine = request.engine_address or self._engine
         return language_pb2.LanguageHandshakeResponse()
 
     def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
-        """The version of the host whose place we take."""
+        """The version of the host that this replaces."""
         return plugin_pb2.PluginInfo(version=HOST_VERSION)
 
     def GetRequiredPackages(
@@ -164,7 +164,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def GetRequiredPlugins(
         self, request: language_pb2.GetRequiredPluginsRequest, context: grpc.ServicerContext
     ) -> language_pb2.GetRequiredPluginsResponse:
-        """The same in the form that older engines ask for."""
+        """The same in the form that older engines request."""
         plugins = [
             plugin_pb2.PluginDependency(name=found.name, kind=found.kind, version=found.version)
             for found in required_packages(python_for(request.info))
@@ -185,7 +185,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def GetProgramDependencies(
         self, request: language_pb2.GetProgramDependenciesRequest, context: grpc.ServicerContext
     ) -> language_pb2.GetProgramDependenciesResponse:
-        """The installed packages by `pip list`."""
+        """The installed packages, from `pip list`."""
         python = python_for(request.info)
         self._require(python, context)
         command = [str(python.executable), "-m", "pip", "list", "--format", "json"]
@@ -216,7 +216,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def InstallDependencies(
         self, request: language_pb2.InstallDependenciesRequest, context: grpc.ServicerContext
     ) -> Iterator[language_pb2.InstallDependenciesResponse]:
-        """Make the virtual environment when it is not there and install requirements.txt."""
+        """Create the virtual environment if it does not exist, and install requirements.txt."""
         python = python_for(request.info)
         folder = Path(request.info.program_directory)
         commands = []
@@ -256,7 +256,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def RunPlugin(
         self, request: language_pb2.RunPluginRequest, context: grpc.ServicerContext
     ) -> Iterator[language_pb2.RunPluginResponse]:
-        """Run a policy pack or a component package written in Python, as long as the engine wants it."""
+        """Run a policy pack or a component package written in Python until the engine ends it."""
         python = python_for(request.info)
         self._require(python, context)
         environment = dict(entry.split("=", 1) for entry in request.env)
@@ -290,7 +290,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     @contextmanager
     def _ending_with(self, context: grpc.ServicerContext, child: "subprocess.Popen[bytes]") -> Iterator[None]:
-        """While this lasts, the child is ended by Cancel and by the end of the call."""
+        """Within this context, Cancel and the end of the call terminate the child."""
         with self._lock:
             self._children.add(child)
         context.add_callback(child.terminate)
@@ -327,7 +327,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `pulumi-language-python` wrapper; the engine gives its address as last argument."""
+    """Entry point of the `pulumi-language-python` wrapper; the last argument is the engine's address."""
     parser = argparse.ArgumentParser(prog="pulumi-language-python")
     parser.add_argument(
         "--use-executor", type=Path, required=True, help="path of pulumi-language-python-exec"

@@ -1,7 +1,4 @@
-"""What both stand-ins need to be a Pulumi plugin:
-
-a gRPC server on loopback whose port is the first line of stdout.
-"""
+"""What makes the stand-ins Pulumi plugins: a gRPC server on loopback whose first output line is its port."""
 
 import os
 import signal
@@ -13,7 +10,7 @@ from concurrent import futures
 
 import grpc  # type: ignore[import-untyped]
 
-# The engine sends whole programs' worth of state in one message; its own limit is 400 MiB.
+# The engine sends a whole program's state in one message; its own limit is 400 MiB.
 _MESSAGE_LIMIT = 400 * 1024 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
@@ -29,7 +26,7 @@ def engine_channel(address: str) -> grpc.Channel:
 def serve(register: Callable[[grpc.Server], None], workers: int) -> None:
     """Serve until the engine interrupts us or goes away. `register` adds the servicer to the server.
 
-    The engine may interrupt at any moment, also while we start or end: only serving has something to end.
+    The engine may interrupt at any moment, even during start-up and shutdown: only serving needs a shutdown.
     """
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=_OPTIONS)
     register(server)
@@ -44,13 +41,13 @@ def serve(register: Callable[[grpc.Server], None], workers: int) -> None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         server.stop(grace=None)
-        # The engine waits for us. Nothing is left to write, and to take an interpreter apart takes a while.
+        # The engine is waiting. Nothing is left to write, and a regular shutdown of Python takes a while.
         sys.stdout.flush()
         os._exit(0)
 
 
 def _exit_with_parent(parent: int) -> None:
-    """A killed engine cannot tell its plugins to stop, so we look whether it still is our parent."""
+    """A killed engine cannot tell its plugins to stop, so check whether it still is our parent."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

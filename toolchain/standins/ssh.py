@@ -1,8 +1,8 @@
 """SSH connections for the `command` stand-in: paramiko with the rules of pulumi-command 1.2.x.
 
-Pinned host key, key, agent and password authentication, an optional proxy, and retries with the engine's
-back-off (100 ms, growing by half up to 5 s). The wording of errors follows golang.org/x/crypto/ssh, because
-that is what users search for.
+It supports a pinned host key, key, agent and password authentication, an optional proxy, and retries with
+the engine's back-off (100 ms, growing by half up to 5 s). Errors are worded as in golang.org/x/crypto/ssh,
+because that is what users search for.
 """
 
 import base64
@@ -22,7 +22,7 @@ from typing import TypeVar
 from toolchain.standins.endpoint import Endpoint, Outcome, SshError
 from toolchain.standins.properties import Property
 
-# What paramiko imports only for a "Match exec" in an ssh_config, and is half of what it loads.
+# paramiko imports this only for a "Match exec" in an ssh_config, and it is half of what it loads.
 sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
 
 import paramiko  # noqa: E402
@@ -31,14 +31,14 @@ from paramiko.agent import AgentKey, AgentSSH  # noqa: E402
 _FIRST_DELAY, _DELAY_GROWTH, _LONGEST_DELAY = 0.1, 1.5, 5.0
 _UNLIMITED = -1
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 9}
-"""Seconds and tries of Go's net.Dialer: a network that is lost ends a command after 150 seconds."""
+"""Seconds and probes as in Go's net.Dialer: if the network is lost, a command ends after 150 seconds."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What we can show a server, loaded once per connection."""
+    """The credentials for a server, loaded once per connection."""
 
     key: paramiko.PKey | None
     agent_keys: tuple[AgentKey, ...]
@@ -47,17 +47,14 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Dialer:
-    """How connections are tried:
-
-    `cancelled` ends the retries, `progress` takes a line for each failed try.
-    """
+    """How connections are made: `cancelled` ends the retries, `progress` takes a line per failed attempt."""
 
     cancelled: threading.Event
     progress: Callable[[str], None]
 
     @contextmanager
     def connect(self, endpoint: Endpoint) -> Iterator[paramiko.Transport]:
-        """An authenticated transport to the endpoint, through its proxy when it has one. Raises SshError."""
+        """An authenticated transport to the endpoint, through its proxy if it has one. Raises SshError."""
         with _credentials(endpoint) as shown:
             if endpoint.proxy is None:
                 transport = self.retry("Dial", endpoint, lambda: _dial(endpoint, shown))
@@ -81,7 +78,7 @@ class Dialer:
     def retry(self, what: str, endpoint: Endpoint, attempt: Callable[[], T]) -> T:
         """The attempt's result.
 
-        The limit counts retries: a limit of 10 makes 11 attempts, as the official plugin does.
+        The limit counts retries: a limit of 10 allows 11 attempts, as in the official plugin.
         """
         limit = endpoint.dial_error_limit
         delay = _FIRST_DELAY
@@ -110,9 +107,8 @@ def run(
 ) -> Outcome:
     """Run one command to its end.
 
-    `environment` must be accepted by the server (AcceptEnv), `hints` are sent and may be refused. The two
-    callbacks get each piece of output as it comes. Raises SshError when the session breaks; a non-zero
-    status is an Outcome.
+    The server must accept `environment` (AcceptEnv); it may refuse `hints`. The two callbacks receive each
+    piece of output as it arrives. Raises SshError if the session breaks; a non-zero status is an Outcome.
     """
     channel = transport.open_session()
     try:
@@ -159,7 +155,7 @@ def _finish(
 
 
 def _feed(channel: paramiko.Channel, content: bytes) -> None:
-    """Send stdin and close it; a command that ends without reading it all is no error."""
+    """Send stdin and close it; a command may end without reading all of it."""
     try:
         channel.sendall(content)
         channel.shutdown_write()
@@ -172,7 +168,7 @@ def _text(content: bytearray) -> str:
 
 
 def _set_environment(channel: paramiko.Channel, name: str, value: str) -> None:
-    """Set a variable and wait for the server's answer; paramiko's own method does not ask for one."""
+    """Set a variable and wait for the server's answer; paramiko's own method does not request one."""
     message = paramiko.Message()
     message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
     message.add_int(channel.remote_chanid)
@@ -230,7 +226,7 @@ def _handshake(
 
 
 def _authenticate(transport: paramiko.Transport, user: str, shown: Credentials) -> None:
-    """Key, then password, then agent: the order of the official plugin."""
+    """Try key, then password, then agent: the official plugin's order."""
     tries: list[Callable[[], object]] = []
     if shown.key is not None:
         tries.append(partial(transport.auth_publickey, user, shown.key))
@@ -249,9 +245,9 @@ def _authenticate(transport: paramiko.Transport, user: str, shown: Credentials) 
 
 @contextmanager
 def _credentials(endpoint: Endpoint) -> Iterator[Credentials]:
-    """Load key and agent once;
+    """Load key and agent once.
 
-    a broken key or a dead agent socket fails at once, as in the official plugin.
+    A broken key or a dead agent socket fails at once, as in the official plugin.
     """
     key = _load_key(endpoint.private_key, endpoint.private_key_password) if endpoint.private_key else None
     path = endpoint.agent_socket or os.environ.get("SSH_AUTH_SOCK")
@@ -290,10 +286,10 @@ def _parse_host_key(line: str) -> tuple[str, bytes]:
 
 
 def _ask_for(transport: paramiko.Transport, key_type: str) -> None:
-    """Ask for the pinned type alone, so never for another key that the server has.
+    """Request only the pinned type, never another key that the server has.
 
-    "ssh-rsa" is the signature with SHA-1, which no server of today makes (RFC 8332): it fails here as it does
-    with the official plugin.
+    "ssh-rsa" means a SHA-1 signature, which no current server makes (RFC 8332): it fails here as with the
+    official plugin.
     """
     try:
         transport.get_security_options().key_types = (key_type,)
@@ -320,7 +316,7 @@ def _describe(error: BaseException) -> str:
 
 
 def copy(transport: paramiko.Transport, source: Property, target: str) -> None:
-    """Copy an asset (text or file) or a folder. Raises SshError when it does not arrive."""
+    """Copy an asset (text or file) or a folder. Raises SshError if it does not arrive."""
     client = paramiko.SFTPClient.from_transport(transport)
     assert client is not None
     try:
@@ -334,7 +330,7 @@ def copy(transport: paramiko.Transport, source: Property, target: str) -> None:
 def copy_source(client: paramiko.SFTPClient, source: Property, target: str) -> None:
     """Copy an asset (text or file) or a folder.
 
-    A folder given without a trailing slash lands inside the target.
+    A folder without a trailing slash is copied into the target.
     """
     assert isinstance(source, dict)
     if "text" in source and source.get("text") is not None:

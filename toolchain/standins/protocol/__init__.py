@@ -1,8 +1,8 @@
 """The messages and services of Pulumi's plugin protocol: those of the SDK, without the SDK around them.
 
-`pulumi.runtime.proto` lies inside the SDK, and whoever imports it runs all of `pulumi` first: two thirds of
-what a stand-in takes to start, and the engine starts three at each run. So this package has the folder of
-those modules as its own. They import one another by relative names alone, and only what is asked for is read.
+`pulumi.runtime.proto` is inside the SDK, and importing it runs all of `pulumi` first: two thirds of a
+stand-in's start-up time, and the engine starts three per run. So this package uses the folder of those
+modules as its own. They import each other only by relative names, and only the requested ones are read.
 """
 
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pulumi.runtime.proto import provider_pb2 as provider_pb2
     from pulumi.runtime.proto import provider_pb2_grpc as provider_pb2_grpc
 else:
-    _sdk = find_spec("pulumi")  # found, and not run
+    _sdk = find_spec("pulumi")  # found, but not run
     if _sdk is None or not _sdk.submodule_search_locations:
         raise ImportError("The Pulumi SDK is not installed: pip install -r requirements.txt")
     __path__ = [str(Path(folder, "runtime", "proto")) for folder in _sdk.submodule_search_locations]
