@@ -133,8 +133,8 @@ def _run(
     words = said.stderr.decode(errors="replace").replace(f"{_BEGUN}\n", "")
     if said.status is None:
         raise SshError(_explain_silence(server, words, timeout_seconds))
-    sentence = explain(server, said.status, words)
-    raise (SudoPasswordError if NOT_TAKEN in sentence else SshError)(sentence)
+    refused = server.sudo_password is not None and _speaks_of_a_password(_last_line(words))
+    raise (SudoPasswordError if refused else SshError)(explain(server, said.status, words))
 
 
 SHARED = SharedConnections()
@@ -204,7 +204,6 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     return ERROR + " ".join(errors) if errors else last
 
 
-NOT_TAKEN = "does not take the sudoPassword"
 _SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")
 
 
@@ -220,16 +219,25 @@ def _explain_sudo(server: Server, last: str) -> str:
             "sudoPassword by `pulumi config set --secret sudoPassword`, let wheel do without "
             "(security.sudo.wheelNeedsPassword = false), or use sshUser root."
         )
-    # sudo-rs says "Maximum 3 incorrect authentication attempts".
-    if "password" in last or "uthentication" in last:
+    if _speaks_of_a_password(last):
         return (
-            f"sudo on {server.host} {NOT_TAKEN} for the user {server.user} ({last}); "
+            f"sudo on {server.host} does not take the sudoPassword for the user {server.user} ({last}); "
             "set the right one by `pulumi config set --secret sudoPassword`."
         )
     return (
         f"The user {server.user} may not use sudo on {server.host} ({last}); name a user of the group "
         "wheel in sshUser, or root."
     )
+
+
+def _speaks_of_a_password(last: str) -> bool:
+    # sudo-rs says "Maximum 3 incorrect authentication attempts".
+    return _SUDOS_WORD.search(last) is not None and ("password" in last or "uthentication" in last)
+
+
+def _last_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
 
 
 def _explain_ssh(server: Server, stderr: str, last: str) -> str:

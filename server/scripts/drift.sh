@@ -280,11 +280,18 @@ look_at_lists() {
   done
 }
 
-# What is masked, and a table of the kernel that its owner's kernel does not take, no `up` starts.
+# What the owner's configuration masks, and a table of the kernel that their kernel does not take, no `up` starts.
 look_at_dead() {
-  case $(systemctl is-enabled "$1" 2>/dev/null </dev/null):$1 in
-    masked*) tell_owner "$1 is masked, so it does not run and up cannot start it; run \"sudo systemctl unmask $1\" on the server." ;;
-    *:immich-exposure-loopback.service)
+  if [ -n "$(hand_mask "$1")" ]; then
+    mend "$1 is masked ($(hand_mask "$1" | head -n 1)), so it does not run; up unmasks and starts it."
+    return 0
+  fi
+  if is_masked "$1"; then
+    tell_owner "$1 $(at_rest "$1")."
+    return 0
+  fi
+  case $1 in
+    immich-exposure-loopback.service)
       if systemctl is-failed --quiet "$1" </dev/null; then
         tell_owner "$1 has failed, so other accounts of the server reach the edge; see \"journalctl -u $1\" there."
       else

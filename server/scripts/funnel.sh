@@ -56,8 +56,9 @@ need_leave_to_open() {
 }
 
 need_edge() {
-  active immich-edge || systemctl start immich-edge </dev/null ||
-    die "The edge does not start, so the funnel stays shut; see why with \"journalctl -u immich-edge\" and run this again."
+  if active immich-edge || systemctl start immich-edge </dev/null; then return 0; fi
+  ! is_masked immich-edge || die "The funnel stays shut: immich-edge $(at_rest immich-edge)."
+  die "The edge does not start, so the funnel stays shut; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
 # `open_door LEASE_COMMAND...`: the door opens behind the lease that the command writes.

@@ -218,6 +218,40 @@ not_active() {
   done 3<"$WORK/units"
 }
 
+is_masked() {
+  case $(systemctl is-enabled "$1" 2>/dev/null </dev/null) in masked*) return 0 ;; *) return 1 ;; esac
+}
+
+# `hand_mask UNIT` prints the link by which somebody has masked it by hand. A unit of NixOS lies in /etc itself, where no "systemctl
+# mask" reaches it: only a link in these folders, which no "systemctl unmask" takes away.
+hand_mask() {
+  for mask_folder in "$ROOT/etc/systemd/system.control" "$ROOT/run/systemd/system.control" "$ROOT/run/systemd/transient"; do
+    [ "$(readlink "$mask_folder/$1" 2>/dev/null)" != /dev/null ] || printf '%s\n' "$mask_folder/$1"
+  done
+}
+
+# `unmask UNIT...`
+unmask() {
+  unmask_some=no
+  for unit; do
+    for mask in $(hand_mask "$unit"); do
+      say "$unit is masked by $mask, which is taken away"
+      rm -f "$mask"
+      unmask_some=yes
+    done
+  done
+  [ "$unmask_some" = no ] || systemctl daemon-reload </dev/null
+}
+
+# `at_rest UNIT` prints how it does not run, and what to do about it.
+at_rest() {
+  if is_masked "$1"; then
+    echo "is masked, so it does not run; run \"sudo systemctl unmask $1\" on the server, or take its \"enable = false\" out of your configuration"
+  else
+    echo "does not run (see \"journalctl -u $1\")"
+  fi
+}
+
 # `is_one_of WORD WORDS...`
 is_one_of() {
   sought=$1

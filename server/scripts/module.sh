@@ -581,7 +581,7 @@ UNITS="immich-edge immich-bans"
 need_active() {
   for service in $UNITS; do
     active "$service" ||
-      reject "$service does not run (see \"journalctl -u $service\")"
+      reject "$service $(at_rest "$service")"
   done
 }
 

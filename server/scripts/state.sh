@@ -152,6 +152,8 @@ case ${1:-} in
       lock
       check_names "$2"
       make_state
+      # shellcheck disable=SC2086
+      unmask $SERVICES
       read_owner || note_owner "$2"
     fi
     ;;
@@ -164,6 +166,8 @@ case ${1:-} in
     lock_for_anybody
     claim "$1" "$2"
     make_state
+    # shellcheck disable=SC2086
+    unmask $SERVICES
     note_owner "$1"
     shift 2
     withdraw_all_but "$@"

@@ -229,6 +229,20 @@ def start_bans(home: Home) -> None:
     home.need_exposed()
 
 
+CONTROL_FOLDER = "/etc/systemd/system.control"
+
+
+@standing("bans-masked", "the service of the bans is masked by hand; up unmasks and starts it")
+def bans_masked(home: Home) -> None:
+    mask = f"{CONTROL_FOLDER}/immich-bans.service"
+    home.sh(f"mkdir -p {CONTROL_FOLDER}; ln -s /dev/null {mask}; systemctl daemon-reload")
+    home.sh("systemctl stop immich-bans; ! systemctl start immich-bans")
+    home.up()
+    home.need_exposed()
+    home.sh(f"rmdir {CONTROL_FOLDER}")
+    home.destroy()
+
+
 @standing("locked-drive", "Immich cannot start (its drive is locked); destroy", often=True)
 def locked_drive(home: Home) -> None:
     home.sh("systemctl stop immich-server; systemctl mask --runtime immich-server")

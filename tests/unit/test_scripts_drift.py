@@ -193,6 +193,14 @@ def beside(port: str, target: str) -> str:
     return OPEN.replace('{"TCP": {', entry).replace('"AllowFunnel": {', open_too)
 
 
+def mask(machine: Machine) -> None:
+    """What somebody does who masks a unit of NixOS by hand."""
+    machine.remember(active=RUNNING.replace("immich-bans\n", ""), masked="immich-bans.service")
+    folder = machine.root / "etc/systemd/system.control"
+    folder.mkdir(parents=True)
+    (folder / "immich-bans.service").symlink_to("/dev/null")
+
+
 CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     "the funnel is shut": (
         lambda machine: machine.remember(**{"serve.json": "{}"}),
@@ -273,8 +281,13 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         lambda machine: machine.remember(
             active=RUNNING.replace("immich-bans\n", ""), masked="immich-bans.service"
         ),
-        "tell immich-bans.service is masked, so it does not run and up cannot start it; "
-        'run "sudo systemctl unmask immich-bans.service" on the server.',
+        'tell immich-bans.service is masked, so it does not run; run "sudo systemctl unmask '
+        'immich-bans.service" on the server, or take its "enable = false" out of your configuration.',
+    ),
+    "a service masked by hand": (
+        mask,
+        "mend immich-bans.service is masked (/etc/systemd/system.control/immich-bans.service), so it does "
+        "not run; up unmasks and starts it.",
     ),
     "loopback stopped": (
         lambda machine: machine.remember(active=RUNNING.replace("immich-exposure-loopback\n", "")),

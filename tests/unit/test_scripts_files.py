@@ -477,6 +477,20 @@ def test_a_link_in_the_place_of_the_mark_leads_nowhere(machine: Machine) -> None
     assert (outcome.status, "could not be written" in outcome.stderr) == (0, True)
 
 
+def test_a_unit_that_was_masked_by_hand_is_unmasked_before_anything_else(machine: Machine) -> None:
+    folder = machine.root / "etc/systemd/system.control"
+    folder.mkdir(parents=True)
+    for name in ("immich-bans.service", "theirs.service"):
+        (folder / name).symlink_to("/dev/null")
+    (folder / "immich-edge.service").write_text("[Unit]\n")
+    machine.prepare()
+    outcome = machine.run_text(script_text("state"), "--stack=ours", "prepare", "a/b/c")
+    assert outcome.status == 0, outcome.stderr
+    assert sorted(each.name for each in folder.iterdir()) == ["immich-edge.service", "theirs.service"]
+    assert "immich-bans.service is masked by " in outcome.stderr
+    assert machine.commands("systemctl") == ["systemctl daemon-reload"]
+
+
 def test_nothing_is_removed_while_the_edge_runs(machine: Machine) -> None:
     machine.prepare()
     machine.fake("tailscale", "exit 1")
