@@ -14,7 +14,6 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 from components.devices.keystore_location import KeystoreLocation, authorities_in, keystore_of
 from components.devices.renewal import renewal_of, renewal_props, renewing_diff
 from components.engine.operator_error import OperatorError, without_traceback
-from components.engine.options import child_of
 from components.engine.step import Step
 from pki import AuthorityProfile, KeystoreError, KeyType, Renewal
 from pki.files import is_folder, look_into
@@ -114,37 +113,22 @@ def _revoke_strays(props: dict[str, Any]) -> None:
     keystore_of(props).revoke_all_but(props["devices"])
 
 
-class AuthorityInKeystore(Step, module="immich", name="CertificateAuthority"):
-    """The authority's key pair in the keystore; its state holds the certificate and no key."""
-
-    certificatePem: pulumi.Output[str]
-    fingerprint: pulumi.Output[str]
-    notAfter: pulumi.Output[str]
-    trustedPem: pulumi.Output[str]
-    trusted: pulumi.Output[list[str]]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        names = ("certificatePem", "fingerprint", "notAfter", "trustedPem", "trusted", "keyFile")
-        outputs = dict.fromkeys(names)
-        super().__init__(_Provider(), name, {**props, **outputs}, opts)
+OUTPUTS = ("certificatePem", "fingerprint", "notAfter", "trustedPem", "trusted", "keyFile")
 
 
-class CertificateAuthority(pulumi.ComponentResource):
+class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
     """A private CA kept in the keystore: adopted when it is there, made when it is not, never overwritten.
 
     Before it ends a second one takes over, and the two are trusted side by side until every device has moved.
     """
 
-    certificate_pem: pulumi.Output[str]
-    """The certificate (PEM) of the one that signs."""
-    trusted_pem: pulumi.Output[str]
-    """The certificates (PEM) whose devices may come in: all that the server ever gets of the authority."""
-    trusted: pulumi.Output[list[str]]
-    """Their fingerprints, the one that signs last."""
+    certificatePem: pulumi.Output[str]
     fingerprint: pulumi.Output[str]
     """SHA-256 of the certificate's DER form, lower-case hexadecimal."""
-    not_after: pulumi.Output[str]
-    """The end of its validity, ISO 8601 in UTC."""
+    notAfter: pulumi.Output[str]
+    trustedPem: pulumi.Output[str]
+    trusted: pulumi.Output[list[str]]
+    """The fingerprints of those whose devices may come in, the one that signs last."""
 
     def __init__(
         self,
@@ -160,33 +144,37 @@ class CertificateAuthority(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         there = is_folder(Path(keystore.path))
-        super().__init__("immich-exposure:index:CertificateAuthority", name, {}, opts)
-        self.key_pair = AuthorityInKeystore(
-            f"{name}-key-pair",
-            {
-                **keystore.props(),
-                "commonName": profile.common_name,
-                "organization": profile.organization,
-                "country": profile.country,
-                "validityDays": profile.validity_days,
-                "keyType": profile.key_type,
-                "purgeKeystore": purge_keystore,
-                **renewal_props(renewal, step, found),
-                "devices": list(devices),
-                # A preview gets along without a keystore.
-                "authorities": list(authorities_in(Path(keystore.path)))
-                if there or not pulumi.runtime.is_dry_run()
-                else None,
-            },
-            # The list matters at creation alone; afterwards each device is its own resource, so that adding
-            # or removing one shows as just that.
-            pulumi.ResourceOptions.merge(
-                child_of(self, opts), pulumi.ResourceOptions(ignore_changes=["devices"])
-            ),
-        )
-        self.certificate_pem = self.key_pair.certificatePem
-        self.trusted_pem = self.key_pair.trustedPem
-        self.trusted = self.key_pair.trusted
-        self.fingerprint = self.key_pair.fingerprint
-        self.not_after = self.key_pair.notAfter
-        self.register_outputs({"fingerprint": self.fingerprint, "notAfter": self.not_after})
+        props = {
+            **keystore.props(),
+            "commonName": profile.common_name,
+            "organization": profile.organization,
+            "country": profile.country,
+            "validityDays": profile.validity_days,
+            "keyType": profile.key_type,
+            "purgeKeystore": purge_keystore,
+            **renewal_props(renewal, step, found),
+            "devices": list(devices),
+            # A preview gets along without a keystore.
+            "authorities": list(authorities_in(Path(keystore.path)))
+            if there or not pulumi.runtime.is_dry_run()
+            else None,
+        }
+        # The list matters at creation alone; afterwards each device is its own resource, so that adding
+        # or removing one shows as just that.
+        options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["devices"]))
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, options)
+
+    @property
+    def certificate_pem(self) -> pulumi.Output[str]:
+        """The certificate (PEM) of the one that signs."""
+        return self.certificatePem
+
+    @property
+    def not_after(self) -> pulumi.Output[str]:
+        """The end of its validity, ISO 8601 in UTC."""
+        return self.notAfter
+
+    @property
+    def trusted_pem(self) -> pulumi.Output[str]:
+        """The certificates (PEM) whose devices may come in: all that the server gets of the authority."""
+        return self.trustedPem

@@ -62,35 +62,26 @@ def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _CredentialInKeystore(Step, module="immich", name="ClientCertificate"):
+OUTPUTS = (
+    "fingerprint",
+    "notAfter",
+    "bundlePath",
+    "bundlePassword",
+    "previousFingerprint",
+    "previousUntil",
+)
+
+
+class ClientCertificate(Step, module="immich", name="ClientCertificate"):
+    """A device's key, certificate and PKCS#12 bundle in the keystore."""
+
     fingerprint: pulumi.Output[str]
+    """SHA-256 of the certificate's DER form, lower-case hexadecimal: the device's name on the server."""
     notAfter: pulumi.Output[str]
     bundlePath: pulumi.Output[str]
     bundlePassword: pulumi.Output[str]
     previousFingerprint: pulumi.Output[str]
     previousUntil: pulumi.Output[str]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        names = ("fingerprint", "notAfter", "bundlePath", "bundlePassword")
-        outputs = dict.fromkeys((*names, "previousFingerprint", "previousUntil"))
-        super().__init__(_Provider(), name, {**props, **outputs}, opts)
-
-
-class ClientCertificate(pulumi.ComponentResource):
-    """A device's key, certificate and PKCS#12 bundle in the keystore."""
-
-    fingerprint: pulumi.Output[str]
-    """SHA-256 of the certificate's DER form, lower-case hexadecimal: the device's name on the server."""
-    not_after: pulumi.Output[str]
-    """The end of its validity, ISO 8601 in UTC."""
-    bundle_path: pulumi.Output[str]
-    """The PKCS#12 file to install on the device."""
-    bundle_password: pulumi.Output[str]
-    """The bundle's import password; a secret."""
-    previous_fingerprint: pulumi.Output[str]
-    """The certificate of before, while it counts beside the new one; else empty."""
-    previous_until: pulumi.Output[str]
-    """When that ends, ISO 8601 in UTC; else empty."""
 
     def __init__(
         self,
@@ -105,32 +96,46 @@ class ClientCertificate(pulumi.ComponentResource):
         found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("immich-exposure:index:ClientCertificate", name, {}, opts)
-        credential = _CredentialInKeystore(
-            f"{name}-credential",
-            {
-                **keystore.props(),
-                "authority": authority.fingerprint,
-                "device": device,
-                "commonName": profile.common_name,
-                "organization": profile.organization,
-                "platform": profile.platform,
-                "validityDays": profile.validity_days,
-                "keyType": profile.key_type,
-                **renewal_props(renewal, step, found),
-            },
-            # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
-            # closes the funnel but must not cost anybody a re-installation: then delete is not called.
-            pulumi.ResourceOptions(
-                parent=self,
-                deleted_with=authority.key_pair,
-                additional_secret_outputs=["bundlePassword"],
-            ),
+        props = {
+            **keystore.props(),
+            "authority": authority.fingerprint,
+            "device": device,
+            "commonName": profile.common_name,
+            "organization": profile.organization,
+            "platform": profile.platform,
+            "validityDays": profile.validity_days,
+            "keyType": profile.key_type,
+            **renewal_props(renewal, step, found),
+        }
+        # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
+        # closes the funnel but must not cost anybody a re-installation: then delete is not called.
+        with_authority = pulumi.ResourceOptions(
+            deleted_with=authority, additional_secret_outputs=["bundlePassword"]
         )
-        self.fingerprint = credential.fingerprint
-        self.not_after = credential.notAfter
-        self.bundle_path = credential.bundlePath
-        self.previous_fingerprint = credential.previousFingerprint
-        self.previous_until = credential.previousUntil
-        self.bundle_password = pulumi.Output.secret(credential.bundlePassword)
-        self.register_outputs({"fingerprint": self.fingerprint, "notAfter": self.not_after})
+        options = pulumi.ResourceOptions.merge(opts, with_authority)
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, options)
+
+    @property
+    def not_after(self) -> pulumi.Output[str]:
+        """The end of its validity, ISO 8601 in UTC."""
+        return self.notAfter
+
+    @property
+    def bundle_path(self) -> pulumi.Output[str]:
+        """The PKCS#12 file to install on the device."""
+        return self.bundlePath
+
+    @property
+    def bundle_password(self) -> pulumi.Output[str]:
+        """The bundle's import password; a secret."""
+        return pulumi.Output.secret(self.bundlePassword)
+
+    @property
+    def previous_fingerprint(self) -> pulumi.Output[str]:
+        """The previous certificate, while it still counts beside the new one; else empty."""
+        return self.previousFingerprint
+
+    @property
+    def previous_until(self) -> pulumi.Output[str]:
+        """When that ends, ISO 8601 in UTC; else empty."""
+        return self.previousUntil

@@ -12,7 +12,6 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 from components.devices.keystore_location import KeystoreLocation
 from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
-from components.engine.options import child_of
 from components.engine.step import Step
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
 from components.remote.server_props import server_of, server_props
@@ -157,20 +156,15 @@ def out(
             )
 
 
-class _List(Step, module="immich", name="DeviceList"):
-    out: pulumi.Output[list[str]]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-
-
-class DeviceList(pulumi.ComponentResource):
+class DeviceList(Step, module="immich", name="DeviceList"):
     """All devices that may come in, in one step however many there are; no other device does.
 
     Making or removing a device's file takes effect at the next request: no rebuild, no reload. When a
     certificate changes, the new file is there before the old one goes, and the old one stays for its grace.
     Each file says when its certificate stops counting: then the server removes it by itself.
     """
+
+    out: pulumi.Output[list[str]]
 
     def __init__(
         self,
@@ -181,21 +175,16 @@ class DeviceList(pulumi.ComponentResource):
         certificates: Mapping[str, EnrollableCertificate],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("immich-exposure:index:DeviceList", name, {}, opts)
-        self.files = _List(
-            f"{name}-files",
-            {
-                **server_props(server),
-                "keystore": keystore.path,
-                "owner": keystore.stack,
-                "text": script_digest("devices"),
-                # Each by its name, so that a preview shows who comes and who goes.
-                "devices": {device: _props(certificate) for device, certificate in certificates.items()},
-            },
-            child_of(self, opts),
-        )
-        self.files.out.apply(_warn)
-        self.register_outputs({})
+        props: dict[str, pulumi.Input[Any]] = {
+            **server_props(server),
+            "keystore": keystore.path,
+            "owner": keystore.stack,
+            "text": script_digest("devices"),
+            # Each by its name, so that a preview shows who comes and who goes.
+            "devices": {device: _props(certificate) for device, certificate in certificates.items()},
+        }
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
+        self.out.apply(_warn)
 
 
 def _props(certificate: EnrollableCertificate) -> dict[str, pulumi.Input[str]]:

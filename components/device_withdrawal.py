@@ -13,7 +13,6 @@ from components.devices.keystore_location import KeystoreLocation, authorities_i
 from components.devices.let_in import words_of_stay
 from components.devices.report import for_good, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
-from components.engine.options import child_of
 from components.engine.step import Step
 from components.remote.remote_script import Server, script_digest, script_text
 from components.remote.server_props import server_of, server_props
@@ -69,12 +68,7 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
     tell_keystore(props, for_good(report.revoked, names))
 
 
-class _Withdrawal(Step, module="immich", name="DeviceWithdrawal"):
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, props, opts)
-
-
-class DeviceWithdrawal(pulumi.ComponentResource):
+class DeviceWithdrawal(Step, module="immich", name="DeviceWithdrawal"):
     """The names that may stay: from the moment that it is made or changed no device of another name gets in.
 
     The engine deletes last, and not at all after a step that failed. So a lost device must not wait for its
@@ -95,18 +89,13 @@ class DeviceWithdrawal(pulumi.ComponentResource):
         found: pulumi.Output[dict[str, str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("immich-exposure:index:DeviceWithdrawal", name, {}, opts)
-        _Withdrawal(
-            f"{name}-names",
-            {
-                **server_props(server),
-                "keystore": keystore.path,
-                "owner": keystore.stack,
-                "text": script_digest("devices"),
-                "takeOver": take_over,
-                "mayComeIn": {each: STAYS_AS_FRAME if each in frames else STAYS for each in devices},
-                FOUND: found,
-            },
-            child_of(self, opts),
-        )
-        self.register_outputs({})
+        props: dict[str, pulumi.Input[Any]] = {
+            **server_props(server),
+            "keystore": keystore.path,
+            "owner": keystore.stack,
+            "text": script_digest("devices"),
+            "takeOver": take_over,
+            "mayComeIn": {each: STAYS_AS_FRAME if each in frames else STAYS for each in devices},
+            FOUND: found,
+        }
+        super().__init__(_Provider(), name, props, opts)

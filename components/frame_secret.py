@@ -44,27 +44,13 @@ def _adopt_or_make(props: dict[str, Any]) -> dict[str, Any]:
     return {**props, "fingerprint": made.fingerprint, "secret": made.secret}
 
 
-class _SecretInKeystore(Step, module="immich", name="FrameSecret"):
-    fingerprint: pulumi.Output[str]
-    secret: pulumi.Output[str]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-
-
-class FrameSecret(pulumi.ComponentResource):
+class FrameSecret(Step, module="immich", name="FrameSecret"):
     """A frame's secret in the keystore. It stands in the list of devices as a certificate that never ends."""
 
     fingerprint: pulumi.Output[str]
     """SHA-256 of the secret, lower-case hexadecimal: the frame's name on the server."""
     secret: pulumi.Output[str]
     """What the frame shows; a secret."""
-    not_after: pulumi.Output[str]
-    """That it is a frame's, in place of an end."""
-    previous_fingerprint: pulumi.Output[str]
-    """Empty: a frame has one secret."""
-    previous_until: pulumi.Output[str]
-    """Empty as well."""
 
     def __init__(
         self,
@@ -75,17 +61,23 @@ class FrameSecret(pulumi.ComponentResource):
         frame: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("immich-exposure:index:FrameSecret", name, {}, opts)
-        made = _SecretInKeystore(
-            f"{name}-secret",
-            {**keystore.props(), "authority": authority.fingerprint, "frame": frame},
-            # As of a device's certificate: deleting means revoking, which `pulumi destroy` does not.
-            pulumi.ResourceOptions(
-                parent=self, deleted_with=authority.key_pair, additional_secret_outputs=["secret"]
-            ),
-        )
-        self.fingerprint = made.fingerprint
-        self.secret = pulumi.Output.secret(made.secret)
-        self.not_after = pulumi.Output.from_input(FRAME)
-        self.previous_fingerprint = self.previous_until = pulumi.Output.from_input("")
-        self.register_outputs({"fingerprint": self.fingerprint})
+        props = {**keystore.props(), "authority": authority.fingerprint, "frame": frame}
+        # As with a device's certificate: deleting means revoking, which `pulumi destroy` does not.
+        with_authority = pulumi.ResourceOptions(deleted_with=authority, additional_secret_outputs=["secret"])
+        options = pulumi.ResourceOptions.merge(opts, with_authority)
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, options)
+
+    @property
+    def not_after(self) -> pulumi.Output[str]:
+        """The word for a frame's secret, in place of an end."""
+        return pulumi.Output.from_input(FRAME)
+
+    @property
+    def previous_fingerprint(self) -> pulumi.Output[str]:
+        """Empty: a frame has one secret."""
+        return pulumi.Output.from_input("")
+
+    @property
+    def previous_until(self) -> pulumi.Output[str]:
+        """Empty as well."""
+        return pulumi.Output.from_input("")

@@ -13,7 +13,6 @@ from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 from components.client_certificate import ClientCertificate
 from components.devices.keystore_location import KeystoreLocation
 from components.engine.operator_error import without_traceback
-from components.engine.options import child_of
 from components.engine.step import Step
 from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
@@ -63,14 +62,7 @@ def _moment(text: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-class _SheetInKeystore(Step, module="immich", name="InstallSheet"):
-    path: pulumi.Output[str]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, "path": None}, opts)
-
-
-class InstallSheet(pulumi.ComponentResource):
+class InstallSheet(Step, module="immich", name="InstallSheet"):
     """The page that tells a device's owner what to do. It holds no secret."""
 
     path: pulumi.Output[str]
@@ -87,7 +79,6 @@ class InstallSheet(pulumi.ComponentResource):
         url: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("immich-exposure:index:InstallSheet", name, {}, opts)
         content = {
             "keystore": keystore.path,
             "stack": keystore.stack,
@@ -100,6 +91,4 @@ class InstallSheet(pulumi.ComponentResource):
         }
         # The digest makes other words on the sheet a change of the sheet.
         digest = pulumi.Output.all(**content).apply(lambda props: sheet_digest(_content(props)))
-        sheet = _SheetInKeystore(f"{name}-file", {**content, "digest": digest}, child_of(self, opts))
-        self.path = sheet.path
-        self.register_outputs({"path": self.path})
+        super().__init__(_Provider(), name, {**content, "digest": digest, "path": None}, opts)

@@ -9,13 +9,12 @@ import pulumi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from components.engine.options import child_of
 from components.remote.remote_script import Server
 from components.remote.server_name import domain_of
 from components.remote.server_script import ServerScript
 
 
-class ServerCertificate(pulumi.ComponentResource):
+class ServerCertificate(ServerScript, module="immich", name="ServerCertificate"):
     """The public certificate of the node's name, kept on the server, which alone holds its key.
 
     Pulumi fetches it once; from then on a timer on the server renews it, whether anybody runs Pulumi or not.
@@ -26,19 +25,11 @@ class ServerCertificate(pulumi.ComponentResource):
     fingerprint: pulumi.Output[str]
     """SHA-256 of the certificate that was fetched, lower-case hexadecimal."""
 
-    def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("immich-exposure:index:ServerCertificate", name, {}, opts)
-        files = ServerScript(
-            f"{name}-files",
-            server,
-            script="certificate",
-            create=server.line("issue"),
-            opts=child_of(self, opts),
-        )
-        answer = files.stdout.apply(json.loads)
+    def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions) -> None:
+        super().__init__(name, server, script="certificate", create=server.line("issue"), opts=opts)
+        answer = self.stdout.apply(json.loads)
         self.domain = answer.apply(lambda value: domain_of(str(value["domain"])))
         self.fingerprint = answer.apply(lambda value: leaf_fingerprint(value["certificatePem"]))
-        self.register_outputs({"domain": self.domain, "fingerprint": self.fingerprint})
 
 
 def leaf_fingerprint(chain_pem: str) -> str:

@@ -15,7 +15,6 @@ from components.config.home import ModuleWay
 from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import authorities_in
 from components.engine.operator_error import OperatorError, without_traceback
-from components.engine.options import child_of
 from components.engine.server_words import plain_facts
 from components.engine.step import Step
 from components.preflight.list_sources import Look, look_at_lists
@@ -185,18 +184,7 @@ def clock_apart(clock: object, before: float, after: float) -> float:
     return clock - after if clock > after else min(0.0, clock + 1 - before)
 
 
-class _Preflight(Step, module="immich", name="Preflight"):
-    domain: pulumi.Output[str]
-    tailscaleVersion: pulumi.Output[str]
-    warnings: pulumi.Output[list[str]]
-    notes: pulumi.Output[list[str]]
-    nodeKeyEnds: pulumi.Output[str]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-
-
-class Preflight(pulumi.ComponentResource):
+class Preflight(Step, module="immich", name="Preflight"):
     """Reads the server, never writes, and fails with every problem at once.
 
     It runs when the exposure is created and again whenever the connection, the ports or the way in change,
@@ -206,6 +194,10 @@ class Preflight(pulumi.ComponentResource):
 
     domain: pulumi.Output[str]
     """The node's public name, for example ``immich.tail1234.ts.net``."""
+    tailscaleVersion: pulumi.Output[str]
+    warnings: pulumi.Output[list[str]]
+    notes: pulumi.Output[list[str]]
+    nodeKeyEnds: pulumi.Output[str]
 
     def __init__(
         self,
@@ -217,21 +209,15 @@ class Preflight(pulumi.ComponentResource):
         told: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("immich-exposure:index:Preflight", name, {}, opts)
-        self.facts = _Preflight(
-            f"{name}-facts",
-            {**server_props(server), **expected_props(config), "renewals": _renewals(renewal_plan)},
-            child_of(self, opts),
-        )
-        self.facts.warnings.apply(_warn)
+        props = {**server_props(server), **expected_props(config), "renewals": _renewals(renewal_plan)}
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
+        self.warnings.apply(_warn)
         # They stand in the state, for a preview that does not look; who has looked has told them.
-        keys = self.facts.nodeKeyEnds.apply(lambda ends: key_notes(ends, datetime.now(UTC)))
-        for notes_known in (self.facts.notes, keys):
+        keys = self.nodeKeyEnds.apply(lambda ends: key_notes(ends, datetime.now(UTC)))
+        for notes_known in (self.notes, keys):
             pulumi.Output.all(notes=notes_known, told=told).apply(
                 lambda both: _warn([note for note in both["notes"] or () if note not in both["told"]])
             )
-        self.domain = self.facts.domain
-        self.register_outputs({"domain": self.domain})
 
 
 def expected_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:

@@ -38,7 +38,7 @@ class Row:
 # ---- runs that are killed ----------------------------------------------------------------------------
 
 FIRST_UP = {
-    "preflight": r"Preflight immich-preflight-facts creat",
+    "preflight": r"Preflight immich-preflight creat",
     "authority": r"CertificateAuthority \S+ creat",
     "state": r"ServerScript immich-state-folder creating",
     "certificate": r"Asking Tailscale for the certificate",

@@ -216,16 +216,18 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     dot = graph.read_text(encoding="utf-8")
     needs = transitive_needs(dot)
     door = needs["immich-funnel-door"]
-    assert {"immich-devices-files", "immich-nixos-module"} <= door
+    assert {"immich-devices", "immich-nixos-module"} <= door
     assert "immich-funnel-door" in needs["immich-check-outside"]
-    assert "immich-withdrawal-names" in needs["immich-preflight-facts"], "who lost a phone must not wait"
-    assert "immich-preflight-facts" in needs["immich-ca-key-pair"]
-    assert "immich-device-phone-credential" in needs["immich-state-folder"]
-    prepared = {"immich-server-certificate-files", "immich-settings-files", "immich-trust-pool-file"}
+    assert "immich-withdrawal" in needs["immich-preflight"], "who lost a phone must not wait"
+    assert "immich-preflight" in needs["immich-ca"]
+    assert "immich-device-phone" in needs["immich-state-folder"]
+    prepared = {"immich-server-certificate", "immich-settings-files", "immich-trust-pool-file"}
     assert prepared <= needs["immich-nixos-module"]
-    commands = re.findall(r"(?:command:remote:Command|immich:ServerScript)::([^\"]+)", dot)
+    commands = re.findall(
+        r"(?:command:remote:Command|immich:ServerScript|immich:ServerCertificate)::([^\"]+)", dot
+    )
     assert len(commands) >= 9
-    unprepared = [name for name in commands if "immich-preflight-facts" not in needs[name]]
+    unprepared = [name for name in commands if "immich-preflight" not in needs[name]]
     assert unprepared == [], "these change the server before anybody has looked at it"
 
 

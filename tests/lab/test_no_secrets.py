@@ -71,7 +71,7 @@ def test_the_walk_sees_command_lines() -> None:
 
 def test_the_exported_state_holds_no_secret_in_plain(walk: Walk) -> None:
     state = walk.operator.export()
-    assert "immich-ca-key-pair" in state
+    assert "immich-ca" in state
     assert found_in(state, walk.secrets) == []
 
 

@@ -121,10 +121,10 @@ def test_a_preview_shows_the_renewal_and_its_date(story: Story) -> None:
     # with --diff the engine tells warnings on standard error
     assert "It is due: `pulumi up` renews it." in story.operator.log[-1]
     assert story.planned() == PROOF | {
-        "immich-preflight-facts",
-        "immich-device-phone-credential",
-        "immich-devices-files",
-        "immich-sheet-phone-file",
+        "immich-preflight",
+        "immich-device-phone",
+        "immich-devices",
+        "immich-sheet-phone",
     }
 
 

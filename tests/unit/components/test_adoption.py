@@ -520,12 +520,12 @@ def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
         commands["immich-state-folder"]["create"]
         == "sudo -n sh -s -- begin immich-exposure/unit no phone laptop ben"
     )
-    let_in = recorded.resources["immich-devices-files"][1]["devices"]
+    let_in = recorded.resources["immich-devices"][1]["devices"]
     assert let_in["ben"] == {"fingerprint": "ef" * 32, "until": until, "before": "", "beforeUntil": ""}
     assert let_in["phone"]["fingerprint"] == "ab" * 32 and let_in["phone"]["before"] == "cd" * 32
-    assert set(recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]) == {"phone", "laptop", "ben"}
+    assert set(recorded.resources["immich-withdrawal"][1]["mayComeIn"]) == {"phone", "laptop", "ben"}
     assert "immich-sheet-ben-sheet" not in recorded.resources
-    assert recorded.resources["immich-preflight-facts"][1]["adopt"] is True
+    assert recorded.resources["immich-preflight"][1]["adopt"] is True
     assert KEY_PASSPHRASE not in str(recorded.commands())
 
 

@@ -38,6 +38,7 @@ EDGE = "ef" * 32
 OWNER = "immich-exposure/unit"
 COMMAND = "command:remote:Command"
 SCRIPT = "pulumi-python:dynamic/immich:ServerScript"
+CERTIFICATE = SCRIPT.replace("ServerScript", "ServerCertificate")
 DOOR = "immich-funnel-door"
 ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
@@ -86,7 +87,7 @@ class Recorder(pulumi.runtime.Mocks):
         return {
             name: {key: _of_nobody(value) if key in LINES else value for key, value in inputs.items()}
             for name, (typ, inputs) in self.resources.items()
-            if typ in (COMMAND, SCRIPT)
+            if typ in (COMMAND, SCRIPT, CERTIFICATE)
         }
 
 
@@ -149,10 +150,8 @@ def run_program(
     return recorder
 
 
-def test_each_step_of_the_chapter_is_a_component(recorded: Recorder) -> None:
-    names = {
-        typ.rsplit(":", 1)[1] for typ, _ in recorded.resources.values() if typ.startswith("immich-exposure:")
-    }
+def test_each_step_of_the_chapter_is_a_resource(recorded: Recorder) -> None:
+    names = {typ.rsplit(":", 1)[1] for typ, _ in recorded.resources.values()}
     assert names >= {
         "ImmichExposure",
         "Preflight",
@@ -188,7 +187,7 @@ def test_no_command_is_ever_replaced(recorded: Recorder) -> None:
 def test_a_keystore_that_cannot_be_looked_into_keeps_no_lost_device_in(tmp_path: Path, preview: bool) -> None:
     """A failing drive, or a folder that is root's: the steps that need it say what is wrong with it."""
     recorded = run_program(tmp_path, preview=preview, keystore=str(tmp_path / ("k" * 300)))
-    assert set(recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]) == {"phone", "laptop"}
+    assert set(recorded.resources["immich-withdrawal"][1]["mayComeIn"]) == {"phone", "laptop"}
 
 
 def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: Recorder) -> None:
@@ -198,7 +197,7 @@ def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: R
         for key in set(LINES) & set(inputs):
             word = "--leaving" if key == "delete" else "--stack"
             assert inputs[key].startswith(f"sudo -n sh -s -- {word}=immich-identity-id "), name
-    for looks in ("immich-preflight-facts", "immich-check-outside"):
+    for looks in ("immich-preflight", "immich-check-outside"):
         assert recorded.resources[looks][1]["stackId"] == "immich-identity-id"
 
 
@@ -243,7 +242,7 @@ def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(rec
     back = {name for name, inputs in recorded.commands().items() if "delete" in inputs}
     guarded = {"immich-state-folder", "immich-nixos-module"}
     assert back == {DOOR, *(f"{name}-guard" for name in (*guarded, "immich-nixos-files"))}
-    within = {"immich-settings-files", "immich-server-certificate-files", "immich-trust-pool-file"}
+    within = {"immich-settings-files", "immich-server-certificate", "immich-trust-pool-file"}
     changes_nothing = {"immich-short-lease-trial"}
     assert set(recorded.commands()) == back | guarded | within | changes_nothing
 
@@ -292,7 +291,7 @@ def test_what_a_killed_run_leaves_is_taken_back_by_a_guard(recorded: Recorder) -
 
 
 def test_the_devices_are_one_list_by_name(recorded: Recorder) -> None:
-    devices = recorded.resources["immich-devices-files"][1]["devices"]
+    devices = recorded.resources["immich-devices"][1]["devices"]
     assert set(devices) == {"phone", "laptop"}
     assert devices["phone"] == {
         "fingerprint": FINGERPRINT,
@@ -304,17 +303,17 @@ def test_the_devices_are_one_list_by_name(recorded: Recorder) -> None:
 
 def test_a_frame_stands_among_the_devices_by_the_hash_of_its_secret(tmp_path: Path) -> None:
     recorded = run_program(tmp_path, frames=[{"name": "kitchen"}])
-    devices = recorded.resources["immich-devices-files"][1]["devices"]
+    devices = recorded.resources["immich-devices"][1]["devices"]
     assert devices["kitchen"] == {
         "fingerprint": FINGERPRINT,
         "until": "frame",
         "before": "",
         "beforeUntil": "",
     }
-    names = recorded.resources["immich-withdrawal-names"][1]["mayComeIn"]
+    names = recorded.resources["immich-withdrawal"][1]["mayComeIn"]
     assert names["kitchen"] == "loses access for good when it is no longer named here as a frame"
-    assert recorded.resources["immich-ca-key-pair"][1]["devices"] == ["phone", "laptop", "kitchen"]
-    secret = recorded.resources["immich-frame-kitchen-secret"][1]
+    assert recorded.resources["immich-ca"][1]["devices"] == ["phone", "laptop", "kitchen"]
+    secret = recorded.resources["immich-frame-kitchen"][1]
     assert secret["frame"] == "kitchen" and "secret" not in secret
 
 
@@ -325,7 +324,7 @@ def test_without_frames_nothing_is_other_than_before(recorded: Recorder) -> None
 
 def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
     """Nothing that may fail is asked for them: no key, no certificate; nor need the server answer."""
-    inputs = recorded.resources["immich-withdrawal-names"][1]
+    inputs = recorded.resources["immich-withdrawal"][1]
     assert inputs["mayComeIn"] == dict.fromkeys(
         ("phone", "laptop"), "loses access for good when it is no longer named here"
     )
@@ -335,7 +334,7 @@ def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
 
 def test_who_is_inside_and_not_named_is_to_be_shut_out(tmp_path: Path) -> None:
     seen = Seen(devices=[f"{FINGERPRINT} laptop", f"{FINGERPRINT_BEFORE} tablet"])
-    inputs = run_program(tmp_path, seen).resources["immich-withdrawal-names"][1]
+    inputs = run_program(tmp_path, seen).resources["immich-withdrawal"][1]
     words = "tablet is let in on the server; the config does not name it"
     assert inputs["toBeShutOut"] == {FINGERPRINT_BEFORE: words}
 
@@ -462,7 +461,7 @@ def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path
     some = run_program(tmp_path, features={"map": False}, bans={"banTime": "2h"})
     assert differing(recorded, some) == told
     uploads = run_program(tmp_path, uploads=True)
-    assert differing(recorded, uploads) == {*told, "immich-preflight-facts"}
+    assert differing(recorded, uploads) == {*told, "immich-preflight"}
 
 
 def test_what_is_built_is_a_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
