@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-
-import dns.exception
-import dns.resolver
 
 from components.engine.operator_error import OperatorError
 
@@ -132,13 +129,6 @@ class OutsideProbe:
     def _address(self) -> tuple[str, int]:
         if self.connect_to is not None:
             return self.connect_to
-        resolver = dns.resolver.Resolver(configure=False)
-        resolver.nameservers = list(PUBLIC_RESOLVERS)
-        try:
-            addresses = [record.to_text() for record in resolver.resolve(self.domain, "A", lifetime=10)]
-        except dns.exception.DNSException as error:
-            raise OSError(f"public DNS has no address for {self.domain} yet: {error}") from error
-        public = [address for address in addresses if ipaddress.ip_address(address).is_global]
-        if not public:
-            raise OSError(f"public DNS gives {', '.join(addresses)} for {self.domain}, none of them public")
-        return public[0], self.port
+        # Every run loads this module, and few ask.
+        public_dns = import_module("components.remote.public_dns")
+        return public_dns.public_address(self.domain, PUBLIC_RESOLVERS), self.port
