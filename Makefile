@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Linux machine: `make demo` and `make test`.
 #
-# The commands for owners, `make up | preview | destroy | handover | keystore | module`, need Python and Pulumi but nothing
-# of the lab: any POSIX shell, GNU make 3.81 or newer, BSD or GNU programs, no root.
+# The commands for owners, `make up | preview | destroy | handover | keystore | who | links | module`, need Python and Pulumi
+# but nothing of the lab: any POSIX shell, GNU make 3.81 or newer, BSD or GNU programs, no root.
 
 SHELL := sh
 MAKEFLAGS += --no-print-directory
@@ -63,8 +63,13 @@ $(if $(2),{ pulumi stack --show-name --stack $(STACK) >/dev/null 2>&1 </dev/null
 pulumi $(1) --stack $(STACK)
 endef
 
-.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test lint lock \
-  module nightly nightly-check pictures preview server setup test unit up walk
+# What the server knows; Pulumi is asked for nothing but the password of sudo, where there is one.
+define reported
+$(pulumi-on-path) && $(VENV)/python -m components.server_report $(1) --stack $(STACK) $(ARGS)
+endef
+
+.PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test links lint \
+  lock module nightly nightly-check pictures preview server setup test unit up walk who
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -125,6 +130,12 @@ handover: a-device a-stack .venv/ready ## give a device its bundle, once, over t
 keystore: a-stack .venv/ready ## list the keys, or maintain them: make keystore ARGS=check (or export, import, passphrase)
 	@keystore=$$($(VENV)/python -m toolchain keystore $(STACK)) && \
 	$(VENV)/python -m pki "$$keystore" $(or $(ARGS),list)
+
+who: a-stack .venv/ready ## show who opened which link, and which device came when (needs who: true): ARGS=--html >who.html
+	@$(call reported,who)
+
+links: a-stack .venv/ready ## show what your shared links allow, and until when (needs immichApiKey)
+	@$(call reported,links)
 
 module: a-folder .venv/ready ## write the NixOS module into your own repository: make module DIR=../nixos/immich-exposure
 	@$(VENV)/python -m components.remote.module_files "$(DIR)"

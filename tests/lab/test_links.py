@@ -6,9 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.remote.remote_script import Server
+from components.server_report import report
 from lab import Lab
 from tests.lab.operator import Operator
 from tests.lab.outside import REFUSED, seen
@@ -48,6 +51,11 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
     assert lab.console(f"ls {STATE} /var/log/immich-edge").stdout == ""
 
 
+def server_of(ssh: dict[str, Any]) -> Server:
+    """Return how the lab's server is reached."""
+    return Server(ssh["host"], ssh["port"], ssh["user"], ssh["host_key"], ssh["private_key_file"])
+
+
 def post(lab: Lab, path: str, data: bytes, visitor: str) -> str:
     kind = {"Content-Type": "application/json"}
     return seen(lab, path, source=visitor, method="POST", headers=kind, data=data)
@@ -78,6 +86,7 @@ def test_a_link_is_opened_and_counted_and_what_opens_it_is_seen_nowhere(lab: Lab
     assert re.search(r"^phone +\d{4}-\d\d-\d\d \d\d:\d\d \d", table, re.MULTILINE), "it was proven"
     assert REPORT in words(table)
     assert max(map(len, table.splitlines())) <= 80
+    assert report(server_of(lab.info()["ssh"]), "who") == table, "and so does make who"
     page = output(lab, "sudo immich-exposure who --html")
     assert page.startswith("<!doctype html>") and "Canary album" in page and "<script" not in page
     links = output(lab, "sudo immich-exposure links")

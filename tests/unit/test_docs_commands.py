@@ -60,7 +60,10 @@ PLACES = {
     "sudo immich-exposure unban 203.0.113.9": BY_HAND,
     "sudo immich-exposure who": WHO,
     "sudo immich-exposure links": WHO,
-    "ssh admin@192.168.1.20 sudo immich-exposure who --html > who.html": WHO,
+    "make who": WHO,
+    "make links": "tests/unit/test_operator_machine.py::test_several_stacks_are_listed_and_none_is_taken",
+    "make who ARGS=--html > who.html": "tests/unit/components/test_server_report.py::"
+    "test_what_the_server_says_is_shown_as_words",
     "pulumi config set who true": "not run: the same as the other settings",
     "pulumi config set --secret immichApiKey": WHO,
     "sudo immich-exposure bans 203.0.113.9": "tests/server/test_ban_lists.py::"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.bare_machine import MISSING, PROJECT, BareMachine
 
-ON_A_STACK = ("up", "preview", "nightly-check", "destroy", "handover", "keystore")
+ON_A_STACK = ("up", "preview", "nightly-check", "destroy", "handover", "keystore", "who", "links")
 OWNERS_TARGETS = (*ON_A_STACK, "module", "edge", "env")
 NAMED = {"DEVICE": "phone", "DIR": "module", "FILE": "edge"}
 
