@@ -187,12 +187,12 @@ func (a *answered) head() {
 	}
 	a.headed = true
 	header := a.Header()
+	delete(header, "Server") // first, so that there is room for others
+	delete(header, "Via")
 	for name, value := range everyAnswer {
 		header[name] = value
 	}
 	header["Content-Security-Policy"] = append(header["Content-Security-Policy"], noFrames)
-	delete(header, "Server")
-	delete(header, "Via")
 }
 
 // WriteHeader counts what comes after it, unless it is only news of an answer to come.
