@@ -29,10 +29,11 @@ const (
 	// An idle connection takes 43 kB. Thirty guests with a browser each have about 180.
 	connectionsOfOne = 300
 
-	// When so many are open in all, a network has few; and beyond the second number nobody gets another.
+	// When so many are open in all, a network has few. The last of all places are kept for networks that are known.
 	manyConnections = 4_000
 	fewConnections  = 12
 	mostConnections = 6_000
+	keptConnections = 500
 
 	// beginPatience is how long a connection may wait for its turn to begin.
 	beginPatience = 5 * time.Second
@@ -100,6 +101,7 @@ type countedConnection struct {
 	from    network
 	paced   atomic.Bool   // it is no device's, and its handshake is over
 	trusted atomic.Int32  // above zero, it is not paced for now
+	device  atomic.Bool   // it is an enrolled device's, or was when it began
 	done    chan struct{} // closed with the connection
 
 	shown  atomic.Pointer[shownCertificate]
@@ -151,11 +153,18 @@ func (c *countedConnection) begin() error {
 		c.mutex.Unlock()
 		return nil
 	}
-	c.from, c.counted = from, connections.add(from)
-	counted := c.counted
-	c.mutex.Unlock()
+	c.from = from
 	wait, ok := begun.reserve(uint64(from), 1, newConnections, beginPatience, time.Now())
-	if !counted || !ok {
+	var lost *countedConnection
+	if ok {
+		c.counted, lost = connections.add(c)
+		ok = c.counted
+	}
+	c.mutex.Unlock()
+	if lost != nil {
+		_ = lost.Close()
+	}
+	if !ok {
 		return errManyConnections
 	}
 	c.rest(wait)
@@ -179,7 +188,7 @@ func (c *countedConnection) rest(wait time.Duration) {
 func (c *countedConnection) Close() error {
 	c.mutex.Lock()
 	if c.counted {
-		connections.remove(c.from)
+		connections.remove(c)
 	}
 	if !c.closed {
 		close(c.done)
@@ -273,9 +282,7 @@ func trust(r *http.Request) (noLonger func()) {
 }
 
 // connections outlives the reload of a configuration, as the connections do.
-var connections = headcount{room: func(own, all int) bool {
-	return own < connectionsOfOne && all < mostConnections && (all < manyConnections || own < fewConnections)
-}}
+var connections = openConnections{isKnown: isKnownHere}
 
 var (
 	_ caddy.ListenerWrapper = FewConnections{}

@@ -166,7 +166,12 @@ func (l *earlyListener) shake(connection net.Conn) {
 			bounded.free.Store(true)
 		}
 		if counted := countedIn(secured); counted != nil {
-			counted.paced.Store(!isDevice(secured, counted))
+			device := isDevice(secured, counted)
+			counted.device.Store(device)
+			counted.paced.Store(!device)
+			if device {
+				homes.opened(counted.from, "", time.Now())
+			}
 		}
 	}
 	select {

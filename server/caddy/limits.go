@@ -30,7 +30,7 @@ func init() {
 //	limits {
 //		visitor  BITS          of an IPv6 address; an IPv4 address is always one visitor
 //		requests COUNT WINDOW  of which a file of the page, or a thumbnail of a live link, is a twentieth
-//		at_once  COUNT         requests that are being answered; more of them wait
+//		at_once  COUNT         requests that are being answered, apart from videos; more of them wait
 //		pace     COUNT         requests a second of a network, in the long run; more of them wait
 //		passwords COUNT WINDOW
 //		link_passwords COUNT WINDOW  wrong ones for one link, from wherever
@@ -97,6 +97,25 @@ var spentOf struct {
 var open, wideOpen, guessing slots
 
 const mostInside = 8_000
+
+const (
+	videosOfOne = 90
+	fewVideos   = 8
+	manyVideos  = 128
+	mostVideos  = 256
+)
+
+// videos are the requests for videos of live links that are being answered. A browser leaves the answer open for as long as
+// somebody watches, and often has two, so they take no places of those who look at photos; and all together they leave
+// most connections to Immich to these. A network of thirty guests has three for each.
+var videos = headcount{room: func(own, all int) bool {
+	return own < videosOfOne && all < mostVideos && (all < manyVideos || own < fewVideos)
+}}
+
+// isVideo tells whether a request is for a video, or a part of one.
+func isVideo(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, "/api/assets/") && strings.Contains(r.URL.Path, "/video/")
+}
 
 // inside are the requests of strangers in the edge, waiting or being answered: each takes 25 kB. A network gets no more
 // than two thirds of what others have left, so that there is always room for the next one.
@@ -205,15 +224,17 @@ func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	} else if !rested(r.Context(), wait) {
 		return gaveUp(w, r)
 	}
-	if err := open.enter(r.Context(), uint64(visitor), l.AtOnce); err != nil {
-		return gaveUp(w, r)
-	}
-	defer open.leave(uint64(visitor), l.AtOnce)
-	if wide != nobody {
-		if err := wideOpen.enter(r.Context(), uint64(wide), l.AtOnce*wideAtOnce); err != nil {
+	if isVideo(r) && known && len(names) > 0 {
+		if !videos.add(widest) {
+			return tooMany(w, r, time.Second)
+		}
+		defer videos.remove(widest)
+	} else {
+		leave, err := l.enter(r, visitor, wide)
+		if err != nil {
 			return gaveUp(w, r)
 		}
-		defer wideOpen.leave(uint64(wide), l.AtOnce*wideAtOnce)
+		defer leave()
 	}
 	if len(names) > 0 && !known {
 		if err := guessing.enter(r.Context(), uint64(widest), guessesAtOnce); err != nil {
@@ -226,6 +247,24 @@ func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		return HangUp{}.ServeHTTP(w, r, next)
 	}
 	return l.serveDear(w, r, next, visitor, wide, names)
+}
+
+// enter takes a place of those that a visitor has at once, and one of the /48's, and returns how to give them back.
+func (l *Limits) enter(r *http.Request, visitor, wide network) (leave func(), err error) {
+	if err := open.enter(r.Context(), uint64(visitor), l.AtOnce); err != nil {
+		return nil, err
+	}
+	if wide == nobody {
+		return func() { open.leave(uint64(visitor), l.AtOnce) }, nil
+	}
+	if err := wideOpen.enter(r.Context(), uint64(wide), l.AtOnce*wideAtOnce); err != nil {
+		open.leave(uint64(visitor), l.AtOnce)
+		return nil, err
+	}
+	return func() {
+		wideOpen.leave(uint64(wide), l.AtOnce*wideAtOnce)
+		open.leave(uint64(visitor), l.AtOnce)
+	}, nil
 }
 
 // turnOf returns how long a request waits for its turn, so that no network's requests come between another's in great

@@ -97,6 +97,45 @@ func TestAPartyMeetsNoLimit(t *testing.T) {
 	}
 }
 
+// Thirty guests on one Wi-Fi watch a video of an hour: streamed in parts of two seconds, with its list each time, or two
+// ranges a second, which are 500 Mbit/s for all of them where a range is a megabyte.
+func TestAnHourOfVideoMeetsNoLimit(t *testing.T) {
+	limits, visitor := usual(t), network(7)
+	limits.Pace = 500
+	now := time.Now()
+	asked := func(target string) {
+		r := httptest.NewRequest("GET", "/api/assets/0a1b2c3d-0000-4000-8000-0123456789ab/video/"+target+"?key=good", nil)
+		if !isVideo(r) {
+			t.Fatalf("%s is no video", target)
+		}
+		if wait := spendOfBoth(&spentOf.requests, visitor, nobody, costOf(r, true), limits.Requests, wideRequests, now); wait > 0 {
+			t.Fatalf("a guest has to wait for %v", wait)
+		}
+		pace := rate{paceless, paceless * time.Second / time.Duration(limits.Pace)}
+		if wait, ok := spentOf.paces.reserve(uint64(visitor), 1, pace, pacePatience, now); !ok || wait > time.Second {
+			t.Fatalf("a guest's turn comes after %v", wait)
+		}
+	}
+	for second := range 3600 {
+		for range 30 {
+			asked("playback")
+			asked("playback")
+			asked([]string{"stream/0a1b2c3d-0000-4000-8000-0123456789ab/0/segment_1.m4s", "stream/main.m3u8"}[second%2])
+		}
+		now = now.Add(time.Second)
+	}
+	flood := 0
+	for tick := range 60_000 { // 1,000 ranges a second for a minute, from somewhere else
+		r := httptest.NewRequest("GET", "/api/assets/a/video/playback?key=good", nil)
+		if spendOfBoth(&spentOf.requests, 8, nobody, costOf(r, true), limits.Requests, wideRequests, now.Add(time.Duration(tick)*time.Millisecond)) == 0 {
+			flood++
+		}
+	}
+	if flood > 3_000+60*100+1 {
+		t.Errorf("%d requests of a flood are within the limit", flood)
+	}
+}
+
 func TestAFloodIsStopped(t *testing.T) {
 	for target, burst := range map[string]float64{"/api/server/config": 3_000, photo(1): 3_000, "/_app/immutable/x.js": 60_000} {
 		limits := usual(t)
@@ -351,8 +390,17 @@ func atThisPace(t *testing.T, begin, bytes rate) {
 	t.Helper()
 	usualBegin, usualBytes := newConnections, readBytes
 	t.Cleanup(func() { newConnections, readBytes = usualBegin, usualBytes })
-	connections, begun.full, read.full = headcount{room: connections.room}, nil, nil
+	forgetConnections()
+	t.Cleanup(forgetConnections)
 	newConnections, readBytes = begin, bytes
+}
+
+func forgetConnections() {
+	connections.of, connections.by, connections.all = nil, [connectionsOfOne + 1]map[network]struct{}{}, 0
+	begun.full, read.full = nil, nil
+	for _, each := range []*liveLinks{live, homes} {
+		each.recent, each.older = nil, nil
+	}
 }
 
 func TestSoManyConnections(t *testing.T) {
@@ -383,17 +431,114 @@ func TestSoManyConnections(t *testing.T) {
 	}
 }
 
-func TestConnectionsInAllHaveABound(t *testing.T) {
+// comes has a connection begin, and tells whether it may.
+func comes(c *countedConnection) bool {
+	_, err := c.Read(make([]byte, 1))
+	return err == nil
+}
+
+func isOpen(c *countedConnection) bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// crowd is so many networks that hold so many connections each.
+type crowd struct{ networks, each int }
+
+// crowded has crowds come, one after the other, until there is no room, and returns what they hold.
+func crowded(t *testing.T, crowds ...crowd) []*countedConnection {
+	t.Helper()
 	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
-	for number := range mostConnections / fewConnections {
-		for range fewConnections {
-			if !connections.add(network(number)) {
-				t.Fatalf("%d connections are too many", connections.all)
+	var held []*countedConnection
+	first := 0
+	for _, of := range crowds {
+		for number := range of.networks * of.each {
+			if made := connectionFrom(fmt.Sprintf("2001:db8:%x::1", first+number/of.each)); comes(made) {
+				held = append(held, made)
 			}
 		}
+		first += of.networks
 	}
-	if connections.add(network(mostConnections)) {
-		t.Error("there is no bound")
+	if connections.all != mostConnections-keptConnections {
+		t.Fatalf("%v hold %d connections", crowds, connections.all)
+	}
+	return held
+}
+
+func TestAFewNetworksCannotShutAllOthersOut(t *testing.T) {
+	for _, row := range [][]crowd{{{13, connectionsOfOne}, {150, fewConnections}}, {{1_000, fewConnections}}, {{2_700, 3}}} {
+		held := crowded(t, row...)
+		for number := range 400 {
+			if !comes(connectionFrom(fmt.Sprintf("198.51.%d.%d", number/250, number%250))) {
+				t.Fatalf("%v: newcomer %d is shut out", row, number)
+			}
+		}
+		closed := 0
+		for _, each := range held {
+			if !isOpen(each) {
+				closed++
+			}
+		}
+		if lost := closed - len(held) + mostConnections - keptConnections; lost != 400 || connections.all != mostConnections-keptConnections {
+			t.Errorf("%v: %d connections have lost their place to 400, and %d are open", row, lost, connections.all)
+		}
+	}
+}
+
+func TestConnectionsInAllHaveABound(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		crowded(t, crowd{mostConnections, 1})
+		was := connections.isKnown
+		connections.isKnown = func(string) bool { return known }
+		t.Cleanup(func() { connections.isKnown = was })
+		let := 0
+		for number := range 2 * keptConnections {
+			if comes(connectionFrom(fmt.Sprintf("198.51.%d.%d", number/250, number%250))) {
+				let++
+			}
+		}
+		if wanted := map[bool]int{true: keptConnections}[known]; let != wanted {
+			t.Errorf("known %v: %d more get in, not %d", known, let, wanted)
+		}
+		connections.isKnown = was
+	}
+}
+
+func TestWhoIsKnownGetsInAndKeepsThePlace(t *testing.T) {
+	usual(t)
+	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
+	guest, phone := connectionFrom("192.0.2.1"), connectionFrom("192.0.2.2")
+	var guests []*countedConnection
+	visitor, _ := networksOf(guest.RemoteAddr().String(), 64)
+	remember := func() {
+		live.opened(visitor, "link", time.Now())
+		homes.opened(widestOf(phone.RemoteAddr().String()), "", time.Now())
+	}
+	remember()
+	for range 50 {
+		guests = append(guests, connectionFrom("192.0.2.1"))
+		comes(guests[len(guests)-1])
+	}
+	owner := connectionFrom("192.0.2.3")
+	comes(owner)
+	owner.device.Store(true)
+	for number := range mostConnections { // strangers, one connection each, and then a second
+		comes(connectionFrom(fmt.Sprintf("2001:db8:%x::1", number%3_000)))
+	}
+	if comes(guest) {
+		t.Error("a network with more than few gets another") // and no stranger loses a place to it
+	}
+	if !comes(phone) {
+		t.Error("a device's network is shut out")
+	}
+	for _, each := range append(guests, owner) {
+		if !isOpen(each) {
+			t.Fatal("a guest or a device has lost its place")
+		}
 	}
 }
 

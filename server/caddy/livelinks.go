@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// liveLinks holds which links Immich has opened for whom within the last hour (two at most), as hashes that nobody can
+// liveLinks holds which links Immich has opened for whom within the last span (two at most), as hashes that nobody can
 // repeat.
 type liveLinks struct {
+	span          time.Duration
 	mutex         sync.Mutex
 	seed          maphash.Seed
 	began         time.Time
@@ -21,18 +22,22 @@ type liveLinks struct {
 
 const (
 	liveSpan = time.Hour
+	homeSpan = 24 * time.Hour
 	mostLive = 50_000
 )
 
-// live outlives the reload of a configuration.
-var live = &liveLinks{seed: maphash.MakeSeed()}
+// live and homes, the networks from which a device came, without a link, outlive the reload of a configuration.
+var (
+	live  = &liveLinks{span: liveSpan, seed: maphash.MakeSeed()}
+	homes = &liveLinks{span: homeSpan, seed: maphash.MakeSeed()}
+)
 
 // opened remembers that Immich has opened a link for a network.
 func (l *liveLinks) opened(from network, name string, now time.Time) {
 	hash := l.hash(from, name)
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	if l.recent == nil || len(l.recent) >= mostLive || now.Sub(l.began) > liveSpan {
+	if l.recent == nil || len(l.recent) >= mostLive || now.Sub(l.began) > l.span {
 		l.recent, l.older, l.began = map[uint64]struct{}{}, l.recent, now
 	}
 	l.recent[hash] = struct{}{}
@@ -46,7 +51,7 @@ func (l *liveLinks) knows(from network, name string) bool {
 	defer l.mutex.Unlock()
 	_, recent := l.recent[hash]
 	_, older := l.older[hash]
-	return recent || older && time.Since(l.began) < liveSpan
+	return recent || older && time.Since(l.began) < l.span
 }
 
 func (l *liveLinks) hash(from network, name string) uint64 {

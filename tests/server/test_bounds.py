@@ -256,6 +256,30 @@ def test_answers_that_nobody_reads_are_few(make_edge: EdgeMaker) -> None:
         assert edge.backend.targets().count(f"{path}?key=abc") == 60
 
 
+def test_videos_take_no_place_from_photos(make_edge: EdgeMaker) -> None:
+    """A browser keeps the answer to a video open while somebody watches: 90 of a network, and then a 429."""
+    edge = make_edge()
+    asset = "/api/assets/0a1b2c3d-0000-4000-8000-0123456789ab"
+    edge.backend.bodies["GET", f"{asset}/video/playback"] = b"x" * (12 << 20)
+    link, video, photo = (
+        "/api/shared-links/me?key=abc",
+        f"{asset}/video/playback?key=abc",
+        f"{asset}/thumbnail?key=abc",
+    )
+    party, other = edge.new_address(), edge.new_address()
+    for address in (party, other):
+        assert edge.ask(link, address=address).status == 200
+    with contextlib.ExitStack() as stack:
+        for _ in range(95):
+            ask_without_reading(stack.enter_context(edge.connect(party)), video)
+        wait_until(lambda: edge.backend.targets().count(video) >= 90, "what is let in reaches Immich")
+        assert edge.ask(video, address=party).status == 429
+        for address in (party, other):
+            assert edge.ask(photo, address=address).status == 200
+        assert edge.ask(video, address=other).status == 200
+        assert edge.backend.targets().count(video) == 91
+
+
 def ask_without_reading(connection: Connection, target: str) -> None:
     """Send a request and leave its answer where it is."""
     connection.tls.sendall(f"GET {target} HTTP/1.1\r\nHost: immich.edge-tailnet.ts.net\r\n\r\n".encode())
