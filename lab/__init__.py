@@ -1,4 +1,4 @@
-"""The lab: a NixOS-shaped server with Tailscale's other side, booted on this machine in seconds.
+"""The lab: a NixOS-like server and Tailscale's server side, booted on this machine in seconds.
 
 Stand-ins, each in one place: nixos-rebuild and its modules (lab/nixos), Tailscale's control server, ingress
 and the certificate authority (lab/internet), Immich (lab/stub). Everything else on the server is the real

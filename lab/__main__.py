@@ -151,7 +151,7 @@ def _visit(lab: Lab, options: argparse.Namespace) -> int:
 
 
 def _path_of(text: str) -> str:
-    """The path of a URL, or the text itself, always with a slash in front."""
+    """The path of a URL, or the text itself, always with a leading slash."""
     prefix = f"https://{places.DOMAIN}"
     path = text.removeprefix(prefix)
     return path if path.startswith("/") else f"/{path}"

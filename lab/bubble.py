@@ -1,11 +1,11 @@
-"""A bubble: one command with a machine of its own around it, so that labs can live side by side.
+"""A bubble: one command in its own set of namespaces, so that several labs can run side by side.
 
 The lab's names (namespaces, links, records in /run, the lock, control groups) are machine-wide. A process
-tree with a network, mounts, processes and control groups of its own needs no other names. It has no way out:
-what a command wants from a registry has to be there before.
+tree with its own network, mounts, processes and control groups needs no other names. It has no internet
+access: whatever a command needs from a registry must be there beforehand.
 
-All that runs in a bubble ends with it, however that happens: its first process is PID 1 of a pid namespace,
-and dies with its keeper, the process outside that waits for it.
+Everything that runs in a bubble ends with it, however that happens: its first process is PID 1 of a pid
+namespace, and dies with its keeper, the outside process that waits for it.
 """
 
 import fcntl
@@ -24,14 +24,14 @@ from lab.errors import LabError
 from lab.places import STATE_VARIABLE
 
 PREFIX = "immich-bubble-"
-# Ctrl-C reaches the command by itself, because it is of the terminal's group.
+# Ctrl-C reaches the command directly, because it is in the terminal's process group.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run(command: Sequence[str]) -> int:
-    """Run a command in a bubble; returns its exit status, 128 + N when signal N ended it.
+    """Run a command in a bubble; returns its exit status, or 128 + N if signal N ended it.
 
-    The lab inside keeps its state in a folder that goes with the bubble. Raises LabError for everybody but
+    The lab inside keeps its state in a folder that is removed with the bubble. Raises LabError unless run as
     root.
     """
     if os.geteuid() != 0:
@@ -52,9 +52,9 @@ def run(command: Sequence[str]) -> int:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock that says that a bubble lives. The kernel lets go of it with the keeper.
+    """Hold the lock that marks a bubble as alive. The kernel releases it when the keeper dies.
 
-    Raises BlockingIOError when somebody holds it, and FileNotFoundError.
+    Raises BlockingIOError if it is held already, and FileNotFoundError.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -79,7 +79,7 @@ def _run_inside(command: Sequence[str], state: Path, groups: Sequence[Path]) -> 
             while True:
                 try:
                     return _status(bubble.wait())
-                except KeyboardInterrupt:  # the command has it as well, and ends as it likes
+                except KeyboardInterrupt:  # the command gets it as well, and decides itself how to end
                     continue
         finally:
             bubble.kill()
@@ -90,14 +90,14 @@ def _status(code: int) -> int:
 
 
 def _remove_dead() -> None:
-    """Clear away what bubbles leave whose keeper was killed: empty groups, a folder of files."""
+    """Remove what bubbles with a killed keeper leave behind: empty groups, a folder of files."""
     temporary = Path(tempfile.gettempdir())
     places = [hierarchy.point for hierarchy in cgroups.hierarchies()]
     names = {path.name for place in (temporary, *places) for path in place.glob(f"{PREFIX}*")}
     for name in names:
-        if _keeper_lives(name):  # it may not have come to its lock yet
+        if _keeper_lives(name):  # it may not have taken its lock yet
             continue
-        # It is still dying, and the next one finds it, or another one has cleared it away.
+        # It is still dying, so the next run will find it, or another run has removed it.
         with suppress(BlockingIOError, FileNotFoundError, LabError):
             if (temporary / name).exists():
                 with _locked(temporary / name):
@@ -120,8 +120,8 @@ def _remove(name: str, places: Sequence[Path]) -> None:
 
 
 def main(command: list[str]) -> int:
-    """Be the first process of a bubble: make the machine, run the command, bury what others leave."""
-    for place in cgroups.hierarchies():  # anew, so that their root is the bubble's own group
+    """Be the first process of a bubble: set up the machine, run the command, reap orphans."""
+    for place in cgroups.hierarchies():  # mounted again, so that their root is the bubble's own group
         commands.run(["umount", str(place.point)])
         commands.run(["mount", "-t", place.kind, "-o", place.options, "cgroup", str(place.point)])
     commands.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run"])
@@ -133,7 +133,7 @@ def main(command: list[str]) -> int:
     except OSError as error:
         print(f"lab: {command[0]} cannot be run: {error.strerror}.", file=sys.stderr)
         return 127
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets it, too
     while True:
         pid, status = os.wait()
         if pid == child.pid:

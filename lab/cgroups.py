@@ -1,4 +1,4 @@
-"""A control group of the lab's own, because nspawn leaves groups behind where it was started."""
+"""The lab's own control group, because nspawn leaves groups behind where it was started."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ class Hierarchy:
 
 
 def enter() -> None:
-    """Move this process, and so all that it starts, into the lab's groups."""
+    """Move this process, and so everything that it starts, into the lab's groups."""
     for group in _groups():
         group.mkdir(exist_ok=True)
         (group / "cgroup.procs").write_text(str(os.getpid()))
@@ -33,7 +33,9 @@ def enter() -> None:
 
 def members() -> list[Process]:
     """The running processes in the lab's groups and all groups below."""
-    folders = (folder for group in _groups() for folder, _, _ in os.walk(group))  # one may go meanwhile
+    folders = (
+        folder for group in _groups() for folder, _, _ in os.walk(group)
+    )  # one may disappear in the meantime
     numbers = {int(line) for folder in folders for line in _lines(Path(folder, "cgroup.procs"))}
     return [process for number in numbers if (process := processes.find(number))]
 
@@ -41,18 +43,18 @@ def members() -> list[Process]:
 def _lines(file: Path) -> list[str]:
     try:
         return file.read_text().split()
-    except OSError:  # the group is gone, or has threads in place of processes
+    except OSError:  # the group is gone, or has threads instead of processes
         return []
 
 
 def remove() -> None:
-    """Delete the lab's groups; no process may be left in them. Raises LabError when one stays busy."""
+    """Delete the lab's groups; no process may be left in them. Raises LabError if one stays busy."""
     for group in _groups():
         remove_tree(group)
 
 
 def remove_tree(group: Path) -> None:
-    """Delete a group and all below it, if it is there. Raises LabError when one stays busy."""
+    """Delete a group and all groups below it, if it exists. Raises LabError if one stays busy."""
     deadline = time.monotonic() + PATIENCE
     for folder, _, _ in os.walk(group, topdown=False):
         while not _removed(folder):
@@ -62,7 +64,7 @@ def remove_tree(group: Path) -> None:
 
 
 def _removed(folder: str) -> bool:
-    """Delete one group; False while the kernel still buries a process that was in it."""
+    """Delete one group; False while the kernel is still reaping a process that was in it."""
     try:
         os.rmdir(folder)
     except FileNotFoundError:
@@ -75,7 +77,7 @@ def _removed(folder: str) -> bool:
 
 
 def hierarchies() -> list[Hierarchy]:
-    """Version 2, and version 1's systemd, as far as they are mounted."""
+    """Version 2, and version 1's systemd hierarchy, if they are mounted."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place, _, kind_source_options = line.partition(" - ")

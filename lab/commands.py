@@ -1,4 +1,4 @@
-"""Running small programs of the host, with errors a person can read."""
+"""Runs small programs of the host, with readable errors."""
 
 import subprocess
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from lab.errors import LabError
 def run(command: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
     """Run to the end and return stdout.
 
-    Raises LabError with stderr when it fails or the program is not there.
+    Raises LabError with stderr if it fails or the program does not exist.
     """
     try:
         done = subprocess.run(command, input=text, cwd=cwd, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The one kind of error the lab raises: a full sentence with the remedy, meant for a person."""
+"""The lab's only error type: a full sentence with the remedy, meant for a person."""
 
 
 class LabError(RuntimeError):

@@ -1,8 +1,8 @@
-"""Houses: the homes that the lab can be. Each lies in a folder lab/houses/NAME.
+"""Houses: the homes that the lab can boot as. Each is a folder lab/houses/NAME.
 
-``house.toml`` says what makes it that home, ``root/`` holds files that are laid over the server's; what lies
-there below ``home/USER`` belongs to that user. ``prepare.sh`` is run on the machine of the lab, with the
-server's root and a folder for phones. Every key of house.toml is a field of ``House``.
+``house.toml`` describes the home, ``root/`` holds files that are laid over the server's; files below
+``home/USER`` there belong to that user. ``prepare.sh`` runs on the lab's host, with the server's root and a
+folder for phones. Every key of house.toml is a field of ``House``.
 """
 
 import tomllib
@@ -19,12 +19,12 @@ DEFAULT_HOUSE = "chapter"
 
 @dataclass(frozen=True)
 class Theirs:
-    """Something of the owner's that must go on as it was: a command for root, and what it then prints."""
+    """Something of the owner's that must keep working: a command for root, and its expected output."""
 
     what: str
     command: str
     prints: str
-    exposed: str | None = None  # what it prints while Immich is exposed, where that differs
+    exposed: str | None = None  # its output while Immich is exposed, if that differs
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class House:
 
     name: str
     proves: str
-    """One line for a person: what passes here passes in homes like it."""
+    """One line for people: what kind of home this house stands for."""
 
     user: str = "admin"
     shell: str = "bash"
@@ -46,39 +46,39 @@ class House:
     ssh_user: str = ""
     ssh_port: int = 22
     programs: tuple[str, ...] = ()
-    """Programs that other houses lack."""
+    """Programs that other houses do not have."""
 
     links: dict[str, str] = field(default_factory=dict)
     flakes: dict[str, str] = field(default_factory=dict)
     """Folder of a flake -> the URL of its input nixpkgs; it gets a flake.lock."""
 
     module: str = ""
-    """Where the owner has put the exported module."""
+    """Where the owner keeps the exported module."""
 
     before: str = ""
-    """Done once, before the first generation is built."""
+    """Runs once, before the first generation is built."""
 
     rebuild: str = "nixos-rebuild switch"
     unlock: str = ""
     """What the owner does by hand after each boot."""
 
     after: str = ""
-    """Done once, when the first generation runs and the server is on its tailnet."""
+    """Runs once, when the first generation is active and the server is on its tailnet."""
 
     stack: dict[str, Any] = field(default_factory=dict)
-    """Settings of the stack that this owner writes."""
+    """This owner's stack settings."""
 
     units: tuple[str, ...] = ()
-    """Services of the owner's that nothing of ours may restart."""
+    """The owner's services, which must never be restarted."""
 
     immich_at_home: str = "http://10.213.1.2:2283"
-    """Where the family finds Immich; it is asked on the server itself."""
+    """Immich's address for the family; it is queried on the server itself."""
 
     wiped: bool = False
-    """Whether an exposure is gone after a reboot."""
+    """Whether a reboot wipes an exposure."""
 
     by_hand: bool = False
-    """Whether its owner has exposed it by hand, with phones out there; a test of its own takes that over."""
+    """Whether its owner exposed it by hand and has phones; a separate test takes that over."""
 
     theirs: tuple[Theirs, ...] = ()
 
@@ -100,7 +100,7 @@ def houses() -> list[str]:
 
 
 def house(name: str) -> House:
-    """Read a house. Raises LabError for a name that there is not, and for a key that is not known."""
+    """Read a house. Raises LabError for an unknown name or key."""
     file = FOLDER / name / "house.toml"
     if name not in houses():
         raise LabError(f"There is no house {name!r}; there are {', '.join(houses())}.")
@@ -114,7 +114,7 @@ def house(name: str) -> House:
 
 
 def current(where: Places) -> House:
-    """The house of the lab that is up; the default one when none is."""
+    """The house of the running lab; the default one if none is running."""
     try:
         return house(where.house.read_text().strip())
     except FileNotFoundError:

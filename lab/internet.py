@@ -1,4 +1,4 @@
-"""The stand-in for the internet: the command that runs lab-internet, and asking its admin interface."""
+"""The stand-in for the internet: the command that runs lab-internet, and queries to its admin interface."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def command(where: Places, program: Path, window: socket.socket) -> list[str]:
         *("-ingress-v4", places.INGRESS_V4),
         *("-ingress-v6", places.INGRESS_V6),
         *("-domain", tailnet),
-        # At every address of its namespace, so that a test can make it the public resolvers (network.py).
+        # On every address of its namespace, so that a test can make it the public resolvers (network.py).
         *("-dns", "[::]:53"),
         *("-admin", ADMIN),
         *("-state", str(where.internet)),
@@ -41,19 +41,19 @@ def command(where: Places, program: Path, window: socket.socket) -> list[str]:
 
 
 def acme_authority(where: Places) -> Path:
-    """PEM of who signed the ACME server's own certificate: what tailscaled has to trust."""
+    """PEM of the CA that signed the ACME server's own certificate: tailscaled has to trust it."""
     return where.internet / "acme-ca.pem"
 
 
 def ready_file(where: Places) -> Path:
-    """Exists as soon as everything of lab-internet listens."""
+    """Exists as soon as every part of lab-internet is listening."""
     return where.internet / "ready"
 
 
 def open_window() -> socket.socket:
-    """The listening socket of the operator's window, in the namespace of whoever calls.
+    """The listening socket of the operator's window, in the caller's namespace.
 
-    Raises LabError when the port is taken.
+    Raises LabError if the port is taken.
     """
     try:
         return socket.create_server((places.WINDOW_HOST, places.WINDOW_PORT))
@@ -67,7 +67,7 @@ def open_window() -> socket.socket:
 
 
 def ask(path: str, **query: str) -> Any:
-    """Ask the admin interface, for example ``ask("/caps", https="0")``; the answer as JSON gives it."""
+    """Query the admin interface, for example ``ask("/caps", https="0")``; returns the decoded JSON."""
     url = f"http://{ADMIN}{path}?{urlencode(query)}"
     curl = ["curl", "--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "10", url]
     return json.loads(commands.run([*network.inside(INTERNET_NAMESPACE), *curl]))

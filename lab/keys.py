@@ -7,8 +7,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-# Public on purpose: the tracked lab stack pins the host key, so every clone must derive the same one. It
-# protects nothing but a throw-away server that only this machine can reach.
+# Deliberately public: the tracked lab stack pins the host key, so every clone must derive the same one. It
+# protects only a throw-away server that only this machine can reach.
 HOST_KEY_SEED = b"immich-exposure lab: SSH host key of the embedded server"
 
 
@@ -28,7 +28,7 @@ def public_text(key: Ed25519PrivateKey) -> str:
 
 
 def operator_public_text(path: Path) -> str:
-    """The operator's public key; the pair is made (0600) when ``path`` does not exist."""
+    """The operator's public key; the key pair is created (0600) if ``path`` does not exist."""
     public = path.with_name(path.name + ".pub")
     if not (path.exists() and public.exists()):
         key = Ed25519PrivateKey.generate()
@@ -38,7 +38,7 @@ def operator_public_text(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write 0600 through a temporary file and a rename, so that no half-written key is ever seen."""
+    """Write with mode 0600 through a temporary file and a rename, so no half-written key is ever visible."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -20,7 +20,7 @@ def _silent(_: str) -> None:
 class Lab:
     """The lab of one clone.
 
-    Every method that changes something raises LabError with a sentence that says what to do.
+    Every method that changes something raises LabError with a message that says what to do.
     """
 
     def __init__(self, where: Places | None = None, report: Report = _silent) -> None:
@@ -29,7 +29,7 @@ class Lab:
 
     @property
     def domain(self) -> str:
-        """The server's name on the tailnet and to the public."""
+        """The server's name on the tailnet and in public DNS."""
         return places.DOMAIN
 
     @property
@@ -38,7 +38,7 @@ class Lab:
         return current(self.places)
 
     def up(self, home: House | None = None) -> None:
-        """Boot everything, by default as the house of the chapter; says so when it is up already."""
+        """Boot everything, by default as the house `chapter`; reports if it is up already."""
         lifecycle.up(self.places, self._report, home)
 
     def down(self, *, force: bool = False) -> None:
@@ -55,7 +55,7 @@ class Lab:
             server.power_off(first)
 
     def status(self) -> Status:
-        """What is there right now."""
+        """The current state."""
         return lifecycle.status(self.places)
 
     def ssh(
@@ -68,7 +68,7 @@ class Lab:
         return ssh.run(self.places, command, text=text, timeout=timeout)
 
     def console(self, command: str, *, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run a shell command line as root on the server, whatever its people and SSH are like.
+        """Run a shell command line as root on the server, independent of its users and SSH.
 
         Does not raise on failure.
         """
@@ -89,9 +89,9 @@ class Lab:
         data: bytes | None = None,
         seconds: int = 20,
     ) -> Reply:
-        """One request through the ingress from the address ``source``.
+        """Send one request through the ingress from the address ``source``.
 
-        Raises Refused when no HTTP answer came.
+        Raises Refused if there was no HTTP answer.
         """
         visit = Visit(
             path, source, method, host, http, cert, key, passphrase, dict(headers or {}), data, seconds
@@ -99,7 +99,7 @@ class Lab:
         return visit.go(self.places)
 
     def internet(self, path: str, **query: str) -> Any:
-        """Ask or switch Tailscale's stand-in: ``internet("/caps", funnel="0")``, lab/internet/admin.go."""
+        """Query or switch Tailscale's stand-in: ``internet("/caps", funnel="0")``, lab/internet/admin.go."""
         return internet.ask(path, **query)
 
     def stub_requests(self) -> list[dict[str, Any]]:

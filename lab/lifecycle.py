@@ -33,15 +33,15 @@ Report = Callable[[str], None]
 
 PROGRAMS = ("tailscale", "tailscaled", "caddy", "lab-internet")  # of the toolchain
 
-PATIENCE = 60.0  # seconds until a step of booting counts as failed; the slowest takes about 3
+PATIENCE = 60.0  # seconds until a boot step counts as failed; the slowest takes about 3
 
 
 @dataclass(frozen=True)
 class Status:
-    """What was found just now, not what was once started."""
+    """The current state as found, not as once started."""
 
-    foreign: Places | None  # another clone's lab that runs
-    abandoned: Places | None  # another clone's lab that is dead and was not cleared away
+    foreign: Places | None  # another clone's running lab
+    abandoned: Places | None  # another clone's dead lab that was not cleaned up
     supervisor: bool
     internet: bool
     server: bool
@@ -56,7 +56,7 @@ class Status:
 
     @property
     def down(self) -> bool:
-        """Nothing of this clone's lab is there."""
+        """Nothing of this clone's lab exists."""
         return not (self.supervisor or self.internet or self.server or self.leftovers)
 
     @property
@@ -66,12 +66,12 @@ class Status:
 
 
 def up(where: Places, report: Report, home: House | None = None) -> None:
-    """Boot the lab as a house, the default one if none is named, unless it is up already.
+    """Boot the lab as a house, by default the default one, unless it is up already.
 
-    A lab in pieces is taken down first, and so is a dead one of another clone, and one that is another house.
+    A broken lab, another clone's dead lab, or a lab that is another house is taken down first.
 
-    Raises LabError when a step fails and ToolchainError when a program was not built yet; nothing is left
-    behind then.
+    Raises LabError if a step fails and ToolchainError if a program was not built yet; then nothing is left
+    behind.
     """
     require_root()
     with machine_lock():
@@ -94,11 +94,11 @@ def up(where: Places, report: Report, home: House | None = None) -> None:
 
 
 def down(where: Places, report: Report, *, force: bool = False) -> None:
-    """Take the lab down, whatever state it is in, and clear away another clone's dead one.
+    """Take the lab down, whatever state it is in, and clean up another clone's dead one.
 
-    ``force`` takes down another clone's lab that runs instead.
+    ``force`` takes down another clone's running lab instead.
 
-    Raises LabError when the lab on this machine is another clone's, or when something cannot be removed.
+    Raises LabError if the lab on this machine is another clone's, or if something cannot be removed.
     """
     require_root()
     with machine_lock():
@@ -115,14 +115,14 @@ def down(where: Places, report: Report, *, force: bool = False) -> None:
 
 
 def reboot(where: Places, report: Report) -> None:
-    """Reboot the server, or switch it on when it is off; returns when it is on the tailnet again."""
+    """Reboot the server, or switch it on if it is off; returns when it is on the tailnet again."""
     require_root()
     with machine_lock():
         require_up_or_off(where)
         began = time.monotonic()
         before = ssh.boot_id(where)
         if before:
-            # The connection may be cut before the command can say that it worked.
+            # The connection may be cut before the command can report success.
             server.console("systemctl reboot", timeout=20)
         elif first := server.first_process():
             server.power_off(first)
@@ -138,7 +138,7 @@ def reboot(where: Places, report: Report) -> None:
 
 
 def power_on(where: Places) -> None:
-    """Press the power button: the supervisor boots the server when it is off. Does not wait."""
+    """Press the power button: the supervisor boots the server if it is off. Does not wait."""
     for supervisor in processes.marked(where, "supervisor"):
         os.kill(supervisor.pid, signal.SIGUSR1)
 
@@ -156,7 +156,7 @@ def on_tailnet(where: Places) -> bool:
 
 
 def require_root() -> None:
-    """Raise LabError for everybody but root."""
+    """Raise LabError unless run as root."""
     if os.geteuid() != 0:
         raise LabError(
             "The lab makes namespaces and mounts, which only root may; run the command again with sudo."
@@ -164,7 +164,7 @@ def require_root() -> None:
 
 
 def require_up_or_off(where: Places) -> None:
-    """Raise LabError unless this clone's lab runs, be it with its server switched off, and we may use it."""
+    """Raise LabError unless this clone's lab runs, even with its server off, and we may use it."""
     require_root()
     ownership.require_ours(where)
     if not processes.marked(where, "supervisor"):
@@ -172,7 +172,7 @@ def require_up_or_off(where: Places) -> None:
 
 
 def _clear_abandoned(where: Places, report: Report) -> None:
-    """Nobody can be using a lab without processes, so nobody has to be asked."""
+    """Nobody can be using a lab without processes, so no permission is needed."""
     if other := ownership.abandoned(where):
         _down(other)
         report(f"The lab of another clone was dead; what it left behind is cleared away ({other.project}).")
@@ -209,7 +209,7 @@ def _boot(where: Places, report: Report, home: House) -> None:
 
 
 def _on_the_server(what: str, command_line: str) -> None:
-    """Do as a person who has set up the server. Raises LabError when it fails."""
+    """Run a command as the server's owner would. Raises LabError if it fails."""
     if not command_line:
         return
     done = server.console(f"set -e\n{command_line}")
@@ -258,7 +258,7 @@ def _tail(log: Path, characters: int = 1500) -> str:
 
 
 def _status(where: Places) -> Status:
-    # Without its nspawn a server is an orphan: it serves on, but could not reboot.
+    # Without its nspawn a server is an orphan: it keeps running, but could not reboot.
     running = server.first_process() is not None and bool(processes.marked(where, "server"))
     answers = running and ssh.answers(where)
     return Status(
@@ -301,10 +301,10 @@ def _down(where: Places) -> None:
 
 
 def _end_processes(where: Places) -> None:
-    """End all, in an order in which nothing is started again and nothing is lost from sight."""
-    # Asked first, because it reaps what it started; a killed one leaves that to the machine's init.
+    """End all processes, in an order in which nothing is restarted and none is missed."""
+    # Asked first, because it reaps its children; if killed, it leaves that to the machine's init.
     _kill(processes.ask_to_end(processes.marked(where, "supervisor")))
-    while members := ownership.inhabitants():  # again, for what was born in between
+    while members := ownership.inhabitants():  # again, for processes started in between
         _kill(members)
     _kill(processes.marked(where))
 
@@ -318,7 +318,7 @@ def _kill(found: list[processes.Process]) -> None:
 
 
 def _remove_files(where: Places) -> None:
-    """Delete what the lab made in the state folder; the folder stays when others keep something there."""
+    """Delete what the lab made in the state folder; the folder stays if it contains anything else."""
     for folder in (where.logs, where.internet, where.phones):
         shutil.rmtree(folder, ignore_errors=True)
     key = where.operator_key
@@ -329,10 +329,10 @@ def _remove_files(where: Places) -> None:
 
 
 def _forget_netns_folder() -> None:
-    """Undo what `ip netns add` did to an untouched machine, unless others have namespaces there by now."""
+    """Undo what `ip netns add` did to an untouched machine, unless others have namespaces there now."""
     if not NETNS_FOLDER.is_dir() or any(NETNS_FOLDER.iterdir()):
         return
-    while mounts.is_mounted(NETNS_FOLDER):  # twice when two `ip netns add` ran side by side
+    while mounts.is_mounted(NETNS_FOLDER):  # twice if two `ip netns add` ran at the same time
         mounts.remove(NETNS_FOLDER)
-    with suppress(OSError):  # somebody may have been quicker
+    with suppress(OSError):  # another process may have been faster
         NETNS_FOLDER.rmdir()

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from lab.errors import LabError
 
-# In the abstract namespace (unix(7)): no file to leave behind, and the kernel lets go of it when the holder
-# dies.
+# In the abstract namespace (unix(7)): there is no file to leave behind, and the kernel releases it when the
+# holder dies.
 NAME = "\0immich-lab"
 
 
 @contextmanager
 def machine_lock(within: float = 120.0) -> Iterator[None]:
-    """Hold the lock. Raises LabError when another command does not let go of it within so many seconds."""
+    """Hold the lock. Raises LabError if another command does not release it within so many seconds."""
     deadline = time.monotonic() + within
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
         while not _bind(holder):

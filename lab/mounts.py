@@ -1,4 +1,4 @@
-"""What is mounted where, as the kernel says it (proc(5), mountinfo), and taking it away."""
+"""What is mounted where, according to the kernel (proc(5), mountinfo), and unmounting it."""
 
 import subprocess
 import time
@@ -10,7 +10,7 @@ PATIENCE = 10.0  # seconds
 
 
 def under(folder: Path) -> list[Path]:
-    """Mount points at or below ``folder``, in the order they were mounted; stacked ones all."""
+    """Mount points at or below ``folder`` in mount order, including stacked ones."""
     points = (
         Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()
     )
@@ -18,19 +18,19 @@ def under(folder: Path) -> list[Path]:
 
 
 def _unescape(text: str) -> str:
-    """Undo mountinfo's octal escapes (proc(5)): a blank in the path reads ``\\040``."""
+    """Undo mountinfo's octal escapes (proc(5)): a space in the path is written as ``\\040``."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)
     return text
 
 
 def is_mounted(point: Path) -> bool:
-    """Whether something is mounted there. os.path.ismount does not see a folder that is bound on itself."""
+    """Whether something is mounted there. os.path.ismount misses a folder that is bound on itself."""
     return point in under(point)
 
 
 def remove(point: Path) -> None:
-    """Unmount one mount point. Raises LabError when not even that works which leaves the rest to the kernel.
+    """Unmount one mount point. Raises LabError if not even a lazy unmount works.
 
     A mount stays busy for a moment after the last process that used it was killed.
     """

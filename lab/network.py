@@ -5,8 +5,8 @@ import subprocess
 from lab import commands, places
 from lab.places import INTERNET_NAMESPACE, NETNS_FOLDER, SERVER_NAMESPACE
 
-# Without it the server could reach every service of the operator's machine that listens on 0.0.0.0. It lies
-# in the namespace, so it outlives a reboot of the server.
+# Without it the server could reach every service of the operator's machine that listens on 0.0.0.0. It is
+# in the namespace, so it survives a reboot of the server.
 FENCE = """
 table inet immich_lab_fence {
   chain input {
@@ -28,9 +28,9 @@ INTERNET_SETTINGS = {"net/ipv6/ip_nonlocal_bind": "1", "net/ipv4/ip_forward": "0
 
 
 def build(ssh_port: int) -> None:
-    """Make both namespaces and all between them; the operator reaches nothing but this port.
+    """Create both namespaces and everything between them; the operator reaches only this port.
 
-    Raises LabError when the kernel refuses; tidy up with ``remove``.
+    Raises LabError if the kernel refuses; clean up with ``remove``.
     """
     for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
         commands.run(["ip", "netns", "add", namespace])
@@ -65,7 +65,7 @@ def build(ssh_port: int) -> None:
 
 
 def lead_to_public_resolvers(*, there: bool) -> None:
-    """Let the lab's DNS answer at the addresses of public resolvers as well, or no longer."""
+    """Make the lab's DNS also answer at the public resolvers' addresses, or stop that."""
     word = "add" if there else "delete"
     lines = [f"route {word} local {address}/32 dev lo" for address in places.PUBLIC_RESOLVERS]
     _ip(*lines, namespace=INTERNET_NAMESPACE)
@@ -74,9 +74,9 @@ def lead_to_public_resolvers(*, there: bool) -> None:
 def remove() -> None:
     """Delete the links, then the namespaces.
 
-    No process may be left inside: the name is how one finds them.
+    No process may be left inside, because processes are found by the namespace's name.
     """
-    # The link first: a namespace's own links go some time after it, by a kernel worker.
+    # The link first: a kernel worker removes a namespace's own links only some time after it.
     if exists(places.OPERATOR_LINK):
         commands.run(["ip", "link", "delete", places.OPERATOR_LINK])
     for namespace in (SERVER_NAMESPACE, INTERNET_NAMESPACE):
@@ -91,7 +91,7 @@ def exists(link: str) -> bool:
 
 
 def inside(namespace: str) -> list[str]:
-    """Start of a command line that runs the rest in a namespace (same process, descriptors kept)."""
+    """Prefix of a command line that runs the rest in a namespace (same process, descriptors kept)."""
     return ["nsenter", f"--net={NETNS_FOLDER / namespace}"]
 
 

@@ -1,4 +1,4 @@
-"""Which clone's lab is on this machine: the namespaces' names are machine-wide, so only one can be."""
+"""Which clone's lab is on this machine: the namespaces' names are machine-wide, so there can be only one."""
 
 import json
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from lab.processes import Process
 
 @dataclass(frozen=True)
 class Owner:
-    """Written before anything else is made and deleted after everything else is gone."""
+    """Written before anything else is created, and deleted after everything else is gone."""
 
     where: Places
-    # `ip netns add` mounts it for good; we take that back if it was not there before
+    # `ip netns add` mounts it permanently; we undo that if it was not there before
     netns_folder_was_mounted: bool
 
 
 def read() -> Owner | None:
-    """The owner on record; None when no lab is, or the record was not finished."""
+    """The recorded owner; None if there is no lab, or the record is incomplete."""
     try:
         record = json.loads(OWNER_FILE.read_text())
         elsewhere = Path(record["elsewhere"]) if record["elsewhere"] else None
@@ -31,9 +31,9 @@ def read() -> Owner | None:
 
 
 def claim(where: Places) -> None:
-    """Put this clone on record.
+    """Record this clone as the owner.
 
-    Keeps an older record of the same clone: it knows what the machine was like before.
+    Keeps an older record of the same clone, which knows what the machine was like before.
     """
     owner = read()
     if owner and owner.where == where:
@@ -49,7 +49,7 @@ def claim(where: Places) -> None:
 
 
 def release() -> None:
-    """Take the record away."""
+    """Remove the record."""
     OWNER_FILE.unlink(missing_ok=True)
 
 
@@ -65,12 +65,12 @@ def something_is_there(where: Places) -> bool:
 
 
 def running(where: Places) -> list[Process]:
-    """Every process of this clone's lab, as long as the lab on record is this clone's; one may come twice."""
+    """Every process of this clone's lab, if the recorded lab is this clone's; may contain duplicates."""
     return [*processes.marked(where), *inhabitants()]
 
 
 def inhabitants() -> list[Process]:
-    """All inside the namespaces, and all whose namespace somebody deleted by its name."""
+    """All processes in the namespaces, including those whose namespace was deleted by name."""
     return [
         *processes.in_namespace(SERVER_NAMESPACE),
         *processes.in_namespace(INTERNET_NAMESPACE),
@@ -79,15 +79,15 @@ def inhabitants() -> list[Process]:
 
 
 def foreign(where: Places) -> Places | None:
-    """Another clone's lab that runs on this machine, be it in part; None when none does."""
+    """Another clone's lab that runs on this machine, even partly; None if there is none."""
     other = _other(where)
     return other if other and running(other) else None
 
 
 def abandoned(where: Places) -> Places | None:
-    """Another clone's lab that is dead: links, namespaces or mounts, but not one process.
+    """Another clone's dead lab: links, namespaces or mounts, but no process.
 
-    That is what a machine that was stopped or a killed session leaves behind.
+    A stopped machine or a killed session leaves that behind.
     """
     other = _other(where)
     return other if other and something_is_there(other) and not running(other) else None
@@ -99,7 +99,7 @@ def _other(where: Places) -> Places | None:
 
 
 def require_ours(where: Places) -> None:
-    """Raise LabError when the lab on this machine belongs to another clone."""
+    """Raise LabError if the lab on this machine belongs to another clone."""
     if other := foreign(where):
         raise LabError(
             f"The lab of another clone is up on this machine: take it down with `python -m lab down` in "

@@ -1,12 +1,12 @@
 """Names, addresses and paths of the lab. Nothing here touches the machine.
 
-Three places, joined by two veth pairs, none with a way out:
+Three places, joined by two veth pairs, none with internet access:
 
     operator (the machine itself) -- 10.213.0.0/30 -- server -- 10.213.1.0/24 -- internet
 
-The internet's address towards the server is RFC 1918 on purpose: Tailscale's client insists on HTTPS for any
-other control server. The public addresses are the documentation ranges (RFC 5737, RFC 3849), so nothing real
-is shadowed.
+The internet's address towards the server is deliberately from RFC 1918: Tailscale's client insists on HTTPS
+for any other control server. The public addresses are the documentation ranges (RFC 5737, RFC 3849), so
+nothing real is shadowed.
 """
 
 import os
@@ -43,14 +43,14 @@ DOMAIN = "immich.lab-tailnet.ts.net"
 OWNER_FILE = Path("/run/immich-lab.json")
 NETNS_FOLDER = Path("/run/netns")
 
-STATE_VARIABLE = "IMMICH_LAB_STATE"  # names another state folder than the clone's own .lab
+STATE_VARIABLE = "IMMICH_LAB_STATE"  # names a state folder other than the clone's own .lab
 
 
 @dataclass(frozen=True)
 class Places:
     """Where one clone of the project keeps its lab. Every path is absolute.
 
-    ``elsewhere`` is another state folder than ``.lab``: several labs of one clone need several.
+    ``elsewhere`` is a state folder other than ``.lab``: several labs of one clone need several.
     """
 
     project: Path
@@ -58,7 +58,7 @@ class Places:
 
     @classmethod
     def of_this_clone(cls) -> "Places":
-        """The places of the clone that this very file belongs to, the state where the environment says."""
+        """The places of the clone that this file belongs to, with the state folder from the environment."""
         project = Path(__file__).resolve().parents[1]
         named = project / os.environ.get(STATE_VARIABLE, ".lab")
         return cls(project, None if named == project / ".lab" else named)
@@ -70,12 +70,12 @@ class Places:
 
     @property
     def state(self) -> Path:
-        """Everything the lab makes; git-ignored."""
+        """Everything that the lab creates; git-ignored."""
         return self.elsewhere or self.project / ".lab"
 
     @property
     def disk(self) -> Path:
-        """Mount point of the tmpfs that holds the overlay's layers: unmounting it throws the server away."""
+        """Mount point of the tmpfs that holds the overlay's layers: unmounting it discards the server."""
         return self.state / "server"
 
     @property
@@ -105,12 +105,12 @@ class Places:
 
     @property
     def house(self) -> Path:
-        """Holds the name of the house that the lab was booted as."""
+        """The file with the name of the house that the lab was booted as."""
         return self.state / "house"
 
     @property
     def phones(self) -> Path:
-        """What lies on the phones of a house that was exposed by hand: NAME.crt and NAME.key."""
+        """The contents of the phones of a house that was exposed by hand: NAME.crt and NAME.key."""
         return self.state / "phones"
 
     @property
@@ -120,7 +120,7 @@ class Places:
 
     @property
     def roots(self) -> Path:
-        """PEM of the roots that the lab's ACME server issues under: what a visitor trusts."""
+        """PEM of the roots of the lab's ACME server, which visitors trust."""
         return self.state / "roots.pem"
 
     @property

@@ -1,8 +1,8 @@
-"""Finding and ending the lab's own processes, and no others.
+"""Finds and ends the lab's own processes, and no others.
 
-No pid files: they go stale and miss what a kill orphaned. A process is the lab's when it carries the lab's
-mark in the environment it was started with (the supervisor and what it started), or when it lives in one of
-the lab's network namespaces (all of the server, lab-internet, visitors).
+There are no pid files: they go stale and miss orphans. A process is the lab's if it carries the lab's mark in
+its initial environment (the supervisor and what it started), or if it is in one of the lab's network
+namespaces (the whole server, lab-internet, visitors).
 """
 
 import os
@@ -32,28 +32,28 @@ class Process:
 
 
 def find(pid: int) -> Process | None:
-    """The running process with this pid; None when there is none or only a zombie is left of it."""
+    """The running process with this pid; None if there is none or only a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # proc(5): the name before it may hold spaces and brackets
+    fields = text.rpartition(")")[2].split()  # proc(5): the name before it may contain spaces and brackets
     return None if fields[0] in "ZX" else Process(pid, int(fields[19]))
 
 
 def marks(where: Places, role: str) -> dict[str, str]:
-    """Environment that marks a process as started by this lab, and tells it where the lab is."""
+    """Environment variables that mark a process as started by this lab, and tell it where the lab is."""
     return {PROJECT_MARK: str(where.project), STATE_VARIABLE: str(where.state), ROLE_MARK: role}
 
 
 def marked(where: Places, role: str | None = None) -> list[Process]:
-    """The processes that this lab started outside its namespaces, by role or all."""
+    """The processes that this lab started outside its namespaces: those of a role, or all."""
     wanted = {f"{key}={value}".encode() for key, value in marks(where, role or "").items() if value}
     return [process for process in _running() if wanted <= set(_environment(process.pid))]
 
 
 def in_namespace(namespace: str) -> list[Process]:
-    """All processes inside a named network namespace; none when it does not exist."""
+    """All processes in a named network namespace; none if it does not exist."""
     try:
         wanted = (NETNS_FOLDER / namespace).stat()
     except FileNotFoundError:
@@ -62,12 +62,12 @@ def in_namespace(namespace: str) -> list[Process]:
 
 
 def kill(processes: Iterable[Process], within: float = 10.0) -> list[Process]:
-    """SIGKILL to all and wait; returns those still there after ``within`` seconds."""
+    """Send SIGKILL to all and wait; returns those still alive after ``within`` seconds."""
     return _send(signal.SIGKILL, processes, within)
 
 
 def ask_to_end(processes: Iterable[Process], within: float = 3.0) -> list[Process]:
-    """SIGTERM to all and wait; returns those still there after ``within`` seconds."""
+    """Send SIGTERM to all and wait; returns those still alive after ``within`` seconds."""
     return _send(signal.SIGTERM, processes, within)
 
 
@@ -82,7 +82,7 @@ def _send(number: signal.Signals, processes: Iterable[Process], within: float) -
 
 
 def is_first_of_container(process: Process) -> bool:
-    """Whether it is PID 1 of another pid namespace: the kernel ends that whole namespace with it."""
+    """Whether it is PID 1 of another pid namespace, which the kernel ends together with it."""
     for line in _lines(process.pid, "status"):
         if line.startswith("NSpid:"):
             numbers = line.split()[1:]
@@ -124,7 +124,7 @@ def _signal(process: Process, number: signal.Signals) -> None:
     except ProcessLookupError:
         return
     try:
-        if process.alive:  # the handle keeps the pid from being given away between this look and the signal
+        if process.alive:  # the handle keeps the pid from being reused between this check and the signal
             signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
         pass

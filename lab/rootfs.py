@@ -1,7 +1,7 @@
-"""The server's root file system: the host's own, read through an overlay, dressed as a NixOS box.
+"""The server's root file system: the host's own, seen through an overlay and made to look like NixOS.
 
-The writable layer lies on a tmpfs of its own, so that unmounting throws every change away and an overlay root
-(a container) does not matter. What the host has enabled, installed beside its packages or keeps private is
+The writable layer is on its own tmpfs, so that unmounting discards every change and an overlay root (a
+container) does not matter. What the host has enabled, installed outside its packages or keeps private is
 hidden by opaque directories and whiteouts (kernel documentation, filesystems/overlayfs.rst).
 """
 
@@ -19,7 +19,7 @@ from lab.nixos import lay
 from lab.places import MACHINE, Places
 from toolchain import program
 
-# Of the host's top level only these are looked through to; all else (the project's folder too) is whited out.
+# Of the host's top level only these are visible; everything else (the project's folder too) is whited out.
 KEPT_TOP = {
     "bin",
     "dev",
@@ -37,7 +37,7 @@ KEPT_TOP = {
     "var",
 }
 
-# Empty in the server whatever the host has there; value: mode.
+# Empty in the server, whatever the host has there; value: mode.
 EMPTY_FOLDERS = {
     "boot": 0o755,
     "etc/default": 0o755,
@@ -67,7 +67,7 @@ EMPTY_FOLDERS = {
     "var/tmp": 0o1777,
 }
 
-# What a Debian has and a NixOS has not, or what a host may keep for itself; those that exist are whited out.
+# What Debian has but NixOS does not, or what the host keeps private; those that exist are whited out.
 ABSENT = (
     *("apt", "caddy", "cron.d", "cron.daily", "cron.hourly", "cron.monthly", "cron.weekly", "crontab"),
     *("debian_version", "dpkg", "environment", "init.d", "issue.net", "ld.so.preload", "lsb-release", "motd"),
@@ -87,7 +87,7 @@ ABSENT = (
 )
 ABSENT_DATA = ("apt", "containerd", "docker", "dpkg", "postgresql")
 
-# Programs that a NixOS server does not have unless asked for: a script that leans on one must fail here as it
+# Programs that a NixOS server does not have by default: a script that relies on one must fail here, as it
 # would there.
 ABSENT_PROGRAMS = (
     *(
@@ -108,22 +108,22 @@ ABSENT_PROGRAMS = (
 )
 ABSENT_ADMIN_PROGRAMS = ("nginx",)
 
-# Bound into the server at boot and on everybody's PATH.
+# Bound into the server at boot, and on every user's PATH.
 LINKED_PROGRAMS = {
     "nixos-rebuild": "/opt/lab-nixos/nixos_rebuild.py",
     "tailscale": "/opt/lab/tailscale",
     "tailscaled": "/opt/lab/tailscaled",
 }
 
-SYSTEM_UIDS = 1000  # login.defs: people start here
+SYSTEM_UIDS = 1000  # login.defs: regular users start here
 OVERFLOW_UID = 65534
 PERSON = 1000  # the owner
 
 
 def build(places: Places, home: House) -> None:
-    """Mount the overlay and lay out the server in it as a house.
+    """Mount the overlay and furnish the server in it as a house.
 
-    Raises LabError when a mount is refused; ``remove`` tidies up whatever was made.
+    Raises LabError if a mount is refused; ``remove`` cleans up whatever was created.
     """
     places.disk.mkdir(parents=True)
     commands.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "immich-lab", str(places.disk)])
@@ -137,9 +137,9 @@ def build(places: Places, home: House) -> None:
 
 
 def remove(places: Places) -> None:
-    """Unmount all that lies at or below the lab's disk and delete the mount point.
+    """Unmount everything at or below the lab's disk and delete the mount point.
 
-    Raises LabError when it stays busy.
+    Raises LabError if it stays busy.
     """
     for point in reversed(mounts.under(places.disk)):
         mounts.remove(point)
@@ -170,7 +170,7 @@ def _hide_host(upper: Path, home: House) -> None:
 
 
 def _make_parents(upper: Path, name: str) -> Path:
-    """The place of ``name`` in the layer, its parents made with the mode and owner they have on the host."""
+    """The path of ``name`` in the layer, with parents created with the host's mode and owner."""
     for parent in reversed(Path(name).parents[:-1]):
         folder = upper / parent
         if not folder.exists():
@@ -214,7 +214,7 @@ def _dress(places: Places, home: House) -> None:
 
 
 def _furnish(places: Places, home: House) -> None:
-    """Lay what makes it that house over the server."""
+    """Lay the house's files over the server."""
     root = places.root
     if (home.folder / "root").exists():
         _lay_tree(home.folder / "root", root)
@@ -251,7 +251,7 @@ def _lay_tree(source: Path, target: Path) -> None:
 
 
 def _people(root: Path, home: House, operator_key: str) -> None:
-    """Drop the host's people and add the owner: a host user with uid 1000 would win the name look-up."""
+    """Drop the host's users and add the owner: a host user with uid 1000 would win the name look-up."""
     user = home.user
     gone = _keep_system_entries(root / "etc/passwd", user, id_field=2)
     _keep_system_entries(root / "etc/group", user, id_field=2)
@@ -278,12 +278,12 @@ def _shell(home: House) -> str:
 
 
 def _hash(password: str) -> str:
-    """A password as /etc/shadow keeps it; ``*`` when there is none."""
+    """A password as /etc/shadow stores it; ``*`` if there is none."""
     return commands.run(["openssl", "passwd", "-6", "-stdin"], text=password).strip() if password else "*"
 
 
 def _may(root: Path, home: House) -> None:
-    """Write who may become root, and who may come in by SSH."""
+    """Write who may become root, and who may log in over SSH."""
     sudoers = root / "etc/sudoers"
     if home.sudo == "none":
         sudoers.unlink(missing_ok=True)
@@ -296,13 +296,13 @@ def _may(root: Path, home: House) -> None:
         text = sshd.read_text().replace("PermitRootLogin no", "PermitRootLogin prohibit-password")
         _replace(sshd, text)
     _append(sshd, f"Port {home.ssh_port}")
-    # OpenSSH's first choice (sntrup761, against computers to come) costs seven times as much on either side,
-    # and a walk logs in a hundred times.
+    # OpenSSH's first choice (the post-quantum sntrup761) costs seven times as much on either side, and a
+    # walk logs in a hundred times.
     _append(sshd, "KexAlgorithms curve25519-sha256,curve25519-sha256@libssh.org")
 
 
 def _keep_system_entries(path: Path, user: str, *, id_field: int) -> set[str]:
-    """Drop the entries of people; returns their names.
+    """Drop the entries of regular users; returns their names.
 
     Host daemons that a test installs itself are dropped too.
     """
@@ -332,7 +332,7 @@ def _append(path: Path, line: str) -> None:
 
 
 def _replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file of the server anew, never through a link of the host."""
+    """Replace a file of the server, never through a link of the host."""
     if path.is_symlink():
         path.unlink()
     path.write_text(text)
@@ -340,6 +340,6 @@ def _replace(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def require_nothing_mounted(places: Places) -> None:
-    """Raise LabError when an earlier run left mounts behind."""
+    """Raise LabError if an earlier run left mounts behind."""
     if left := mounts.under(places.disk):
         raise LabError(f"{left[0]} is still mounted from an earlier run; run `python -m lab down` first.")

@@ -10,13 +10,13 @@ from lab.errors import LabError
 from lab.places import MACHINE, NETNS_FOLDER, SERVER_NAMESPACE, Places
 from lab.processes import Process
 
-# systemd-nspawn ends with this status when the container asked for a reboot (nspawn.c, EXIT_FORCE_RESTART).
+# systemd-nspawn exits with this status if the container asked for a reboot (nspawn.c, EXIT_FORCE_RESTART).
 REBOOT_STATUS = 133
 
 CONTAINER = "immich-lab"
 NSPAWN_FOLDER = Path("/run/systemd/nspawn")  # nspawn's own records on the host
 
-# A session of root's on NixOS has them from PAM.
+# On NixOS, root's sessions get them from PAM.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONSOLE_PATH = f"/run/wrappers/bin:/run/current-system/sw/bin:{SYSTEM_PATH}"
 CHANNELS = "/nix/var/nix/profiles/per-user/root/channels"
@@ -34,11 +34,11 @@ def command(places: Places, programs: Path) -> list[str]:
         f"--directory={places.root}",
         f"--machine={CONTAINER}",
         f"--hostname={MACHINE}",
-        # No systemd on the host is asked for anything: there may be none.
+        # Does not use the host's systemd, because there may be none.
         "--register=no",
         "--keep-unit",
         f"--network-namespace-path={NETNS_FOLDER / SERVER_NAMESPACE}",
-        # Not kept with a namespace of our own, but tailscaled needs it for its TUN, rules and routes.
+        # Dropped by default with our own namespace, but tailscaled needs it for its TUN, rules and routes.
         "--capability=CAP_NET_ADMIN",
         "--resolv-conf=off",
         "--timezone=off",
@@ -50,7 +50,7 @@ def command(places: Places, programs: Path) -> list[str]:
 
 
 def first_process() -> Process | None:
-    """The server's PID 1 as the host numbers it; None when no server runs.
+    """The server's PID 1 in the host's numbering; None if no server is running.
 
     An orphan of a killed nspawn counts.
     """
@@ -59,9 +59,9 @@ def first_process() -> Process | None:
 
 
 def console(command_line: str, *, text: str | None = None, timeout: float = 120.0) -> "Done":
-    """Run a shell command line as root on the server's console, whatever its people and SSH are like.
+    """Run a shell command line as root on the server's console, independent of its users and SSH.
 
-    Does not raise on failure, but LabError when no server runs.
+    Does not raise on failure, but raises LabError if no server is running.
     """
     first = first_process()
     if not first:
@@ -75,12 +75,12 @@ def console(command_line: str, *, text: str | None = None, timeout: float = 120.
 
 
 def power_off(first: Process) -> None:
-    """Cut the power: the kernel ends the whole server with its PID 1. What was written is kept."""
+    """Cut the power: the kernel ends the whole server with its PID 1. Written data is kept."""
     processes.kill([first])
 
 
 def remove_records(root: Path) -> None:
-    """Delete what nspawn leaves on the host: its lock on the root and an empty folder of the machine's."""
+    """Delete what nspawn leaves on the host: its lock on the root and the machine's empty folder."""
     if root.exists():
         status = root.stat()
         (NSPAWN_FOLDER / f"locks/inode-{status.st_dev}:{status.st_ino}").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The operator's SSH client, the server's host key pinned and the user's own configuration left out."""
+"""The operator's SSH client, with the server's host key pinned and the user's own configuration ignored."""
 
 import subprocess
 
@@ -54,7 +54,7 @@ def run(
 def answers(places: Places) -> bool:
     """Whether a real command runs.
 
-    An open port is not enough: pam_nologin refuses everybody while booting.
+    An open port is not enough: pam_nologin refuses every user while booting.
     """
     quick = command(places, "true", connect_seconds=1)
     try:
@@ -69,7 +69,7 @@ def answers(places: Places) -> bool:
 
 
 def boot_id(places: Places) -> str | None:
-    """The kernel's id of this boot, which changes at each one; None when the server does not answer."""
+    """The kernel's id of this boot, which is different for each boot; None if the server does not answer."""
     quick = command(places, "cat /proc/sys/kernel/random/boot_id", connect_seconds=1)
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Runs the internet and the server for as long as the lab is up, and boots the server again on reboot.
+"""Runs the internet and the server while the lab is up, and boots the server again on reboot.
 
 Run by `up` as ``python -m lab.supervisor``, detached. Signals: TERM ends everything, USR1 is the power
 button.
@@ -17,14 +17,14 @@ from lab.errors import LabError
 from lab.places import Places
 from toolchain import ToolchainError, program
 
-# Where a Debian's programs look for public roots; lab-internet's are added, as a real server knows Let's
+# Where Debian's programs look for public roots; lab-internet's are added, as a real server has Let's
 # Encrypt's.
 SYSTEM_ROOTS = "etc/ssl/certs/ca-certificates.crt"
 ACME_AUTHORITY = "etc/ssl/lab-acme-ca.pem"
 
 
 class Supervisor:
-    """Runs until told to end. Raises LabError when lab-internet does not come up."""
+    """Runs until it is told to end. Raises LabError if lab-internet does not come up."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -43,14 +43,14 @@ class Supervisor:
             await self._keep_server_running()
         finally:
             if outside.returncode is None:
-                outside.kill()  # it keeps nothing that would have to be put away
+                outside.kill()  # it keeps nothing that would have to be saved
             await outside.wait()
 
     async def _start_internet(self) -> Process:
         window = internet.open_window()
         command = internet.command(self._places, program("lab-internet"), window)
         outside = await self._spawn("internet", command, pass_fds=(window.fileno(),))
-        window.close()  # only lab-internet holds it now: the window closes with it
+        window.close()  # now only lab-internet holds it, so the window closes with it
         while not (internet.ready_file(self._places).exists() or self._ending.is_set()):
             if outside.returncode is not None:
                 raise LabError(f"lab-internet ended with {outside.returncode}; see its log internet.log.")
@@ -68,14 +68,14 @@ class Supervisor:
                 if first := server.first_process():
                     server.power_off(first)
                 else:
-                    box.kill()  # it has not come so far
+                    box.kill()  # it has not got that far
             status = await box.wait()
             say(f"the server has ended with {status}")
             if status == server.REBOOT_STATUS:
                 self._power.set()
 
     async def _first(self, event: Coroutine[object, object, object]) -> bool:
-        """Wait for ``event`` or the end; True when it was the event."""
+        """Wait for ``event`` or the end; True if it was the event."""
         wanted, ending = asyncio.ensure_future(event), asyncio.ensure_future(self._ending.wait())
         await asyncio.wait({wanted, ending}, return_when=asyncio.FIRST_COMPLETED)
         happened = not self._ending.is_set()
@@ -102,7 +102,7 @@ class Supervisor:
 
 
 def say(text: str) -> None:
-    """One line into the supervisor's log."""
+    """Write one line to the supervisor's log."""
     print(text, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Visits from the lab's internet: one request through the ingress, from any visitor's address."""
+"""Visits from the lab's internet: one request through the ingress, from any visitor address."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from lab.places import INTERNET_NAMESPACE, Places
 
 
 class Refused(ConnectionError):
-    """There was no HTTP answer: TCP or TLS was refused, or the connection cut.
+    """There was no HTTP answer: TCP or TLS was refused, or the connection was cut.
 
     ``code`` is curl's exit status.
     """
@@ -39,7 +39,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Visit:
-    """What to ask, and as whom."""
+    """What to request, and as whom."""
 
     path: str
     source: str = places.DEFAULT_VISITOR
@@ -54,9 +54,8 @@ class Visit:
     seconds: int = 20
 
     def go(self, where: Places) -> Reply:
-        """Make the visit. Raises Refused when no HTTP answer came."""
-        # Everything goes by stdin: a command line is everybody's to read, and so is the environment to root's
-        # processes.
+        """Make the visit. Raises Refused if there was no HTTP answer."""
+        # Everything goes over stdin: everybody can read a command line, and root's processes the environment.
         command = [*network.inside(INTERNET_NAMESPACE), "curl", "--disable", "--config", "-"]
         body = _memory_file(self.data)
         try:
@@ -109,9 +108,9 @@ class Visit:
 
 
 def parse(output: bytes) -> Reply:
-    """Take headers and body apart, skipping interim answers (1xx).
+    """Split headers and body, skipping interim answers (1xx).
 
-    Raises ValueError when this is no HTTP answer.
+    Raises ValueError if this is not an HTTP answer.
     """
     while True:
         head, _, output = output.partition(b"\r\n\r\n")
@@ -136,7 +135,7 @@ def _ingress(source: str) -> str:
 def _quote(value: str) -> str:
     """A quoted value of curl's config file.
 
-    Raises ValueError for a line break, which would begin another option.
+    Raises ValueError for a line break, which would start another option.
     """
     if "\n" in value or "\r" in value or "\0" in value:
         raise ValueError("A value for curl may not hold a line break.")

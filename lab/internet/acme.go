@@ -30,7 +30,7 @@ type identity struct {
 	pem         []byte // the certificate alone; also the authority to trust
 }
 
-// newIdentity makes a P-256 certificate for an IP address, valid for ten years.
+// newIdentity creates a P-256 certificate for an IP address, valid for ten years.
 func newIdentity(addr string) (*identity, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -105,7 +105,7 @@ func newPebble(s *settings) (handler http.Handler, roots []byte, err error) {
 	return addFinalizeLocation(front.Handler()), root.PEM(), nil
 }
 
-// tamePebble switches off the trouble that Pebble makes on purpose and that Tailscale's ACME client cannot bear:
+// tamePebble switches off Pebble's deliberate misbehaviour that Tailscale's ACME client cannot handle:
 // re-used authorisations, rejected nonces, random pauses. Pebble reads these from the environment only.
 func tamePebble() error {
 	for name, value := range map[string]string{
@@ -120,8 +120,8 @@ func tamePebble() error {
 	return nil
 }
 
-// addFinalizeLocation adds the order's address to the answer of a finalize request. RFC 8555 does not ask for it,
-// Let's Encrypt sends it, Pebble does not, and golang.org/x/crypto/acme cannot go on without it.
+// addFinalizeLocation adds the order's address to the answer of a finalize request. RFC 8555 does not require it,
+// Let's Encrypt sends it, Pebble does not, and golang.org/x/crypto/acme cannot continue without it.
 func addFinalizeLocation(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if order, ok := strings.CutPrefix(r.URL.Path, "/finalize-order/"); ok {
@@ -131,7 +131,7 @@ func addFinalizeLocation(next http.Handler) http.Handler {
 	})
 }
 
-// splitPort takes host:port apart, with the port as a number.
+// splitPort splits host:port, with the port as a number.
 func splitPort(hostPort string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(hostPort)
 	if err != nil {

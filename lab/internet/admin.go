@@ -14,7 +14,7 @@ import (
 //
 //	GET /healthz                                  {"ok": true}
 //	GET /nodes                                    [{"name", "addresses", "peerAPI", "ingressEnabled", "wireIngress", "expired", "lastPoll"}]
-//	GET /caps?https=0|1&funnel=0|1                {"https", "funnel"}; what is not named stays
+//	GET /caps?https=0|1&funnel=0|1                {"https", "funnel"}; parameters that are not given stay unchanged
 //	GET /feature?mode=text|wait|error             {"mode"}
 //	GET /setdns?fail=0|1                          {"fail"}
 //	GET /expire?name=NODE.DOMAIN&expired=0|1      {"changed": number of records}

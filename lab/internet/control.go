@@ -21,14 +21,14 @@ import (
 	"tailscale.com/types/key"
 )
 
-// What the control server answers when the CLI asks how to enable a feature that the node lacks.
+// What the control server answers if the CLI asks how to enable a feature that the node lacks.
 const (
 	featureText  = "text"  // "visit this URL": the CLI exits 0 with nothing configured
 	featureWait  = "wait"  // the CLI waits until the node gets the attribute
 	featureError = "error" // the query fails: the CLI exits 1
 )
 
-// innerPaths are the paths that testcontrol knows. It panics the process on any other one.
+// innerPaths are the paths that testcontrol knows. It panics on any other.
 var innerPaths = []string{
 	"/key", "/ts2021", "/generate_204", "/c2n/",
 	"/machine/map", "/machine/register", "/machine/set-dns", "/machine/update-health", "/machine/webclient/",
@@ -66,7 +66,7 @@ type control struct {
 	polls      map[key.NodePublic]*poll
 }
 
-// poll is how a node keeps in touch.
+// poll describes a node's contact with the control server.
 type poll struct {
 	last    time.Time // last map request
 	streams int       // open long polls; none means that the node is away
@@ -97,7 +97,7 @@ func startControl(s *settings, derpMap *tailcfg.DERPMap, parts *parts) (*control
 		DNSConfig:        &tailcfg.DNSConfig{Proxied: true}, // without it no node gets CertDomains
 		AllNodesSameUser: true,
 		AllOnline:        true,
-		// What stands here could never be taken away again; see noteMapRequest.
+		// Anything set here could never be removed again; see noteMapRequest.
 		DefaultNodeCapabilities: &noCaps,
 		HoldMapRequest:          c.noteMapRequest,
 		OnSetDNS:                c.setDNS,
@@ -162,7 +162,7 @@ func (c *control) answerFeatureQuery(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// noteMapRequest grants a node its attributes when it is first heard of and keeps track of its polls.
+// noteMapRequest grants a node its attributes at its first request and keeps track of its polls.
 func (c *control) noteMapRequest(req *tailcfg.MapRequest) (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,7 +196,7 @@ func (c *control) setDNS(req *tailcfg.SetDNSRequest) error {
 	return nil
 }
 
-// setGrants gives or takes attributes; every connected node hears of it at once.
+// setGrants grants or revokes attributes; every connected node is notified at once.
 func (c *control) setGrants(g grants) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,7 +206,7 @@ func (c *control) setGrants(g grants) {
 	}
 }
 
-// setExpired ends (or gives back) the node key of every node of that DNS name, as the console's "expire key" does.
+// setExpired expires (or restores) the node key of every node with that DNS name, as the console's "expire key" does.
 func (c *control) setExpired(name string, expired bool) (changed int) {
 	for _, node := range c.server.AllNodes() {
 		if strings.TrimSuffix(node.Name, ".") != name {
@@ -222,11 +222,11 @@ func (c *control) setExpired(name string, expired bool) (changed int) {
 	return changed
 }
 
-// node is what the lab knows of a member of the tailnet.
+// node is what the lab knows about a member of the tailnet.
 type node struct {
 	Name           string       `json:"name"` // full DNS name without the last dot
 	Addresses      []netip.Addr `json:"addresses"`
-	PeerAPI        string       `json:"peerAPI"` // host:port, empty until the node has told it
+	PeerAPI        string       `json:"peerAPI"` // host:port, empty until the node has announced it
 	IngressEnabled bool         `json:"ingressEnabled"`
 	WireIngress    bool         `json:"wireIngress"`
 	Expired        bool         `json:"expired"`
@@ -252,7 +252,7 @@ func (c *control) nodes() []node {
 	return list
 }
 
-// describe takes out of a control server's record what the lab needs.
+// describe extracts what the lab needs from a control server's record.
 func describe(n *tailcfg.Node) node {
 	view := node{
 		Name:    strings.TrimSuffix(n.Name, "."),
@@ -273,8 +273,8 @@ func describe(n *tailcfg.Node) node {
 	return view
 }
 
-// latest finds the node of a DNS name. After a new login a name can stand for several records: the one that
-// was heard of last is the living one.
+// latest finds the node of a DNS name. After a new login a name can have several records; the one
+// seen last is current.
 func latest(nodes []node, name string) (found node, ok bool) {
 	for _, n := range nodes {
 		if strings.EqualFold(n.Name, name) && (!ok || n.LastPoll.After(found.LastPoll)) {
@@ -284,13 +284,13 @@ func latest(nodes []node, name string) (found node, ok bool) {
 	return found, ok
 }
 
-// hasPublicName is whether public DNS knows the name: Tailscale makes records for nodes that want ingress.
+// hasPublicName is whether public DNS knows the name: Tailscale creates records for nodes that want ingress.
 func (c *control) hasPublicName(name string) bool {
 	n, ok := latest(c.nodes(), name)
 	return ok && n.announced()
 }
 
-// routeIngress is the node that serves the name, or an error that says why the ingress has to refuse.
+// routeIngress is the node that serves the name, or an error that says why the ingress must refuse.
 func (c *control) routeIngress(name string) (node, error) {
 	c.mu.Lock()
 	granted := c.grants.Funnel

@@ -46,7 +46,7 @@ func derpMap(s *settings) *tailcfg.DERPMap {
 	relay := &tailcfg.DERPNode{
 		Name: "lab1", RegionID: 1, HostName: s.addr, IPv4: s.addr, IPv6: "none",
 		DERPPort: s.derpPort, STUNPort: s.stunPort, STUNTestIP: s.addr,
-		InsecureForTests: true, // its certificate is signed by itself
+		InsecureForTests: true, // its certificate is self-signed
 	}
 	return &tailcfg.DERPMap{
 		OmitDefaultRegions: true,
@@ -56,7 +56,7 @@ func derpMap(s *settings) *tailcfg.DERPMap {
 	}
 }
 
-// startSTUN tells whoever asks the address it is seen from (RFC 8489 binding requests).
+// startSTUN tells clients the address they are seen from (RFC 8489 binding requests).
 func startSTUN(s *settings, parts *parts) error {
 	conn, err := net.ListenPacket("udp", net.JoinHostPort(s.addr, strconv.Itoa(s.stunPort)))
 	if err != nil {
@@ -78,7 +78,7 @@ func answerSTUN(conn *net.UDPConn) error {
 			continue // not STUN
 		}
 		seen := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		// A lost answer is the asker's to repeat.
+		// A client repeats its request if the answer is lost.
 		_, _ = conn.WriteToUDPAddrPort(stun.Response(id, seen), from)
 	}
 }

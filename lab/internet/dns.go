@@ -23,7 +23,7 @@ type zone struct {
 	texts map[string][]string // by lower-case name with the last dot
 }
 
-// newZone makes the zone of domain. announced says whether a name (without the last dot) leads to the ingress.
+// newZone creates the zone of domain. announced says whether a name (without the last dot) leads to the ingress.
 func newZone(v4, v6, domain string, announced func(name string) bool) (*zone, error) {
 	z := &zone{domain: dns.CanonicalName(domain), announced: announced, texts: map[string][]string{}}
 	var err error
@@ -51,7 +51,7 @@ func startDNS(s *settings, z *zone, parts *parts) error {
 	return nil
 }
 
-// addText publishes one more TXT value; the oldest of too many goes.
+// addText publishes one more TXT value; if there are too many, the oldest is dropped.
 func (z *zone) addText(name, value string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -69,11 +69,11 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 	} else {
 		reply.Rcode = dns.RcodeFormatError
 	}
-	// A lost answer is the asker's to repeat.
+	// A client repeats its request if the answer is lost.
 	_ = w.WriteMsg(reply)
 }
 
-// answer gives the records and the result code for one question. A name outside the zone is refused: there is
+// answer returns the records and the result code for one question. A name outside the zone is refused: there is
 // no other server to ask in the lab.
 func (z *zone) answer(q dns.Question) (records []dns.RR, rcode int) {
 	name := dns.CanonicalName(q.Name)

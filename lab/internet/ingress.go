@@ -23,8 +23,8 @@ const (
 	awayTimeout  = time.Second      // for reaching a node that holds no long poll: it may be about to come back
 )
 
-// ingress is Tailscale's funnel relay: it reads the name a visitor asks for and leads the connection, still
-// encrypted, to the peer API of the node that announced the name.
+// ingress is Tailscale's funnel relay: it reads the name that a visitor requests and forwards the connection,
+// still encrypted, to the peer API of the node that announced the name.
 type ingress struct {
 	control *control
 	node    *tailnetNode
@@ -47,7 +47,7 @@ func startIngress(s *settings, ctl *control, node *tailnetNode, parts *parts) er
 	return nil
 }
 
-// acceptAll hands every connection to serve, each in a goroutine of its own, until the listener fails.
+// acceptAll passes every connection to serve, each in its own goroutine, until the listener fails.
 func acceptAll(listener net.Listener, serve func(net.Conn)) error {
 	for {
 		conn, err := listener.Accept()
@@ -58,7 +58,7 @@ func acceptAll(listener net.Listener, serve func(net.Conn)) error {
 	}
 }
 
-// serve leads one visitor to a node, or hangs up when no node wants the visitor.
+// serve forwards one visitor to a node, or hangs up if no node accepts the visitor.
 func (in *ingress) serve(visitor net.Conn) {
 	defer visitor.Close()
 	source := in.publicSource(visitor.RemoteAddr())
@@ -91,7 +91,7 @@ func (in *ingress) publicSource(from net.Addr) string {
 	return netip.AddrPortFrom(in.v6, source.Port()).String()
 }
 
-// connect opens a way to the node that announced name. reader holds what the node sends after its consent.
+// connect opens a connection to the node that announced name. reader holds what the node sends after accepting.
 func (in *ingress) connect(name, source string) (out net.Conn, reader io.Reader, err error) {
 	to, err := in.control.routeIngress(name)
 	if err != nil {
@@ -116,7 +116,7 @@ func (in *ingress) connect(name, source string) (out net.Conn, reader io.Reader,
 	return out, reader, nil
 }
 
-// requestIngress asks a node's peer API to take a visitor. source is the visitor's ip:port, target the name and
+// requestIngress asks a node's peer API to accept a visitor. source is the visitor's ip:port, target the name and
 // port asked for. See handleServeIngress in tailscale.com/ipn/ipnlocal for the other side.
 func requestIngress(out net.Conn, peerAPI, source, target string) (io.Reader, error) {
 	request, err := http.NewRequest(http.MethodPost, "http://"+peerAPI+"/v0/ingress", nil)
@@ -174,7 +174,7 @@ type listenOnly struct {
 func (c *listenOnly) Read(p []byte) (int, error)  { return c.reader.Read(p) }
 func (c *listenOnly) Write(p []byte) (int, error) { return len(p), nil }
 
-// splice copies both ways until both sides have said their last word. Each direction has its own reader, which
+// splice copies both ways until both sides have finished. Each direction has its own reader, which
 // may hold bytes that were read earlier.
 func splice(a net.Conn, fromA io.Reader, b net.Conn, fromB io.Reader) {
 	var both sync.WaitGroup
@@ -183,8 +183,8 @@ func splice(a net.Conn, fromA io.Reader, b net.Conn, fromB io.Reader) {
 	both.Wait()
 }
 
-// copyThenClose passes on the end of a stream too, so that half-closed connections stay half open. After an error
-// (the other side has gone) the whole connection goes, or the opposite copy would wait for ever.
+// copyThenClose also passes on the end of a stream, so that half-closed connections stay half open. After an error
+// (the other side has gone) the whole connection is closed, or the opposite copy would wait for ever.
 func copyThenClose(to net.Conn, from io.Reader) {
 	_, err := io.Copy(to, from)
 	half, ok := to.(interface{ CloseWrite() error })

@@ -1,9 +1,9 @@
 // Command lab-internet is the lab's stand-in for the internet. One process holds all that a server with a
 // Tailscale funnel needs from outside: Tailscale's control server with a DERP relay and STUN, the funnel
 // ingress, a certificate authority that speaks ACME, public DNS for the node's name, and the operator's window
-// to the ingress. It belongs into a network namespace without any route to the outside.
+// to the ingress. Run it in a network namespace without any route to the outside.
 //
-// # What the server has to be told
+// # Configuration of the server
 //
 // With the default ports and -addr 10.213.1.1 the daemon on the server runs as
 //
@@ -15,9 +15,9 @@
 //	tailscale up --login-server=http://10.213.1.1:29080 --auth-key=tskey-auth-lab --hostname=immich \
 //	  --accept-dns=false --netfilter-mode=off --timeout=30s
 //
-// Nodes live in memory: when this program starts anew, the state folder of tailscaled has to be emptied too.
+// Nodes are kept in memory: if this program is restarted, tailscaled's state folder has to be emptied too.
 //
-// # What its own namespace needs
+// # Requirements of its own namespace
 //
 // The address of -addr on an interface that is up, and the visitors' networks as local routes, so that visitors
 // and the ingress may use any address of them:
@@ -63,8 +63,8 @@ type settings struct {
 	ingressV6     string
 	domain        string // the tailnet's DNS name
 	state         string // folder
-	acmeCA        string // file, PEM: who signed the ACME server's own certificate
-	roots         string // file, PEM: who signs the certificates it issues
+	acmeCA        string // file, PEM: the signer of the ACME server's own certificate
+	roots         string // file, PEM: the signer of the certificates it issues
 	certValidity  time.Duration
 	windowFD      int
 	windowFrom    string
@@ -100,7 +100,7 @@ func main() {
 // parseSettings reads the command line into settings and checks what can be checked without a network.
 func parseSettings(args []string) (*settings, error) {
 	s := &settings{}
-	// An own flag set: the packages below register test flags in the default one.
+	// A separate flag set, because the packages below register test flags in the default one.
 	f := flag.NewFlagSet("lab-internet", flag.ContinueOnError)
 	f.StringVar(&s.addr, "addr", "10.213.1.1", "`address` of control, DERP, STUN and ACME; must be private or loopback")
 	f.IntVar(&s.controlPort, "control-port", 29080, "TCP port of the control server (http)")
@@ -178,10 +178,10 @@ func run(ctx context.Context, s *settings) error {
 	}
 }
 
-// internet is what has to be ended in order.
+// internet holds what has to be shut down in order.
 type internet struct{ nodes []*tailnetNode }
 
-// start brings up the parts in the order in which they need each other.
+// start brings up the parts in dependency order.
 func start(ctx context.Context, s *settings, parts *parts) (*internet, error) {
 	identity, err := newIdentity(s.addr)
 	if err != nil {
@@ -209,7 +209,7 @@ func start(ctx context.Context, s *settings, parts *parts) (*internet, error) {
 	return lab, startAdmin(s, ctl, parts)
 }
 
-// startVisitors opens the ways in: the ingress, the operator's window, the phone.
+// startVisitors opens the entrances: the ingress, the operator's window, the phone.
 func (lab *internet) startVisitors(ctx context.Context, s *settings, ctl *control, parts *parts) error {
 	node, err := joinTailnet(ctx, s, ctl, ingressHostname)
 	if err != nil {
@@ -237,7 +237,7 @@ func (lab *internet) startVisitors(ctx context.Context, s *settings, ctl *contro
 	return startPhone(s, ctl, phone, parts)
 }
 
-// close leaves the tailnet, for two seconds at most: whoever ends this process is waiting.
+// close leaves the tailnet, within two seconds at most, because the process that ends this one is waiting.
 func (lab *internet) close() {
 	done := make(chan struct{})
 	go func() {
@@ -253,12 +253,12 @@ func (lab *internet) close() {
 	}
 }
 
-// parts collects the first failure of the servers that run beside each other.
+// parts collects the first failure of the servers that run concurrently.
 type parts struct{ failed chan error }
 
 func newParts() *parts { return &parts{failed: make(chan error, 1)} }
 
-// run starts serve in the background. A server of the lab never ends by itself, so any return is a failure.
+// run starts serve in the background. A server of the lab never ends on its own, so any return is a failure.
 func (p *parts) run(name string, serve func() error) {
 	go func() {
 		err := fmt.Errorf("%s has ended: %w", name, serve())
@@ -275,7 +275,7 @@ func (p *parts) serveHTTP(name string, listener net.Listener, handler http.Handl
 	p.run(name, func() error { return server.Serve(listener) })
 }
 
-// announceReady prints the line "ready" and, when a file is named, writes it there.
+// announceReady prints the line "ready" and, if a file is named, writes it there.
 func announceReady(file string) error {
 	if file != "" {
 		if err := writeFile(file, []byte("ready\n")); err != nil {
@@ -286,7 +286,7 @@ func announceReady(file string) error {
 	return err
 }
 
-// writeFile puts data into place at once (temporary file, then rename), readable by everybody.
+// writeFile writes data atomically (temporary file, then rename), world-readable.
 func writeFile(path string, data []byte) error {
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, data, 0o644); err != nil {
@@ -295,7 +295,7 @@ func writeFile(path string, data []byte) error {
 	return os.Rename(temporary, path)
 }
 
-// logFile opens a log of its own in the state folder for a part that talks a lot.
+// logFile opens a separate log in the state folder for a verbose part.
 func logFile(state, name string) (*log.Logger, error) {
 	file, err := os.OpenFile(filepath.Join(state, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -26,7 +26,7 @@ type tailnetNode struct {
 	key key.NodePublic
 }
 
-// joinTailnet logs a node in and waits until it runs, for half a minute at most.
+// joinTailnet logs in a node and waits until it runs, for half a minute at most.
 func joinTailnet(ctx context.Context, s *settings, ctl *control, hostname string) (*tailnetNode, error) {
 	nodeLog, err := logFile(s.state, hostname+".log")
 	if err != nil {
@@ -36,7 +36,7 @@ func joinTailnet(ctx context.Context, s *settings, ctl *control, hostname string
 		Dir:        filepath.Join(s.state, hostname),
 		Hostname:   hostname,
 		ControlURL: ctl.server.BaseURL(),
-		AuthKey:    "tskey-auth-lab", // every key is good here
+		AuthKey:    "tskey-auth-lab", // every key is accepted here
 		Logf:       nodeLog.Printf,
 		UserLogf:   nodeLog.Printf,
 	}
@@ -50,7 +50,7 @@ func joinTailnet(ctx context.Context, s *settings, ctl *control, hostname string
 	return &tailnetNode{Server: node, key: status.Self.PublicKey}, nil
 }
 
-// startPhone leads whoever connects to the address of -phone to port 443 of the funnel's node, from inside the tailnet.
+// startPhone forwards connections to the address of -phone to port 443 of the funnel's node, from inside the tailnet.
 func startPhone(s *settings, ctl *control, phone *tailnetNode, parts *parts) error {
 	listener, err := net.Listen("tcp", s.phone)
 	if err != nil {
@@ -80,7 +80,7 @@ func relayPhone(ctl *control, phone *tailnetNode, visitor net.Conn) {
 	splice(visitor, visitor, out, out)
 }
 
-// serverAddress is the tailnet address of the node that is not one of the lab's own, the last heard of if there are more.
+// serverAddress is the tailnet address of the node that is not one of the lab's own; if there are several, of the one seen last.
 func serverAddress(nodes []node) (address netip.Addr, ok bool) {
 	var last time.Time
 	for _, n := range nodes {

@@ -37,7 +37,7 @@ func startWindow(s *settings, parts *parts) error {
 	return nil
 }
 
-// relay leads one visitor to target.
+// relay forwards one visitor to target.
 func relay(dialer *net.Dialer, target string, visitor net.Conn) {
 	defer visitor.Close()
 	out, err := dialer.Dial("tcp", target)

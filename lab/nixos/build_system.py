@@ -1,7 +1,7 @@
 """Builder of a generation: writes the folder that a configuration evaluates to. Run by Nix, never by hand.
 
-Nix names in the environment the manifest (``manifestPath``, see modules/system.nix), the folder to make
-(``out``) and the script that switches (``switch``).
+The environment names the manifest (``manifestPath``, see modules/system.nix), the folder to create (``out``)
+and the switch script (``switch``).
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Write etc/, sw/bin/, bin/ and what the switch reads. FileExistsError when two units share a name."""
+    """Write etc/, sw/bin/, bin/ and the switch's input. Raises FileExistsError if two units share a name."""
     given = dict(os.environ)
     manifest: dict[str, Any] = json.loads(Path(given["manifestPath"]).read_text())
     out = Path(given["out"])

@@ -1,6 +1,6 @@
-"""Lays out the stand-in for nixpkgs: a copy of this folder with what it must know of the machine.
+"""Lays out the stand-in for nixpkgs: a copy of this folder with facts about the machine.
 
-The copy is complete in itself, because a flake may read nothing outside of its inputs.
+The copy is self-contained, because a flake may read nothing outside its inputs.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ NOT_NIXPKGS = ("README.md", "__pycache__", "etc", "eval.nix", "lay.py")
 def lay(target: Path, programs: Path, *, programs_there: str = "/opt/lab") -> None:
     """Make ``target`` a folder that serves as nixpkgs.
 
-    ``programs_there`` is where the server has the programs that lie in ``programs`` here.
+    ``programs_there`` is where the server has the programs that are in ``programs`` here.
     """
     shutil.copytree(HERE, target, ignore=shutil.ignore_patterns(*NOT_NIXPKGS))
     for path in (target, *target.rglob("*")):
-        # The same on every machine, whatever its umask: the hash of the folder goes into flake.lock.
+        # The same on every machine, whatever its umask, because the folder's hash goes into flake.lock.
         executable = path.is_dir() or path.name in ("nixos_rebuild.py", "switch_to_configuration.py")
         path.chmod(0o755 if executable else 0o644)
     (target / "facts.json").write_text(json.dumps(_facts(programs, programs_there), indent=2) + "\n")
@@ -49,9 +49,9 @@ def _facts(programs: Path, programs_there: str) -> dict[str, Any]:
 def flake_lock(inputs: Mapping[str, tuple[str, Path]]) -> str:
     """The flake.lock of a flake: input's name -> (``github:OWNER/REPO/REF`` as in flake.nix, laid folder).
 
-    It looks as people's do. Nix takes a locked input from the store when the hash is there, so nothing is
-    fetched; whoever uses the lock must have added the folder to the store under the name ``source``
-    (nixos_rebuild.py does). The inputs have no inputs of their own.
+    It looks like any user's. Nix takes a locked input from the store if the hash is there, so nothing is
+    fetched; the folder must be in the store under the name ``source`` (nixos_rebuild.py adds it). The inputs
+    have no inputs of their own.
     """
     nodes: dict[str, Any] = {"root": {"inputs": {name: name for name in inputs}}}
     for name, (url, folder) in inputs.items():
@@ -95,5 +95,5 @@ def _text(*words: str) -> bytes:
 
 
 def _bytes(data: bytes) -> bytes:
-    """A string of the format: its length, itself, zeros up to a multiple of 8."""
+    """A string of the format: its length, the bytes, zeros up to a multiple of 8."""
     return len(data).to_bytes(8, "little") + data + bytes(-len(data) % 8)

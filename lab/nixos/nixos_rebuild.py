@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Stand-in for nixos-rebuild: evaluates the configuration with Nix, builds a generation and switches to it.
 
-README.md beside this file says what it takes of the real command line and how it differs. Exit status: that
-of the step that failed; 1 for a configuration that does not evaluate or build, 2 for wrong usage.
+README.md next to this file says which options it supports and how it differs from the real one. Exit status:
+that of the failed step; 1 for a configuration that does not evaluate or build, 2 for wrong usage.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PROFILE = Path("/nix/var/nix/profiles/system")
 CHANNEL = ("<nixpkgs/nixos>", "-A", "config.system.build.toplevel", "--quiet")
 TRANSIENT_UNIT = "nixos-rebuild-switch-to-configuration"
 
-# The evaluator works alone: nothing is fetched, builders run as root with the machine's own programs.
+# The evaluator works offline: nothing is fetched, builders run as root with the machine's own programs.
 NIX_CONFIG = "substituters =\nsandbox = false\nbuild-users-group =\n"
 
 
@@ -28,7 +28,7 @@ ACTIONS = ("build", "test", "switch", "boot", "dry-build", "dry-activate")
 
 
 class Failed(Exception):
-    """A step failed; ``status`` is what the command ends with."""
+    """A step failed; ``status`` is the command's exit status."""
 
     def __init__(self, status: int, message: str = "") -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--impure", action="store_true", help="let a flake read what is not in its inputs")
     parser.add_argument("--no-write-lock-file", action="store_true", help="leave flake.lock as it is")
     parser.add_argument("--show-trace", action="store_true")
-    # Taken and without effect here.
+    # Accepted without effect.
     for flag in ("--fast", "--no-build-output", "--no-reexec", "--no-build-nix", "--verbose", "--offline"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--no-update-lock-file", action="store_true")
@@ -69,7 +69,7 @@ def find_flake(named: str | bool | None, default: Path = Path("/etc/nixos/flake.
     """The installable to build, or None for <nixos-config>; ``named`` is None without an option.
 
     As nixos-rebuild-ng decides it (models.py, Flake.from_arg): a flake.nix in /etc/nixos, which may be a
-    link, wins over -I nixos-config, and the machine's name is the default for the part behind the #.
+    link, takes precedence over -I nixos-config, and the machine's name is the default after the #.
     """
     if named is False:
         return None
@@ -93,7 +93,7 @@ def _build_and_activate(options: argparse.Namespace) -> int:
         return 0
     generation = _build(options, "--no-out-link")
     if options.action in ("switch", "boot"):
-        # Before the activation, as on NixOS: when that fails, the profile stays on the new generation.
+        # Before the activation, as on NixOS: if that fails, the profile stays on the new generation.
         _call(["nix-env", "-p", str(PROFILE), "--set", generation])
     _activate(Path(generation), options.action)
     if options.action != "dry-activate":
@@ -131,7 +131,7 @@ def _flake_command(flake: str, how: tuple[str, ...]) -> list[str]:
 
 
 def _activate(generation: Path, action: str) -> None:
-    """Run the generation's script in a transient unit, so that a lost connection does not cut it in half."""
+    """Run the generation's script in a transient unit, so that a lost connection does not interrupt it."""
     script = str(generation / "bin/switch-to-configuration")
     with tempfile.NamedTemporaryFile(prefix="switch-to-configuration-", dir="/run") as log:
         command = [

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Stand-in for NixOS's switch-to-configuration: makes the machine what a generation says.
+"""Stand-in for NixOS's switch-to-configuration: activates a generation on the machine.
 
 Usage: ``GENERATION/bin/switch-to-configuration check|boot|test|switch|dry-activate|stage2``.
-``stage2`` is the lab's own, run at boot. Exit status as on NixOS: 0; 4 when a unit failed or is failed
-afterwards; 1 when refused before anything changed.
+``stage2`` is the lab's own and runs at boot. Exit status as on NixOS: 0; 4 if a unit failed or is in a failed
+state afterwards; 1 if refused before anything changed.
 """
 
 import fcntl
@@ -25,10 +25,10 @@ BOOTED = Path("/run/booted-system")
 LOCK = Path("/run/nixos/switch-to-configuration.lock")
 ORIGINALS = Path("/var/lib/lab-nixos/originals")  # the machine's own files that a generation replaces
 
-# Of these targets, those that run are started again, so that what they newly want starts.
+# Those of these targets that are active are started again, so that newly wanted units start.
 TARGETS = ("multi-user.target", "timers.target", "paths.target", "sockets.target")
 
-# A change of these alone asks for nothing; nixpkgs, switch-to-configuration-ng, `UNIT_SECTION_IGNORES`.
+# A change of only these needs no action; nixpkgs, switch-to-configuration-ng, `UNIT_SECTION_IGNORES`.
 IGNORED = ("Description", "Documentation", "OnFailure", "X-Reload-Triggers")
 
 EXIT_UNIT_FAILED = 4
@@ -105,11 +105,11 @@ class _lock:
         self.file.close()
 
 
-# --- what has to happen to units
+# --- what has to be done with units
 
 
 class Plan:
-    """Which units to stop, restart, reload and start, from both generations' unit files and what runs."""
+    """Which units to stop, restart, reload and start, from both generations' unit files and active units."""
 
     def __init__(self, old: Path | None, new: Path) -> None:
         self.old, self.new = old, new
@@ -141,7 +141,7 @@ class Plan:
 
 
 def compare(old: list[str], new: list[str]) -> str:
-    """What a unit's change asks for: ``none``, ``reload`` (only X-Reload-Triggers differs) or ``restart``."""
+    """What a unit's change requires: ``none``, ``reload`` (only X-Reload-Triggers differs) or ``restart``."""
 
     def essential(lines: list[str]) -> list[str]:
         return [line for line in lines if line.split("=")[0] not in IGNORED]
@@ -155,9 +155,9 @@ def compare(old: list[str], new: list[str]) -> str:
 
 
 def read_unit(generation: Path | None, name: str) -> list[str]:
-    """The lines of a unit with those of its drop-ins; empty when the generation has none such, or masks it.
+    """The lines of a unit with those of its drop-ins; empty if the generation does not have it, or masks it.
 
-    An instance that has no file of its own is what its template says.
+    An instance without its own file uses its template.
     """
     if generation is None:
         return []
@@ -171,13 +171,13 @@ def read_unit(generation: Path | None, name: str) -> list[str]:
 def template_of(name: str) -> str:
     """``a@b.service`` -> ``a@.service``; any other name as it is.
 
-    As NixOS takes it: of an instance with a dot in its name it finds no template, and leaves it alone.
+    As on NixOS: for an instance with a dot in its name it finds no template, and leaves it alone.
     """
     return re.sub(r"^(.*)@[^.]*\.(.*)$", r"\1@.\2", name)
 
 
 def _running(generation: Path) -> Iterator[str]:
-    """The units of a generation that run; of a template, its instances."""
+    """The active units of a generation; for a template, its instances."""
     for entry in (generation / "etc/systemd/system").iterdir():
         if template_of(entry.name) == entry.name and "@." in entry.name:
             yield from _instances(entry.name)
@@ -193,7 +193,7 @@ def _instances(template: str) -> list[str]:
     return [unit for unit in units if template_of(unit) == template]
 
 
-# --- making it so
+# --- applying it
 
 
 def _activate(plan: Plan) -> int:
@@ -204,7 +204,7 @@ def _activate(plan: Plan) -> int:
     socket.sethostname((ETC / "hostname").read_text().strip())
     print("setting up /etc...", file=sys.stderr)
     _people(plan.old, plan.new)
-    # As on NixOS: old failures are forgotten here, so a unit counts below when it has failed (again) by then.
+    # As on NixOS: earlier failures are reset here, so a unit counts below only if it fails (again) by then.
     _run("systemctl", "reset-failed")
     ok = _run("systemctl", "daemon-reload") == 0
     ok &= _tmpfiles(plan.new)
@@ -219,9 +219,9 @@ def _activate(plan: Plan) -> int:
 
 
 def lay_etc(generation: Path) -> None:
-    """Point /etc/static to the generation and make every name in it, and no other of ours, a link there.
+    """Point /etc/static to the generation and make exactly its names links there.
 
-    A plain file of the machine under such a name is kept aside and comes back when the name is gone again.
+    A regular file of the machine under such a name is set aside, and restored when the name is gone again.
     """
     old, new = _names(_target(STATIC)), _names(generation / "etc")
     _point(STATIC, generation / "etc")
@@ -268,7 +268,7 @@ def _people(old: Path | None, new: Path) -> None:
     before, after = _declared(old), _declared(new)
     for user in sorted(before["users"] - after["users"]):
         _run("userdel", user)
-    # userdel takes a group of the user's own name along.
+    # userdel also removes the user's own group.
     left = {entry.gr_name for entry in grp.getgrall()}
     for group in sorted((before["groups"] - after["groups"]) & left):
         _run("groupdel", "--force", group)
@@ -298,7 +298,7 @@ def _active(unit: str) -> bool:
 
 
 def _failed_units() -> list[str]:
-    """Units that have failed, and those that systemd starts again and again because they fail."""
+    """Units that have failed, and those that systemd keeps restarting because they fail."""
     command = ["systemctl", "list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--full"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return [line.split()[0] for line in listed.splitlines() if line.strip()]

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Stand-in for Immich on the lab's server: answers as Immich 3.1 does, and records what reaches it.
 
-Only the standard library, because it runs by the server's own Python. Nothing is kept but the uploads'
+It uses only the standard library, because it runs on the server's own Python. It keeps only the uploads'
 checksums.
 
 Credentials (fixed, public):
@@ -52,7 +52,7 @@ EMAIL, PASSWORD = "admin@lab.example", "lab"
 USER = "0f0f0f0f-1111-4222-8333-444444444444"
 ALBUM = "a1b0a1b0-1111-4222-8333-444444444444"
 ASSETS = ("a55e7001-1111-4222-8333-444444444444", "a55e7002-1111-4222-8333-444444444444")
-PRIVATE_ASSET = "a55e7fff-1111-4222-8333-444444444444"  # in the library, in no link
+PRIVATE_ASSET = "a55e7fff-1111-4222-8333-444444444444"  # in the library, but in no link
 LINK_COOKIE = "immich_shared_link_token"
 ID = r"([0-9a-f-]{36})"
 RECORDED_BODY = 64 * 1024
@@ -72,11 +72,11 @@ class Link:
 
     @property
     def token(self) -> str:
-        """What the cookie holds once the password was given."""
+        """The cookie's value once the password was given."""
         return hashlib.sha256(f"{self.key}:{self.password}".encode()).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
-        """As shared-links/me shows it."""
+        """As in shared-links/me."""
         return {
             "id": "11111111-2222-4333-8444-555555555555",
             "key": self.key,
@@ -92,7 +92,7 @@ class Link:
         }
 
     def listed(self) -> dict[str, Any]:
-        """As its owner's list shows it: with the password, and with an id of its own."""
+        """As in its owner's list: with the password, and with its own id."""
         number = hashlib.sha256(self.key.encode()).hexdigest()
         identity = f"{number[:8]}-2222-4333-8444-{number[8:20]}"
         return {
@@ -145,7 +145,7 @@ ORIGINAL = bytes(range(256)) * 16
 
 
 class Fault(Exception):
-    """An answer of 4xx, as Immich words it."""
+    """A 4xx answer, worded as Immich does."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -156,14 +156,14 @@ ERROR_NAMES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "
 
 
 def listen_address(host: str, port: int) -> tuple[AddressFamily, str]:
-    """Where Node listens: at the first address of a name and no other, so at ``::1`` for localhost."""
+    """Where Node listens: only on the first address of a name, so on ``::1`` for localhost."""
     found = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
     family, _, _, _, address = found[0]
     return family, str(address[0])
 
 
 class Stub(ThreadingHTTPServer):
-    """The server; ``folder`` takes the record and the control files."""
+    """The server; ``folder`` holds the record and the control files."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -182,7 +182,7 @@ class Stub(ThreadingHTTPServer):
         return not (self.folder / "uninitialized").exists()
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Append one request; readable by everybody, whatever the unit's umask."""
+        """Append one request; world-readable, whatever the unit's umask."""
         with self._recording, (self.folder / "requests.jsonl").open("a") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(json.dumps(entry) + "\n")
@@ -199,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_request_line(self) -> None:
         """Answer one request of any method."""
         self.body, self.body_size = b"", 0
-        # Not self.path: Python takes away all but one of the slashes at its beginning.
+        # Not self.path: Python strips all but one of its leading slashes.
         self.target = self.requestline.split(" ")[1]
         self.query = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
         try:
@@ -211,14 +211,14 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_request_line
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent: the record says it all, and the journal should hold no share keys."""
+        """Silent: the record has everything, and the journal should contain no share keys."""
 
     def reply_json(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """Answer with JSON."""
         self._send(status, "application/json; charset=utf-8", json.dumps(value).encode(), headers)
 
     def reply_page(self, title: str, status: int = 200) -> None:
-        """Answer with the app's page, as for any address outside /api; the title goes in as it is."""
+        """Answer with the app's page, as for any path outside /api; the title is inserted unescaped."""
         text = (
             f'<!doctype html><html><head><title>{title}</title><meta property="og:title" content="{title}">'
         )
@@ -230,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, "text/html; charset=utf-8", text.encode())
 
     def reply_file(self, data: bytes, kind: str) -> None:
-        """Answer with a file, by parts when asked for a range (RFC 9110, 14.2)."""
+        """Answer with a file, or with part of it if a range was requested (RFC 9110, 14.2)."""
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, max-age=86400"}
         if not wanted or int(wanted[1]) >= len(data):
@@ -241,7 +241,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(206, kind, data[first : last + 1], headers)
 
     def link(self) -> Link | None:
-        """The link asked with. Raises Fault when a key or slug is given that opens nothing."""
+        """The request's link. Raises Fault if the given key or slug opens nothing."""
         key = (self.query.get("key") or [""])[0] or self.headers.get("x-immich-share-key", "")
         slug = (self.query.get("slug") or [""])[0] or self.headers.get("x-immich-share-slug", "")
         if not (key or slug):
@@ -251,9 +251,9 @@ class Handler(BaseHTTPRequestHandler):
         raise Fault(401, f"Invalid share {'key' if key else 'slug'}")
 
     def signed_in(self, right: str = "all") -> bool:
-        """Whether the request carries a session or an API key, in any of the ways Immich knows.
+        """Whether the request carries a session or an API key, in any of the ways Immich supports.
 
-        Raises Fault for a key that may not do this, and for one that nobody has.
+        Raises Fault for a key without this permission, and for an unknown key.
         """
         cookies = SimpleCookie(self.headers.get("Cookie", ""))
         cookie = cookies["immich_access_token"].value if "immich_access_token" in cookies else ""
@@ -274,21 +274,21 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def require_user(self, right: str = "all") -> None:
-        """Raise Fault unless somebody is signed in who may: 403 with a link, 401 without anything."""
+        """Raise Fault unless a permitted user is signed in: 403 with a link, 401 without anything."""
         if self.link():
             raise Fault(403, "Forbidden")
         if not self.signed_in(right):
             raise Fault(401, "Authentication required")
 
     def require_link_or_user(self) -> Link | None:
-        """The link (which wins over a session), or None for a user. Raises Fault for nobody."""
+        """The link (it precedes a session), or None for a user. Raises Fault if there is neither."""
         found = self.link()
         if not found and not self.signed_in():
             raise Fault(401, "Authentication required")
         return found
 
     def require_asset(self, asset: str) -> None:
-        """Raise Fault when the asset does not exist or is not in the link that asks for it."""
+        """Raise Fault if the asset does not exist or is not in the request's link."""
         allowed = ASSETS if self.require_link_or_user() else (*ASSETS, PRIVATE_ASSET)
         if asset not in allowed:
             raise Fault(400, "Not found or no asset.read access")
@@ -309,7 +309,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Fault(404, f"Cannot {self.command} {path}")
         if re.search(r"\.\.%2f", path, re.IGNORECASE):
             raise Fault(400, "Bad Request")
-        # As the real router: case does not matter, nor does a slash at the end.
+        # Like the real router: case does not matter, nor does a trailing slash.
         plain = unquote(path).lower().rstrip("/") or "/"
         method = "GET" if self.command == "HEAD" else self.command
         for wanted, pattern, answer in ROUTES:
@@ -340,7 +340,7 @@ class Handler(BaseHTTPRequestHandler):
             self.body += part[: RECORDED_BODY - len(self.body)]
 
     def _send(self, status: int, kind: str, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self._record(status)  # first: whoever has the answer finds the record
+        self._record(status)  # first, so that the record is there once the answer arrives
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -373,7 +373,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def upgrade(self) -> None:
-        """Become a WebSocket (RFC 6455) that sends every message back."""
+        """Become a WebSocket (RFC 6455) that echoes every message."""
         key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode()
         self._record(101)
@@ -497,7 +497,7 @@ def _asset(handler: Handler, asset: str) -> None:
 
 def _thumbnail(handler: Handler, asset: str) -> None:
     handler.require_asset(asset)
-    if asset == ASSETS[1]:  # not generated yet, which is every day's business
+    if asset == ASSETS[1]:  # not generated yet, which is common
         raise Fault(404, "Asset media not found")
     handler.reply_file(PIXEL, "image/png")
 
@@ -531,7 +531,7 @@ def _download_archive(handler: Handler) -> None:
 def _upload(handler: Handler) -> None:
     link = handler.require_link_or_user()
     checksum = handler.headers.get("x-immich-checksum", "")
-    if checksum in handler.server.checksums:  # before the look at what the link allows, as in the real one
+    if checksum in handler.server.checksums:  # before checking what the link allows, like the real one
         handler.reply_json({"id": PRIVATE_ASSET, "status": "duplicate"}, 200)
         return
     if link and not link.upload:
@@ -574,7 +574,7 @@ def _links(handler: Handler) -> None:
 
 
 def _my_key(handler: Handler) -> None:
-    """Every key may ask this of itself; who has a session has no key."""
+    """Every key may request this about itself; a session has no key."""
     key = handler.headers.get("x-api-key", "")
     if key not in API_KEYS:
         handler.require_user()
