@@ -1,4 +1,4 @@
-# What must be so before Immich can be exposed.
+# Requirements for exposing Immich.
 { config, lib, exposedImmich, ... }:
 
 let
@@ -9,7 +9,7 @@ let
   accepted = program: version:
     lib.versionAtLeast version versions.${program}.lowest && !(versions.${program}.refused ? ${version});
 
-  # A package without a version is of the owner's own making, and theirs to judge.
+  # A package without a version is the owner's own, and the owner's responsibility.
   package = config.services.immich.package;
   immichVersion = package.version or versions.immich.lowest;
   immichFaults = package.meta.knownVulnerabilities or [ ];
@@ -54,7 +54,7 @@ in
       }
     ];
 
-    # nixpkgs refuses such a package unless the owner has permitted it, which is forgotten sooner than it is undone.
+    # nixpkgs refuses such a package unless the owner has permitted it, and owners forget to undo that.
     warnings = lib.optional (cfg.immich.managed && immichFaults != [ ]) ("nixpkgs marks Immich ${immichVersion} as insecure"
       + " (${lib.concatStringsSep "; " immichFaults}), and it is open to the internet; upgrade the channel, or run pulumi"
       + " destroy until it is mended.");

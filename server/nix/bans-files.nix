@@ -1,4 +1,4 @@
-# fail2ban's configuration folder of our own: nothing of /etc/fail2ban is read.
+# Our own fail2ban configuration folder: nothing in /etc/fail2ban is read.
 { lib, pkgs, ... }:
 
 let
@@ -6,7 +6,7 @@ let
   socket = "/run/${names.bans}/socket";
   pidfile = "/run/${names.bans}/pid";
 
-  # Without a network fail2ban can neither tell whether there is IPv6 nor which addresses are its own.
+  # Without a network, fail2ban cannot tell whether there is IPv6 or which addresses are its own.
   daemon = pkgs.writeText "fail2ban.conf" ''
     [Definition]
     allowipv6 = yes
@@ -23,7 +23,7 @@ let
     stacksize = 0
   '';
 
-  # What the settings say comes last and wins: maxretry, findtime, bantime.
+  # The settings come last and take precedence: maxretry, findtime, bantime.
   jails = pkgs.writeText "jail.conf" (''
     [INCLUDES]
     after = ${names.state}/settings/bans.conf
@@ -55,7 +55,7 @@ in
 {
   server = "${pkgs.fail2ban}/bin/fail2ban-server ${places}";
 
-  # fail2ban-client, for our server.
+  # fail2ban-client for our server.
   client = pkgs.writeShellApplication {
     name = "fail2ban-client";
     checkPhase = "";

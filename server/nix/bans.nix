@@ -1,4 +1,4 @@
-# A fail2ban of our own. It counts what the edge writes into its log, and bans with files that the edge looks for, so it needs
+# Our own fail2ban. It counts what the edge writes to its log, and bans with files that the edge checks, so it needs
 # neither network nor firewall nor root.
 { config, lib, pkgs, ... }:
 
@@ -9,8 +9,8 @@ let
   scripts = import ./scripts.nix { inherit config pkgs; };
   prepare = scripts.program { name = "immich-exposure-prepare"; file = "state.sh"; };
 
-  # fail2ban does not start without its log, which the edge makes when it starts for the first time. As the edge itself: root
-  # writes nothing into a folder of somebody else's.
+  # fail2ban does not start without its log, which the edge creates at its first start. This runs as the edge's user, because
+  # root must not write into a folder that belongs to another user.
   log = pkgs.writeShellApplication {
     name = "immich-bans-log";
     checkPhase = "";
@@ -41,7 +41,7 @@ in
       serviceConfig = import ./sandbox-user.nix // {
         User = names.bans;
         Group = names.bans;
-        # To read the log; the edge's key is the same group's, and none of its business.
+        # To read the log. The edge's key belongs to the same group, so it is hidden.
         SupplementaryGroups = [ names.edge ];
         InaccessiblePaths = [ "-${names.state}/tls" ];
         ExecStartPre = [ "+${lib.getExe prepare} prepare" "+${lib.getExe log}" ];
@@ -54,7 +54,7 @@ in
 
         RuntimeDirectory = [ names.bans ];
         RuntimeDirectoryMode = "0700";
-        # Goes with the rest of the exposure.
+        # Removed with the rest of the exposure.
         StateDirectory = [ "${baseNameOf names.state}/fail2ban" ];
         StateDirectoryMode = "0700";
         ReadWritePaths = map (jail: "${names.state}/bans/${jail}") names.jails;

@@ -1,4 +1,4 @@
-# The command `immich-exposure` for whoever sits at the server.
+# The command `immich-exposure` on the server.
 { config, lib, pkgs, exposedImmich, ... }:
 
 let
@@ -37,10 +37,10 @@ let
     file = "exposure.sh";
     programs = [ (import ./bans-files.nix { inherit lib pkgs; }).client ];
     before = ''
-      # What other scripts do; whatever else is said, above all --help, is exposure.sh's to explain or refuse.
+      # Verbs of other scripts. exposure.sh explains or refuses everything else, including --help.
       case "''${1:-}:$#:''${2:-}" in
         *:-h | *:--help | *:help) ;;
-        # What this system was built with, for anybody to see.
+        # What this system was built with, for everybody to read.
         module:1:)
           printf '%s\n' ${lib.escapeShellArg module}
           exit

@@ -1,5 +1,5 @@
-# One number for the whole module, by which `pulumi up` knows whether the running system has the same. It is computed there in the same
-# way, from the same files: components/ says which.
+# A digest of the whole module, by which `pulumi up` knows whether the running system has the same one. components/ computes it in the
+# same way, from the same files.
 { lib }:
 
 let

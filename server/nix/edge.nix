@@ -1,4 +1,4 @@
-# The edge: our Caddy on loopback, where the funnel hands over what comes from the internet.
+# The edge: our Caddy on loopback, to which the funnel forwards connections from the internet.
 { config, lib, pkgs, exposedImmich, ... }:
 
 let
@@ -8,7 +8,7 @@ let
 
   caddy = lib.getExe cfg.package;
 
-  # The Caddyfile and, beside it, the table that it names; nothing else, so that another script restarts no edge.
+  # The Caddyfile and, next to it, the table that it names; nothing else, so that a changed script does not restart the edge.
   files = builtins.path {
     name = "immich-edge-configuration";
     path = ../.;
@@ -16,15 +16,15 @@ let
   };
   configuration = "--adapter caddyfile --config ${files}/Caddyfile";
 
-  # Run by the edge before it starts and before it reloads, with the settings that it is about to take.
+  # The edge runs this before it starts and before it reloads, with the settings that it is about to use.
   check = pkgs.writeShellApplication {
     name = "immich-edge-check";
     runtimeInputs = [ pkgs.coreutils pkgs.gnugrep ];
-    # Checked where it is written: a newer checker must not stop a rebuild.
+    # Checked in our own tests instead: a newer checker must not stop a rebuild.
     checkPhase = "";
     text = ''
-      # A certificate that Caddy cannot read must fail here: Caddy itself reports ready first and exits then. What the
-      # file reads as is asked meanwhile.
+      # A certificate that Caddy cannot read must fail here: Caddy itself first reports ready and then exits. The adapted
+      # Caddyfile is requested at the same time.
       exec 3< <(${caddy} validate ${configuration} 2>&1 && echo accepted)
       adapted=$(${caddy} adapt ${configuration} 2>/dev/null) || adapted=
       said=$(cat <&3)
@@ -33,7 +33,7 @@ let
         echo "Caddy refuses its configuration (see above); correct the settings and run pulumi up." >&2
         exit 1
       fi
-      # A misplaced option can drop these without a word, and visitors could then choose the address they come from.
+      # A misplaced option can drop these silently, and visitors could then choose their own address.
       occurrences() { grep -o -e "$1" <<<"$adapted" | wc -l || true; }
       listeners=$(occurrences '"listen":\[')
       for needed in '"listen":\["127\.0\.0\.1:[0-9]*"\]' '"protocols":\["h1","h2"\]' \
@@ -50,10 +50,10 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    # Past the edge nothing reaches Immich, whatever else the configuration says.
+    # Nothing reaches Immich past the edge, whatever else the configuration says.
     services.immich.host = lib.mkIf exposedImmich.closed (lib.mkOverride 10 "127.0.0.1");
 
-    # Caddy must understand its file before anything is switched. What the settings make of it shows when it starts.
+    # Caddy must understand its file before anything is switched. The effect of the settings shows when it starts.
     system.preSwitchChecks.immich-edge = ''
       if ! said=$(${caddy} adapt ${configuration} 2>&1 >/dev/null); then
         printf '%s\n' "$said" >&2
@@ -80,19 +80,19 @@ in
         "tls/server.key"
         "device-ca.crt"
       ];
-      # Each closing of the funnel restarts the edge, and counts: only a Caddy that ends again and again is given up.
+      # Each closing of the funnel restarts the edge, and counts as a start: only give up on a Caddy that keeps exiting.
       startLimitIntervalSec = 60;
       startLimitBurst = 10;
 
-      # The Caddyfile's values that are not settings. No secret is among them: everybody can read a unit.
+      # The Caddyfile's values that are not settings. They contain no secret, because everybody can read a unit.
       environment = {
         IMMICH_EXPOSURE_IMMICH = exposedImmich.upstream;
         IMMICH_EXPOSURE_STATE = names.state;
         IMMICH_EXPOSURE_LOGS = names.logs;
         IMMICH_EXPOSURE_ADMIN = "unix//run/${names.edge}/admin.sock";
-        # What Go collects garbage for; the kernel's buffers of connections count for MemoryMax as well.
+        # Go's memory limit; the kernel's connection buffers count towards MemoryMax as well.
         GOMEMLIMIT = "320MiB";
-        # What Caddy keeps for itself is worth nothing to the next one.
+        # Caddy's own files are of no use after a restart.
         XDG_CONFIG_HOME = "/run/${names.edge}";
         XDG_DATA_HOME = "/run/${names.edge}";
       };
@@ -101,7 +101,7 @@ in
         Type = "notify";
         User = names.edge;
         Group = names.edge;
-        # Read anew by each command, so a reload takes over what has changed.
+        # Each command reads it again, so a reload picks up changes.
         EnvironmentFile = [ "${names.state}/settings/edge.env" "${names.state}/domain.env" ];
         ExecStartPre = [ "+${lib.getExe prepare} prepare" (lib.getExe check) ];
         ExecStart = [ "${caddy} run ${configuration}" ];

@@ -1,4 +1,4 @@
-# The guard: guard.sh, which looks through the eyes of the edge's program.
+# The guard: guard.sh, which makes its requests with the edge's program.
 { config, lib, pkgs }:
 
 let

@@ -1,5 +1,5 @@
-# Immich at home while the exposure is shut: sockets stand where Immich listened before and hand over to it on loopback. They are
-# started and stopped as /var/lib/immich-exposure/lan says, without a rebuild.
+# Immich at home while the exposure is closed: sockets listen where Immich did before and forward to it on loopback.
+# /var/lib/immich-exposure/lan decides whether they run, without a rebuild.
 { config, lib, pkgs, exposedImmich, ... }:
 
 let
@@ -7,7 +7,7 @@ let
   scripts = import ./scripts.nix { inherit config pkgs; };
   sync = scripts.program { name = "immich-exposure-lan"; file = "lan.sh"; };
 
-  # The zone of an address stands after a percent sign, which means something else to systemd.
+  # An address's zone follows a percent sign, which has another meaning for systemd.
   escaped = lib.replaceStrings [ "%" ] [ "%%" ];
 in
 {
@@ -16,9 +16,9 @@ in
       description = "Open or close Immich on the home network";
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
-      # The addresses must be there, and Immich must have left the port.
+      # The addresses must exist, and Immich must have released the port.
       after = [ "network-online.target" "immich-server.service" ];
-      # A door that opens and shuts a few times in a row must not leave the family without Immich.
+      # A funnel that opens and closes a few times in a row must not leave the family without Immich.
       startLimitIntervalSec = 0;
       serviceConfig = import ./sandbox.nix // import ./quiet.nix // {
         Type = "oneshot";
@@ -27,7 +27,7 @@ in
         RestrictAddressFamilies = [ "AF_NETLINK" "AF_UNIX" ];
       };
     };
-    # Addresses come and go: look again each minute.
+    # Addresses come and go, so check again every minute.
     systemd.services.immich-exposure-lease.wants = [ "immich-exposure-lan.service" ];
 
     # The instance is the address to listen on, escaped.
@@ -41,9 +41,9 @@ in
     };
     systemd.services."immich-exposure-lan@" = {
       description = "Immich at home on %I";
-      # A closed socket ends what is connected.
+      # Closing the socket ends its connections.
       partOf = [ "immich-exposure-lan@%i.socket" ];
-      # Whose start is refused takes its socket along.
+      # A refused start also stops the socket.
       startLimitIntervalSec = 0;
       serviceConfig = import ./sandbox-user.nix // {
         DynamicUser = true;

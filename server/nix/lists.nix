@@ -1,6 +1,6 @@
-# Bans by lists: countries and networks from files of the owner's, and what a CrowdSec on this machine or at home has decided. Each
-# is written as one file into a folder that the edge watches; nothing else of the exposure is touched, and nothing runs unless the
-# settings name a list. What is read comes from elsewhere, so it is read without rights, and by as much as each needs.
+# Ban lists: countries and networks from the owner's files, and decisions of a CrowdSec on this machine or at home. Each list is
+# written as one file to a folder that the edge watches; nothing else of the exposure is touched, and nothing runs unless the
+# settings name a list. The input comes from elsewhere, so it is read without privileges, each unit with only the access it needs.
 { config, lib, pkgs, ... }:
 
 let
@@ -12,7 +12,7 @@ let
   key = "${names.state}/settings/crowdsec.key";
   places = "--settings ${settings} --folder ${names.state}/bans/lists --reports ${names.state}/lists";
 
-  # As the user of the bans, but without a way to fail2ban, its memory or its folders.
+  # Runs as the user of the bans, but cannot reach fail2ban, its memory or its folders.
   reader = import ./sandbox-user.nix // {
     User = names.bans;
     Group = names.bans;
@@ -24,7 +24,7 @@ let
       "/run/${names.bans}"
       names.logs
     ];
-    # What became of each list; it goes with the rest of the exposure.
+    # The result of each list; removed with the rest of the exposure.
     StateDirectory = [ "${baseNameOf names.state}/lists" ];
     StateDirectoryMode = "0700";
     ReadWritePaths = [ "${names.state}/bans/lists" ];
@@ -32,14 +32,14 @@ let
     MemoryDenyWriteExecute = true;
     ProcSubset = "pid";
   };
-  # What Go collects garbage for, well below MemoryMax.
+  # Go's memory limit, well below MemoryMax.
   environment = {
     GOMEMLIMIT = "160MiB";
     XDG_CONFIG_HOME = "/tmp";
     XDG_DATA_HOME = "/tmp";
   };
 
-  # The one address beyond this machine's that the reader may talk to is a setting. As root, before it starts.
+  # The only address beyond this machine's that the reader may connect to is a setting. Runs as root, before it starts.
   reach = pkgs.writeShellApplication {
     name = "immich-exposure-crowdsec-reach";
     checkPhase = "";
@@ -47,7 +47,7 @@ let
     text = ''
       address=$(sed -n -e 's|^crowdsec https\{0,1\}://\[\([0-9a-f:]*\)\].*|\1|p' -e 's|^crowdsec https\{0,1\}://\([0-9.]*\).*|\1|p' ${settings})
       case $address in "" | 127.* | ::1) address=localhost ;; *) ;; esac
-      # The first one forgets an address of before.
+      # The first one clears an earlier address.
       systemctl set-property --runtime immich-exposure-crowdsec.service IPAddressAllow= IPAddressAllow=localhost "IPAddressAllow=$address"
     '';
   };
@@ -58,7 +58,7 @@ in
       description = "Ban countries and networks from lists";
       after = [ "${names.edge}.service" ];
       unitConfig.ConditionPathExists = [ names.mark settings ];
-      # `pulumi up` starts it as well, and is never one start too many.
+      # `pulumi up` starts it as well, and must never hit the start limit.
       startLimitIntervalSec = 0;
       inherit environment;
       serviceConfig = reader // import ./quiet.nix // {
@@ -83,13 +83,13 @@ in
       wantedBy = [ "multi-user.target" ];
       after = [ "network.target" "${names.edge}.service" "crowdsec.service" ];
       unitConfig.ConditionPathExists = [ names.mark settings key ];
-      # A CrowdSec that is away for long is asked on.
+      # Keep asking a CrowdSec that has been down for long.
       startLimitIntervalSec = 0;
       inherit environment;
       serviceConfig = reader // {
         ExecStartPre = [ "+${lib.getExe reach}" ];
         ExecStart = [ "${caddy} ban-lists-follow ${places}" ];
-        # Root's alone; systemd opens it.
+        # Only root can read it; systemd opens it.
         StandardInput = "file:${key}";
         Restart = "on-failure";
         RestartSec = 10;

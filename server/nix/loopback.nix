@@ -1,9 +1,9 @@
-# Who may talk to the edge on this server, and who may answer in Immich's place.
+# Who may connect to the edge on this server, and who may answer in Immich's place.
 #
-# Every account of a server reaches loopback. Whoever could connect to the edge there could claim to be any visitor, in the PROXY line
-# in front; and whoever got Immich's port while Immich is down would be sent the devices' cookies and API keys. The kernel knows
-# whose socket a packet is from. So a table of our own looks at the first packet of a connection (the edge takes root's alone, as
-# which tailscaled runs) and at the first of an answer (which must be the edge's, or Immich's or root's). No other table is
+# Every account of a server reaches loopback. A process that can connect to the edge there could claim to be any visitor in the PROXY
+# line, and one that takes Immich's port while Immich is down would receive the devices' cookies and API keys. The kernel knows
+# which user's socket a packet is from. So our own table checks the first packet of a connection (the edge accepts only root's, as
+# which tailscaled runs) and the first of an answer (which must be the edge's, or Immich's or root's). No other table is
 # read or changed, and the owner's firewall decides everything else as before.
 { config, lib, pkgs, exposedImmich, ... }:
 
@@ -11,7 +11,7 @@ let
   cfg = config.services.immich-exposure;
   names = import ./names.nix;
 
-  # As which user Immich runs, where this configuration says it. Who answers for a container is not known here.
+  # The user that Immich runs as, if this configuration says so. The user of a container's port is not known here.
   immichUser = config.systemd.services.immich-server.serviceConfig.User or config.services.immich.user;
   immichIs = "${if lib.hasInfix ":" exposedImmich.address then "ip6" else "ip"} saddr ${exposedImmich.address}";
 
@@ -21,7 +21,7 @@ let
   loopback = pkgs.writeShellApplication {
     name = "immich-exposure-loopback";
     runtimeInputs = [ pkgs.coreutils pkgs.nftables ];
-    # Checked where it is written: a newer checker must not stop a rebuild.
+    # Checked in our own tests instead: a newer checker must not stop a rebuild.
     checkPhase = "";
     text = ''
       table="inet immich-exposure"
@@ -33,7 +33,7 @@ let
       esac
       port=''${IMMICH_EXPOSURE_PROXY_PORT:?}
       edge=$(id -u ${names.edge})
-      # All of it at once, or nothing.
+      # Atomically: all of it or nothing.
       nft -f - <<END
       $forget
       table $table {
@@ -53,8 +53,8 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    # It comes and goes with the edge, and takes its port from the same settings. An edge without it is no more open to the
-    # internet, so it does not wait for a kernel that has no nftables.
+    # It starts and stops with the edge, and takes its port from the same settings. An edge without it is no more open to the
+    # internet, so the edge does not depend on it where the kernel has no nftables.
     systemd.services.${names.edge} = {
       wants = [ "immich-exposure-loopback.service" ];
       after = [ "immich-exposure-loopback.service" ];
@@ -62,7 +62,7 @@ in
 
     systemd.services.immich-exposure-loopback = {
       description = "Keep this server's other accounts away from the edge's and Immich's ports";
-      # A firewall of the owner's that is loaded anew may empty every table there is.
+      # Reloading the owner's firewall may flush every table.
       after = [ "nftables.service" ];
       partOf = [ "${names.edge}.service" "nftables.service" ];
       unitConfig = {

@@ -1,4 +1,4 @@
-# For what runs each minute: systemd's own lines about its start and end stay out of the journal, its words come in.
+# For units that run every minute: keeps systemd's lines about their start and end out of the journal, but not their output.
 {
   SyslogLevel = "notice";
   LogLevelMax = "notice";

@@ -1,11 +1,11 @@
-# What no unit of ours needs that runs as a user without rights.
+# Restrictions for our units that run as an unprivileged user.
 import ./sandbox.nix // {
   CapabilityBoundingSet = [ "" ];
   AmbientCapabilities = [ "" ];
   PrivateUsers = true;
   ProtectProc = "invisible";
   RemoveIPC = true;
-  # A log that is rotated gets the owner of the old one, and is none the worse when it may not.
+  # A rotated log should get the owner of the old one; if that is not permitted, no harm is done.
   SystemCallErrorNumber = "EPERM";
   SystemCallFilter = [ "@system-service" "~@privileged" "~@resources" "@chown" ];
 }

@@ -1,7 +1,7 @@
-# What no unit of ours ever needs.
+# Restrictions for all our units.
 {
   LockPersonality = true;
-  # A unit that takes too much ends, and when the whole machine is short of memory, ours go before Immich and its database.
+  # A unit that takes too much memory is killed, and if the whole machine runs out, ours are killed before Immich and its database.
   MemoryMax = "256M";
   OOMScoreAdjust = 500;
   NoNewPrivileges = true;

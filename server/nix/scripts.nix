@@ -1,8 +1,8 @@
-# The scripts of ../scripts as programs. Each is lib.sh and its own text in one, the same as `pulumi up` runs over SSH.
+# The scripts in ../scripts as programs. Each is lib.sh plus its own text, the same as `pulumi up` runs over SSH.
 { config, pkgs, ... }:
 
 {
-  # `before` is run ahead of the library, `programs` are found beside those that every script may call.
+  # `before` runs before the library; `programs` are available in addition to those that every script may call.
   program = { name, file, before ? "", programs ? [ ] }: pkgs.writeShellApplication {
     inherit name;
     runtimeInputs = programs ++ [
@@ -20,7 +20,7 @@
       config.systemd.package
       pkgs.util-linux
     ];
-    # The script sets its own options. It is checked where it is written: a newer checker must not stop a rebuild.
+    # The script sets its own options. It is checked in our own tests instead: a newer checker must not stop a rebuild.
     bashOptions = [ ];
     checkPhase = "";
     text = before + builtins.readFile ../scripts/lib.sh + builtins.readFile (../scripts + "/${file}");

@@ -1,4 +1,4 @@
-# What happens by itself: the certificate is renewed, a lease ends, devices end, the owner is told. Nothing where there is no exposure.
+# Periodic jobs: renewing the certificate, ending leases, removing expired devices, notifying the owner. None runs without an exposure.
 { config, lib, pkgs, ... }:
 
 let
@@ -8,10 +8,10 @@ let
 
   run = name: file: verb: "${lib.getExe (scripts.program { inherit name file; })} ${verb}";
 
-  # Root, but with nothing to write except the exposure's own folder and what all services share below /run.
+  # Runs as root, but may write only to the exposure's own folder and to what all services share below /run.
   root = import ./sandbox.nix // {
     Type = "oneshot";
-    # Without the folder as well: who deleted it has left an open door.
+    # Also without the folder: if somebody has deleted it, the funnel is still open.
     ReadWritePaths = [ "-${names.state}" "/run" ];
     RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_NETLINK" "AF_UNIX" ];
   };
@@ -38,7 +38,7 @@ in
     systemd.services.immich-exposure-lease = {
       description = "Close the funnel unless a lease allows it";
       after = [ "tailscaled.service" ];
-      # The end of a lease starts it as well, and is never one start too many.
+      # The end of a lease starts it as well, and must never hit the start limit.
       startLimitIntervalSec = 0;
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-enforce" "funnel.sh" "enforce") ]; };
     };
@@ -55,7 +55,7 @@ in
     systemd.services.immich-exposure-devices = {
       description = "Remove devices whose certificate has expired";
       unitConfig.ConditionPathExists = [ names.mark ];
-      # Only files are looked at, so it needs no network.
+      # It only looks at files, so it needs no network.
       serviceConfig = root // {
         ExecStart = [ (run "immich-exposure-expire" "devices.sh" "expire") ];
         PrivateNetwork = true;
@@ -77,7 +77,7 @@ in
       wants = [ "network-online.target" ];
       after = [ "network-online.target" "tailscaled.service" "immich-edge.service" ];
       unitConfig.ConditionPathExists = [ names.mark ];
-      # Long enough for each of its steps; the next look finishes what is cut off.
+      # Long enough for each of its steps; the next check finishes what was cut off.
       serviceConfig = root // import ./quiet.nix // {
         ExecStart = [ "${lib.getExe (import ./guard.nix { inherit config lib pkgs; })} look" ];
         TimeoutStartSec = "8min";
@@ -89,12 +89,12 @@ in
       timerConfig = {
         OnBootSec = "2min";
         OnUnitActiveSec = "5min";
-        # systemd's own is a minute, which would be added to each of the times that docs/guard.md promises.
+        # systemd's default is a minute, which would be added to each of the times in docs/guard.md.
         AccuracySec = "1s";
       };
     };
 
-    # Nothing to do, and so not started, where nobody asks who opened what and there is no key of Immich's API.
+    # Not started if `who` is off and there is no Immich API key.
     systemd.services.immich-exposure-who = {
       description = "Count who opened which shared link";
       after = [ "immich-edge.service" ];
@@ -108,7 +108,7 @@ in
       description = "Count who opened which shared link, every five minutes";
       wantedBy = [ "timers.target" ];
       timerConfig = {
-        # By the clock: after a start that its conditions forbade, no span of time would begin anew.
+        # By the clock: after a start that its conditions prevented, a monotonic timer would not be restarted.
         OnCalendar = "*:0/5";
       };
     };
@@ -120,10 +120,10 @@ in
       startLimitIntervalSec = 0;
       serviceConfig = root // import ./quiet.nix // {
         ExecStart = [ (run "immich-exposure-room" "room.sh" "look") ];
-        # The edge reads the number there.
+        # The edge reads the number from there.
         RuntimeDirectory = [ "immich-exposure-room" ];
         RuntimeDirectoryPreserve = true;
-        # Photos may lie in somebody's home; nothing but the size of the disk is read.
+        # Photos may be in a home folder; only the size of the disk is read.
         ProtectHome = "read-only";
         PrivateNetwork = true;
         RestrictAddressFamilies = [ "AF_UNIX" ];
@@ -139,17 +139,17 @@ in
       };
     };
 
-    # Started whenever there is something to tell, and again and again while it does not get through.
+    # Started whenever there is a notice, and repeatedly while one does not get through.
     systemd.services.immich-exposure-notify = {
       description = "Send notices to the owner";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       unitConfig.ConditionPathExists = [ names.mark "${names.state}/notices/channel" ];
-      # Notices come when they come; how many there may be in an hour is the script's to say.
+      # No start limit: the script limits how many notices are sent per hour.
       startLimitIntervalSec = 0;
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-notify" "notify.sh" "deliver") ]; };
     };
-    # Whoever opens, closes, lets in or shuts out: it is told at once.
+    # Every opening, closing, enrolment and revocation is reported at once.
     systemd.paths.immich-exposure-notify = {
       description = "Notify the owner when the funnel opens or closes, and about devices";
       wantedBy = [ "paths.target" ];

@@ -1,4 +1,4 @@
-# Who opened what: who.sh, which counts and asks with the edge's program.
+# Who opened what: who.sh, which counts and queries with the edge's program.
 { config, lib, pkgs }:
 
 let
