@@ -129,7 +129,7 @@ confirm_funnel() {
   need_leave_to_open
   # shellcheck disable=SC2046
   set -- "$1" $(recorded_ports)
-  ask_module
+  know_module
   read_funnel "$2" "$3"
   { [ "$FUNNEL" = open ] && lease_holds; } ||
     die "The funnel is not open any more ($FUNNEL), so it cannot be confirmed; open it again."

@@ -604,6 +604,7 @@ reload_edge() {
 # once.
 MODULE_SAYS=
 ask_module() { MODULE_SAYS=$(module_line); }
+know_module() { [ -n "$MODULE_SAYS" ] || ask_module; }
 module_line() { timeout 20 immich-exposure module 2>/dev/null </dev/null || :; }
 
 # `module_word NAME`: a word of it.
@@ -1304,7 +1305,7 @@ device_lines() {
 # `record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST` notes it down; DIGEST names it, and "-" says that the module's files are not
 # ours.
 record() {
-  ask_module
+  know_module
   {
     printf 'funnel %s %s\n' "$1" "$2"
     printf 'module %s\n' "$(module_word digest)"

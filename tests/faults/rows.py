@@ -596,7 +596,7 @@ def some_steps_alone(home: Home) -> None:
 
 @standing(
     "unproven-update",
-    "the operator's machine dies while an update is being checked: the funnel is on a short lease",
+    "the operator's machine dies while an update is being checked: the funnel closes by itself",
 )
 def unproven_update(home: Home) -> None:
     home.operator.set(

@@ -484,6 +484,7 @@ def test_prove_opens_and_keeps_open_what_the_operator_has_proven(machine: Machin
     assert result(done) == {"lease": "confirmed", "left": None}
     assert (serving(machine), lease(machine)) == (OPEN, "confirmed\n")
     assert "proven-for digest\n" in (machine.state / "standing").read_text()
+    assert machine.commands("immich-exposure") == ["immich-exposure module"]
 
 
 @pytest.mark.parametrize("word", ["", "proven too late", "unproven\n"], ids=["none", "another", "a third"])
