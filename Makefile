@@ -69,7 +69,7 @@ $(pulumi-on-path) && $(VENV)/python -m components.server_report $(1) --stack $(S
 endef
 
 .PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test links lint \
-  lock module nightly nightly-check pictures preview server setup test unit up walk who
+  lock module nightly nightly-check pictures preview programs server setup test unit up walk who
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -153,7 +153,7 @@ env: .venv/ready ## print the environment for plain `pulumi`, also for the lab's
 demo: setup ## run the main job in the lab: expose, visit, revoke, ban, destroy: HOUSE=book KEEP=1
 	@KEEP=$(KEEP) $(if $(HOUSE),HOUSE=$(HOUSE)) $(VENV)/python -m tests.lab.demo
 
-test: setup lint ## lint and all three tiers of tests
+test: setup lint ## lint and all tiers of tests
 	@$(VENV)/python -m tests.lab.parallel all
 
 lock: ## pin every Python package with the hashes of its files, for all platforms (needs uv)
@@ -178,11 +178,14 @@ setup: .venv/developer ## prepare the lab: system packages, Python packages, pin
 	@$(VENV)/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
-unit: .venv/developer ## the tests that need no root and take seconds
-	@$(PYTEST) tests/unit
+unit: .venv/developer ## the rules, in seconds: no root, no shell, no server
+	@$(PYTEST)
 
-server: setup ## the tests with real Caddy, fail2ban and Nix
-	@$(PYTEST) tests/server
+programs: .venv/developer ## the scripts under two shells and our commands, in minutes: no root
+	@$(PYTEST) tests/programs
+
+server: setup ## the tests with real Caddy, fail2ban and Nix, and those of the stand-ins
+	@$(PYTEST) tests/server tests/standins
 
 lab-test: setup ## the tests in the whole lab, several labs at once: ARGS="book test_renewal.py"
 	@$(VENV)/python -m tests.lab.parallel $(ARGS)

@@ -2,8 +2,9 @@
 
 A test of the lab mostly waits. So each file, each house of the walk and each row of the fault matrix is one
 job: a pytest of its own in a bubble of its own (lab/bubble.py). A few workers take one job after the other.
-Beside them two workers take what needs no lab, file by file. What they write goes to memory where there is
-enough of it. What failed is printed in full, and the last line counts everything.
+Beside them two workers take what needs no lab: the unit tier, and the other tiers file by file. Who has none
+left of his kind helps the others. What they write goes to memory where there is enough of it. What failed is
+printed in full, and the last line counts everything.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,8 @@ HERE = Path(__file__).parent
 WALK = HERE / "test_houses.py"
 FAULTS = HERE / "test_faults.py"
 UNIT = PROJECT / "tests" / "unit"
-SERVER = PROJECT / "tests" / "server"
+BY_FILE = tuple(PROJECT / "tests" / tier for tier in ("programs", "server", "standins"))
+"""The tiers without a lab of which each file is a job."""
 KINDS = ("failed", "passed", "skipped")
 WORKERS = 4
 WITHOUT_A_LAB = 2
@@ -71,7 +74,7 @@ class Result:
         """One line for a person."""
         word = "ok  " if self.status == 0 else "FAIL"
         times = f"{self.seconds:.0f} s, {self.processor_seconds:.0f} s of a core"
-        return f"{word} {self.job.name:<24} {told(self.counts)} in {times}"
+        return f"{word} {self.job.name:<32} {told(self.counts)} in {times}"
 
 
 def told(counts: dict[str, int]) -> str:
@@ -94,17 +97,10 @@ def all_jobs() -> list[Job]:
 
 
 def jobs_without_a_lab() -> list[Job]:
-    """The unit tier in three pieces, and every file of the server tier."""
-    files = sorted(SERVER.glob("test_*.py"), key=_size, reverse=True)
-    scripts = sorted(UNIT.glob("test_scripts_*.py"), key=_size, reverse=True)
-    longest, *others = map(str, scripts)
-    rest = (f"--ignore={path}" for path in scripts)
-    return [
-        Job("unit scripts", tuple(others), lab=False),
-        Job("unit longest", (longest,), lab=False),
-        Job("unit", (str(UNIT), *rest), lab=False),
-        *(Job(path.stem, (str(path),), lab=False) for path in files),
-    ]
+    """The unit tier, and every file of the other tiers, each with its tier's name."""
+    files = sorted((path for tier in BY_FILE for path in tier.glob("test_*.py")), key=_size, reverse=True)
+    jobs = (Job(f"{path.parent.name} {path.stem}", (str(path),), lab=False) for path in files)
+    return [Job("unit", (str(UNIT),), lab=False), *jobs]
 
 
 def _size(path: Path) -> int:
@@ -143,8 +139,17 @@ def scratch(memory: Path = IN_MEMORY) -> Path:
     return memory if min(disk.f_bavail * disk.f_frsize, available) >= ROOM else Path(tempfile.gettempdir())
 
 
-def run(job: Job, place: Path | None = None) -> Result:
-    """Run one job to its end; what it writes goes below ``place``."""
+def environment(place: Path, compiled: str | None) -> dict[str, str]:
+    """What a job has: where it writes, and where all of them keep what Python has compiled.
+
+    To compile this project and the SDK again is more than half of what the start of a lab takes.
+    """
+    shared = {} if compiled is None else {"PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
+    return {**os.environ, "TMPDIR": str(place), **shared}
+
+
+def run(job: Job, place: Path | None = None, compiled: str | None = None) -> Result:
+    """Run one job to its end; what it writes goes below ``place``, compiled modules into the other folder."""
     place = place or Path(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix="lab-job-", dir=place) as folder:
         report = Path(folder, "report.xml")
@@ -156,7 +161,7 @@ def run(job: Job, place: Path | None = None) -> Result:
             process = subprocess.Popen(
                 [*bubble, *pytest, *options],
                 cwd=PROJECT,
-                env={**os.environ, "TMPDIR": str(place)},
+                env=environment(place, compiled),
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
@@ -168,6 +173,21 @@ def run(job: Job, place: Path | None = None) -> Result:
         lasted = time.monotonic() - began
         status = 0 if process.returncode == ONLY_AT_NIGHT else process.returncode
         return Result(job, status, text, counted(report), lasted, used.ru_utime + used.ru_stime)
+
+
+def work(queues: Sequence[deque[Job]], place: Path, compiled: str) -> list[Result]:
+    """Take one job after the other, of the first queue as long as it has any; tell each when it has ended."""
+    results: list[Result] = []
+    for queue in queues:
+        while queue:
+            try:
+                job = queue.popleft()
+            except IndexError:  # another worker was quicker
+                break
+            result = run(job, place, compiled)
+            results.append(result)
+            print(*([result.printed] if result.status else []), result.line, sep="\n", flush=True)
+    return results
 
 
 def counted(report: Path) -> dict[str, int]:
@@ -191,15 +211,20 @@ def main(words: Sequence[str]) -> int:
     with suppress(ToolchainError):  # no registry can be reached from a bubble; the tests skip without
         system.ensure(system.BROWSER)
     began = time.monotonic()
-    workers = int(os.environ.get("LAB_WORKERS", WORKERS))
     place = scratch()
+    given = os.environ.get("LAB_WORKERS")
+    workers = int(given or WORKERS)
+    labs = deque(job for job in jobs if job.lab)
+    others = deque(job for job in jobs if not job.lab)
+    # who says how many labs at once means all of them
+    hands = [(labs, others)] * workers + [(others,) if given else (others, labs)] * WITHOUT_A_LAB
     results: list[Result] = []
-    with ThreadPoolExecutor(workers) as labs, ThreadPoolExecutor(WITHOUT_A_LAB) as without:
-        for future in as_completed([(labs if job.lab else without).submit(run, job, place) for job in jobs]):
-            results.append(future.result())
-            if results[-1].status:
-                print(results[-1].printed, flush=True)
-            print(results[-1].line, flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="compiled-", dir=place, ignore_cleanup_errors=True) as compiled,
+        ThreadPoolExecutor(len(hands)) as pool,
+    ):
+        for future in [pool.submit(work, queues, place, compiled) for queues in hands]:
+            results += future.result()
     total = {kind: sum(result.counts[kind] for result in results) for kind in KINDS}
     failed = [result.job.name for result in results if result.status]
     seconds = time.monotonic() - began

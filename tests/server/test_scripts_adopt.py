@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.scripts import tailscale
-from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells
+from tests.programs import tailscale
+from tests.programs.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells
 
 pytestmark = pytest.mark.server
 

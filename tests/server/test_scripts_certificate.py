@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.programs import tailscale
+from tests.programs.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
 from tests.server.certificates import Identity, TestAuthority
-from tests.unit.scripts import tailscale
-from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, result
 
 pytestmark = pytest.mark.server
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from components.remote.remote_script import script_text
-from tests.unit.scripts import tailscale
-from tests.unit.scripts.harness import (
+from tests.programs import tailscale
+from tests.programs.harness import (
     BODIES,
     DOMAIN,
     RUNNING,

@@ -16,9 +16,9 @@ from components.config.home import Immich, Lan
 from components.preflight.rules import problems
 from components.remote.module_files import managed_files
 from lab.nixos import lay
+from tests.programs.harness import DOMAIN, RUNNING, SCRIPTS, Machine, Outcome, assert_sentence, result
+from tests.programs.test_scripts_module import HEALTHY, NEW, link, system
 from tests.unit.components.test_preflight_rules import SOUND, WANTED
-from tests.unit.scripts.harness import DOMAIN, RUNNING, SCRIPTS, Machine, Outcome, assert_sentence, result
-from tests.unit.test_scripts_module import HEALTHY, NEW, link, system
 
 pytestmark = pytest.mark.server
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import toolchain
+from tests.programs.harness import DOMAIN, Machine, Outcome, assert_sentence, result
 from tests.server.waiting import wait_until
-from tests.unit.scripts.harness import DOMAIN, Machine, Outcome, assert_sentence, result
 
 pytestmark = [
     pytest.mark.server,

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests.programs.harness import Machine
 from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, caddy_user
 from tests.server.forms import form
 from tests.server.waiting import wait_until
-from tests.unit.scripts.harness import Machine
 
 pytestmark = pytest.mark.server
 

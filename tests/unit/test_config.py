@@ -44,14 +44,6 @@ MINIMAL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> asyncio.AbstractEventLoop:
-    """An event loop, which the SDK's outputs need and which other tests may have closed."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    return loop
-
-
 def load_with(project_dir: Path = PROJECT, **changes: Any) -> ExposureConfig:
     """Load the least configuration with some keys changed; None takes a key out."""
     raw = {key: value for key, value in {**MINIMAL, **changes}.items() if value is not None}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,15 +16,6 @@ MINIMAL = {
 }
 FILE = "/var/lib/GeoIP/GeoLite2-Country.mmdb"
 HOME = {"crowdsec": "http://127.0.0.1:8080"}
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Outputs want an event loop."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.close()
 
 
 def config_of(lists: object, **more: Any) -> ExposureConfig:

@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
@@ -29,15 +28,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 LINKS = "https://github.com/family/photos/pull/7/files"
 PLAIN = CASES / "03-nothing-changes"
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """Outputs want an event loop."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
 
 
 def cases() -> list[Path]:

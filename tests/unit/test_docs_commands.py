@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pki import AuthorityProfile, DeviceProfile
+from tests.programs.test_docs_review import HERE
 from tests.unit.documents import PROJECT, commands, name_of, pages, words
 from tests.unit.pki.facts import quick_keystore
-from tests.unit.test_docs_review import HERE
 
 NOT_RUN = "not run: "
 FIRST_TIME = "tests/server/test_operator_preview.py::test_what_an_owner_types_the_first_time"
@@ -31,7 +31,7 @@ PLACES = {
     "pulumi login s3://bucket?endpoint=...": "tests/server/test_backend_s3.py::"
     "test_two_people_and_two_stacks_in_one_store",
     "pulumi stack init home": FIRST_TIME,
-    "pulumi stack init cabin --no-select": "tests/unit/test_operator_machine.py::"
+    "pulumi stack init cabin --no-select": "tests/programs/test_operator_machine.py::"
     "test_a_stack_that_the_backend_does_not_know_is_made_and_not_selected",
     "pulumi config set --secret keystorePassphrase": FIRST_TIME,
     "pulumi config set --secret keystorePassphrase --stack cabin": FIRST_TIME,
@@ -42,7 +42,7 @@ PLACES = {
     "pulumi preview --diff": FIRST_TIME,
     "pulumi preview --diff --stack cabin": FIRST_TIME,
     "pulumi up": "tests/lab/test_main_job.py::test_up_exposes",
-    "make handover DEVICE=phone-anna": "tests/unit/handover/test_command.py::"
+    "make handover DEVICE=phone-anna": "tests/programs/test_handover_command.py::"
     "test_a_phone_fetches_its_bundle_and_the_terminal_shows_the_password_then",
     "pulumi stack output frameSecrets --show-secrets": "tests/lab/test_small_clients.py::"
     "test_frames_read_until_they_are_taken_out",
@@ -54,14 +54,14 @@ PLACES = {
     "sudo immich-exposure status --json": "tests/lab/test_owner.py::test_a_monitor_is_told_in_each_state",
     "sudo immich-exposure close": OWNER,
     "sudo immich-exposure open": OWNER,
-    "immich-exposure close --help": "tests/unit/test_scripts_lan.py::test_help_only_explains",
+    "immich-exposure close --help": "tests/programs/test_scripts_lan.py::test_help_only_explains",
     "sudo immich-exposure bans": BY_HAND,
     "sudo immich-exposure ban 203.0.113.9": BY_HAND,
     "sudo immich-exposure unban 203.0.113.9": BY_HAND,
     "sudo immich-exposure who": WHO,
     "sudo immich-exposure links": WHO,
     "make who": WHO,
-    "make links": "tests/unit/test_operator_machine.py::test_several_stacks_are_listed_and_none_is_taken",
+    "make links": "tests/programs/test_operator_machine.py::test_several_stacks_are_listed_and_none_is_taken",
     "make who ARGS=--html > who.html": "tests/unit/components/test_server_report.py::"
     "test_what_the_server_says_is_shown_as_words",
     "pulumi config set who true": "not run: the same as the other settings",
@@ -75,9 +75,9 @@ PLACES = {
     "test_frames_read_until_they_are_taken_out",
     "sudo immich-exposure revoke phone-anna": "tests/lab/test_fail_closed.py::"
     "test_a_device_that_was_revoked_on_the_server_stays_out",
-    "sudo immich-exposure lan open": "tests/unit/test_scripts_lan.py::test_the_owner_opens_and_closes",
-    "sudo immich-exposure lan close": "tests/unit/test_scripts_lan.py::test_the_owner_opens_and_closes",
-    "sudo immich-exposure lan auto": "tests/unit/test_scripts_lan.py::"
+    "sudo immich-exposure lan open": "tests/programs/test_scripts_lan.py::test_the_owner_opens_and_closes",
+    "sudo immich-exposure lan close": "tests/programs/test_scripts_lan.py::test_the_owner_opens_and_closes",
+    "sudo immich-exposure lan auto": "tests/programs/test_scripts_lan.py::"
     "test_the_owner_gives_it_back_to_the_funnel",
     "sudo immich-exposure forget-chapter": "tests/lab/test_adopt.py::"
     "test_the_leftovers_are_listed_and_then_removed",
@@ -93,9 +93,9 @@ PLACES = {
     "test_check_finds_nothing_in_a_whole_keystore_and_changes_nothing",
     "make keystore STACK=home ARGS=passphrase": "tests/unit/pki/test_commands.py::"
     "test_another_passphrase_opens_all_and_the_old_one_nothing",
-    "make nightly-check STACK=home": "tests/unit/test_operator_machine.py::"
+    "make nightly-check STACK=home": "tests/programs/test_operator_machine.py::"
     "test_several_stacks_are_listed_and_none_is_taken",
-    "pulumi config get keystorePassphrase --stack home": "tests/unit/test_operator_machine.py::"
+    "pulumi config get keystorePassphrase --stack home": "tests/programs/test_operator_machine.py::"
     "test_handover_without_a_readable_passphrase_says_which_is_wanted",
     "pulumi cancel --stack home": "tests/lab/test_fail_closed.py::"
     "test_whoever_never_comes_back_has_immich_at_home_in_the_morning",

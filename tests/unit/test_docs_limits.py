@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import pytest
@@ -140,8 +139,6 @@ def test_each_bound_is_what_the_code_has(file: str, pattern: str, what: str, say
 
 
 def test_each_setting_has_its_default() -> None:
-    # Outputs want an event loop, and other tests close theirs.
-    asyncio.set_event_loop(asyncio.new_event_loop())
     raw = {
         "host": "h",
         "hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ",

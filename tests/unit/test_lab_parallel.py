@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lab.house import house, houses
 from tests.faults.rows import all_rows
 from tests.lab import parallel
+from tests.lab.operator import PROJECT
 
 REPORT = (
     """<testsuites><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="10"/></testsuites>"""
@@ -39,15 +41,37 @@ def test_all_is_every_tier_and_no_word_is_the_lab() -> None:
     jobs = [*parallel.all_jobs(), *parallel.jobs_without_a_lab()]
     assert parallel.chosen(jobs, ["all"]) == jobs
     assert parallel.chosen(jobs, []) == parallel.all_jobs()
-    server = {path.stem for path in parallel.SERVER.glob("test_*.py")}
-    unit = [job for job in jobs if job.name.startswith("unit")]
-    assert {job.name for job in jobs if not job.lab} == {*(job.name for job in unit), *server}
-    assert parallel.chosen(jobs, ["unit"]) == unit
-    (rest,) = (job for job in unit if str(parallel.UNIT) in job.arguments)
-    pieces = [word for job in unit if job is not rest for word in job.arguments]
-    scripts = [str(path) for path in parallel.UNIT.glob("test_scripts_*.py")]
-    assert sorted(pieces) == sorted(scripts), "each file is in one piece alone"
-    assert sorted(rest.arguments) == sorted([str(parallel.UNIT), *(f"--ignore={path}" for path in scripts)])
+    assert parallel.chosen(jobs, ["unit"]) == [job for job in jobs if job.arguments == (str(parallel.UNIT),)]
+    assert len({job.name for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize("tier", ["programs", "server", "standins"])
+def test_each_file_of_a_tier_without_a_lab_is_a_job(tier: str) -> None:
+    found = parallel.chosen([*parallel.all_jobs(), *parallel.jobs_without_a_lab()], [tier])
+    files = (PROJECT / "tests" / tier).glob("test_*.py")
+    assert sorted(job.arguments for job in found) == sorted((str(path),) for path in files)
+    assert not any(job.lab for job in found)
+
+
+def test_each_folder_of_tests_is_in_a_job() -> None:
+    """A file that lies elsewhere would be run by nobody."""
+    folders = {"lab", *(tier.name for tier in (parallel.UNIT, *parallel.BY_FILE))}
+    tests = (path.relative_to(PROJECT / "tests").parts for path in (PROJECT / "tests").rglob("test_*.py"))
+    assert {parts[0] for parts in tests} == folders
+
+
+def test_who_has_none_left_of_the_first_kind_helps_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def run(job: parallel.Job, *_: object) -> parallel.Result:
+        taken.append(job.name)
+        return parallel.Result(job, 0, "", {}, 0.0, 0.0)
+
+    monkeypatch.setattr(parallel, "run", run)
+    monkeypatch.setattr(parallel.Result, "line", "")
+    first, second = (deque(parallel.Job(name, ("x",)) for name in names) for names in ("ab", "cd"))
+    results = parallel.work((first, second), Path("nowhere"), "nowhere")
+    assert taken == ["a", "b", "c", "d"] == [result.job.name for result in results]
 
 
 def test_a_word_that_names_nothing_is_refused() -> None:
@@ -95,6 +119,6 @@ def test_what_a_job_writes_goes_where_it_shall(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_for_the_night_alone_has_not_failed() -> None:
-    file = str(parallel.SERVER / "test_backend_s3.py")
+    file = str(PROJECT / "tests" / "server" / "test_backend_s3.py")
     result = parallel.run(parallel.Job("test_backend_s3", (file,), lab=False))
     assert (result.status, parallel.told(result.counts)) == (0, "no tests")

@@ -29,15 +29,12 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7P
 
 @pytest.fixture(autouse=True)
 def program() -> Iterator[None]:
-    """A program of its own, which outputs want an event loop for."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+    """A program of its own."""
     with (
         patch("pulumi.get_stack", return_value="unit"),
         patch.object(package, "_seen", {}),
     ):
         yield
-    loop.close()
 
 
 @pytest.fixture(scope="module")

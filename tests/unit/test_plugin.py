@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -95,11 +94,8 @@ def arguments(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def program() -> Iterator[None]:
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
     with patch.object(package, "_seen", {}):
         yield
-    loop.close()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,15 +16,6 @@ from policy.rules import NAMES, RULES, Finding, Level, judge, secrets_in
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 RSA = "ssh-rsa AAAAB3NzaC1yc2E"
 NTFY = "tk_" + "a1b2c" * 5 + "a1b2"
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """Outputs want an event loop."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
 
 
 def configured(stack: str = "home", **settings: Any) -> ExposureConfig:

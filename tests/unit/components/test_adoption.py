@@ -47,15 +47,6 @@ CA, CA_KEY, ANNA = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop, which the SDK's outputs need."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.close()
-
-
 @pytest.fixture(autouse=True)
 def tracebacks() -> Iterator[None]:
     """A refusal that is told plainly shortens tracebacks for good, on which the SDK leans elsewhere."""
@@ -542,8 +533,6 @@ async def _text(output: pulumi.Output[str]) -> str:
 def test_both_certificates_of_a_device_count(
     renewed: str, counts: str, loop: asyncio.AbstractEventLoop
 ) -> None:
-    asyncio.set_event_loop(loop)
-
     def certificate(*values: str) -> AdoptedCertificate:
         return AdoptedCertificate(*(pulumi.Output.from_input(value) for value in values))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -22,14 +21,6 @@ LISTS = BanLists(
 )
 SERVER = Server("pi", 22, "root", "ssh-ed25519 AAAA", None)
 ANSWER = "wrong /x is damaged: line 2 is no network\nnote /y is old.\nrubbish\nwrong\n\x1b[31mwrong /z\n"
-
-
-@pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Outputs want an event loop, and so do those of the tests behind this one."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield loop
 
 
 def test_the_key_travels_in_a_file_of_roots_alone() -> None:

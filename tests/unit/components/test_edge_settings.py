@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,15 +28,6 @@ FROM_ELSEWHERE = {
     "STATE",
     "STREAM_TIMEOUT",
 }
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """Outputs want an event loop."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
 
 
 def configured(**settings: Any) -> ExposureConfig:

@@ -18,7 +18,6 @@ from unittest.mock import patch
 import pulumi
 import pytest
 from pulumi.runtime.rpc import _special_secret_sig, _special_sig_key
-from pulumi.runtime.settings import SETTINGS
 from pulumi_command import remote
 from pytest_mock import MockerFixture
 
@@ -28,6 +27,7 @@ from components.exposure import ImmichExposure
 from components.remote.module_files import digest
 from components.remote.remote_script import SERVER_FILES, PayloadFile, script_digest
 from pki import AuthorityProfile, Keystore
+from tests.unit.loops import own_loop
 
 PASSPHRASE = "a passphrase that must not be seen"
 SUDO_PASSWORD = "the password of sudo's user"
@@ -116,13 +116,8 @@ def run_program(
     (folder / "ssh-key").touch(mode=0o600)
     (folder / "ssh-key").write_text(SSH_KEY)
     (folder / "ssh-key").chmod(0o600)
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
     store = Keystore(folder / "keystore", PASSPHRASE, kdf_rounds=2)
-    # outputs that other tests left on loops long closed would be waited for, and never come
-    SETTINGS.outputs.clear()
     recorder = Recorder(store.adopt_or_create_authority(AuthorityProfile()).certificate_pem)
-    pulumi.runtime.set_mocks(recorder, project="immich-exposure", stack="unit", preview=preview)
 
     async def program() -> None:
         config = config_module.load(
@@ -142,11 +137,11 @@ def run_program(
         await exposure.urn.future()
 
     # Nobody is asked: there is no such server.
-    with patch("components.drift.look", return_value=seen or Seen()):
+    with patch("components.drift.look", return_value=seen or Seen()), own_loop() as loop:
+        pulumi.runtime.set_mocks(recorder, project="immich-exposure", stack="unit", preview=preview)
         loop.run_until_complete(
             pulumi.runtime.stack.run_pulumi_func(lambda: asyncio.ensure_future(program()))
         )
-    loop.close()
     return recorder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,14 +22,6 @@ PASSPHRASE = "correct horse battery staple"
 OTHER_PASSPHRASE = "lantern otter gravel 58"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 QUICK = 1_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> asyncio.AbstractEventLoop:
-    """An event loop, which the SDK's outputs need and which other tests may have closed."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    return loop
 
 
 def keystore_of_age(folder: Path, days: int) -> Path:

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from components.config.stack_config import load
 from components.describe.public_surface import PublicSurface, public_surface, what_to_set_in_immich
 from components.remote.module_files import module_digest
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """Outputs want an event loop."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
 
 
 def words(**settings: Any) -> PublicSurface:

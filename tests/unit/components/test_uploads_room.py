@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -26,14 +25,6 @@ def disk(free: int, size: int) -> str:
     """Return what the server says of a disk, in gigabytes."""
     kib = 10**9 // 1024
     return json.dumps({"folder": "/photos", "freeKiB": free * kib, "sizeKiB": size * kib}) + "\n"
-
-
-@pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Give each test an event loop of its own, where outputs become known."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield loop
 
 
 @pytest.mark.parametrize(

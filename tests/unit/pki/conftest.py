@@ -1,14 +1,35 @@
-"""A keystore with an authority and one device, made once and copied for each test that changes it."""
+"""A keystore with an authority and one device, copied for each test that changes it; and two RSA keys."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pki import AuthorityProfile, DeviceProfile, Keystore
 from tests.unit.pki.facts import quick_keystore
+
+
+@pytest.fixture(scope="package", autouse=True)
+def two_rsa_keys() -> Iterator[None]:
+    """Give out two RSA keys by turns: each takes half a second to find, and it matters nowhere which."""
+    generate = rsa.generate_private_key
+    made: dict[tuple[int, int], rsa.RSAPrivateKey] = {}
+    turns = itertools.cycle(range(2))
+
+    def give(*, public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+        turn = (next(turns), key_size)
+        if turn not in made:
+            made[turn] = generate(public_exponent=public_exponent, key_size=key_size)
+        return made[turn]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsa, "generate_private_key", give)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""Runs that die: an operation killed before each of the system calls that change files."""
+"""Runs that die: an operation killed after each of its changes to files, before its next system call.
+
+Two deaths between which nothing has changed leave the same files, so one of them is tried: ``fsync``, for
+one, changes nothing that the next process could see.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ class KilledError(BaseException):
 
 
 class Killer:
-    """Counts the system calls that change files, and dies before one of them."""
+    """Counts the changes to files, and dies before the system call that follows on the last one allowed."""
 
     def __init__(self, survive: int) -> None:
         self.left = survive
@@ -42,16 +46,27 @@ class Killer:
                 return call(*args, **kwargs)
             if self.left == 0:
                 raise KilledError
-            self.left -= 1
-            return call(*args, **kwargs)
+            changes = _changes(call.__name__, args)
+            result = call(*args, **kwargs)
+            self.left -= changes
+            return result
 
         return wrapper
+
+
+def _changes(name: str, args: tuple[object, ...]) -> bool:
+    """Whether such a call changes what lies on the disk, if it succeeds."""
+    if name == "open":
+        path, flags = args[:2]
+        assert isinstance(path, (str, os.PathLike)) and isinstance(flags, int)
+        return bool(flags & os.O_TRUNC) or bool(flags & os.O_CREAT) and not os.path.lexists(path)
+    return name != "fsync"
 
 
 def deaths(
     prepared: Path | None, tmp_path: Path, action: Callable[[Keystore], object]
 ) -> Iterator[tuple[Path, Keystore]]:
-    """Kill `action` at every point; after each death give the folder and a keystore of the next run."""
+    """Kill `action` behind every change; after each death give the folder and a keystore of the next run."""
     for survive in range(200):
         folder = tmp_path / f"killed-after-{survive}" / "keystore"
         folder.parent.mkdir(parents=True)
@@ -67,6 +82,6 @@ def deaths(
                 died = False
         yield folder, quick_keystore(folder)
         if not died:
-            assert survive > 5, "the operation went past the counted calls"
+            assert survive > 1, "the operation went past the counted calls"
             return
     raise AssertionError("the operation never came to an end")

@@ -333,10 +333,10 @@ def test_a_device_that_comes_near_its_end_is_spoken_of(folder: Path, chapter: By
 # Every form in which a key may lie about
 
 KEYS = {
-    "RSA-2048": ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
-    "RSA-2048, PKCS#1": ["genrsa", "-traditional"],
-    "RSA-2048, PKCS#1, encrypted": ["genrsa", "-traditional", "-aes256", "-passout", "stdin"],
-    "RSA-2048, PKCS#8, encrypted": ["genrsa", "-aes256", "-passout", "stdin"],
+    "RSA-2048": ["pkey", "-in", "rsa.key"],
+    "RSA-2048, PKCS#1": ["rsa", "-in", "rsa.key", "-traditional"],
+    "RSA-2048, PKCS#1, encrypted": ["rsa", "-in", "rsa.key", "-traditional", "-aes256", "-passout", "stdin"],
+    "RSA-2048, PKCS#8, encrypted": ["pkey", "-in", "rsa.key", "-aes256", "-passout", "stdin"],
     "EC, with its parameters": ["ecparam", "-name", "prime256v1", "-genkey"],
     "EC P-384": ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
     "EC, encrypted": [
@@ -344,35 +344,38 @@ KEYS = {
         *("-aes-256-cbc", "-pass", "stdin"),
     ],
 }
+"""Of an RSA key that was made once, the forms."""
 
 
-def openssl(*arguments: str | Path, secret: str = "") -> None:
+def openssl(*arguments: str | Path, secret: str = "", folder: Path | None = None) -> None:
     """Run openssl; a passphrase goes by standard input."""
-    subprocess.run(
-        ["openssl", *map(str, arguments)], input=secret, text=True, check=True, capture_output=True
-    )
+    command = ["openssl", *map(str, arguments)]
+    subprocess.run(command, cwd=folder, input=secret, text=True, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def openssl_is_there() -> None:
+def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the RSA key whose forms are tried."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("forms")
+    openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", folder / "rsa.key")
+    return folder
 
 
-@pytest.mark.usefixtures("openssl_is_there")
 @pytest.mark.parametrize("kind", KEYS)
-def test_what_openssl_makes_is_taken_over(kind: str, tmp_path: Path) -> None:
+def test_what_openssl_makes_is_taken_over(kind: str, forms: Path, tmp_path: Path) -> None:
     """With the chapter's own commands: an authority without a key usage, devices without identifiers."""
     ca, ca_key, request, anna = (tmp_path / name for name in ("ca.pem", "ca-key.pem", "a.csr", "anna.crt"))
-    openssl(*KEYS[kind], "-out", ca_key, secret=KEY_PASSPHRASE)
+    openssl(*KEYS[kind], "-out", ca_key, secret=KEY_PASSPHRASE, folder=forms)
     openssl(
         *("req", "-new", "-x509", "-days", "365", "-key", ca_key, "-out", ca, "-passin", "stdin"),
         *("-subj", "/CN=Immich Client CA/O=Personal/C=US"),
         secret=KEY_PASSPHRASE,
     )
     openssl(
-        *("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "anna.key", "-out", request),
-        *("-subj", "/CN=anna/O=MyOrg"),
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-keyout", tmp_path / "anna.key", "-out", request, "-subj", "/CN=anna/O=MyOrg"),
     )
     (tmp_path / "ext.cnf").write_text("extendedKeyUsage = clientAuth\n")
     openssl(
@@ -412,7 +415,7 @@ def test_what_openssl_makes_is_taken_over(kind: str, tmp_path: Path) -> None:
     openssl("verify", "-purpose", "sslclient", "-CAfile", ca, tmp_path / "tablet.crt")
 
 
-@pytest.mark.usefixtures("openssl_is_there")
+@pytest.mark.usefixtures("forms")
 @pytest.mark.parametrize("digest", ["sha256", "sha1"])
 def test_a_certificate_of_version_1(digest: str, tmp_path: Path, chapter: ByHand) -> None:
     """Made without an extension file; with SHA-1 no server in Go takes it."""
@@ -420,8 +423,8 @@ def test_a_certificate_of_version_1(digest: str, tmp_path: Path, chapter: ByHand
     ca.write_bytes(chapter.certificate_file.content)
     ca_key.write_bytes(chapter.key_file.content)
     openssl(
-        *("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "anna.key", "-out", request),
-        *("-subj", "/CN=anna/O=MyOrg"),
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-keyout", tmp_path / "anna.key", "-out", request, "-subj", "/CN=anna/O=MyOrg"),
     )
     openssl(
         *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-out", anna),

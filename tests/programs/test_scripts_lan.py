@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import Machine, Outcome, assert_sentence, available_shells
 
 ADDRESSES = """\
 1: lo    inet 127.0.0.1/8 scope host lo

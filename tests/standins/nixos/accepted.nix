@@ -1,4 +1,4 @@
-# What NixOS takes: why it is here -> a module that has to build (test_lab_nixos.py).
+# What NixOS takes: why it is here -> a module that has to build (test_nixos_modules.py).
 {
   "a user's own sites on Caddy" = {
     services.caddy = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import BODIES, DOMAIN, NODE, OPEN, RUNNING, Machine, available_shells
+from tests.programs.harness import BODIES, DOMAIN, NODE, OPEN, RUNNING, Machine, available_shells
 
 PHONE = "a" * 64
 FRAME = "f" * 64

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import SCRIPTS, Machine, available_shells
+from tests.programs.harness import SCRIPTS, Machine, available_shells
 
 LIBRARY = (SCRIPTS / "lib.sh").read_text()
 

@@ -1,4 +1,4 @@
-# What NixOS refuses: why it is here -> the module, and what is said of it (test_lab_nixos.py).
+# What NixOS refuses: why it is here -> the module, and what is said of it (test_nixos_modules.py).
 {
   "a typing error, with a suggestion" = {
     said = "Did you mean `services.caddy'?";

@@ -25,7 +25,7 @@ from handover.address import AddressError, given_address, lan_address
 from handover.files import read_handover
 from tests.unit.pki.facts import PASSPHRASE
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
 
 

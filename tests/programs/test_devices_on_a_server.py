@@ -32,7 +32,10 @@ from pki import (
     Revocation,
 )
 from pki.renewal_plan import plan_renewals
-from tests.unit.scripts.harness import Machine
+from tests.programs.harness import Machine
+from tests.unit.components.conftest import quick_keystores
+
+__all__ = ["quick_keystores"]
 
 PASSPHRASE = "correct horse battery staple"
 STACK, ID = "home", "ours"

@@ -1,4 +1,4 @@
-# Homes in the likeness of real ones, in few words. Each has an immich-server (test_lab_nixos.py).
+# Homes in the likeness of real ones, in few words. Each has an immich-server (test_nixos_modules.py).
 {
   "the book's: a drive opened by hand, zsh, an option of its own" = { config, lib, pkgs, ... }: {
     services.immich.enable = true;

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.config.lists import UNSEEN
-from tests.unit.scripts.harness import Machine, assert_sentence, available_shells
+from tests.programs.harness import Machine, assert_sentence, available_shells
 
 SOURCES = "countries CN\ndatabase {}\ndatabase-days 45\nnetworks {}\nnetworks-days 7\n"
 CROWDSEC = "crowdsec http://127.0.0.1:8080\n"

@@ -11,7 +11,7 @@ import pytest
 
 from components.remote.module_files import export
 from components.remote.remote_script import SERVER_FILES
-from tests.unit.scripts.harness import DOMAIN, Machine, assert_sentence, available_shells, result
+from tests.programs.harness import DOMAIN, Machine, assert_sentence, available_shells, result
 
 IMMICH = """\
 no /api/server/ping 200 {"res":"pong"}

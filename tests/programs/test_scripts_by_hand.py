@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import OPEN, Machine, assert_sentence, result
-from tests.unit.test_scripts_module import (
+from tests.programs.harness import OPEN, Machine, assert_sentence, result
+from tests.programs.test_scripts_module import (
     BUILD,
     DISARM,
     MODULE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.scripts.harness import Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import Machine, Outcome, assert_sentence, available_shells
 
 NOW = 1_000_000
 """What the pretend server's clock says."""

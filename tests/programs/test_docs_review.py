@@ -13,7 +13,7 @@ import pytest
 from tests.unit.documents import words
 
 PROJECT = Path(__file__).resolve().parents[2]
-CASE = Path(__file__).with_name("describe") / "04-a-phone-is-lost"
+CASE = PROJECT / "tests" / "unit" / "describe" / "04-a-phone-is-lost"
 COMPILED = shutil.ignore_patterns("__pycache__")
 
 HERE = (

@@ -7,7 +7,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2_grpc
 
-from tests.unit.toolchain.support import EngineLog, SshServer
+from tests.standins.engine import EngineLog, SshServer
 from toolchain.standins.command_plugin import CommandProvider
 
 

@@ -9,7 +9,7 @@ import pytest
 from components.funnel import LEASE_SECONDS
 from components.remote.module_files import export
 from components.remote.remote_script import PayloadFile, script_text
-from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
 
 FILES = {
     "immich-exposure/default.nix": "{ }\n",

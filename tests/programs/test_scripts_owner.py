@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
 
 FINGERPRINT = "a" * 64
 CHANGES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import Machine, assert_sentence, available_shells
+from tests.programs.harness import Machine, assert_sentence, available_shells
 
 EDGE_ENV = "IMMICH_EXPOSURE_PROXY_PORT=8443\n"
 COUNTING = f"{EDGE_ENV}IMMICH_EXPOSURE_WHO=on\nIMMICH_EXPOSURE_WHO_DAYS=30\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
 
 LIBRARY = (SCRIPTS / "lib.sh").read_text()
 DELIVER = "systemctl start --no-block immich-exposure-notify.service"

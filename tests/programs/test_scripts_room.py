@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import Machine, assert_sentence, available_shells
+from tests.programs.harness import Machine, assert_sentence, available_shells
 
 SETTINGS = {"edge.env": "IMMICH_EXPOSURE_A=b\n", "bans.conf": "[DEFAULT]\n"}
 DF = """

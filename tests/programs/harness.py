@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from components.remote.remote_script import PayloadFile, script_text
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[2]
 SCRIPTS = PROJECT / "server" / "scripts"
 SHELLS: dict[str, list[str]] = {
     "dash": ["dash"],

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from tests.unit.toolchain.support import EngineLog, SshServer, openssh_key
+from tests.standins.engine import EngineLog, SshServer, openssh_key
 from toolchain.standins.command_plugin import COPY_TO_REMOTE, LOCAL_COMMAND, REMOTE_COMMAND, resource_type
 from toolchain.standins.properties import (
     ASSET_SIGNATURE,

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = PROJECT / ".github/workflows"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yml"))}
 JOBS = [(name, job) for name, workflow in WORKFLOWS.items() for job in workflow["jobs"]]
-CASES = Path(__file__).with_name("describe")
+CASES = PROJECT / "tests" / "unit" / "describe"
 NO_BUILD = shutil.ignore_patterns("__pycache__", "node_modules")
 
 

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from tests.unit.toolchain.support import EngineLog, SshServer
+from tests.standins.engine import EngineLog, SshServer
 from toolchain.programs import official_command_plugin
 from toolchain.standins.command_plugin import REMOTE_COMMAND
 from toolchain.standins.properties import Properties, Secret, decode, encode

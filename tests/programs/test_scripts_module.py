@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.scripts.harness import (
+from tests.programs.harness import (
     BODIES,
     DOMAIN,
     OPEN,

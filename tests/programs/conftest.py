@@ -1,0 +1,5 @@
+"""Fixtures of what runs in processes of its own."""
+
+from tests.unit.handover.conftest import keystore
+
+__all__ = ["keystore"]
