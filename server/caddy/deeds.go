@@ -91,7 +91,7 @@ func deedOf(method, path string, status int) string {
 			return deedOpen
 		case path == "/api/download/archive":
 			return deedDownload
-		case path == "/api/assets" && status == http.StatusCreated: // 200 is a file that was there already
+		case path == "/api/assets" && status == http.StatusCreated: // also of a file that was there already (uploads.go)
 			return deedUpload
 		}
 	}

@@ -143,7 +143,7 @@ func (s *summary) takeDeed(line []byte) {
 		return
 	}
 	moment, known := momentOf(line)
-	if !slices.Contains([]string{deedOpen, deedDownload, deedUpload}, did) || !known || len(pseudonym) != 16 || moment.Before(s.names.since) {
+	if !slices.Contains([]string{deedOpen, deedDownload, deedUpload}, did) || !known || !isPseudonym(pseudonym) || moment.Before(s.names.since) {
 		return
 	}
 	visit := did + " " + pseudonym + " " + textIn(line, "network")
@@ -173,6 +173,12 @@ func (s *summary) takeDeed(line []byte) {
 	case deedUpload:
 		row.Uploads++
 	}
+}
+
+// isPseudonym tells whether a text is one, and nothing that whoever writes the edge's log would have root's terminal do.
+func isPseudonym(text string) bool {
+	_, err := hex.DecodeString(text)
+	return err == nil && len(text) == 16
 }
 
 // countryIn returns where a network is; nothing where nobody knows.

@@ -138,6 +138,18 @@ func TestNothingIsLostOrCountedTwiceWhenLogsRotate(t *testing.T) {
 	}
 }
 
+func TestALineThatNamesNoLinkMakesNoRow(t *testing.T) {
+	names, logs, file := testPseudonyms(t), t.TempDir(), filepath.Join(t.TempDir(), "summary")
+	var text string
+	for _, named := range []string{"", "111111111111111", "11111111111111112", "\x1b]0;x\x07\x1b[31mred!", "<b>1111111111</b"} {
+		text += logLine(time.Minute, "203.0.113.1/32", deed("open", named))
+	}
+	write(t, filepath.Join(logs, "access.log"), text)
+	if counted := sumOf(t, file, logs, names); len(counted.Links)+len(counted.news) != 0 {
+		t.Errorf("%q, %v", counted.news, counted.Links)
+	}
+}
+
 func TestADamagedLogCostsNoMoreThanItsLines(t *testing.T) {
 	names, logs := testPseudonyms(t), t.TempDir()
 	write(t, filepath.Join(logs, "access.log"), logLine(0, "203.0.113.1/32", deed("open", linkOne)))
