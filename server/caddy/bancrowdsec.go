@@ -161,41 +161,79 @@ func (c *crowdsecReader) forgetEnded(now time.Time) bool {
 // ask takes over what the API says, and tells whether that changed anything.
 func (c *crowdsecReader) ask(ctx context.Context, now time.Time) (bool, error) {
 	c.whole = c.whole && now.Sub(c.wholeAt) < crowdsecWhole
-	answer, err := c.stream(ctx, !c.whole)
-	if err != nil {
+	news := &crowdsecNews{startup: !c.whole, now: now, came: map[netip.Prefix]crowdsecBan{}, left: map[string]bool{}}
+	if err := c.stream(ctx, news); err != nil {
 		return false, err
 	}
-	changed, left := !c.whole, len(c.left)
-	if !c.whole {
-		c.wholeAt = now
-		c.decisions, c.left = map[netip.Prefix]crowdsecBan{}, map[string]bool{}
+	if news.startup {
+		c.whole, c.wholeAt, c.decisions, c.left = true, now, news.came, news.left
+		return true, nil
 	}
-	for _, decision := range answer.Deleted {
-		if network, ok := c.networkOf(decision); ok {
-			_, had := c.decisions[network]
-			delete(c.decisions, network)
-			changed = changed || had
-		}
+	left, changed := len(c.left), false
+	for _, network := range news.ended {
+		_, had := c.decisions[network]
+		delete(c.decisions, network)
+		changed = changed || had
 	}
-	for _, decision := range answer.New {
-		network, ok := c.networkOf(decision)
-		lasts, err := time.ParseDuration(decision.Duration)
-		if !ok || err != nil || lasts <= 0 {
-			continue
-		}
+	for network, ban := range news.came {
 		if _, had := c.decisions[network]; !had && len(c.decisions) >= crowdsecDecisions {
-			c.left[fmt.Sprintf("all beyond %d decisions", crowdsecDecisions)] = true
+			news.left[beyondDecisions] = true
 			continue
 		}
-		c.decisions[network] = crowdsecBan{oneLine(decision.Scenario), now.Add(lasts)}
-		changed = true
+		c.decisions[network], changed = ban, true
 	}
-	c.whole = true
+	for said := range news.left {
+		if len(c.left) < mostLeft {
+			c.left[said] = true
+		}
+	}
 	return changed || len(c.left) != left, nil
 }
 
+// crowdsecNews is what an answer has said, one decision after the other: all of them together may be larger than the memory that
+// there is. Whatever has ended comes before what has come, in whichever order the API says it.
+type crowdsecNews struct {
+	startup bool
+	now     time.Time
+	came    map[netip.Prefix]crowdsecBan
+	ended   []netip.Prefix
+	left    map[string]bool
+}
+
+// mostLeft is how many of those that no list may ban are remembered.
+const mostLeft = 100
+
+var beyondDecisions = fmt.Sprintf("all beyond %d decisions", crowdsecDecisions)
+
+// take takes one over. At a startup nothing is there that could have ended.
+func (n *crowdsecNews) take(field string, decision crowdsecDecision) error {
+	if field == "deleted" && n.startup {
+		return nil
+	}
+	network, ok := n.networkOf(decision)
+	if !ok {
+		return nil
+	}
+	if field == "deleted" {
+		if n.ended = append(n.ended, network); len(n.ended) > crowdsecDecisions {
+			return fmt.Errorf("says that more than %d decisions have ended", crowdsecDecisions)
+		}
+		return nil
+	}
+	lasts, err := time.ParseDuration(decision.Duration)
+	if err != nil || lasts <= 0 {
+		return nil
+	}
+	if _, had := n.came[network]; !had && len(n.came) >= crowdsecDecisions {
+		n.left[beyondDecisions] = true
+		return nil
+	}
+	n.came[network] = crowdsecBan{oneLine(decision.Scenario), n.now.Add(lasts)}
+	return nil
+}
+
 // networkOf returns what a decision bans; nothing where it bans no network, or one that no list may ban.
-func (c *crowdsecReader) networkOf(decision crowdsecDecision) (netip.Prefix, bool) {
+func (n *crowdsecNews) networkOf(decision crowdsecDecision) (netip.Prefix, bool) {
 	scope := strings.ToLower(decision.Scope)
 	if decision.Type != "ban" || decision.Simulated || scope != "ip" && scope != "range" {
 		return netip.Prefix{}, false
@@ -205,8 +243,8 @@ func (c *crowdsecReader) networkOf(decision crowdsecDecision) (netip.Prefix, boo
 		return netip.Prefix{}, false
 	}
 	if why := whyNotBanned(network); why != "" {
-		if len(c.left) < 100 {
-			c.left[fmt.Sprintf("%s, %s", network, why)] = true
+		if len(n.left) < mostLeft {
+			n.left[fmt.Sprintf("%s, %s", network, why)] = true
 		}
 		return netip.Prefix{}, false
 	}
@@ -223,22 +261,65 @@ func oneLine(text string) string {
 	}, text), 100)
 }
 
-type crowdsecAnswer struct {
-	New     []crowdsecDecision `json:"new"`
-	Deleted []crowdsecDecision `json:"deleted"`
-}
-
-func (c *crowdsecReader) stream(ctx context.Context, startup bool) (crowdsecAnswer, error) {
-	var answer crowdsecAnswer
-	response, err := c.request(ctx, fmt.Sprintf("%s/v1/decisions/stream?startup=%v&scopes=ip,range", c.address, startup))
+func (c *crowdsecReader) stream(ctx context.Context, news *crowdsecNews) error {
+	response, err := c.request(ctx, fmt.Sprintf("%s/v1/decisions/stream?startup=%v&scopes=ip,range", c.address, news.startup))
 	if err != nil {
-		return answer, err
+		return err
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(response.Body, crowdsecAnswerBytes)).Decode(&answer); err != nil {
-		return answer, errors.New("does not answer whole")
+	return readDecisions(io.LimitReader(response.Body, crowdsecAnswerBytes), news.take)
+}
+
+var errNotWhole = errors.New("does not answer whole")
+
+// readDecisions hands over each decision of an answer, `{"new": [...], "deleted": [...]}` in whichever order, where older ones say
+// null for an empty list.
+func readDecisions(answer io.Reader, take func(field string, decision crowdsecDecision) error) error {
+	decoder := json.NewDecoder(answer)
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return errNotWhole
 	}
-	return answer, nil
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return errNotWhole
+		}
+		field, _ := name.(string)
+		if field == "new" || field == "deleted" {
+			err = readDecisionsOf(field, decoder, take)
+		} else if skip(decoder) != nil {
+			err = errNotWhole
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := decoder.Token(); err != nil {
+		return errNotWhole
+	}
+	return nil
+}
+
+func readDecisionsOf(field string, decoder *json.Decoder, take func(field string, decision crowdsecDecision) error) error {
+	switch token, err := decoder.Token(); {
+	case err == nil && token == nil:
+		return nil
+	case err != nil || token != json.Delim('['):
+		return errNotWhole
+	}
+	for decoder.More() {
+		var decision crowdsecDecision
+		if err := decoder.Decode(&decision); err != nil {
+			return errNotWhole
+		}
+		if err := take(field, decision); err != nil {
+			return err
+		}
+	}
+	if _, err := decoder.Token(); err != nil {
+		return errNotWhole
+	}
+	return nil
 }
 
 func (c *crowdsecReader) request(ctx context.Context, address string) (*http.Response, error) {

@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -239,5 +242,58 @@ func TestCrowdsecsNewsThatAreLostAreAskedForAgain(t *testing.T) {
 	api.cut = false
 	if banned := reader.after(t, api, 10*time.Second); banned != "203.0.113.1" {
 		t.Errorf("%q, asked %v", banned, api.asked)
+	}
+}
+
+// An answer may be larger than the memory of the unit that reads it.
+func TestAnAnswerOfCrowdsecIsReadAsItComes(t *testing.T) {
+	reader, writer := io.Pipe()
+	var sent atomic.Int64
+	taken, atFirst := 0, int64(0)
+	go func() {
+		_, _ = io.WriteString(writer, `{"new": [{}`)
+		for number := range 99_999 {
+			_, _ = fmt.Fprintf(writer, `,{"duration":"1h","scope":"Ip","type":"ban","value":"203.0.113.%d"}`, number%256)
+			sent.Add(1)
+		}
+		_, _ = io.WriteString(writer, `], "deleted": null, "more": {"x": [1]}}`)
+		_ = writer.Close()
+	}()
+	err := readDecisions(reader, func(field string, decision crowdsecDecision) error {
+		if taken++; taken == 1 {
+			atFirst = sent.Load()
+		}
+		return nil
+	})
+	if err != nil || taken != 100_000 || atFirst > 1000 {
+		t.Errorf("%v, %d taken, the first of them after %d", err, taken, atFirst)
+	}
+}
+
+func TestWhatHasEndedComesBeforeWhatHasCome(t *testing.T) {
+	const decision = `[{"duration":"1h","scope":"Ip","type":"ban","value":"203.0.113.1"}]`
+	for answer, want := range map[string]string{
+		`{"new": ` + decision + `, "deleted": ` + decision + `}`: "203.0.113.1",
+		`{"deleted": ` + decision + `, "new": ` + decision + `}`: "203.0.113.1",
+		`{"new": [], "deleted": ` + decision + `}`:               "",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+		reader := newCrowdsecReader(newTestWriter(t, banSources{crowdsec: server.URL}, time.Now()), lapiKey)
+		reader.whole, reader.wholeAt = true, time.Now()
+		if err := reader.step(context.Background(), time.Now()); err != nil {
+			t.Error(err)
+		}
+		if banned := reader.writer.bans(t, listOfCrowdsec, "203.0.113.1"); banned != want {
+			t.Errorf("%s: %q", answer, banned)
+		}
+		server.Close()
+	}
+}
+
+func TestWhatIsNoAnswerOfCrowdsecIsNotWhole(t *testing.T) {
+	for _, answer := range []string{"", "[]", "null", `"new"`, `{"new": {}}`, `{"new": [}`, `{"new": [{"value": 7}]}`, `{"new": []`, `{"x": [`, `{"new": [{}], `} {
+		if err := readDecisions(strings.NewReader(answer), func(string, crowdsecDecision) error { return nil }); !errors.Is(err, errNotWhole) {
+			t.Errorf("%q: %v", answer, err)
+		}
 	}
 }
