@@ -81,13 +81,20 @@ class Home:
         self.lab = Lab(report=lambda _line: None)
         self.lab.down()
         self.lab.up(house(DEFAULT_HOUSE))
-        self.operator = Operator(folder, self.lab.info(), stack=stack)
-        self.operator.init()
+        self._stack = stack
+        self.begin(folder)
         settle(self.lab)
         self.before: Look = look(self.lab)
+
+    def begin(self, folder: Path) -> None:
+        """Let another operator come, with nothing of what was before."""
+        self.operator = Operator(folder, self.lab.info(), stack=self._stack)
+        self.operator.init()
         self.printed = ""
         self.noted: list[str] = []
         """What was measured meanwhile, for whoever reads what the row prints."""
+        self.is_as_before = False
+        """Whether the server was seen to be as before anything of ours came; nothing happens after that."""
 
     def close(self) -> None:
         """Take the lab down."""
@@ -195,6 +202,7 @@ class Home:
         if told := look(self.lab).since(self.before, times=False):
             raise Fault(f"after destroy the server is not as it was:\n{told}")
         self.need_shut()
+        self.is_as_before = True
 
     def need_shut_or_proven(self, proven: str) -> None:
         """Raise ``Fault`` when a door without an end leads to anything but what was proven before."""

@@ -1,26 +1,31 @@
 """The fault matrix: ``python -m tests.faults.matrix [ROW ...]``; without a row, all of them.
 
-Each row has a lab of its own, several at once, each in a bubble (lab/bubble.py). A row that fails prints what
-was seen. The last verdict of each row is kept, so that one that was wrong can be played again alone; they are
-docs/faults.md once all have one, or at the word ``--table``.
+Several labs play rows at once, each in a bubble (lab/bubble.py); one goes on with the next row as long as the
+whole server is seen to be as it was before the last one. A row that fails prints what was seen. The last
+verdict of each row is kept, so that one that was wrong can be played again alone; they are docs/faults.md once
+all have one, or at the word ``--table``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
+import queue
+import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from lab import LabError
-from tests.faults.home import Fault, Stranger, home
+from tests.faults.home import Fault, Home, Stranger, home
 from tests.faults.rows import Row, all_rows
 from tests.lab.operator import PROJECT, PulumiFailedError
 from tests.server.waiting import HarnessError
@@ -69,12 +74,20 @@ class Verdict:
     seconds: float
     day: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
     noted: list[str] = field(default_factory=list)
+    as_before: bool = False
+    """Whether the whole server was then seen to be as before the row."""
 
 
 def play(row: Row, folder: Path) -> Verdict:
     """Play one row on a lab of its own."""
+    with home(folder) as place:
+        return play_on(place, row)
+
+
+def play_on(place: Home, row: Row) -> Verdict:
+    """Play one row on a server that has nothing of ours."""
     began = time.monotonic()
-    with home(folder) as place, Stranger(place.lab) as stranger:
+    with Stranger(place.lab) as stranger:
         wrong = ""
         try:
             row.play(place)
@@ -82,29 +95,118 @@ def play(row: Row, folder: Path) -> Verdict:
             wrong = str(error)
     if stranger.got_in:
         wrong = f"a stranger got in: {stranger.got_in}; {wrong}"
-    return Verdict(row.name, stranger.words, wrong, time.monotonic() - began, noted=place.noted)
+    return Verdict(
+        row.name,
+        stranger.words,
+        wrong,
+        time.monotonic() - began,
+        noted=place.noted,
+        as_before=place.is_as_before,
+    )
 
 
-def in_a_bubble(row: Row) -> Verdict:
-    """Play one row in a process and a bubble of its own."""
-    with tempfile.TemporaryDirectory(prefix="immich-faults-") as folder:
-        report = Path(folder, "verdict.json")
-        command = [sys.executable, "-m", "tests.faults.matrix", "--in-bubble", row.name, str(report)]
+def play_what_comes(rows: dict[str, Row]) -> None:
+    """Play the rows whose names come on standard input, and print a verdict a line.
+
+    It ends when no more come, and after one behind which the server is not as it was.
+    """
+    with tempfile.TemporaryDirectory(prefix="immich-faults-operator-") as folder:
+        places = (Path(folder, str(number)) for number in range(len(rows)))
+        with home(next(places)) as place:
+            for line in sys.stdin:
+                verdict = play_on(place, rows[line.strip()])
+                print(json.dumps(asdict(verdict)), flush=True)
+                if verdict.wrong or not place.is_as_before:
+                    return
+                place.begin(next(places))
+
+
+class Player:
+    """A lab in a process and a bubble of its own; another one when a row has left it other than before."""
+
+    def __init__(self, errors: IO[str]) -> None:
+        self._errors = errors
+        self._process: subprocess.Popen[str] | None = None
+
+    def play(self, row: Row) -> Verdict:
+        """Play one row."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._process = self._start()
+        line = ""
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "lab", "bubble", "--", *command],
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=ROW_SECONDS,
-                check=False,
-            )
+            _of(process.stdin).write(f"{row.name}\n")
+            _of(process.stdin).flush()
+            if not select.select([_of(process.stdout)], [], [], ROW_SECONDS)[0]:
+                self.end()
+                return Verdict(row.name, [], f"did not end within {ROW_SECONDS} seconds", ROW_SECONDS)
+            line = _of(process.stdout).readline()
+        except BrokenPipeError:
+            pass
+        if not line:
+            self.end()
+            self._errors.seek(0)
+            return Verdict(row.name, [], self._errors.read() or "its lab ended", 0)
+        verdict = Verdict(**json.loads(line))
+        if verdict.wrong or not verdict.as_before:
+            process.wait(ROW_SECONDS)
+        return verdict
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._errors.seek(0)
+        self._errors.truncate()
+        command = [sys.executable, "-m", "tests.faults.matrix", "--in-bubble"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "lab", "bubble", "--", *command],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def end(self) -> None:
+        """End the lab."""
+        if self._process is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            _of(self._process.stdin).close()
+        try:
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
-            return Verdict(row.name, [], f"did not end within {ROW_SECONDS} seconds", ROW_SECONDS)
-        if not report.exists():
-            return Verdict(row.name, [], f"{done.stdout}{done.stderr}", 0)
-        return Verdict(**json.loads(report.read_text(encoding="utf-8")))
+            self._process.kill()
+            self._process.wait()
+
+
+def _of(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+def play_all(rows: Sequence[Row]) -> Iterator[Verdict]:
+    """Yield the verdicts as they come; those of rows that mostly wait are one more lab's."""
+    verdicts: queue.Queue[Verdict] = queue.Queue()
+    lists = [queue.SimpleQueue[Row](), queue.SimpleQueue[Row]()]
+    for row in rows:
+        lists[row.waits].put(row)
+    work = [lists[False]] * int(os.environ.get("LAB_WORKERS", WORKERS)) + [lists[True]]
+    threads = [threading.Thread(target=_work, args=(each, verdicts), daemon=True) for each in work]
+    for thread in threads:
+        thread.start()
+    for _ in rows:
+        yield verdicts.get()
+    for thread in threads:
+        thread.join()
+
+
+def _work(rows: queue.SimpleQueue[Row], verdicts: queue.Queue[Verdict]) -> None:
+    with tempfile.TemporaryFile("w+") as errors:
+        player = Player(errors)
+        try:
+            while True:
+                verdicts.put(player.play(rows.get_nowait()))
+        except queue.Empty:
+            player.end()
 
 
 def note(verdict: Verdict) -> None:
@@ -149,10 +251,8 @@ def table(rows: Sequence[Row], verdicts: dict[str, Verdict]) -> str:
 def main(words: Sequence[str]) -> int:
     """Play the rows, print each as it ends, and return the exit status."""
     rows = {row.name: row for row in all_rows()}
-    if words[:1] == ["--in-bubble"]:
-        with tempfile.TemporaryDirectory(prefix="immich-faults-operator-") as folder:
-            verdict = play(rows[words[1]], Path(folder))
-        Path(words[2]).write_text(json.dumps(asdict(verdict)), encoding="utf-8")
+    if words == ["--in-bubble"]:
+        play_what_comes(rows)
         return 0
     if words == ["--table"]:
         TABLE.write_text(table(list(rows.values()), recorded()), encoding="utf-8")
@@ -162,15 +262,13 @@ def main(words: Sequence[str]) -> int:
     chosen = [rows[name] for name in words] or list(rows.values())
     began = time.monotonic()
     wrong = []
-    with ThreadPoolExecutor(int(os.environ.get("LAB_WORKERS", WORKERS))) as pool:
-        for played in as_completed([pool.submit(in_a_bubble, row) for row in chosen]):
-            verdict = played.result()
-            note(verdict)
-            how = "WRONG" if verdict.wrong else "right"
-            print(f"{how} {verdict.row} in {verdict.seconds:.0f} s", *verdict.noted, sep="\n    ", flush=True)
-            if verdict.wrong:
-                wrong.append(verdict.row)
-                print(verdict.wrong, flush=True)
+    for verdict in play_all(chosen):
+        note(verdict)
+        how = "WRONG" if verdict.wrong else "right"
+        print(f"{how} {verdict.row} in {verdict.seconds:.0f} s", *verdict.noted, sep="\n    ", flush=True)
+        if verdict.wrong:
+            wrong.append(verdict.row)
+            print(verdict.wrong, flush=True)
     print(f"faults: {len(chosen) - len(wrong)} right, {len(wrong)} wrong in {time.monotonic() - began:.0f} s")
     verdicts = recorded()
     if rows.keys() <= verdicts.keys():

@@ -27,12 +27,14 @@ class Row:
     """One row: its name, what happens in words, and the function that lets it happen.
 
     ``make test`` plays the ``often`` ones; what is in a story of tests/lab or in another row as well is none.
+    One that ``waits`` does little else, for minutes.
     """
 
     name: str
     happens: str
     play: Happening
     often: bool = False
+    waits: bool = False
 
 
 # ---- runs that are killed ----------------------------------------------------------------------------
@@ -164,7 +166,9 @@ def killed_rows() -> list[Row]:
 STANDING: list[Row] = []
 
 
-def standing(name: str, happens: str, *, often: bool = False) -> Callable[[Happening], Happening]:
+def standing(
+    name: str, happens: str, *, often: bool = False, waits: bool = False
+) -> Callable[[Happening], Happening]:
     """Add a row that begins with an exposure."""
 
     def add(function: Happening) -> Happening:
@@ -172,7 +176,7 @@ def standing(name: str, happens: str, *, often: bool = False) -> Callable[[Happe
             home.up()
             function(home)
 
-        STANDING.append(Row(name, happens, play, often))
+        STANDING.append(Row(name, happens, play, often, waits))
         return function
 
     return add
