@@ -73,15 +73,15 @@ class ImmichExposure(pulumi.ComponentResource):
         super().__init__("immich-exposure:index:ImmichExposure", name, facts, opts)
         self._prefix = name
         self._config = config
-        reach = Server(
+        way = Server(
             host=config.host,
             port=config.ssh_port,
             user=config.ssh_user,
             host_key=config.host_key,
             private_key_file=config.ssh_private_key_file,
             sudo_password=config.sudo_password,
-            stack_id=StackIdentity(f"{name}-identity", self._after()).id,
         )
+        reach = replace(way, stack_id=StackIdentity(f"{name}-identity", way).id)
         self._server = reach
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._say_what_a_preview_does_not_look_at()

@@ -1,4 +1,4 @@
-"""Who this stack is: an id that no other stack has and nobody can guess."""
+"""Who this stack is: an id that no other stack has and nobody can guess; and the last word of a destroy."""
 
 from __future__ import annotations
 
@@ -6,29 +6,63 @@ import secrets
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
+from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.step import Step
+from components.remote.remote_script import Server, script_text
+from components.remote.server_props import server_of, server_props
+from components.remote.ssh import SshError, run_script, tell
+
+LOOK_SECONDS = 60
+
+
+class StillExposedError(OperatorError):
+    """The server is this stack's, and nothing in Pulumi's state would take it back."""
 
 
 class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
-    def create(self, _props: dict[str, Any]) -> CreateResult:
-        return CreateResult(secrets.token_hex(16), {})
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(secrets.token_hex(16), props)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        return DiffResult(changes=False)
+        inputs = {*_olds, *_news}
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_news)
+
+    @without_traceback
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Refuse while the server is this stack's: a state that has lost its resources takes nothing back."""
+        server = server_of(_props)
+        try:
+            owner = run_script(
+                server, server.line("whose"), script_text("state"), timeout_seconds=LOOK_SECONDS
+            )
+        except SshError as error:
+            # An up that never got there has left nothing, and nothing else would be done here either.
+            tell(f"Nobody could look whether anything of the exposure is left on {server.host}: {error}")
+            return
+        if owner.strip() == _id:
+            raise StillExposedError(
+                f"Immich is still exposed on {server.host}, and Pulumi's state has lost what would take it "
+                "back; run pulumi up, which brings that back, and then pulumi destroy."
+            )
 
 
 class StackIdentity(Step, module="immich", name="StackIdentity"):
     """Made once and kept in Pulumi's state; its id is what the server knows its stack by.
 
-    The name of a stack is no such thing: two people may both have called theirs ``home``.
+    The name of a stack is no such thing: two people may both have called theirs ``home``. It depends on
+    nothing and is nobody's child, so that it stays in a state from which somebody deletes the exposure;
+    everything depends on it, so that it is deleted last.
     """
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(_Provider(), name, {}, opts)
+    def __init__(self, name: str, server: Server) -> None:
+        super().__init__(_Provider(), name, dict(server_props(server)))
 
 
 def stack_name() -> str:

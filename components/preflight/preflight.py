@@ -75,7 +75,7 @@ def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
         raise PreflightError(
             f"Immich is exposed on {olds['host']}, which would stay open if {news['host']} took its place; "
             "run pulumi destroy first, which still goes to the old server. If that one is gone for good, "
-            "forget it with pulumi stack rm --force --preserve-config; the keystore stays."
+            "forget it with pulumi state delete --all; the keystore stays."
         )
     if olds["module"] != news["module"]:
         raise PreflightError(

@@ -8,6 +8,7 @@
 #                         the same, it is that of the stack OWNER (with the id that the run began with), and no device but these
 #                         may come in any more: nothing would ever withdraw what an earlier stack enrolled and this config does
 #                         not name. Another stack's server is taken over only where TAKE_OVER is yes, not no.
+#   whose                 prints the id of the stack whose server this is, if it is anybody's
 #   remove                STATE (devices, bans, certificate, lease), the logs and what interrupted runs left are gone
 #
 # Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
@@ -172,9 +173,10 @@ case ${1:-} in
     shift 2
     withdraw_all_but "$@"
     ;;
+  whose) ! read_owner || printf '%s\n' "$OWNER_ID" ;;
   remove)
     lock
     remove_everything
     ;;
-  *) die "state.sh knows the verbs prepare, begin and remove, not \"${1:-}\"; use one of them." ;;
+  *) die "state.sh knows the verbs prepare, begin, whose and remove, not \"${1:-}\"; use one of them." ;;
 esac

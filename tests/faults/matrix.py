@@ -2,8 +2,8 @@
 
 Several labs play rows at once, each in a bubble (lab/bubble.py); one goes on with the next row as long as the
 whole server is seen to be as it was before the last one. A row that fails prints what was seen. The last
-verdict of each row is kept, so that one that was wrong can be played again alone; they are docs/faults.md once
-all have one, or at the word ``--table``.
+verdict of each row is kept, so that one that was wrong can be played again alone; docs/faults.md is made of
+them once all have one, or at the word ``--table``.
 """
 
 from __future__ import annotations

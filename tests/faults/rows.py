@@ -6,6 +6,7 @@ of runs that are killed are made from the points below; each of the others is a 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -748,6 +749,41 @@ def state_lost(home: Home) -> None:
     home.operator.set_passphrase("correct horse battery staple")
     if "takeOver: true" not in (said := home.operator.fails()):
         raise Fault(f"an up without the state was not told how to take over:\n{said}")
+    home.operator.set(takeOver=True)
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing(
+    "state-resources-deleted",
+    "somebody deletes the exposure and all its resources from Pulumi's state: destroy says so and fails; up "
+    "brings them back, and destroy ends",
+)
+def state_resources_deleted(home: Home) -> None:
+    resources = json.loads(home.operator.export())["deployment"]["resources"]
+    [exposure] = [each["urn"] for each in resources if each["urn"].endswith("ImmichExposure::immich")]
+    home.operator.pulumi(
+        "state", "delete", exposure, "--target-dependents", "--yes", "--stack", home.operator.stack
+    )
+    try:
+        home.operator.destroy()
+    except PulumiFailedError as refused:
+        if "run pulumi up, which brings that back" not in str(refused):
+            raise
+    else:
+        raise Fault("destroy said nothing of an exposure that the state has lost")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing(
+    "state-all-deleted",
+    "everything is deleted from Pulumi's state: up with takeOver takes over, and destroy ends",
+)
+def state_all_deleted(home: Home) -> None:
+    home.operator.pulumi("state", "delete", "--all", "--yes", "--stack", home.operator.stack)
     home.operator.set(takeOver=True)
     home.up()
     home.need_exposed()
