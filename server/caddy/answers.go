@@ -174,7 +174,7 @@ func newAnswered(w http.ResponseWriter, r *http.Request) *answered {
 		began: time.Now(), method: r.Method, host: r.Host, target: r.RequestURI, agent: r.Header.Get("User-Agent"),
 	}
 	made.ResponseWriter = w
-	if r.Body != nil && r.ContentLength != 0 {
+	if r.Body != nil && hasBody(r) {
 		made.body.ReadCloser = r.Body
 		r.Body = &made.body
 	}

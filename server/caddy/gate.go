@@ -124,6 +124,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	r.Header = g.surface.headers.of(r.Header)
 	r.Trailer = nil
+	if !hasBody(r) {
+		return next.ServeHTTP(w, r)
+	}
 	return requestbody.RequestBody{MaxSize: row.body}.ServeHTTP(w, r, next)
 }
 

@@ -1,6 +1,7 @@
 """What the edge costs beside plain Caddy as a TLS reverse proxy: the same build, machine, run and client.
 
     python -m tests.bench.edge [--rounds N] [--seconds S] [--kinds TEXT] [--also NAME=CADDYFILE]
+                               [--bare]
 
 Every setup runs at the same time and is loaded in turn, so that the ratios mean something whatever the
 machine. The client (`tests/bench/load`) writes the PROXY line that tailscaled would, keeps 16 visitors busy
@@ -168,15 +169,20 @@ def main() -> int:
             stack.enter_context(running_setup(caddy, port, BASE, caddyfile=PLAIN)),
             stack.enter_context(running_setup(caddy, port, "edge")),
             stack.enter_context(running_setup(caddy, port, "recipe", caddyfile=RECIPE)),
-            stack.enter_context(running_setup(caddy, port, "edge, 1,000 bans", bans=1_000)),
-            stack.enter_context(running_setup(caddy, port, "edge, 10,000 bans", bans=10_000)),
-            stack.enter_context(running_setup(caddy, port, "edge, 1,000 devices", devices=1_000)),
         ]
+        if not chosen.bare:
+            setups += [
+                stack.enter_context(running_setup(caddy, port, "edge, 1,000 bans", bans=1_000)),
+                stack.enter_context(running_setup(caddy, port, "edge, 10,000 bans", bans=10_000)),
+                stack.enter_context(running_setup(caddy, port, "edge, 1,000 devices", devices=1_000)),
+            ]
         for name, _, path in (draft.partition("=") for draft in chosen.also):
             text = Path(path).read_text(encoding="utf-8")
             setups.append(stack.enter_context(running_setup(caddy, port, name, caddyfile=text)))
         measure(load, setups, kinds, chosen.rounds, chosen.seconds)
         report(setups, kinds)
+    if chosen.bare:
+        return 0
     bans = ban_times(OFFENDERS)
     usual, worst = statistics.median(bans), max(bans)
     print(f"\nban effective after the last offence: median {usual:.2f} s, worst {worst:.2f} s")
@@ -190,6 +196,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="rounds over all setups (default 7)")
     parser.add_argument("--seconds", type=float, default=0.7, help="length of one run (default 0.7)")
     parser.add_argument("--kinds", default="", help="only the kinds of load whose name has this text")
+    parser.add_argument("--bare", action="store_true", help="without bans, devices and goals")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=CADDYFILE", help="a draft")
     return parser.parse_args()
 

@@ -141,6 +141,11 @@ SLOW_CALL = (
     f"POST /api/download/info?key=abc HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 100\r\n\r\n".encode()
 )
 
+SLOW_READ = (
+    f"GET /api/server/config HTTP/1.1\r\nHost: {DOMAIN}\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n".encode()
+)
+"""A request that usually has no body, with one of unknown length."""
+
 
 @pytest.fixture
 def impatient(make_edge: EdgeMaker) -> Edge:
@@ -148,9 +153,10 @@ def impatient(make_edge: EdgeMaker) -> Edge:
     return make_edge(settings={"BODY_PATIENCE": "1s"})
 
 
-def test_a_body_that_stalls_is_given_up(impatient: Edge) -> None:
+@pytest.mark.parametrize("call", [SLOW_CALL, SLOW_READ], ids=["length", "chunks"])
+def test_a_body_that_stalls_is_given_up(impatient: Edge, call: bytes) -> None:
     with impatient.connect(impatient.new_address()) as connection:
-        assert ends_unanswered(connection, [SLOW_CALL + b"x"], 0)
+        assert ends_unanswered(connection, [call + b"x"], 0)
     assert not any(seen.body_size == 100 for seen in impatient.backend.received)
 
 
