@@ -59,6 +59,9 @@ MOST_UPLOAD_MEGABYTES_AN_HOUR = 50_000
 LEAST_FREE_GIGABYTES = 5
 """Below that, Immich and its database run out of room soon, and photos of the family cannot be saved."""
 
+MOST_DATABASE_DAYS = 180
+"""Of a country database: by then many a network is used in another country."""
+
 MOST_REQUESTS_A_SECOND = 500.0
 """Of one visitor: five times the default, which a page with hundreds of thumbnails does not use up."""
 
@@ -131,6 +134,26 @@ def _budgeted(facts: Facts) -> Iterator[str]:
         yield (
             "Strangers may upload for as long as the exposure stands; give it an end (leaseHours or "
             "exposeUntil), or switch uploads off."
+        )
+
+
+def _frames(facts: Facts) -> Iterator[str]:
+    ends = facts.get("leaseHours") or facts.get("exposeUntil")
+    if facts.get("frames") and not facts.get("who") and not ends:
+        yield (
+            "A frame's secret never ends, and nobody sees which frames are in use; set who: true, or give "
+            "the exposure an end (leaseHours or exposeUntil)."
+        )
+
+
+def _lists(facts: Facts) -> Iterator[str]:
+    if facts.get("banLists") and not facts.get("notify"):
+        yield "A ban list that cannot be brought up to date is told to nobody; set notify."
+    days = facts.get("countryDays") or 0
+    if days > MOST_DATABASE_DAYS:
+        yield (
+            f"The country database may be {days:.0f} days old; set banLists.countryDays to "
+            f"{MOST_DATABASE_DAYS} at most."
         )
 
 
@@ -208,6 +231,18 @@ RULES: tuple[Rule, ...] = (
         "Strangers' uploads are limited, and the exposure has an end.",
         Level.ADVISORY,
         _budgeted,
+    ),
+    Rule(
+        "frames-are-seen",
+        "It is known which frames are in use, or the exposure ends.",
+        Level.ADVISORY,
+        _frames,
+    ),
+    Rule(
+        "ban-lists-are-kept-up",
+        "The owner is told when a ban list fails, and no country database is old.",
+        Level.ADVISORY,
+        _lists,
     ),
     Rule(
         "strangers-are-limited",

@@ -28,6 +28,7 @@ def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
         "uploadMegabytes": config.upload_megabytes,
         "uploadMegabytesPerHour": config.upload_limits.megabytes,
         "uploadFreeGigabytes": config.upload_limits.free_gigabytes,
+        **_of_frames_and_lists(config),
         "rejectWith": config.reject_with,
         "requests": limits.requests,
         "windowSeconds": limits.window_seconds,
@@ -41,6 +42,18 @@ def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
         "clientValidityDays": config.client_validity_days,
         "caValidityDays": config.ca.validity_days,
     }
+
+
+def _of_frames_and_lists(config: ExposureConfig) -> dict[str, Any]:
+    """Return what rules ask of frames and ban lists; nothing where there are none."""
+    facts: dict[str, Any] = {}
+    if config.frames:
+        facts |= {"frames": len(config.frames), "who": config.who}
+    if config.ban_lists:
+        facts |= {"banLists": True, "notify": config.notify is not None}
+        if config.ban_lists.database is not None:
+            facts["countryDays"] = config.ban_lists.database_days
+    return facts
 
 
 def told(finding: Finding) -> str:

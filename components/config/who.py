@@ -14,14 +14,20 @@ KEY = "immichApiKey"
 RIGHT = "sharedLink.read"
 """What the key must be allowed, and no more (Immich's Permission; linkreport.go names the rest)."""
 
+WHO_DAYS = 90
+"""Days after which a link that nobody uses is forgotten, unless the config says otherwise."""
+
 # What the script on the server takes as well (server/scripts/who.sh), whose file is one line.
 _API_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
 
 
 def read_who(top: Section) -> tuple[bool, int]:
     """Read whether opens are counted, and after how many days without use a link is forgotten."""
-    days = top.integer("whoDays", default=90, least=1, most=3650)
-    return top.boolean("who", default=False), days
+    days = top.integer("whoDays", default=WHO_DAYS, least=1, most=3650)
+    who = top.boolean("who", default=False)
+    if days != WHO_DAYS and not who and not top.problems.has("who", "whoDays"):
+        top.report("whoDays", "is how long links are counted, and who is not true", str(WHO_DAYS))
+    return who, days
 
 
 def read_api_key(top: Section) -> pulumi.Output[str] | None:

@@ -106,23 +106,34 @@ def _strangers(config: ExposureConfig) -> str:
     return "answers 403" if config.reject_with == "forbidden" else "is not answered"
 
 
+MOST_COUNTRIES = 12
+"""So many are named in a line, of which Pulumi shows 150 characters."""
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    """Return the first of the names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def _ban_lists(lists: BanLists) -> dict[str, str]:
     """Return who is turned away by lists, and who never is."""
     words = {}
     if lists.database is not None:
-        some = ", ".join(lists.countries)
+        some = _some(lists.countries, MOST_COUNTRIES)
         which = f"every country but {some}"
         if not lists.only:
             which = f"{_count(lists.countries, 'country', 'countries')} ({some})"
-        words["countries"] = f"visitors from {which} are turned away, by {lists.database} on the server"
+        words["countries"] = f"visitors from {which} are turned away"
+        words["database"] = f"{lists.database} on the server says which country a visitor is in"
     if lists.networks:
         files = _count(lists.networks, "network list", "network lists")
-        words["networks"] = f"visitors from {files} are turned away ({', '.join(lists.networks)})"
+        words["networks"] = f"visitors from {files} are turned away ({_some(lists.networks, 1)})"
     if lists.crowdsec is not None:
         words["crowdsec"] = f"visitors that CrowdSec at {lists.crowdsec} has banned are turned away"
     return {
         **words,
-        "nobody else": "who is on no list, or in no known country, is let in; devices always are",
+        "nobody else": "who is on no list, or in no known country, is let in; devices and frames always are",
         "links": "a link that is open already does not help",
     }
 
@@ -173,15 +184,12 @@ def _who(config: ExposureConfig) -> dict[str, str]:
     """Return what is kept of what visitors do, where the owner asks for it."""
     words = {}
     if config.who:
-        words["opens"] = (
-            "the server counts how often each shared link is opened, downloaded from and uploaded to, "
-            "without visitors' addresses, and notes when and from where each device came last; a link that "
-            f"nobody uses for {config.who_days} days is forgotten"
-        )
+        words["opens"] = "the server counts opens, downloads and uploads of each shared link, and not by whom"
+        words["seen"] = "it notes when each device and frame came last, and from which address"
+        words["unused"] = f"a link that nobody uses for {config.who_days} days is forgotten"
     if config.immich_api_key is not None:
         words["links"] = (
-            "the server asks Immich, with your key of its API, for the shared links of that user, and tells "
-            "you what they allow"
+            "the server asks Immich with your API key what its user's shared links allow, and tells you"
         )
     return words
 

@@ -22,6 +22,7 @@ from pulumi.runtime import config as engine_config
 from components.config.home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
 from components.config.notify import Notify, NotifyKind
 from components.config.stack_config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
+from components.config.uploads import DEFAULT_LIMITS
 from components.edge_settings import edge_environment
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
 
@@ -177,6 +178,8 @@ def test_what_the_example_comments_out_is_right_as_well() -> None:
     config = load_with(**{**values, "hostKey": HOST_KEY})
     assert key_file == "~/.ssh/id_ed25519"
     assert config.lease_hours == 48
+    assert config.ban_lists is not None and config.who
+    assert config.upload_limits == DEFAULT_LIMITS
     assert (config.flake, config.immich.managed) == (Flake("/etc/nixos", "homeserver"), False)
     assert load_with(exposeUntil=until).expose_until is not None
 
@@ -946,6 +949,12 @@ def test_what_is_no_key_of_immichs_api_is_told_and_not_shown(key: object) -> Non
 def test_days_that_are_none_are_told(days: object) -> None:
     [problem] = problems_of(who=True, whoDays=days)
     assert problem.startswith(f"whoDays = {days!r}")
+
+
+def test_days_of_what_nobody_counts_are_told() -> None:
+    [problem] = problems_of(whoDays=30)
+    assert problem.startswith("whoDays = 30: is how long links are counted, and who is not true")
+    assert load_with(whoDays=90).who_days == 90
 
 
 # Notices

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from components.config.lists import COUNTRIES
 from components.config.stack_config import ConfigError, ExposureConfig, load
 from components.describe.public_surface import BANNED, public_surface
 
@@ -136,11 +137,16 @@ def test_a_preview_says_who_is_turned_away_and_who_is_not() -> None:
     group = {"countries": ["RU", "CN"], "countryDatabase": FILE, "networks": ["/etc/blocklist.txt"], **HOME}
     words = public_surface(config_of(group, crowdsecKey="a-key-of-a-bouncer"))[BANNED]
     assert words == {
-        "countries": f"visitors from 2 countries (CN, RU) are turned away, by {FILE} on the server",
+        "countries": "visitors from 2 countries (CN, RU) are turned away",
+        "database": f"{FILE} on the server says which country a visitor is in",
         "networks": "visitors from 1 network list are turned away (/etc/blocklist.txt)",
         "crowdsec": "visitors that CrowdSec at http://127.0.0.1:8080 has banned are turned away",
-        "nobody else": "who is on no list, or in no known country, is let in; devices always are",
+        "nobody else": "who is on no list, or in no known country, is let in; devices and frames always are",
         "links": "a link that is open already does not help",
     }
     words = public_surface(config_of({"onlyCountries": ["DE"], "countryDatabase": FILE}))[BANNED]
-    assert words["countries"].startswith("visitors from every country but DE are turned away")
+    assert words["countries"] == "visitors from every country but DE are turned away"
+    many = [code for code in sorted(COUNTRIES) if code != "DE"]
+    words = public_surface(config_of({"countries": many, "countryDatabase": FILE}))[BANNED]
+    assert words["countries"].startswith(f"visitors from {len(many)} countries (AD, AE, ")
+    assert words["countries"].endswith(f" and {len(many) - 12} more) are turned away")

@@ -44,12 +44,24 @@ ROOMY: dict[str, Any] = {
 }
 """Guests may upload much in an hour, for five."""
 
+FRAMES: dict[str, Any] = {"frames": [{"name": "tv"}]}
+NOTIFY = {"kind": "webhook", "address": "https://example.org/"}
+LISTS: dict[str, Any] = {
+    "banLists": {"countries": ["CN"], "countryDatabase": "/etc/x.mmdb", "countryDays": 180}
+}
+
 RIGHT: list[tuple[str, str, dict[str, Any]]] = [
     ("previews-end", "home-preview", {"leaseHours": 48}),
     ("previews-end", "family/home-preview", {"exposeUntil": "2036-01-01T00:00:00Z"}),
     ("previews-end", "preview-home", {}),
     ("uploads-have-budgets", "home", {"uploads": True, "leaseHours": 5}),
     ("uploads-have-budgets", "home", ROOMY | {"uploadMegabytes": 10_000}),
+    ("frames-are-seen", "home", FRAMES | {"who": True}),
+    ("frames-are-seen", "home", FRAMES | {"leaseHours": 5}),
+    ("frames-are-seen", "home", {"who": False}),
+    ("ban-lists-are-kept-up", "home", LISTS | {"notify": NOTIFY}),
+    ("ban-lists-are-kept-up", "home", {"banLists": {"networks": ["/etc/x"]}, "notify": NOTIFY}),
+    ("ban-lists-are-kept-up", "home", {}),
     ("strangers-are-limited", "home", {"rejectWith": "drop", "bans": {"banTime": "10m", "maxRetry": 50}}),
     ("strangers-are-limited", "home", {"rateLimits": {"requests": 15_000}}),
     ("certificates-end", "home", {"clientValidityDays": 365}),
@@ -78,6 +90,14 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
         "home",
         {"uploads": True, "leaseHours": 5, "uploadLimits": {"freeGigabytes": 4}},
         "set uploadLimits.freeGigabytes to 5 at least",
+    ),
+    ("frames-are-seen", "home", FRAMES, "set who: true"),
+    ("ban-lists-are-kept-up", "home", LISTS, "told to nobody; set notify"),
+    (
+        "ban-lists-are-kept-up",
+        "home",
+        {"banLists": {**LISTS["banLists"], "countryDays": 181}, "notify": NOTIFY},
+        "181 days old; set banLists.countryDays to 180 at most",
     ),
     ("strangers-are-limited", "home", {"rateLimits": {"requests": 15_031}}, "requests in a second"),
     (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from components.config.lists import COUNTRIES
 from components.config.stack_config import load
 from components.describe.public_surface import PublicSurface, public_surface, what_to_set_in_immich
 from components.remote.module_files import module_digest
@@ -101,7 +102,18 @@ def test_immich_is_told_its_address_outside() -> None:
 
 
 def test_every_line_is_short_enough_to_be_shown_whole() -> None:
-    for settings in ({"uploads": True, "leaseHours": 3}, {"module": "yours"}, {"flake": "/etc/nixos#pi"}):
+    everybody = {
+        "countries": sorted(COUNTRIES),
+        "countryDatabase": "/var/lib/GeoIP/GeoLite2-Country.mmdb",
+        "networks": [f"/etc/blocklists/networks-{number}.txt" for number in range(20)],
+        "crowdsec": "http://192.168.1.20:8080",
+    }
+    for settings in (
+        {"uploads": True, "leaseHours": 3},
+        {"module": "yours"},
+        {"flake": "/etc/nixos#pi"},
+        {"who": True, "immichApiKey": "geheim", "banLists": everybody, "crowdsecKey": "geheim-key"},
+    ):
         for lines in words(**settings).values():
             assert all(len(line) <= 110 for line in lines.values())
 
