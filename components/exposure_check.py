@@ -93,7 +93,8 @@ def check_from_outside(
 
     ``drops``: the edge hangs up instead of answering 403. ``frames``: there are some.
 
-    All questions are asked side by side, each over a connection of its own.
+    The questions are asked side by side, each over a connection of its own, but for one device after the
+    other, until one gets in.
 
     Raises ``NotReachableError`` when nobody answers within ``wait_seconds`` and ``WrongAnswerError`` at the
     first answer that is not as it must be: that one is never waited for.
@@ -102,13 +103,13 @@ def check_from_outside(
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         anonymous = [pool.submit(_ask, probe, expectation.path) for expectation in ANONYMOUS[:-1]]
         frame = pool.submit(_ask, probe, FRAME.path, headers=NOBODYS_SECRET) if frames else None
-        devices = [pool.submit(_ask, probe, DEVICE.path, credential) for credential in credentials]
+        device = pool.submit(_some_device_gets_in, probe, credentials, drops) if credentials else None
     answers = [*(asked.result() for asked in anonymous), first]
     lines = [_verify(expected, answer, drops) for expected, answer in zip(ANONYMOUS, answers, strict=True)]
     if frame is not None:
         lines.append(_verify(FRAME, frame.result(), drops))
-    if credentials:
-        lines.append(_some_device_gets_in([asked.result() for asked in devices], drops))
+    if device is not None:
+        lines.append(device.result())
     return lines
 
 
@@ -175,12 +176,19 @@ def _is_refusal(body: bytes) -> bool:
     return isinstance(answer, dict) and answer.get("status") == 403
 
 
-def _some_device_gets_in(answers: Sequence[Answer | None], drops: bool) -> str:
-    """One is enough: the keystore may hold devices that are not enrolled, and those must be refused."""
-    seen = [answer.status if answer else "nothing" for answer in answers]
-    wrong = [status for status in seen if status not in (DEVICE.status, "nothing" if drops else 403)]
-    if DEVICE.status in seen and not wrong:
-        return f"GET {DEVICE.path} {DEVICE.status}: {DEVICE.claim}"
+def _some_device_gets_in(probe: OutsideProbe, credentials: Sequence[Credential], drops: bool) -> str:
+    """Ask as one device after the other until one gets in: to open a key takes a fifth of a second.
+
+    The keystore may hold devices that are not enrolled, and those must be refused.
+    """
+    seen: list[int | str] = []
+    for credential in credentials:
+        answer = _ask(probe, DEVICE.path, credential)
+        seen.append(answer.status if answer else "nothing")
+        if seen[-1] == DEVICE.status:
+            return f"GET {DEVICE.path} {DEVICE.status}: {DEVICE.claim}"
+        if seen[-1] != ("nothing" if drops else 403):
+            break
     raise WrongAnswerError(
         f"GET {DEVICE.path} with the device certificates answered {seen}; at least one 200 is expected: "
         "look at Caddy's journal on the server."
@@ -215,7 +223,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     try:
         credentials, probe = _credentials(props), _probe(props)
         with ThreadPoolExecutor(max_workers=1) as meanwhile:
-            prepared = meanwhile.submit(probe.prepare, credentials)
+            prepared = meanwhile.submit(probe.prepare, credentials[:1])
 
             def proof() -> str:
                 prepared.result()

@@ -72,6 +72,30 @@ def test_any_other_answer_condemns_it(
         check_from_outside(probe_with(mocker, {**SOUND, question: answer}), [CREDENTIAL], wait_seconds=0)
 
 
+def test_devices_are_asked_until_one_gets_in(mocker: MockerFixture) -> None:
+    """To open a key takes its time, and there may be hundreds; those that are not enrolled are refused."""
+    names = ("old", "phone", "laptop")
+    old, phone, laptop = (Credential(Path(f"{name}.crt"), Path(f"{name}.key"), "secret") for name in names)
+    asked: list[Credential] = []
+    refused = REFUSAL
+
+    def get(_self: OutsideProbe, path: str, credential: Credential | None = None) -> Answer:
+        if credential is None:
+            return SOUND[path, False]
+        asked.append(credential)
+        return Answer(200, {}, b"{}") if credential == phone else refused
+
+    mocker.patch.object(OutsideProbe, "get", get)
+    probe = OutsideProbe("immich.example.ts.net", 443, None, None)
+    assert len(check_from_outside(probe, [old, phone, laptop], wait_seconds=0)) == 5
+    assert asked == [old, phone]
+    with pytest.raises(WrongAnswerError, match=r"answered \[403, 403\]; at least one 200"):
+        check_from_outside(probe, [old, laptop], wait_seconds=0)
+    refused = Answer(502, {}, b"")
+    with pytest.raises(WrongAnswerError, match=r"answered \[502\]; at least one 200"):
+        check_from_outside(probe, [old, phone], wait_seconds=0)
+
+
 @pytest.mark.parametrize("answer", [REFUSAL, Answer(200, {}, b"{}")], ids=["refused", "let in"])
 def test_where_there_are_frames_a_wrong_secret_is_tried(mocker: MockerFixture, answer: Answer) -> None:
     """At a path that Immich itself answers without a login, or a refusal would prove nothing."""
