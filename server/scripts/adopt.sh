@@ -1,20 +1,20 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for begin and note, after a function payload() that calls `put MODE adopted` and `put MODE bans`.
-# Taking over an exposure that was made by hand, as the chapter describes it, and clearing up after it.
+# Takes over an exposure that was made by hand, as the chapter describes it, and cleans up after it.
 #
-#   read PATH...               prints each file in base64, one a line, "-" for what is not there; changes nothing
+#   read PATH...               prints each file in base64, one per line, "-" if it does not exist; changes nothing
 #   begin FUNNEL_PORT PROXY_PORT
-#                              notes down what was taken over, bans whom it says, and notes down the funnel that was opened
-#                              by hand: module.sh shuts it before the edge comes to stand behind it, and funnel.sh opens
-#                              ours when all has been proven
-#   note                       notes down what was taken over, and no more
-#   forget [--yes]             lists what is left of the chapter; with --yes removes what was taken over byte for byte
+#                              records what was taken over, takes over its bans, and records the funnel that was opened by
+#                              hand: module.sh closes it before the edge is behind it, and funnel.sh opens ours when
+#                              everything has been proven
+#   note                       only records what was taken over
+#   forget [--yes]             lists what is left of the chapter; with --yes removes what was taken over unchanged
 #
-# The note holds `configuration DIR|-`, then `SHA256 PATH` for each file, "-" for one that did not lie on this server.
+# The note holds `configuration DIR|-`, then `SHA256 PATH` for each file, "-" for one that was not on this server.
 
 NOTE=$STATE/adopted
 FILE_LIMIT=262144
-# Where the chapter puts things.
+# The chapter's paths.
 CHAPTER="/var/lib/certs/ca-key.pem /mnt/immich_drive/secrets/ca-key.pem /var/lib/certs/ca-cert.pem /var/lib/certs/cert.pem
   /var/lib/certs/key.pem /var/lib/caddy/banlist"
 
@@ -52,7 +52,7 @@ write_note() {
   write_file 0600 "$NOTE" <"$WORK/adopted"
 }
 
-# The names become parts of a path.
+# The names become path components.
 take_bans() {
   [ -f "$WORK/bans" ] || return 0
   while IFS= read -r ban_name; do
@@ -76,7 +76,7 @@ read_targets() {
     }' '')
 }
 
-# The one on our port, wherever it leads, and any that leads to our edge's port: behind it the edge comes to stand.
+# The one on our port, wherever it leads, and any that leads to our edge's port: the edge will be behind it.
 note_funnels() {
   if [ -s "$FUNNEL_RECORD" ]; then return 0; fi
   read_targets
@@ -92,9 +92,9 @@ begin() {
   note_funnels "$1" "$2"
 }
 
-# ---- Clearing up
+# ---- Cleaning up
 
-# `named TEXT`: the server's own configuration still speaks of it, and "pulumi destroy" puts that back into force.
+# `named TEXT`: the server's own configuration still names it, and "pulumi destroy" restores that configuration.
 named() {
   [ -d "$CONFIGURATION" ] || return 1
   grep -rqIF --include='*.nix' --include='*addyfile*' --exclude-dir=immich-exposure -e "$1" "$CONFIGURATION"
@@ -102,8 +102,8 @@ named() {
 
 taken_over() { grep -q "^$(sha256sum <"$1" | cut -d ' ' -f 1) " "$NOTE"; }
 
-# `reason_to_keep PATH` prints why a file stays; nothing when it may go. Of what the configuration names by its folder alone
-# the authority's key may go all the same: no service reads it.
+# `reason_to_keep PATH` prints why a file stays; nothing if it may be removed. If the configuration names only its folder,
+# the authority's key may still be removed: no service reads it.
 reason_to_keep() {
   keep_file=$ROOT$1
   if ! taken_over "$keep_file" && ! cmp -s "$keep_file" "$STATE/tls/server.crt" &&

@@ -3,19 +3,19 @@
 #
 #   issue    certificate and key in STATE/tls, the name in STATE/domain.env;
 #            prints {"domain":NAME,"fingerprint":SHA256,"certificatePem":PEM}
-#   renew    the same where there is an exposure, without output (by a timer of the NixOS module); fails when the node has got
-#            another name
+#   renew    the same if there is an exposure, without output (run by a timer of the NixOS module); fails if the node's name
+#            has changed
 #
-# A raw TCP funnel never renews by itself, and without --min-validity one call more would give the old certificate.
+# A raw TCP funnel never renews on its own, and without --min-validity another call would return the old certificate.
 
 TLS=$STATE/tls
 MIN_VALIDITY=720h
-# Stands while the edge has not yet loaded what lies in STATE/tls, so that an interrupted run is finished by the next.
+# Exists while the edge has not yet loaded what is in STATE/tls, so that the next run finishes an interrupted one.
 UNLOADED=$TLS/.unloaded
 
 drop_new() { rm -rf "$TLS/.new"; }
 
-# Fetch into a folder of its own: `tailscale cert` replaces files by rename, as 0600 root, the key after the certificate.
+# Fetch into a separate folder: `tailscale cert` replaces files by rename, as 0600 root, the key after the certificate.
 fetch() {
   drop_new
   mkdir -m 0700 "$TLS/.new"
@@ -29,8 +29,8 @@ fetch() {
     die "Tailscale left no usable certificate and key for $DOMAIN; run \"sudo tailscale cert $DOMAIN\" on the server to see why."
 }
 
-# Put both in place with the owner and mode that the edge, and nobody else, can read. Before the first rebuild there is no
-# such group; the key then stays root's alone, and the edge opens it before it starts (see "prepare" in state.sh).
+# Put both in place so that only root and the edge can read them. Before the first rebuild the edge's group does not exist;
+# the key then stays readable by root only, until the edge's start makes it accessible (see "prepare" in state.sh).
 install_pair() {
   echo "IMMICH_EXPOSURE_DOMAIN=$DOMAIN" >"$WORK/domain"
   if ! cmp -s "$WORK/domain" "$DOMAIN_FILE"; then
@@ -78,8 +78,8 @@ issue() {
     "$(fingerprint "$TLS/server.crt")" "${certificate_pem%\"}"
 }
 
-# A server can have the module and its timers, and no exposure. A node that got another name keeps the certificate of the one that
-# the edge answers to: half of a change would be worse than none.
+# A server can have the module and its timers, but no exposure. A node whose name has changed keeps the certificate of the name
+# that the edge answers to: half a change would be worse than none.
 renew() {
   if ! is_ours "$STATE" || [ ! -f "$TLS/server.crt" ]; then return 0; fi
   need_tailscale 443

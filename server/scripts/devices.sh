@@ -1,10 +1,10 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE devices` and `put MODE revoked`.
-# The devices that may come in: one file per certificate in STATE/devices, named by its SHA-256 fingerprint, holding the
-# device's name and, on a second line, `until EPOCH`: from then on it counts no more. A frame, which shows a secret in place of
+# The enrolled devices: one file per certificate in STATE/devices, named by its SHA-256 fingerprint. It holds the device's
+# name and, on a second line, `until EPOCH`: the certificate is not valid after that. A frame, which sends a secret instead of
 # a certificate, has a file there as well, named by the secret's SHA-256; its second line says `frame`. The edge looks for the
-# file at every request, so a change counts at once, without any reload. STATE/revoked holds, in the same form, what was withdrawn: such a
-# certificate is never let in again, whatever keystore, backup or state says. A line `by hand` says that the owner did it here.
+# file at every request, so a change applies at once, without a reload. STATE/revoked holds revoked ones in the same form: such a
+# certificate is never let in again, whatever keystore, backup or state says. A line `by hand` means that the owner revoked it here.
 #
 #   stay AUTHORITIES|- NAME|frame=NAME|revoked=FINGERPRINT|by-hand=FINGERPRINT...
 #              of this stack's devices and frames none but these may come in any more, and none by a certificate that was revoked
@@ -13,14 +13,14 @@
 #              that the devices are its own: the server trusts one of them. Prints what `report` does.
 #   install    the devices are those of the payload, lines `FINGERPRINT UNTIL|frame NAME`, and no others. Its file `revoked`, lines
 #              `FINGERPRINT SINCE up|hand NAME`, is what the operator knows to be withdrawn. Prints what `report` does.
-#   clear      no device is there; none is revoked by that. Prints what `report` does, so that what was revoked is remembered
-#   revoke NAME  this device is out, and stays out, by the owner's hand
-#   list       who may come in and who was revoked, for people
+#   clear      removes all devices without revoking them. Prints what `report` does, so that revocations are remembered
+#   revoke NAME  revokes this device for good, by the owner
+#   list       lists enrolled and revoked devices, for people
 #   report     prints one JSON object: devices, revoked, and refused, the fingerprints of the payload that were revoked
-#   expire     what has ended goes; a timer runs this, so that it needs nobody
+#   expire     removes expired devices (run by a timer)
 
 DEVICES=$STATE/devices
-# What has ended lies here until its device is enrolled anew or withdrawn: the clock may have been years ahead.
+# Expired files are kept here until their device is enrolled again or revoked: the clock may have been years ahead.
 ENDED=$STATE/ended
 REVOKED=$STATE/revoked
 # The fingerprints of the payload that were not let in.
@@ -44,9 +44,9 @@ check_fingerprint() {
   die "A fingerprint is the SHA-256 of the certificate, 64 digits 0-9 and a-f in lower case, unlike \"$1\"; correct it."
 }
 
-# ---- Out
+# ---- Revoking
 
-# `shut_out FILE`: to move a file needs no room on the disk, and where even that fails it is enough that it goes.
+# `shut_out FILE`: moving a file needs no space on the disk, and if even that fails, removing it is enough.
 shut_out() {
   [ -d "$REVOKED" ] || mkdir -m 0755 "$REVOKED" 2>/dev/null || :
   if mv -f "$1" "$REVOKED/" 2>/dev/null; then
@@ -57,14 +57,14 @@ shut_out() {
   fi
 }
 
-# A disk that cannot be written to must not keep a lost phone in.
+# A read-only disk must not keep a lost phone enrolled.
 shut_out_all() {
   systemctl stop immich-edge >/dev/null 2>&1 </dev/null || :
   die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; mend the disk of $STATE (is it" \
     "mounted read-only?) and run this again."
 }
 
-# Once for each device, whichever certificates it has.
+# Once for each device, however many certificates it has.
 TOLD=" "
 tell_out() {
   case $TOLD in *" $1 "*) return 0 ;; esac
@@ -140,7 +140,7 @@ names_in() {
   done
 }
 
-# ---- In
+# ---- Enrolling
 
 put() {
   case $2 in
@@ -162,7 +162,7 @@ install_devices() {
     installed="$installed$fingerprint " names="$names $name"
     enrol "$name" "$fingerprint" "$end"
   done <"$WORK/devices"
-  # Only now, with the new certificates in force, whatever else there is goes.
+  # Only now, with the new certificates in force, remove all others.
   for device_file in "$DEVICES"/* "$ENDED"/*; do
     [ -f "$device_file" ] || continue
     case $installed in *" ${device_file##*/} "*) continue ;; esac
@@ -198,7 +198,7 @@ check_payload() {
   done <"$WORK/revoked"
 }
 
-# Before anything that needs room on the disk.
+# Before anything that needs space on the disk.
 shut_revoked_out() {
   is_ours "$STATE" || return 0
   while read -r fingerprint _ how _; do
@@ -239,7 +239,7 @@ enrol() {
   { printf '%s\n' "$1" && if [ "$3" = frame ]; then echo frame; else printf 'until %s\n' "$3"; fi; } >"$WORK/device"
   write_file 0644 "$DEVICES/$2" <"$WORK/device"
   rm -f "$ENDED/$2"
-  # Another run withdraws without waiting for this one.
+  # Another run revokes without waiting for this one.
   [ ! -e "$REVOKED/$2" ] || rm -f "$DEVICES/$2"
   if [ "$enrol_new" = no ]; then
     return 0
@@ -254,7 +254,7 @@ clear_devices() {
   ! is_ours "$STATE" || rm -f "$DEVICES"/* "$ENDED"/*
 }
 
-# ---- Telling
+# ---- Reporting
 
 report() {
   printf '{"devices":[%s],"revoked":[%s],"refused":[%s]}\n' "$(entries "$DEVICES" "$ENDED")" "$(entries "$REVOKED")" \
@@ -303,7 +303,7 @@ list_devices() {
   cat "$WORK/list"
 }
 
-# ---- The end of a certificate
+# ---- Expiry
 
 expire() {
   expire_now=$(now)
@@ -311,7 +311,7 @@ expire() {
     [ -f "$device_file" ] || continue
     read_device "$device_file"
     [ -n "$DEVICE_END" ] || continue
-    # A clock from before the enrolment is wrong as well: it begins at 1970 when it has lost all.
+    # A clock from before the enrolment is wrong, too: it starts at 1970 if it has lost its time.
     { [ "$DEVICE_END" -gt "$expire_now" ] && [ "$expire_now" -ge "$(date -r "$device_file" +%s)" ]; } || continue
     mv -f "$device_file" "$DEVICES/"
     say "A certificate of device $DEVICE_NAME counts again: the clock had run ahead"
@@ -320,7 +320,7 @@ expire() {
     [ -f "$device_file" ] || continue
     read_device "$device_file"
     { [ -n "$DEVICE_END" ] && [ "$DEVICE_END" -le "$expire_now" ]; } || continue
-    # On a disk that is full as well: shut out is what counts.
+    # Also on a full disk: what matters is that the device is out.
     { install -d -m 0700 "$ENDED" && mv -f "$device_file" "$ENDED/"; } || rm -f "$device_file"
     say "A certificate of device $DEVICE_NAME has ended and may no longer come in"
   done

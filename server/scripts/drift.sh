@@ -1,11 +1,11 @@
 # shellcheck shell=sh
-# Runs after lib.sh. What has become of an exposure since it was proven.
+# Runs after lib.sh. How an exposure differs from when it was proven.
 #
-#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   note down what stands now, which DIGEST names; "-" where the module's
-#                                                files are not ours
+#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   record the current state, which DIGEST names; "-" if the module's files
+#                                                are not ours
 #   look   FUNNEL_PORT PROXY_PORT [IMMICH_ADDRESS|- IMMICH_PORT]
-#                                                print one line for each difference, and change nothing; where Immich is matters
-#                                                before the first run, to whoever sends a key of its API along
+#                                                print one line for each difference, and change nothing; Immich's place matters
+#                                                only before the first run, if an API key is sent along
 #
 # A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
 # `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Six
@@ -16,7 +16,7 @@
 # or the owner's own rebuild may change (the certificate, the generation) is not noted down; it is looked at for what it must
 # be.
 
-# The certificate is renewed a month before its end, day by day.
+# Renewal of the certificate is tried daily from a month before it expires.
 CERTIFICATE_DAYS=20
 
 door() { printf 'door %s\n' "$*"; }
@@ -49,7 +49,7 @@ look_at_import() {
   mend "$look_file does not import ./immich-exposure any more, and your next rebuild would end the exposure; up adds it again."
 }
 
-# The key is the edge's to read and nobody else's, whichever certificate it belongs to.
+# Only the edge may read the key, whichever certificate it belongs to.
 look_at_key() {
   if [ ! -f "$STATE/tls/server.key" ]; then
     mend "The server's certificate is gone from the server; up asks Tailscale for it again."
@@ -70,13 +70,13 @@ compare_devices() {
     mend "A $(shown_by "$look_kind") was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
   comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r look_kind look_print look_name; do
-    # Revoked, by the owner here or by the very run that looks: no up lets it in again.
+    # Revoked, by the owner here or by the run that is looking: no up enrols it again.
     [ ! -e "$STATE/revoked/$look_print" ] || continue
     mend "A $(shown_by "$look_kind") of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
   done
 }
 
-# By the owner's hand: the keystore must learn of it, which outlives this folder.
+# Revoked by the owner here: the keystore, which outlives this folder, must learn of it.
 look_at_revoked() {
   { grep -lx "by hand" "$STATE"/revoked/* 2>/dev/null </dev/null || :; } | while IFS= read -r look_file; do
     read -r look_name <"$look_file"
@@ -84,7 +84,7 @@ look_at_revoked() {
   done
 }
 
-# ---- The door
+# ---- The funnel
 
 look_at_funnel() {
   read_funnel "$1" "$2"
@@ -115,7 +115,7 @@ look_at_funnel() {
   esac
 }
 
-# An update that failed and was taken back ends like this as well.
+# An update that failed and was rolled back ends like this as well.
 look_at_lease() {
   read_lease
   case $LEASE_IS in
@@ -125,7 +125,7 @@ look_at_lease() {
   esac
 }
 
-# Whoever put it there. What leads to Immich on another port than ours is the owner's.
+# Whoever set it up. A funnel to Immich on a port other than ours is the owner's.
 look_at_other_ports() {
   while read -r past_kind past_port past_where _; do
     case $past_where:$past_port in
@@ -181,7 +181,7 @@ look_at_new_key() {
     return 0
   fi
   (umask 077 && printf 'header = "x-api-key: %s"\n' "$(head -n 1 "$WORK/api-key")" >"$WORK/curl")
-  # A key may always ask what it is allowed itself.
+  # A key may always request its own permissions.
   case $(status_with_key "$WORK/rights" "$new_at/api/api-keys/me") in
     401) tell_owner "$KEY_REFUSED" ;;
     200) tell_of_rights ;;
@@ -226,7 +226,7 @@ look_at_versions() {
   print_version caddy "$(edge_version "$LOOK_EDGE")"
 }
 
-# What Immich's links allow, where there is a key of its API: the one that is sent along, which an up would bring, or the one
+# What Immich's links allow, if there is an API key: the one that is sent along, which an up would install, or the one
 # that is here. Each line is a sentence for the owner.
 put() { (umask 077 && cat >"$WORK/$2"); }
 look_at_links() {
@@ -266,7 +266,7 @@ look_at_services() {
     mend "The edge runs with another configuration than the one that was proven; up loads the right one."
 }
 
-# A list that cannot be brought up to date leaves in force what was; only the owner can say why.
+# If a list cannot be updated, the previous one stays in force; only the owner can fix that.
 look_at_lists() {
   for look_list in $(lists_wanted); do
     look_unit=$(list_unit "$look_list")
@@ -280,7 +280,7 @@ look_at_lists() {
   done
 }
 
-# What the owner's configuration masks, and a table of the kernel that their kernel does not take, no `up` starts.
+# No `up` can start units that the owner's configuration masks, or a table that the kernel does not support.
 look_at_dead() {
   if [ -n "$(hand_mask "$1")" ]; then
     mend "$1 is masked ($(hand_mask "$1" | head -n 1)), so it does not run; up unmasks and starts it."
@@ -313,7 +313,7 @@ look() {
   look_at_versions
   device_lines | sed 's/^frame /device /'
   look_at_revoked
-  # Every up stops at a door that the owner has shut, so there is nothing that it could put right.
+  # Every up stops if the owner has closed the funnel, so it could not fix anything.
   if is_shut_by_hand; then
     shut "The funnel was shut by hand, and nobody comes in: it stays shut until \"sudo immich-exposure open\" on the server."
     return 0

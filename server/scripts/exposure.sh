@@ -1,22 +1,22 @@
 # shellcheck shell=sh
-# Runs after lib.sh. The command `immich-exposure` for whoever sits at the server; its output is for people.
+# Runs after lib.sh. The command `immich-exposure` on the server; its output is for people.
 #
 #   status [--json]     the address, the funnel, why and since when, its lease, Immich at home, devices, bans, services
-#   close    shut the funnel now, and whatever else leads to Immich from the internet; it stays shut, whatever `pulumi up`
-#            changes, until `open`
-#   open     open what was proven and then shut, by hand or by its lease (the module of NixOS starts funnel.sh for that)
-#   lan open|close|auto Immich at home: open, also while the funnel is open; closed, also while it is shut; or again as the
-#                       funnel has it
-#   devices  who may come in, and who was revoked (the module of NixOS starts devices.sh for these two)
-#   revoke NAME         this device is out, now and for good
-#   who [--html]        who opened which shared link, and which device came when (the module of NixOS starts who.sh for these two)
+#   close    close the funnel now, and anything else that leads to Immich from the internet; it stays closed, whatever
+#            `pulumi up` changes, until `open`
+#   open     open what was proven and then closed, by hand or by its lease (the NixOS module starts funnel.sh for that)
+#   lan open|close|auto Immich at home: open, also while the funnel is open; closed, also while it is closed; or following
+#                       the funnel again
+#   devices  enrolled and revoked devices (the NixOS module starts devices.sh for these two)
+#   revoke NAME         revoke this device, now and for good
+#   who [--html]        who opened which shared link, and when each device last connected (the NixOS module starts who.sh for these two)
 #   links    what Immich's shared links allow
-#   guard    look at the exposure from outside now (the module of NixOS starts guard.sh for that)
-#   bans [ADDRESS]      who is banned, by whom and until when, and by which lists; with an address, what it meets and why
-#   ban ADDRESS[/64]    until it is lifted by hand; /64 means the whole network of an IPv6 address
-#   unban ADDRESS|all   whoever banned it; for an IPv6 address its network as well
-#   forget-chapter      what is left of an exposure that was made by hand (the module of NixOS starts adopt.sh for that)
-#   module   what this system was built with, as JSON (the module of NixOS answers that)
+#   guard    check the exposure from outside now (the NixOS module starts guard.sh for that)
+#   bans [ADDRESS]      who is banned, by what and until when, and by which lists; with an address, what happens to it and why
+#   ban ADDRESS[/64]    ban until it is lifted by hand; /64 means the whole network of an IPv6 address
+#   unban ADDRESS|all   lift bans, whoever imposed them; for an IPv6 address its network's as well
+#   forget-chapter      what is left of an exposure that was made by hand (the NixOS module starts adopt.sh for that)
+#   module   what this system was built with, as JSON (the NixOS module answers that)
 #
 # --help after any of them only explains it.
 
@@ -103,7 +103,7 @@ names_of() {
 # `count_of devices|frames`
 count_of() { names_of "$1" | wc -l | tr -d ' '; }
 
-# A device that was just renewed has two certificates for a while.
+# A renewed device has two certificates during its grace period.
 device_names() {
   names_of devices | sort | uniq -c | while read -r device_count device_name; do
     if [ "$device_count" = 1 ]; then printf ' %s' "$device_name"; else printf ' %s (twice)' "$device_name"; fi
@@ -111,7 +111,7 @@ device_names() {
 }
 
 # `ban_name ADDRESS [/64]` sets NAME to the file's name: the address as Caddy writes it (RFC 5952), a network as
-# 2001:db8:1:2::_64. Nothing else gets through: the name becomes part of a path.
+# 2001:db8:1:2::_64. Anything else is refused, because the name becomes part of a path.
 ban_name() {
   NAME=$(printf '%s\n' "$1$2" | awk '
     function fail() { bad = 1; exit 1 }
@@ -167,7 +167,7 @@ print_bans() {
   print_lists
 }
 
-# A line for each list, and for what most of it is banned by.
+# A line for each list, with its main reasons for bans.
 print_lists() {
   [ -n "$(lists_wanted)" ] || return 0
   print_edge=$(edge_program)
@@ -201,7 +201,7 @@ listed() {
     tr -cd '\012\040-\176' >"$WORK/listed" || :
 }
 
-# `tell_how_lists_let_in ADDRESS`: no command of ours takes a line out of a list, which would be back with the next look.
+# `tell_how_lists_let_in ADDRESS`: no command of ours removes a line from a list, because the next update would restore it.
 tell_how_lists_let_in() {
   while read -r how_list how_network how_words; do
     case $how_list in
@@ -219,7 +219,7 @@ tell_how_lists_let_in() {
   done <"$WORK/listed"
 }
 
-# `print_bans_of ADDRESS`: by what it is banned, and what the edge really does.
+# `print_bans_of ADDRESS`: what bans it, and what the edge really does.
 print_bans_of() {
   ban_name "$1" ""
   bans_names=$NAME
@@ -258,7 +258,7 @@ ban() {
   say "$1$2 is banned until you lift it: immich-exposure unban $1$2"
 }
 
-# Our fail2ban must know, or it would ban anew what it has in its database. (The command of this name is for ours alone.)
+# Our fail2ban must know, or it would ban again what is in its database. (The command of this name is for ours alone.)
 lift() {
   lift_jail=$1
   shift
@@ -328,7 +328,7 @@ home_in_words() {
 
 recorded_funnel() { if [ -e "$FUNNEL_RECORD" ]; then echo open; else echo shut; fi; }
 
-# `set_home open|close|auto`. Where the funnel was shut by other means, the minute's timer mends what the record says.
+# `set_home open|close|auto`. If the funnel was closed by other means, the minute timer corrects the record.
 set_home() {
   has_lan_unit || die "This server's configuration leaves Immich at home as it is, so there is nothing to $1; set lan: close to change that."
   is_ours "$STATE" || die "Nothing is exposed from this server, and Immich is open at home; run \"pulumi up\" first."
@@ -343,7 +343,7 @@ set_home() {
   say "Immich is $home_said"
 }
 
-# `address_in_words FUNNEL_PORT`: what the certificate is for; the node may have got another name since.
+# `address_in_words FUNNEL_PORT`: the certificate's name; the node's name may have changed since.
 address_in_words() {
   recorded_name=$(recorded_domain)
   case ${recorded_name:-$DOMAIN} in
@@ -355,7 +355,7 @@ address_in_words() {
   esac
 }
 
-# Empty where its owner has disabled that it ends.
+# Empty if its owner has disabled the expiry.
 node_key_in_words() {
   key_end=$(node_key_end)
   [ -z "$key_end" ] || key_end=$(date -d "$key_end" +%s 2>/dev/null) || key_end=
@@ -466,7 +466,7 @@ look() {
   SINCE=${1:-} WHY=${2:-}-${3:-}
   is_count "$SINCE" || SINCE=
   if is_shut_by_hand; then WHY=shut-hand; fi
-  # What Tailscale says counts: the minute's timer has not looked yet.
+  # Tailscale's answer counts: the minute timer may not have looked yet.
   case $FUNNEL:$WHY in open:open-* | *:shut-*) ;; *) SINCE='' WHY=- ;; esac
 }
 
@@ -525,7 +525,7 @@ print_status() {
   done
 }
 
-# `status_word`: what a monitor wants to know first.
+# `status_word`: the summary for monitors.
 status_word() {
   # shellcheck disable=SC2086
   not_active $SERVICES >"$WORK/at-rest"
@@ -572,7 +572,7 @@ print_status_json() {
   esac
 }
 
-# The word comes first: a run in progress must not open what is being shut. On a full or dying disk it lies in memory.
+# The marker comes first: a run in progress must not open what is being closed. On a full or failing disk it is in memory.
 note_shut_by_hand() {
   if is_ours "$STATE" && touch "$SHUT_BY_HAND" 2>/dev/null; then return 0; fi
   is_ours "$STATE" || active immich-edge || return 0

@@ -1,12 +1,12 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE immich-exposure/NAME <<'END'` for each.
-# The files of the module: a folder of ours beside the configuration.nix that Nix really reads, wherever a link leads.
+# The module's files: our folder next to the configuration.nix that Nix really reads, after following links.
 #
-#   install CONFIG_DIR   the folder holds all files of the payload, and none of ours that is not in it
-#   remove CONFIG_DIR    none of our files is there
+#   install CONFIG_DIR   the folder contains all files of the payload, and none of ours that are not in it
+#   remove CONFIG_DIR    removes all our files
 #
-# The folder's mark lists what is ours in it. A folder without the mark is somebody else's, and so is a file that the mark
-# does not list. Everything is written beside its place first and then renamed, so a full disk changes nothing.
+# The folder's mark lists our files in it. A folder without the mark is not ours, and neither is a file that the mark does
+# not list. Everything is written next to its final path first and then renamed, so a full disk changes nothing.
 
 NAME=immich-exposure
 # The files of the module that the running system was built from (see module.sh).
@@ -37,7 +37,7 @@ make_folder_of() { [ -d "${1%/*}" ] || mkdir -p "${1%/*}"; }
 
 not_written() { die "$FOLDER/$1 could not be written; make room on the disk and run this again."; }
 
-# Nearly all files have the first one's mode, and get it together.
+# Nearly all files have the first one's mode, so it is set for them together.
 set_modes() {
   read -r common_mode _ <"$WORK/modes"
   set --
@@ -53,7 +53,7 @@ set_modes() {
 
 discard_stage() { rm -rf "$STAGE"; }
 
-# What a run that was killed has left.
+# Leftovers of a killed run.
 discard_old_stages() {
   for old_stage in "${FOLDER%/*}/$NAME"-stage.??????; do
     if is_ours "$old_stage"; then rm -rf "$old_stage"; fi
@@ -68,7 +68,7 @@ begin_stage() {
   chmod 0755 "$STAGE"
 }
 
-# Until the system is built anew, somebody may ask what it was built from.
+# Until the system is rebuilt, the files that it was built from may still be needed.
 keep_former() {
   if is_ours "$STATE" && [ "$install_changed" != 0 ] && [ ! -e "$MODULE_BEFORE" ]; then
     rm -rf "$MODULE_BEFORE.new"
@@ -107,7 +107,7 @@ count_the_same() {
   if [ -d "$FOLDER" ]; then (cd "$FOLDER" && sha256sum -c "$WORK/sums" 2>/dev/null </dev/null) | grep -c ': OK$' || :; else echo 0; fi
 }
 
-# File by file, so that at no moment a file is missing that configuration.nix imports. The mark comes first with the names of
+# File by file, so that no file that configuration.nix imports is ever missing. The mark is written first with the names of
 # both, so that an interrupted run loses track of none.
 replace_files() {
   cp "$STAGE/$MARK" "$WORK/mark"

@@ -48,7 +48,7 @@ need_immich() {
       "administrator account first."
 }
 
-# The owner's emergency stop is nobody else's to overrule.
+# Only the owner may override the emergency stop.
 need_leave_to_open() {
   ! is_shut_by_hand ||
     die "The funnel was shut on the server by \"immich-exposure close\", and stays shut; allow it again there with" \
@@ -61,7 +61,7 @@ need_edge() {
   die "The edge does not start, so the funnel stays shut; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
-# `open_door LEASE_COMMAND...`: the door opens behind the lease that the command writes.
+# `open_door LEASE_COMMAND...`: opens the funnel on the lease that the command writes.
 open_door() {
   need_leave_to_open
   need_free_port "$FUNNEL_PORT"
@@ -94,7 +94,7 @@ open_door() {
     [ "$FUNNEL" = open ] ||
       die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); mend that and run this again."
   fi
-  # Shut by hand in this very moment.
+  # Closed by hand at this very moment.
   need_leave_to_open
 }
 
@@ -106,7 +106,7 @@ open_funnel() {
   printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$DOMAIN" "$1")")"
 }
 
-# `note_term always|+SECONDS|EPOCH`: what is asked for goes on where it is; something else begins now.
+# `note_term always|+SECONDS|EPOCH`: the same term continues; a different one starts now.
 note_term() {
   # shellcheck disable=SC2046
   set -- "$1" $(words_of "$DOOR_TERM")
@@ -124,7 +124,7 @@ note_term() {
   write_line 0644 "$DOOR_TERM" "$term_new"
 }
 
-# Only a funnel that is open as wanted, and still within its lease, can be kept.
+# Only a funnel that is open as configured, and still within its lease, can be kept.
 confirm_funnel() {
   need_leave_to_open
   # shellcheck disable=SC2046
@@ -174,8 +174,8 @@ await_proof() {
 
 # ---- Before a change
 
-# Also where the door is shut: `reopen` must not open what nobody has proven. What was opened by hand before us is taken over
-# by others (see adopt.sh).
+# Also if the funnel is closed: `reopen` must not open what is not proven. A funnel that was opened by hand before us is
+# handled elsewhere (see adopt.sh).
 trial() {
   trial_door=shut
   if is_ours "$STATE" && [ ! -f "$BY_HAND" ] && is_this_stacks "$4"; then
@@ -193,16 +193,16 @@ trial() {
       say "The funnel was shut on the server by \"immich-exposure close\", and stays shut until \"sudo immich-exposure open\""
     fi
   elif is_free "$STATE"; then
-    # Somebody has deleted it under an edge that runs.
+    # Somebody has deleted it while the edge was running.
     close_unproven "$1" "$2"
   fi
   printf '{"door":"%s","at":"%s %s"}\n' "$trial_door" "$(now)" "$(seconds)"
 }
 
-# `is_this_stacks yes|no`: what comes next refuses another stack's server, or takes it over.
+# `is_this_stacks yes|no`: later steps refuse another stack's server, or take it over.
 is_this_stacks() { [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ] || [ "$1" = yes ]; }
 
-# `close_unproven FUNNEL_PORT PROXY_PORT`: no door to our edge is open that nobody has proven, whoever opened it.
+# `close_unproven FUNNEL_PORT PROXY_PORT`: closes every unproven funnel to our edge, whoever opened it.
 close_unproven() {
   if leads_to_our_edge "$1" "$2"; then close_funnel "$1" "$2"; fi
 }
@@ -231,7 +231,7 @@ reopen() {
   say "The funnel on port $1 is open again$(case $LEASE_LEFT in always) ;; *) printf ' for %s' "$(span "$LEASE_LEFT")" ;; esac)"
 }
 
-# Hours that are over begin anew when the owner opens; a date has passed.
+# If the hours are over, they start again when the owner opens; a date has passed for good.
 renew_term() {
   # shellcheck disable=SC2046
   set -- $(words_of "$DOOR_TERM")
@@ -246,7 +246,7 @@ write_confirmed() {
   arm_lease_timer "$(term_left)"
 }
 
-# ---- Each minute
+# ---- Every minute
 
 # While the lease holds, the home still follows what comes in from outside: Immich would else be open to nobody when the owner
 # shuts the funnel with Tailscale's own command, or when Tailscale is down; and it is closed again once the funnel is back.
@@ -265,7 +265,7 @@ look_at_open_door() {
     read_status "$1"
     read_serving "$1" "$2"
   fi
-  # Whoever put it there: strangers get past our rules.
+  # Whoever set it up: strangers get past our rules.
   if grep -q "^[a-z]* $1 " "$WORK/past"; then
     say "Port $1 leads past the edge, so it is closed"
     close_funnel "$1" "$2" unsafe
@@ -322,7 +322,7 @@ enforce_lease() {
     if lease_holds; then return 0; fi
     close_funnel "$1" "$2" lease
   else
-    # A run that was killed after it shut the funnel may have left this undone.
+    # A run that was killed after closing the funnel may have left this undone.
     open_home
   fi
 }

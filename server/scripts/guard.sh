@@ -2,41 +2,41 @@
 # Runs after lib.sh, with IMMICH_EDGE naming the edge's program and FLOORS the versions below which a program is not
 # safe, a line `PROGRAM LOWEST [REFUSED]...` for each (from server/versions.json).
 #
-# The guard: what was right when `pulumi up` ended is looked at again and again, from outside.
+# The guard: repeatedly checks from outside that an exposure is still as it was when `pulumi up` ended.
 #
-#   look   while the door is open, meet it as a stranger does; heal what is dead, close what is unsafe, and tell the owner of
-#          both and of what ends soon (a timer of the NixOS module runs this every five minutes)
+#   look   while the funnel is open, check it as a stranger would; heal it if it is dead, close it if it is unsafe, and notify the
+#          owner of both and of what expires soon (a timer of the NixOS module runs this every five minutes)
 #   now    the same, and print what was seen (`immich-exposure guard`)
 #
 # STATE/guard is one line, for status: the time of the last look in seconds since 1970, what was seen in a word (see
 # server/caddy/stranger.go), and a sentence. STATE/guard.memory is what one look has to know of those before it: "WORD VALUE".
 #
-# Dead: the funnel is taken off and put on again, in the next look tailscaled is restarted; then the owner is told, and it is left
-# alone for an hour, and for twice as long each time after that, up to a day. Whatever heals, the owner is told once.
+# Dead: the funnel is removed and set up again; at the next check tailscaled is restarted. Then the owner is notified, and nothing
+# is done for an hour, and for twice as long each time after that, up to a day. If it heals, the owner is notified once.
 
 GUARD=$STATE/guard
 MEMORY=$STATE/guard.memory
 CERTIFICATE=$STATE/tls/server.crt
 
-# A door that has just opened: its name may not be in public DNS yet, and `pulumi up` is looking itself.
+# A funnel that has just opened: its name may not be in public DNS yet, and `pulumi up` checks it itself.
 YOUNG_SECONDS=900
 LONGEST_WAIT=86400
 RESTART_EVERY=3600
-# How long it is waited for what was done to help.
+# How long to wait for a repair to take effect.
 HEAL_SECONDS=60
-# So many looks in a row until the owner is told: of shared links that do not work, and of not being able to look.
+# How many checks in a row until the owner is notified: of shared links that do not work, and of being unable to check.
 AILING_LOOKS=2
 BLIND_LOOKS=12
-# Newly banned in an hour: a home is scanned all the time, by a few.
+# Newly banned in an hour: every home is scanned by a few all the time.
 MANY_BANS=20
-# Days before its end at which something is told; the last time when it has ended.
+# Days before an expiry at which the owner is notified; the last time is when it has expired.
 ENDING_DAYS="14 3 0"
 
 # ---- Memory
 
 recall() { sed -n "s/^$1 //p" "$MEMORY" 2>/dev/null | head -n 1; }
 
-# `remember WORD VALUE`, or `remember WORD` to forget. What cannot be written is looked at anew next time.
+# `remember WORD VALUE`, or `remember WORD` to forget. What cannot be written is checked again next time.
 remember() {
   {
     grep -v "^$1 " "$MEMORY" 2>/dev/null || :
@@ -71,7 +71,7 @@ note_look() {
     say "$GUARD cannot be written"
 }
 
-# ---- Looking
+# ---- Checking
 
 # `meet FUNNEL_PORT` sets VERDICT and SENTENCE.
 meet() {
@@ -84,7 +84,7 @@ meet() {
   esac
 }
 
-# What is unsafe or dead is looked at twice: a certificate may be renewed in this very moment, a packet get lost.
+# Unsafe and dead are checked twice: a certificate may just be being renewed, or a packet may get lost.
 meet_twice() {
   meet "$1"
   case $VERDICT in
@@ -113,9 +113,9 @@ connecting() { case ${TAILSCALE_STATE:-Running} in NoState | Starting) ;; *) ret
 
 tailscaled_answers() { timeout 20 tailscale status --json --peers=false >/dev/null 2>&1 </dev/null; }
 
-# ---- What is done about it
+# ---- Reacting
 
-# The same as `immich-exposure close` does; only an `up` that proves it opens it again.
+# Does the same as `immich-exposure close`; only an `up` that proves the exposure opens it again.
 close_unsafe() {
   say "The exposure is not safe ($SENTENCE), so it is closed"
   if ! (close_funnel "$1" "$2" unsafe); then
@@ -153,7 +153,7 @@ step() {
   [ $((step_number % 2)) = 1 ] || wait_longer
 }
 
-# Each second step is the last one for a while.
+# After every second step comes a pause.
 wait_longer() {
   wait_seconds=$(recall_number wait)
   if [ "$wait_seconds" = 0 ]; then wait_seconds=3600; else wait_seconds=$((wait_seconds * 2)); fi
@@ -209,7 +209,7 @@ healed_soon() {
   return 1
 }
 
-# ---- What the owner is told
+# ---- Notices
 
 # `told_once WORD KIND SENTENCE`
 told_once() {
@@ -359,7 +359,7 @@ look_at_bans() {
   fi
 }
 
-# Each list is told of once, until it is as it should be again.
+# Each list is reported once, until it is in order again.
 look_at_lists() {
   for list_name in $(lists_wanted); do
     read_report "$list_name" || :
@@ -401,7 +401,7 @@ look() {
   look_at_devices
 }
 
-# For people; what is written down is what was seen the last time.
+# For people; the record holds the last check's result.
 print_look() {
   if [ -r "$GUARD" ]; then
     read -r print_time print_rest <"$GUARD"

@@ -10,7 +10,7 @@
 SOCKET=immich-exposure-lan@
 
 # `listen_addresses HOST PORT`: where an Immich with this host would listen, one a line, but for 127.0.0.1, where it does. The
-# wildcards are spelled out, because Immich holds the port on loopback.
+# wildcards are expanded, because Immich holds the port on loopback.
 listen_addresses() {
   case $1 in
     127.*) ;;
@@ -39,7 +39,7 @@ present_sockets() {
     awk '{ print $1 }' | sed -e "s/^$SOCKET//" -e 's/\.socket$//' | sort -u
 }
 
-# Both, so that what is connected ends as well.
+# Both, so that existing connections end as well.
 stop_socket() {
   systemctl stop "$SOCKET$1.socket" "$SOCKET$1.service" </dev/null || :
   systemctl reset-failed "$SOCKET$1.socket" >/dev/null 2>&1 </dev/null || :

@@ -1,10 +1,10 @@
 # shellcheck shell=sh
-# What the scripts of this folder share. A script never sources this file: who runs one sends
+# Functions shared by the scripts in this folder. A script never sources this file; its caller sends
 #
 #     lib.sh + payload() (only where files are sent) + SCRIPT.sh
 #
-# as one text to `sh -s -- VERB ARGUMENTS`, as root. So everything that two scripts need stands here: talking and
-# failing, the lock, files and their marks, JSON, the exposure's own funnel, home access, and the imports of
+# as one text to `sh -s -- VERB ARGUMENTS`, as root. So everything that two scripts need is here: messages and
+# errors, the lock, files and their marks, JSON, the exposure's own funnel, home access, and the imports of
 # configuration.nix.
 #
 # POSIX sh (dash and bash). Standard output is for the result alone: one JSON object on one line, or nothing. Progress and
@@ -17,7 +17,7 @@ umask 022
 export LC_ALL=C
 PATH=${PATH:+$PATH:}/run/wrappers/bin:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
-# Where NixOS has its channels, for a shell that was not told.
+# NixOS's channels, for a shell without NIX_PATH.
 : "${NIX_PATH:=nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixos:/nix/var/nix/profiles/per-user/root/channels}"
 export NIX_PATH
 
@@ -25,18 +25,18 @@ ROOT=${IMMICH_EXPOSURE_ROOT:-}
 STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
 LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
-# How long a proven door may be open, and what was proven (see "The lease").
+# How long a proven funnel may be open, and what was proven (see "The lease").
 DOOR_TERM=$STATE/term
 PROVEN=$STATE/proven
-# What became of the door last: `EPOCH WORD`, for status.
+# The funnel's last change: `EPOCH WORD`, for status.
 DOOR_NOTE=$STATE/door
-# What stood when the exposure was proven (see drift.sh).
+# The server's state when the exposure was proven (see drift.sh).
 STANDING=$STATE/standing
-# Stands while the owner has shut the funnel by hand: nothing opens it then but the owner's word. The second is for a disk
-# that takes nothing any more.
+# Exists while the owner keeps the funnel closed by hand: only the owner can open it then. The second is for a disk that cannot
+# be written to.
 SHUT_BY_HAND=$STATE/shut-by-hand
 SHUT_BY_HAND_TOO=$ROOT/run/immich-exposure-shut-by-hand
-# What the owner or the funnel says of Immich at home; without the file it is open.
+# What the owner or the funnel decided about Immich at home; without the file it is open.
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
 # Funnels that were opened by hand before us and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh shuts them.
@@ -45,13 +45,13 @@ BY_HAND=$STATE/by-hand
 # shellcheck disable=SC2034
 LOGS=$ROOT/var/log/immich-edge
 LOCK=$ROOT/run/lock/immich-exposure.lock
-# The jails of fail2ban, each with a folder of bans; what is banned by hand lies in "manual", lists of networks in "lists".
+# fail2ban's jails, each with a ban folder; bans by hand are in "manual", lists of networks in "lists".
 JAILS="auth keys scan"
-# A folder with this file is ours. One of the same name without it is somebody else's: never replaced, never removed.
+# A folder with this file is ours. One of the same name without it is not: it is never replaced or removed.
 MARK=.immich-exposure
 MARK_TEXT='Made by immich-exposure, and removed by "pulumi destroy".'
 
-# ---- Whose run this is
+# ---- The stack of this run
 
 # A run of the operator's begins with the id of its stack, which the state folder names as well: another stack changes nothing
 # here. --leaving is a way back: for a stack that has nothing here (any more) it has an end, with a sentence. What runs on the
@@ -67,7 +67,7 @@ case ${1:-} in
 esac
 OWNER=$STATE/owner
 
-# ---- Talking and failing
+# ---- Messages and errors
 
 say() { printf '%s\n' "$*" >&2 || :; }
 
@@ -86,7 +86,7 @@ for work_place in "$ROOT/run" "$ROOT/dev/shm" "${TMPDIR:-/tmp}"; do
   rm -rf "$WORK"
   WORK=
 done
-# To withdraw a device needs no room at all.
+# Revoking a device needs no space at all.
 [ -n "$WORK" ] || [ "${1:-}" = stay ] ||
   die "Nothing can be written to /run, /dev/shm or /tmp of this server; make room in one of them and run this again."
 [ -z "$WORK" ] || : >"$WORK/room"
@@ -103,14 +103,14 @@ trap leave EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-# A lost connection must not stop a script half-way: it goes on, talking to nobody, and finishes or undoes its work.
+# A lost connection must not stop a script half-way: it continues silently, and finishes or undoes its work.
 trap : PIPE
 
 need_root() {
   [ "$(id -u)" = 0 ] || die "This must run as root; use sudo."
 }
 
-# Root's alone: whoever can open the file could hold the lock, and keep a lost device from being withdrawn.
+# Only root may open the file: anyone who can could hold the lock, and keep a lost device from being revoked.
 open_lock() {
   [ -d "${LOCK%/*}" ] || mkdir -p "${LOCK%/*}" || return 1
   umask 077
@@ -118,18 +118,18 @@ open_lock() {
   umask 022
 }
 
-# In a shell of its own, because a redirection that fails ends the shell.
+# In a subshell, because a failing redirection ends the shell.
 can_lock() { (open_lock && : >&9) 2>/dev/null; }
 
 # ---- Notices to the owner
 
-# What is to be told lies in a folder of root's alone, with the channel that it goes through (notify.sh). Without a channel in
-# the config there is none, and nothing is told.
+# Notices wait in a folder that only root can read, next to the channel's settings (notify.sh). Without a channel in the
+# config there is no such folder, and no notice is sent.
 NOTICES=$STATE/notices
 # A channel that does not answer must not fill the disk.
 MOST_WAITING=200
 
-# `tell KIND SENTENCE` notes a notice down, for a unit of the module to deliver. It never waits and never fails: what it tells of
+# `tell KIND SENTENCE` notes a notice down, for a unit of the module to deliver. It never waits and never fails: the event itself
 # is more important. KIND is a word of notify.sh; the sentence holds no secret and nothing that a visitor chose.
 tell() {
   [ -f "$NOTICES/channel" ] || return 0
@@ -139,7 +139,7 @@ tell() {
 
 note_down() {
   [ "$(find "$NOTICES/waiting" -type f | wc -l)" -lt "$MOST_WAITING" ] || return 1
-  # In its place at once, because who delivers it takes no lock.
+  # Renamed into place, because the delivery takes no lock.
   note_temp=$(mktemp "$NOTICES/.new.XXXXXX") || return 1
   note_name=$(now).$1.${note_temp##*.}
   if printf '%s\n' "$2" >"$note_temp" && mv -f "$note_temp" "$NOTICES/waiting/$note_name"; then return 0; fi
@@ -159,7 +159,7 @@ lock_for_anybody() {
     open_lock
     flock -w 300 9 ||
       die "Another run is still changing this server and holds $LOCK; wait until it has ended and run this again."
-    # The last step of a destroy takes the file away, and whoever waited for it then holds nothing.
+    # The last step of a destroy removes the file, and a run that waited for it then holds nothing.
     [ "$(stat -L -c %d:%i /proc/self/fd/9)" = "$(stat -c %d:%i "$LOCK" 2>/dev/null)" ]
   do :; done
 }
@@ -170,7 +170,7 @@ read_owner() {
   is_ours "$STATE" && [ -s "$OWNER" ] && { read -r OWNER_ID OWNER_NAME <"$OWNER" || [ -n "$OWNER_ID" ]; }
 }
 
-# Once it has the lock: nobody else takes the server over meanwhile.
+# Once it has the lock, so no other stack takes over the server in the meantime.
 check_stack() {
   if [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ]; then return 0; fi
   if [ "$STACK_LEAVES" = yes ]; then
@@ -194,7 +194,7 @@ port() { number "The $1" "$2" 1 65535; }
 
 now() { date +%s; }
 
-# `wait_for SECONDS COMMAND...`: until the command succeeds, twice a second, whatever becomes of the clock.
+# `wait_for SECONDS COMMAND...`: until the command succeeds, twice a second, independent of clock changes.
 wait_for() {
   wait_end=$(($(seconds) + $1))
   shift
@@ -243,7 +243,7 @@ unmask() {
   [ "$unmask_some" = no ] || systemctl daemon-reload </dev/null
 }
 
-# `at_rest UNIT` prints how it does not run, and what to do about it.
+# `at_rest UNIT` prints why it does not run, and what to do about it.
 at_rest() {
   if is_masked "$1"; then
     echo "is masked, so it does not run; run \"sudo systemctl unmask $1\" on the server, or take its \"enable = false\" out of your configuration"
@@ -262,7 +262,7 @@ is_one_of() {
 
 # ---- Files
 
-# `write_file MODE PATH` takes the content from standard input and puts it in place whole or not at all; `write_line MODE PATH TEXT`
+# `write_file MODE PATH` takes the content from standard input and puts it in place atomically; `write_line MODE PATH TEXT`
 # does so with one line.
 write_file() {
   begin_file "$2"
@@ -291,13 +291,13 @@ not_put() {
   die "$1 could not be written; make room on its disk and run this again."
 }
 
-# `is_ours FOLDER`: a real folder with our mark; a link may lead to anything.
+# `is_ours FOLDER`: a real folder with our mark; a link may lead anywhere.
 is_ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -f "$1/$MARK" ]; }
 
 # `is_exported FOLDER`: `make module` wrote it, for a configuration of the owner's; what `pulumi up` writes bears another first line.
 is_exported() { is_ours "$1" && head -n 1 "$1/$MARK" | grep -q '^# Made by immich-exposure'; }
 
-# `is_free FOLDER`: nothing stands there, or an empty folder (a mount point, or the start of a run that was killed).
+# `is_free FOLDER`: it does not exist or is empty (a mount point, or left by a killed run).
 is_free() {
   if [ -d "$1" ] && [ ! -L "$1" ]; then
     [ -z "$(ls -A "$1")" ]
@@ -326,7 +326,7 @@ make_state() {
 
 STATE_FOLDERS="devices revoked bans settings bans/manual tls"
 
-# All of them are there as make_folders makes them. Every script comes by here, and mostly nothing is to be done.
+# Tells whether all of them are as make_folders makes them. Every script calls this, and mostly there is nothing to do.
 state_stands() {
   set -- "$STATE"
   stands_wanted="directory $state_mode root:$state_group;"
@@ -393,13 +393,13 @@ make_who() {
   chmod "$who_mode" "$WHO/key"
 }
 
-# What nobody asks for is forgotten, and with the key nobody can tell any more which link a line of the log is about.
+# If `who` is off, everything is forgotten; without the key nobody can tell which link a log line is about.
 forget_opens() {
   counts_opens || rm -f "$WHO/key" "$WHO/summary" "$WHO/counted" "$WHO/.counting"
   [ ! -d "$WHO" ] || rmdir "$WHO" 2>/dev/null || :
 }
 
-# The server's key is the edge's to read.
+# The edge must be able to read the server's key.
 give_key() {
   [ "$(stat -c '%a %U:%G' "$STATE/tls/server.key")" != "640 root:immich-edge" ] || return 0
   chown root:immich-edge "$STATE/tls/server.key"
@@ -435,7 +435,7 @@ pool_fingerprints() {
   done
 }
 
-# The name this server has in the tailnet, from what certificate.sh wrote down.
+# This server's name in the tailnet, as recorded by certificate.sh.
 recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }
 
 # The units of the module that run while there is an exposure, each with its kind.
@@ -490,7 +490,7 @@ stop_crowdsec() {
   rm -f "$CROWDSEC_KEY" "$STATE/bans/lists/crowdsec" "$STATE/lists/crowdsec"
 }
 
-# Nobody is banned by lists any more.
+# No list bans anybody any more.
 remove_lists() {
   systemctl stop immich-exposure-lists.timer immich-exposure-lists.service >/dev/null 2>&1 </dev/null || :
   stop_crowdsec
@@ -498,7 +498,7 @@ remove_lists() {
   rm -rf "$STATE/lists"
 }
 
-# What writes a list, and must run.
+# The unit that writes a list, which must run.
 list_unit() { if [ "$1" = crowdsec ]; then echo immich-exposure-crowdsec.service; else echo immich-exposure-lists.timer; fi; }
 
 # `networks_of COUNT`, in words.
@@ -541,7 +541,7 @@ tailscale_version() {
   timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p' || :
 }
 
-# ---- Room for what guests upload
+# ---- Space for guests' uploads
 
 # "floor GIGABYTES" and "folder PATH", while guests may upload; and the number of KiB that room.sh has found free, for the edge.
 UPLOADS_CONF=$STATE/settings/uploads.conf
@@ -561,7 +561,7 @@ immich_media() {
     sed -n 's|^IMMICH_MEDIA_LOCATION=\(/.*\)|\1|p' | tail -n 1
 }
 
-# `uploads_free FOLDER`: the KiB free there, or on the fullest of the disks that its parts lie on; empty where nobody knows.
+# `uploads_free FOLDER`: the KiB free there, or on the fullest of the disks that hold its parts; empty if unknown.
 uploads_free() {
   [ -n "$1" ] && [ -d "$1" ] || return 0
   uploads_at=$1
@@ -576,7 +576,7 @@ uploads_free() {
 # `gigabytes_kib GIGABYTES`: of 1,000,000,000 bytes.
 gigabytes_kib() { echo $(($1 * 1000000000 / 1024)); }
 
-# What the edge wants in STATE before it starts or takes anything over (see nix/edge.nix).
+# What the edge needs in STATE before it starts or reloads (see nix/edge.nix).
 EDGE_NEEDS="settings/edge.env domain.env tls/server.crt tls/server.key device-ca.crt"
 
 edge_lacks() {
@@ -598,7 +598,7 @@ reload_edge() {
     die "The edge refused to reload and keeps what it had; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
-# ---- Immich, and what the running system says of our module
+# ---- Immich, and what the running system says about our module
 
 # What `immich-exposure module` prints, one line of JSON; nothing when there is no module. A script that changes no system asks
 # once.
@@ -693,7 +693,7 @@ check_address() {
 
 # ---- JSON
 
-# NixOS has no jq, and the door must close without Nix as well. So awk reads it: after json(), K[PATH] is what stands at a path
+# NixOS has no jq, and the funnel must close without Nix as well. So awk parses it: after json(), K[PATH] is what stands at a path
 # (object, list, string or word) and V[PATH] its text, as it is spelled. A path is each key after a tab, which no key can hold.
 # shellcheck disable=SC2016
 JSON_READER='
@@ -802,7 +802,7 @@ need_tailscale() {
       "https://login.tailscale.com/admin/dns and run this again."
 }
 
-# `url NAME|- FUNNEL_PORT`: what people open; nothing where the node has no name.
+# `url NAME|- FUNNEL_PORT`: the public address; nothing if the node has no name.
 url() {
   case $1:$2 in
     -:* | :*) ;;
@@ -811,9 +811,9 @@ url() {
   esac
 }
 
-# ---- The funnel of the exposure, and nobody else's
+# ---- The exposure's own funnel
 
-# Whose ports to look at when no argument says it: what `open` noted down or what was proven, else what the settings say.
+# Which ports to look at if no argument says so: what `open` noted down or what was proven, else what the settings say.
 recorded_ports() {
   grep -x '[0-9]\{1,5\} [0-9]\{1,5\}' "$FUNNEL_RECORD" 2>/dev/null ||
     sed -n 's/^\([0-9]\{1,5\} [0-9]\{1,5\}\) .*/\1/p' "$PROVEN" 2>/dev/null | grep . ||
@@ -829,7 +829,7 @@ recorded_ports() {
 # and FUNNEL_SHARED to yes when tailscaled serves anything else on this node. WORK/past gets what leads from the internet past
 # our rules, whoever put it there, one a line: `tcp|web|terminal PORT edge|immich PATH`. What leads to Immich on another port
 # than ours is somebody else's, unless "all" is said.
-# What is asked is the configuration: the command's exit status and its text prove nothing (it can exit 0 undone).
+# The configuration is what counts: the command's exit status and output prove nothing (it can exit 0 without effect).
 read_funnel() {
   read_tailscale "$1"
   read_serving "$@"
@@ -933,7 +933,7 @@ tailscale_runs() { ask_tailscale && grep -q '"BackendState": *"Running"' "$WORK/
 
 tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$WORK/tailscale.log" </dev/null; }
 
-# Closing waits for nobody for long: it is safe at any moment, and must work while a rebuild holds the lock.
+# Closing never waits for long: it is safe at any moment, and must work while a rebuild holds the lock.
 lock_briefly() {
   if ! can_lock; then
     say "$LOCK cannot be opened; closing all the same"
@@ -943,7 +943,7 @@ lock_briefly() {
   flock -w 15 9 || say "Another run holds $LOCK; closing without waiting for it"
 }
 
-# A funnel that stands on other ports since an earlier run is ours to close as well.
+# A funnel on other ports from an earlier run is ours to close as well.
 close_former() {
   if [ -s "$FUNNEL_RECORD" ] && [ "$(recorded_ports)" != "$1 $2" ]; then
     # shellcheck disable=SC2046
@@ -961,7 +961,7 @@ close_door() {
 
 # `close_funnel FUNNEL_PORT PROXY_PORT [WHY [all]]`: take away what leads to the edge, and on our port to Immich, whoever put
 # it there; see it gone; leave every other tool's in place. "all" takes what leads to Immich on any port. WHY is a word for
-# status. A Tailscale that cannot be told lets the edge be stopped: nobody gets in by a door that leads nowhere.
+# status. If Tailscale does not respond, the edge is stopped: a funnel that leads nowhere lets nobody in.
 close_funnel() {
   # Without a lease the timer on the server keeps closing, should the rest of this fail.
   rm -f "$LEASE" || say "$LEASE cannot be removed; closing all the same"
@@ -1072,7 +1072,7 @@ take_down_tcp() {
   timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
 }
 
-# A funnel that cannot be shut, or not be seen shut, may at least lead nowhere.
+# A funnel that cannot be closed, or not verified as closed, can at least lead nowhere.
 stop_edge() {
   active immich-edge || return 0
   say "The edge is stopped, so that nobody gets in; it starts again when the door opens"
@@ -1103,7 +1103,7 @@ note_door() {
   door_noted=$(words_of "$DOOR_NOTE")
   door_noted=${door_noted#* }
   case $door_noted:$1:$2 in
-    # What never stood open is not worth a note.
+    # What was never open needs no record.
     "$1 $2:"* | :shut:run | :shut:destroy) return 0 ;;
     *:shut:hand | *:shut:unsafe) ;;
     "shut "*:shut:*) return 0 ;;
@@ -1114,15 +1114,15 @@ note_door() {
 
 # ---- The lease
 #
-# The door may be open while STATE/lease allows it: `trial REST` is a short lease, while nothing has proven what stands behind;
-# `confirmed` is a proven door, which may be open as long as STATE/term says: `always`, `hours SECONDS REST` or
-# `date EPOCH NOTED REST`. Nothing, or what makes no sense, means shut.
+# The funnel may be open while STATE/lease allows it: `trial REST` is a short lease, while the exposure is not proven;
+# `confirmed` is a proven funnel, which may be open as long as STATE/term says: `always`, `hours SECONDS REST` or
+# `date EPOCH NOTED REST`. No lease, or an invalid one, means closed.
 #
 # REST is `LEFT BOOT AGE`: when the boot BOOT was AGE seconds old, so many seconds were LEFT. They count down by the age of the
 # boot, which no clock changes; the minute's timer notes them down, so that a reboot takes them along. A date is the only word
 # of the clock, and a clock from before the lease was written is not believed.
 #
-# STATE/proven stands while what is behind the door is what was proven: `FUNNEL_PORT PROXY_PORT DIGEST`.
+# STATE/proven exists while what is behind the funnel is what was proven: `FUNNEL_PORT PROXY_PORT DIGEST`.
 
 # As the first process sees it: a container has one of its own, which a unit with a /proc/sys of its own does not see.
 boot_id() {
@@ -1161,7 +1161,7 @@ words_of() {
   printf '%s' "$words_line"
 }
 
-# How many seconds a proven door may still be open by STATE/term; "always" when it has no end.
+# How many seconds a proven funnel may still be open according to STATE/term; "always" if it has no end.
 term_left() {
   # shellcheck disable=SC2046
   set -- $(words_of "$DOOR_TERM")
@@ -1210,7 +1210,7 @@ span() {
   fi
 }
 
-# What was proven: whatever decides who gets in, but for devices and the server's certificate, which come and go.
+# What was proven: everything that decides who gets in, except devices and the server's certificate, which change.
 behind_the_door() {
   {
     module_word digest
@@ -1218,7 +1218,7 @@ behind_the_door() {
   } | sha256sum | cut -d ' ' -f 1
 }
 
-# The one-shot timer that ends a lease to the second; the minute's timer in the NixOS module is its safety net.
+# The one-shot timer that ends a lease to the second; the minute timer of the NixOS module is its safety net.
 stop_lease_timer() {
   systemctl stop immich-exposure-lease-end.timer >/dev/null 2>&1 </dev/null || :
 }
@@ -1242,8 +1242,8 @@ begin_trial() {
 # The same as LEASE_SECONDS of components/funnel.py.
 SHORT_LEASE=600
 
-# Whoever is about to change what stands behind the door says so first. In an `up` the door is on a short lease by then; in one
-# that takes a few steps alone (`pulumi up --target`) nobody else says it, and nobody proves what comes.
+# Called before any change of what is behind the funnel. A full `up` has put the funnel on a short lease by then; one that
+# takes only some steps (`pulumi up --target`) has not, and will not prove the result.
 needs_proof() {
   [ "$(words_of "$LEASE")" = confirmed ] || return 0
   begin_trial "$SHORT_LEASE"
@@ -1251,7 +1251,7 @@ needs_proof() {
   note_door open trial
 }
 
-# ---- What stands when the exposure is proven (see drift.sh)
+# ---- The state when the exposure is proven (see drift.sh)
 
 # Files of ours: "file SHA256 MODE OWNER PATH"
 our_files() {
@@ -1347,7 +1347,7 @@ sync_home() {
     die "Home access could not be brought to what $LAN says; see why with \"journalctl -u $LAN_UNIT\" and run this again."
 }
 
-# Where something more important must go on.
+# For callers that must continue in any case.
 try_sync_home() { restart_lan_unit || say "Home access is not yet what $LAN says; see \"journalctl -u $LAN_UNIT\""; }
 
 close_home() {
@@ -1356,14 +1356,14 @@ close_home() {
   sync_home
 }
 
-# After the funnel is shut. Must never stand in the way of what is being shut.
+# After the funnel is closed. Must never prevent the closing.
 open_home() {
   [ "$(lan_line)" = closed ] || return 0
   rm -f "$LAN" || :
   try_sync_home
 }
 
-# Every IPv4 address of this machine but loopback.
+# Every IPv4 address of this machine except loopback.
 own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); if ($4 !~ /^127\./) print $4 }'; }
 
 # The names of its sockets' instances, as people read them (see lan.sh).

@@ -1,13 +1,13 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, but for remove, after a function payload() that calls `put MODE NAME <<'END'` for lists.conf and, with
 # CrowdSec, crowdsec.key.
-# Whom lists ban: countries, networks, and what CrowdSec has decided (nix/lists.nix, caddy/bansources.go).
+# Ban lists: countries, networks, and CrowdSec's decisions (nix/lists.nix, caddy/bansources.go).
 #
 #   install   the sources are the payload's, and each list is in force; one of which nothing is fails, and all is as it was.
 #             One that cannot be brought up to date is told, and what it bans stays banned
 #   look      print a line for each source of the payload's that could not be used now, and change nothing: "wrong SENTENCE" where
 #             nobody would be banned by it, "note SENTENCE" where what is in force stays so
-#   remove    nobody is banned by lists any more
+#   remove    removes all ban lists
 
 put() {
   case $2 in
@@ -28,9 +28,9 @@ take_payload() {
 # `source_of WORD`: the values of a word in the payload's lists.conf, one a line.
 source_of() { sed -n "s/^$1 //p" "$WORK/lists.conf"; }
 
-# ---- Looking
+# ---- Checking
 
-# The writers see what everybody may read, outside of home folders.
+# The writers can read what is world-readable, outside home folders.
 anybody_reads() {
   if ! command -v setpriv >/dev/null; then return 0; fi
   setpriv --reuid=65534 --regid=65534 --clear-groups -- test -r "$1" 2>/dev/null </dev/null
@@ -69,7 +69,7 @@ look_at_file() {
   return 1
 }
 
-# What editors of Windows begin a file with.
+# The byte order mark that Windows editors write.
 BOM=$(printf '\357\273\277')
 
 # Before the first rebuild there is no program that reads them; then each is looked at as far as a script can.
@@ -206,7 +206,7 @@ case ${1:-} in
     ;;
   look)
     take_payload
-    # Each speaks for itself.
+    # Each reports its own result.
     set +e
     look_at_files
     look_at_crowdsec

@@ -1,20 +1,20 @@
 # shellcheck shell=sh
-# Runs after lib.sh. The NixOS module, brought into the running system so that a mistake cannot stay, and taken out again.
+# Runs after lib.sh. Brings the NixOS module into the running system so that a mistake is rolled back, and takes it out again.
 #
 #   managed CONFIG_DIR PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT ALLOW_UPGRADE
 #                           ./immich-exposure is among the imports of configuration.nix, and the system is that
 #   flake DIR HOST PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT ALLOW_UPGRADE
 #                           the system is what this flake says, with the module in it; no file of the flake is touched
 #   yours PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT
-#                           the module is there by the owner's own doing; its units run
+#                           the owner has imported the module; its units run
 #   restore CONFIG_DIR      the way back from managed: configuration.nix is byte for byte what it was, and so is the system
-#   leave                   the way back from flake and yours: the units rest, Immich is open at home
+#   leave                   the way back from flake and yours: the units are stopped, Immich is open at home
 #
 # ALLOW_UPGRADE is yes or no. All but `leave` print {"generation":N}.
 #
-# The story of a change: evaluate the configuration as it is and as it would be, and compare; build; pre-switch checks;
-# activate as a test with a roll-back timer armed; look at the result from the server itself; and only then make it the
-# generation that boots. Anything else ends in the generation and the configuration.nix from before. NixOS itself does none
+# The steps of a change: evaluate the configuration as it is and as it would be, and compare; build; pre-switch checks;
+# activate as a test with a rollback timer armed; check the result from the server itself; and only then make it the
+# generation that boots. Any failure restores the previous generation and configuration.nix. NixOS itself does none
 # of this: `nixos-rebuild switch` sets the profile first and leaves it there.
 
 PROFILE=$ROOT/nix/var/nix/profiles/system
@@ -23,12 +23,12 @@ REBUILD_LOG=$STATE/rebuild.log
 BEFORE=$STATE/configuration.nix.before
 AFTER=$STATE/configuration.nix.after
 AT_START=$STATE/configuration.nix.rollback
-# What this run has written there: another text by now is an edit of the owner's, which nothing may undo.
+# What this run has written there: a different text is an edit by the owner, which must not be undone.
 WRITTEN=$STATE/configuration.nix.written
 ROLLBACK=$STATE/rollback.sh
 # The files of the module that the running system was built from, while newer ones lie in its place (see files.sh).
 MODULE_BEFORE=$STATE/module.before
-# Longer than an activation and all the waiting below can take.
+# Longer than an activation and all the waits below can take.
 ROLLBACK_SECONDS=900
 IMPORT=./immich-exposure
 LOOK_MARK="# A copy that immich-exposure looks at; it may be removed."
@@ -38,7 +38,7 @@ fail_with_log() {
   die "$* The lines above are the end of $REBUILD_LOG."
 }
 
-# `reject REASON`: what was looked at is not as it must be.
+# `reject REASON`: the check failed.
 reject() {
   [ "$STARTED" = yes ] || die "This configuration was active before, but $1; mend that and run this again."
   fail_with_log "The new configuration was taken back, because $1."
@@ -171,7 +171,7 @@ differs() {
 
 runs() { [ "$(readlink -f "$CURRENT_SYSTEM")" = "$1" ]; }
 
-# `refuse_upgrade WHAT`: nothing may ride along unseen.
+# `refuse_upgrade WHAT`: no other change may be activated unnoticed.
 refuse_upgrade() {
   if [ "$ALLOW_UPGRADE" = yes ]; then
     say "$1 also brings $DIFFERENCE, as allowUpgrade says"
@@ -221,7 +221,7 @@ replace_configuration() {
   fi
 }
 
-# Noted first, so that a run that is killed in between still knows its own text.
+# Recorded first, so that a killed run can still be recognised by its text.
 write_configuration() {
   keep_copy "$1" "$WRITTEN"
   replace_configuration "$1"
@@ -276,7 +276,7 @@ write_home() {
 bring_home_back() {
   if [ -e "$FOLDER/home.nix" ] || [ ! -f "$AFTER" ] || [ "$(import_state "$AFTER" ./lan-immich.nix)" = active ]; then return 0; fi
   [ "$(import_state "$BEFORE" ./lan-immich.nix)" = active ] || return 0
-  # The owner has brought it back, beside ours.
+  # The owner has restored it, next to ours.
   if imports "$IMPORT" && imports ./lan-immich.nix; then return 0; fi
   write_home
 }
@@ -519,7 +519,7 @@ roll_back() {
   rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
 }
 
-# ---- Looking at the result, from the server itself
+# ---- Checking the result, from the server itself
 
 # Asked where the settings say, and where the module in the running system looks for it.
 immich_is_there() {
@@ -550,7 +550,7 @@ edge() {
 edge_allows() {
   case $(edge "$1" --haproxy-protocol):$ANSWERED in
     200:*) ;;
-    # It let the request through, and there was nobody behind it.
+    # It let the request through, but nothing answered behind it.
     502:no | 503:no | 504:no) ;;
     *) return 1 ;;
   esac
@@ -606,7 +606,7 @@ check_edge() {
   fi
   refusal="answer 403"
   ! edge_drops || refusal="hang up"
-  # First that it answers at all: silence is then a refusal.
+  # First check that it answers at all: after that, silence is a refusal.
   wait_for 20 edge_allows /api/server/config ||
     reject "/api/server/config does not pass the edge"
   for refused in / /api/users/me; do
@@ -697,7 +697,7 @@ need_channel() {
   fi
 }
 
-# Only a guess, and only where something else runs than configuration.nix makes.
+# Only a guess, and only if the running system is not what configuration.nix makes.
 doubt_channel() {
   doubted=$(flake_above "${FOLDER%/*}") || return 0
   printf ' (the system may come from the flake in %s: then import the module there and set flake: "%s#%s")' \
@@ -819,7 +819,7 @@ build_as_evaluated() {
       "where that system is described, set module: yours and run this again."
 }
 
-# What was evaluated needs no building when it runs already.
+# What was evaluated needs no build if it is running already.
 use_or_build() {
   RESULT=$(word_of toplevel "$WORK/changed")
   is_running "$RESULT" || "$@"

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put 0600 channel <<'END'`.
-# The one channel through which the owner is told what happens (see `tell` in lib.sh).
+# The one channel for notices to the owner (see `tell` in lib.sh).
 #
-#   install   the channel is the payload's, and a first notice goes through it; one that does not answer is only told
+#   install   the channel is the payload's, and a first notice is sent through it; one that does not answer is only reported
 #   deliver   what waits goes out, and what has become of door and devices since the last time (a unit of the NixOS module runs
 #             this whenever one of them changes or something waits, and every five minutes)
 #   remove    the same for the last time; then there is no channel, and nothing waits
@@ -18,13 +18,13 @@ SENT=$NOTICES/sent
 # What door and devices were like the last time. So whoever changes them, by whatever script or by hand, need not tell.
 DOOR_WAS=$NOTICES/door
 DEVICES_WERE=$NOTICES/devices
-# What was wrong with the last delivery, while nothing has been delivered since.
+# The error of the last delivery, until one succeeds.
 FAILED=$NOTICES/failed
 
 # What waits of one kind goes out as one message, so that a flood becomes a list. Beyond so many messages in an hour it waits on.
 MOST_OF_AN_HOUR=6
 MOST_LINES=20
-# What could not be delivered for so long is no news any more.
+# Notices that could not be delivered for this long are dropped.
 TOO_OLD=604800
 SEND_TIMEOUT=20
 
@@ -52,7 +52,7 @@ install_channel() {
   check_channel
   make_state
   install -d -m 0700 "$NOTICES" "$WAITING"
-  # What an earlier channel could not deliver is not this one's.
+  # Notices that an earlier channel could not deliver are dropped.
   rm -f "$WAITING"/* "$FAILED"
   # Without a channel nothing is told: what stands already is no news.
   rm -f "$CHANNEL" "$DOOR_WAS" "$DEVICES_WERE"
@@ -113,7 +113,7 @@ post() {
   for header; do [ -z "$header" ] || curl_line header "$header"; done
   curl --disable --silent --show-error --fail --globoff --noproxy '*' --proto =http,https --max-time "$SEND_TIMEOUT" \
     --output /dev/null --write-out '%{http_code}' --config "$WORK/curl" >"$WORK/answered" 2>"$WORK/said" </dev/null || return 1
-  # The token goes nowhere but to the address of the config.
+  # The token is sent only to the configured address.
   case $(cat "$WORK/answered") in
     2??) ;;
     3??)
@@ -155,7 +155,7 @@ send_command() {
   timeout "$SEND_TIMEOUT" "$command_file" "$1" "$3" <"$2" >"$WORK/said" 2>&1
 }
 
-# ---- What has changed
+# ---- Changes
 
 # `news KIND SENTENCE`: as `tell`, which would start this again.
 news() {
@@ -200,7 +200,7 @@ look_at_devices() {
   keep "$DEVICES_WERE" <"$WORK/devices"
 }
 
-# ---- What waits
+# ---- The queue
 
 kinds_waiting() {
   for notice in "$WAITING"/*; do
@@ -233,12 +233,12 @@ forget_old() {
       *) [ "$notice_time" -ge "$forget_before" ] || rm -f "$notice" ;;
     esac
   done
-  # A clock that was ahead must not keep the channel shut.
+  # A clock that was ahead must not block the channel.
   awk -v now="$(now)" '$1 > now - 3600 && $1 <= now' "$SENT" 2>/dev/null >"$WORK/sent" || :
   keep "$SENT" <"$WORK/sent"
 }
 
-# On a full disk notices go out all the same.
+# Notices are sent even if the disk is full.
 keep() { (write_file 0600 "$1") 2>/dev/null || :; }
 
 sent_of() { awk -v kind="$1" '$2 == kind { count++ } END { print count + 0 }' "$SENT" 2>/dev/null || echo 0; }

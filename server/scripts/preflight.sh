@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Runs after lib.sh. What there is to know before anything changes. Reads only, needs no lock, and never fails half-way: what
-# cannot be found out is null, false or empty, and the operator's program judges.
+# Runs after lib.sh. Collects facts before anything changes. It only reads, needs no lock, and never fails half-way: unknown
+# facts are null, false or empty, and the operator's program judges them.
 #
 #   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT [UPLOADS_FOLDER|-]
 #                                 prints one JSON object:
@@ -373,7 +373,7 @@ case ${8:--} in
   - | /*) ;;
   *) die "The folder of Immich's uploads is an absolute path, not \"$8\"; correct uploadLimits.folder." ;;
 esac
-# Nothing that is missing here may end the script: each fact speaks for itself.
+# Nothing that is missing here may end the script: each fact is independent.
 set +e
 print_facts "$@" >"$WORK/facts"
 cat "$WORK/facts"

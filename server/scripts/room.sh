@@ -1,14 +1,14 @@
 # shellcheck shell=sh
-# Runs after lib.sh. How much is free where Immich puts uploads, while guests may upload (settings/uploads.conf).
+# Runs after lib.sh. How much space is free where Immich stores uploads, while guests may upload (settings/uploads.conf).
 #
 #   look   the edge finds the number of KiB in a file (a unit of the NixOS module runs this each minute); the owner is told when
 #          less is free than must stay free, and when no longer
 #
-# Where nobody knows how much is free, there is no file, and the edge takes no uploads.
+# If the free space is unknown, there is no file, and the edge accepts no uploads.
 
 # When the owner was told last that the floor was reached, and what it was like then: "EPOCH full" or "EPOCH enough".
 ROOM_TOLD=$NOTICES/room
-# The next such notice may come so many seconds later: a disk at its limit goes up and down.
+# Minimum seconds between such notices: a disk at its limit goes up and down.
 TOLD_AGAIN=21600
 
 # `tell_room FREE_KIB FLOOR_GB`
@@ -20,7 +20,7 @@ tell_room() {
   if [ "$1" -lt "$floor_kib" ] && [ "$told_word" = enough ] && [ $(($(now) - told_at)) -ge "$TOLD_AGAIN" ]; then
     tell room "Guests cannot upload any more: less than $2 GB are free on the disk of Immich's uploads."
     note_room "$(now) full"
-  # A little more, so that what one photo decides is not told.
+  # A margin, so that a single photo does not cause a notice.
   elif [ "$1" -ge $((floor_kib + floor_kib / 20)) ] && [ "$told_word" = full ]; then
     tell room "Guests can upload again: more than $2 GB are free on the disk of Immich's uploads."
     note_room "$told_at enough"

@@ -7,7 +7,7 @@
 #                        the config has no ban lists: those that are here are of another copy of Pulumi's state, and go
 
 SETTINGS=$STATE/settings
-# Each stands while what runs has not yet taken over its file, so that an interrupted run is finished by the next.
+# Each exists while the running unit has not yet loaded its file, so that the next run finishes an interrupted one.
 EDGE_UNLOADED=$SETTINGS/.edge.unloaded
 BANS_UNLOADED=$SETTINGS/.bans.unloaded
 
@@ -87,7 +87,7 @@ install_settings() {
   fi
   if [ -e "$WORK/uploads.conf" ]; then
     write_file 0644 "$SETTINGS/uploads.conf" <"$WORK/uploads.conf"
-    # Else the first guests would wait for its timer.
+    # Otherwise the first guests would have to wait for its timer.
     systemctl start --no-block immich-exposure-room.service >/dev/null 2>&1 </dev/null || :
   else
     rm -f "$SETTINGS/uploads.conf"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Runs after lib.sh. The exposure's own folder: the first thing made, the last thing removed.
+# Runs after lib.sh. The exposure's own folder: created first, removed last.
 #
 #   prepare [OWNER]       STATE is there, with the folders that devices, bans and certificates lie in, each with its owner.
 #                         The units run this before they start, also while another run holds the lock and waits for them. With
@@ -11,7 +11,7 @@
 #   whose                 prints the id of the stack whose server this is, if it is anybody's
 #   remove                STATE (devices, bans, certificate, lease), the logs and what interrupted runs left are gone
 #
-# Refuses while anything still stands on them: an open funnel, or the edge. What is not ours stays.
+# Refuses while anything still needs them: an open funnel, or the edge. What is not ours stays.
 
 refuse_while_open() {
   command -v tailscale >/dev/null || return 0
@@ -19,7 +19,7 @@ refuse_while_open() {
   [ ! -f "$BY_HAND" ] || return 0
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
-  # Something is left, because Tailscale could not be told.
+  # Something is left, because Tailscale did not respond.
   if [ -e "$FUNNEL_RECORD" ] && ! lease_holds; then close_at_last "$1" "$2"; fi
   # A Tailscale that has gone away or is logged out serves nothing.
   tailscale_runs || return 0
@@ -80,7 +80,7 @@ remove_everything() {
     stamped=${stamp##*/stamp-}
     active "$stamped" || rm -f "$stamp"
   done
-  # What killed runs left in memory.
+  # Leftovers of killed runs in memory.
   for work_left in "$ROOT/run" "$ROOT/dev/shm"; do
     find "$work_left" -maxdepth 1 -type d -name 'immich-exposure.??????' ! -path "$WORK" -exec rm -rf {} + 2>/dev/null || :
   done
@@ -107,7 +107,7 @@ remove_state() {
   done
   # And the edge's program, where the operator's machine built it.
   rm -f "$@" "$STATE"/.immich-exposure.?????? "$STATE"/edge-*
-  # Last, so that a run that is cut off here can be finished.
+  # Last, so that an interrupted run can be finished.
   if [ "$(ls -A "$STATE")" = "$MARK" ]; then
     rm -f "$STATE/$MARK"
     remove_empty "$STATE"

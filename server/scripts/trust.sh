@@ -1,11 +1,11 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE device-ca.crt <<'END'`.
-# The trust pool: the certificates of the authorities whose devices the edge lets try. Only certificates ever come here.
+# The trust pool: the certificates of the authorities whose devices the edge may accept. It only ever contains certificates.
 #
 #   install   the pool is the payload's; the edge reloads when it changed
 
 POOL=$STATE/device-ca.crt
-# Stands while the edge has not yet loaded the pool, so that an interrupted run is finished by the next.
+# Exists while the edge has not yet loaded the pool, so that the next run finishes an interrupted one.
 UNLOADED=$STATE/.device-ca.unloaded
 
 put() {

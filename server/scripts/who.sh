@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put 0600 api-key <<'END'`.
-# Who opened which shared link, which device came when, and what Immich's links allow. The edge's own program counts and asks
-# (caddy/who.go).
+# Who opened which shared link, when each device last connected, and what Immich's links allow. The edge's own program counts
+# and queries (caddy/who.go).
 #
 #   sum          add up what the edge's logs have got, and tell of links that were opened for the first time; once a day also
 #                what Immich's links allow, when that is not what it was (a unit of the module runs this every five minutes)
@@ -28,7 +28,7 @@ ask() {
   timeout 120 "$ask_edge" who --ask "$1" --state "$STATE" --logs "$LOGS" --immich "$(module_word immich)" --days "${ask_days:-90}" </dev/null
 }
 
-# One at a time: two sums of the same lines would count them twice.
+# One at a time: two runs over the same lines would count them twice.
 alone() {
   exec 8>"$WHO/.counting"
   flock -w 60 8 || die "Another look at who opened what has not ended; wait for it and run this again."
@@ -77,7 +77,7 @@ install_key() {
   make_who
   write_file 0600 "$WHO/api-key" <"$WORK/api-key"
   rm -f "$TOLD"
-  # Where there is no edge yet, the next run tells.
+  # If there is no edge yet, the next run reports it.
   [ -n "$(edge_program)" ] || return 0
   if ask words >"$WORK/words" 2>/dev/null; then
     while IFS= read -r install_sentence; do say "$install_sentence"; done <"$WORK/words"
