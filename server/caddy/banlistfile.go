@@ -112,10 +112,19 @@ type listWriter struct {
 	file   *os.File
 	buffer *bufio.Writer
 	count  int
+	size   int
 }
 
+var errLargeList = fmt.Errorf("would be larger than %d MB, which is more than the edge reads", mostListBytes>>20)
+
+// besides is where a file is written before it is put in its place.
+func besides(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+}
+
+// newListWriter writes over what a run that was killed has left.
 func newListWriter(path string) (*listWriter, error) {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	file, err := os.OpenFile(besides(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +135,10 @@ func (w *listWriter) add(entry listEntry) error {
 	if w.count++; w.count > mostNetworks {
 		return fmt.Errorf("holds more than %d networks", mostNetworks)
 	}
-	_, err := fmt.Fprintf(w.buffer, "%s %s\n", entry.network, clipped(entry.words, mostListLine-100))
+	size, err := fmt.Fprintf(w.buffer, "%s %s\n", entry.network, clipped(entry.words, mostListLine-100))
+	if w.size += size; err == nil && w.size > mostListBytes-mostListLine {
+		err = errLargeList
+	}
 	return err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -153,7 +154,13 @@ func (w banWriter) writeNetworks() error {
 		entries = slices.Concat(slices.Collect(maps.Values(before))...)
 		wrong = append(wrong, fmt.Sprintf("the lists hold more than %d networks together", mostNetworks))
 	}
-	if err := w.put(listOfNetworks, entries); err != nil {
+	err := w.put(listOfNetworks, entries)
+	if errors.Is(err, errLargeList) {
+		entries = slices.Concat(slices.Collect(maps.Values(before))...)
+		wrong = append(wrong, fmt.Sprintf("the list %v", err))
+		err = w.put(listOfNetworks, entries)
+	}
+	if err != nil {
 		return err
 	}
 	if len(wrong) > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -316,5 +317,55 @@ func TestWhatTheSettingsSay(t *testing.T) {
 		if (err != nil) != (want == "") || err == nil && fmt.Sprint(sources) != want {
 			t.Errorf("%q: %v, %v", text, sources, err)
 		}
+	}
+}
+
+// A run that was killed leaves no more than one file, however often.
+func TestWhatAKilledRunHasLeftIsWrittenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "countries")
+	for range 3 {
+		killed, err := newListWriter(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(killed.add(listEntry{mustNetwork("203.0.113.0/24"), "CN"}), killed.buffer.Flush(), killed.file.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := newListWriter(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := list.place(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+		t.Errorf("%v", left)
+	}
+	if table, err := readTable(path); err != nil || len(table.ranges4) != 0 {
+		t.Errorf("%v, %v", table, err)
+	}
+}
+
+// What the edge would not read is not said to be in force.
+func TestAListThatTheEdgeDoesNotReadIsNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("x", 250))
+	var text strings.Builder
+	for number := range 300_000 {
+		fmt.Fprintf(&text, "5.%d.%d.%d\n", number>>16, number>>8&255, number&255)
+	}
+	write(t, path, text.String())
+	writer := newTestWriter(t, banSources{networks: []string{path}}, time.Now())
+	writer.mustWrite(t)
+	if said := writer.reported(t, listOfNetworks); !strings.HasPrefix(said, "none 0 ") || !strings.Contains(said, "larger than 64 MB") {
+		t.Error(clipped(said, 400))
+	}
+	write(t, path, "203.0.113.0/24\n")
+	writer.mustWrite(t)
+	if said := writer.reported(t, listOfNetworks); !strings.HasPrefix(said, "good 1 ") {
+		t.Error(clipped(said, 400))
+	}
+	if files, _ := os.ReadDir(writer.folder); len(files) != 1 {
+		t.Errorf("%v", files)
 	}
 }
