@@ -11,6 +11,7 @@ which shows whether that uses all cores: time of the processor over time on the 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -58,7 +59,8 @@ def story(lab: Lab, folder: Path, size: int) -> dict[str, Spent]:
     names = [f"device-{number:03}" for number in range(size)]
     operator.devices(*names)
     taken = {"first up": spent(operator.up)}
-    print(f"  {size:>4} devices: Pulumi's state has {len(operator.export()) >> 10} KB", flush=True)
+    state = json.dumps(json.loads(operator.export()), separators=(",", ":"))
+    print(f"  {size:>4} devices: Pulumi's state has {len(state) // 1000} KB", flush=True)
     taken["up, no change"] = spent(operator.up)
     operator.devices(*names, "one-more")
     taken["one device more"] = spent(operator.up)
