@@ -154,7 +154,7 @@ demo: setup ## run the main job in the lab: expose, visit, revoke, ban, destroy:
 	@KEEP=$(KEEP) $(if $(HOUSE),HOUSE=$(HOUSE)) $(VENV)/python -m tests.lab.demo
 
 test: setup lint ## lint and all tiers of tests
-	@$(VENV)/python -m tests.lab.parallel all
+	@$(VENV)/python -m tests.parallel all
 
 lock: ## pin every Python package with the hashes of its files, for all platforms (needs uv)
 	@$(call locked,requirements)
@@ -188,7 +188,7 @@ server: setup ## the tests with real Caddy, fail2ban and Nix, and those of the s
 	@$(PYTEST) tests/server tests/standins
 
 lab-test: setup ## the tests in the whole lab, several labs at once: ARGS="book test_renewal.py"
-	@$(VENV)/python -m tests.lab.parallel $(ARGS)
+	@$(VENV)/python -m tests.parallel $(ARGS)
 
 bench: setup ## benchmarks: main job against manual steps, edge against plain Caddy, floods, devices, homes
 	@$(VENV)/python -m tests.bench.main_job

@@ -113,9 +113,9 @@ PLACES = {
     "make test": "not run: it runs the tests",
     ".venv/bin/python -m pytest tests/unit/test_config.py -k host_key": "tests/unit/test_config.py::"
     "test_a_host_key_is_taken_without_its_comment",
-    "make lab-test ARGS=test_renewal.py": "tests/unit/test_lab_parallel.py::"
+    "make lab-test ARGS=test_renewal.py": "tests/unit/test_parallel.py::"
     "test_a_word_chooses_a_file_a_house_or_a_row",
-    "make lab-test ARGS=book": "tests/unit/test_lab_parallel.py::test_a_word_chooses_a_file_a_house_or_a_row",
+    "make lab-test ARGS=book": "tests/unit/test_parallel.py::test_a_word_chooses_a_file_a_house_or_a_row",
     "make faults ARGS=reboot": "tests/lab/test_faults.py::test_it_ends_right",
     "make walk SEED=7 STEPS=20": "tests/lab/test_walk.py::test_it_ends_right",
     ".venv/bin/python -m lab ssh -- sudo immich-exposure status": OWNER,

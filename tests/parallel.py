@@ -1,4 +1,4 @@
-"""Tests of all tiers, several at once: ``python -m tests.lab.parallel [all | FILE, HOUSE or ROW ...]``.
+"""Tests of all tiers, several at once: ``python -m tests.parallel [all | FILE, HOUSE or ROW ...]``.
 
 A test of the lab mostly waits. So each file, each house of the walk and each row of the fault matrix is one
 job: a pytest of its own in a bubble of its own (lab/bubble.py). A few workers take one job after the other.
@@ -28,9 +28,9 @@ from tests.faults.rows import all_rows
 from tests.lab.operator import PROJECT
 from toolchain import ToolchainError, system
 
-HERE = Path(__file__).parent
-WALK = HERE / "test_houses.py"
-FAULTS = HERE / "test_faults.py"
+LAB = PROJECT / "tests" / "lab"
+WALK = LAB / "test_houses.py"
+FAULTS = LAB / "test_faults.py"
 UNIT = PROJECT / "tests" / "unit"
 BY_FILE = tuple(PROJECT / "tests" / tier for tier in ("programs", "server", "standins"))
 """The tiers without a lab of which each file is a job."""
@@ -84,7 +84,7 @@ def told(counts: dict[str, int]) -> str:
 
 def all_jobs() -> list[Job]:
     """Every file, house and row; those that take long first, so that all workers end together."""
-    files = sorted(set(HERE.glob("test_*.py")) - {WALK, FAULTS}, key=_size, reverse=True)
+    files = sorted(set(LAB.glob("test_*.py")) - {WALK, FAULTS}, key=_size, reverse=True)
     walks = [
         Job(f"house {name}", (str(WALK), f"--house={name}")) for name in houses() if not house(name).by_hand
     ]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab.house import house, houses
+from tests import parallel
 from tests.faults.rows import all_rows
-from tests.lab import parallel
 from tests.lab.operator import PROJECT
 
 REPORT = (
@@ -21,7 +21,7 @@ REPORT = (
 
 def test_every_file_house_of_the_walk_and_row_is_a_job() -> None:
     names = {job.name for job in parallel.all_jobs()}
-    files = {path.stem for path in parallel.HERE.glob("test_*.py")} - {"test_houses", "test_faults"}
+    files = {path.stem for path in parallel.LAB.glob("test_*.py")} - {"test_houses", "test_faults"}
     walks = {f"house {name}" for name in houses() if not house(name).by_hand}
     assert names == files | walks | {f"row {row.name}" for row in all_rows() if row.often}
 
