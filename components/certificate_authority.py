@@ -12,11 +12,11 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation, authorities_in, keystore_of
-from components.devices.renewal import renewal_of, renewal_props, renewing_diff
+from components.devices.renewal import due_props, renewal_of, renewal_props, renewing_diff
 from components.engine.operator_error import OperatorError, without_traceback
-from components.engine.step import Step
+from components.engine.step import Step, known
 from pki import AuthorityProfile, KeystoreError, KeyType, Renewal
-from pki.files import is_folder, look_into
+from pki.files import look_into
 
 
 class _Provider(ResourceProvider):
@@ -29,7 +29,7 @@ class _Provider(ResourceProvider):
         return CreateResult(outputs["fingerprint"], outputs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        if is_strange(_olds.get("trusted") or (), _news.get("authorities")):
+        if is_strange(_olds.get("trusted") or (), known(_news).get("authorities")):
             return DiffResult(changes=True)  # which the update then refuses
         if _key_file(_news["keystore"]) not in ("", _olds.get("keyFile")):
             return DiffResult(changes=True)  # with another passphrase, perhaps, than the stack has
@@ -143,8 +143,7 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
         found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        there = is_folder(Path(keystore.path))
-        props = {
+        props: dict[str, pulumi.Input[Any]] = {
             **keystore.props(),
             "commonName": profile.common_name,
             "organization": profile.organization,
@@ -152,12 +151,10 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
             "validityDays": profile.validity_days,
             "keyType": profile.key_type,
             "purgeKeystore": purge_keystore,
-            **renewal_props(renewal, step, found),
+            **renewal_props(renewal),
+            **keystore.read_off(due_props(step, found)),
             "devices": list(devices),
-            # A preview gets along without a keystore.
-            "authorities": list(authorities_in(Path(keystore.path)))
-            if there or not pulumi.runtime.is_dry_run()
-            else None,
+            **keystore.read_off({"authorities": list(authorities_in(Path(keystore.path)))}),
         }
         # The list matters at creation alone; afterwards each device is its own resource, so that adding
         # or removing one shows as just that.

@@ -10,7 +10,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 
 from components.certificate_authority import CertificateAuthority
 from components.devices.keystore_location import KeystoreLocation, keystore_of
-from components.devices.renewal import renewal_of, renewal_props, renewing_diff
+from components.devices.renewal import due_props, renewal_of, renewal_props, renewing_diff
 from components.engine.operator_error import without_traceback
 from components.engine.step import Step
 from pki import DeviceProfile, KeyType, Platform, Renewal
@@ -105,7 +105,8 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
             "platform": profile.platform,
             "validityDays": profile.validity_days,
             "keyType": profile.key_type,
-            **renewal_props(renewal, step, found),
+            **renewal_props(renewal),
+            **keystore.read_off(due_props(step, found)),
         }
         # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
         # closes the funnel but must not cost anybody a re-installation: then delete is not called.

@@ -20,6 +20,7 @@ from typing import Any
 
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.output import Unknown
 
 from components.config.home import Immich
 from components.config.stack_config import ExposureConfig
@@ -27,8 +28,8 @@ from components.devices.keystore_location import KeystoreLocation
 from components.devices.let_in import Authorized, not_let_in, not_to_be_in
 from components.devices.report import note_revocations
 from components.engine.operator_error import OperatorError, without_traceback
-from components.engine.options import child_of
-from components.engine.step import Step
+from components.engine.options import child_of, is_for_a_plan
+from components.engine.step import Step, known
 from components.exposure_check import what_stands_behind_the_door
 from components.link_report import api_key_file
 from components.preflight.preflight import clock_apart
@@ -153,7 +154,8 @@ class _Provider(ResourceProvider):
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         # The program does not know its state, and a preview shall tell what an up would do.
-        return CheckResult({**news, **_of_another_proof(_olds, news)}, [])
+        more = _of_another_proof(_olds, news) if _is_seen(news) else {}
+        return CheckResult({**news, **more}, [])
 
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -162,6 +164,8 @@ class _Provider(ResourceProvider):
         return CreateResult("drift", {**props, **_nothing_found(), **dict.fromkeys(MOMENTS, NEVER)})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        if not _is_seen(_news):
+            return DiffResult(changes=True)  # for a plan, which allows that something is mended
         inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS, [BY_HAND, PROVEN_FOR])
         moved = any(_olds.get(key) != _news.get(key) for key in inputs) or bool(_revoked_since(_olds, _news))
         # What a refresh has found stands in the state.
@@ -195,6 +199,11 @@ def _of_another_proof(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[
 
 def _nothing_found() -> dict[str, list[str]]:
     return {kind: [] for kind in FINDINGS}
+
+
+def _is_seen(news: Mapping[str, Any]) -> bool:
+    """Tell whether anybody has looked, or may yet: a preview for its plan does not say what it has seen."""
+    return len(known(news)) == len(news)
 
 
 def _found_in(olds: dict[str, Any], news: dict[str, Any], kind: str) -> bool:
@@ -294,6 +303,9 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
     Where nobody can look, nothing is found, and a preview says so. A password that sudo refuses ends the run.
     """
     nothing = asdict(Seen())
+    if is_for_a_plan():
+        unknown: Any = Unknown()  # type: ignore[no-untyped-call]
+        return pulumi.Output.from_input(unknown)
     if server.lacks_key:
         return pulumi.Output.from_input(nothing)
 

@@ -204,6 +204,7 @@ class ImmichExposure(pulumi.ComponentResource):
             f"{self._prefix}-preflight",
             server=self._server,
             config=self._config,
+            keystore=self._keystore,
             renewal_plan=self._renewal_plan,
             told=self._standing.apply(lambda seen: seen["to_tell"]),
             opts=self._after(withdrawal),

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
+from pulumi.runtime.rpc import UNKNOWN
 
 from pki import Keystore
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
+from pki.files import is_folder
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,14 @@ class KeystoreLocation:
     path: str
     stack: str
     passphrase: pulumi.Output[str]
+
+    def read_off(self, props: dict[str, pulumi.Input[Any]]) -> dict[str, pulumi.Input[Any]]:
+        """Return properties that were read off the keystore; unknown ones in a preview that does not have it.
+
+        So it shows the same as a preview with the keystore, and its plan fits the `pulumi up` that has it.
+        """
+        away = pulumi.runtime.is_dry_run() and not is_folder(Path(self.path))
+        return dict.fromkeys(props, UNKNOWN) if away else props
 
     def props(self) -> dict[str, pulumi.Input[Any]]:
         """Return the location as properties of a dynamic resource."""

@@ -21,6 +21,7 @@ import pulumi
 from pulumi.dynamic import DiffResult
 
 from components.config.stack_config import ExposureConfig
+from components.engine.step import known
 from pki import Renewal
 from pki.renewal_plan import RenewalPlan, plan_renewals
 
@@ -50,17 +51,17 @@ def renewal_plan_of(config: ExposureConfig, now: datetime | None = None) -> Rene
     )
 
 
-def renewal_props(renewal: Renewal, step: str, found: Sequence[str]) -> dict[str, pulumi.Input[Any]]:
-    """Return the inputs that `renewal_of` and `renewing_diff` read.
+def renewal_props(renewal: Renewal) -> dict[str, pulumi.Input[Any]]:
+    """Return the inputs that `renewal_of` reads."""
+    return {"renewBeforeDays": renewal.before_days, "graceDays": renewal.grace_days}
+
+
+def due_props(step: str, found: Sequence[str]) -> dict[str, pulumi.Input[Any]]:
+    """Return the inputs that `renewing_diff` reads as well.
 
     `step` is empty when nothing is due; `found` are the ends of what is in the keystore, ISO 8601.
     """
-    return {
-        "renewBeforeDays": renewal.before_days,
-        "graceDays": renewal.grace_days,
-        "renewal": step,
-        "found": list(found),
-    }
+    return {"renewal": step, "found": list(found)}
 
 
 def renewal_of(props: Mapping[str, Any]) -> Renewal:
@@ -79,6 +80,7 @@ def renewing_diff(
 
     `outputs` that the state does not have are one reason more: an older version of this program made it.
     """
+    news = known(news)
     quiet = QUIET.union(ignore)
     if olds.get("previousFingerprint"):
         quiet -= {"graceDays"}  # a grace that is running becomes longer or shorter
@@ -93,5 +95,5 @@ def _is_news(found: Sequence[str], olds: Mapping[str, Any]) -> bool:
     """Tell whether the keystore has what the state does not know of: a newer one, or one authority less."""
     if not found or not olds.get("notAfter"):
         return False
-    there, known = (datetime.fromisoformat(moment) for moment in (found[-1], olds["notAfter"]))
-    return there > known or (there == known and len(found) != len(olds.get("trusted") or found))
+    there, noted = (datetime.fromisoformat(moment) for moment in (found[-1], olds["notAfter"]))
+    return there > noted or (there == noted and len(found) != len(olds.get("trusted") or found))

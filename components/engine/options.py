@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pulumi
+
+
+def is_for_a_plan() -> bool:
+    """Tell whether this is a preview for the sake of its plan (`.github/workflows/preview.yml`).
+
+    What such a preview reads off the server or cannot read at all is unknown in it, so that its plan fits a
+    `pulumi up` that mends what has changed on the server meanwhile, or that has a key which the runner lacks.
+    An ordinary preview shows what it has read, and leaves alone what it cannot read.
+    """
+    return pulumi.runtime.is_dry_run() and "IMMICH_EXPOSURE_PLAN" in os.environ
 
 
 def child_of(

@@ -7,10 +7,12 @@ them itself, and so they bear its name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 from pulumi import dynamic
+from pulumi.output import Unknown
 
 _package: str | None = None
 
@@ -24,6 +26,11 @@ def serve_by(package: str) -> None:
 def type_token(dynamic_type: str) -> str:
     """Return the type under which the engine is told of a dynamic resource of ours."""
     return f"{_package}:step:{dynamic_type.rpartition(':')[2]}" if _package else dynamic_type
+
+
+def known(props: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties whose values a preview knows."""
+    return {key: value for key, value in props.items() if not isinstance(value, Unknown)}
 
 
 class _Named(pulumi.CustomResource):

@@ -13,10 +13,10 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 
 from components.config.home import ModuleWay
 from components.config.stack_config import ExposureConfig
-from components.devices.keystore_location import authorities_in
+from components.devices.keystore_location import KeystoreLocation, authorities_in
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.server_words import plain_facts
-from components.engine.step import Step
+from components.engine.step import Step, known
 from components.preflight.list_sources import Look, look_at_lists
 from components.preflight.rules import (
     Expected,
@@ -54,7 +54,7 @@ class _Provider(ResourceProvider):
         changed = any(_olds.get(key) != _news.get(key) for key in inputs)
         # What was not as it should be is looked at again.
         soon = key_notes(_olds.get("nodeKeyEnds"), datetime.now(UTC))
-        reasons = (changed, _news.get("renewals"), _olds.get("warnings"), soon)
+        reasons = (changed, known(_news).get("renewals"), _olds.get("warnings"), soon)
         return DiffResult(changes=any(reasons))
 
     @without_traceback
@@ -205,11 +205,16 @@ class Preflight(Step, module="immich", name="Preflight"):
         *,
         server: Server,
         config: ExposureConfig,
+        keystore: KeystoreLocation,
         renewal_plan: RenewalPlan,
         told: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**server_props(server), **expected_props(config), "renewals": _renewals(renewal_plan)}
+        props = {
+            **server_props(server),
+            **expected_props(config),
+            **keystore.read_off({"renewals": _renewals(renewal_plan)}),
+        }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
         self.warnings.apply(_warn)
         # They stand in the state, for a preview that does not look; who has looked has told them.

@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 
 import pulumi
+from pulumi.runtime.rpc import UNKNOWN
 from pulumi_command import remote
 
+from components.engine.options import is_for_a_plan
 from components.remote import lean_text
 
 SERVER_FILES = Path(__file__).resolve().parents[2] / "server"
@@ -232,7 +234,9 @@ class Server:
     def _key_path(self) -> Path:
         return Path(self.private_key_file or "").expanduser()
 
-    def _private_key(self) -> pulumi.Output[str] | None:
-        if self.private_key_file is None or (self.lacks_key and pulumi.runtime.is_dry_run()):
+    def _private_key(self) -> pulumi.Input[str] | None:
+        if self.private_key_file is None:
             return None
+        if self.lacks_key and pulumi.runtime.is_dry_run():
+            return UNKNOWN if is_for_a_plan() else None
         return pulumi.Output.secret(self._key_path().read_text(encoding="utf-8"))

@@ -504,6 +504,15 @@ def pulumi(runner: Runner) -> Path:
     return runner.folder / "pulumi"
 
 
+def test_a_plan_is_made_of_what_a_runner_can_know(runner: Runner, pulumi: Path) -> None:
+    """Held against a real `pulumi up` by `tests/lab/test_plan.py`."""
+    [made] = [each for each in steps("preview", "preview") if each.get("name") == "Plan"]
+    assert made["env"]["IMMICH_EXPOSURE_PLAN"] == "1"
+    assert runner.run(made["run"], STACK="home").returncode == 0
+    (call,) = pulumi.read_text().splitlines()
+    assert call == "preview --non-interactive --stack home --save-plan plan.json"
+
+
 def test_gitlab_tells_the_words(runner: Runner) -> None:
     lose_a_phone(runner.folder / "change")
     poison(runner.folder / "change")
@@ -535,4 +544,4 @@ def test_gitlab_previews_what_was_told_and_is_there(runner: Runner, repository: 
         (repository / f"words/{name}.md").write_text("words\n")
     assert runner.run(f"cd repository\n{gitlab('preview')}").returncode == 0
     (call,) = pulumi.read_text().splitlines()
-    assert "--stack home" in call and "--save-plan plan-home.json" in call
+    assert "--stack home" in call and "--policy-pack policy" in call

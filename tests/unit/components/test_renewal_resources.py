@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
+from pulumi.output import Unknown
+from pulumi.runtime.rpc import UNKNOWN
 
 from components import certificate_authority, client_certificate
 from components.config.stack_config import ExposureConfig, load
 from components.device_list import device_lines
-from components.devices.keystore_location import authorities_in
+from components.devices.keystore_location import KeystoreLocation, authorities_in
 from components.devices.renewal import authority_renewal, device_renewal, renewal_plan_of, renewing_diff
 from components.engine.operator_error import OperatorError
 from pki import AuthorityProfile, DeviceProfile, Keystore, KeystoreError, Platform, Renewal
@@ -334,10 +337,23 @@ def test_its_own_keystore_at_another_place_is_fine(tmp_path: Path) -> None:
     assert (AUTHORITY.update("id", olds, news).outs or {})["fingerprint"] == olds["fingerprint"]
 
 
-def test_a_preview_gets_along_without_a_keystore(tmp_path: Path) -> None:
-    """A pull request's runner has none."""
+@pytest.mark.parametrize(("preview", "there"), [(True, False), (True, True), (False, False)])
+def test_a_preview_without_a_keystore_keeps_what_the_state_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preview: bool, there: bool
+) -> None:
+    """A pull request's runner has none; its plan must fit the run that has it."""
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: preview)
+    folder = keystore_of_age(tmp_path / "keystore", 1) if there else tmp_path / "none"
+    location = KeystoreLocation(str(folder), "home", pulumi.Output.from_input("secret"))
+    read: dict[str, Any] = {"renewal": "due since 2036-10-22", "found": []}
+    unknown = dict.fromkeys(read, UNKNOWN)
+    assert location.read_off(read) == (unknown if preview and not there else read)
+
+
+def test_what_a_preview_does_not_know_is_no_change(tmp_path: Path) -> None:
     olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
-    assert not changes(AUTHORITY, olds, {**authority_props(tmp_path / "keystore"), "authorities": None})
+    unknown = dict.fromkeys(("authorities", "found", "renewal"), Unknown())  # type: ignore[no-untyped-call]
+    assert not changes(AUTHORITY, olds, {**authority_props(tmp_path / "keystore"), **unknown})
 
 
 def test_a_keystore_that_cannot_be_looked_into_is_refused_beside_known_devices(tmp_path: Path) -> None:
