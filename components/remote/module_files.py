@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,16 @@ def module_files(folder: Path = SERVER_FILES) -> tuple[PayloadFile, ...]:
     They are the same for everybody: what an owner sets comes from options or is read on the server. `folder`
     is `server/` of another checkout, if wanted.
     """
+    return _ours() if folder == SERVER_FILES else _read(folder)
+
+
+@functools.cache
+def _ours() -> tuple[PayloadFile, ...]:
+    """Read the files once: a run wants them fourteen times."""
+    return _read(SERVER_FILES)
+
+
+def _read(folder: Path) -> tuple[PayloadFile, ...]:
     return tuple(
         PayloadFile(path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8"))
         for path in _paths(folder)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 import hashlib
 import os
 import re
@@ -13,12 +15,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
+from components.config import stack_settings
 from components.describe.checkout_changes import changed_files
 from components.describe.comment import LONG_AGO, Checkouts, Comment, describe, main, version_of
 from components.describe.markdown import COMMENT_LIMIT, block, code, cut, prose
@@ -28,6 +32,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 LINKS = "https://github.com/family/photos/pull/7/files"
 PLAIN = CASES / "03-nothing-changes"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_project_is_read_once() -> Iterator[None]:
+    """A Pulumi.yaml has hundreds of lines, and nearly all cases have the same one."""
+    read = functools.cache(stack_settings.project_defaults)
+    with patch("components.describe.comment.project_defaults", lambda text: copy.deepcopy(read(text))):
+        yield
 
 
 def cases() -> list[Path]:
