@@ -46,6 +46,16 @@ let
       done
     '';
   };
+  # One command, because for each of them systemd makes the unit's sandbox anew. Without --force, a renewed certificate
+  # would not be read.
+  reload = pkgs.writeShellApplication {
+    name = "immich-edge-reload";
+    checkPhase = "";
+    text = ''
+      ${lib.getExe check}
+      exec ${caddy} reload ${configuration} --force
+    '';
+  };
   prepare = scripts.program { name = "immich-exposure-prepare"; file = "state.sh"; };
 in
 {
@@ -105,8 +115,7 @@ in
         EnvironmentFile = [ "${names.state}/settings/edge.env" "${names.state}/domain.env" ];
         ExecStartPre = [ "+${lib.getExe prepare} prepare" (lib.getExe check) ];
         ExecStart = [ "${caddy} run ${configuration}" ];
-        # Without --force, a renewed certificate would not be read.
-        ExecReload = [ (lib.getExe check) "${caddy} reload ${configuration} --force" ];
+        ExecReload = [ (lib.getExe reload) ];
         Restart = "on-failure";
         RestartPreventExitStatus = [ 1 ];
         RestartSec = 5;

@@ -340,12 +340,15 @@ def test_the_edge_is_of_its_own(generation: Path) -> None:
     assert unit["ConditionPathExists"] == [f"{STATE}/{name}" for name in (".immich-exposure", *EDGE_NEEDS)]
     prepare, check = unit["ExecStartPre"]
     assert prepare.startswith("+") and prepare.endswith("/bin/immich-exposure-prepare prepare")
-    reload_check, reload = unit["ExecReload"]
-    assert check == reload_check and check.endswith("/bin/immich-edge-check")
-    # Without --force, a renewed certificate would not be read.
-    assert " reload --adapter caddyfile --config " in reload and reload.endswith(" --force")
+    assert check.endswith("/bin/immich-edge-check")
+    assert [Path(command).name for command in unit["ExecReload"]] == ["immich-edge-reload"]
     [start] = unit["ExecStart"]
     assert re.fullmatch(r"/\S*/bin/caddy run --adapter caddyfile --config /\S*", start)
+    # It ends with the check when that fails. Without --force, a renewed certificate would not be read.
+    program = program_of(generation, "immich-edge-reload").read_text()
+    shell, *options, checked, reload = filter(None, program.splitlines())
+    assert shell.endswith("/bash") and "set -o errexit" in options
+    assert (checked, reload) == (check, f"exec {start.replace(' run ', ' reload ')} --force")
     assert unit["CapabilityBoundingSet"] == [] and unit["AmbientCapabilities"] == []
     assert unit["IPAddressDeny"] == ["any"] and unit["IPAddressAllow"] == ["localhost"]
     assert unit["ProtectSystem"] == ["strict"] and "ReadWritePaths" not in unit
@@ -558,7 +561,9 @@ def test_a_command_is_the_library_and_its_script(generation: Path, program: str,
     assert text.rstrip().endswith((scripts / "lib.sh").read_text() + (scripts / script).read_text().rstrip())
 
 
-@pytest.mark.parametrize("name", ["immich-edge-check", "immich-bans-log", "fail2ban-client"])
+@pytest.mark.parametrize(
+    "name", ["immich-edge-check", "immich-edge-reload", "immich-bans-log", "fail2ban-client"]
+)
 def test_shellcheck_accepts_what_nix_will_check(generation: Path, name: str) -> None:
     program = program_of(generation, name)
     done = subprocess.run(["shellcheck", program], capture_output=True, text=True, check=False)
