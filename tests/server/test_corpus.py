@@ -132,7 +132,7 @@ def test_nothing_of_the_corpus_gets_past_the_table(
 
 
 OPEN_BY_PREFIX = """\t\t@closed not path /share/* /s/* /_app/* /api/assets/* /api/server/config*
-\t\trefuse @closed refuse scan
+\t\trefuse @closed forbidden scan
 """
 
 
