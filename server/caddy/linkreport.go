@@ -23,6 +23,8 @@ type linkReport struct {
 	links []sharedLink
 	// more says what the key is allowed besides, which a report needs not.
 	more []string
+	// cut says that Immich has more links than are reported.
+	cut bool
 	// trouble says why there is no report, in a sentence.
 	trouble string
 }
@@ -164,6 +166,7 @@ func (i *immichAPI) links(ctx context.Context, report *linkReport, names *pseudo
 			}
 			report.links = append(report.links, said.kept(names))
 		}
+		report.cut = decoder.More()
 		return nil
 	})
 }
@@ -239,6 +242,14 @@ func (r linkReport) words(now time.Time) string {
 		of = "Of the one shared link"
 	}
 	return of + ", " + strings.Join(parts, ", ") + "."
+}
+
+// leftOut says that there are links beyond those that are reported; nothing where all are.
+func (r linkReport) leftOut() string {
+	if !r.cut {
+		return ""
+	}
+	return fmt.Sprintf("Immich has more than %d shared links; the report leaves out the rest. Remove those that nobody needs.", mostReported)
 }
 
 // tooMuch says what else the key is allowed; nothing where that is nothing.

@@ -131,3 +131,13 @@ func TestWhatIsNoListOfLinksIsNoReport(t *testing.T) {
 		t.Error(report.trouble)
 	}
 }
+
+func TestLinksThatAReportLeavesOutAreNamed(t *testing.T) {
+	for count, want := range map[int]bool{mostReported: false, mostReported + 1: true} {
+		links := "[" + strings.Repeat(immichLinkOf("11111111", "")+",", count-1) + immichLinkOf("22222222", "") + "]"
+		report := ask(t, &fakeImmich{links: links}, canaryAPIKey)
+		if said := report.leftOut(); len(report.links) != mostReported || strings.Contains(said, "more than 5000 shared links") != want {
+			t.Errorf("%d links: %d reported, %q", count, len(report.links), said)
+		}
+	}
+}

@@ -85,7 +85,7 @@ func (w *whoSays) say(ask string, to io.Writer) error {
 	}
 	if ask == askWords {
 		report := w.report(names)
-		for _, sentence := range []string{report.trouble, report.tooMuch(), report.words(w.now)} {
+		for _, sentence := range []string{report.trouble, report.leftOut(), report.tooMuch(), report.words(w.now)} {
 			if sentence != "" {
 				fmt.Fprintln(to, sentence)
 			}

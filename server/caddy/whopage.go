@@ -61,7 +61,7 @@ func viewOf(s *summary, report *linkReport, devices map[string]string, now time.
 	}
 	if report != nil {
 		v.Reported, v.Words = report.trouble == "", report.words(now)
-		for _, said := range []string{report.trouble, report.tooMuch()} {
+		for _, said := range []string{report.trouble, report.leftOut(), report.tooMuch()} {
 			if said != "" {
 				v.Troubles = append(v.Troubles, said)
 			}
