@@ -80,7 +80,7 @@ FACTS = [
     ("caddy/whosum.go", r"mostLinks = (\d+)", "links that are counted", "{};"),
     ("caddy/whosum.go", r"mostRecent = (\d+)", "visits told apart", "{} at once"),
     ("caddy/whosum.go", r"visitSpan = (\d+) \* time.Minute", "visits told apart", "for {} minutes"),
-    ("caddy/linkreport.go", r"mostReported = (\d+)", "in a report of Immich's", "{} |"),
+    ("caddy/linkreport.go", r"mostReported = (\d+)", "in a report of Immich's", "{};"),
     ("caddy/who.go", r"mostNews = (\d+)", "notices of first opens", "{} in five"),
     ("caddy/logbounds.go", r"mostWritten = (\d+)", "what a client says", "{} bytes"),
     (
