@@ -44,12 +44,12 @@ def snapshot(lab: Lab) -> Snapshot:
 LOGINS_OF_ONE_LOOK = 4
 
 
-def assert_nothing_changed(before: Snapshot, after: Snapshot, *, drift: int) -> None:
+def assert_nothing_changed(before: Snapshot, after: Snapshot, *, looks: int) -> None:
     """Assert that between two looks nothing changed, and that nobody logged in but the second look.
 
-    ``drift``: and the looks for drift, one for each run of the program.
+    ``looks`` are those of Pulumi: one for drift in each run of the program, one for the room for uploads.
     """
-    assert after == replace(before, logins=before.logins + LOGINS_OF_ONE_LOOK + drift)
+    assert after == replace(before, logins=before.logins + LOGINS_OF_ONE_LOOK + looks)
 
 
 def changed_files(before: Snapshot, after: Snapshot) -> dict[str, set[str]]:
