@@ -47,7 +47,8 @@ LOGINS_OF_ONE_LOOK = 4
 def assert_nothing_changed(before: Snapshot, after: Snapshot, *, looks: int) -> None:
     """Assert that between two looks nothing changed, and that nobody logged in but the second look.
 
-    ``looks`` are those of Pulumi: one for drift in each run of the program, one for the room for uploads.
+    ``looks`` are Pulumi's logins: one for drift in each run of the program; for the room for uploads two, one
+    of them the connection that later calls share.
     """
     assert after == replace(before, logins=before.logins + LOGINS_OF_ONE_LOOK + looks)
 

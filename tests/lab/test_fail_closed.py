@@ -241,6 +241,7 @@ LOST = "{} is out: its certificate no longer counts, now and for good"
 CUT = """
 systemd-run --quiet --collect --unit=lab-cut sh -c '
   while grep -qsx {name} {devices}/*; do sleep 0.02; done
+  systemctl kill --signal=KILL sshd.service
   systemctl stop sshd.service; sleep 20; systemctl start sshd.service'
 """
 

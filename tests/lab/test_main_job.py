@@ -279,7 +279,7 @@ def test_a_change_is_shown_as_a_text_diff_and_touches_nothing(story: Story) -> N
     assert "- IMMICH_EXPOSURE_UPLOADS=off" in preview
     assert "+ IMMICH_EXPOSURE_UPLOADS=on" in preview
     assert "upload files where the link allows it" in preview
-    assert_nothing_changed(before, snapshot(story.lab), looks=2)
+    assert_nothing_changed(before, snapshot(story.lab), looks=3)
     assert folder_digest(story.operator.keystore) == keystore
 
 
