@@ -1,4 +1,4 @@
-"""Taking over the chapter that was done by hand: its authority, its devices, its bans and its open funnel."""
+"""Taking over a manual setup: its authority, devices, bans and open funnel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pki import Adoption as KnownAdoption
 from pki import Claim, Source
 
 FILE_LIMIT = 256 * 1024
-"""A certificate or key has a few thousand bytes; a list of bans may be long."""
+"""Bytes of a file. A certificate or key has a few thousand; a list of bans may be long."""
 
 BAN_LIST_PLACE = f"{ON_THE_SERVER}{BAN_LIST}"
 
@@ -44,21 +44,21 @@ class _Provider(ResourceProvider):
         return CreateResult("adoption", take_over(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # Another address of the server or another passphrase alone changes nothing of what was taken over.
+        # A new server address or passphrase alone does not change what was adopted.
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in INPUTS))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         outputs = take_over(_news)
-        # Who was banned by hand is taken over once: what was lifted since stays lifted.
+        # The manual setup's bans are taken over once: a ban that was lifted since stays lifted.
         return UpdateResult({**outputs, "bans": _olds["bans"]})
 
 
 def take_over(props: dict[str, Any]) -> dict[str, Any]:
-    """Read what was made by hand, put it into the keystore, and return the outputs of the resource.
+    """Read what was made manually, put it into the keystore, and return the outputs of the resource.
 
-    The authority's key is read once, and what the keystore has may be gone at its place: whoever has cleared
-    up after the chapter still gets the same answer.
+    The authority's key is read only once. A file that the keystore already holds may be gone from its
+    original path, so the result is the same after the leftovers have been removed.
 
     Raises ``OperatorError``, ``SshError`` or ``KeystoreError``; then nothing was changed.
     """
@@ -86,13 +86,13 @@ def take_over(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def _places(props: Mapping[str, Any], known: KnownAdoption | None) -> list[str]:
-    """Return what is looked at; the key only until the keystore has it."""
+    """Return the paths to read; the key is among them only until the keystore holds it."""
     authority = [props["caCertificate"]] if known else [props["caCertificate"], props["caKey"]]
     return [*authority, *(each["certificate"] for each in props["devices"] if "certificate" in each)]
 
 
 def _needed(props: Mapping[str, Any], known: KnownAdoption | None) -> list[str]:
-    """Return what must be there, because the keystore does not have it."""
+    """Return the paths that must exist, because the keystore does not hold their content."""
     if known is None:
         return _places(props, None)
     kept = {device.name for device in known.devices if device.certificate_pem is not None}
@@ -125,9 +125,9 @@ def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str]) -
 
 
 def read_places(server: Server, places: Sequence[str]) -> dict[str, Source | None]:
-    """Read files here and, after ``server:``, on the server as root; None for what is not there.
+    """Read files on this machine and, after ``server:``, on the server as root; None for a missing file.
 
-    Raises ``SshError`` when the server cannot be asked, ``OperatorError`` when a file cannot be read.
+    Raises ``SshError`` if the server cannot be reached, ``OperatorError`` if a file cannot be read.
     """
     remote = [place for place in dict.fromkeys(places) if place.startswith(ON_THE_SERVER)]
     found = {place: _read_here(place) for place in places if place not in remote}
@@ -154,7 +154,7 @@ def _read_here(place: str) -> Source | None:
 
 
 def _answers(places: Sequence[str], answer: str) -> dict[str, Source | None]:
-    """Read one line for each place: base64, or ``-`` for what is not there."""
+    """Read one line per path: base64, or ``-`` for a missing file."""
     lines = answer.splitlines()
     if len(lines) != len(places):
         raise OperatorError(
@@ -188,7 +188,7 @@ class _AdoptionInKeystore(Step, module="immich", name="Adoption"):
 
 @dataclass(frozen=True)
 class AdoptedCertificate:
-    """What a device that was taken over shows when it connects; there is none of before."""
+    """The certificate of an adopted device; it has no previous certificate."""
 
     fingerprint: pulumi.Output[str]
     not_after: pulumi.Output[str]
@@ -197,17 +197,17 @@ class AdoptedCertificate:
 
 
 class Adoption(pulumi.ComponentResource):
-    """The authority in the keystore, as if it had been made there, and the devices by their fingerprints.
+    """The adopted authority, kept in the keystore as if created there, and the adopted devices' fingerprints.
 
-    Nothing is ever deleted: what was taken over is the keystore's from then on.
+    Nothing is ever deleted: what was adopted belongs to the keystore from then on.
     """
 
     certificates: dict[str, AdoptedCertificate]
-    """What each device shows when it connects, by name."""
+    """The certificate of each adopted device, by name."""
     files: pulumi.Output[dict[str, str]]
-    """The SHA-256 of each file that was taken over, by its place."""
+    """The SHA-256 of each adopted file, by its path."""
     bans: pulumi.Output[list[str]]
-    """Who was banned by hand, as names of files."""
+    """The addresses that the manual setup banned, as file names."""
 
     def __init__(
         self,
@@ -243,9 +243,9 @@ def _adopted_certificate(taken: _AdoptionInKeystore, device: str) -> AdoptedCert
 
 
 def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertificate:
-    """Return the new certificate of a device that was taken over, with the old one counting as well.
+    """Return the new certificate of an adopted device, with the adopted one as its predecessor.
 
-    When the new one is renewed, years later, the one before the renewal takes the old one's place.
+    When the new certificate is renewed, years later, the one before that renewal replaces the adopted one.
     """
     return AdoptedCertificate(
         new.fingerprint,
@@ -258,7 +258,7 @@ def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertif
 
 
 def adopt_props(adopt: AdoptConfig) -> dict[str, pulumi.Input[Any]]:
-    """Return what is to be taken over as properties."""
+    """Return what is to be adopted, as properties."""
     return {
         "caCertificate": adopt.ca_certificate,
         "caKey": adopt.ca_key,
@@ -277,11 +277,11 @@ def _device_props(device: AdoptedDeviceConfig) -> dict[str, str]:
 
 
 class ChapterTakeOver(pulumi.ComponentResource):
-    """The server's side: the bans come over, and the funnel that was opened by hand shuts.
+    """The server side: takes the bans over and closes the manually opened funnel.
 
-    Ours opens it again when it has been proven. It runs once; afterwards only the note of what was taken over
-    is kept up, by which the leftovers are known when their owner clears them up. ``config_dir`` is None where
-    the configuration does not lie on the server.
+    ``ExposureCheck`` opens ours. This runs once; later runs only update the list of adopted files, by which
+    the manual setup's leftovers are recognised when their owner removes them. ``config_dir`` is None if the
+    configuration is not on the server.
     """
 
     def __init__(
@@ -313,7 +313,7 @@ class ChapterTakeOver(pulumi.ComponentResource):
 def note_files(
     files: Mapping[str, str], bans: Sequence[str], config_dir: str | None
 ) -> tuple[PayloadFile, ...]:
-    """Return what the script is given: where the configuration lies, digests and places, who is banned."""
+    """Return the script's files: the configuration's folder with digests and paths, and the bans."""
     places = "".join(
         f"{digest} {place.removeprefix(ON_THE_SERVER) if place.startswith(ON_THE_SERVER) else '-'}\n"
         for place, digest in sorted(files.items())

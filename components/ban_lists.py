@@ -1,4 +1,4 @@
-"""Lists of whom the edge turns away: their sources on the server, and a look at them before all else."""
+"""Ban lists: installs their sources on the server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from components.remote.server_script import guarded_script
 
 
 class BanListsOnServer(pulumi.ComponentResource):
-    """The sources on the server, where units of the module make lists of them that the edge reads.
+    """The ban lists' sources on the server; units of the module turn them into lists that the edge reads.
 
-    A list of which nothing would be in force stops the run; one that is not up to date is told.
+    A list with no entry in force stops the run; an outdated one is reported.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Step 2: the private certificate authority that vouches for the owner's devices."""
+"""Step 2: the private certificate authority that issues the devices' certificates."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class _Provider(ResourceProvider):
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         if is_strange(_olds.get("trusted") or (), known(_news).get("authorities")):
-            return DiffResult(changes=True)  # which the update then refuses
+            return DiffResult(changes=True)  # the update refuses it
         if _key_file(_news["keystore"]) not in ("", _olds.get("keyFile")):
-            return DiffResult(changes=True)  # with another passphrase, perhaps, than the stack has
+            return DiffResult(changes=True)  # perhaps with a passphrase other than the stack's
         quiet = {"devices", "authorities"}
         return renewing_diff(_olds, _news, ignore=quiet, outputs={"trusted", "trustedPem", "keyFile"})
 
@@ -48,28 +48,28 @@ class _Provider(ResourceProvider):
 
 
 def _key_file(keystore: str) -> str:
-    """Return the SHA-256 of the encrypted key as it lies in the keystore; empty where there is none."""
+    """Return the SHA-256 of the encrypted key file in the keystore; empty if there is none."""
     try:
         content = look_into(Path(keystore) / "ca.key")
     except (OSError, KeystoreError):
-        return "cannot be read"  # which the keystore itself tells
+        return "cannot be read"  # the keystore itself reports the reason
     return "" if content is None else sha256(content).hexdigest()
 
 
 def is_strange(known: Sequence[str], found: Sequence[str] | None) -> bool:
-    """Tell whether a keystore has none of the authorities that the state knows; None where nobody looked."""
+    """Tell whether a keystore holds none of the state's authorities; ``found`` is None if it was not read."""
     return found is not None and bool(known) and not set(known) & set(found)
 
 
 def refuse_strange(known: Sequence[str], keystore: str) -> None:
-    """Refuse a keystore that is missing, empty or another's beside a state that knows devices.
+    """Refuse a keystore that is missing, empty or foreign while the state has devices.
 
-    An authority that is made anew would shut all of them out.
+    A newly created authority would shut all of them out.
 
     Raises ``OperatorError``.
     """
     found = authorities_in(Path(keystore))
-    damaged = not found and os.path.exists(Path(keystore) / "ca.crt")  # which the keystore itself tells
+    damaged = not found and os.path.exists(Path(keystore) / "ca.crt")  # the keystore itself reports it
     if damaged or not is_strange(known, found):
         return
     what = f"holds another authority ({found[-1][:16]})" if found else "has no authority"
@@ -106,9 +106,9 @@ def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def _revoke_strays(props: dict[str, Any]) -> None:
-    """Revoke what the keystore still holds for devices that left the config while nothing was exposed.
+    """Revoke what the keystore still holds for devices removed from the config while nothing was exposed.
 
-    Otherwise a lost phone's certificate would be adopted when a new phone later gets the same name.
+    Otherwise a new phone given the name of a lost one would adopt the lost phone's certificate.
     """
     keystore_of(props).revoke_all_but(props["devices"])
 
@@ -117,9 +117,9 @@ OUTPUTS = ("certificatePem", "fingerprint", "notAfter", "trustedPem", "trusted",
 
 
 class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
-    """A private CA kept in the keystore: adopted when it is there, made when it is not, never overwritten.
+    """The private CA in the keystore: adopted if it exists, created if it does not, never overwritten.
 
-    Before it ends a second one takes over, and the two are trusted side by side until every device has moved.
+    A second authority takes over before the first expires; both are trusted until every device has moved.
     """
 
     certificatePem: pulumi.Output[str]
@@ -128,7 +128,7 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
     notAfter: pulumi.Output[str]
     trustedPem: pulumi.Output[str]
     trusted: pulumi.Output[list[str]]
-    """The fingerprints of those whose devices may come in, the one that signs last."""
+    """The fingerprints of the authorities whose devices are accepted; the signing one is last."""
 
     def __init__(
         self,
@@ -156,22 +156,22 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
             "devices": list(devices),
             **keystore.read_off({"authorities": list(authorities_in(Path(keystore.path)))}),
         }
-        # The list matters at creation alone; afterwards each device is its own resource, so that adding
-        # or removing one shows as just that.
+        # The list matters only at creation. Afterwards each device is its own resource, so that adding or
+        # removing one shows as exactly that.
         options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["devices"]))
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, options)
 
     @property
     def certificate_pem(self) -> pulumi.Output[str]:
-        """The certificate (PEM) of the one that signs."""
+        """The certificate (PEM) of the signing authority."""
         return self.certificatePem
 
     @property
     def not_after(self) -> pulumi.Output[str]:
-        """The end of its validity, ISO 8601 in UTC."""
+        """When the signing authority expires, ISO 8601 in UTC."""
         return self.notAfter
 
     @property
     def trusted_pem(self) -> pulumi.Output[str]:
-        """The certificates (PEM) whose devices may come in: all that the server gets of the authority."""
+        """The certificates (PEM) of all trusted authorities: all that the server receives of them."""
         return self.trustedPem

@@ -1,17 +1,18 @@
-"""The list of bans that the chapter's fail2ban has written, as names of files in our own."""
+"""The ban list written by the manual setup's fail2ban, converted to file names in our ban folder."""
 
 from __future__ import annotations
 
 import ipaddress
 
 BAN_LIST = "/var/lib/caddy/banlist"
-"""Where it lies on the server: lines such as `remote_ip 203.0.113.9`, part of a Caddyfile."""
+"""Its path on the server. It holds lines such as `remote_ip 203.0.113.9`, part of a Caddyfile."""
 
 
 def bans_in(text: str) -> tuple[str, ...]:
-    """Return who is banned, each as the file that bans it: `203.0.113.9`, `2001:db8::9`, `2001:db8::_64`.
+    """Return the bans as file names: `203.0.113.9`, `2001:db8::9`, `2001:db8::_64`.
 
-    Whatever is no address of a visitor is left out, and so is every range but a /64 and what is one address.
+    Anything that cannot be a visitor's address is left out, and so is every range other than a /64 or a
+    single address.
     """
     words = (word for line in text.splitlines() for word in line.partition("#")[0].split())
     names = (ban_name(word) for word in words)
@@ -19,7 +20,7 @@ def bans_in(text: str) -> tuple[str, ...]:
 
 
 def ban_name(word: str) -> str | None:
-    """Return the name of the file that bans an address or a /64, spelled as Caddy does (RFC 5952)."""
+    """Return the name of the file that bans an address or a /64, spelled as Caddy spells it (RFC 5952)."""
     try:
         network = ipaddress.ip_network(word, strict=False)
     except ValueError:
@@ -33,7 +34,7 @@ def ban_name(word: str) -> str | None:
 
 
 def _is_no_visitors(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an IPv6 address stands for one of IPv4, or has a zone: none comes through a funnel."""
+    """Tell whether an IPv6 address is IPv4-mapped or has a zone: neither arrives through a funnel."""
     if isinstance(address, ipaddress.IPv4Address):
         return False
     return address.ipv4_mapped is not None or address.scope_id is not None

@@ -25,7 +25,7 @@ class _Provider(ResourceProvider):
         return CreateResult(outputs["fingerprint"], outputs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # Another authority alone changes nothing: the device moves to it with its next renewal.
+        # A new authority alone changes nothing: the device moves to it with its next renewal.
         return renewing_diff(_olds, _news, ignore={"authority"})
 
     @without_traceback
@@ -34,7 +34,7 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Revoke. The engine calls this only for a device that left the config: see ``deleted_with``."""
+        """Revoke the device. The engine calls this only if it left the config: see ``deleted_with``."""
         keystore_of(_props).revoke_device(_props["device"], _props["fingerprint"])
 
 
@@ -76,7 +76,7 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
     """A device's key, certificate and PKCS#12 bundle in the keystore."""
 
     fingerprint: pulumi.Output[str]
-    """SHA-256 of the certificate's DER form, lower-case hexadecimal: the device's name on the server."""
+    """SHA-256 of the certificate's DER form, lower-case hexadecimal: the device's file name on the server."""
     notAfter: pulumi.Output[str]
     bundlePath: pulumi.Output[str]
     bundlePassword: pulumi.Output[str]
@@ -108,8 +108,9 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
             **renewal_props(renewal),
             **keystore.read_off(due_props(step, found)),
         }
-        # Deleting means revoking. When the authority goes in the same run it is `pulumi destroy`, which
-        # closes the funnel but must not cost anybody a re-installation: then delete is not called.
+        # Deleting means revoking. If the authority is deleted in the same run, the run is `pulumi destroy`,
+        # which closes the funnel but must not force anybody to reinstall a certificate: then `deleted_with`
+        # skips delete.
         with_authority = pulumi.ResourceOptions(
             deleted_with=authority, additional_secret_outputs=["bundlePassword"]
         )
@@ -118,7 +119,7 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
 
     @property
     def not_after(self) -> pulumi.Output[str]:
-        """The end of its validity, ISO 8601 in UTC."""
+        """When the certificate expires, ISO 8601 in UTC."""
         return self.notAfter
 
     @property
@@ -133,10 +134,10 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
 
     @property
     def previous_fingerprint(self) -> pulumi.Output[str]:
-        """The previous certificate, while it still counts beside the new one; else empty."""
+        """Fingerprint of the previous certificate while it is accepted alongside the new one; else empty."""
         return self.previousFingerprint
 
     @property
     def previous_until(self) -> pulumi.Output[str]:
-        """When that ends, ISO 8601 in UTC; else empty."""
+        """When the previous certificate stops being accepted, ISO 8601 in UTC; else empty."""
         return self.previousUntil

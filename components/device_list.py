@@ -1,4 +1,4 @@
-"""Step 5b: the devices that may come in, by the files on the server that carry their fingerprints."""
+"""Step 5b: the enrolled devices, as files on the server named by their fingerprints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pki import Revocation
 from pki.revocations import united
 
 FRAME = "frame"
-"""In place of the end of a certificate: this is a frame, which shows a secret and has none."""
+"""Replaces the expiry of a certificate: marks a frame, which has a secret and no certificate."""
 
 REASONS = ("devices", "text", "putRight")
 OUTPUTS = ("revoked", "out")
 
 
 class EnrollableCertificate(Protocol):
-    """What is let in: a certificate, and the one of before while that counts as well; else empty."""
+    """A certificate to enrol, and the previous one while it is still accepted; else empty."""
 
     @property
     def fingerprint(self) -> pulumi.Output[str]:
@@ -35,15 +35,15 @@ class EnrollableCertificate(Protocol):
 
     @property
     def not_after(self) -> pulumi.Output[str]:
-        """The end of its validity, ISO 8601."""
+        """When the certificate expires, ISO 8601; ``FRAME`` for a frame."""
 
     @property
     def previous_fingerprint(self) -> pulumi.Output[str]:
-        """SHA-256 of the certificate of before."""
+        """SHA-256 of the previous certificate."""
 
     @property
     def previous_until(self) -> pulumi.Output[str]:
-        """Until when that counts, ISO 8601."""
+        """When the previous certificate stops being accepted, ISO 8601."""
 
 
 class _Provider(ResourceProvider):
@@ -65,23 +65,23 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Take them all away, and revoke none: after `pulumi destroy` who is named again gets in again.
+        """Remove all devices, revoking none: after `pulumi destroy`, a device that is named again gets in.
 
-        But for those that were revoked on the server and of which no ``up`` has heard: the keystore learns it
-        now, because the server and the state are about to forget.
+        The exception is devices revoked on the server since the last ``up``: the keystore records them now,
+        because the server and the state are about to forget them.
         """
         server = server_of(_props)
         line = server.way_back(server.line("clear"))
         answer = run_script(server, line, script_text("devices"), tell=tell)
-        if answer.strip():  # nothing comes of a server that is another stack's by now
+        if answer.strip():  # the answer is empty if the server now belongs to another stack
             tell_keystore(_props, for_good(report_of(answer).revoked, list(_props["devices"])))
 
 
 def enrol(props: dict[str, Any], revoked: Sequence[Revocation]) -> dict[str, Any]:
     """Make the server's devices equal the list, and return the outputs of the resource.
 
-    ``revoked`` is what the state knows to be revoked. State, keystore and server learn it from each other, so
-    that one that is restored from a backup lets nobody in again.
+    ``revoked`` holds the revocations in the state. State, keystore and server exchange their revocations, so
+    that restoring any one of them from a backup lets nobody in again.
 
     Raises ``SshError``, also with the script's own last sentence, ``KeystoreError`` and ``OperatorError``.
     """
@@ -104,7 +104,7 @@ def enrol(props: dict[str, Any], revoked: Sequence[Revocation]) -> dict[str, Any
 
 
 def device_lines(devices: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield `FINGERPRINT UNTIL|frame NAME`, seconds since 1970, for all that counts."""
+    """Yield `FINGERPRINT UNTIL|frame NAME`, in seconds since 1970, for everything that is accepted."""
     for name, certificate in devices.items():
         until = certificate["until"]
         end = FRAME if until == FRAME else _seconds(until)
@@ -114,7 +114,7 @@ def device_lines(devices: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def revocation_of(props: Mapping[str, Any]) -> Revocation:
-    """Return what the state has kept; numbers come back from the engine as floats."""
+    """Return a revocation from the state; the engine returns numbers as floats."""
     return Revocation(props["fingerprint"], props["name"], int(props["since"]), props["by_hand"])
 
 
@@ -130,7 +130,7 @@ def _seconds(moment: str) -> int:
 def out(
     devices: Mapping[str, Mapping[str, str]], report: DeviceReport, revoked: Mapping[str, Revocation]
 ) -> Iterator[str]:
-    """Yield a sentence for each device that is named and not let in by its present certificate."""
+    """Yield a sentence for each named device whose present certificate or secret is refused."""
     for name, certificate in devices.items():
         revocation = revoked.get(certificate["fingerprint"])
         if revocation is None or certificate["fingerprint"] not in report.refused:
@@ -157,11 +157,11 @@ def out(
 
 
 class DeviceList(Step, module="immich", name="DeviceList"):
-    """All devices that may come in, in one step however many there are; no other device does.
+    """All enrolled devices, in one step regardless of their number; no other device gets in.
 
-    Making or removing a device's file takes effect at the next request: no rebuild, no reload. When a
-    certificate changes, the new file is there before the old one goes, and the old one stays for its grace.
-    Each file says when its certificate stops counting: then the server removes it by itself.
+    Creating or removing a device's file takes effect at the next request: no rebuild, no reload. When a
+    certificate changes, the new file is created before the old one is removed, and the old one stays for its
+    grace period. Each file states when its certificate stops being accepted; the server then removes it.
     """
 
     out: pulumi.Output[list[str]]
@@ -180,7 +180,7 @@ class DeviceList(Step, module="immich", name="DeviceList"):
             "keystore": keystore.path,
             "owner": keystore.stack,
             "text": script_digest("devices"),
-            # Each by its name, so that a preview shows who comes and who goes.
+            # Keyed by name, so that a preview shows which devices are added and removed.
             "devices": {device: _props(certificate) for device, certificate in certificates.items()},
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)

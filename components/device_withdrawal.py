@@ -1,4 +1,4 @@
-"""The first step of every run: who is no longer named is out, whatever fails afterwards."""
+"""The first step of every run: devices no longer named are revoked, whatever fails afterwards."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, tell
 
 LOSES = "loses access for good"
-"""What happens to a device that is no longer named, in the words of previews and of comments."""
+"""What happens to a device that is no longer named, as previews and comments put it."""
 
 STAYS = f"{LOSES} when it is no longer named here"
-"""What stands beside each name: a preview shows it, with a minus, when the name goes."""
+"""The text next to each name: a preview shows it, with a minus, when the name is removed."""
 
 STAYS_AS_FRAME = f"{STAYS} as a frame"
-"""The same of a frame: a device whose name a frame has now is out."""
+"""The same for a frame: a device whose name now belongs to a frame is revoked."""
 
 REASONS = ("mayComeIn", "text")
 FOUND = "toBeShutOut"
-"""Whom the program has found inside, by fingerprint; nobody once the step was taken."""
+"""Devices, by fingerprint, that a look at the server found enrolled and that must go; empty after that."""
 
 
 class _Provider(ResourceProvider):
@@ -37,7 +37,8 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
-        # Without a state the server knows this stack by another id; it is its own if it has the authority.
+        # If the state was lost, the server knows this stack by another id; the server is its own if it has
+        # the authority.
         own = authorities_in(Path(props["keystore"])) if props["takeOver"] else ()
         withdraw(props, ",".join(own) or "-")
         return CreateResult("devices", {**props, FOUND: {}})
@@ -55,9 +56,10 @@ class _Provider(ResourceProvider):
 
 
 def withdraw(props: dict[str, Any], authorities: str) -> None:
-    """Let nobody in any more but the named devices, and note down in the keystore who was in.
+    """Keep only the named devices, and record in the keystore which ones were enrolled.
 
-    The keystore is told, not asked: it may be missing, another's, or closed by a wrong passphrase.
+    The keystore is only written, never consulted: it may be missing, foreign, or encrypted with another
+    passphrase.
 
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
@@ -69,12 +71,12 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
 
 
 class DeviceWithdrawal(Step, module="immich", name="DeviceWithdrawal"):
-    """The names that may stay: from the moment that it is made or changed no device of another name gets in.
+    """The names that may stay: as soon as this is created or changed, no device with another name gets in.
 
-    The engine deletes last, and not at all after a step that failed. So a lost device must not wait for its
-    own deletion; everything else waits for this. ``devices`` are all who may stay, and ``frames`` those of
-    them who have a secret in place of a certificate. ``found`` are those who are inside all the same, as a
-    look at the server shows; where nobody could look there are none.
+    The engine deletes last, and not at all after a failed step. A lost device must therefore not wait for its
+    own deletion; every other step waits for this one. ``devices`` lists everybody who may stay; ``frames``
+    those of them that have a secret instead of a certificate. ``found`` lists devices that a look at the
+    server found enrolled and that must be removed; it is empty if the server could not be read.
     """
 
     def __init__(

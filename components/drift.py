@@ -1,11 +1,11 @@
-"""What has become of the exposure on the server since it was proven, and the reason to put it right.
+"""What has changed on the server since it was proven (drift), and the reason to repair it.
 
 The engine compares inputs with its state and asks no server. So the program looks at the server at every
-preview and update, and what it finds becomes an input of one resource: a difference is a change in words. The
-step that takes it says when, and every script carries that as a note: so all of them run again, in their
-order; each is idempotent. Where the door alone was shut or altered, only what opens and proves it carries the
-note. ``pulumi refresh`` looks through the same resource. What the owner revoked on the server the keystore is
-told by the step as well: it outlives the server's own list.
+preview and update, and its findings become an input of one resource: drift shows as a change, in words. When
+that resource's step runs, it records the time, and every script carries that time as a note. All scripts then
+run again, in order; each is idempotent. If only the funnel was closed or altered, only the steps that open
+and prove it carry the note. ``pulumi refresh`` looks through the same resource. The step also tells the
+keystore what the owner revoked on the server, because the keystore outlives the server's own list.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ DIGEST = re.compile(r"[0-9a-f]{16}")
 class Seen:
     """What a look found, in sentences.
 
-    The next ``up`` makes ``to_mend`` and ``at_the_door`` untrue, the second by what opens and proves the
-    door alone. ``to_tell`` only the owner can; ``to_refuse`` must be mended before an ``up``; ``shut`` says
-    why the door is shut where no ``up`` opens it. ``revoked`` is what the owner revoked on the server, each
-    as ``FINGERPRINT SECONDS NAME``, and ``devices`` who is let in, as ``FINGERPRINT NAME``. ``proven_for`` is
-    the digest of what stands behind an open and proven door, where the server knows it.
+    The next ``up`` repairs ``to_mend`` and ``at_the_door``, the latter by only opening and proving the
+    funnel. Only the owner can resolve ``to_tell``; ``to_refuse`` must be resolved before an ``up``; ``shut``
+    says why the funnel is closed if no ``up`` opens it. ``revoked`` is what the owner revoked on the server,
+    as ``FINGERPRINT SECONDS NAME``; ``devices`` is who is enrolled, as ``FINGERPRINT NAME``. ``proven_for``
+    is the digest of what is exposed through an open and proven funnel, if the server knows it.
     """
 
     to_mend: list[str] = field(default_factory=list)
@@ -79,10 +79,11 @@ def look(
 ) -> Seen:
     """Ask the server what differs from what was proven.
 
-    With an ``api_key`` Immich is asked for its links with that one, which may not be on the server yet;
-    before the first run, when the server does not know where Immich is, only what the key may do.
+    With an ``api_key``, Immich is asked for its links using that key, which may not be on the server yet.
+    Before the first run, when the server does not know Immich's address, only the key's permissions are
+    checked.
 
-    Raises ``SshError`` when it cannot be asked.
+    Raises ``SshError`` if the server cannot be reached.
     """
     place = (immich.address or "-", immich.port) if api_key and immich else ()
     command = server.line("look", funnel_port, proxy_port, *place)
@@ -103,8 +104,8 @@ def look(
 
 
 def judged(seen: Seen, authorized: Authorized) -> Seen:
-    """Return what a look has found, with what the config and the keystore know of who may be in."""
-    # Where something else is to be mended everything runs again; at a door that its owner has shut, nothing.
+    """Return a look's findings, compared with who is authorised by the config and the keystore."""
+    # If something else needs repair, everything runs again; if the owner closed the funnel, nothing does.
     if seen.to_mend or seen.shut:
         return seen
     revoked = [said.partition(" ")[0] for said in seen.revoked]
@@ -126,21 +127,21 @@ def _of_versions(lines: Sequence[str]) -> list[str]:
 
 
 def _of_the_clock(lines: Sequence[str], before: float, after: float) -> list[str]:
-    """Refuse clocks that are far apart: certificates would be made or renewed by the wrong one."""
+    """Refuse clocks that are too far apart: certificates would be made or renewed by the wrong one."""
     clocks = [clock_apart(int(text), before, after) for text in _said(lines, "clock") if text.isdecimal()]
     return [clocks_differ(apart) for apart in clocks if abs(apart) >= CLOCKS_APART_SECONDS]
 
 
 class ClockError(OperatorError):
-    """The two clocks are too far apart; the message says which and what to do."""
+    """The clocks are too far apart; the message says by how much and what to do."""
 
 
 FINDINGS = ("found", "foundAtDoor", "refused")
 MOMENTS = ("putRight", "doorPutRight")
 BY_HAND = "revokedOnTheServer"
-"""By fingerprint, whose and when, in words; what was known once is not forgotten where nobody could look."""
+"""Name and time of each revocation, by fingerprint; kept when the server cannot be read."""
 PROVEN_FOR = "provenFor"
-"""The digest that the server was last proven for; beside it the one that the config of the run asks for."""
+"""The digest the server was last proven for; ``BEHIND_THE_DOOR`` is the one that this config requires."""
 BEHIND_THE_DOOR = "behindTheDoor"
 
 ANOTHER_PROOF = (
@@ -153,7 +154,7 @@ class _Provider(ResourceProvider):
     serialize_as_secret_always = False  # it captures nothing
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        # The program does not know its state, and a preview shall tell what an up would do.
+        # The program does not know its state, and a preview should show what an up would do.
         more = _of_another_proof(_olds, news) if _is_seen(news) else {}
         return CheckResult({**news, **more}, [])
 
@@ -165,10 +166,10 @@ class _Provider(ResourceProvider):
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         if not _is_seen(_news):
-            return DiffResult(changes=True)  # for a plan, which allows that something is mended
+            return DiffResult(changes=True)  # so that a plan permits repairs
         inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS, [BY_HAND, PROVEN_FOR])
         moved = any(_olds.get(key) != _news.get(key) for key in inputs) or bool(_revoked_since(_olds, _news))
-        # What a refresh has found stands in the state.
+        # The findings of a refresh are in the state.
         return DiffResult(changes=moved or any(_found_in(_olds, _news, kind) for kind in FINDINGS))
 
     @without_traceback
@@ -190,7 +191,7 @@ class _Provider(ResourceProvider):
 
 
 def _of_another_proof(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what becomes of the findings when the server was proven for another config than this state's."""
+    """Return changed findings if the server was proven for a config other than this state's."""
     last, proven = olds.get(BEHIND_THE_DOOR), news.get(PROVEN_FOR)
     if not last or not proven or last == proven:
         return {}
@@ -202,7 +203,7 @@ def _nothing_found() -> dict[str, list[str]]:
 
 
 def _is_seen(news: Mapping[str, Any]) -> bool:
-    """Tell whether anybody has looked, or may yet: a preview for its plan does not say what it has seen."""
+    """Tell whether the findings are known: they are unknown in a preview made for a plan."""
     return len(known(news)) == len(news)
 
 
@@ -211,26 +212,26 @@ def _found_in(olds: dict[str, Any], news: dict[str, Any], kind: str) -> bool:
 
 
 def _revoked_since(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Revocation]:
-    """Return what the owner has revoked on the server since the step was last taken."""
+    """Return what the owner has revoked on the server since this step last ran."""
     known = olds.get(BY_HAND) or {}
     fresh = {each: said for each, said in (news.get(BY_HAND) or {}).items() if each not in known}
     return [_revocation(fingerprint, words) for fingerprint, words in fresh.items()]
 
 
 def _in_words(said: Sequence[str]) -> dict[str, str]:
-    """Return lines of ``Seen.revoked`` as a preview shows them, by fingerprint."""
+    """Return the lines of ``Seen.revoked`` as a preview shows them, by fingerprint."""
     parts = (line.split(" ") for line in said)
     return {each: f"{name} on {datetime.fromtimestamp(int(since), UTC)}" for each, since, name in parts}
 
 
 def _revocation(fingerprint: str, words: str) -> Revocation:
-    """Return what ``_in_words`` has put into words."""
+    """Parse what ``_in_words`` wrote."""
     name, _, since = words.partition(" on ")
     return Revocation(fingerprint, name, int(datetime.fromisoformat(since).timestamp()), by_hand=True)
 
 
 def _tell_of_revocations(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
-    """Note them down in the keystore. Raises ``KeystoreError``; what is not noted is tried again."""
+    """Record new revocations in the keystore. Raises ``KeystoreError``; what is not recorded is retried."""
     if revocations := _revoked_since(olds, news):
         note_revocations(news, revocations)
 
@@ -253,13 +254,13 @@ class _Drift(Step, module="immich", name="Drift"):
 
 
 class Drift(pulumi.ComponentResource):
-    """Looks at what stands on the server, and has everything put right once it is not as it was proven."""
+    """Looks at the server, and has everything repaired if it differs from what was proven."""
 
     put_right: pulumi.Output[str]
-    """When something last had to be put right, in words; ``as it was made`` until then."""
+    """When drift was last repaired, in words; ``as it was made`` until then."""
 
     door_put_right: pulumi.Output[str]
-    """The same of what opens the door and proves what stands behind it; another text with ``put_right``."""
+    """The same for the steps that open and prove the funnel; it also changes with ``put_right``."""
 
     def __init__(
         self,
@@ -286,7 +287,7 @@ class Drift(pulumi.ComponentResource):
                 "refused": seen.apply(lambda found: found["to_refuse"]),
                 PROVEN_FOR: seen.apply(lambda found: found["proven_for"]),
                 BEHIND_THE_DOOR: what_stands_behind_the_door(config),
-                # Known in a preview already, so that this shows what would run again.
+                # Already known in a preview, so that it shows what would run again.
                 "putRight": seen.apply(lambda found: _moment() if found["to_mend"] else NEVER),
                 "doorPutRight": seen.apply(lambda found: _moment() if found["at_the_door"] else NEVER),
             },
@@ -298,9 +299,10 @@ class Drift(pulumi.ComponentResource):
 
 
 def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[dict[str, Any]]:
-    """Look while the program runs, and return ``Seen`` by its fields; what only the owner can mend is told.
+    """Look while the program runs, return the fields of ``Seen``, and warn of what only the owner can fix.
 
-    Where nobody can look, nothing is found, and a preview says so. A password that sudo refuses ends the run.
+    If the server cannot be read, the result is empty and a preview says so. If sudo refuses the password, the
+    run ends.
     """
     nothing = asdict(Seen())
     if is_for_a_plan():
@@ -310,13 +312,13 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
         return pulumi.Output.from_input(nothing)
 
     async def look_aside(secrets: dict[str, str | None]) -> dict[str, Any]:
-        # No id of a stack: whoever may log in may look.
+        # Without a stack id: anybody who may log in may look.
         plain = replace(server, sudo_password=secrets["password"], stack_id=None)
         ports = config.funnel_port, config.proxy_port
         try:
             found = await asyncio.to_thread(look, plain, *ports, secrets["api_key"], config.immich)
         except SudoPasswordError as error:
-            # Each further try may be the one that locks the account.
+            # Each further attempt may lock the account.
             raise pulumi.RunError(str(error)) from None
         except SshError as error:
             pulumi.warn(f"This run could not look at the server: {error}")
@@ -333,5 +335,5 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
 def to_be_shut_out(
     seen: pulumi.Output[dict[str, Any]], authorized: Authorized
 ) -> pulumi.Output[dict[str, str]]:
-    """Return in words by fingerprint whom a look has found inside who must not be there."""
+    """Return, in words by fingerprint, the devices that a look found enrolled and that must not be."""
     return seen.apply(lambda found: not_to_be_in(found["devices"], authorized))

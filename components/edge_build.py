@@ -1,7 +1,7 @@
-"""The edge, compiled on the operator's machine for a server that is too small for it (`edgeBuild: operator`).
+"""The edge, compiled on the operator's machine for a server that is too small (`edgeBuild: operator`).
 
-The same sources give the same bytes on every machine. It is built before anything is changed on the server:
-a machine without Go, or a build that fails, costs nobody anything.
+The same sources give the same bytes on every machine. The build runs before anything changes on the server:
+if Go is missing or the build fails, the server stays as it was.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from components.remote.ssh import run_script
 from toolchain import ToolchainError, edge, paths
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""What `uname -m` says, and what Go calls it."""
+"""What `uname -m` prints, and Go's name for it."""
 
 
 class EdgeBuildError(OperatorError):
-    """The edge could not be made here; the message says what to do."""
+    """The edge could not be built here; the message says what to do."""
 
 
 class _Provider(ResourceProvider):
@@ -41,7 +41,7 @@ class _Provider(ResourceProvider):
 
 
 def build_for_the_server(props: dict[str, Any]) -> dict[str, Any]:
-    """Build the edge for the server's kind of machine and return the outputs.
+    """Build the edge for the server's architecture and return the outputs.
 
     Raises ``EdgeBuildError`` and ``SshError``.
     """
@@ -56,7 +56,7 @@ def build_for_the_server(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(machine: str) -> str:
-    """Build the edge for this kind of machine and return its SHA-256 in hex.
+    """Build the edge for this architecture and return its SHA-256 in hex.
 
     Raises ``EdgeBuildError``.
     """
@@ -67,12 +67,12 @@ def build(machine: str) -> str:
 
 
 def program(machine: str) -> Path:
-    """Return where the program for this kind of machine lies, once it is built."""
+    """Return the path of the program for this architecture, once it is built."""
     return paths.HOME / f"edge-{MACHINES[machine]}"
 
 
 def source_digest() -> str:
-    """Return a digest of all that decides what the program is: its sources and the release of Go."""
+    """Return a digest of everything that determines the program: its sources and the Go release."""
     lines = [
         f"{name} {hashlib.sha256((Path(edge.SOURCE) / name).read_bytes()).hexdigest()}\n"
         for name in edge.source_files()
@@ -81,7 +81,7 @@ def source_digest() -> str:
 
 
 class EdgeBuild(Step, module="immich", name="EdgeBuild"):
-    """The program on the operator's machine."""
+    """The edge's program on the operator's machine."""
 
     machine: pulumi.Output[str]
     sha256: pulumi.Output[str]

@@ -1,6 +1,6 @@
-"""The settings that the edge reads when it starts or reloads: no change of them rebuilds anything.
+"""The settings that the edge reads when it starts or reloads; changing them never needs a rebuild.
 
-`edge_environment` and `bans_configuration` are pure; `EdgeSettings` brings both files to the server.
+`edge_environment` and `bans_configuration` are pure; `EdgeSettings` installs the files on the server.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from components.remote.remote_script import PayloadFile, Server
 from components.remote.server_script import ServerScript
 
 PREFIX = "IMMICH_EXPOSURE_"
-"""Before every name that the Caddyfile takes from its environment."""
+"""The prefix of every name that the Caddyfile takes from its environment."""
 
 
 def edge_environment(config: ExposureConfig) -> str:
-    """Return edge.env: `KEY=VALUE` lines in a fixed order, which systemd reads as they stand.
+    """Return edge.env: `KEY=VALUE` lines in a fixed order, which systemd reads literally.
 
-    Raises ``ValueError`` for a value that systemd or Caddy would read otherwise than it stands there.
+    Raises ``ValueError`` for a value that systemd or Caddy would interpret.
     """
     limits = config.rate_limits
     values: dict[str, str | int] = {
@@ -50,14 +50,14 @@ def edge_environment(config: ExposureConfig) -> str:
 
 def _lines(values: Mapping[str, str | int]) -> list[str]:
     for name, value in values.items():
-        # Quotes, blanks, `$`, `#` and backslashes mean something in an EnvironmentFile (systemd.exec(5)).
+        # Quotes, spaces, `$`, `#` and backslashes are special in an EnvironmentFile (systemd.exec(5)).
         if not re.fullmatch(r"[A-Za-z0-9.-]+", str(value)):
             raise ValueError(f"{PREFIX}{name} may hold letters, digits, dots and dashes only, not {value!r}.")
     return [f"{PREFIX}{name}={value}" for name, value in values.items()]
 
 
 def _uploads(config: ExposureConfig) -> dict[str, str | int]:
-    """Return the budgets of guests' uploads; none where there are no uploads."""
+    """Return the budgets of guests' uploads; empty if uploads are off."""
     limits = config.upload_limits
     if not config.uploads:
         return {}
@@ -71,7 +71,7 @@ def _uploads(config: ExposureConfig) -> dict[str, str | int]:
 
 
 def uploads_configuration(config: ExposureConfig) -> str:
-    """Return uploads.conf, by which the server looks how much is free where Immich puts uploads."""
+    """Return uploads.conf, by which the server checks the free space where Immich stores uploads."""
     limits = config.upload_limits
     folder = f"folder {limits.folder}\n" if limits.folder else ""
     return f"floor {limits.free_gigabytes}\n{folder}"
@@ -89,7 +89,7 @@ def bans_configuration(config: ExposureConfig) -> str:
 
 
 def settings_files(config: ExposureConfig) -> tuple[PayloadFile, ...]:
-    """Return the files of settings: the edge's, fail2ban's, whether the guard looks, and room for uploads."""
+    """Return the settings files: for the edge, fail2ban, the guard and the free space for uploads."""
     uploads = (PayloadFile("uploads.conf", uploads_configuration(config)),) if config.uploads else ()
     return (
         PayloadFile("edge.env", edge_environment(config)),
@@ -100,9 +100,9 @@ def settings_files(config: ExposureConfig) -> tuple[PayloadFile, ...]:
 
 
 class EdgeSettings(pulumi.ComponentResource):
-    """Ports, features, limits and ban times on the server, taken over by a reload.
+    """Ports, features, limits and ban times on the server, applied by a reload.
 
-    Settings that the edge refuses are put back by the script, and the run fails.
+    If the edge refuses the settings, the script restores the previous ones and the run fails.
     """
 
     def __init__(

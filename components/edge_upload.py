@@ -1,7 +1,6 @@
-"""The edge that was compiled on the operator's machine, at its place on the server.
+"""Uploads the edge compiled on the operator's machine to the server.
 
-The server's configuration takes the program by its hash alone: nobody can put another one into its place
-unseen.
+The server's configuration accepts the program only by its hash: nobody can replace it unnoticed.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        # By then no configuration names it: what is built of it lies in the Nix store.
+        # By now no configuration names it: its built copy is in the Nix store.
         server = server_of(_props)
         run_script(server, server.way_back(server.line("remove")), with_library(f"lock\nrm -f {PLACE}*\n"))
 
 
 def send(props: dict[str, Any]) -> dict[str, Any]:
-    """Bring the program to the server and return the outputs.
+    """Copy the program to the server and return the outputs.
 
     Raises ``EdgeBuildError`` and ``SshError``.
     """
@@ -53,7 +52,7 @@ def send(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(machine: str, sha256: str) -> bytes:
-    """Return the program, built again where what was built has gone or is another one by now."""
+    """Return the program; rebuild it if the built file is missing or differs."""
     built = program(machine)
     content = built.read_bytes() if built.is_file() else b""
     if hashlib.sha256(content).hexdigest() == sha256:
@@ -64,10 +63,10 @@ def _content(machine: str, sha256: str) -> bytes:
 
 
 class EdgeUpload(Step, module="immich", name="EdgeUpload"):
-    """The program on the server, until nothing names it any more."""
+    """The program on the server, for as long as something names it."""
 
     edge: pulumi.Output[Edge]
-    """Where the program lies, and its hash."""
+    """The program's path and hash."""
 
     machine: pulumi.Output[str]
     sha256: pulumi.Output[str]

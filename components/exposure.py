@@ -1,4 +1,4 @@
-"""The whole chapter: one component that exposes a home Immich, and takes it back."""
+"""The whole exposure as one component: it exposes a home Immich, and takes that back."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ from pki.files import is_folder
 
 
 class ImmichExposure(pulumi.ComponentResource):
-    """A home Immich on the internet: shared links for everybody, all of it for the owner's devices.
+    """A home Immich on the internet: shared links for everybody, all of Immich for the owner's devices.
 
-    Read it from top to bottom: this is the order of ``pulumi up``. ``pulumi destroy`` goes from bottom to
+    Read it from top to bottom: that is the order of ``pulumi up``. ``pulumi destroy`` runs from bottom to
     top, so the funnel closes before anything else is touched.
     """
 
     url: pulumi.Output[str]
     """Where Immich can be reached, for example ``https://immich.tail1234.ts.net``."""
     devices: pulumi.Output[dict[str, dict[str, str]]]
-    """By a device's name: platform, fingerprint, expiry, paths of bundle and install sheet."""
+    """By device name: platform, fingerprint, expiry, and the paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
     frame_secrets: pulumi.Output[dict[str, str]]
-    """What each frame shows in a header, by its name; a secret."""
+    """The secret that each frame sends in a header, by its name."""
     checked: pulumi.Output[dict[str, str]]
-    """What was proven from outside, by question; under ``shut`` why the door is, where no ``up`` opens it."""
+    """What was proven from outside, by question; ``shut`` says why it is closed if no ``up`` opens it."""
     public: PublicSurface
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
@@ -135,7 +135,7 @@ class ImmichExposure(pulumi.ComponentResource):
         url = server_certificate.domain.apply(self._url)
         sheets = self._install_sheets(certificates, url)
 
-        # What was proven once must not read as if it were so now.
+        # An earlier proof must not read as if it still held.
         shut = self._standing.apply(lambda seen: seen["shut"])
         self.url = pulumi.Output.all(url=url, shut=shut).apply(
             lambda known: f"{known['url']} (shut)" if known["shut"] else known["url"]
@@ -176,7 +176,7 @@ class ImmichExposure(pulumi.ComponentResource):
             )
 
     def _withdraw_who_is_no_longer_named(self) -> DeviceWithdrawal:
-        # Before anything that may fail. A look that fails finds nobody, and hinders nothing.
+        # Before anything that may fail. If the look at the server fails, it finds nothing and blocks nothing.
         return DeviceWithdrawal(
             f"{self._prefix}-withdrawal",
             server=self._server,
@@ -189,13 +189,13 @@ class ImmichExposure(pulumi.ComponentResource):
         )
 
     def _names(self) -> list[str]:
-        """Return who may come in: devices and frames of the config, and devices that are taken over."""
+        """Return everyone authorised: devices and frames of the config, and adopted devices."""
         adopt = self._config.adopt
         taken_over = [device.name for device in adopt.devices] if adopt else []
         return list(dict.fromkeys([*self._issued_here(), *taken_over]))
 
     def _issued_here(self) -> list[str]:
-        """Return whose certificates and secrets the keystore makes."""
+        """Return the devices and frames whose certificates and secrets the keystore creates."""
         devices = [device.name for device in self._config.devices]
         return [*devices, *(frame.name for frame in self._config.frames)]
 
@@ -291,8 +291,8 @@ class ImmichExposure(pulumi.ComponentResource):
         devices: Mapping[str, EnrollableCertificate],
         built: EdgeBuild | None,
     ) -> ShortLease:
-        # Nothing is written to the server before every key and certificate is known to be sound, and what is
-        # built here has been built.
+        # Nothing is written to the server until every key and certificate is known to be sound and every
+        # local build is done.
         return ShortLease(
             f"{self._prefix}-short-lease",
             server=self._server,
@@ -328,7 +328,7 @@ class ImmichExposure(pulumi.ComponentResource):
         )
 
     def _notices(self, state: ServerState) -> Notices | None:
-        # Before the door, so that it is there to tell of it, also when that is shut by a destroy.
+        # Before the funnel, so that notices work when it opens, and also when a destroy closes it.
         notify = self._config.notify
         if notify is None:
             return None
@@ -357,7 +357,7 @@ class ImmichExposure(pulumi.ComponentResource):
     def _take_over_on_the_server(
         self, adoption: Adoption | None, before: Sequence[pulumi.Resource]
     ) -> ChapterTakeOver | None:
-        # As late as can be: from here on nobody gets in until the exposure has been proven.
+        # As late as possible: from here on nobody gets in until the exposure is proven.
         if adoption is None:
             return None
         managed = self._config.module is ModuleWay.MANAGED
@@ -383,7 +383,7 @@ class ImmichExposure(pulumi.ComponentResource):
         )
 
     def _link_report(self, nixos: NixosConfiguration) -> LinkReport | None:
-        # Once the edge is there, which asks Immich. Nothing waits for it: a key that is refused is told.
+        # After the edge, which asks Immich. Nothing waits for it: a refused key is reported.
         if self._config.immich_api_key is None:
             return None
         return LinkReport(
@@ -396,7 +396,7 @@ class ImmichExposure(pulumi.ComponentResource):
     def _to_be_let_in(
         self, certificates: dict[str, ClientCertificate], adopted: dict[str, AdoptedCertificate]
     ) -> dict[str, EnrollableCertificate]:
-        """Return each device's certificate; of one that is taken over as well, both count."""
+        """Return each device's certificate; an adopted device that also has a new one keeps both."""
         both = {
             name: beside(certificates[name], old) for name, old in adopted.items() if name in certificates
         }
@@ -414,7 +414,7 @@ class ImmichExposure(pulumi.ComponentResource):
         )
 
     def _ban_lists(self, nixos: NixosConfiguration) -> BanListsOnServer | None:
-        # Before the door, so that nobody slips in who is on a list.
+        # Before the funnel, so that nobody on a list gets in first.
         if self._config.ban_lists is None:
             return None
         return BanListsOnServer(
@@ -458,7 +458,7 @@ class ImmichExposure(pulumi.ComponentResource):
     def _install_sheets(
         self, certificates: dict[str, ClientCertificate], url: pulumi.Output[str]
     ) -> dict[str, InstallSheet]:
-        # They wait for what stands on them and for nothing else, so that a destroy closes the funnel first.
+        # They wait only for what they print, so that a destroy closes the funnel first.
         return {
             device.name: InstallSheet(
                 f"{self._prefix}-sheet-{device.name}",
@@ -482,7 +482,7 @@ class ImmichExposure(pulumi.ComponentResource):
         sheets: dict[str, InstallSheet],
         adopted: dict[str, AdoptedCertificate],
     ) -> pulumi.Output[dict[str, dict[str, str]]]:
-        """Return what is let in; a device that was taken over has nothing to install."""
+        """Return the enrolled devices; an adopted device has nothing to install."""
         issued: dict[str, dict[str, pulumi.Input[str]]] = {
             device.name: {
                 "platform": device.platform,

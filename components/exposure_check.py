@@ -36,29 +36,29 @@ from components.remote.server_props import server_of, server_props
 from components.remote.ssh import SshError, run_script, tell
 
 WAIT_FOR_DNS_SECONDS = 480
-"""Below the lease, so that the verdict comes before the server closes the funnel by itself."""
+"""Below the lease, so that the verdict comes before the lease closes the funnel."""
 
 WAIT_FOR_INGRESS_SECONDS = 30
-"""With a given address there is no DNS to wait for."""
+"""With a configured address there is no DNS to wait for."""
 
 RETRY_SECONDS = 2
 
 PROVE_SECONDS = 1800
-"""For all of it: the server ends its own waiting, for another run's lock and for the proof, long before."""
+"""Limit for the whole proof; the server's own waits, for another run's lock and the proof, end far sooner."""
 
 PROVEN = "proven\n"
 """What the server waits for (`funnel.sh prove`)."""
 
 AT_ONCE = 4
-"""Questions that are asked side by side; a browser asks six (edge: `few_connections`)."""
+"""Requests sent in parallel; a browser sends six (edge: `few_connections`)."""
 
 HUNG_UP = 10
-"""So often in a row may the edge hang up, which has shown its certificate: it may be taking over settings."""
+"""How often in a row the edge may hang up after showing its certificate: it may be applying new settings."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """One question from outside: what is asked, which status must come back, and why it matters."""
+    """One request from outside: the path, the required status, and why it matters."""
 
     path: str
     status: int
@@ -78,7 +78,7 @@ DEVICE = Expectation("/api/server/ping", 200, "an enrolled device gets in")
 FRAME = Expectation(DEVICE.path, 403, "a secret that no frame has opens nothing")
 
 NOBODYS_SECRET = {"X-Immich-Exposure-Frame": "ixframe_" + 32 * "a"}
-"""What no frame ever has, and the edge takes for no offence (server/caddy/frames.go)."""
+"""A secret that no frame ever has; the edge does not count it as an offence (server/caddy/frames.go)."""
 
 
 def check_from_outside(
@@ -89,15 +89,15 @@ def check_from_outside(
     drops: bool = False,
     frames: bool = False,
 ) -> list[str]:
-    """Ask everything from outside and return one line per proof.
+    """Send all requests from outside and return one line per proof.
 
-    ``drops``: the edge hangs up instead of answering 403. ``frames``: there are some.
+    ``drops``: the edge hangs up instead of answering 403. ``frames``: at least one frame is configured.
 
-    The questions are asked side by side, each over a connection of its own, but for one device after the
-    other, until one gets in.
+    The requests run in parallel, each on its own connection. Devices are tried one after the other until one
+    gets in.
 
-    Raises ``NotReachableError`` when nobody answers within ``wait_seconds`` and ``WrongAnswerError`` at the
-    first answer that is not as it must be: that one is never waited for.
+    Raises ``NotReachableError`` if nothing answers within ``wait_seconds``, and ``WrongAnswerError`` at the
+    first wrong answer, which is never retried.
     """
     first = _wait_until_reachable(probe, wait_seconds)
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
@@ -114,9 +114,10 @@ def check_from_outside(
 
 
 def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> Answer:
-    """Return the answer to the last of ``ANONYMOUS``, the one that is answered whatever strangers get.
+    """Return the answer to the last of ``ANONYMOUS``, which is answered whatever strangers get.
 
-    Raises ``NotReachableError``, and ``WrongAnswerError`` where this machine alone may be turned away.
+    Raises ``NotReachableError``, and ``WrongAnswerError`` if the edge keeps hanging up, perhaps because this
+    machine is banned.
     """
     deadline, hung_up = time.monotonic() + wait_seconds, 0
     while True:
@@ -141,7 +142,7 @@ def _ask(
     credential: Credential | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer | None:
-    """Return the answer; None when the edge hangs up."""
+    """Return the answer; None if the edge hangs up."""
     try:
         return probe.get(path, credential) if headers is None else probe.get(path, credential, headers)
     except UnansweredError:
@@ -177,7 +178,7 @@ def _is_refusal(body: bytes) -> bool:
 
 
 def _some_device_gets_in(probe: OutsideProbe, credentials: Sequence[Credential], drops: bool) -> str:
-    """Ask as one device after the other until one gets in: to open a key takes a fifth of a second.
+    """Ask as one device after the other until one gets in: decrypting a key takes a fifth of a second.
 
     The keystore may hold devices that are not enrolled, and those must be refused.
     """
@@ -196,7 +197,7 @@ def _some_device_gets_in(probe: OutsideProbe, credentials: Sequence[Credential],
 
 
 class NoCredentialError(OperatorError):
-    """There is nothing to ask with as a device; the message says what to do."""
+    """There is no device credential to ask with; the message says what to do."""
 
 
 class _Provider(ResourceProvider):
@@ -212,10 +213,10 @@ class _Provider(ResourceProvider):
 
 
 def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
-    """Open on a short lease, check, confirm, and return the outputs; if anything fails, the funnel closes.
+    """Open on a short lease, check, confirm, and return the outputs; if anything fails, close the funnel.
 
-    All of it is one conversation with the server: it opens, waits for the word that all is proven, and closes
-    at once when that does not come, because this machine has died, say.
+    This is one conversation with the server: it opens the funnel, waits for the word that everything is
+    proven, and closes it at once if that does not come, for example because this machine died.
     """
     server = server_of(props)
     ports = (int(props["funnelPort"]), int(props["proxyPort"]))
@@ -272,9 +273,9 @@ def _wait_seconds(props: dict[str, Any]) -> float:
 
 
 def _credentials(props: dict[str, Any]) -> list[Credential]:
-    """Return what to ask with as a device; none only where no device of ours is configured.
+    """Return the device credentials to ask with; empty only if none of our devices is configured.
 
-    Raises ``NoCredentialError`` where there should be one: the proof is never left out unsaid.
+    Raises ``NoCredentialError`` if there should be one: the proof is never silently skipped.
     """
     if not props["expectDevice"]:
         return []
@@ -292,12 +293,12 @@ def _credentials(props: dict[str, Any]) -> list[Credential]:
 
 
 def by_question(lines: Sequence[str]) -> dict[str, str]:
-    """Return the lines of a proof by what was asked, so that a diff names what differs."""
+    """Return the lines of a proof by question, so that a diff names what differs."""
     return dict(line.split(": ", 1) for line in lines)
 
 
 def _not_proven(props: dict[str, Any]) -> list[str]:
-    """Return in words what nobody has asked."""
+    """Return, in words, what was not checked."""
     if props["expectDevice"]:
         return []
     if props.get("adopted"):
@@ -322,7 +323,7 @@ def open_until(config: ExposureConfig) -> str:
 
 
 def what_stands_behind_the_door(config: ExposureConfig) -> str:
-    """Return a short digest of all that answers a visitor, or turns them away: the reason to look again."""
+    """Return a short digest of everything that answers or refuses a visitor: a change means another check."""
     settings = "".join(file.text for file in settings_files(config))
     lists = config.ban_lists.lines() if config.ban_lists else ""
     home = f"{config.immich} {config.lan}"
@@ -331,18 +332,18 @@ def what_stands_behind_the_door(config: ExposureConfig) -> str:
 
 
 def how_it_is_asked(config: ExposureConfig) -> str:
-    """Return what else the check depends on, as text."""
+    """Return, as text, what else the check depends on."""
     check = config.check
     asked = [check.connect_to, check.roots_file, config.funnel_port, config.proxy_port, open_until(config)]
     return " ".join(map(str, asked))
 
 
 class ExposureCheck(pulumi.ComponentResource):
-    """The proof from outside, and the confirmation that lets the funnel stay open.
+    """The outside check, and the confirmation that lets the funnel stay open.
 
-    It opens the door, on a short lease, which was put on one before (``begun``) where something behind it
-    changed. If it fails, or the operator's machine dies meanwhile, the funnel closes; where the server hears
-    nothing of that, the lease ends and it closes by itself.
+    It opens the funnel on a short lease. A funnel that was already open was put on one before (``begun``) if
+    something behind it changed. If the check fails or the operator's machine dies meanwhile, the funnel
+    closes at once; if the server hears nothing of that, it closes when the lease ends.
     """
 
     results: pulumi.Output[list[str]]
@@ -372,16 +373,17 @@ class ExposureCheck(pulumi.ComponentResource):
                 "connectTo": config.check.connect_to,
                 "rootsFile": config.check.roots_file,
                 **keystore.props(),
-                # Where the module's files lie, if they are ours: what was proven is noted down there.
+                # The folder of the module's files, if they are ours: what was proven is recorded there.
                 "configDir": config.config_dir if config.module is ModuleWay.MANAGED else "-",
                 "expectDevice": bool(config.devices),
                 "adopted": config.adopt is not None,
                 **({"frames": True} if config.frames else {}),
                 "rejectWith": config.reject_with,
                 "edge": what_stands_behind_the_door(config),
-                # While one authority is trusted this is its fingerprint alone, as it always was.
+                # With a single trusted authority this is just its fingerprint.
                 "authority": authority.trusted.apply(",".join),
-                # What runs there. Its answers are no inputs: a text of another day is a reason to look again.
+                # The script that runs. Its answers are not inputs; a changed script is a reason to check
+                # again.
                 "text": script_digest("funnel"),
                 "begun": begun,
                 "until": open_until(config),

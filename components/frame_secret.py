@@ -1,4 +1,4 @@
-"""The secret of a frame, in place of a device's certificate: what a picture frame shows in a header."""
+"""A frame's secret, sent in a header instead of a device's certificate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Provider(ResourceProvider):
         return CreateResult(outputs["fingerprint"], outputs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # Another authority or passphrase changes nothing about a secret.
+        # A new authority or passphrase does not change a secret.
         quiet = {"authority", "passphrase", *OUTPUTS}
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in {*_olds, *_news} - quiet))
 
@@ -35,7 +35,7 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Revoke. The engine calls this only for a frame that left the config: see ``deleted_with``."""
+        """Revoke the frame. The engine calls this only if it left the config: see ``deleted_with``."""
         keystore_of(_props).revoke_frame(_props["frame"], _props["fingerprint"])
 
 
@@ -45,12 +45,12 @@ def _adopt_or_make(props: dict[str, Any]) -> dict[str, Any]:
 
 
 class FrameSecret(Step, module="immich", name="FrameSecret"):
-    """A frame's secret in the keystore. It stands in the list of devices as a certificate that never ends."""
+    """A frame's secret in the keystore. The device list treats it as a certificate that never expires."""
 
     fingerprint: pulumi.Output[str]
-    """SHA-256 of the secret, lower-case hexadecimal: the frame's name on the server."""
+    """SHA-256 of the secret, lower-case hexadecimal: the frame's file name on the server."""
     secret: pulumi.Output[str]
-    """What the frame shows; a secret."""
+    """What the frame sends; a secret."""
 
     def __init__(
         self,
@@ -62,14 +62,14 @@ class FrameSecret(Step, module="immich", name="FrameSecret"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {**keystore.props(), "authority": authority.fingerprint, "frame": frame}
-        # As with a device's certificate: deleting means revoking, which `pulumi destroy` does not.
+        # As with a device's certificate, deleting means revoking, which `pulumi destroy` must not do.
         with_authority = pulumi.ResourceOptions(deleted_with=authority, additional_secret_outputs=["secret"])
         options = pulumi.ResourceOptions.merge(opts, with_authority)
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, options)
 
     @property
     def not_after(self) -> pulumi.Output[str]:
-        """The word for a frame's secret, in place of an end."""
+        """The word that marks a frame, instead of an expiry."""
         return pulumi.Output.from_input(FRAME)
 
     @property
@@ -79,5 +79,5 @@ class FrameSecret(Step, module="immich", name="FrameSecret"):
 
     @property
     def previous_until(self) -> pulumi.Output[str]:
-        """Empty as well."""
+        """Empty: see ``previous_fingerprint``."""
         return pulumi.Output.from_input("")

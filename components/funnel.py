@@ -1,4 +1,4 @@
-"""Step 6: the door. It opens last, for a few minutes only, and closes first."""
+"""Step 6: the funnel. It opens last, at first for only a few minutes, and closes first."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from components.engine.options import child_of, is_for_a_plan
 from components.remote.remote_script import Server, with_library, with_password
 
 LEASE_SECONDS = 600
-"""How long the funnel may stay open unconfirmed. Public DNS of a new name needs minutes, not more."""
+"""How long the funnel may stay open unconfirmed. Public DNS for a new name takes minutes, not more."""
 
 CLOSE = 'need_root\nshift\nclose_door "$@"\n'
-"""What a destroy runs first; `funnel.sh close` is the same."""
+"""What a destroy runs first; equivalent to `funnel.sh close`."""
 
 
 class Funnel(pulumi.ComponentResource):
     """A raw TCP funnel with PROXY protocol to the edge.
 
-    Raw, because a funnel that ends TLS itself would leave no room for client certificates.
+    It is raw because a funnel that terminates TLS itself would rule out client certificates.
     """
 
     door: pulumi.Resource
-    """What closes it, and does nothing before: `components.exposure_check` opens it and proves at once what
-    stands behind. Nothing that stands on the open door need be deleted by anybody else before."""
+    """Closes the funnel, and does nothing before that.
+
+    `components.exposure_check` opens the funnel and at once proves what it exposes. Nothing that depends on
+    the open funnel needs to be deleted before it.
+    """
 
     def __init__(
         self,
@@ -41,13 +44,13 @@ class Funnel(pulumi.ComponentResource):
 
 
 def door(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
-    """Return what closes the door by what stands in the state alone, its text included.
+    """Return the resource that closes the funnel using only the state, which includes the script's text.
 
-    All else is taken back by the scripts that lie here by then. The door closes before them, and asks nothing
-    of this program or its files.
+    Everything else is taken back by the scripts on disk at that time. The funnel closes first, and needs
+    nothing of this program or its files.
     """
     if server.lacks_key and not is_for_a_plan():
-        # Without the key it would show as changed in a preview.
+        # Without the key, a preview would show it as changed.
         opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["connection"]))
     return remote.Command(
         name,

@@ -1,4 +1,4 @@
-"""Step 8: one install sheet per device, beside its bundle: what its owner does with it."""
+"""Step 8: one install sheet per device, next to its bundle: instructions for the device's owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
 
 DELETE_WAIT_SECONDS = 2.0
-"""How long the removal of a sheet waits for another run that uses the keystore."""
+"""How long removing a sheet waits for another run that is using the keystore."""
 
 
 class _Provider(ResourceProvider):
@@ -34,9 +34,9 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Remove the sheet if that can be done now; after a destroy the next up writes it anew.
+        """Remove the sheet if that is possible now; after a destroy, the next up writes it again.
 
-        It must not fail: a sheet left lying does no harm, a destroy that stops because of one would.
+        This must not fail: a leftover sheet does no harm, but a destroy stopped by one would.
         """
         with suppress(KeystoreError):
             remove_sheet(Path(_props["keystore"]), _props["device"], lock_wait_seconds=DELETE_WAIT_SECONDS)
@@ -63,10 +63,10 @@ def _moment(text: str) -> datetime | None:
 
 
 class InstallSheet(Step, module="immich", name="InstallSheet"):
-    """The page that tells a device's owner what to do. It holds no secret."""
+    """The page that tells a device's owner what to do. It contains no secret."""
 
     path: pulumi.Output[str]
-    """The HTML file."""
+    """The path of the HTML file."""
 
     def __init__(
         self,
@@ -89,6 +89,6 @@ class InstallSheet(Step, module="immich", name="InstallSheet"):
             "notAfter": certificate.not_after,
             "previousUntil": certificate.previous_until,
         }
-        # The digest makes other words on the sheet a change of the sheet.
+        # The digest makes a change of the sheet's wording a change of the sheet.
         digest = pulumi.Output.all(**content).apply(lambda props: sheet_digest(_content(props)))
         super().__init__(_Provider(), name, {**content, "digest": digest, "path": None}, opts)

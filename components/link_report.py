@@ -1,4 +1,4 @@
-"""The key with which the server asks Immich for its shared links, to tell their owner what they allow."""
+"""The API key with which the server asks Immich for its shared links, to report what they allow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from components.remote.server_script import guarded_script
 
 
 def api_key_file(key: str) -> PayloadFile:
-    """Return the key as it travels to the server, and as that keeps it."""
+    """Return the key as the file that is sent to the server and kept there."""
     return PayloadFile("api-key", f"{key}\n", mode="0600")
 
 
 class LinkReport(pulumi.ComponentResource):
-    """The key as a file of root's alone. What it opens is told, and one that opens nothing stops nothing."""
+    """The API key as a file only root can read. A key that Immich refuses is reported and stops nothing."""
 
     def __init__(
         self,

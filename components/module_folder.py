@@ -1,4 +1,4 @@
-"""The module's files beside configuration.nix. What is read before it runs is in the state as text, once."""
+"""The module's files next to configuration.nix. The state holds each file's text or hash once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, tell
 
 PROGRAM = re.compile(r"caddy/.*|scripts/.*\.sh|fail2ban/.*\.py")
-"""The edge's sources and the server's scripts: nearly all of the text, and reviewed where they lie.
+"""The edge's sources and the server's scripts: nearly all of the text, and reviewed in the repository.
 
-Of each the beginning of its hash is shown, enough to see which has changed; the digest of all files stands
-for the rest. What decides who gets in (Caddyfile, surface, Nix, fail2ban) is shown as text.
+For each, the first digits of its hash are shown, enough to see which one changed; the digest of all files
+covers the rest. What decides who gets in (Caddyfile, surface, Nix, fail2ban) is shown as text.
 """
 
 
@@ -33,7 +33,7 @@ class _Provider(ResourceProvider):
         return CreateResult("module-files", install(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # The outputs of before lack the texts, for which the digest stands.
+        # The old outputs lack the texts; the digest represents them.
         inputs = {*_olds, *_news}.difference(["files"])
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
 
@@ -43,7 +43,7 @@ class _Provider(ResourceProvider):
 
 
 def install(props: dict[str, Any]) -> dict[str, Any]:
-    """Bring the files to the server as they were shown, and return the outputs of the resource.
+    """Copy the files to the server as they were shown, and return the outputs of the resource.
 
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
@@ -59,14 +59,14 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(files: Sequence[PayloadFile]) -> dict[str, str]:
-    """Return what a preview shows of each file, by its path: its text, or a program's hash."""
+    """Return what a preview shows for each file, by path: its text, or a program's hash."""
     return {file.path: _hash(file.text) if PROGRAM.fullmatch(file.path) else file.text for file in files}
 
 
 def as_shown(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield path and text of the files that `shown` told of; of the program what lies here.
+    """Yield path and text of the files that `shown` listed; for a program, the text on disk.
 
-    Raises ``OperatorError`` when that is no longer what was shown.
+    Raises ``OperatorError`` if a program is no longer the one that was shown.
     """
     here = {file.path: file.text for file in module_files()}
     for path, text in files.items():
@@ -85,7 +85,7 @@ def _hash(text: str) -> str:
 
 
 class ModuleFiles(Step, module="immich", name="ModuleFiles"):
-    """The files in their folder. What takes them away again is a guard's, which is made before them."""
+    """The files in their folder. A guard resource, created before them, removes them again."""
 
     def __init__(
         self,

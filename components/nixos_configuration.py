@@ -1,4 +1,4 @@
-"""Step 5: the edge, its filters and limits as NixOS configuration, and a rebuild that undoes itself."""
+"""Step 5: the edge, its filters and limits as NixOS configuration, and a rebuild that rolls itself back."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from components.remote.server_script import guard_of, guarded_script
 
 
 class NixosConfiguration(pulumi.ComponentResource):
-    """The module in the server's configuration, running: by our hand, from a flake, or by its owner's.
+    """The module in the server's running configuration: put there by us, through a flake, or by its owner.
 
-    Destroying it takes out what it has put in; Immich is at home again as before.
+    Destroying it removes what it added; Immich is then reachable at home as before.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class NixosConfiguration(pulumi.ComponentResource):
             script="module",
             create=create,
             delete=delete,
-            # What is built is not among the script's arguments, and another one is the reason to run again.
+            # The script's arguments do not say what is built, and a changed module is a reason to run again.
             note=f"The module's digest is {configuration_digest(self._config)}.",
             opts=opts,
         )
@@ -74,7 +74,7 @@ def _after(resources: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
 
 
 def module_lines(server: Server, config: ExposureConfig) -> tuple[str, str]:
-    """Return the command lines that bring the module to run, and that take it back."""
+    """Return the command lines that get the module running, and that take it back."""
     immich = (config.proxy_port, config.immich.asked_address, config.immich.port)
     upgrade = "yes" if config.allow_upgrade else "no"
     if config.flake is not None:
@@ -87,18 +87,18 @@ def module_lines(server: Server, config: ExposureConfig) -> tuple[str, str]:
 
 
 def what_is_rebuilt(config: ExposureConfig) -> str:
-    """Return which configuration is rebuilt, and whether an upgrade may come with it, as text."""
+    """Return, as text, which configuration is rebuilt and whether an upgrade may come with it."""
     return f"{config.module} {config.flake} {config.config_dir} {config.allow_upgrade}"
 
 
 def configuration_digest(config: ExposureConfig) -> str:
-    """Return a digest of all that a rebuild depends on; known at preview.
+    """Return a digest of everything that a rebuild depends on; known at preview.
 
-    It is the module's own where the owner writes the rest, in a repository of theirs.
+    It is the module's own digest if the owner writes the rest, in their own repository.
     """
     if config.module is ModuleWay.YOURS:
         return module_digest()
-    # The hash of a program that is built here is known only when it is built, but not what it is built of.
+    # The hash of a program built here is known only after the build; the hash of its sources is known before.
     operator = config.edge_build is EdgeBuilder.OPERATOR
     edge = Edge(PLACE, source_digest()) if operator else None
     return digest(entry_and_module(config.immich, config.lan, edge))

@@ -1,4 +1,4 @@
-"""Where the server tells its owner what happens, so that nobody has to look."""
+"""Where the server sends its notices, so that nobody has to look."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PATIENCE_SECONDS = 3
 
 
 def channel_file(notify: Notify, token: str | None) -> str:
-    """Return the channel as the server keeps it: lines of a word and a value."""
+    """Return the channel as the server stores it: one word and its value per line."""
     words = {"kind": notify.kind, "address": notify.address, "command": notify.command, "token": token}
     return "".join(f"{word} {value}\n" for word, value in words.items() if value)
 
 
 def silence(notify: Notify) -> str | None:
-    """Say why the channel's address does not answer from here, or return None when it does.
+    """Say why the channel's address does not answer from here; None if it does.
 
-    It may all the same answer to the server, which is what counts, and which says so itself.
+    It may still answer the server, which is what matters, and which reports its own result.
     """
     if notify.address is None:
         return None
@@ -41,7 +41,7 @@ def silence(notify: Notify) -> str | None:
 
 
 class Notices(pulumi.ComponentResource):
-    """The channel on the server, as a file of root's alone. One that does not answer stops nothing."""
+    """The channel on the server, as a file only root can read. If it does not answer, nothing stops."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Notices(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("immich-exposure:index:Notices", name, {}, opts)
-        # Always secret: who knows an ntfy topic's name reads it, and writes to it.
+        # Always secret: anyone who knows an ntfy topic's name can read it and write to it.
         known = pulumi.Output.secret("") if token is None else token
         guarded_script(
             f"{name}-channel",

@@ -15,15 +15,15 @@ from components.remote.server_script import ServerScript
 
 
 class ServerCertificate(ServerScript, module="immich", name="ServerCertificate"):
-    """The public certificate of the node's name, kept on the server, which alone holds its key.
+    """The public certificate for the node's name, kept on the server, the only machine that has its key.
 
-    Pulumi fetches it once; from then on a timer on the server renews it, whether anybody runs Pulumi or not.
+    Pulumi fetches it once; from then on a timer on the server renews it, whether or not anybody runs Pulumi.
     """
 
     domain: pulumi.Output[str]
     """The node's public name, for example ``immich.tail1234.ts.net``."""
     fingerprint: pulumi.Output[str]
-    """SHA-256 of the certificate that was fetched, lower-case hexadecimal."""
+    """SHA-256 of the fetched certificate, lower-case hexadecimal."""
 
     def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions) -> None:
         super().__init__(name, server, script="certificate", create=server.line("issue"), opts=opts)

@@ -23,16 +23,16 @@ from components.remote.ssh import run_script
 PROJECT = Path(__file__).resolve().parents[1]
 
 LINE_LIMIT = 100_000
-"""Characters of a line of a table or a page."""
+"""Characters per line of a table or a page."""
 
 WAY_THERE = ("host", "hostKey", "sshPort", "sshUser", "sshPrivateKeyFile")
-"""The settings that lead to the server."""
+"""The settings needed to reach the server."""
 
 
 def server_of_stack(stack: str, project: Path) -> Server:
-    """Return how the server of a stack is reached; Pulumi is asked for the password of sudo, if there is one.
+    """Return how a stack's server is reached; Pulumi is asked for the sudo password, if one is set.
 
-    Raises ``ConfigError``, ``StackFileError``, and ``OperatorError`` where the file alone does not say it.
+    Raises ``ConfigError``, ``StackFileError``, and ``OperatorError`` if the file alone is not enough.
     """
     name = stack.rpartition("/")[2]
     file = stack_file(project, name)
@@ -60,7 +60,7 @@ def server_of_stack(stack: str, project: Path) -> Server:
 
 
 def _sudo_password(stack: str) -> str:
-    """Ask Pulumi, which has it encrypted; what that says or wants itself is between it and the person."""
+    """Ask Pulumi, which stores it encrypted; Pulumi's own messages and prompts go straight to the user."""
     command = ["pulumi", "config", "get", "sudoPassword", "--stack", stack]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
@@ -72,9 +72,9 @@ def _sudo_password(stack: str) -> str:
 
 
 def report(server: Server, what: str, *, page: bool = False) -> str:
-    """Return what the server says: a table, or a page for a browser.
+    """Return the server's answer: a table, or a page for a browser.
 
-    Raises ``SshError``, also with the script's own sentence where nothing is counted.
+    Raises ``SshError``, also with the script's own sentence if nothing is counted.
     """
     line = server.line(what, *(["--html"] if page else []))
     said = run_script(server, line, script_text("who"))
@@ -82,7 +82,7 @@ def report(server: Server, what: str, *, page: bool = False) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a report; returns the exit status."""
+    """Print a report and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m components.server_report", description=__doc__)
     parser.add_argument("what", choices=("who", "links"))
     parser.add_argument("--stack", required=True)

@@ -1,4 +1,4 @@
-"""The folder on the server that holds what changes without a rebuild: devices, bans, certificates, lease."""
+"""The folder on the server for what changes without a rebuild: devices, bans, certificates, lease."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from components.remote.server_script import guarded_script
 
 
 class ServerState(pulumi.ComponentResource):
-    """``/var/lib/immich-exposure``: made before anything is put into it, removed last of all.
+    """``/var/lib/immich-exposure``: created before anything is put into it, removed last.
 
-    When it is there already at its creation, the state of an earlier exposure was lost, or another's is taken
-    over. Then every device goes that is not among ``devices``.
-    ``owner``, the whole name of the stack, is noted down with its id: from then on no other stack changes
-    anything on this server, unless it says ``take_over``.
+    If it already exists at creation, either the state of an earlier exposure was lost or another stack's
+    exposure is taken over. Then every device that is not among ``devices`` is removed. ``owner``, the full
+    name of the stack, is recorded with its id: from then on no other stack changes anything on this server,
+    except with ``take_over``.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ServerState(pulumi.ComponentResource):
             create=server.line("begin", owner, "yes" if take_over else "no", *devices),
             update=server.line("prepare", owner),
             delete=server.line("remove"),
-            # The list matters at creation alone; afterwards it is the devices' own.
+            # The list matters only at creation; afterwards ``DeviceList`` maintains it.
             opts=pulumi.ResourceOptions.merge(
                 child_of(self, opts), pulumi.ResourceOptions(ignore_changes=["create"])
             ),

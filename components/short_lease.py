@@ -1,4 +1,4 @@
-"""Before anything behind an open door changes, the door goes on a short lease: only a proof makes it more."""
+"""Puts an open funnel on a short lease before anything behind it changes; only a proof extends it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from components.remote.server_script import ServerScript
 
 
 class ShortLease(pulumi.ComponentResource):
-    """What runs first on the server when something of all that answers a visitor is about to change.
+    """What runs first on the server if anything that answers a visitor is about to change.
 
-    Whoever dies from here on leaves a door that closes by itself, and that the server's own command does not
-    open again. Where the door is shut it stays so.
+    If the run dies from here on, the funnel closes when the lease ends, and the server's own command does not
+    reopen it. A closed funnel stays closed.
     """
 
     begun: pulumi.Output[str]
-    """What the server said: another text each time, so that the check runs after each."""
+    """What the server said: a different text each time, so that the check runs after each."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class ShortLease(pulumi.ComponentResource):
 def _all_that_answers(
     config: ExposureConfig, authority: CertificateAuthority, devices: Mapping[str, EnrollableCertificate]
 ) -> pulumi.Output[str]:
-    """Return a digest of what a visitor or a device meets, and of how that is proven.
+    """Return a digest of everything a visitor or a device meets, and of how it is proven.
 
-    What is rebuilt is among it because a rebuild may bring more than the module, an upgrade that is allowed,
-    say; how it is proven, so that a check that failed runs again once what was wrong with it is undone.
+    It covers what is rebuilt, because a rebuild may bring more than the module, such as a permitted upgrade.
+    It covers how the exposure is proven, so that a failed check runs again once its cause is fixed.
     """
     known = f"{what_stands_behind_the_door(config)} {what_is_rebuilt(config)} {how_it_is_asked(config)}"
     devices_known = [_words(name, device) for name, device in sorted(devices.items())]

@@ -1,4 +1,4 @@
-"""Who this stack is: an id that no other stack has and nobody can guess; and the last word of a destroy."""
+"""The stack's identity: an id that is unique and unguessable; and the final check of a destroy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_SECONDS = 60
 
 
 class StillExposedError(OperatorError):
-    """The server is this stack's, and nothing in Pulumi's state would take it back."""
+    """The server belongs to this stack, and nothing in Pulumi's state would take the exposure back."""
 
 
 class _Provider(ResourceProvider):
@@ -36,14 +36,15 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Refuse while the server is this stack's: a state that has lost its resources takes nothing back."""
+        """Refuse while the server belongs to this stack: a state without its resources takes nothing back."""
         server = server_of(_props)
         try:
             owner = run_script(
                 server, server.line("whose"), script_text("state"), timeout_seconds=LOOK_SECONDS
             )
         except SshError as error:
-            # An up that never got there has left nothing, and nothing else would be done here either.
+            # An up that never reached the server has left nothing, and nothing else could be done here
+            # anyway.
             tell(f"Nobody could look whether anything of the exposure is left on {server.host}: {error}")
             return
         if owner.strip() == _id:
@@ -54,11 +55,11 @@ class _Provider(ResourceProvider):
 
 
 class StackIdentity(Step, module="immich", name="StackIdentity"):
-    """Made once and kept in Pulumi's state; its id is what the server knows its stack by.
+    """Created once and kept in Pulumi's state; the server knows its stack by this id.
 
-    The name of a stack is no such thing: two people may both have called theirs ``home``. It depends on
-    nothing and is nobody's child, so that it stays in a state from which somebody deletes the exposure;
-    everything depends on it, so that it is deleted last.
+    A stack's name would not do: two people may both have called theirs ``home``. The resource depends on
+    nothing and has no parent, so that it stays in a state from which somebody deletes the exposure;
+    everything depends on it, so it is deleted last.
     """
 
     def __init__(self, name: str, server: Server) -> None:
@@ -66,6 +67,6 @@ class StackIdentity(Step, module="immich", name="StackIdentity"):
 
 
 def stack_name() -> str:
-    """Return the whole name of the running stack, for words; not every engine tells the organization."""
+    """Return the full name of the running stack, for messages; not every engine provides the organization."""
     names = (pulumi.get_organization(), pulumi.get_project(), pulumi.get_stack())
     return "/".join(name for name in names if name)

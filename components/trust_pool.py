@@ -1,4 +1,4 @@
-"""Step 2b: what the server knows of the certificate authority, which is its certificate and nothing else."""
+"""Step 2b: what the server receives of the certificate authority: its certificate and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from components.remote.server_script import ServerScript
 
 
 class TrustPool(pulumi.ComponentResource):
-    """The certificates of the authorities whose devices may try to come in; the edge reloads on a change."""
+    """The certificates of the trusted authorities; the edge reloads when they change."""
 
     def __init__(
         self,
