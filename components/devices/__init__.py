@@ -1,1 +1,1 @@
-"""What is known of devices and keys, apart from the resources that handle them."""
+"""What is known about devices and keys, apart from the resources that handle them."""

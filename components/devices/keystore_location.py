@@ -1,4 +1,4 @@
-"""Where the keystore of a stack is, and what can be read there without its passphrase."""
+"""Where a stack's keystore is, and what can be read there without its passphrase."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from pki.files import is_folder
 
 @dataclass(frozen=True)
 class KeystoreLocation:
-    """Where the keys lie on the operator's machine, whose they are, and the secret that encrypts them."""
+    """The keystore's path on the operator's machine, the stack it belongs to, and its passphrase."""
 
     path: str
     stack: str
     passphrase: pulumi.Output[str]
 
     def read_off(self, props: dict[str, pulumi.Input[Any]]) -> dict[str, pulumi.Input[Any]]:
-        """Return properties that were read off the keystore; unknown ones in a preview that does not have it.
+        """Return properties read from the keystore; unknown in a preview on a machine that does not have it.
 
-        So it shows the same as a preview with the keystore, and its plan fits the `pulumi up` that has it.
+        Such a preview then shows the same as one with the keystore, and its plan fits a `pulumi up` that has
+        it.
         """
         away = pulumi.runtime.is_dry_run() and not is_folder(Path(self.path))
         return dict.fromkeys(props, UNKNOWN) if away else props
@@ -37,16 +38,16 @@ class KeystoreLocation:
 
 
 def keystore_of(props: dict[str, Any]) -> Keystore:
-    """Return the keystore that ``KeystoreLocation.props`` named, opened with its passphrase."""
+    """Return the keystore that ``KeystoreLocation.props`` describes, with its passphrase."""
     return Keystore(Path(props["keystore"]), props["passphrase"], stack=props["stack"])
 
 
 def authorities_in(keystore: Path) -> tuple[str, ...]:
-    """Return the fingerprints of the authorities in a keystore, which may not exist yet; no key is opened."""
+    """Return the fingerprints of the authorities in a keystore, which need not exist; no key is opened."""
     found = []
     for stem in AUTHORITY_STEMS:
         try:
             found.append(fingerprint(parse_certificate((keystore / f"{stem}.crt").read_bytes())))
         except (OSError, ValueError):
-            continue  # the certificate authority's own step says what is wrong with it
+            continue  # the certificate authority's own step reports the problem
     return tuple(found)

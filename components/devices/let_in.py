@@ -1,8 +1,8 @@
-"""Who is let in on the server, held against the config and the keystore.
+"""Who is enrolled on the server, compared with the config and the keystore.
 
-What the server has noted down lies beside its devices. Restored from a backup, or met by a state that was,
-both are as they were once, and differ in nothing: a phone that has been revoked since is let in again, and
-one that came since is not. The config and the keystore know better.
+The server's own record is next to its devices. If the server is restored from a backup, or compared with an
+old state, record and devices are equally old and agree: a phone revoked since then is enrolled again, and a
+newer one is not. Only the config and the keystore reveal that.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Authorized:
-    """Who may be in: the ``names`` of the config, and what the keystore knows, as far as it is here.
+    """Who may be enrolled: the config's ``names``, and what the keystore knows, if it is on this machine.
 
-    That is each device's certificate (``current``, by name), and what was revoked (by fingerprint; true for
-    what was revoked by the owner's hand).
+    That is each device's certificate (``current``, by name), and what was revoked (by fingerprint; true if
+    the owner revoked it on the server).
     """
 
     names: Collection[str] = ()
@@ -26,7 +26,7 @@ class Authorized:
 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What the server says of a file that somebody put there by hand may be anything."""
+"""The name in a file that somebody put on the server by hand may be anything."""
 
 NOT_NAMED = "is let in on the server; the config does not name it"
 REVOKED = "is let in on the server; it was revoked"
@@ -34,9 +34,9 @@ REVOKED_BY_HAND = "is let in on the server; it was revoked there by hand"
 
 
 def not_to_be_in(devices: Sequence[str], authorized: Authorized) -> dict[str, str]:
-    """Return whom the server must let in no more, in words by fingerprint.
+    """Return, in words by fingerprint, the devices that must not be enrolled any more.
 
-    ``devices`` are those whom it lets in, as `FINGERPRINT NAME`.
+    ``devices`` lists the enrolled ones, as `FINGERPRINT NAME`.
     """
     return {
         fingerprint: f"{name if NAME.fullmatch(name) else 'A device'} {why}"
@@ -52,13 +52,13 @@ def _why(fingerprint: str, name: str, authorized: Authorized) -> str | None:
 
 
 def words_of_stay(found: Mapping[str, str]) -> list[str]:
-    """Return what `devices.sh stay` is told of what `not_to_be_in` found; of a name it needs no word."""
+    """Return the arguments of `devices.sh stay` for the result of `not_to_be_in`; a name alone needs none."""
     by_hand = [f"by-hand={each}" for each, words in found.items() if words.endswith(REVOKED_BY_HAND)]
     return [*by_hand, *(f"revoked={each}" for each, words in found.items() if words.endswith(REVOKED))]
 
 
 def not_let_in(devices: Sequence[str], revoked: Collection[str], authorized: Authorized) -> list[str]:
-    """Return a sentence where the server lacks devices' present certificates, which nobody has revoked."""
+    """Return a sentence if the server lacks present certificates of devices, unless they were revoked."""
     there = {fingerprint for fingerprint, _ in _split(devices)}.union(revoked, authorized.revoked)
     lacking = [name for name, fingerprint in sorted(authorized.current.items()) if fingerprint not in there]
     if not lacking:

@@ -1,13 +1,12 @@
 """Renewal, between the configuration, the keystore and the engine.
 
-The program looks at the keystore's certificates at every preview and update and writes the next step of each
-into its inputs as words. So a preview shows `renewal: "due since 2036-10-22"`, and the diff below counts a
-change although nothing else differs. The provider decides by the same rule, and by itself, when it takes the
-step.
+At every preview and update the program looks at the keystore's certificates and writes each one's next step
+into its inputs, in words. So a preview shows `renewal: "due since 2036-10-22"`, and the diff below reports a
+change although nothing else differs. When the step runs, the provider decides independently by the same rule.
 
-A run can die after the keystore took a step and before the engine noted it down. So the program writes as
-well until when what it found is valid: what is newer there than in the state is a change, or the server would
-never hear of it. What is older, from a backup, is none.
+A run can die after the keystore took a step and before the engine recorded it. So the program also writes the
+expiry dates that it found. A certificate newer than the one in the state is a change; otherwise the server
+would never hear of it. An older one, from a backup, is not.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pki import Renewal
 from pki.renewal_plan import RenewalPlan, plan_renewals
 
 QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays", "found"})
-"""Inputs that say when, not what: another value of theirs alone changes no certificate."""
+"""Inputs that say when, not what: a new value for one of them alone changes no certificate."""
 
 
 def device_renewal(config: ExposureConfig) -> Renewal:
@@ -35,13 +34,13 @@ def device_renewal(config: ExposureConfig) -> Renewal:
 
 
 def authority_renewal(config: ExposureConfig) -> Renewal:
-    """When the next authority takes over: before its devices are due, whose certificates end no later."""
+    """When the next authority takes over: before its devices are due, since no certificate outlives it."""
     days = config.ca.renew_before_days or config.renew_before_days + 1
     return Renewal(min(days, config.ca.validity_days - 1), device_renewal(config).grace_days)
 
 
 def renewal_plan_of(config: ExposureConfig, now: datetime | None = None) -> RenewalPlan:
-    """Look at the keystore of a configuration, now unless a moment is given."""
+    """Look at a configuration's keystore, as of now unless another time is given."""
     return plan_renewals(
         Path(config.keystore),
         [device.name for device in config.devices],
@@ -57,9 +56,9 @@ def renewal_props(renewal: Renewal) -> dict[str, pulumi.Input[Any]]:
 
 
 def due_props(step: str, found: Sequence[str]) -> dict[str, pulumi.Input[Any]]:
-    """Return the inputs that `renewing_diff` reads as well.
+    """Return the other inputs that `renewing_diff` reads.
 
-    `step` is empty when nothing is due; `found` are the ends of what is in the keystore, ISO 8601.
+    `step` is empty if nothing is due; `found` holds the expiry dates in the keystore, ISO 8601.
     """
     return {"renewal": step, "found": list(found)}
 
@@ -76,14 +75,14 @@ def renewing_diff(
     ignore: Collection[str],
     outputs: Collection[str] = (),
 ) -> DiffResult:
-    """Tell whether there is something to do: a step, or another input than those that say when.
+    """Tell whether there is something to do: a renewal step, or a changed input other than the timing ones.
 
-    `outputs` that the state does not have are one reason more: an older version of this program made it.
+    An output in `outputs` that the state lacks is one more reason: an older version of this program wrote it.
     """
     news = known(news)
     quiet = QUIET.union(ignore)
     if olds.get("previousFingerprint"):
-        quiet -= {"graceDays"}  # a grace that is running becomes longer or shorter
+        quiet -= {"graceDays"}  # a running grace period becomes longer or shorter
     given = {key for key, value in news.items() if value is not None}
     differs = any(news[key] != olds.get(key) for key in given - quiet)
     lacks = any(name not in olds for name in outputs)
@@ -92,7 +91,7 @@ def renewing_diff(
 
 
 def _is_news(found: Sequence[str], olds: Mapping[str, Any]) -> bool:
-    """Tell whether the keystore has what the state does not know of: a newer one, or one authority less."""
+    """Tell whether the keystore has news: a newer certificate, or another number of authorities."""
     if not found or not olds.get("notAfter"):
         return False
     there, noted = (datetime.fromisoformat(moment) for moment in (found[-1], olds["notAfter"]))

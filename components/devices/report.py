@@ -1,4 +1,4 @@
-"""What the server says of its devices, and how the keystore learns what was revoked there."""
+"""What the server says about its devices, and how the keystore learns what was revoked there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pki import Keystore, KeystoreError, Revocation
 class DeviceReport:
     """The answer of devices.sh.
 
-    ``enrolled`` gives the name of each certificate's device, ended ones included; ``refused`` are those that
-    were to be let in and had been revoked.
+    ``enrolled`` maps each certificate to its device's name, expired ones included; ``refused`` lists those
+    that were to be enrolled but had been revoked.
     """
 
     enrolled: Mapping[str, str]
@@ -27,9 +27,9 @@ class DeviceReport:
 
 
 def report_of(answer: str) -> DeviceReport:
-    """Read the answer; whatever a login script prints before it is passed over.
+    """Read the answer; text printed before it by a login script is skipped.
 
-    Raises ``OperatorError`` when it is none.
+    Raises ``OperatorError`` if it cannot be read.
     """
     try:
         document = json.loads(answer.strip().rpartition("\n")[2])
@@ -52,18 +52,18 @@ def _revocation(document: Mapping[str, Any]) -> Revocation:
 
 
 def for_good(revocations: Iterable[Revocation], names: Collection[str]) -> list[Revocation]:
-    """Return them with those by hand made final whose device the config no longer names."""
+    """Return the revocations; manual ones become final if the config no longer names the device."""
     return [replace(each, by_hand=each.by_hand and each.name in names) for each in revocations]
 
 
 def tell_keystore(props: Mapping[str, Any], revocations: Collection[Revocation]) -> None:
-    """Note them down in the keystore, as far as there is one: whoever needs it says what is wrong with it."""
+    """Record revocations in the keystore if possible; the steps that need it report its problems."""
     with contextlib.suppress(KeystoreError):
         note_revocations(props, revocations)
 
 
 def note_revocations(props: Mapping[str, Any], revocations: Collection[Revocation]) -> None:
-    """Note them down in the keystore.
+    """Record revocations in the keystore.
 
     Raises ``KeystoreError``.
     """
@@ -71,7 +71,7 @@ def note_revocations(props: Mapping[str, Any], revocations: Collection[Revocatio
 
 
 def known_revocations(props: Mapping[str, Any]) -> dict[str, Revocation]:
-    """Return what the keystore knows to be revoked.
+    """Return the revocations in the keystore.
 
     Raises ``KeystoreError``.
     """

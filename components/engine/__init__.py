@@ -1,1 +1,1 @@
-"""What every component here has to do with Pulumi's engine: resources, options, errors for people."""
+"""What every component shares in dealing with Pulumi's engine: resources, options, errors for people."""

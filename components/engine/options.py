@@ -8,11 +8,11 @@ import pulumi
 
 
 def is_for_a_plan() -> bool:
-    """Tell whether this is a preview for the sake of its plan (`.github/workflows/preview.yml`).
+    """Tell whether this preview is made for its plan (`.github/workflows/preview.yml`).
 
-    What such a preview reads off the server or cannot read at all is unknown in it, so that its plan fits a
-    `pulumi up` that mends what has changed on the server meanwhile, or that has a key which the runner lacks.
-    An ordinary preview shows what it has read, and leaves alone what it cannot read.
+    What such a preview reads from the server, or cannot read at all, is unknown in it. So its plan fits a
+    `pulumi up` that repairs later changes on the server, or that has a key which the runner lacks. An
+    ordinary preview shows what it read, and leaves out what it cannot read.
     """
     return pulumi.runtime.is_dry_run() and "IMMICH_EXPOSURE_PLAN" in os.environ
 
@@ -20,8 +20,8 @@ def is_for_a_plan() -> bool:
 def child_of(
     component: pulumi.ComponentResource, opts: pulumi.ResourceOptions | None
 ) -> pulumi.ResourceOptions:
-    """Return options for a child of ``component`` that waits for all that the component waits for.
+    """Return options for a child of ``component`` that waits for everything the component waits for.
 
-    The engine does not hand a component's own ``depends_on`` down to its children.
+    The engine does not pass a component's own ``depends_on`` on to its children.
     """
     return pulumi.ResourceOptions(parent=component, depends_on=None if opts is None else opts.depends_on)

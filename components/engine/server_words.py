@@ -1,8 +1,8 @@
-"""What a server says, made fit for a terminal: words alone, and not too many of them.
+"""A server's output, made safe for a terminal: plain text, and not too much of it.
 
-A server that somebody else has taken over chooses what its scripts print. A terminal obeys escape sequences
-(ECMA-48): they write into the clipboard, hide a line, draw a prompt that is none. So whatever came from a
-server goes through here before a person sees it.
+An attacker who controls a server chooses what its scripts print. A terminal obeys escape sequences (ECMA-48):
+they can write to the clipboard, hide a line, or draw a fake prompt. So all output from a server goes through
+this module before a person sees it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import unicodedata
 from typing import Any
 
 SENTENCE_LIMIT = 2000
-"""Characters of an error; the longest of ours have a few hundred."""
+"""Characters of an error; our longest have a few hundred."""
 
 FACT_LIMIT = 4096
-"""Characters of a single text among the facts of a server."""
+"""Characters of a single text among a server's facts."""
 
 _MOST_READ = 1 << 18
-"""Characters that are looked at: what is cut off behind them would not be shown anyhow."""
+"""Characters that are processed; anything beyond would not be shown anyway."""
 
-# In this order: strings for the terminal (OSC, DCS, SOS, PM, APC) up to their end or that of the line,
-# control sequences (CSI), other escapes. The first two have a form of one character, of the C1 set, as well.
+# In this order: control strings (OSC, DCS, SOS, PM, APC) up to their terminator or the end of the line,
+# control sequences (CSI), other escapes. The first two also have a one-character form in the C1 set.
 _ESCAPES = re.compile(
     r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
@@ -29,13 +29,13 @@ _ESCAPES = re.compile(
 )
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Controls, formats (with those that turn the direction of writing), halves of characters, odd line ends."""
+"""Controls, formats (including text direction), surrogates, line and paragraph separators."""
 
 
 def plain(text: str, limit: int = SENTENCE_LIMIT) -> str:
     """Return a text without anything that a terminal obeys, at most ``limit`` characters long.
 
-    Line breaks and tabs stay. What is cut off is shown by an ellipsis.
+    Line breaks and tabs stay. An ellipsis marks a cut.
     """
     words = _ESCAPES.sub("", text[:_MOST_READ].replace("\r\n", "\n").replace("\r", "\n"))
     words = "".join(each for each in words if each in "\n\t" or unicodedata.category(each) not in _UNSEEN)
@@ -43,7 +43,7 @@ def plain(text: str, limit: int = SENTENCE_LIMIT) -> str:
 
 
 def plain_facts(value: Any) -> Any:
-    """Return what JSON said with every text in it, names included, made plain."""
+    """Return parsed JSON with every text in it, including keys, made plain."""
     if isinstance(value, str):
         return plain(value, FACT_LIMIT)
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""What our resources are made of: Pulumi's dynamic resources, whoever serves them.
+"""The base of our resources: Pulumi's dynamic resources, whatever serves them.
 
 In a Python program the engine starts Pulumi's own plugin for them, in the program's environment. Programs in
 other languages have no such environment: there the component's plugin (`components.package.plugin`) serves
-them itself, and so they bear its name.
+them, so they carry its name.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _package: str | None = None
 
 
 def serve_by(package: str) -> None:
-    """Let `package` serve the resources that this process makes from now on."""
+    """Let `package` serve the resources that this process creates from now on."""
     global _package
     _package = package
 
 
 def type_token(dynamic_type: str) -> str:
-    """Return the type under which the engine is told of a dynamic resource of ours."""
+    """Return the type under which a dynamic resource of ours is registered with the engine."""
     return f"{_package}:step:{dynamic_type.rpartition(':')[2]}" if _package else dynamic_type
 
 
@@ -34,7 +34,7 @@ def known(props: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Named(pulumi.CustomResource):
-    """Stands between a dynamic resource and what it is made of: the only place that sees its type."""
+    """Sits between a dynamic resource and its base class: the only place that sees its type."""
 
     def __init__(self, t: str, name: str, props: Any = None, opts: Any = None) -> None:
         super().__init__(type_token(t), name, props, opts)

@@ -1,1 +1,1 @@
-"""What is known of Immich: what strangers may ask of it, its releases, and the versions that are too old."""
+"""What is known about Immich: what strangers may request, its releases, and the unsupported versions."""

@@ -1,6 +1,6 @@
-"""What is made from the table of the surface: `docs/surface.md`.
+"""Generates `docs/surface.md` from the surface table.
 
-`python -m components.surface.files` writes it anew; a test checks that it is current.
+`python -m components.surface.files` rewrites it; a test checks that it is current.
 """
 
 from __future__ import annotations

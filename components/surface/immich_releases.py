@@ -1,6 +1,6 @@
-"""Which releases of Immich this project knows, and what their pages ask for: `server/immich-releases.toml`.
+"""The Immich releases that this project knows, and what their pages request: `server/immich-releases.toml`.
 
-Knows no Pulumi.
+Does not depend on Pulumi.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class ReleasesError(ValueError):
 
 @dataclass(frozen=True)
 class Line:
-    """Releases whose page asks for the same, from `first` to `last`.
+    """Releases whose pages make the same requests, from `first` to `last`.
 
-    `asks` are requests such as ``GET /share/{key}``, `alone` those among them that not every release makes;
-    `headers` are what the page sends of its own; `sdk` is the version of `@immich/sdk` that stands for the
-    API; `seen` says where this is from.
+    `asks` holds requests such as ``GET /share/{key}``, `alone` those among them that not every release makes;
+    `headers` are the ones the page itself sends; `sdk` is the version of `@immich/sdk` that represents the
+    API; `seen` names the source.
     """
 
     first: Version
@@ -41,7 +41,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """Return the releases as one writes them."""
+        """Return the range of releases as text."""
         return f"{_text(self.first)} to {_text(self.last)}"
 
 
@@ -50,7 +50,7 @@ def load() -> tuple[Line, ...]:
     """Read the lines, oldest first.
 
     Raises:
-        ReleasesError: when a version is none, or the lines are not in order.
+        ReleasesError: if a version is not valid, or the lines are not in order.
     """
     text = tomllib.loads(FILE.read_text(encoding="utf-8"))
     lines = tuple(
@@ -72,12 +72,12 @@ def load() -> tuple[Line, ...]:
 
 
 def line_of(version: Version) -> Line:
-    """Return the line of a release; an unknown one counts as the one before it."""
+    """Return a release's line; an unknown release is treated like the one before it."""
     return next((line for line in reversed(load()) if line.first <= version), load()[0])
 
 
 def unknown_release(text: object) -> list[str]:
-    """Return a sentence for a release that nobody has looked at; one that cannot be read has none."""
+    """Return a sentence if a release is unknown to this project; none if the version cannot be read."""
     version = parse_version(str(text or ""))
     if version is None or version in line_of(version):
         return []

@@ -1,6 +1,6 @@
-"""Which versions are too old or broken: `server/versions.json`, which expose-immich.nix reads as well.
+"""Versions that are too old or broken: `server/versions.json`, which expose-immich.nix also reads.
 
-A version is three numbers; what follows a `-` or `+` does not count. Knows no Pulumi.
+A version is three numbers; anything after a `-` or `+` is ignored. Does not depend on Pulumi.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Version = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Advisory:
-    """An advisory or an issue, what it is about, and which guard of ours holds without the newer version."""
+    """An advisory or an issue, its subject, and which safeguard of ours holds without the newer version."""
 
     id: str
     about: str
@@ -35,7 +35,7 @@ class SupportedVersions:
     pinned: Version | None = None
 
     def lowest_text(self) -> str:
-        """Return the lowest version as one writes it."""
+        """Return the lowest version as text."""
         return ".".join(str(number) for number in self.lowest)
 
     def accepts(self, version: Version) -> bool:
@@ -54,7 +54,7 @@ def parse_version(text: str) -> Version | None:
 
 @functools.cache
 def load() -> Mapping[str, SupportedVersions]:
-    """Read the file; raises ValueError where it holds a version that is none."""
+    """Read the file; raises ValueError if a version in it is not valid."""
     text = json.loads(FILE.read_text(encoding="utf-8"))
     return {program: _supported(fields) for program, fields in text.items()}
 

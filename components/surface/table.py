@@ -1,6 +1,7 @@
-"""The table of what strangers may ask of Immich, `server/surface.toml`, and all that Immich's API has.
+"""The table of what strangers may request of Immich, `server/surface.toml`, and all operations of its API.
 
-Knows no Pulumi. The configuration, the made files (surface_files.py) and the tests read the table by `load`.
+Does not depend on Pulumi. The configuration, the generated document (`components.surface.files`) and the
+tests read the table through `load`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ TABLE_FILE = PROJECT / "server/surface.toml"
 OPERATIONS_FILE = PROJECT / "server/immich-operations.json"
 
 SETTING_OF_ITS_OWN = "uploads"
-"""The feature that is a setting of its own, because it lets strangers write."""
+"""The feature with a setting of its own, because it lets strangers write."""
 
 FRAMES = "frames"
-"""What stands for the feature in the rows of frames, which no visitor has."""
+"""The feature name in the rows for frames; no visitor has it."""
 
 _NO_BODY = "1KB"
 
@@ -45,17 +46,17 @@ class Feature:
 
     @property
     def variable(self) -> str:
-        """The environment variable of the Caddyfile that switches it."""
+        """The Caddyfile's environment variable that switches it."""
         prefix = "" if self.name == SETTING_OF_ITS_OWN else "FEATURE_"
         return f"IMMICH_EXPOSURE_{prefix}{self.name.upper()}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of request that is let through. `path` holds patterns in braces; `pattern` has them filled in.
+    """One kind of request that is allowed. `path` has patterns in braces; in `pattern` they are expanded.
 
-    `link`: only with the key or slug of a link. `body`: the most it may carry, in Caddy's words, or `upload`.
-    `operations`: what `@immich/sdk` calls it; none for pages and files.
+    `link`: only with the key or slug of a link. `body`: the largest body, in Caddy's notation, or `upload`.
+    `operations`: the names in `@immich/sdk`; empty for pages and files.
     """
 
     feature: str
@@ -71,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Closed:
-    """An operation that Immich opens to holders of a link and the edge does not, and why."""
+    """An operation that Immich allows with a link and the edge does not, and why."""
 
     operation: str
     why: str
@@ -79,10 +80,7 @@ class Closed:
 
 @dataclass(frozen=True, order=True)
 class Operation:
-    """One call of Immich's API: its name in the SDK, the method, the path below /api with `{parameter}`s.
-
-    `link` says whether it takes the `key` and `slug` of a shared link.
-    """
+    """An operation of Immich's API: its SDK name, the method, the path below /api with `{parameter}`s."""
 
     name: str
     method: str
@@ -92,16 +90,16 @@ class Operation:
 
 @dataclass(frozen=True)
 class Table:
-    """The whole table, in its own order."""
+    """The whole table, in file order."""
 
     features: tuple[Feature, ...]
     rows: tuple[Row, ...]
     closed: tuple[Closed, ...]
     frames: tuple[Row, ...]
-    """What a frame may ask, which shows a secret."""
+    """What a frame may request."""
 
     def switches(self) -> tuple[Feature, ...]:
-        """The features that the group `features` of the configuration names."""
+        """The features that can be set in the configuration's group `features`."""
         return tuple(
             feature for feature in self.features if not feature.fixed and feature.name != SETTING_OF_ITS_OWN
         )
@@ -111,7 +109,7 @@ class Table:
         return tuple(row for row in self.rows if row.feature == feature)
 
     def open_operations(self, features: Sequence[str] | None = None) -> frozenset[str]:
-        """The SDK's names of what the rows of these features (None: all features) let through."""
+        """The SDK's names of the operations that these features (None: all features) allow."""
         return frozenset(
             name
             for row in self.rows
@@ -122,15 +120,15 @@ class Table:
 
 @functools.cache
 def load() -> Table:
-    """Read the table of this project; raises what `read` raises."""
+    """Read this project's table; raises what `read` raises."""
     return read(TABLE_FILE.read_text(encoding="utf-8"))
 
 
 def read(content: str) -> Table:
-    """Read a table from what its file holds.
+    """Read a table from the text of its file.
 
     Raises:
-        TableError: when a row names an unknown feature or pattern, or a feature has no row.
+        TableError: if a row names an unknown feature or pattern, or a feature has no row.
     """
     text = tomllib.loads(content)
     patterns = text["patterns"]
@@ -174,7 +172,7 @@ def _row(fields: dict[str, object], patterns: dict[str, str]) -> Row:
 
 @functools.cache
 def immich_operations() -> dict[str, tuple[Operation, ...]]:
-    """What each supported version of `@immich/sdk` knows; `tests/server/immich_sdk.py` writes the file."""
+    """The operations of each supported `@immich/sdk` version, written by `tests/server/immich_sdk.py`."""
     text = json.loads(OPERATIONS_FILE.read_text(encoding="utf-8"))
     return {
         version: tuple(Operation(**fields) for fields in operations) for version, operations in text.items()
