@@ -1,1 +1,1 @@
-"""The stack's settings, read, checked and typed; nothing here looks at a server."""
+"""The stack's settings: read, checked and typed. Nothing here contacts a server."""

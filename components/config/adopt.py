@@ -1,4 +1,4 @@
-"""What is to be taken over of an exposure that was made by hand: the group `adopt`."""
+"""What to adopt of a manual setup: the group `adopt`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pki import KeystoreError, Source
 from pki.adoption import read_certificate
 
 OPENER = "adoptCaPassphrase"
-"""The secret that opens the authority's key, where that is encrypted."""
+"""The secret that decrypts the authority's key, if that is encrypted."""
 
 ON_THE_SERVER = "server:"
-"""How a place begins that is a path on the server."""
+"""The prefix of a path on the server."""
 
 _EXAMPLE = "{caCertificate: server:/var/lib/certs/ca-cert.pem, caKey: server:/var/lib/certs/ca-key.pem}"
 _DEVICES_EXAMPLE = "[{name: phone-anna, certificate: phone-anna.crt}]"
@@ -28,7 +28,7 @@ _DEVICES_EXAMPLE = "[{name: phone-anna, certificate: phone-anna.crt}]"
 
 @dataclass(frozen=True)
 class AdoptedDeviceConfig:
-    """A device that has a certificate already: where that lies, or its fingerprint and when it ends."""
+    """A device that already has a certificate: the certificate's path, or its fingerprint and expiry."""
 
     name: str
     certificate: str | None
@@ -38,9 +38,9 @@ class AdoptedDeviceConfig:
 
 @dataclass(frozen=True)
 class AdoptConfig:
-    """An authority that was made by hand, and the devices that it has certified.
+    """A manually created authority, and the devices with certificates from it.
 
-    A place is a path on this machine, or one on the server after `server:`.
+    Paths are on this machine or, after `server:`, on the server.
     """
 
     ca_certificate: str
@@ -49,12 +49,12 @@ class AdoptConfig:
 
 
 def is_adopting(top: Section) -> bool:
-    """Tell whether something is to be taken over."""
+    """Tell whether anything is to be adopted."""
     return top.value("adopt") not in (None, {})
 
 
 def read_adopt(top: Section, project_dir: Path | None) -> AdoptConfig | None:
-    """Read `adopt`; None when nothing is to be taken over."""
+    """Read `adopt`; None if nothing is to be adopted."""
     if not is_adopting(top):
         return None
     section = top.section("adopt", example=_EXAMPLE)
@@ -78,13 +78,13 @@ def read_adopt(top: Section, project_dir: Path | None) -> AdoptConfig | None:
 
 
 def read_opener(top: Section) -> pulumi.Output[str] | None:
-    """Read what opens the authority's key; None where that is not encrypted."""
+    """Read the passphrase of the authority's key; None if the key is not encrypted."""
     value = top.value(OPENER)
     return None if value is None else pulumi.Output.secret(str(value))
 
 
 def check_opener(top: Section, secret_keys: Collection[str]) -> None:
-    """Look at what opens the key in plain text, which no message may hold."""
+    """Check the passphrase in plain text; no message may contain it."""
     value = top.value(OPENER)
     if value is None:
         return
@@ -100,7 +100,7 @@ def check_opener(top: Section, secret_keys: Collection[str]) -> None:
 
 
 def place_problem(text: str) -> str | None:
-    """Say what is wrong with the place of a file, here or on the server."""
+    """Say what is wrong with a file's path, on this machine or on the server."""
     if "-----BEGIN" in text:
         return "must be the path of a file, not what it holds"
     if text.startswith(ON_THE_SERVER):
@@ -142,7 +142,7 @@ def _device(section: Section, project_dir: Path | None) -> AdoptedDeviceConfig:
 
 
 def _name(section: Section, certificate: str | None, project_dir: Path | None) -> str:
-    """Read the name, or take the certificate's common name, for which the file must be at hand."""
+    """Read the name, or the certificate's common name, which requires the file on this machine."""
     name = section.optional_text("name", example="phone-anna", check=device_name_problem)
     if section.value("name") is not None:
         return name or ""
@@ -155,7 +155,7 @@ def _name(section: Section, certificate: str | None, project_dir: Path | None) -
             )
         return ""
     if project_dir is None:
-        return f"whoever {certificate} names"  # which is the name of no device
+        return f"whoever {certificate} names"  # which is not a valid device name
     return _common_name(section, certificate, project_dir)
 
 
@@ -189,7 +189,7 @@ def _refuse_twin(section: Section, device: AdoptedDeviceConfig, others: list[Ado
 
 
 def check_names(top: Section, adopt: AdoptConfig | None, devices: Collection[str]) -> None:
-    """Refuse a name that is nearly one of `devices`; the very same is that device, with two certificates."""
+    """Refuse a name that differs from one in `devices` only in case; an equal name means the same device."""
     for index, device in enumerate(adopt.devices if adopt else ()):
         clash = next((each for each in devices if each.lower() == device.name.lower()), device.name)
         if clash != device.name:
@@ -198,7 +198,7 @@ def check_names(top: Section, adopt: AdoptConfig | None, devices: Collection[str
 
 
 def _plain(fingerprint: str) -> str:
-    """A fingerprint as OpenSSL prints it, with colons and capitals, is one as well."""
+    """Accept a fingerprint as OpenSSL prints it, with colons and capitals."""
     return fingerprint.replace(":", "").lower()
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with one value of the configuration: a text goes in, a reason or None comes out."""
+"""Checks of single configuration values: each takes a text and returns a reason or None."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOST_KEY_TYPES = (
 )
 
 RSA = "ssh-rsa"
-"""Refused: whoever pins it can agree on no signature with today's servers, which use SHA-2 (RFC 8332)."""
+"""Refused: with it pinned, no signature can be agreed on with today's servers, which use SHA-2 (RFC 8332)."""
 
 
 def host_problem(host: str) -> str | None:
@@ -74,7 +74,7 @@ def host_key_problem(text: str) -> str | None:
 
 
 def _is_key_blob(blob: bytes, kind: str) -> bool:
-    """Walk the strings of an SSH public key (RFC 4253 6.6): the first names the kind, none is cut short."""
+    """Check the strings of an SSH public key (RFC 4253 6.6): the first names the kind, none is truncated."""
     parts: list[bytes] = []
     while blob:
         length = int.from_bytes(blob[:4], "big")
@@ -88,7 +88,7 @@ def _is_key_blob(blob: bytes, kind: str) -> bool:
 
 
 def private_key_problem(text: str, project_dir: Path | None, *, preview: bool) -> str | None:
-    """Take the path of a private key. A preview connects to nothing, so that the file may be missing."""
+    """Check the path of a private key. A preview connects to nothing, so the file may be missing."""
     if "PRIVATE KEY" in text:
         return "must be the path of the key file, not the key itself"
     if project_dir is None:
@@ -121,7 +121,7 @@ def private_key_problem(text: str, project_dir: Path | None, *, preview: bool) -
 
 
 def _shape_problem(content: bytes, text: str) -> str | None:
-    """Tell what ssh calls "error in libcrypto": a key in OpenSSH's own form must be whole to the byte."""
+    """Explain what ssh calls "error in libcrypto": a key in OpenSSH's format must be complete to the byte."""
     if b"-----END" not in content:
         return "is cut short: its last line is missing; bring it again from where it was made"
     if b"-----BEGIN OPENSSH" not in content:
@@ -135,11 +135,11 @@ def _shape_problem(content: bytes, text: str) -> str | None:
 
 
 _OPENSSH_KEY = b"openssh-key-v1\0"
-"""How a private key in OpenSSH's own form begins; the name of its cipher follows (PROTOCOL.key)."""
+"""The start of a private key in OpenSSH's format; the name of its cipher follows (PROTOCOL.key)."""
 
 
 def _is_encrypted(content: bytes) -> bool:
-    """Tell whether a private key wants a passphrase: in OpenSSH's form, in PKCS#8 or in the older PEM."""
+    """Tell whether a private key has a passphrase: in OpenSSH's format, in PKCS#8 or in the older PEM."""
     if b"ENCRYPTED" in content:
         return True
     _, _, body = content.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")
@@ -161,7 +161,7 @@ def config_dir_problem(text: str) -> str | None:
 
 
 def flake_problem(text: str) -> str | None:
-    """Take DIR#HOST: an absolute folder on the server, and the name of a system of its flake."""
+    """Check DIR#HOST: an absolute folder on the server, and the name of a system in its flake."""
     directory, hash_sign, host = text.partition("#")
     if not directory.startswith("/"):
         return (
@@ -188,14 +188,14 @@ def immich_address_problem(text: str) -> str | None:
 
 
 def sudo_password_problem(text: str) -> str | None:
-    """Take what fits on the one line that sudo reads."""
+    """Check that the password fits on the one line that sudo reads."""
     if len(text) > 250 or not text.isprintable():
         return "must be one line of at most 250 printable characters"
     return None
 
 
 def local_path(text: str, project_dir: Path) -> Path:
-    """The path of a file on this machine: `~` is the home folder, and relative paths start at the project."""
+    """The path of a file on this machine: `~` is the home folder; relative paths start at the project."""
     return project_dir / Path(text).expanduser()
 
 
@@ -211,20 +211,20 @@ def keystore_problem(text: str, project_dir: Path | None) -> str | None:
     if project_dir is None:
         return None
     path = local_path(text, project_dir)
-    # These take a drive that fails for one that is not there, and the steps that need it say so.
+    # These functions treat a failing drive as a missing one; the steps that need it report it.
     there = os.path.exists(path) and not os.path.isdir(path)
     return "is a file, and the keystore is a folder" if there else None
 
 
 def duration_problem(text: str) -> str | None:
-    """Take the plain part of fail2ban's time format (jail.conf(5)): a number and one unit."""
+    """Check a duration in the simple form of fail2ban's time format (jail.conf(5)): a number and one unit."""
     if re.fullmatch(r"[1-9][0-9]{0,4}[smhdw]", text):
         return None
     return "must be a number and a unit: s, m, h, d or w"
 
 
 def seconds(duration: str) -> int:
-    """Return what a duration of fail2ban's lasts; it must have no `duration_problem`."""
+    """Return a fail2ban duration in seconds; it must have no `duration_problem`."""
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}[duration[-1]]
 
 

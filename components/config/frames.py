@@ -1,4 +1,4 @@
-"""The frames of a configuration: picture frames, televisions and the like, which show a secret header."""
+"""The frames of a configuration: picture frames, televisions and the like, which send a secret header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FrameConfig:
 
 
 def read_frames(top: Section) -> tuple[FrameConfig, ...]:
-    """Read the list `frames`, without those that are marked as revoked."""
+    """Read the list `frames`, without those marked as revoked."""
     frames: list[FrameConfig] = []
     revoked: set[str] = set()
     for section in top.sections("frames", example=FRAMES_EXAMPLE):
@@ -38,7 +38,7 @@ def read_frames(top: Section) -> tuple[FrameConfig, ...]:
 
 
 def check_frame_names(top: Section, frames: Collection[FrameConfig], devices: Collection[str]) -> None:
-    """Refuse a frame with the name of a device: by its name one is revoked, and it must be known which."""
+    """Refuse a frame with a device's name: revoking is by name, so a name must identify one of them."""
     for frame in frames:
         device = next((each for each in devices if each.lower() == frame.name.lower()), None)
         if device is not None:

@@ -1,4 +1,4 @@
-"""What the home is like: how the module gets into the server's configuration, and where Immich is."""
+"""The home server: how its configuration gets the module, and where Immich is."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from components.config.checks import flake_problem, immich_address_problem
 from components.config.reader import Section
 
 IMMICH_PORT = 2283
-"""The port of NixOS's Immich, unless its owner has chosen another."""
+"""The default port of NixOS's Immich."""
 
 LOOPBACK = "127.0.0.1"
 
 
 class ModuleWay(StrEnum):
-    """Who writes the line that imports the module: `pulumi up`, or the owner in a repository of theirs."""
+    """Who writes the line that imports the module: `pulumi up`, or the owner in their own repository."""
 
     MANAGED = "managed"
     YOURS = "yours"
 
 
 class Lan(StrEnum):
-    """Whether Immich's own address at home is shut while the funnel is open."""
+    """Whether Immich's own address at home is closed while the funnel is open."""
 
     CLOSE = "close"
     KEEP = "keep"
 
 
 class EdgeBuilder(StrEnum):
-    """Whose machine compiles the edge."""
+    """Which machine compiles the edge."""
 
     SERVER = "server"
     OPERATOR = "operator"
@@ -38,7 +38,7 @@ class EdgeBuilder(StrEnum):
 
 @dataclass(frozen=True)
 class Flake:
-    """A flake on the server that the system is built from: its folder, and the name of the system in it."""
+    """A flake on the server that the system is built from: its folder, and the system's name in it."""
 
     directory: str
     host: str
@@ -51,8 +51,9 @@ class Flake:
 class Immich:
     """Where Immich listens on the server.
 
-    `managed` means `services.immich` of the server's own configuration; else it runs in a container, say, and
-    nothing of it is touched, and it has an `address`. None means the loopback address that answers.
+    `managed` means `services.immich` of the server's own configuration. Otherwise Immich runs in a container,
+    for example, nothing of it is touched, and `address` is set. An `address` of None means the loopback
+    address that answers.
     """
 
     address: str | None
@@ -61,12 +62,12 @@ class Immich:
 
     @property
     def asked_address(self) -> str:
-        """The address as the scripts take it, in which `-` leaves the choice to them."""
+        """The address as the scripts take it; `-` leaves the choice to them."""
         return self.address or "-"
 
 
 def read_module(top: Section) -> ModuleWay:
-    """Read `module`, which a flake of the owner's decides as well."""
+    """Read `module`; setting `flake` decides it as well."""
     way = top.choice("module", choices=list(ModuleWay), default=ModuleWay.MANAGED)
     if top.value("flake") is None:
         return ModuleWay(way)
@@ -81,7 +82,7 @@ def read_module(top: Section) -> ModuleWay:
 
 
 def read_flake(top: Section) -> Flake | None:
-    """Read `flake`; None when the system is not built from one, or when another machine builds it."""
+    """Read `flake`; None if the system is not built from one, or if another machine builds it."""
     text = top.optional_text("flake", example='"/etc/nixos#homeserver"', check=flake_problem)
     if text is None:
         return None
@@ -90,7 +91,7 @@ def read_flake(top: Section) -> Flake | None:
 
 
 def read_edge_build(top: Section, module: ModuleWay) -> EdgeBuilder:
-    """Read `edgeBuild`; only where `pulumi up` writes the configuration can it name what was built here."""
+    """Read `edgeBuild`; a configuration can name the edge built here only if `pulumi up` writes it."""
     builder = EdgeBuilder(top.choice("edgeBuild", choices=list(EdgeBuilder), default=EdgeBuilder.SERVER))
     if builder is EdgeBuilder.OPERATOR and module is ModuleWay.YOURS:
         top.report(
@@ -129,10 +130,10 @@ def read_lan(top: Section) -> Lan:
 
 
 def check_public_address(top: Section, immich: Immich) -> None:
-    """Refuse an Immich that the internet reaches without the edge, whether the funnel is open or shut.
+    """Refuse an Immich that the internet reaches without the edge, whether the funnel is open or closed.
 
-    Of IPv4 alone: every address of IPv6 at home is a public one, behind a router that lets nobody in. Where
-    Immich really listens, preflight sees on the server.
+    Only IPv4 is checked: every IPv6 address at home is a public one, behind a router that lets nobody in.
+    Preflight checks on the server where Immich really listens.
     """
     if immich.address is not None and _is_public(immich.address):
         top.problems.add(

@@ -1,4 +1,4 @@
-"""What the edge allows visitors, when it bans them, and for how long the funnel stays open."""
+"""What the edge allows visitors, when it bans them, and how long the funnel stays open."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from components.config.reader import Section
 from components.surface import table as surface_table
 
 REJECT_WITH = ("forbidden", "drop")
-"""What a stranger gets for a request that is not allowed: a 403 that tells nothing, or no answer at all."""
+"""What a stranger gets for a request that is not allowed: a 403 that reveals nothing, or no answer at all."""
 
 COLD_VISIT = 50
-"""What the first look at a link counts: of its 150 requests, 112 are a twentieth each (caddy/limits.go)."""
+"""What a first visit to a link counts: of its 150 requests, 112 count a twentieth each (caddy/limits.go)."""
 
 VISIT_SECONDS = 600
-"""The longest that a visitor, once through a budget, waits until it holds another visit."""
+"""The longest that a visitor who has used up a budget waits until it allows another visit."""
 
 TYPING_ERRORS = 2
-"""Wrong passwords that a guest of yours types before the right one, at the least."""
+"""The wrong passwords that a guest must be able to type before the right one."""
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """What one anonymous address may do in a window of seconds: ask, try link passwords, fetch zip files.
+    """What one anonymous address may do in a window of seconds: requests, link passwords, zip files.
 
-    `link_passwords_per_hour` is how many wrong passwords one link takes from the whole internet.
+    `link_passwords_per_hour` is how many wrong passwords one link accepts from the whole internet.
     """
 
     requests: int
@@ -40,9 +40,9 @@ class RateLimits:
 
 @dataclass(frozen=True)
 class Bans:
-    """When fail2ban bans an address, and for how long; times as fail2ban writes them (`10m`, `1h`).
+    """When fail2ban bans an address, and for how long; durations in fail2ban's format (`10m`, `1h`).
 
-    `ipv6_prefix` is how much of an IPv6 address counts as one visitor: 64 or 128 bits.
+    `ipv6_prefix` is the part of an IPv6 address that counts as one visitor: 64 or 128 bits.
     """
 
     max_retry: int
@@ -52,7 +52,7 @@ class Bans:
 
 
 def read_features(top: Section) -> dict[str, bool]:
-    """Read the group `features`: of each part of a shared link's page whether it is on."""
+    """Read the group `features`: which parts of a shared link's page are on."""
     section = top.section("features", example="{map: false}")
     for feature in surface_table.load().features:
         if feature.fixed and section.value(feature.name) is not None:
@@ -161,7 +161,7 @@ def read_bans(top: Section) -> Bans:
 
 
 def read_expose_until(top: Section, now: datetime) -> datetime | None:
-    """Read `exposeUntil`; None when it is not set."""
+    """Read `exposeUntil`; None if it is not set."""
     example = f'"{(now + timedelta(days=14)).date()}T20:00:00Z"'
     text = top.optional_text("exposeUntil", example=example, check=moment_problem)
     if text is None:

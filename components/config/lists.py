@@ -1,4 +1,4 @@
-"""Whom lists ban: countries, networks, and what a CrowdSec has decided."""
+"""Ban lists: countries, networks, and CrowdSec's decisions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EXAMPLE = "{countries: [CN, RU], countryDatabase: /var/lib/GeoIP/GeoLite2-Countr
 ADDRESS_EXAMPLE = "http://127.0.0.1:8080"
 
 COUNTRY_DAYS = 45
-"""How old a database of countries may be: MaxMind's comes twice a week, DB-IP's once a month."""
+"""Maximum age of a country database in days: MaxMind's appears twice a week, DB-IP's once a month."""
 
 MOST_FILES = 20
-"""Lists of networks; one file of many lines is as good as many files."""
+"""Number of network lists; one file with many lines does the same as many files."""
 
 _CODES = """
 AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS
@@ -35,12 +35,12 @@ SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ
 TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW XK
 """
 COUNTRIES = frozenset(_CODES.split())
-"""ISO 3166-1 (as of the time zone database), and XK, by which databases call Kosovo."""
+"""ISO 3166-1 (as in the time zone database), and XK, which databases use for Kosovo."""
 
 _OTHER_NAMES = {"UK": "GB", "EL": "GR"}
 
 UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp", "/var/lib/immich-exposure")
-"""Folders that the unit which reads lists does not see (server/nix/lists.nix)."""
+"""Folders that the unit which reads the lists cannot see (server/nix/lists.nix)."""
 
 _KEY_TEXT = re.compile(r"[A-Za-z0-9+/=_.~-]{8,200}")
 
@@ -49,11 +49,11 @@ _TAILNET = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "fd7a:115c:a1e0::/4
 
 @dataclass(frozen=True)
 class BanLists:
-    """Sources of lists; files are paths on the server.
+    """Sources of ban lists; files are paths on the server.
 
-    `countries` are turned away, or with `only` all others; `database` says which network is in which country
-    and is at most `database_days` old. `networks` are files of networks, at most `networks_days` old (0: as
-    old as they like). `crowdsec` is the address of its local API, None without.
+    `countries` are refused, or with `only` all others; `database` maps networks to countries and is at most
+    `database_days` old. `networks` are files of networks, at most `networks_days` old (0: any age).
+    `crowdsec` is the address of its local API; None if it is not used.
     """
 
     countries: tuple[str, ...]
@@ -65,7 +65,7 @@ class BanLists:
     crowdsec: str | None
 
     def lines(self) -> str:
-        """Return lists.conf as the server keeps it: a word and its value a line."""
+        """Return lists.conf as the server stores it: one word and its value per line."""
         lines: list[str] = []
         if self.database is not None:
             word = "only-countries" if self.only else "countries"
@@ -80,7 +80,7 @@ class BanLists:
 
 
 def read_ban_lists(top: Section) -> BanLists | None:
-    """Read the group `banLists`; None where nobody is banned by a list."""
+    """Read the group `banLists`; None if no list is set."""
     if not top.value(GROUP):
         return None
     section = top.section(GROUP, example=EXAMPLE)
@@ -131,7 +131,7 @@ def _texts(section: Section, key: str, example: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        # YAML takes a bare NO for false.
+        # YAML reads a bare NO as false.
         section.report(key, "must be a list of texts; put them in quotes", example)
         return []
     return value
@@ -151,7 +151,7 @@ def _countries(section: Section, key: str) -> tuple[str, ...]:
 
 
 def file_problem(text: str) -> str | None:
-    """Say what keeps a path from being that of a list on the server."""
+    """Say why a path cannot be that of a list on the server."""
     if (problem := config_dir_problem(text)) is not None:
         return problem.replace("the folder of configuration.nix", "a file")
     if any(text == folder or text.startswith(f"{folder}/") for folder in UNSEEN):
@@ -179,7 +179,7 @@ def _crowdsec(section: Section) -> str | None:
 def crowdsec_problem(text: str) -> str | None:
     """Say what is wrong with the address of CrowdSec's local API.
 
-    The unit that asks it talks to this one address and looks up no name.
+    The unit that asks it talks only to this address and resolves no names.
     """
     try:
         parts = urlsplit(text)
@@ -202,13 +202,13 @@ def crowdsec_problem(text: str) -> str | None:
 
 
 def read_crowdsec_key(top: Section) -> pulumi.Output[str] | None:
-    """Read the key by which CrowdSec knows this bouncer; None without."""
+    """Read the API key of this bouncer for CrowdSec; None if it is not set."""
     value = top.value(KEY)
     return None if value is None else pulumi.Output.secret(str(value))
 
 
 def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collection[str]) -> None:
-    """Look at the key in plain text, which no message may hold."""
+    """Check the key in plain text; no message may contain it."""
     value = top.value(KEY)
     asked = lists is not None and lists.crowdsec is not None
     if value is None:

@@ -1,4 +1,4 @@
-"""The one channel through which the server tells its owner what happens."""
+"""The one channel through which the server sends notices to its owner."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ EXAMPLE = "{kind: ntfy, address: https://ntfy.sh/a-topic-nobody-guesses}"
 ADDRESS_EXAMPLE = "https://ntfy.sh/a-topic-nobody-guesses"
 COMMAND_EXAMPLE = "/run/current-system/sw/bin/tell-me"
 
-# What the script on the server takes as well (server/scripts/notify.sh), whose file has one value a line.
+# The script on the server accepts the same (server/scripts/notify.sh); its file has one value per line.
 _ADDRESS = re.compile(r"https?://[\]\[A-Za-z0-9._~:/?#@!$&()*+,;=%-]+")
 _COMMAND = re.compile(r"/[A-Za-z0-9._/+@-]+")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
 
 _AT_HOME = (".local", ".lan", ".home", ".internal", ".home.arpa", ".ts.net")
-"""How names end that no stranger answers to, so that nobody on the way reads what is sent without TLS."""
+"""Suffixes of names that only local machines answer, so that nobody outside reads traffic without TLS."""
 
 
 class NotifyKind(StrEnum):
-    """What takes the notices: an ntfy topic, a Gotify server, any server that takes JSON, or a program."""
+    """What receives notices: an ntfy topic, a Gotify server, any server that accepts JSON, or a program."""
 
     NTFY = "ntfy"
     GOTIFY = "gotify"
@@ -46,12 +46,12 @@ class Notify:
 
     @property
     def place(self) -> str:
-        """What to call it before other people: an ntfy topic, or a part of an address, may be a password."""
+        """What to call it in front of others: an ntfy topic, or part of an address, may be a password."""
         return self.command or urlsplit(self.address or "").hostname or ""
 
 
 def read_notify(top: Section) -> Notify | None:
-    """Read the group `notify`; None when nobody is told."""
+    """Read the group `notify`; None if no notices are sent."""
     if not top.value("notify"):
         return None
     section = top.section("notify", example=EXAMPLE)
@@ -108,13 +108,13 @@ def _is_at_home(host: str) -> bool:
 
 
 def read_token(top: Section) -> pulumi.Output[str] | None:
-    """Read what proves to the channel that a notice is ours; None where it asks for nothing."""
+    """Read the token that authenticates our notices to the channel; None if it needs none."""
     value = top.value(KEY)
     return None if value is None else pulumi.Output.secret(str(value))
 
 
 def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str]) -> None:
-    """Look at the token in plain text, which no message may hold."""
+    """Check the token in plain text; no message may contain it."""
     value = top.value(KEY)
     kind = notify.kind if notify else None
     if value is None:

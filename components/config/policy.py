@@ -1,4 +1,4 @@
-"""How much the rules of `policy/` count for this stack: the group `policy`."""
+"""The levels of the rules of `policy/` for this stack: the group `policy`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_policy(top: Section) -> dict[str, Level]:
 
 
 def refuse_secrets(problems: Problems, raw: Mapping[str, object], secret_keys: Collection[str]) -> None:
-    """Note what stands in plain text and looks like a secret; its value stays unsaid."""
+    """Report plain-text values that look like secrets; the values themselves are not shown."""
     for path, what in secrets_in({key: value for key, value in raw.items() if key not in secret_keys}):
         key = path.partition(".")[0].partition("[")[0]
         if not problems.has(path, key):
@@ -31,6 +31,6 @@ def refuse_secrets(problems: Problems, raw: Mapping[str, object], secret_keys: C
 
 
 def lowered(levels: Mapping[str, str]) -> list[str]:
-    """Return the rules that count for less than they do by default."""
+    """Return the rules whose level is below their default."""
     order = list(Level)
     return [rule.name for rule in RULES if order.index(Level(levels[rule.name])) < order.index(rule.level)]

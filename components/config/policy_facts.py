@@ -1,4 +1,4 @@
-"""What the rules of `policy/` look at: an exposure as a mapping of plain values, without any secret."""
+"""What the rules of `policy/` examine: an exposure as a mapping of plain values, without any secret."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from policy.rules import Finding, Level, judge
 
 
 def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
-    """Return what an exposure is; the component has it as its properties, so that a policy pack sees it.
+    """Return the facts of an exposure; they are the component's properties, so that a policy pack sees them.
 
-    Devices are not among it, because no rule looks at them.
+    Devices are not included, because no rule examines them.
     """
     limits, bans = config.rate_limits, config.bans
     return {
@@ -45,7 +45,7 @@ def policy_facts(config: ExposureConfig, stack: str) -> dict[str, Any]:
 
 
 def _of_frames_and_lists(config: ExposureConfig) -> dict[str, Any]:
-    """Return what rules ask of frames and ban lists; nothing where there are none."""
+    """Return what rules examine of frames and ban lists; empty if there are none."""
     facts: dict[str, Any] = {}
     if config.frames:
         facts |= {"frames": len(config.frames), "who": config.who}
@@ -57,15 +57,15 @@ def _of_frames_and_lists(config: ExposureConfig) -> dict[str, Any]:
 
 
 def told(finding: Finding) -> str:
-    """Return a finding in words, with the name by which its rule is set."""
+    """Return a finding in words, with the key that sets its rule's level."""
     return f"{finding.sentence.removesuffix('.')} (policy {finding.rule})."
 
 
 def hold_to_the_rules(facts: Mapping[str, Any], config: ExposureConfig) -> None:
-    """Warn of what an advisory rule finds.
+    """Warn of each finding of an advisory rule.
 
     Raises:
-        ConfigError: with everything that mandatory rules find.
+        ConfigError: with all findings of mandatory rules.
     """
     findings = judge(facts, config.policy)
     refused = [told(finding) for finding in findings if finding.level is Level.MANDATORY]

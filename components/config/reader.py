@@ -1,4 +1,4 @@
-"""Reads a mapping of settings key by key and collects all problems, instead of stopping at the first."""
+"""Reads a mapping of settings key by key and collects all problems instead of stopping at the first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ VALUE_LIMIT = 60
 """Characters of a wrong value that a message shows."""
 
 Check = Callable[[str], "str | None"]
-"""Looks at a text and returns what is wrong with it, or None."""
+"""Examines a text and returns what is wrong with it, or None."""
 
 
 class Problems:
-    """What is wrong with a configuration, in the order in which it was found."""
+    """The problems of a configuration, in the order in which they were found."""
 
     def __init__(self, hidden: Collection[str] = ()) -> None:
         """`hidden` names the keys whose values no message may show."""
@@ -22,17 +22,17 @@ class Problems:
         self._keys: set[str] = set()
 
     def add(self, key: str, value: object, reason: str, example: str) -> None:
-        """Note that a key's value (None: it is not set) is wrong, why, and what a right one looks like."""
+        """Report that a key's value (None: it is not set) is wrong, why, and what a right one looks like."""
         shown = "is not set" if value is None else f"= {self._shown(key, value)}"
         self._lines.append(f"{key} {shown}: {reason}. Example: {example}")
         self._keys.add(key)
 
     def add_unknown(self, key: str, hint: str) -> None:
-        """Note a key that means nothing. Its value stays unsaid, because it may be a mistyped secret."""
+        """Report an unknown key. Its value is not shown, because it may be a mistyped secret."""
         self._lines.append(f"{key} is not a known key: {hint}")
 
     def add_stray(self, key: str, said: str) -> None:
-        """Note a key that stands where it counts for nothing. Its value stays unsaid, too."""
+        """Report a key in a place where it has no effect. Its value is not shown either."""
         self._lines.append(f"{key} {said}")
 
     def has(self, *keys: str) -> bool:
@@ -55,8 +55,8 @@ class Problems:
 class Section:
     """One mapping of a configuration.
 
-    Each reading method returns the value, or the default when the key is not set or its value is wrong. An
-    empty text and None mean "not set", because the config schema has no other way to say it.
+    Each reading method returns the value, or the default if the key is not set or its value is wrong. An
+    empty text and None mean "not set", because the config schema cannot express that otherwise.
     """
 
     def __init__(self, values: Mapping[str, object], problems: Problems, path: str = "") -> None:
@@ -70,20 +70,20 @@ class Section:
         return f"{self._path}{key}"
 
     def value(self, key: str) -> object | None:
-        """The value as it stands; None when it is not set."""
+        """The value as given; None if it is not set."""
         if key not in self._known:
             self._known.append(key)
         value = self._values.get(key)
         return None if value == "" else value
 
     def report(self, key: str, reason: str, example: str) -> None:
-        """Note a problem with a key."""
+        """Report a problem with a key."""
         self.problems.add(self.name(key), self.value(key), reason, f"`{key}: {example}`")
 
     def text(
         self, key: str, *, example: str, check: Check, default: str | None = None, missing: str = ""
     ) -> str:
-        """Read a text that has a default, or must be there: then `missing` says what it is needed for."""
+        """Read a text that has a default or is required; `missing` says what it is needed for."""
         text = self.optional_text(key, example=example, check=check)
         if text is not None:
             return text
@@ -92,7 +92,7 @@ class Section:
         return default or ""
 
     def optional_text(self, key: str, *, example: str, check: Check) -> str | None:
-        """Read a text that may be left out; None when it is."""
+        """Read an optional text; None if it is not set."""
         value = self.value(key)
         if value is None:
             return None
@@ -124,7 +124,7 @@ class Section:
     def choice(
         self, key: str, *, choices: Collection[str], default: str | None = None, missing: str = ""
     ) -> str:
-        """Read one of a few words, which has a default or must be there."""
+        """Read one of a few words; it has a default or is required."""
         example = next(iter(choices))
         return self.text(
             key,
@@ -135,14 +135,14 @@ class Section:
         )
 
     def section(self, key: str, *, example: str) -> Section:
-        """Read a mapping of its own; empty when it is not set."""
+        """Read a nested mapping; empty if it is not set."""
         value = self.value(key)
         if value is not None and not isinstance(value, Mapping):
             self.report(key, "must be a group of settings", example)
         return Section(value if isinstance(value, Mapping) else {}, self.problems, f"{self.name(key)}.")
 
     def sections(self, key: str, *, example: str) -> list[Section]:
-        """Read a list of mappings; empty when it is not set."""
+        """Read a list of mappings; empty if it is not set."""
         value = self.value(key)
         if value is None:
             return []
@@ -161,7 +161,7 @@ class Section:
         ]
 
     def refuse_unknown(self) -> None:
-        """Note every key that nothing has read."""
+        """Report every key that was never read."""
         for key in self._values:
             if key not in self._known:
                 near = difflib.get_close_matches(str(key), self._known, n=1, cutoff=0.6)

@@ -1,7 +1,7 @@
 """The stack's configuration: every key, its default, its bounds, and a message for every mistake.
 
-`load` is a pure function of a mapping; `from_pulumi` gathers that mapping from the engine. Keys are described
-for the user in `Pulumi.yaml`, whose defaults a test compares with the ones here.
+`load` is a pure function of a mapping; `from_pulumi` gathers that mapping from the engine. `Pulumi.yaml`
+describes the keys for the user; a test compares its defaults with those here.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ FUNNEL_PORTS = (443, 8443, 10000)
 """The ports that Tailscale Funnel offers (tailscale.com/kb/1223/funnel)."""
 
 UNPRIVILEGED_PORT = 1024
-"""The first port that Caddy, which runs without privileges, may listen on."""
+"""The first port that Caddy can listen on, because it runs without privileges."""
 
 GRACE_DAYS = 14
-"""For how long the old certificate of a renewed device counts, unless the config says otherwise."""
+"""How many days a renewed device's old certificate stays valid, unless the config says otherwise."""
 
 SECRETS = (
     "keystorePassphrase",
@@ -86,10 +86,10 @@ SECRETS = (
 """Keys that must be stored encrypted, and whose values no message shows."""
 
 HOST_KEY_EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters"
-"""Not to be taken for a key, and not the placeholder of the example's file, of which messages complain."""
+"""Cannot be mistaken for a key, and differs from the placeholder in the example file, which is refused."""
 HIDDEN_HOST = "hidden.invalid"
 HIDDEN_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-"""These two stand for a server whose address or key is encrypted, where nobody has the passphrase."""
+"""These two stand in for a server's encrypted address or key when nobody has the passphrase."""
 
 DEVICES_EXAMPLE = "[{name: phone-anna, platform: ios}]"
 
@@ -132,8 +132,8 @@ class AuthorityConfig:
 class CheckConfig:
     """How the outside check reaches the server.
 
-    `connect_to` (`HOST:PORT`) replaces the look-up in public DNS, `roots_file` (PEM, relative to the project)
-    the system's trusted roots. Both are None but in the lab.
+    `connect_to` (`HOST:PORT`) replaces the public DNS lookup, `roots_file` (PEM, relative to the project) the
+    system's trusted roots. Both are None except in the lab.
     """
 
     connect_to: str | None
@@ -142,21 +142,20 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class ExposureConfig:
-    """The whole configuration, valid. Paths on this machine stand as configured, relative to the project.
+    """The whole configuration, valid. Paths on this machine are as configured, relative to the project.
 
-    `devices` and `frames` are those that may come in, without the ones marked as revoked. `features` says of
-    each part of a shared link's page whether it is on; `reject_with` is one of `REJECT_WITH`.
+    `devices` and `frames` are those that may come in, without the ones marked as revoked. `features` says
+    which parts of a shared link's page are on; `reject_with` is one of `REJECT_WITH`.
 
     `host_key` is in the form of `authorized_keys` (`ssh-ed25519 AAAA...`), without a comment; a
     `ssh_private_key_file` of None means the SSH agent, a `sudo_password` of None that sudo asks for none.
 
-    With a `flake` the `module` is `yours`; `allow_upgrade` lets a rebuild bring what else has changed in the
-    server's configuration, `take_over` lets this stack expose a server that another one has exposed. `guard`
-    is whether the server looks at the exposure from outside; a `notify` of None means that nobody is told.
+    With a `flake` the `module` is `yours`; `allow_upgrade` lets a rebuild bring other changes of the server's
+    configuration, `take_over` lets this stack expose a server that another stack has exposed. `guard` is
+    whether the server checks the exposure from outside; a `notify` of None means that no notices are sent.
     `who` is whether the server counts who opened what, and forgets a link that nobody uses for `who_days`; an
-    `immich_api_key` of None that Immich is not asked for its links.
-    `policy` says of each rule how much it counts.
-    A `ban_lists` of None means that no list bans anybody.
+    `immich_api_key` of None means that Immich is not asked for its links. `policy` gives each rule's level. A
+    `ban_lists` of None means that no list bans anybody.
     """
 
     host: str
@@ -212,7 +211,7 @@ def from_pulumi() -> ExposureConfig:
     """Read the configuration of the stack that is being deployed.
 
     Raises:
-        ConfigError: with every problem.
+        ConfigError: with all problems.
     """
     prefix = f"{NAMESPACE}:"
     values = {**engine_config.get_config_env(), **engine_config.CONFIG.get()}
@@ -246,15 +245,15 @@ def load(
 
     Args:
         raw: the keys of the namespace, without it; groups and lists as mappings and lists.
-        stack: name of the stack, for messages and the keystore's default place.
-        project_dir: where relative paths begin; None means that no file of this machine is looked at.
+        stack: name of the stack, for messages and the keystore's default path.
+        project_dir: where relative paths start; None means that no file on this machine is read.
         secret_keys: keys that are stored encrypted; no message shows their values.
-        strays: keys that stand where they count for nothing, each with what is to be said of it.
-        now: the present moment, unless it is another one.
-        preview: nothing is going to be changed, so that the private SSH key need not be at hand.
+        strays: keys in places where they have no effect, each with its message.
+        now: the time to use instead of the present.
+        preview: nothing will be changed, so the private SSH key may be missing.
 
     Raises:
-        ConfigError: with every problem.
+        ConfigError: with all problems.
     """
     problems = Problems(hidden={*secret_keys, *SECRETS})
     top = Section(raw, problems)
@@ -281,7 +280,7 @@ def load(
     return config
 
 
-# Keys whose values are text and are taken as they are; the others are JSON in the engine's hands.
+# Keys whose values are plain text; the engine encodes all others as JSON.
 _TEXT_KEYS = frozenset(
     {
         "host", "hostKey", "sshUser", "sshPrivateKeyFile", "configDir", "module", "flake",
@@ -291,7 +290,7 @@ _TEXT_KEYS = frozenset(
 
 
 def decoded(key: str, value: object) -> object:
-    """Undo the engine's encoding: it hands every value over as text, groups and numbers as JSON."""
+    """Undo the engine's encoding: it passes every value as text, groups and numbers as JSON."""
     if key in _TEXT_KEYS or not isinstance(value, str):
         return value
     try:
@@ -391,7 +390,7 @@ def _sudo_password(top: Section) -> pulumi.Output[str] | None:
 
 
 def _check_sudo_password(top: Section, secret_keys: Collection[str], config: ExposureConfig) -> None:
-    """Look at the password in plain text, which no message may hold."""
+    """Check the password in plain text; no message may contain it."""
     key, command = "sudoPassword", "pulumi config set --secret sudoPassword"
     password = top.value(key)
     if password is None:
@@ -509,7 +508,7 @@ def _check_validity(top: Section, config: ExposureConfig) -> None:
 
 def _check_grace(top: Section, config: ExposureConfig) -> None:
     before = config.renew_before_days
-    # The default is never in the way: what counts is the shorter of the two (components/devices/renewal.py).
+    # The default never conflicts: the shorter of the two applies (components/devices/renewal.py).
     too_long = config.grace_days > before and config.grace_days != GRACE_DAYS
     if too_long and not top.problems.has("graceDays", "renewBeforeDays"):
         top.report(
@@ -520,7 +519,7 @@ def _check_grace(top: Section, config: ExposureConfig) -> None:
 
 
 def _check_authority_renewal(top: Section, config: ExposureConfig) -> None:
-    """A device is never renewed by an authority that ends as soon as the old certificate."""
+    """Check that no device is renewed by an authority that expires as soon as the old certificate."""
     days, authority_days, devices = (
         config.ca.renew_before_days,
         config.ca.validity_days,
@@ -542,7 +541,7 @@ def _check_authority_renewal(top: Section, config: ExposureConfig) -> None:
 
 
 def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
-    """Look at the passphrase in plain text, which no message may hold."""
+    """Check the passphrase in plain text; no message may contain it."""
     key, command = "keystorePassphrase", "pulumi config set --secret keystorePassphrase"
     passphrase = top.value(key)
     if passphrase is None:

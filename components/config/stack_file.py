@@ -1,7 +1,7 @@
-"""Settings that count for nothing because of where they stand in the stack file.
+"""Settings that have no effect because of their place in the stack file.
 
-The engine takes what is below `config:` in the project's own namespace. All else it passes over without a
-word, and a setting that its owner believes in would not be there.
+The engine reads what is below `config:` in the project's own namespace. It ignores everything else silently,
+so a setting that its owner relies on would be missing.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 import yaml
 
 ENGINE_KEYS = frozenset({"config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider"})
-"""What a stack file may hold at its top level (pulumi: sdk/go/common/workspace, ProjectStack)."""
+"""The top-level keys of a stack file (pulumi: sdk/go/common/workspace, ProjectStack)."""
 
 Stray = tuple[str, str]
-"""A key that counts for nothing, and what is to be said of it."""
+"""A key that has no effect, and the message about it."""
 
 
 def stack_file(project_dir: Path, stack: str) -> Path:
-    """Return where the stack's settings stand; `stackConfigDir` in Pulumi.yaml names the folder."""
+    """Return the path of the stack's settings; `stackConfigDir` in Pulumi.yaml names the folder."""
     return project_dir / "stacks" / f"Pulumi.{stack}.yaml"
 
 
 def outside_config(file: Path, namespace: str) -> Iterator[Stray]:
-    """Yield the settings at the top level of a stack file; none of one that is missing or unreadable."""
+    """Yield the settings at the top level of a stack file; none if it is missing or unreadable."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return  # what the engine cannot read it has refused itself
+        return  # the engine has already refused what it cannot read
     yield from beside_config(document if isinstance(document, dict) else (), file.name, namespace)
 
 
@@ -44,7 +44,7 @@ def beside_config(document: Iterable[object], file_name: str, namespace: str) ->
 
 
 def in_other_namespaces(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
-    """Yield the keys whose namespace is nearly this one."""
+    """Yield the keys whose namespace nearly matches this one."""
     for key in keys:
         space, colon, name = key.partition(":")
         if colon and space != namespace and _is_nearly(space, namespace):

@@ -1,7 +1,7 @@
-"""The settings of a stack file as the engine will hand them over, without the engine and without any secret.
+"""The settings of a stack file as the engine will pass them on, read without the engine or any secret.
 
 A pull request is described before anybody trusts it. So the file is read as strictly as the engine reads it,
-nothing else is opened because of what it says, and what is encrypted stays so.
+nothing else is opened because of its content, and encrypted values stay encrypted.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SIZE_LIMIT = 1 << 20
 HOW_IT_ENCRYPTS = ("secretsprovider", "encryptedkey", "encryptionsalt")
 
 HIDDEN = "known-to-the-passphrase-alone.q7Zk2vXw9"
-"""What stands for a secret while the rest of the settings is checked: each of `SECRETS` may be this."""
+"""Stands in for a secret while the other settings are checked; it is valid for each of `SECRETS`."""
 
 STAND_INS = {"host": HIDDEN_HOST, "hostKey": HIDDEN_HOST_KEY}
-"""What stands for an encrypted value of a key that must be there."""
+"""Stand-ins for encrypted values of required keys."""
 
 
 class StackFileError(ValueError):
@@ -39,12 +39,12 @@ class StackFileError(ValueError):
 
 @dataclass(frozen=True)
 class StackSettings:
-    """What a stack file says.
+    """The content of a stack file.
 
     `values` has the keys without their namespace, decoded, with `HIDDEN` for a secret. `secrets` has a digest
-    of what is encrypted, by key, so that a change shows. `hidden` are keys that are encrypted without being
-    among `SECRETS`: their values are left out. `environments` are those of Pulumi ESC, which may set
-    anything. `salt` is how the engine encrypts.
+    of each encrypted value, by key, so that a change shows. `hidden` lists keys that are encrypted without
+    being among `SECRETS`: their values are left out. `environments` lists those of Pulumi ESC, which may set
+    anything. `salt` identifies how the engine encrypts.
     """
 
     values: Mapping[str, object]
@@ -56,12 +56,12 @@ class StackSettings:
 
 
 def read_file(path: Path) -> str | None:
-    """Return what a file holds; None when there is no such file.
+    """Return a file's text; None if there is no such file.
 
-    No link is followed: one in a pull request could lead to anything on the machine that describes it.
+    No link is followed: one in a pull request could point to anything on the machine that describes it.
 
     Raises:
-        StackFileError: it is no plain text file of a sensible size.
+        StackFileError: it is not a plain text file of a reasonable size.
     """
     if path == Path(os.devnull):
         return None
@@ -114,7 +114,7 @@ def read_settings(text: str, file_name: str, defaults: Mapping[str, object] | No
 
 
 def project_defaults(text: str) -> dict[str, object]:
-    """Return what a project's Pulumi.yaml gives every stack that says nothing else, without namespace.
+    """Return the defaults that a project's Pulumi.yaml gives its stacks, without namespace.
 
     Raises:
         StackFileError: it does not parse, with line and column.
@@ -134,7 +134,7 @@ def project_defaults(text: str) -> dict[str, object]:
 
 
 class _Found:
-    """What the keys of `config:` hold, taken one by one."""
+    """The values found below `config:`, taken one by one."""
 
     def __init__(self) -> None:
         self.values: dict[str, object] = {}
@@ -159,7 +159,7 @@ class _Found:
 
 
 def _own_name(key: str) -> str | None:
-    """Return a key without its namespace, in each way that the engine takes it; None for another's."""
+    """Return a key without its namespace, in every form the engine accepts; None for another namespace."""
     space, colon, name = key.partition(":")
     if not colon:
         return key
@@ -167,7 +167,7 @@ def _own_name(key: str) -> str | None:
 
 
 def _encrypted(value: object) -> Iterator[str]:
-    """Yield every ciphertext in a value: a group of `secure` alone."""
+    """Yield every ciphertext in a value: a group whose only key is `secure`."""
     if isinstance(value, Mapping):
         if set(value) == {"secure"}:
             yield str(value["secure"])
@@ -180,7 +180,7 @@ def _encrypted(value: object) -> Iterator[str]:
 
 
 def _as_the_program_gets_it(key: str, value: object) -> object:
-    """Return a value after the engine has made text of it and the program something else of that."""
+    """Return a value as the engine turns it into text and the program decodes that."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -197,12 +197,12 @@ def _environments(named: object) -> Iterator[str]:
         yield str(each) if isinstance(each, str) else "one that is written out in the file"
 
 
-# YAML as the engine takes it (gopkg.in/yaml.v3): no key twice, `yes` is text, `22:30` is text, and a moment
-# without quotes is none that the program takes.
+# YAML as the engine reads it (gopkg.in/yaml.v3): no duplicate keys, `yes` is text, `22:30` is text, and the
+# program does not accept a timestamp without quotes.
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Like the engine, and without aliases, with which a small file says a very long one."""
+    """Reads like the engine, but without aliases, which let a small file expand to a huge one."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

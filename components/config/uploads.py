@@ -1,4 +1,4 @@
-"""What guests may upload through shared links: how much at once, in an hour, and how much stays free."""
+"""What guests may upload through shared links: at once, in an hour, and how much space stays free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from components.config.home import Immich
 from components.config.reader import Section
 
 UPLOAD_MEGABYTES = 2000
-"""The most that one upload through a shared link may hold, unless the config says otherwise."""
+"""The largest upload through a shared link, unless the config says otherwise."""
 
 GROUP = "uploadLimits"
 EXAMPLE = "{linkMegabytesPerHour: 5000, freeGigabytes: 20}"
@@ -20,8 +20,8 @@ FOLDER_EXAMPLE = "/srv/immich"
 class UploadLimits:
     """What may be uploaded in any hour, through one link and through all of them: megabytes and files.
 
-    Below `free_gigabytes` on the disk nothing is taken. `folder` is where Immich puts uploads, on the server;
-    None leaves it to what the unit of `services.immich` says.
+    With less than `free_gigabytes` free on the disk, nothing is accepted. `folder` is where Immich stores
+    uploads on the server; None takes it from the unit of `services.immich`.
     """
 
     link_megabytes: int
@@ -38,7 +38,7 @@ DEFAULT_LIMITS = UploadLimits(
 
 
 def read_upload_size(top: Section) -> int:
-    """Read `uploadMegabytes`, which is of use only with `uploads`."""
+    """Read `uploadMegabytes`, which matters only with `uploads`."""
     size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
     if size != UPLOAD_MEGABYTES and _are_off(top):
         top.report("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
@@ -46,7 +46,7 @@ def read_upload_size(top: Section) -> int:
 
 
 def read_upload_limits(top: Section) -> UploadLimits:
-    """Read the group `uploadLimits`, which is of use only with `uploads`."""
+    """Read the group `uploadLimits`, which matters only with `uploads`."""
     section = top.section(GROUP, example=EXAMPLE)
     usual = DEFAULT_LIMITS
 
@@ -79,7 +79,7 @@ def read_upload_limits(top: Section) -> UploadLimits:
 
 
 def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich) -> None:
-    """Refuse an upload that no budget lets through, and an Immich that puts them nobody knows where."""
+    """Refuse an upload size above its budget, and an Immich whose upload folder is unknown."""
     if top.value("uploads") is not True:
         return
     budget = f"{GROUP}.linkMegabytesPerHour"

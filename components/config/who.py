@@ -1,4 +1,4 @@
-"""Who opened what: whether the server counts it, and the key by which it asks Immich for its links."""
+"""Who opened what: whether the server counts it, and the key with which it asks Immich for its links."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from components.config.reader import Section
 KEY = "immichApiKey"
 
 RIGHT = "sharedLink.read"
-"""What the key must be allowed, and no more (Immich's Permission; linkreport.go names the rest)."""
+"""The only permission the key needs (Immich's Permission; linkreport.go names the rest)."""
 
 WHO_DAYS = 90
-"""Days after which a link that nobody uses is forgotten, unless the config says otherwise."""
+"""Days after which an unused link is forgotten, unless the config says otherwise."""
 
-# What the script on the server takes as well (server/scripts/who.sh), whose file is one line.
+# The script on the server accepts the same (server/scripts/who.sh); its file is one line.
 _API_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
 
 
 def read_who(top: Section) -> tuple[bool, int]:
-    """Read whether opens are counted, and after how many days without use a link is forgotten."""
+    """Read whether opens are counted, and after how many days an unused link is forgotten."""
     days = top.integer("whoDays", default=WHO_DAYS, least=1, most=3650)
     who = top.boolean("who", default=False)
     if days != WHO_DAYS and not who and not top.problems.has("who", "whoDays"):
@@ -31,13 +31,13 @@ def read_who(top: Section) -> tuple[bool, int]:
 
 
 def read_api_key(top: Section) -> pulumi.Output[str] | None:
-    """Read the key of Immich's API; None where Immich is not asked."""
+    """Read the key of Immich's API; None if Immich is not asked."""
     value = top.value(KEY)
     return None if value is None else pulumi.Output.secret(str(value))
 
 
 def check_api_key(top: Section, secret_keys: Collection[str]) -> None:
-    """Look at the key in plain text, which no message may hold."""
+    """Check the key in plain text; no message may contain it."""
     value = top.value(KEY)
     if value is None:
         return
