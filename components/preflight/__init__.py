@@ -1,1 +1,1 @@
-"""Step 0: the look at the server before anything is changed, and the rules that judge it."""
+"""Step 0: reading the server before anything is changed, and the rules that judge the result."""

@@ -1,4 +1,4 @@
-"""A look at the sources of ban lists on the server, before anything is changed."""
+"""Checks the sources of ban lists on the server before anything is changed."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from components.remote.remote_script import PayloadFile, Server, script_text
 from components.remote.ssh import SshError, run_script
 
 LOOK_SECONDS = 120
-"""A large database of countries is read whole, and CrowdSec has a moment to answer."""
+"""A large country database is read completely, and CrowdSec needs a moment to answer."""
 
 
 def list_files(lines: str, key: str | None) -> tuple[PayloadFile, ...]:
-    """Return what the server is told: lists.conf, and the key of CrowdSec's, which root alone reads."""
+    """Return the files for the server: lists.conf, and CrowdSec's key, which only root can read."""
     conf = PayloadFile("lists.conf", lines)
     return (conf, PayloadFile("crowdsec.key", f"{key}\n", mode="0600")) if key else (conf,)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at the sources found, in sentences; with ``wrong`` a list would ban nobody."""
+    """The result of checking the sources, in sentences; with ``wrong``, some list would ban nobody."""
 
     wrong: list[str]
     notes: list[str]
 
 
 def look_at_lists(server: Server, lines: str, key: str | None) -> Look:
-    """Ask the server whether the sources of ``lists.conf`` could be used right now.
+    """Ask the server whether the sources in ``lists.conf`` are usable now.
 
-    Raises ``SshError`` when it cannot be asked.
+    Raises ``SshError`` if the server cannot be reached.
     """
     text = script_text("lists", list_files(lines, key))
     said = run_script(server, server.line("look"), text, timeout_seconds=LOOK_SECONDS)
@@ -49,9 +49,9 @@ def look_at_lists(server: Server, lines: str, key: str | None) -> Look:
 def look_now(
     server: Server, lists: BanLists, key: pulumi.Output[str] | None, after: pulumi.Output[Any] | None = None
 ) -> pulumi.Output[bool]:
-    """Look while a preview runs, and warn of what is wrong; return whether that was possible.
+    """Check during a preview, and warn of what is wrong; return whether that was possible.
 
-    It waits for ``after``, and is left out where that fails: a wrong password must not be tried twice.
+    This waits for ``after`` and is skipped if that fails: a wrong password must not be tried twice.
     """
     if server.lacks_key:
         pulumi.warn(
@@ -60,7 +60,7 @@ def look_now(
         return pulumi.Output.from_input(False)
 
     async def look_aside(secrets: dict[str, Any]) -> bool:
-        # No id of a stack: whoever may log in may look.
+        # Without a stack id: anybody who may log in may look.
         there = replace(server, sudo_password=secrets["password"], stack_id=None)
         try:
             found = await asyncio.to_thread(look_at_lists, there, lists.lines(), secrets["key"])

@@ -1,4 +1,4 @@
-"""Step 0: look at the server before anything is changed on it, and say everything that is in the way."""
+"""Step 0: read the server before anything is changed on it, and report everything that is in the way."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class _Provider(ResourceProvider):
         return CreateResult("preflight", examine(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # What is not set is missing on either side. That nothing is due any more is no reason to look.
+        # A key that is not set is missing on either side. That nothing is due any more is no reason to run.
         inputs = {*_olds, *_news}.difference(OUTPUTS, ["renewals"])
         changed = any(_olds.get(key) != _news.get(key) for key in inputs)
-        # What was not as it should be is looked at again.
+        # Earlier warnings are checked again.
         soon = key_notes(_olds.get("nodeKeyEnds"), datetime.now(UTC))
         reasons = (changed, known(_news).get("renewals"), _olds.get("warnings"), soon)
         return DiffResult(changes=any(reasons))
@@ -64,12 +64,12 @@ class _Provider(ResourceProvider):
 
 
 def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
-    """Refuse to go on elsewhere with an exposure that stands.
+    """Refuse to continue an existing exposure on another server or in another way.
 
-    No command is ever replaced, so what is left behind would stay open, and no run would know of it any more.
-    A new address of the same machine (its host key tells) and a machine that was set up anew are fine.
+    No command is ever replaced, so what is left behind would stay open, and no later run would know of it. A
+    new address of the same machine (shown by its host key) and a reinstalled machine are fine.
 
-    Raises ``PreflightError`` for another server, another ``configDir`` or another way in for the module.
+    Raises ``PreflightError`` for another server, another ``configDir`` or another ``module``.
     """
     if olds["host"] != news["host"] and olds["hostKey"] != news["hostKey"]:
         raise PreflightError(
@@ -92,7 +92,7 @@ def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
 def examine(props: dict[str, Any]) -> dict[str, Any]:
     """Gather the facts, judge them, and return the outputs of the resource.
 
-    Raises ``SshError`` when the server cannot be asked and ``PreflightError`` when it is not ready.
+    Raises ``SshError`` if the server cannot be reached and ``PreflightError`` if it is not ready.
     """
     expected = expected_of(props)
     facts = _facts(server_of(props), expected)
@@ -113,13 +113,13 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def _look_at_lists(props: dict[str, Any]) -> Look:
-    """Ask for the sources of lists, where there are any; a list that would ban nobody is in the way."""
+    """Check the sources of ban lists, if any; a list that would ban nobody is a problem."""
     lines = props.get("banLists")
     return look_at_lists(server_of(props), lines, props.get("crowdsecKey")) if lines else Look([], [])
 
 
 def expected_of(props: dict[str, Any]) -> Expected:
-    """Return what the facts are held against; numbers come back from the engine as floats."""
+    """Return the values the facts are compared with; the engine returns numbers as floats."""
     return Expected(
         config_dir=props["configDir"],
         module=ModuleWay(props["module"]),
@@ -175,9 +175,9 @@ def _facts(server: Server, expected: Expected) -> dict[str, Any]:
 
 
 def clock_apart(clock: object, before: float, after: float) -> float:
-    """Return how many seconds a clock is ahead of this machine's, at least; 0 when it may be right.
+    """Return by how many seconds, at least, a clock is ahead of this machine's; 0 if it may be right.
 
-    It was read at some moment between ``before`` and ``after``, cut off to a whole second.
+    It was read at some moment between ``before`` and ``after``, truncated to a whole second.
     """
     if not isinstance(clock, int | float):
         return 0.0
@@ -185,11 +185,11 @@ def clock_apart(clock: object, before: float, after: float) -> float:
 
 
 class Preflight(Step, module="immich", name="Preflight"):
-    """Reads the server, never writes, and fails with every problem at once.
+    """Reads the server, never writes, and fails with all problems at once.
 
-    It runs when the exposure is created and again whenever the connection, the ports or the way in change,
-    when a certificate is due (a clock that is years ahead would have all renewed), or when something was
-    worth a warning. ``told`` is what whoever has just looked has told already.
+    It runs when the exposure is created, and again if the connection, the ports or the way the module gets in
+    change, if a certificate is due (a clock years ahead would renew all of them), or if there was a warning.
+    ``told`` holds the notes that this run has already reported.
     """
 
     domain: pulumi.Output[str]
@@ -217,7 +217,8 @@ class Preflight(Step, module="immich", name="Preflight"):
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
         self.warnings.apply(_warn)
-        # They stand in the state, for a preview that does not look; who has looked has told them.
+        # They are in the state for a preview that does not look; a look in this run has already reported its
+        # own.
         keys = self.nodeKeyEnds.apply(lambda ends: key_notes(ends, datetime.now(UTC)))
         for notes_known in (self.notes, keys):
             pulumi.Output.all(notes=notes_known, told=told).apply(
@@ -227,7 +228,7 @@ class Preflight(Step, module="immich", name="Preflight"):
 
 def expected_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
     """Return the properties that ``expected_of`` reads."""
-    # Whoever has the module in a repository of their own must have this version of it.
+    # If the module is in the owner's repository, it must be this version.
     theirs = config.module is ModuleWay.YOURS and config.flake is None
     return {
         "configDir": config.config_dir,
@@ -252,7 +253,7 @@ def expected_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
 
 
 def expected_uploads(config: ExposureConfig) -> ExpectedUploads | None:
-    """Return what the disk is held against; None where guests upload nothing."""
+    """Return the limits the disk is checked against; None if guests cannot upload."""
     return _uploads_of(_uploads(config))
 
 
@@ -269,7 +270,7 @@ def _uploads(config: ExposureConfig) -> dict[str, Any] | None:
 
 
 def _renewals(renewal_plan: RenewalPlan) -> list[str]:
-    """Return whose certificate is due; by whose clock, the preflight asks."""
+    """Return whose certificate is due; preflight then checks the clock it is due by."""
     due = [name for name, step in sorted(renewal_plan.devices_due.items()) if step]
     return [*(["the authority"] if renewal_plan.authority_due else []), *due]
 

@@ -1,4 +1,4 @@
-"""What must hold before anything is changed, judged from facts that a read-only script has gathered."""
+"""What must hold before anything is changed, judged from facts gathered by a read-only script."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from components.surface.immich_releases import unknown_release
 from components.surface.supported_versions import load, parse_version
 
 LOWEST_NIXOS = (26, 5)
-"""The first NixOS with Go 1.26, which the edge is built with, and with a Tailscale that is new enough."""
+"""The first NixOS with Go 1.26, which builds the edge, and with a recent enough Tailscale."""
 
 STANDARD_FOLDER = "/etc/nixos"
-"""Where nixos-rebuild looks for configuration.nix, unless nixos-config in NIX_PATH says another place."""
+"""Where nixos-rebuild looks for configuration.nix, unless nixos-config in NIX_PATH names another place."""
 
 LOCAL_TARGETS = ("localhost:", "127.0.0.1:")
-"""How the target of a funnel begins that leads to this machine itself."""
+"""Prefixes of a funnel's target on this machine itself."""
 
 NEEDED_DISK_KIB = 1024 * 1024
-"""One GiB in the Nix store: the build of the edge and one more system generation."""
+"""One GiB in the Nix store: the edge's build and one more system generation."""
 
 
 @dataclass(frozen=True)
 class ExpectedUploads:
-    """What guests may upload: where Immich puts it (None: what its unit says), the floor, all of an hour."""
+    """Immich's upload folder (None: as its unit says), the free space to keep, and the hourly budget."""
 
     folder: str | None
     free_gigabytes: int
@@ -38,11 +38,11 @@ class ExpectedUploads:
 
 @dataclass(frozen=True)
 class Expected:
-    """The configured values that the facts are held against.
+    """The configured values that the facts are compared with.
 
-    `module_digest` is the version that the owner's own repository must have; None where it may be any.
-    `authorities` are the fingerprints of those in the operator's keystore. `adopt`: an exposure that was made
-    by hand is taken over, with its funnel.
+    `module_digest` is the version that the owner's own repository must have; None if any is allowed.
+    `authorities` are the fingerprints of those in the operator's keystore. `adopt`: a manual setup is taken
+    over, with its funnel.
     """
 
     config_dir: str
@@ -65,9 +65,9 @@ class Expected:
 
 
 def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Return every problem as a full sentence with its remedy; an empty list means: go on."""
+    """Return every problem as a full sentence with its remedy; an empty list means that the run may go on."""
     if not facts.get("nixos"):
-        # all else would be noise: nothing of the recipe exists outside NixOS
+        # everything else would be noise: the other checks apply only to NixOS
         return ["The server is not NixOS; this package changes /etc/nixos and needs nixos-rebuild."]
     return [
         *_nixos_version(facts, expected),
@@ -90,7 +90,7 @@ def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def warnings(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Return what does not stop the run, but is not as it should be."""
+    """Return what is not as it should be but does not stop the run."""
     apart = _apart(facts)
     found = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
     found += _room(_part(facts, "uploads"), expected.uploads)
@@ -109,12 +109,12 @@ def warnings(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def room_for_uploads(uploads: Mapping[str, Any], expected: ExpectedUploads) -> list[str]:
-    """Return what is wrong with the limits on this disk, be it in the way of a run or not."""
+    """Return what is wrong with the limits on this disk, whether or not it stops a run."""
     return _floor(uploads, expected) or _room(uploads, expected)
 
 
 def _floor(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list[str]:
-    """Refuse a floor above the whole disk: no upload would ever get through."""
+    """Refuse a floor above the size of the whole disk: no upload would ever get through."""
     size = uploads.get("sizeKiB")
     if expected is None or not isinstance(size, int | float):
         return []
@@ -129,7 +129,7 @@ def _floor(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list
 
 
 def _room(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list[str]:
-    """Say when guests cannot upload now, or can fill the disk down to the floor within an hour."""
+    """Warn if guests cannot upload now, or can fill the disk down to the floor within an hour."""
     if expected is None:
         return []
     folder, free = uploads.get("folder"), uploads.get("freeKiB")
@@ -157,13 +157,13 @@ def _room(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list[
 
 
 KEY_DAYS = 30
-"""Days before the end of the node's key from which on it is spoken of."""
+"""Days before the expiry of the node's key from which it is reported."""
 
 
 def key_notes(ends: str | None, now: datetime) -> list[str]:
-    """Say that the node's key ends soon; `ends` is ISO 8601, empty where the owner has disabled its expiry.
+    """Say that the node's key expires soon; `ends` is ISO 8601, empty if the owner has disabled its expiry.
 
-    Tailscale ends the key of a node 180 days after its login, and so the funnel, unless that is disabled.
+    Tailscale expires a node's key, and with it the funnel, 180 days after login unless that is disabled.
     """
     moment = _moment(ends)
     if moment is None or moment - now > timedelta(days=KEY_DAYS):
@@ -185,20 +185,20 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def node_key_end(facts: Mapping[str, Any]) -> str:
-    """Return when the node's key ends as ISO 8601; empty where it does not, or that is not known."""
+    """Return when the node's key expires, ISO 8601; empty if it does not, or if that is unknown."""
     self_status = _part(_part(facts, "tailscale"), "Self")
     ends = str(self_status.get("KeyExpiry") or "")
     return ends if _moment(ends) else ""
 
 
 CLOCKS_APART_SECONDS = 3600
-"""How far the clocks may differ: certificates are valid from so long ago (`pki.certificate.CLOCK_SKEW`)."""
+"""How far the clocks may differ: certificates are backdated by this much (`pki.certificate.CLOCK_SKEW`)."""
 
 CLOCKS_WARN_SECONDS = 300
 
 
 def _clocks(facts: Mapping[str, Any]) -> list[str]:
-    """Refuse a server whose clock is so far from this machine's that new certificates would not be valid."""
+    """Refuse a server whose clock differs so much from this machine's that new certificates are invalid."""
     apart = _apart(facts)
     if abs(apart) < CLOCKS_APART_SECONDS:
         return []
@@ -211,7 +211,7 @@ def _apart(facts: Mapping[str, Any]) -> float:
 
 
 def clocks_differ(apart: float) -> str:
-    """Say by how many seconds the server's clock is ahead of this machine's, or behind it."""
+    """Say how far the server's clock is ahead of or behind this machine's; `apart` is in seconds."""
     minutes, direction = round(abs(apart) / 60), "ahead of" if apart > 0 else "behind"
     return (
         f"The clocks differ: the server's is {minutes} minutes {direction} this machine's, and certificates "
@@ -220,12 +220,12 @@ def clocks_differ(apart: float) -> str:
 
 
 def notes(facts: Mapping[str, Any]) -> list[str]:
-    """Return what the owner should know at every preview and cannot put right on the server."""
+    """Return what the owner should know at every preview and cannot fix on the server."""
     return unknown_release(_part(facts, "immich").get("version"))
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a group of facts; empty where the server could not tell."""
+    """Return a group of facts; empty if the server could not determine it."""
     part = facts.get(name)
     return part if isinstance(part, Mapping) else {}
 
@@ -236,9 +236,9 @@ def _builds_nothing(expected: Expected) -> bool:
 
 
 def _nixos_version(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a release known to be too old; a version that cannot be read is left to the build."""
+    """Refuse a release known to be too old; an unreadable version is left to the build."""
     if _builds_nothing(expected) and _part(facts, "module"):
-        return []  # there the edge is, however it was built
+        return []  # the edge is already there, however it was built
     text = str(facts.get("nixosVersion") or "")
     year, _, month = text.partition(".")
     if not (year.isdigit() and month.isdigit()) or (int(year), int(month)) >= LOWEST_NIXOS:
@@ -250,7 +250,7 @@ def _nixos_version(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 BUILDERS = {"nix-env", "nix-instantiate", "nixos-rebuild"}
-"""Commands that only a server needs which builds its own system (see system.disableInstallerTools)."""
+"""Commands needed only on a server that builds its own system (see system.disableInstallerTools)."""
 
 
 def _missing_commands(facts: Mapping[str, Any], expected: Expected) -> list[str]:
@@ -273,7 +273,7 @@ def _theirs(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _way_in(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a server into whose configuration the module cannot get in the chosen way."""
+    """Refuse a server whose configuration cannot get the module in the chosen way."""
     if expected.flake_dir is not None:
         return _flake(facts, expected.flake_dir, expected.flake_host)
     if expected.module is ModuleWay.YOURS:
@@ -312,7 +312,7 @@ def _flake(facts: Mapping[str, Any], directory: str, host: str | None) -> list[s
 
 
 def _flake_error(name: str, error: str) -> str:
-    """Return the sentence for a flake that does not evaluate; a checkout of somebody else's is one."""
+    """Return the sentence for a flake that does not evaluate, including a checkout that another user owns."""
     if not_owned := re.search(r"'([^']+)' is not owned by current user", error):
         folder = not_owned[1]
         return (
@@ -387,7 +387,7 @@ def _no_import_list(configuration: Mapping[str, Any], path: object) -> list[str]
 
 
 def _obstacle(configuration: Mapping[str, Any], path: object) -> list[str]:
-    """Refuse a configuration.nix that cannot be replaced, or whose other name would be left behind by it."""
+    """Refuse a configuration.nix that cannot be replaced, or whose hard link a replacement would break."""
     reasons = {
         "read-only": f"The folder of {path} cannot be written to; make it writable (is it mounted "
         "read-only?)",
@@ -400,7 +400,7 @@ def _obstacle(configuration: Mapping[str, Any], path: object) -> list[str]:
 
 
 def _evaluated(evaluated: Mapping[str, Any], path: object) -> list[str]:
-    """Refuse what Nix would refuse after much has been made: the same module twice, or no system at all."""
+    """Refuse early what Nix would refuse late: the same module twice, or no system at all."""
     if evaluated.get("error"):
         return [
             f"{path} does not evaluate even before any change ({evaluated['error']}); correct what Nix "
@@ -415,9 +415,9 @@ def _evaluated(evaluated: Mapping[str, Any], path: object) -> list[str]:
 
 
 def _another_system(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a configuration that is not what runs: whatever differs would come along, unseen.
+    """Refuse a configuration that is not the running one: all other changes would be deployed, unnoticed.
 
-    Once the running system has the module, it is not comparable here, and the rebuild itself compares it.
+    Once the running system has the module, the two cannot be compared here; the rebuild itself does it.
     """
     running, evaluated = _part(facts, "running"), _part(facts, "evaluated")
     toplevels = running.get("toplevel"), evaluated.get("toplevel")
@@ -444,7 +444,7 @@ def _elsewhere(facts: Mapping[str, Any]) -> str:
 
 
 def _expose_besides(configuration: Mapping[str, Any], path: object) -> list[str]:
-    """Refuse to take the place of an own ./expose-immich.nix that says more than the chapter does."""
+    """Refuse to replace an owner's ./expose-immich.nix that configures more than the manual setup does."""
     if configuration.get("exposeImport") != "active" or "exposeBesides" not in configuration:
         return []
     file = f"{str(path).rpartition('/')[0]}/expose-immich.nix"
@@ -470,7 +470,7 @@ HOW_TO_HAVE_THE_MODULE = (
 
 
 def _module_of_yours(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a running system that lacks the module, has another version of it, or other options."""
+    """Refuse a running system that lacks the module, or has another version of it or other options."""
     module = _part(facts, "module")
     if not module:
         return [
@@ -494,7 +494,7 @@ def _module_of_yours(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _options(module: Mapping[str, Any], expected: Expected) -> list[tuple[str, str, str, str]]:
-    """Return option, key, the server's value and this stack's, of what both have to say."""
+    """Return option, key, the server's value and this stack's, for the options that both set."""
     address, _, port = str(module.get("immich", "")).rpartition(":")
     managed = str(module.get("managed")).lower(), str(expected.immich_managed).lower()
     options = [
@@ -508,7 +508,7 @@ def _options(module: Mapping[str, Any], expected: Expected) -> list[tuple[str, s
 
 
 def _another_stack(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a server of another stack, or one whose devices would all be shut out, unsaid."""
+    """Refuse a server of another stack, or one whose devices would all be silently shut out."""
     owner = _part(facts, "owner")
     trusted = set(facts.get("authorities") or ())
     stranger = bool(trusted) and not trusted & set(expected.authorities)
@@ -536,7 +536,7 @@ def _another_stack(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def outdated(program: str, text: str) -> list[str]:
-    """Say that a version which runs is too old or broken, or is one that nobody here has looked at."""
+    """Say that a running version is too old or broken, or unknown to this project."""
     if program == "tailscale":
         return _tailscale_version({"tailscaleVersion": text})
     if program == "immich":
@@ -601,7 +601,7 @@ def _tailnet(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 def funnel_port_allowed(capabilities: Mapping[str, Any], port: int) -> bool:
     """Return whether the node's capability map allows a funnel on ``port``.
 
-    The ports stand in the query of a capability's name, as single ports and ranges
+    The ports are in the query of a capability's name, as single ports and ranges
     (``https://tailscale.com/cap/funnel-ports?ports=443,8443,10000-10010``).
     """
     for name in capabilities:
@@ -622,7 +622,7 @@ def _port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], expected: Expected) -> bool:
-    """Tell whether it is the Caddy of the owner's own ./expose-immich.nix, which the module replaces."""
+    """Tell whether the port's owner is the Caddy of the owner's own ./expose-immich.nix, which we replace."""
     configuration = _part(facts, "configuration")
     swapped = configuration.get("exposeImport") == "active" and configuration.get("ourImport") != "active"
     return expected.module is ModuleWay.MANAGED and swapped and '"caddy"' in owner
@@ -631,8 +631,8 @@ def _goes_with_the_swap(owner: str, facts: Mapping[str, Any], expected: Expected
 def _funnel_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a funnel port on which the node serves something that cannot be ours.
 
-    A PROXY forward may be our own from before a change of ``proxyPort``; opening looks closer. On a server
-    that nobody has exposed with this project, somebody has opened it by hand.
+    A PROXY forward may be our own from before a change of ``proxyPort``; opening the funnel checks more
+    closely. On a server that was never exposed with this project, somebody opened it by hand.
     """
     config = facts.get("funnel")
     if not isinstance(config, Mapping):
@@ -652,15 +652,15 @@ def _funnel_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _stands(facts: Mapping[str, Any], expected: Expected) -> bool:
-    """Tell whether the node has a funnel on that port already, ours or one that was opened by hand."""
+    """Tell whether the node already has a funnel on that port, ours or one opened by hand."""
     return str(expected.funnel_port) in (_part(facts, "funnel").get("TCP") or {})
 
 
 def _held_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Name a web server of the owner's on the funnel's port, before there is a funnel.
 
-    Tailscale listens there itself, on the node's own addresses: who comes over the tailnet meets the funnel
-    instead, and a program that starts later cannot have the port at every address (tailscale#7227, #12651).
+    Tailscale itself listens there, on the node's own addresses: clients on the tailnet reach the funnel
+    instead, and a program that starts later cannot bind the port on every address (tailscale#7227, #12651).
     """
     held = _part(facts, "heldPorts")
     name = held.get(str(expected.funnel_port))
@@ -677,9 +677,10 @@ def _held_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _past_the_edge(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a funnel that leads to Immich itself or, before there is an edge, to where it will stand.
+    """Refuse a funnel that leads to Immich itself or, before the edge exists, to the edge's port.
 
-    What `adopt` takes over is the chapter's funnel: raw TCP on our port, or to the edge's.
+    The exception is what `adopt` takes over, the manual setup's funnel: raw TCP on our port, or to the
+    edge's.
     """
     found = []
     for port, raw, target in _funnels(facts):
@@ -704,7 +705,7 @@ def _past_the_edge(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _funnels(facts: Mapping[str, Any]) -> Iterator[tuple[str, bool, int]]:
-    """Yield what is public: its port, whether it is raw TCP, and the port of this machine it leads to."""
+    """Yield what is public: its port, whether it is raw TCP, and the local port it leads to."""
     whole = _part(facts, "funnel")
     for config in (whole, *_mappings(whole.get("Foreground"))):
         public = {name.rpartition(":")[2] for name, on in (config.get("AllowFunnel") or {}).items() if on}
@@ -742,7 +743,7 @@ def _opened_by_hand(port: str) -> str:
 
 
 def _immich_unit(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse a server that has no Immich of NixOS's; else Nix would, after much has been made on it."""
+    """Refuse a server without NixOS's Immich; otherwise Nix would, after much has been changed on it."""
     if not expected.immich_managed:
         return []
     port = _part(facts, "evaluated").get("immichPort")
@@ -762,7 +763,7 @@ def _immich_unit(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 def _immich(facts: Mapping[str, Any]) -> list[str]:
     immich = _part(facts, "immich")
     if not immich.get("ping"):
-        return []  # a warning: it may be started by hand, after its drive was unlocked
+        return []  # a warning: it may be started manually, after its drive is unlocked
     if immich.get("initialized") is not True:
         return [
             "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on "
@@ -772,7 +773,7 @@ def _immich(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _public_address(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Refuse an Immich that is to stay open where the internet reaches it without the edge."""
+    """Refuse an Immich that would stay open where the internet reaches it without the edge."""
     if expected.immich_managed and expected.lan != Lan.KEEP:
         return []
     listens_at = _part(facts, "immich").get("listensAt") or ()
@@ -788,7 +789,7 @@ def _public_address(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _immich_version(text: object) -> list[str]:
-    """Refuse a version known to be unsafe for visitors; one that cannot be read is the owner's to judge."""
+    """Refuse a version known to be unsafe for visitors; an unreadable one is left to the owner."""
     version, supported = parse_version(str(text or "")), load()["immich"]
     if version is None or supported.accepts(version):
         return []

@@ -1,4 +1,4 @@
-"""A look while a preview runs at how much room the server has for what guests may upload."""
+"""Checks during a preview how much space the server has for guests' uploads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOOK_SECONDS = 60
 
 
 def look_at_room(server: Server, uploads: ExpectedUploads) -> list[str]:
-    """Ask the server for its disk, and return in sentences what is wrong with the limits there.
+    """Ask the server about its disk, and return, in sentences, what is wrong with the limits.
 
-    Raises ``SshError`` when it cannot be asked; an answer that is none says nothing.
+    Raises ``SshError`` if the server cannot be reached; an unreadable answer yields nothing.
     """
     line = server.line("uploads", uploads.folder or "-")
     said = run_script(server, line, script_text("preflight"), timeout_seconds=LOOK_SECONDS)
@@ -34,15 +34,15 @@ def look_at_room(server: Server, uploads: ExpectedUploads) -> list[str]:
 def look_now(
     server: Server, uploads: ExpectedUploads, after: pulumi.Output[Any] | None = None
 ) -> pulumi.Output[bool]:
-    """Look, and warn of what is wrong; return whether that was possible.
+    """Check, and warn of what is wrong; return whether that was possible.
 
-    It waits for ``after``, and is left out where that fails: a wrong password must not be tried twice.
+    This waits for ``after`` and is skipped if that fails: a wrong password must not be tried twice.
     """
     if server.lacks_key:
         return pulumi.Output.from_input(False)
 
     async def look_aside(known: dict[str, Any]) -> bool:
-        # No id of a stack: whoever may log in may look.
+        # Without a stack id: anybody who may log in may look.
         there = replace(server, sudo_password=known["password"], stack_id=None)
         try:
             found = await asyncio.to_thread(look_at_room, there, uploads)
