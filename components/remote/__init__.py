@@ -1,1 +1,1 @@
-"""How things get to the server over SSH, and what travels there."""
+"""How scripts and files get to the server over SSH, and what is sent."""

@@ -1,4 +1,4 @@
-"""One run of the system's ``ssh``: what goes in, what comes out, how much of it, and how long it may take."""
+"""One run of the system's ``ssh``: its input, its output, how much of it, and how long it may take."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import IO
 from components.engine.server_words import plain
 
 ANSWER_LIMIT = 32 << 20
-"""Bytes of standard output; the largest answer there is are the files of an exposure made by hand."""
+"""Bytes of standard output; the largest answer contains the files of a manual setup."""
 
 ERRORS_LIMIT = 1 << 16
-"""Bytes of standard error that are kept, the last ones: there stands what went wrong."""
+"""Bytes of standard error that are kept; the last ones, because they say what went wrong."""
 
 _LOOK_SECONDS = 0.2
-"""How often the deadline is looked at, which ``heed`` moves."""
+"""How often the deadline is checked, which ``heed`` moves."""
 
 LIFE_SECONDS = 15
-"""So often a conversation asks whether what it goes through still lives."""
+"""How often a conversation checks that its connection is still alive."""
 
 Heed = Callable[[bytes], float | None]
 
 
 @dataclass(frozen=True)
 class Said:
-    """What was said: ``status`` is None when it took too long; ``endless`` when there was too much of it.
+    """The result: ``status`` is None if the program took too long; ``endless`` means too much output.
 
-    ``hung``: what it went through did not live any more.
+    ``hung``: its connection was no longer alive.
     """
 
     status: int | None
@@ -43,16 +43,15 @@ class Said:
 
 
 class Conversation:
-    """Run a program, send it ``content`` as standard input, and listen to it for ``seconds`` at most.
+    """Run a program, send it ``content`` as standard input, and listen to it for at most ``seconds``.
 
-    ``heed`` is shown the end of standard error as it grows, and may return how many seconds are left from now
-    on, of ``seconds`` at most; infinity lifts what it has said before, and asks it no more.
-    ``tell`` is given each line of it, as words alone.
-    ``lives`` is asked now and then whether there is still anybody to wait for.
-    ``reply`` is called once the program has said a line on standard output; it is sent what that returns.
-    Until then its standard input stays open, and ends without a word when ``reply`` fails.
+    ``heed`` receives the end of standard error as it grows, and may return how many seconds are left from now
+    on, at most ``seconds``; infinity cancels its earlier answer and ends the calls. ``tell`` receives each
+    line of standard error as plain text. ``lives`` is called now and then to check that the connection is
+    alive. ``reply`` is called after the program's first line on standard output; its result is sent to the
+    program. Until then standard input stays open; if ``reply`` fails, it is closed without a word.
 
-    Raises ``FileNotFoundError`` when there is no such program.
+    Raises ``FileNotFoundError`` if the program does not exist.
     """
 
     def __init__(
@@ -88,23 +87,24 @@ class Conversation:
             thread.start()
 
     def wait(self) -> Said:
-        """Wait for the end, and bring it about where it does not come.
+        """Wait for the program to end; kill it if it does not.
 
-        Raises what ``reply`` has raised.
+        Raises what ``reply`` raised.
         """
         try:
             status = self._status()
         finally:
-            self._child.kill()  # which does nothing to a program that has ended
+            self._child.kill()  # no effect on a program that has ended
             self._child.wait()
         for thread in self._threads:
-            thread.join(timeout=10.0)  # a process that it left behind may keep a stream open
+            thread.join(timeout=10.0)  # a process it left behind may keep a stream open
         if self._failure is not None:
             raise self._failure
         return Said(status, bytes(self._answer), bytes(self._errors), self._endless, self._hung)
 
     def _status(self) -> int | None:
-        # `Popen.wait` with a timeout looks only every so often: each call of a run would end later by that.
+        # `Popen.wait` with a timeout polls only now and then, which would delay the end of each call of a
+        # run.
         threading.Thread(target=self._notice_the_end, daemon=True).start()
         ask_again = time.monotonic() + LIFE_SECONDS
         while (left := self._deadline - time.monotonic()) > 0 and not self._hung:
@@ -142,7 +142,7 @@ class Conversation:
         self._pass_on(b"\n")
 
     def _pass_on(self, piece: bytes) -> None:
-        """Tell the lines that are whole; of one without an end, the end alone is kept."""
+        """Pass on complete lines; of a line without an end, keep only the last part."""
         *lines, rest = bytes(self._line + piece).split(b"\n")
         self._line = bytearray(rest[-ERRORS_LIMIT:])
         for line in lines:
@@ -151,7 +151,7 @@ class Conversation:
                 self._tell(words)
 
     def _feed(self, stream: IO[bytes], content: bytes) -> None:
-        """Send it all; a program that ends without having read it all is no error."""
+        """Send everything; a program that ends without reading all of it is no error."""
         with contextlib.suppress(OSError), stream:
             stream.write(content)
             if self._reply is not None:

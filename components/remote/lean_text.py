@@ -1,7 +1,7 @@
-"""A script as it travels: without what the shell skips, and without the functions that nobody calls.
+"""A script as it is sent: without what the shell skips, and without functions that are never called.
 
-`stripped` and `reachable` are pure. They change nothing that a shell would do: a test holds the shell's own
-reading of every script against the text that is sent.
+`stripped` and `reachable` are pure. They change nothing that a shell would do: a test compares the shell's
+own parse of every script with the text that is sent.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _ASSIGNMENT = re.compile(r"([A-Z_]+)='")
 
 
 class UnreadableScriptError(ValueError):
-    """A quote or a here-document of a script has no end, so it is not sent."""
+    """A quote or a here-document in a script has no end, so the script is not sent."""
 
 
 @dataclass
 class _Reader:
-    """Reads a script line by line and knows what is open at the end of each.
+    """Reads a script line by line and tracks what is open at the end of each.
 
-    ``_open`` has a letter for each: ``'`` and ``"`` quotes, ``(`` a subshell or a command in the place of its
-    output, a backquote the same, ``#`` arithmetic, ``{`` a parameter.
+    ``_open`` has a character for each level: ``'`` and ``"`` quotes, ``(`` a subshell or command
+    substitution, a backquote the same, ``#`` arithmetic, ``{`` a parameter.
     """
 
     _open: list[str] = field(default_factory=list)
@@ -36,12 +36,12 @@ class _Reader:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the next line begins where words and commands stand: blanks there mean nothing."""
+        """Whether the next line starts in ordinary command position, where indentation means nothing."""
         return not self._ends and not self._continued and self._top in ("", "(")
 
     @property
     def outside(self) -> bool:
-        """Whether the next line belongs to nothing that was begun before."""
+        """Whether the next line is at the top level, outside any open construct."""
         return self.at_rest and not self._open
 
     @property
@@ -49,7 +49,7 @@ class _Reader:
         return self._open[-1] if self._open else ""
 
     def read(self, line: str) -> None:
-        """Take the next line, without its end."""
+        """Read the next line, without its line break."""
         if self._ends:
             if line.lstrip("\t") == self._ends[0]:
                 self._ends.pop(0)
@@ -60,7 +60,7 @@ class _Reader:
             at = found.start() + self._take(line, found.start())
 
     def _take(self, line: str, at: int) -> int:
-        """Take what stands at this place and return how many characters it has."""
+        """Read what is at this position and return its length in characters."""
         char, rest, top = line[at], line[at:], self._top
         if top == "'":
             self._close_if(char == "'")
@@ -100,7 +100,7 @@ class _Reader:
         elif char == "(":
             self._open.append("(")
         elif char == ")":
-            # Without an opening one it ends a pattern of case.
+            # Without an opening one it ends a case pattern.
             self._close_if(top == "(")
         elif found := _HEREDOC.match(rest):
             self._ends.append(found[2])
@@ -114,7 +114,7 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of a script: as it stands, what is left of it, and whether it belongs to nothing before it."""
+    """A line of a script: its text, what is left of it, and whether it is at the top level."""
 
     text: str
     left: str
@@ -139,14 +139,14 @@ def _left_of(line: str) -> str:
 def stripped(text: str) -> str:
     """Return a script without comment lines, empty lines and indentation, where those mean nothing.
 
-    What stands in a string, in a here-document or behind a line that goes on stays as it is.
+    Strings, here-documents and continued lines stay unchanged.
     """
     return "".join(line.left for line in _lines(text))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A piece of the library, stripped; without a name it is what always runs."""
+    """A piece of the library, stripped; a piece without a name always runs."""
 
     name: str
     text: str
@@ -156,8 +156,8 @@ class _Part:
 def reachable(library: str, *users: str) -> str:
     """Return a library, stripped, without what neither ``users`` nor the rest of it names.
 
-    Left out are functions and texts of several lines. Any word that is the same as a name counts as a use,
-    wherever it stands but in a comment of the library.
+    Functions and multi-line texts can be left out. Any word equal to a name counts as a use, anywhere except
+    in a comment of the library.
     """
     parts = _parts(library)
     wanted: set[str] = set()
@@ -175,7 +175,7 @@ def _parts(library: str) -> Sequence[_Part]:
 
 
 def _pieces(library: str) -> Iterator[tuple[str, str]]:
-    """Yield functions and texts of several lines by their names, the rest without, each stripped."""
+    """Yield functions and multi-line texts by their names, the rest without a name, each stripped."""
     name, lines = "", list[_Line]()
     for line in _lines(library):
         if name and _has_ended(name, lines, line.outside):
@@ -189,7 +189,7 @@ def _pieces(library: str) -> Iterator[tuple[str, str]]:
 
 
 def _begins(line: str) -> str | None:
-    """Return the name of the function that begins in this line, or of the text that does not end in it."""
+    """Return the name of the function that starts in this line, or of the text that does not end in it."""
     if function := _FUNCTION.match(line):
         return function[1]
     text = _ASSIGNMENT.match(line)
@@ -197,7 +197,7 @@ def _begins(line: str) -> str | None:
 
 
 def _has_ended(name: str, lines: Sequence[_Line], outside: bool) -> bool:
-    """Tell whether a piece is whole: a function ends in its first line, or with a brace that begins one."""
+    """Tell whether a piece is complete: a function ends in its first line, or with a line that is a brace."""
     if not outside or name.isupper():
         return outside
     return lines[-1].text == "}" or (len(lines) == 1 and lines[0].text.endswith("}"))

@@ -1,4 +1,4 @@
-"""The NixOS module as plain files: which they are, their digest, and how a repository gets them.
+"""The NixOS module as plain files: the list, their digest, and their export to a repository.
 
 `python -m components.remote.module_files DIR` exports the module to DIR, for a configuration in a repository.
 """
@@ -17,10 +17,10 @@ from components.config.home import Immich, Lan
 from components.remote.remote_script import SERVER_FILES, PayloadFile
 
 FOLDER = "immich-exposure"
-"""The module's folder beside configuration.nix."""
+"""The module's folder next to configuration.nix."""
 
 MARK = ".immich-exposure"
-"""The file that says that a folder is ours; what lacks it is never replaced or removed."""
+"""The file that marks a folder as ours; a folder without it is never replaced or removed."""
 
 MADE_BY = "# Made by immich-exposure; do not edit, because the next run writes it anew."
 """The first line of every Nix file that is written for a configuration."""
@@ -28,28 +28,28 @@ MADE_BY = "# Made by immich-exposure; do not edit, because the next run writes i
 
 @dataclass(frozen=True)
 class Edge:
-    """The edge's program, built elsewhere: where it waits on the server, and its hash."""
+    """The edge's program, built elsewhere: its path on the server, and its hash."""
 
     place: str
     sha256: str
 
 
 class ExportError(RuntimeError):
-    """The folder cannot be written to; the message is a full sentence with the remedy."""
+    """The folder cannot be written; the message is a full sentence with the remedy."""
 
 
 def module_files(folder: Path = SERVER_FILES) -> tuple[PayloadFile, ...]:
-    """Return the files that make the module, the ones that decide who gets in first.
+    """Return the module's files; those that decide who gets in come first.
 
-    They are the same for everybody: what an owner sets comes from options or is read on the server. `folder`
-    is `server/` of another checkout, if wanted.
+    They are the same for everybody: the owner's settings come from options or are read on the server.
+    `folder` can be `server/` of another checkout.
     """
     return _ours() if folder == SERVER_FILES else _read(folder)
 
 
 @functools.cache
 def _ours() -> tuple[PayloadFile, ...]:
-    """Read the files once: a run wants them fourteen times."""
+    """Read the files once: a run needs them fourteen times."""
     return _read(SERVER_FILES)
 
 
@@ -78,20 +78,20 @@ def _paths(folder: Path) -> Iterator[Path]:
 
 
 def digest(files: Sequence[PayloadFile]) -> str:
-    """Return the SHA-256 over all files, which `immich-exposure module` prints on a server that has them."""
+    """Return the SHA-256 over all files; `immich-exposure module` prints it on a server that has them."""
     lines = [f"{file.path} {hashlib.sha256(file.text.encode()).hexdigest()}\n" for file in files]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def module_digest() -> str:
-    """Return the digest of the module in this folder."""
+    """Return the digest of the module in this checkout."""
     return digest(module_files())
 
 
 def default_nix(immich: Immich, lan: Lan, edge: Edge | None = None) -> str:
     """Return default.nix for `module: managed`: it imports the module and switches it on.
 
-    `edge` is the program that was built elsewhere; None leaves it to Nix.
+    `edge` is a program built elsewhere; None leaves the build to Nix.
     """
     options = ["enable = true;", f'lan = "{lan}";', f"immich.managed = {str(immich.managed).lower()};"]
     if not immich.managed:
@@ -116,7 +116,7 @@ _IMPORTS = """\
 
 
 def managed_files(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:
-    """Return all that `module: managed` puts beside configuration.nix, below `FOLDER`."""
+    """Return everything that `module: managed` puts next to configuration.nix, below `FOLDER`."""
     return tuple(
         PayloadFile(f"{FOLDER}/{file.path}", file.text, file.mode)
         for file in entry_and_module(immich, lan, edge)
@@ -141,8 +141,8 @@ EXPORTED_DEFAULT = f"""{MADE_BY}
 def export(folder: Path) -> None:
     """Write the module to `folder`, which is new, empty, or an earlier export.
 
-    The mark lists what is ours; of an earlier export, that alone is removed. Raises `ExportError` for a
-    folder that holds something else.
+    The mark lists our files; only those of an earlier export are removed. Raises `ExportError` for a folder
+    that holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; name a folder for the module.")
@@ -152,7 +152,7 @@ def export(folder: Path) -> None:
     for name in _exported(folder):
         if name not in wanted:
             (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # another file lies there
+            with suppress(OSError):  # it holds another file
                 (folder / name).parent.rmdir()
     wanted[MARK] = "\n".join([MADE_BY, *sorted(wanted), ""])
     for name, text in wanted.items():
@@ -162,7 +162,7 @@ def export(folder: Path) -> None:
 
 
 def _exported(folder: Path) -> list[str]:
-    """Return what the mark of an earlier export lists, as far as it lies in the folder."""
+    """Return the files listed in the mark of an earlier export, if their paths are inside the folder."""
     try:
         listed = (folder / MARK).read_text(encoding="utf-8").splitlines()[1:]
     except FileNotFoundError:

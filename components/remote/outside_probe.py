@@ -1,4 +1,4 @@
-"""Requests to the exposed name the way a stranger's browser sends them: public DNS, TLS, HTTP/1.1."""
+"""Requests to the exposed name as a stranger's browser sends them: public DNS, TLS, HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from pathlib import Path
 from components.engine.operator_error import OperatorError
 
 PUBLIC_RESOLVERS = ("1.1.1.1", "9.9.9.9", "8.8.8.8")
-"""Asked instead of the system's resolver: on a tailnet MagicDNS answers with the node's inner address, and
-a probe that stays inside the tailnet proves nothing about the outside."""
+"""Used instead of the system's resolver: on a tailnet, MagicDNS answers with the node's tailnet address.
+
+A probe that stays inside the tailnet proves nothing about the outside.
+"""
 
 TIMEOUT_SECONDS = 10
 
 
 class NotReachableError(OperatorError):
-    """Nobody answers at the public name (yet): no DNS record, no connection, no TLS."""
+    """Nothing answers at the public name (yet): no DNS record, no connection, no TLS."""
 
 
 class UnansweredError(NotReachableError):
-    """Somebody took the connection and the request, and then hung up without an answer."""
+    """The other side accepted the connection and the request, and then hung up without an answer."""
 
 
 class WrongAnswerError(OperatorError):
-    """Somebody answers, but not as a safe exposure must; the message says what was asked and seen."""
+    """An answer came, but not the one a safe exposure gives; the message says what was asked and seen."""
 
 
 class KeyFileError(OperatorError):
@@ -56,9 +58,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class OutsideProbe:
-    """Asks ``domain`` on ``port`` from outside.
+    """Sends requests to ``domain`` on ``port`` from outside.
 
-    ``connect_to`` (host, port) replaces the look-up in public DNS, ``roots_file`` (PEM) the system's roots.
+    ``connect_to`` (host, port) replaces the public DNS lookup, ``roots_file`` (PEM) the system's roots.
     """
 
     domain: str
@@ -68,9 +70,9 @@ class OutsideProbe:
     _prepared: dict[Credential | None, ssl.SSLContext] = field(default_factory=dict, repr=False)
 
     def prepare(self, credentials: Sequence[Credential]) -> None:
-        """Read the roots and decrypt the keys, each once; that is most of the time that asking takes.
+        """Read the roots and decrypt the keys, each once; this takes most of the time of a request.
 
-        Raises ``KeyFileError`` for a key that does not open.
+        Raises ``KeyFileError`` for a key that cannot be decrypted.
         """
         needed = [each for each in (None, *credentials) if each not in self._prepared]
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -79,10 +81,10 @@ class OutsideProbe:
     def get(
         self, path: str, credential: Credential | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send one GET, with further headers if there are any, and return the answer.
+        """Send one GET, with additional headers if given, and return the answer.
 
-        Raises ``UnansweredError`` when the other side hangs up, ``NotReachableError`` when nobody is there,
-        and ``KeyFileError`` for a key that does not open.
+        Raises ``UnansweredError`` if the other side hangs up, ``NotReachableError`` if it cannot be reached,
+        and ``KeyFileError`` for a key that cannot be decrypted.
         """
         self.prepare([] if credential is None else [credential])
         connection = http.client.HTTPSConnection(self.domain, self.port, timeout=TIMEOUT_SECONDS)
@@ -129,6 +131,6 @@ class OutsideProbe:
     def _address(self) -> tuple[str, int]:
         if self.connect_to is not None:
             return self.connect_to
-        # Every run loads this module, and few ask.
+        # Every run loads this module; few send requests.
         public_dns = import_module("components.remote.public_dns")
         return public_dns.public_address(self.domain, PUBLIC_RESOLVERS), self.port

@@ -1,4 +1,4 @@
-"""The address of a public name, as the internet has it. Loaded at the first question (`outside_probe`)."""
+"""The address of a public name, as the internet sees it. Loaded on first use (`outside_probe`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import dns.resolver
 def public_address(domain: str, resolvers: Sequence[str]) -> str:
     """Ask these resolvers, and return the first address.
 
-    Raises ``OSError`` when they have none yet, or none that is public.
+    Raises ``OSError`` if they have none yet, or none that is public.
     """
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers = list(resolvers)

@@ -1,7 +1,6 @@
-"""The scripts of ``server/scripts`` as they travel: their text, their command line, and where to.
+"""The scripts of ``server/scripts`` as they are sent: their text, their command line, and the server.
 
-They are run with their text on standard input: what the shell reads of the script, and of the library what
-it needs.
+A script's text is sent on standard input: only what the shell reads of it, and what it needs of the library.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from components.engine.options import is_for_a_plan
 from components.remote import lean_text
 
 SERVER_FILES = Path(__file__).resolve().parents[2] / "server"
-"""The folder that holds, as plain files, all that may land on the server."""
+"""The folder with everything, as plain files, that may be put on the server."""
 
 HEREDOC_END = "IMMICH_EXPOSURE_END"
 
 
 @dataclass(frozen=True)
 class PayloadFile:
-    """One text file carried by a script: where it goes, its mode in octal, and its text."""
+    """A text file sent with a script: its path, its mode in octal, and its text."""
 
     path: str
     text: str
@@ -37,10 +36,11 @@ class PayloadFile:
 SCRIPT_BEGINS = "#immich-exposure"
 """The line between a password and the script, both on standard input. To sh it is a comment."""
 
-# The password comes twice. By the first line sudo is asked whether it takes it, and finds no other behind it:
-# of a wrong one it would else read three lines, and three tries may lock an account. By the second it becomes
-# root, or leaves that line where it needs none. What is in front of the mark is skipped. A sudo that asks for
-# more has read the mark as well: an empty script would then pass for one that succeeded.
+# The password is sent twice. The first line checks whether sudo accepts it, and sudo finds no other line
+# after it: with a wrong password it would otherwise read three lines, and three attempts may lock an account.
+# The second line is for becoming root; sudo leaves it unread if it needs none. Everything before the mark is
+# skipped. A sudo that asks for more has consumed the mark too: without this check an empty script would then
+# count as a success.
 _SUDO = "sudo -k -S -p ''"
 _WITH_PASSWORD = (
     'IFS= read -r password; printf "%s\\n" "$password" | '
@@ -56,8 +56,9 @@ _STACK, _LEAVING = "--stack=", "--leaving="
 
 _RUN_SCRIPT = 'exec sh -s -- "$@"'
 
-# The bytes on standard input become a file, whole or not at all, in a folder that bears our mark. The name
-# ends with a dash and the hash. The one of before stays, because a roll-back needs it; older ones go.
+# Standard input becomes a file, completely or not at all, in a folder that carries our mark. The file's name
+# ends with a dash and the hash. The previous file stays, because a roll-back needs it; older ones are
+# removed.
 _RECEIVE_FILE = (
     "set -eu; umask 077; new=$1.new; "
     '[ -f "${1%/*}/.immich-exposure" ] || { echo "error: ${1%/*} is not there or not ours." >&2; exit 1; }; '
@@ -76,12 +77,12 @@ def _words(verb: str, *arguments: str | int) -> str:
 
 
 def root_line(verb: str, *arguments: str | int) -> str:
-    """Return the command line that runs a script given on standard input, for a user who is root."""
+    """Return the command line that runs a script from standard input, for the user root."""
     return f"sh -s -- {_words(verb, *arguments)}"
 
 
 def sudo_line(verb: str, *arguments: str | int) -> str:
-    """Return the command line that runs a script given on standard input as root.
+    """Return the command line that runs a script from standard input as root.
 
     ``-n`` makes sudo fail at once instead of waiting for a password that nobody can type.
     """
@@ -89,9 +90,10 @@ def sudo_line(verb: str, *arguments: str | int) -> str:
 
 
 def password_line(verb: str, *arguments: str | int) -> str:
-    """Return the command line for a sudo that asks; what ``with_password`` returns goes to standard input.
+    """Return the command line for a sudo that asks; its standard input comes from ``with_password``.
 
-    ``-S`` reads from there, ``-k`` asks afresh, so that a password that is wrong is noticed each time.
+    ``-S`` reads from standard input, ``-k`` ignores cached credentials, so that a wrong password is always
+    noticed.
     """
     return f"{_asking(_RUN_SCRIPT)} {_words(verb, *arguments)}"
 
@@ -108,21 +110,21 @@ def with_password(password: str, text: str) -> str:
 def script_text(script: str, payload: tuple[PayloadFile, ...] = ()) -> str:
     """Return ``lib.sh``, the payload and ``<script>.sh`` as one text for ``sh -s``.
 
-    It is what the shell reads of them: no comments, and of the library what the script needs.
+    It contains only what the shell reads: no comments, and of the library only what the script needs.
 
-    Raises ``ValueError`` when a payload file cannot be carried without changing a byte of it.
+    Raises ``ValueError`` if a payload file cannot be sent byte for byte.
     """
     library, body = _lean(script)
     return "\n".join(part for part in (library, _payload_function(payload), body) if part)
 
 
 def script_digest(script: str) -> str:
-    """Return the SHA-256 of a script as it runs, with the library and without what is sent along."""
+    """Return the SHA-256 of a script as it runs, with the library and without the payload."""
     return hashlib.sha256(script_text(script).encode()).hexdigest()
 
 
 def with_library(body: str) -> str:
-    """Return a text of a line or two that has no file of its own, behind what it needs of ``lib.sh``."""
+    """Return a short script without a file of its own, preceded by what it needs of ``lib.sh``."""
     return lean_text.reachable(_read("lib"), body) + body
 
 
@@ -153,7 +155,7 @@ def _put(file: PayloadFile) -> str:
 
 
 STACK_ID = "@stack@"
-"""Stands in a line for the id of the stack, where that is not known yet."""
+"""A placeholder in a command line for a stack id that is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,9 @@ class Server:
 
     ``private_key_file`` is the path as configured (relative ones start at the project), ``None`` means the
     SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
-    secret output in the program and its text in a provider; ``None`` means that sudo asks for none.
-    ``stack_id`` is likewise an output or its text: who runs a script; with ``None`` no script asks.
-    ``put_right`` says when drift was last put right: every step carries it, so another one runs them all.
+    secret output in the program and plain text in a provider; ``None`` means that sudo asks for none.
+    ``stack_id``, likewise an output or text, says which stack runs a script; with ``None`` no script checks
+    it. ``put_right`` says when drift was last repaired: every step carries it, so a new value runs them all.
     """
 
     host: str
@@ -177,9 +179,9 @@ class Server:
     put_right: pulumi.Output[str] | str | None = None
 
     def line(self, verb: str, *arguments: str | int) -> str:
-        """Return the command line that runs a script given on standard input as root; never a secret.
+        """Return the command line that runs a script from standard input as root; never contains a secret.
 
-        It begins with the id of the stack, by which ``lib.sh`` keeps another stack's server alone.
+        It starts with the stack's id, by which ``lib.sh`` refuses to touch another stack's server.
         """
         if self.stack_id is not None:
             known = self.stack_id if isinstance(self.stack_id, str) else STACK_ID
@@ -191,18 +193,18 @@ class Server:
         return password_line(verb, *arguments)
 
     def way_back(self, line: str) -> str:
-        """Return a line for a way back, which has an end on another stack's server: it does nothing there."""
+        """Return the line marked as taking something back: on another stack's server it does nothing."""
         return line.replace(f" {_STACK}", f" {_LEAVING}", 1)
 
     def with_stack_id(self, line: pulumi.Input[str]) -> pulumi.Input[str]:
-        """Return a line of this server's with the id in it, once that is known."""
+        """Return one of this server's lines with the id filled in, once that is known."""
         if not isinstance(self.stack_id, pulumi.Output):
             return line
         both = pulumi.Output.all(line=line, stack=self.stack_id)
         return both.apply(lambda known: str(known["line"]).replace(STACK_ID, known["stack"], 1))
 
     def receive_line(self, path: str, sha256: str) -> str:
-        """Return the command line that takes a file of this hash from standard input, as root."""
+        """Return the command line that receives a file with this hash on standard input, as root."""
         words = _words(path, sha256, self.stack_id if isinstance(self.stack_id, str) else "")
         if self.user == "root":
             return f"sh -c {shlex.quote(_RECEIVE_FILE)} sh {words}"
@@ -211,10 +213,10 @@ class Server:
         return f"{_asking(_RECEIVE_FILE)} {words}"
 
     def connection(self) -> remote.ConnectionArgs:
-        """Return the connection of a ``remote.Command``; built in this one place, always as one secret.
+        """Return the connection of a ``remote.Command``; it is built only here, always as one secret.
 
-        The private key itself is read here because the command provider takes no path. Two failed dials
-        are enough on a home network; the default of ten hides a wrong key behind minutes of waiting.
+        The private key itself is read here because the command provider takes no path. Two failed dials are
+        enough on a home network; with the default of ten, a wrong key shows only after minutes.
         """
         return remote.ConnectionArgs(
             host=self.host,
@@ -228,7 +230,7 @@ class Server:
 
     @property
     def lacks_key(self) -> bool:
-        """Whether the private key is not on this machine, which only a preview gets along with."""
+        """Whether the private key is not on this machine; only a preview can do without it."""
         return self.private_key_file is not None and not self._key_path().exists()
 
     def _key_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""The server's name in the tailnet, which is its public name as well."""
+"""The server's name in the tailnet, which is also its public name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from components.engine.server_words import plain
 
 
 def domain_of(name: str) -> str:
-    """Return the server's name if it is one: it becomes part of addresses that people open.
+    """Return the server's name if it is valid: it becomes part of addresses that people open.
 
     Raises ``OperatorError`` for anything else.
     """

@@ -10,7 +10,7 @@ from components.remote.remote_script import Server
 
 
 def server_props(server: Server) -> dict[str, pulumi.Input[Any]]:
-    """Return the connection as properties; of a key file the path, never the key. The password is secret."""
+    """Return the connection as properties, with a key file's path, never its key. The password is secret."""
     return {
         "host": server.host,
         "port": server.port,
@@ -24,7 +24,7 @@ def server_props(server: Server) -> dict[str, pulumi.Input[Any]]:
 
 
 def server_of(props: dict[str, Any]) -> Server:
-    """Return the connection that ``server_props`` wrote; numbers come back from the engine as floats."""
+    """Return the connection that ``server_props`` wrote; the engine returns numbers as floats."""
     return Server(
         host=props["host"],
         port=int(props["port"]),

@@ -1,8 +1,8 @@
 """A script of ``server/scripts`` as a step of the exposure.
 
-What a run is given stands in the state once: the words on its command line and the files sent along, which
-``pulumi preview --diff`` shows as they change. Of the script, which is reviewed where it lies, it holds the
-digest, and no other one is run.
+The state holds what a run is given, once: the arguments on its command line and the files sent along;
+``pulumi preview --diff`` shows how they change. Of the script, which is reviewed in the repository, it holds
+the digest, and a script with another digest is not run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from components.remote.ssh import run_script, tell
 
 OUTPUT = "stdout"
 FILES = "files"
-"""What is sent along; the outputs in the state lack it, and its digest stands for it there."""
+"""The files sent along; the outputs in the state omit them and keep only their digest."""
 
 PLAIN_MODE = "0644"
 
@@ -51,7 +51,7 @@ class _Provider(ResourceProvider):
 
 
 def run(props: dict[str, Any], line: str | None) -> dict[str, Any]:
-    """Run the script by this line, or nothing without one, and return the outputs of the resource.
+    """Run the script with this command line, or nothing if it is None, and return the resource's outputs.
 
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError`` for a script that is
     not the one that was shown.
@@ -69,7 +69,7 @@ def run(props: dict[str, Any], line: str | None) -> dict[str, Any]:
 
 
 def _run(props: dict[str, Any], line: str, text: str) -> str:
-    # A build on a small machine takes what it takes; a network that has gone is noticed all the same.
+    # No limit: a build on a small machine can take hours, and a lost network is noticed anyway.
     return run_script(server_of(props), line, text, timeout_seconds=math.inf, tell=tell)
 
 
@@ -82,17 +82,17 @@ def _payload(props: dict[str, Any]) -> tuple[PayloadFile, ...]:
 
 
 class ServerScript(Step, module="immich", name="ServerScript"):
-    """``server/scripts/<script>.sh``, run over SSH as root by lines of ``Server.line``.
+    """``server/scripts/<script>.sh``, run over SSH as root with lines from ``Server.line``.
 
-    ``update`` is the same as ``create`` unless given: the scripts are idempotent. No change is ever a
-    replacement, which would run the new ``create`` and then the old ``delete``: the opposite of what an
-    exposure needs. What a script must run for again, and is not told of, goes into ``note``.
-    ``delete`` is run by the script that lies here by then, and does nothing on another stack's server.
-    Standard error carries the progress lines, standard output the result.
+    ``update`` equals ``create`` unless given: the scripts are idempotent. No change is ever a replacement,
+    which would run the new ``create`` and then the old ``delete``: the opposite of what an exposure needs.
+    Anything else whose change must run the script again goes into ``note``. ``delete`` runs the script on
+    disk at that time, and does nothing on another stack's server. Standard error carries the progress lines,
+    standard output the result.
     """
 
     stdout: pulumi.Output[str]
-    """What the script printed when it last ran, without the last line's end."""
+    """What the script printed when it last ran, without the final line break."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class ServerScript(Step, module="immich", name="ServerScript"):
             **_lines(server, delete=None if delete is None else server.way_back(delete)),
             **_files(payload),
             "script": script,
-            # A way back is run by the script of its own day.
+            # A delete runs the script on disk at that time.
             "digest": None if create is None else script_digest(script),
             "note": note,
             OUTPUT: None,
@@ -126,7 +126,7 @@ def _lines(server: Server, **lines: pulumi.Input[str] | None) -> dict[str, pulum
 
 
 def _files(payload: pulumi.Input[tuple[PayloadFile, ...]] | None) -> dict[str, pulumi.Input[Any]]:
-    """Return the files sent along as properties, as secret as they are."""
+    """Return the files sent along as properties, secret if they are."""
     if payload is None:
         return {}
     files = pulumi.Output.from_input(payload)
@@ -153,11 +153,11 @@ def guarded_script(
     note: str | None = None,
     opts: pulumi.ResourceOptions,
 ) -> ServerScript:
-    """Return what ``ServerScript`` does without ``delete``, behind a guard that has that alone.
+    """Return a ``ServerScript`` without ``delete``, preceded by a guard resource that has only ``delete``.
 
-    A step whose ``create`` fails or is killed is not in state, so nothing would ever run its ``delete``,
-    whatever it has left on the server. The guard is in state before it, and costs no connection. It is
-    deleted right after it, so that the way back runs once, and at its place.
+    A step whose ``create`` fails or is killed is not in the state, so its ``delete`` would never run,
+    whatever it left on the server. The guard resource is in the state before it, and needs no connection. It
+    is deleted right after the step, so that ``delete`` runs once, and in the right order.
     """
     guard = guard_of(name, server, script=script, delete=delete, opts=opts)
     return ServerScript(
@@ -177,7 +177,7 @@ def guarded_script(
 def guard_of(
     name: str, server: Server, *, script: str, delete: str, opts: pulumi.ResourceOptions
 ) -> ServerScript:
-    """Return the resource that takes back what another of this name has made, and does nothing before."""
-    # What was put right is no reason to touch it.
+    """Return the guard resource that takes back what this name's step created, and does nothing before."""
+    # A repair is no reason to change it.
     quiet = replace(server, put_right=None)
     return ServerScript(f"{name}-guard", quiet, script=script, delete=delete, opts=opts)

@@ -1,10 +1,11 @@
-"""One SSH connection for all that a process has to say to a server, from its second or third call on.
+"""One SSH connection for all of a process's calls to a server, from the second or third call on.
 
-A run has a dozen scripts to run, and each connection costs a handshake on both machines. Once the first call
-is let in, a master is started beside it, or else beside the second, and later ones go through it. Nobody ever
-waits for it: where there is none, where the server takes no second session, or where it breaks, a call has a
-connection of its own, and so has the first, whose failures are those that an owner must understand. One that
-does not answer any more (stopped, or hung) is ended, and a call that is under way through it fails.
+A run has a dozen scripts to run, and each connection costs a handshake on both machines. Once the server has
+accepted the first call, or else with the second, a master is started alongside it, and later calls go through
+it. No call ever waits for the master: if there is none, if the server allows no second session, or if the
+master breaks, the call opens its own connection. So does the first call, whose errors the owner must be able
+to understand. A master that no longer answers (stopped, or hung) is killed, and a call running through it
+fails.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOCKET_LENGTH = 104 - 18
-"""Bytes of a socket's path on macOS, without what ssh appends while it makes it."""
+"""Maximum bytes of a socket's path on macOS, less what ssh appends while creating it."""
 
-# The folder goes when the master does, however this process has ended by then.
+# The folder is removed when the master ends, however this process has ended by then.
 _MASTER = 'folder=$1; shift; "$@"; rm -rf "$folder"'
 
 LIFE_SECONDS = 900
-"""How long a master takes calls: Pulumi's plugin outlives an engine that was killed, and would keep it."""
+"""How long a master accepts calls: Pulumi's plugin outlives a killed engine, and would keep the master."""
 
 GREETING_SECONDS = 10
-"""A master greets whoever connects, and does nothing else that takes time; later than this it never will."""
+"""A master greets every client at once; if no greeting has come after this time, none will."""
 
 Arguments = Callable[[Path], Sequence[str]]
-"""Return the arguments of ``ssh`` up to the remote command, for a folder to lay files into."""
+"""Return the arguments of ``ssh`` up to the remote command, given a folder for its files."""
 
 REFUSED = "mux_client_"
-"""How ssh begins a line about a master that would not take it; it then has a connection of its own."""
+"""The start of ssh's message about a master that refused it; ssh then opens its own connection."""
 
 
 class _Connection:
@@ -65,9 +66,9 @@ class _Connection:
         return True
 
     def _hangs(self) -> bool:
-        """Return whether the master takes whoever comes and does not greet them (ssh's PROTOCOL.mux).
+        """Return whether the master accepts clients without greeting them (ssh's PROTOCOL.mux).
 
-        One that is about to end, with the last call that goes through it, takes nobody any more.
+        A master that is about to end, with the last call through it, accepts no more clients.
         """
         with socket.socket(socket.AF_UNIX) as visitor:
             visitor.settimeout(GREETING_SECONDS)
@@ -81,7 +82,7 @@ class _Connection:
         return False
 
     def _start(self, arguments: Arguments) -> None:
-        """Start a master, once, that ends with a pipe of ours: so with this process, also a killed one."""
+        """Start a master, once. It ends when our pipe to it closes: with this process, even if killed."""
         if self._master is not None or self._spoiled:
             return
         folder = Path(tempfile.mkdtemp(prefix="ie-"))
@@ -109,14 +110,14 @@ class _Connection:
             self._start(arguments)
 
     def spoil(self) -> None:
-        """Let no later call through the master, which ends with the last that is under way."""
+        """Send no more calls through the master; it ends with the last one that is running."""
         with self._lock:
             self._spoiled = True
             if self._master is not None and self._master.stdin is not None:
                 self._master.stdin.close()
 
     def lives(self) -> bool:
-        """Return whether the master is at work; one that hangs is ended with all that is under way."""
+        """Return whether the master responds; if it hangs, kill it and every call through it."""
         if not self._hangs():
             return True
         with self._lock:
@@ -124,7 +125,7 @@ class _Connection:
         return False
 
     def _end(self) -> None:
-        """Kill the master, which hears nothing of the pipe any more."""
+        """Kill the master, which no longer reacts to the pipe."""
         self._spoiled = True
         if self._master is None:
             return
@@ -136,7 +137,7 @@ class _Connection:
 
 @dataclass
 class Way:
-    """The way of one call: through the master, whose socket this is, or by itself."""
+    """The path of one call: through the master's socket, or over its own connection."""
 
     _connection: _Connection
     _arguments: Arguments
@@ -145,11 +146,11 @@ class Way:
 
     @property
     def options(self) -> list[str]:
-        """What goes behind ``ssh``."""
+        """The options that follow ``ssh``."""
         return [] if self._socket is None else ["-S", str(self._socket), "-o", "ControlMaster=no"]
 
     def listener(self, tell: Callable[[str], None] | None) -> Callable[[str], None]:
-        """Return what passes on all that is said but a refusal of the master's, which it notes."""
+        """Return a function that passes on every line except a refusal by the master, which it records."""
 
         def listen(line: str) -> None:
             if self._socket is not None and line.startswith(REFUSED):
@@ -160,15 +161,15 @@ class Way:
         return listen
 
     def let_in(self) -> None:
-        """Learn that the server has let this call in, so that it takes a master as well."""
+        """Record that the server has accepted this call, so that it will accept a master too."""
         self._connection.let_in(self._arguments)
 
     def lives(self) -> bool:
-        """Return whether there is still anything that the call goes through."""
+        """Return whether the connection of the call is still alive."""
         return self._socket is None or self._connection.lives()
 
     def ended(self, *, well: bool) -> None:
-        """Learn how the call ended; one that failed through the master is the last that took it."""
+        """Record how the call ended; after a failure through the master, no more calls use it."""
         if well:
             self._connection.worked()
         if self._socket is not None and (self._refused or not well):
@@ -176,14 +177,14 @@ class Way:
 
 
 class SharedConnections:
-    """The masters of a process, by what they are the connection to."""
+    """The masters of a process, by connection."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[object, _Connection] = {}
 
     def way(self, key: object, arguments: Arguments) -> Way:
-        """Return the way of the next call; the second one starts a master."""
+        """Return the path of the next call; the second call starts a master."""
         with self._lock:
             connection = self._known.setdefault(key, _Connection())
         return connection.way(arguments)

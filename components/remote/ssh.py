@@ -1,8 +1,8 @@
-"""One script over the system's ``ssh``, for resources that run on the operator's machine.
+"""Runs a script over the system's ``ssh``, for resources that run on the operator's machine.
 
-The errors of ``remote.Command`` are the SSH library's, and it retries a wrong host key. So all that a run has
-to say to the server comes through here, but for the funnel's closing (`components.funnel`), and says in a
-sentence what is wrong and what to do.
+``remote.Command`` passes on the SSH library's errors, and it retries a wrong host key. So everything a run
+sends to the server goes through this module, except closing the funnel (`components.funnel`), and each error
+is a sentence that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CONNECT_TIMEOUT_SECONDS = 10
 
 
 class SshError(OperatorError):
-    """The server could not be reached or refused; the message is a full sentence with the remedy."""
+    """The server could not be reached, or refused; the message is a full sentence with the remedy."""
 
 
 class SudoPasswordError(SshError):
-    """sudo does not take the password; nothing that a run tries again would be taken either."""
+    """sudo does not accept the password; a retry in the same run would not be accepted either."""
 
 
 def run_script(
@@ -44,13 +44,12 @@ def run_script(
 ) -> str:
     """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
 
-    ``tell`` is given each line that the script says meanwhile, at once. What ssh and sudo say before it
-    begins is not passed on; the error makes one sentence of it.
-    ``reply`` is called once the script has printed a line, and the script is sent what that returns; it hears
-    nothing more when that fails.
+    ``tell`` receives each line that the script writes to standard error, at once. Output of ssh and sudo from
+    before the script starts is not passed on; an error turns it into one sentence. ``reply`` is called once
+    the script has printed a line, and its result is sent to the script; if it fails, nothing more is sent.
 
-    Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not
-    use sudo, and for a script that fails (its own last sentence is the message); and what ``reply`` raises.
+    Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not use
+    sudo, and for a script that fails (its own last sentence is the message); and what ``reply`` raises.
     """
     if tell is None:
         return _run(server, command, text.encode(), timeout_seconds, reply=reply)
@@ -62,7 +61,7 @@ _BEGIN = f"echo '{_BEGUN}' >&2\n"
 
 
 def _once_begun(tell: Callable[[str], None], begins: Callable[[], None]) -> Callable[[str], None]:
-    """Return what passes to ``tell`` the lines that come after the script's first, at which ``begins``."""
+    """Return a function that calls ``begins`` at the script's first line and ``tell`` for each later one."""
     begun = False
 
     def heard(line: str) -> None:
@@ -77,19 +76,19 @@ def _once_begun(tell: Callable[[str], None], begins: Callable[[], None]) -> Call
 
 
 def tell(line: str) -> None:
-    """Say a line of a script's at once; the engine shows a provider's standard error, and errors itself."""
+    """Print a script's line at once; the engine shows a provider's standard error, and errors itself."""
     if not line.startswith(ERROR):
         print(line, file=sys.stderr, flush=True)
 
 
 SEND_SECONDS = 1800
-"""For a file of tens of megabytes over a slow network."""
+"""Limit for a file of tens of megabytes over a slow network."""
 
 
 def send_file(server: Server, content: bytes, path: str, sha256: str) -> None:
-    """Put a file of this hash at ``path`` on the server, whole or not at all, mode 0755, owned by root.
+    """Put a file with this hash at ``path`` on the server, atomically, with mode 0755 and owner root.
 
-    Raises ``SshError`` as ``run_script`` does, and when the file did not arrive whole.
+    Raises ``SshError`` as ``run_script`` does, and if the file did not arrive completely.
     """
     _run(server, server.receive_line(path, sha256), content, SEND_SECONDS)
 
@@ -138,7 +137,7 @@ def _run(
 
 
 SHARED = SharedConnections()
-"""The connections of this process."""
+"""The shared connections of this process."""
 
 
 def _same_connection(server: Server) -> object:
@@ -146,14 +145,14 @@ def _same_connection(server: Server) -> object:
 
 
 def _arguments(server: Server, folder: Path) -> list[str]:
-    """Return what ``ssh_argv`` does, with a known_hosts file in this folder."""
+    """Return the arguments from ``ssh_argv``, with a known_hosts file in this folder."""
     known_hosts = folder / "known_hosts"
     known_hosts.write_text(f"{known_hosts_name(server)} {server.host_key}\n", encoding="utf-8")
     return ssh_argv(server, known_hosts)
 
 
 def known_hosts_name(server: Server) -> str:
-    """Return the server's name as a known_hosts file spells it: the port is named unless it is 22."""
+    """Return the server's name as a known_hosts file spells it: with the port unless it is 22."""
     return server.host if server.port == 22 else f"[{server.host}]:{server.port}"
 
 
@@ -169,7 +168,7 @@ def ssh_argv(server: Server, known_hosts: Path) -> list[str]:
         "UserKnownHostsFile": str(known_hosts),
         "GlobalKnownHostsFile": os.devnull,
         "ServerAliveInterval": "15",
-        # Shows what the server says before it lets anybody in: Tailscale's own SSH names an address there.
+        # Shows what the server says before authentication: Tailscale's own SSH names an address there.
         "LogLevel": "INFO",
     }
     argv = ["ssh", "-F", "none", "-T", "-p", str(server.port), "-l", server.user]
@@ -183,10 +182,10 @@ def ssh_argv(server: Server, known_hosts: Path) -> list[str]:
 def explain(server: Server, returncode: int, stderr: str) -> str:
     """Return one full sentence with the remedy for a failed call.
 
-    255 is ssh's own failure; 1 with sudo's words at the end is a user who may not become root, or a wrong
-    password; all else is the script's own errors, behind which may stand what it said while it took back what
-    it had begun. sudo also warns, of a host name that it cannot resolve, say, and goes on: so only its last
-    word counts.
+    255 is ssh's own failure. Sudo's words in the last line mean a user who may not become root, or a wrong
+    password. Everything else is the script's own errors, which may be followed by messages from undoing its
+    work. Sudo also prints warnings and goes on, for example about a host name that it cannot resolve; so only
+    the last line counts.
     """
     stderr = plain(stderr, ERRORS_LIMIT)
     lines = [plain(line.strip()) for line in stderr.splitlines() if line.strip()]
@@ -272,7 +271,7 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
 
 
 def _unusable_key(server: Server, stderr: str) -> str | None:
-    """Return what ssh itself has against the key file; the server was not even shown it."""
+    """Return ssh's own objection to the key file; the server was not even offered the key."""
     if server.private_key_file is None:
         return None
     if "bad permissions" in stderr or "UNPROTECTED PRIVATE KEY FILE" in stderr:
@@ -290,20 +289,20 @@ def _unusable_key(server: Server, stderr: str) -> str | None:
 
 
 TAILSCALE_CHECK = "Tailscale SSH requires an additional check"
-"""How Tailscale's own SSH greets where its policy says "check" (tailscale/ssh/tailssh)."""
+"""The greeting of Tailscale's own SSH if its policy says "check" (tailscale/ssh/tailssh)."""
 
 LOGIN_SECONDS = 180
-"""How long somebody has to log in on that page before the run is given up."""
+"""How long somebody has to log in on that page before the run gives up."""
 
-# Of another host the address is not shown: whoever holds the server could name any page to log in on.
+# Addresses on other hosts are not shown: an attacker on the server could name any page to log in on.
 _LOGIN_PAGE = re.compile(r"https://login\.tailscale\.com/a/[A-Za-z0-9]+(?=\s)")
 
-# What is said once they have: that they are in, or whatever a script says.
+# What follows a login: the confirmation, or any line of a script.
 _LET_IN = re.compile(r"^(# Authentication checked|[^#\s])", re.MULTILINE)
 
 
 def _tell_login_page(server: Server) -> Callable[[bytes], float | None]:
-    """Return what shows the page at once: the engine prints a provider's standard error while it works."""
+    """Return a function that shows the page at once: the engine prints a provider's standard error live."""
     waiting = False
 
     def heed(stderr: bytes) -> float | None:
@@ -340,7 +339,7 @@ def _explain_silence(server: Server, stderr: str, timeout_seconds: float) -> str
 
 
 def _refuse_no_key(server: Server) -> None:
-    """Refuse a run without key file and agent: ssh finds keys of its own, the command provider does not."""
+    """Refuse a run without key file and agent: ssh finds default keys, the command provider does not."""
     if server.private_key_file is None and not os.environ.get("SSH_AUTH_SOCK"):
         raise SshError(
             "There is no SSH key to go to the server with: sshPrivateKeyFile is not set, and no SSH agent "
@@ -350,7 +349,7 @@ def _refuse_no_key(server: Server) -> None:
 
 
 def _refuse_dead_agent() -> None:
-    """Refuse an agent socket that nobody listens on: it would make every command of the run fail."""
+    """Refuse an agent socket that nothing listens on: every command of the run would fail."""
     path = os.environ.get("SSH_AUTH_SOCK")
     if not path:
         return
