@@ -1,7 +1,7 @@
 """The rules as a Pulumi policy pack: `pulumi preview --policy-pack policy` (docs/review.md).
 
-It looks at resources, so that it holds whatever program has made them: the levels that a stack file sets,
-or a program that leaves out a step, do not get around it.
+It examines resources, so it applies whatever program made them: levels set in a stack file, or a program that
+leaves out a step, cannot get around it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ EXPOSURE = "immich-exposure:index:ImmichExposure"
 FUNNEL = "immich-exposure:index:Funnel"
 CHECK = "pulumi-python:dynamic/immich:ExposureCheck"
 CHECK_OF_A_PLUGIN = "immich-exposure:step:ExposureCheck"
-"""The same one where a plugin serves it, for programs in other languages (`components.engine.step`)."""
+"""The same when a plugin serves it, for programs in other languages (`components.engine.step`)."""
 COMMAND = "command:remote:Command"
 
 
 Violation = tuple[str, str]
-"""A sentence, and the URN of the resource that it is about; empty for the whole stack."""
+"""A sentence, and the URN of the resource it is about; the URN is empty for the whole stack."""
 
 
 def unproven(resources: list[Any]) -> Iterator[Violation]:
-    """Yield each funnel without a check from outside in the same stack.
+    """Yield each funnel without an outside check in the same stack.
 
-    The check itself waits for its funnel, and only a passed one lets that stay open; what can be missing is
-    the check.
+    The check itself waits for its funnel, and only a passed check lets the funnel stay open; only the check
+    can be missing.
     """
     checks = [each for each in resources if each.resource_type in (CHECK, CHECK_OF_A_PLUGIN)]
     for funnel in resources:
@@ -52,12 +52,12 @@ def unproven(resources: list[Any]) -> Iterator[Violation]:
 
 
 def _beside(funnel: Any, check: Any) -> bool:
-    """Tell whether two resources are of one exposure: below one parent, or both without any."""
+    """Tell whether two resources belong to one exposure: with the same outermost parent, or none."""
     return _exposure_of(funnel.urn) == _exposure_of(check.urn)
 
 
 def _exposure_of(urn: str) -> str:
-    """Return what the URNs of one exposure share: the outermost type, and the prefix of the names."""
+    """Return what the URNs of one exposure share: the outermost type, and the names' prefix."""
     types, _, name = urn.partition("::")[2].rpartition("::")
     root = types.rpartition("::")[2].partition("$")[0]
     prefix = name.removesuffix("-funnel").removesuffix("-check-outside")
@@ -65,12 +65,12 @@ def _exposure_of(urn: str) -> str:
 
 
 def says_what_it_is(props: Mapping[str, Any]) -> bool:
-    """Tell whether an exposure's properties are those that the rules judge."""
+    """Tell whether an exposure's properties are those that the rules examine."""
     return {"stack", "hostKey", "requests", "clientValidityDays"} <= set(props)
 
 
 def known(value: Any) -> Any:
-    """Return what is known of properties; a preview does not know them all, and `up` looks again."""
+    """Return the known part of properties; a preview does not know all of them, and `up` checks again."""
     if isinstance(value, Mapping):
         return _known_items(value, value)
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -87,7 +87,7 @@ def _known_items(value: Any, keys: Iterable[Any]) -> dict[Any, Any]:
 
 
 def private_keys(props: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the paths of properties that hold a private key, secret or not: the state is no place for one."""
+    """Yield the paths of properties that hold a private key, secret or not: none belongs in the state."""
     yield from (path for path, what in secrets_in(props) if what == PRIVATE_KEY)
 
 
@@ -177,7 +177,7 @@ POLICIES = [
 
 
 def main() -> None:
-    """Serve the pack to the engine, for as long as that wants it."""
+    """Serve the pack to the engine, for as long as the engine needs it."""
     PolicyPack(
         name="immich-exposure",
         enforcement_level=EnforcementLevel.MANDATORY,

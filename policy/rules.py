@@ -1,8 +1,8 @@
-"""The rules, as pure functions of what an exposure is.
+"""The rules, as pure functions of the facts of an exposure.
 
-An exposure is a mapping that `components.config.policy_facts` makes from the configuration, and that the
-component registers as its properties: so the same functions judge a stack file, a run and a foreign program's
-resources. Numbers may come as floats, because the engine knows no others; what is missing is None.
+The facts are a mapping that `components.config.policy_facts` makes from the configuration and that the
+component registers as its properties. So the same functions judge a stack file, a run and the resources of
+another program. Numbers may be floats, because the engine knows no other kind; a missing value is None.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from enum import StrEnum
 from typing import Any
 
 Facts = Mapping[str, Any]
-"""What an exposure is; the keys are those of `components.config.policy_facts`."""
+"""The facts of an exposure; the keys are those of `components.config.policy_facts`."""
 
 
 class Level(StrEnum):
-    """What a finding does: nothing, a warning, or no deployment at all."""
+    """What a finding causes: nothing, a warning, or a refusal to deploy."""
 
     DISABLED = "disabled"
     ADVISORY = "advisory"
@@ -27,9 +27,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """A name, what it wants, how it counts unless its owner says otherwise, and what it finds.
+    """A name, what the rule requires, its default level, and how to find violations.
 
-    `find` yields a full sentence with the remedy for each thing that is not as it should be.
+    `find` yields a full sentence with the remedy for each violation.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule has found, and how much it counts."""
+    """A violation that a rule found, and the rule's level."""
 
     rule: str
     level: Level
@@ -48,40 +48,40 @@ class Finding:
 
 
 MOST_VALIDITY_DAYS = 3650
-"""Ten years: a certificate that nobody renews is forgotten, and one that is forgotten is nobody's."""
+"""Ten years: a certificate that nobody renews is forgotten, and nobody takes care of a forgotten one."""
 
 MOST_UPLOAD_MEGABYTES = 10_000
-"""Of one upload: a few of them fill the disk of a small server."""
+"""For one upload: a few of them fill the disk of a small server."""
 
 MOST_UPLOAD_MEGABYTES_AN_HOUR = 50_000
-"""Of all links together: a day of it fills any disk."""
+"""For all links together: a day of it fills any disk."""
 
 LEAST_FREE_GIGABYTES = 5
-"""Below that, Immich and its database run out of room soon, and photos of the family cannot be saved."""
+"""With less, Immich and its database soon run out of space, and the family's photos cannot be saved."""
 
 MOST_DATABASE_DAYS = 180
-"""Of a country database: by then many a network is used in another country."""
+"""For a country database: by then many networks are used in another country."""
 
 MOST_REQUESTS_A_SECOND = 500.0
-"""Of one visitor: five times the default, which a page with hundreds of thumbnails does not use up."""
+"""For one visitor: five times the default, more than a page with hundreds of thumbnails needs."""
 
 MOST_PASSWORDS_A_MINUTE = 30.0
-"""Of one visitor: nobody types a link's password every other second."""
+"""For one visitor: nobody types a link's password every other second."""
 
 MOST_WRONG_PASSWORDS_AN_HOUR = 600
-"""For one link, from everybody together: a word of a dictionary would be found within days."""
+"""For one link, from all visitors together: a dictionary word would be found within days."""
 
 MOST_OFFENCES = 50
-"""Before a ban: a scanner has found what it wants by then."""
+"""Before a ban: with more, a scanner has already found what it wants."""
 
 LEAST_BAN_SECONDS = 600
-"""Shorter, a ban is a pause."""
+"""A shorter ban is only a pause."""
 
 LONGEST_PREVIEW_HOURS = 14 * 24
 """Two weeks: a preview that lasts longer is an exposure."""
 
 PREVIEW = "-preview"
-"""How the name of a stack ends that is there for a short time only."""
+"""The suffix of the name of a stack that exists only for a short time."""
 
 
 def _pinned(facts: Facts) -> Iterator[str]:
@@ -253,13 +253,13 @@ RULES: tuple[Rule, ...] = (
     Rule("certificates-end", "Certificates are valid for ten years at most.", Level.ADVISORY, _ending),
     Rule("previews-end", "A stack named *-preview closes on its own.", Level.MANDATORY, _for_a_while),
 )
-"""Every rule, in the order in which they are told."""
+"""Every rule, in the order in which findings are reported."""
 
 NAMES = tuple(rule.name for rule in RULES)
 
 
 def judge(facts: Facts, levels: Mapping[str, str] | None = None) -> list[Finding]:
-    """Return all that the rules find; `levels` are those that an owner has set, by the rule's name."""
+    """Return all findings; `levels` holds the levels that an owner has set, by rule name."""
     findings = []
     for rule in RULES:
         level = Level((levels or {}).get(rule.name, rule.level))
@@ -268,7 +268,7 @@ def judge(facts: Facts, levels: Mapping[str, str] | None = None) -> list[Finding
     return findings
 
 
-# Secrets that are none
+# Secrets in plain text
 
 PRIVATE_KEY = "a private key"
 
@@ -281,11 +281,11 @@ _SECRETS = (
     ("a key of AWS's", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
     ("a password in an address", re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]+@")),
 )
-"""What a secret looks like whose shape is known, so that nobody's prose is taken for one."""
+"""Secrets with a known format, so that ordinary text is not mistaken for one."""
 
 
 def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield where in plain values something secret stands, and what it looks like; never the thing itself."""
+    """Yield the path of each apparent secret in plain values, and its kind; never the secret itself."""
     if isinstance(value, str):
         for what, shape in _SECRETS:
             if shape.search(value):

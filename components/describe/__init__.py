@@ -1,1 +1,1 @@
-"""What an exposure makes public, and what a change of it does, in words for people."""
+"""What an exposure makes public, and what a change to it does, in words for people."""

@@ -1,4 +1,4 @@
-"""`python -m components.describe OLD NEW`: what a change of a stack's settings does, in words."""
+"""`python -m components.describe OLD NEW`: what a change to a stack's settings does, in words."""
 
 import sys
 

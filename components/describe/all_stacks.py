@@ -19,14 +19,14 @@ from components.describe.comment import LONG_AGO, Checkouts, describe, version_o
 STACKS = "stacks"
 NAME = re.compile(r"Pulumi\.([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.yaml")
 NOBODYS = "lab"
-"""The stack that exposes nothing of anybody's; it is described when its own file changes."""
+"""The stack that exposes nothing of anybody's; it is described only if its own file changes."""
 
 QUIET = frozenset({"settings", dict(AREAS)["docs/"]})
-"""Files that change what no stack does, apart from its own."""
+"""Areas whose files change no stack, except a stack's own file."""
 
 
 def stacks(project: Path) -> set[str]:
-    """Return the names of a checkout's stacks; a file with another name is none for the engine either."""
+    """Return the names of a checkout's stacks; the engine ignores files with other names too."""
     try:
         names = os.listdir(project / STACKS)
     except OSError:
@@ -35,7 +35,7 @@ def stacks(project: Path) -> set[str]:
 
 
 def concerned(checkouts: Checkouts, files: Sequence[Change]) -> list[str]:
-    """Return the stacks that a change of these files concerns, by name."""
+    """Return the stacks that a change to these files affects, by name."""
     known = stacks(checkouts.old) | stacks(checkouts.new)
     own = {stack for stack in known if any(change.path == path_of(stack) for change in files)}
     if all(change.area in QUIET for change in files):
@@ -44,14 +44,14 @@ def concerned(checkouts: Checkouts, files: Sequence[Change]) -> list[str]:
 
 
 def path_of(stack: str) -> str:
-    """Return where the file of a stack lies in a checkout."""
+    """Return the path of a stack's file in a checkout."""
     return f"{STACKS}/Pulumi.{stack}.yaml"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write OUT/STACK.md for each stack, and print their names.
 
-    Returns 0; 1 when `pulumi up` would refuse one of them; 2 for wrong arguments.
+    Returns 0; 1 if `pulumi up` would refuse one of them; 2 for wrong arguments.
     """
     parser = argparse.ArgumentParser(prog="python -m components.describe.all_stacks", description=__doc__)
     parser.add_argument("old", type=Path, metavar="OLD", help="the checkout as it is")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the comments")
     parser.add_argument("--links", default="", help="address of the page that shows the differences of files")
     options = parser.parse_args(arguments)
-    asyncio.set_event_loop(asyncio.new_event_loop())  # the SDK's outputs want one
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the SDK's outputs need one
     checkouts = Checkouts(options.old, options.new)
     options.out.mkdir(parents=True, exist_ok=True)
     refused = False

@@ -1,7 +1,7 @@
-"""What a change of the settings does, as sentences by heading, for people who know neither Nix nor Caddy.
+"""What a change to the settings does, as sentences under headings, for people who know neither Nix nor Caddy.
 
 Two configurations go in, either of which may be missing, and sentences in Markdown come out. The words are
-those of the preview (surface.py); what differs is told by name.
+those of the preview (public_surface.py); each difference is named.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ TOPIC_KEYS: Mapping[str, frozenset[str]] = {
     HOME: frozenset({"immich", "lan"}),
     WAY_IN: frozenset({"module", "flake", "configDir", "edgeBuild", "immich", "lan"}),
 }
-"""The settings that each topic of the words comes from: when one is encrypted, the topic cannot be told."""
+"""The settings behind each topic: if one of them is encrypted, the topic cannot be described."""
 
 MOST_NAMES = 50
-"""Lines of a heading; whoever changes more reads the diff."""
+"""Lines under a heading; for a larger change, read the diff."""
 
 Sections = dict[str, list[str]]
-"""Sentences in Markdown by heading; headings without any are left out."""
+"""Sentences in Markdown by heading; headings without sentences are left out."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The sentences that stand first, and all others below their headings."""
+    """The sentences that come first, and all others under their headings."""
 
     first: tuple[str, ...]
     sections: Sections
@@ -69,33 +69,33 @@ class Summary:
 
 @dataclass(frozen=True)
 class Module:
-    """The NixOS module before and after; None where it cannot be told."""
+    """The NixOS module before and after; None if it cannot be determined."""
 
     old: Digests | None
     new: Digests | None
 
     @classmethod
     def the_same(cls) -> Module:
-        """One that stays as it is."""
+        """A module that stays the same."""
         return cls(Digests("", ""), Digests("", ""))
 
     @property
     def differs(self) -> bool:
-        """Whether another module gets to the server, or nobody knows."""
+        """Whether the server gets another module, or this is unknown."""
         return self.old is None or self.new is None or self.old.module != self.new.module
 
     @property
     def is_compiled_anew(self) -> bool:
-        """Whether another edge is compiled, or nobody knows."""
+        """Whether another edge is compiled, or this is unknown."""
         return self.old is None or self.new is None or self.old.edge != self.new.edge
 
 
 def changes(
     old: ExposureConfig, new: ExposureConfig, module: Module, hidden: Collection[str] = ()
 ) -> Summary:
-    """Return what another configuration in the place of one that stands changes.
+    """Return what changes when one configuration replaces another.
 
-    `hidden` are settings that are encrypted, so that topics that hang on them cannot be told.
+    `hidden` lists encrypted settings; topics that depend on them cannot be described.
     """
     told = _Told(public_surface(old), public_surface(new), hidden)
     gained, lost = _gained_and_lost(told)
@@ -136,7 +136,7 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
 
 
 def end(old: ExposureConfig) -> Summary:
-    """Return what it means that a stack's file goes."""
+    """Return what it means to remove a stack's file."""
     words = public_surface(old)
     devices = [*words[DEVICES], *words.get(FRAMES, {})]
     first = (
@@ -164,7 +164,7 @@ def _whole(words: PublicSurface) -> Sections:
 
 
 def whole(config: ExposureConfig, hidden: Collection[str] = ()) -> Sections:
-    """Return all that is public with a configuration, by topic."""
+    """Return everything that a configuration makes public, by topic."""
     return _whole(_shown(public_surface(config), hidden))
 
 
@@ -186,7 +186,7 @@ def _first(what: str, items: Collection[str]) -> Iterator[str]:
 
 
 def _listed(items: Collection[str]) -> str:
-    """Return items with commas, or no more than a few of them."""
+    """Return the items separated by commas, or only the first few of them."""
     few = list(items)[:5]
     rest = len(items) - len(few)
     return f"{', '.join(few)} and {rest} more" if rest else ", ".join(few)
@@ -199,17 +199,17 @@ class _Told:
         self.old, self.new = _shown(old, hidden), _shown(new, hidden)
 
     def gone(self, topic: str) -> dict[str, str]:
-        """Lines by name that are no longer there."""
+        """Lines that were removed, by name."""
         after = self.new.get(topic, {})
         return {name: line for name, line in self.old.get(topic, {}).items() if name not in after}
 
     def come(self, topic: str) -> dict[str, str]:
-        """Lines by name that were not there."""
+        """Lines that were added, by name."""
         before = self.old.get(topic, {})
         return {name: line for name, line in self.new.get(topic, {}).items() if name not in before}
 
     def changed(self, topic: str) -> Iterator[tuple[str, str, str]]:
-        """Yield name, line before and line after of what says something else."""
+        """Yield name, old line and new line of each line that changed."""
         for name, line in self.new.get(topic, {}).items():
             before = self.old.get(topic, {}).get(name, line)
             if before != line:
@@ -337,7 +337,7 @@ _HOME_ENDS = "**Immich at home ends** while the funnel is open: phones there com
 
 
 def _home(told: _Told) -> Iterator[str]:
-    """Yield all of it when a line differs, because these lines are one story."""
+    """Yield all of these lines if one differs, because they belong together."""
     if told.old.get(HOME) != told.new.get(HOME):
         yield from map(prose, told.new.get(HOME, {}).values())
 
@@ -491,7 +491,7 @@ def host_key_print(host_key: str) -> str:
 
 
 def _way_in(told: _Told) -> Iterator[str]:
-    """Yield what changes of the way in; which module it is, and what a build costs, is told by itself."""
+    """Yield changes of the files that are written; module and build costs are described separately."""
     for name, before, after in told.changed(WAY_IN):
         if name == "files":
             yield f"{prose(before)} → **{prose(after)}**"
@@ -534,5 +534,5 @@ def _reasons(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
 
 
 def _immich(immich: Immich) -> tuple[object, ...]:
-    """Return what the server's configuration says of Immich; of one that is managed, that it is."""
+    """Return what the server's configuration says about Immich; address and port only if not managed."""
     return (immich.managed,) if immich.managed else (False, immich.address, immich.port)

@@ -1,7 +1,7 @@
-"""What differs between two checkouts of this project, by what the files are for.
+"""The differences between two checkouts of this project, grouped by what the files are for.
 
-The newer one is a stranger's as long as nobody has read it: its files are compared, never run, and no link in
-it is followed.
+The newer one is untrusted until somebody has read it: its files are compared, never run, and no link in it is
+followed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from components.remote.module_files import digest, module_files
 from components.surface.table import Row, Table, TableError, read
 
 SKIPPED = frozenset({".git", ".venv", ".toolchain", ".lab", "stacks/keystore"})
-"""Folders that are no part of a change. No others: what is passed over is where a file could hide."""
+"""Folders that are not part of a change. There are no others: a file could hide in a skipped folder."""
 
 COMPILED = "__pycache__"
-"""Made by Python in a checkout that is run. The newer one never is, so there it is a part of the change."""
+"""Made by Python where it runs. The newer checkout never runs, so there it counts as part of the change."""
 
 LINK = "link to"
 
@@ -49,18 +49,18 @@ AREAS = (
     ("lab/", "words, tests and the lab"),
     ("README.md", "words, tests and the lab"),
 )
-"""Beginning of a path, and what such a file is for: the first that fits, and most urgent first."""
+"""The start of a path, and what such a file is for. The first match counts; most urgent first."""
 
 ELSE = "something else"
 
 
 COMPILED_FROM = ("caddy/", "nix/package.nix")
-"""What the edge's program is made from, among the files of the module."""
+"""The module's files that the edge is compiled from."""
 
 
 @dataclass(frozen=True)
 class Digests:
-    """Of all files of the module, and of those from which the edge is compiled."""
+    """Digests of all files of the module, and of those that the edge is compiled from."""
 
     module: str
     edge: str
@@ -68,7 +68,7 @@ class Digests:
 
 @dataclass(frozen=True)
 class Change:
-    """One file: its path, `added`, `removed` or `changed` (`, a link` behind it), and what it is for."""
+    """One file: its path, `added`, `removed` or `changed` (with `, a link` appended), and what it is for."""
 
     path: str
     how: str
@@ -103,7 +103,7 @@ def _area(path: str) -> str:
 
 
 def _files(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield path and digest of every file; a link is what it says, not what it leads to."""
+    """Yield path and digest of every file; for a link, its target's path, not its target's content."""
     for folder, names, files in os.walk(root):
         links = [name for name in names if (Path(folder) / name).is_symlink()]
         skipped = [name for name in names if (Path(folder) / name).relative_to(root).as_posix() in SKIPPED]
@@ -125,7 +125,7 @@ def _digest(path: Path) -> str:
 
 
 def module_of(project: Path) -> Digests | None:
-    """Return the digests of a checkout's NixOS module; None when they cannot be told."""
+    """Return the digests of a checkout's NixOS module; None if they cannot be determined."""
     folder = project / "server"
     if any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
         return None
@@ -137,7 +137,7 @@ def module_of(project: Path) -> Digests | None:
 
 
 def surface_of(project: Path) -> Table | None:
-    """Return a checkout's table of what strangers reach; None when it cannot be read."""
+    """Return a checkout's surface table; None if it cannot be read."""
     try:
         content = read_file(project / "server/surface.toml")
         return None if content is None else read(content)
@@ -146,7 +146,7 @@ def surface_of(project: Path) -> Table | None:
 
 
 def requests(table: Table) -> dict[str, str]:
-    """Return what a stranger may ask by the words for it, each with the feature that it belongs to."""
+    """Return the requests that strangers may send, as text, each with the feature that it belongs to."""
     return {_request(row): row.feature for row in table.rows}
 
 

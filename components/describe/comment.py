@@ -1,8 +1,8 @@
-"""What a change of a stack's settings does, in words for a reviewer: `python -m components.describe OLD NEW`.
+"""What a change to a stack's settings does, in words for a reviewer: `python -m components.describe OLD NEW`.
 
-A pure function from two stack files, and two checkouts if wanted, to a comment in Markdown. It needs no
-passphrase, key, keystore, network or engine, so it runs for a stranger's pull request as well; what that
-brings is read and never run (docs/review.md).
+A pure function from two stack files, and optionally two checkouts, to a comment in Markdown. It needs no
+passphrase, key, keystore, network or engine, so it also runs for a stranger's pull request; that is read and
+never run (docs/review.md).
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from components.surface.table import PROJECT
 from policy.rules import Finding, Level, judge
 
 MARK = "<!-- immich-exposure: {stack} -->"
-"""The first line of a comment, by which the next one finds it and takes its place."""
+"""The first line of a comment, by which the next comment finds and replaces it."""
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-"""The present moment of a stack file from before: an end that has passed since was none then."""
+"""The present time for an old stack file: an expiry that has passed since was still in the future then."""
 
 LISTED_FILES = 30
-"""Files of one kind that are named."""
+"""Files of one kind that are listed."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A stack file as it was or as it is to be.
+    """A stack file before or after the change.
 
-    `trouble` says where it does not parse; `problems` are what `pulumi up` would refuse it for. With either
-    there is no `config`.
+    `trouble` says where it does not parse; `problems` are the reasons for which `pulumi up` would refuse it.
+    With either there is no `config`.
     """
 
     settings: StackSettings
@@ -59,7 +59,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Checkouts:
-    """The two checkouts of the project that the stack files are from."""
+    """The two checkouts of the project that contain the stack files."""
 
     old: Path
     new: Path
@@ -76,7 +76,7 @@ class Comment:
 def version_of(
     file: Path, stack: str, *, now: datetime | None = None, project: Path | None = None
 ) -> Version | None:
-    """Read one stack file; None when there is none. `project` is whose Pulumi.yaml gives the defaults."""
+    """Read one stack file; None if there is none. The Pulumi.yaml of `project` has the defaults."""
     try:
         text = read_file(file)
         if text is None:
@@ -95,7 +95,7 @@ def _defaults(project: Path) -> dict[str, object]:
 
 
 def checked(settings: StackSettings, stack: str, now: datetime | None = None) -> Version:
-    """Return settings with the configuration that the program would make of them."""
+    """Return settings with the configuration that the program would make from them."""
     try:
         config = load(
             settings.values,
@@ -118,10 +118,10 @@ def describe(
 
     Args:
         old: the version before; None for a new stack.
-        new: the version after; None for a stack that is removed.
+        new: the version after; None for a removed stack.
         stack: the stack's name.
-        checkouts: where both versions are from, to compare all other files as well.
-        links: the address of the page that shows the differences of the files.
+        checkouts: the checkouts of both versions, to compare all other files as well.
+        links: the address of the page that shows the files' diffs.
     """
     files = changed_files(checkouts.old, checkouts.new) if checkouts else []
     config = new.config if new else None
@@ -209,11 +209,11 @@ def _sections(sections: Sections, level: int = 3) -> Iterator[str]:
 
 
 LISTED_LINES = 50
-"""Lines below one heading."""
+"""Lines under one heading."""
 
 
 def _sentence(line: str) -> str:
-    """Return a line with a capital and a full stop, as far as it begins with a word of ours."""
+    """Return a line with a capital letter and a full stop, if it starts with a word of ours."""
     start = 2 if line.startswith("**") else 0
     if line.startswith("pulumi "):
         return f"{line}."
@@ -277,7 +277,7 @@ def _secret_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterat
 
 
 def _surface(checkouts: Checkouts | None) -> Iterator[str]:
-    """Yield what the table of the surface lets through besides; no setting shows it."""
+    """Yield how the surface table changes; no setting shows that."""
     if checkouts is None:
         return
     old, new = surface_of(checkouts.old), surface_of(checkouts.new)
@@ -319,7 +319,7 @@ def _files(files: Sequence[Change], links: str) -> Iterator[str]:
 
 
 def _linked(change: Change, links: str) -> str:
-    # In a table a bar would end the cell, also within code.
+    # In a table a bar would end the cell, even within code.
     name = code(change.path).replace("|", "\\|")
     how = "" if change.how == "changed" else f" ({change.how})"
     return f"[{name}]({links}{_anchor(change.path, links)}){how}" if links else f"{name}{how}"
@@ -332,7 +332,7 @@ def _anchor(path: str, links: str) -> str:
     return f"#diff-{hashlib.sha256(path.encode()).hexdigest()}"
 
 
-# What nobody has looked at
+# What is not checked
 
 
 def _not_looked_at(old: Version | None, new: Version | None, compared: bool) -> Iterator[str]:
@@ -359,9 +359,9 @@ def _not_looked_at(old: Version | None, new: Version | None, compared: bool) -> 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the comment. Returns 0; 1 when `pulumi up` would refuse the settings; 2 for wrong arguments."""
+    """Print the comment. Returns 0; 1 if `pulumi up` would refuse the settings; 2 for wrong arguments."""
     options = _options(arguments)
-    asyncio.set_event_loop(asyncio.new_event_loop())  # the SDK's outputs want one
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the SDK's outputs need one
     stack = options.stack or re.sub(r"^Pulumi\.|\.yaml$", "", options.new.name)
     pair = options.old_project, options.new_project
     if (pair[0] is None) != (pair[1] is None):

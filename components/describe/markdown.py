@@ -1,7 +1,7 @@
-"""Words for a comment on a pull request: what somebody else has written can only ever be read there.
+"""Text for a comment on a pull request: what other people wrote can be read there and has no other effect.
 
-A comment is Markdown, in which a name can be a link, an image, a call to a person or a heading that says that
-all is well. So what comes out of a pull request stands in a code span or a code block, and nowhere else.
+A comment is Markdown, in which a name can be a link, an image, a mention of a person, or a heading that
+claims all is well. So everything from a pull request goes into a code span or a code block, and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 from components.engine.server_words import plain
 
 COMMENT_LIMIT = 60_000
-"""Characters of a comment; GitHub takes 65,536."""
+"""Characters of a comment; GitHub accepts 65,536."""
 
 SPAN_LIMIT = 200
 """Characters of one value."""
 
 
 def code(text: str, limit: int = SPAN_LIMIT) -> str:
-    """Return a text as a code span of one line."""
+    """Return a text as a one-line code span."""
     words = " ".join(plain(text, limit).split())
     fence = "`" * (_longest_run(words) + 1)
     padding = " " if not words or "`" in (words[0], words[-1]) else ""
@@ -33,7 +33,7 @@ def block(lines: list[str]) -> str:
 
 
 def prose(text: str) -> str:
-    """Return a sentence of ours as Markdown: outside of its code spans no sign means anything."""
+    """Return a sentence of ours as Markdown; characters outside its code spans are escaped."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if index % 2 else _escaped(part) for index, part in enumerate(parts))
 
@@ -48,7 +48,7 @@ def _longest_run(text: str) -> int:
 
 
 def cut(text: str) -> str:
-    """Return a comment that is taken whole; what is left out is said."""
+    """Return a comment short enough to be accepted; a cut is marked."""
     if len(text) <= COMMENT_LIMIT:
         return text
     kept = text[:COMMENT_LIMIT].rpartition("\n")[0]

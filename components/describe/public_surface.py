@@ -1,7 +1,7 @@
 """What an exposure makes public, in words: for the preview, the outputs and a pull request.
 
-Short lines with a name each, below a topic, because that is what ``pulumi preview`` shows well: it cuts long
-texts, and with fixed names a reviewer sees the one line that changes, whatever comes before or behind it.
+The lines are short, each with a name, grouped by topic, because ``pulumi preview`` cuts long texts. With
+fixed names, a reviewer sees only the line that changes, whatever comes before or after it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOME = "at home"
 WAY_IN = "how it gets in"
 
 NOBODY = "nobody"
-"""The name of the only line where no device is let in."""
+"""The name of the only line if no device is enrolled."""
 
 
 def public_surface(config: ExposureConfig) -> PublicSurface:
@@ -59,7 +59,7 @@ def public_surface(config: ExposureConfig) -> PublicSurface:
 
 
 def what_to_set_in_immich(url: str) -> str:
-    """Return what makes Immich write links that open outside; nothing else of Immich's is touched."""
+    """Return the setting that makes Immich write links that open outside; it needs no other change."""
     return (
         f"Administration, Settings, Server settings: External domain = {url} "
         "(else the links that people copy hold the address at home)"
@@ -67,7 +67,7 @@ def what_to_set_in_immich(url: str) -> str:
 
 
 def _links(config: ExposureConfig) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what a link lets people do, and what is switched off."""
+    """Return what people with a link can do, and what is switched off."""
     on = {SETTING_OF_ITS_OWN: config.uploads, **config.features}
     can: dict[str, str] = {}
     cannot: dict[str, str] = {}
@@ -94,7 +94,7 @@ def _upload_budgets(config: ExposureConfig) -> dict[str, str]:
 
 
 def _devices(config: ExposureConfig) -> dict[str, str]:
-    """Return whom a certificate lets in, those taken over as well; both may be true of one."""
+    """Return the devices with a certificate, adopted ones included; a device can be both."""
     devices = {device.name: str(device.platform) for device in config.devices}
     for device in config.adopt.devices if config.adopt else ():
         new = devices.get(device.name)
@@ -107,17 +107,17 @@ def _strangers(config: ExposureConfig) -> str:
 
 
 MOST_COUNTRIES = 12
-"""So many are named in a line, of which Pulumi shows 150 characters."""
+"""How many are named in a line, of which Pulumi shows 150 characters."""
 
 
 def _some(names: Sequence[str], most: int) -> str:
-    """Return the first of the names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _ban_lists(lists: BanLists) -> dict[str, str]:
-    """Return who is turned away by lists, and who never is."""
+    """Return who is refused by lists, and who never is."""
     words = {}
     if lists.database is not None:
         some = _some(lists.countries, MOST_COUNTRIES)
@@ -181,7 +181,7 @@ def _notices(config: ExposureConfig) -> str:
 
 
 def _who(config: ExposureConfig) -> dict[str, str]:
-    """Return what is kept of what visitors do, where the owner asks for it."""
+    """Return what is recorded about visitors, if the owner asked for it."""
     words = {}
     if config.who:
         words["opens"] = "the server counts opens, downloads and uploads of each shared link, and not by whom"
@@ -195,7 +195,7 @@ def _who(config: ExposureConfig) -> dict[str, str]:
 
 
 def _at_home(config: ExposureConfig) -> dict[str, str]:
-    """Return who loses Immich at home while the funnel is open."""
+    """Return who cannot reach Immich at home while the funnel is open."""
     port = config.immich.port
     if not config.immich.managed:
         return {"Immich": "nothing changes: Immich is reached as before, by its own address"}
@@ -214,9 +214,9 @@ def _at_home(config: ExposureConfig) -> dict[str, str]:
 
 
 def _way_in(config: ExposureConfig) -> dict[str, str]:
-    """Return what is written to the server's configuration, and which change of this text rebuilds it.
+    """Return what is written to the server's configuration, and which change of this text means a rebuild.
 
-    These words stand for as long as the exposure does, so that they may say nothing of this one run.
+    These words stay the same for the life of the exposure, so they must say nothing about a single run.
     """
     version = configuration_digest(config)[:12]
     cost = _cost_of_a_build(config)

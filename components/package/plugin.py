@@ -1,9 +1,10 @@
 """The component's plugin: what `pulumi package add` starts, for programs in any language (docs/package.md).
 
-The engine asks it for three things: the schema, which the SDK's analyzer reads off `ImmichExposure` and its
-arguments; a whole exposure (Construct); and the life of the exposure's own resources
-(`components.engine.step`). Those are dynamic ones, which Pulumi's plugin for them knows how to serve. It runs
-in the environment of the program, where none of this is; so the plugin runs it in its own, and hands over.
+The engine asks it for three things: the schema, which the SDK's analyzer reads from `ImmichExposure` and its
+arguments; a whole exposure (Construct); and the life cycle of the exposure's own resources
+(`components.engine.step`). Those are dynamic resources, which Pulumi's own plugin serves. That plugin would
+run in the program's environment, which lacks this package; so this plugin starts it in its own environment
+and forwards the calls.
 """
 
 import argparse
@@ -36,7 +37,7 @@ _SIGNATURE = rpc._special_sig_key
 
 
 class Exposures(ComponentProvider):
-    """Makes exposures, and says in the schema which of their arguments and outputs are secrets."""
+    """Creates exposures, and marks secret arguments and outputs in the schema."""
 
     def __init__(self, version: str) -> None:
         super().__init__([ImmichExposure], NAME, version=version)
@@ -49,12 +50,12 @@ class Exposures(ComponentProvider):
         inputs: Mapping[str, Any],
         options: pulumi.ResourceOptions | None = None,
     ) -> ConstructResult:
-        """Make an exposure.
+        """Create an exposure.
 
-        The arguments go to it as they came: what it is not told of, it cannot refuse.
+        The arguments are passed on as received: the component can only refuse unknown arguments that it sees.
 
         Raises:
-            InputPropertiesError: with a sentence for each argument that is wrong.
+            InputPropertiesError: with a sentence for each wrong argument.
         """
         self.validate_resource_type(NAME, resource_type)
         try:
@@ -74,7 +75,7 @@ def _with_secrets(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole(value: Any) -> Any:
-    """Return a value with its whole numbers as such: on the way every number becomes a fraction."""
+    """Return a value with its whole numbers as integers: in transit every number becomes a float."""
     if isinstance(value, Mapping):
         return {key: whole(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -91,7 +92,7 @@ class _Steps:
         self._stub: provider_pb2_grpc.ResourceProviderStub | None = None
 
     async def stub(self) -> provider_pb2_grpc.ResourceProviderStub:
-        """Return what speaks to it."""
+        """Return the client for it."""
         async with self._lock:
             if self._stub is None:
                 self._process = await asyncio.create_subprocess_exec(
@@ -104,57 +105,57 @@ class _Steps:
         return self._stub
 
     def end(self) -> None:
-        """End it."""
+        """Stop it."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
 
 class Servicer(ProviderServicer):
-    """Serves exposures, and hands the life of their resources over."""
+    """Serves exposures, and forwards the life cycle of their resources."""
 
     def __init__(self, provider: Exposures, engine: str) -> None:
         super().__init__(provider, [], engine)
         self._steps = _Steps()
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """Hand over."""
+        """Forward the call."""
         answer = await self._hand_over("Check", request, context, "olds", "news")
         as_secret(answer.inputs, request.news)
         return answer
 
     async def Diff(self, request: Any, context: Any) -> Any:
-        """Hand over."""
+        """Forward the call."""
         return await self._hand_over("Diff", request, context, "olds", "news", "old_inputs")
 
     async def Create(self, request: Any, context: Any) -> Any:
-        """Hand over."""
+        """Forward the call."""
         answer = await self._hand_over("Create", request, context, "properties")
         as_secret(answer.properties, request.properties)
         return answer
 
     async def Update(self, request: Any, context: Any) -> Any:
-        """Hand over."""
+        """Forward the call."""
         answer = await self._hand_over("Update", request, context, "olds", "news", "old_inputs")
         as_secret(answer.properties, request.news)
         return answer
 
     async def Read(self, request: Any, context: Any) -> Any:
-        """Hand over."""
+        """Forward the call."""
         answer = await self._hand_over("Read", request, context, "properties", "inputs")
         as_secret(answer.properties, request.properties)
         as_secret(answer.inputs, request.inputs)
         return answer
 
     async def Delete(self, request: Any, context: Any) -> Any:
-        """Hand over."""
+        """Forward the call."""
         return await self._hand_over("Delete", request, context, "properties", "old_inputs")
 
     async def Cancel(self, request: Any, context: Any) -> Any:
-        """Do nothing: a step comes to its own end, as in a program."""
+        """Do nothing: a running step finishes, as it does in a program."""
         return empty_pb2.Empty()
 
     async def _hand_over(self, method: str, request: Any, context: Any, *secret: str) -> Any:
-        """Ask for a step of a resource's life; `secret` are the fields that may hold secrets."""
+        """Forward a call; `secret` names the fields that may hold secrets."""
         asked = type(request)()
         asked.CopyFrom(request)
         for field in secret:
@@ -167,12 +168,12 @@ class Servicer(ProviderServicer):
             await context.abort(error.code(), error.details())
 
     def end(self) -> None:
-        """End what was started."""
+        """Stop what was started."""
         self._steps.end()
 
 
 def bare(properties: struct_pb2.Struct) -> None:
-    """Take the marks off secrets, in place: dynamic resources do not know them."""
+    """Remove the marks from secrets, in place: dynamic resources do not know them."""
     for value in properties.fields.values():
         _bare(value)
 
@@ -189,7 +190,7 @@ def _bare(value: struct_pb2.Value) -> None:
 
 
 def as_secret(properties: struct_pb2.Struct, given: struct_pb2.Struct) -> None:
-    """Mark as secret, in place, what was given as one: as the engine does for those that know no marks."""
+    """Mark as secret, in place, what was given as one, as the engine does for providers without marks."""
     for key, value in properties.fields.items():
         before = given.fields.get(key)
         if before is None or not _holds_secret(before):
@@ -229,7 +230,7 @@ async def _serve(engine: str) -> None:
 
 
 def main() -> None:
-    """Serve the engine, whose address is the first argument, for as long as it wants."""
+    """Serve the engine, whose address is the first argument, until it ends the process."""
     parser = argparse.ArgumentParser(prog=NAME)
     parser.add_argument("engine")
     options, _ = parser.parse_known_args()
