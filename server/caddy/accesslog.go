@@ -16,32 +16,32 @@ import (
 	"go.uber.org/zap"
 )
 
-// accessLog writes a line for each request, as JSON with the names that Caddy's own log has. Of a request it says who asked
-// what of whom, and nothing else: of its headers only User-Agent gets in, for the owner, so no cookie and no token; keys,
-// slugs and passwords of links travel in the target, which is written without them (withoutSecrets). What a client says is
-// cut, and whoever has filled the room that the log has for them is left out (logbounds.go).
+// accessLog writes one JSON line per request, with the field names of Caddy's own log. A line records who asked what of whom,
+// and nothing else. User-Agent is the only request header in it, for the owner's sake, so no cookie and no token gets in. Keys,
+// slugs and passwords of links travel in the target, which withoutSecrets redacts. Text from a client is truncated, and a
+// client that has used up its room in the log gets no more lines (logbounds.go).
 //
-// The line ends with the verdict. What of it stays the same as long as a connection lasts is made once for it.
+// A line ends with the verdict. The parts that are the same for a whole connection are built once per connection.
 type accessLog struct {
-	bits  int // of an IPv6 address that a ban would concern
+	bits  int // of an IPv6 address, that a ban covers
 	names *pseudonyms
 	to    *verdictFiles
 }
 
 const (
-	// verdictVar is where a request has its verdict.
+	// verdictVar is the request variable that holds the verdict.
 	verdictVar = "immich_exposure_verdict"
 
-	// lineTime is the time as the journal has it, which people can read.
+	// lineTime is the journal's time format, which people can read.
 	lineTime = "2006-01-02T15:04:05.000Z0700"
 
-	// usualLine is more bytes than most lines have.
+	// usualLine is larger than most lines, in bytes.
 	usualLine = 1 << 10
 )
 
 var lineBuffers = sync.Pool{New: func() any { return new(make([]byte, 0, usualLine)) }}
 
-// write writes the line of an answer that is over.
+// write writes the line of a finished answer.
 func (l *accessLog) write(answer *answered, r *http.Request) { l.writeAt(answer, r, time.Now()) }
 
 func (l *accessLog) writeAt(answer *answered, r *http.Request, now time.Time) {
@@ -86,7 +86,7 @@ func (l *accessLog) line(to []byte, answer *answered, client *loggedClient, r *h
 	return append(to, "}\n"...)
 }
 
-// appendDeed appends who came, and what a visitor did with a link, or which device it was.
+// appendDeed appends who made the request, and what a visitor did with a link or which device it was.
 func (l *accessLog) appendDeed(to []byte, answer *answered, client *loggedClient, r *http.Request, verdict string) []byte {
 	came := frameOf(r)
 	if verdict == verdictFrame && came != nil {
@@ -96,7 +96,7 @@ func (l *accessLog) appendDeed(to []byte, answer *answered, client *loggedClient
 	switch {
 	case l.names == nil:
 	case verdict == verdictAnon:
-		// The one that came: what the gate passes on may lack its query.
+		// The request as it arrived: the gate may have removed the query from the one it passes on.
 		if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 			to = appendDeedOf(to, l.names, answer, first.URL)
 		}
@@ -115,13 +115,13 @@ func appendDeedOf(to []byte, names *pseudonyms, answer *answered, asked *url.URL
 	return to
 }
 
-// loggedClient is what lines say of a client, the same for all over one connection.
+// loggedClient is the part of a line that describes the client, the same for all lines of one connection.
 type loggedClient struct {
-	remote    string // as net/http has it
+	remote    string // in net/http's form
 	bits      int
 	address   []byte // `"remote_ip":` and so on
 	handshake []byte // `,"tls":` and so on, or nothing
-	network   []byte // `,"network":`: whom a ban would concern
+	network   []byte // `,"network":`: what a ban would cover
 	widest    network
 }
 
@@ -156,7 +156,7 @@ func (l *accessLog) newClient(r *http.Request) *loggedClient {
 	return made
 }
 
-// banned returns whom a ban would concern.
+// banned returns the address or network that a ban would cover.
 func banned(remote string, bits int) string {
 	address, err := addressOf(remote)
 	if err != nil {
@@ -172,8 +172,8 @@ func banned(remote string, bits int) string {
 	return prefix.String()
 }
 
-// handshakeText says of TLS what Caddy's log does, with versions as numbers (RFC 8446). A client may show a certificate of
-// its own making.
+// handshakeText describes the TLS connection as Caddy's log does, with versions as numbers (RFC 8446). A client may present a
+// certificate it made itself.
 func handshakeText(r *http.Request) []byte {
 	if r.TLS == nil {
 		return nil
@@ -186,7 +186,7 @@ func handshakeText(r *http.Request) []byte {
 	if len(r.TLS.PeerCertificates) > 0 {
 		certificate := r.TLS.PeerCertificates[0]
 		text = appendText(append(text, `,"client_common_name":`...), certificate.Subject.CommonName)
-		// At most 20 bytes (RFC 5280); to write a longer number takes long.
+		// At most 20 bytes (RFC 5280); formatting a longer number is slow.
 		if certificate.SerialNumber.BitLen() <= 160 {
 			text = appendText(append(text, `,"client_serial":`...), certificate.SerialNumber.String())
 		}
@@ -194,7 +194,7 @@ func handshakeText(r *http.Request) []byte {
 	return append(text, '}')
 }
 
-// appendText appends a text in quotes, as far as it has room (cut), with the escapes that the journal has as well.
+// appendText appends a quoted text, truncated to the room it has (cut), with the same escapes as the journal.
 func appendText(to []byte, text string) []byte {
 	text = cut(text)
 	to = append(to, '"')
@@ -215,7 +215,7 @@ func appendText(to []byte, text string) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// escapeOf returns how a letter is written that must not be as it is, or nothing.
+// escapeOf returns the escape for a letter that must not be written as it is, or "".
 func escapeOf(letter rune, width int) string {
 	switch {
 	case letter == '"':

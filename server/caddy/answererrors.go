@@ -16,11 +16,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("answer_errors", httpcaddyfile.Before, "abort")
 }
 
-// AnswerErrors answers with the error of what comes after it, such as a limit's:
+// AnswerErrors answers with the error of a handler that comes after it, such as a limit:
 //
 //	answer_errors
 //
-// It is for routes of handle_errors: what fails there, Caddy answers with the error that led there.
+// It is for routes of handle_errors: when one of those fails, Caddy answers with the original error instead.
 type AnswerErrors struct{}
 
 // CaddyModule returns the Caddy module information.

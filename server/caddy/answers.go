@@ -19,8 +19,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("answers", httpcaddyfile.Before, "header")
 }
 
-// Answers does what every answer needs, whoever gives it. It sets the headers that all have, so that they win over what
-// Immich sets, and writes a line into the access log (accesslog.go):
+// Answers does what every answer needs, whichever handler gives it. It sets the headers that all answers have, so that they
+// override what Immich sets, and writes a line to the access log (accesslog.go):
 //
 //	answers {
 //		log     FOLDER [MEGABYTES]
@@ -28,13 +28,13 @@ func init() {
 //		who     on|off FILE
 //	}
 //
-// The log is in three files of the folder (logfiles.go). `visitor` says whom a ban would concern: an IPv4 address, or so many
-// bits of an IPv6 one [64]. With `who on`, the lines of what visitors did with a link name it by a pseudonym that the key in
-// the file makes (deeds.go), and those of devices begin the fingerprint of their certificate. Where the file cannot be read
-// they do not: the journal says why.
+// The log is three files in the folder (logfiles.go). `visitor` says what a ban would cover: an IPv4 address, or this many bits
+// of an IPv6 address [64]. With `who on`, a line about what a visitor did with a link names the link by a pseudonym made with
+// the key in the file (deeds.go), and a line about a device has the beginning of its certificate's fingerprint. If the file
+// cannot be read, the lines have neither, and the journal says why.
 //
-// It stands first, in the routes for errors as well: what fails is written there. It does what Caddy's own `header` with
-// `defer` and its own access log do, at a fraction of the price: one wrapper around an answer, and one line made at once.
+// It comes first, also in the error routes, so that failures are logged as well. It does the work of Caddy's own `header` with
+// `defer` and of its access log at a fraction of the cost: one wrapper around the answer, and one line built in a single pass.
 type Answers struct {
 	Log     ByVerdict `json:"log"`
 	Bits    int       `json:"bits,omitempty"`
@@ -43,7 +43,7 @@ type Answers struct {
 	log accessLog
 }
 
-// everyAnswer is what every answer has. Nobody changes the values in place.
+// everyAnswer are the headers of every answer. The values are never changed in place.
 var everyAnswer = map[string][]string{
 	"Strict-Transport-Security": {"max-age=31536000"},
 	"X-Content-Type-Options":    {"nosniff"},
@@ -51,10 +51,10 @@ var everyAnswer = map[string][]string{
 	"Referrer-Policy":           {"no-referrer"},
 }
 
-// noFrames is added to whatever policy an answer has.
+// noFrames is added to any policy that an answer has.
 const noFrames = "frame-ancestors 'none'"
 
-// logs are the open files of access logs, which outlive the reload of a configuration.
+// logs are the open files of the access logs, which survive a configuration reload.
 var logs = caddy.NewUsagePool()
 
 // CaddyModule returns the Caddy module information.
@@ -113,7 +113,7 @@ func (a *Answers) Provision(caddy.Context) error {
 	return nil
 }
 
-// Cleanup closes the log, unless another configuration writes it.
+// Cleanup closes the log, unless another configuration still writes to it.
 func (a *Answers) Cleanup() error {
 	if a.log.to == nil {
 		return nil
@@ -122,7 +122,7 @@ func (a *Answers) Cleanup() error {
 	return err
 }
 
-// answeredVar is where a request that has failed keeps its answer for the routes for errors.
+// answeredVar is where a failed request keeps its answer for the error routes.
 const answeredVar = "immich_exposure_answered"
 
 // ServeHTTP passes the request on.
@@ -134,7 +134,7 @@ func (a *Answers) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	} else {
 		answer = newAnswered(w, r)
 	}
-	isOver := true // also where a handler panics, which is how a connection is ended
+	isOver := true // also when a handler panics, which is how a connection is ended
 	defer func() {
 		if isOver {
 			a.log.write(answer, r)
@@ -142,7 +142,7 @@ func (a *Answers) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}()
 	err := next.ServeHTTP(answer, r)
 	if err == nil {
-		answer.head() // an answer that nobody wrote is an empty 200
+		answer.head() // an answer that no handler wrote is an empty 200
 		return nil
 	}
 	if !again {
@@ -152,12 +152,12 @@ func (a *Answers) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	var problem caddyhttp.HandlerError
 	if errors.As(err, &problem) && answer.status == 0 {
-		answer.status = problem.StatusCode // which Caddy answers with
+		answer.status = problem.StatusCode // which is what Caddy answers with
 	}
 	return err
 }
 
-// answered is an answer and what the log says of it, and of its request as it came.
+// answered is an answer, what the log says of it, and the request as it arrived.
 type answered struct {
 	caddyhttp.ResponseWriterWrapper
 	headed bool
@@ -187,7 +187,7 @@ func (a *answered) head() {
 	}
 	a.headed = true
 	header := a.Header()
-	delete(header, "Server") // first, so that there is room for others
+	delete(header, "Server") // first, to make room for the others
 	delete(header, "Via")
 	for name, value := range everyAnswer {
 		header[name] = value
@@ -195,7 +195,7 @@ func (a *answered) head() {
 	header["Content-Security-Policy"] = append(header["Content-Security-Policy"], noFrames)
 }
 
-// WriteHeader counts what comes after it, unless it is only news of an answer to come.
+// WriteHeader starts counting the body, unless the status is informational (1xx).
 func (a *answered) WriteHeader(status int) {
 	if status > 199 || status == http.StatusSwitchingProtocols {
 		a.head()
@@ -220,7 +220,7 @@ func (a *answered) ReadFrom(body io.Reader) (int64, error) {
 	return count, err
 }
 
-// begin is for an answer whose status nobody wrote.
+// begin handles an answer whose status was never written.
 func (a *answered) begin() {
 	a.head()
 	if a.status < 200 {
@@ -228,7 +228,7 @@ func (a *answered) begin() {
 	}
 }
 
-// countedBody counts what is read of a request's body.
+// countedBody counts the bytes read from a request's body.
 type countedBody struct {
 	io.ReadCloser
 	count int64

@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// loggedLine is what tests look at in a line of the access log.
+// loggedLine is the part of an access log line that tests look at.
 type loggedLine struct {
 	Level, Logger, Msg, Network, Verdict string
 	Agent                                string `json:"user_agent"`
@@ -30,7 +30,7 @@ type loggedLine struct {
 	}
 }
 
-// linesOf returns the lines of a request that a handler answers, or the routes for errors if that fails, as Caddy does.
+// linesOf returns the lines of a request that a handler answers or, if that fails, the error routes, as in Caddy.
 func linesOf(t *testing.T, r *http.Request, handler caddyhttp.HandlerFunc) []loggedLine {
 	t.Helper()
 	written := writtenOf(t, func(log *accessLog) {

@@ -14,12 +14,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// authority knows the certificates of a file and checks others against them. The file is read again when it has changed,
-// so that a new authority counts from the next request on, and one that was taken away no more.
+// authority reads certificates from a file and checks client certificates against them. It reads the file again when it has
+// changed, so an authority that was added or removed takes effect from the next request on.
 //
-// The handshake does not check certificates: it would do so for whatever chain a stranger makes up, at the price of
-// hundreds of milliseconds (and refuse one whose certificate has ended, who may still open shared links). Here only
-// a certificate arrives that is enrolled and whose key the client has.
+// The handshake does not check certificates: it would verify any chain that a stranger makes up, at a cost of hundreds of
+// milliseconds, and it would refuse clients with an expired certificate, who may still open shared links. Only certificates
+// that are enrolled, and whose key the client holds, get this far.
 type authority struct {
 	path string
 
@@ -29,11 +29,12 @@ type authority struct {
 	checked map[[sha256.Size]byte]bool
 }
 
-// maxIntermediates is how many of the certificates that a client sends along may lead up to the authority.
+// maxIntermediates is how many of the certificates that a client sends along may form the chain to the authority.
 const maxIntermediates = 3
 
-// accepts tells whether the authority has issued a certificate for clients, and it holds now. `chain` is what the client
-// has shown, its own first, whose fingerprint `name` is. An authority that cannot be read is an error (503): nobody knows who is a device then.
+// accepts reports whether the authority has issued the certificate for clients and the certificate is valid now. `chain` is
+// what the client presented, its own certificate first; `name` is the fingerprint of that one. An authority that cannot be read
+// is an error (503), because then nobody can tell who is a device.
 func (a *authority) accepts(chain []*x509.Certificate, name [sha256.Size]byte, now time.Time) (bool, error) {
 	leaf := chain[0]
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
@@ -45,7 +46,7 @@ func (a *authority) accepts(chain []*x509.Certificate, name [sha256.Size]byte, n
 		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	if !a.checked[name] && a.leadsTo(chain, now) {
-		a.checked[name] = true // as long as the file is the same; the dates are looked at each time
+		a.checked[name] = true // valid while the file stays the same; the dates are checked every time
 	}
 	return a.checked[name], nil
 }
@@ -64,7 +65,7 @@ func (a *authority) leadsTo(chain []*x509.Certificate, now time.Time) bool {
 	return err == nil
 }
 
-// refresh reads the file if it is not the one that was read last.
+// refresh reads the file if it has changed since it was last read.
 func (a *authority) refresh() error {
 	var now syscall.Stat_t
 	if err := syscall.Stat(a.path, &now); err != nil {

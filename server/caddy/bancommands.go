@@ -23,7 +23,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
-// The commands of the edge's program that write lists of bans and look into them; units of the module and scripts run them.
+// These commands of the edge's program write and query the ban lists. The module's units and the scripts run them.
 func init() {
 	settings := [2]string{"settings", "`file` that says what is banned by lists"}
 	folder := [2]string{"folder", "`folder` of the lists"}
@@ -114,7 +114,7 @@ func findInLists(flags caddycmd.Flags) (int, error) {
 	})
 }
 
-// eachList goes through the lists that are whole.
+// eachList iterates over the complete lists.
 func eachList(folder string, take func(list string, entry listEntry)) error {
 	names, err := listNames(folder)
 	if err != nil {
@@ -128,7 +128,7 @@ func eachList(folder string, take func(list string, entry listEntry)) error {
 	return nil
 }
 
-// mostReasons is how many of each list are told.
+// mostReasons is how many entries of each list are printed.
 const mostReasons = 5
 
 func countLists(flags caddycmd.Flags) (int, error) {
@@ -159,7 +159,7 @@ func countLists(flags caddycmd.Flags) (int, error) {
 	return 0, nil
 }
 
-// visitFrom says what the funnel would say of a visitor, in the PROXY line.
+// visitFrom reports how the edge would treat a visitor, by sending what the funnel would send in the PROXY line.
 func visitFrom(flags caddycmd.Flags) (int, error) {
 	address, err := netip.ParseAddr(flags.String("address"))
 	if err != nil {
@@ -173,7 +173,7 @@ func visitFrom(flags caddycmd.Flags) (int, error) {
 	return 0, nil
 }
 
-// visitAs returns "hung up" for one that is banned, and the status of the answer for another one.
+// visitAs returns "hung up" for a banned visitor, and the status of the answer for any other.
 func visitAs(edge, name string, from netip.Addr) (string, error) {
 	connection, err := net.DialTimeout("tcp", edge, answerTimeout)
 	if err != nil {
@@ -186,7 +186,7 @@ func visitAs(edge, name string, from netip.Addr) (string, error) {
 		family, to = "TCP6", "::1"
 	}
 	fmt.Fprintf(connection, "PROXY %s %s %s 40000 443\r\n", family, from.WithZone(""), to)
-	// Who answers on this port of this machine is not in question here; a certificate is not looked at.
+	// This only asks what answers on a port of this machine, so the certificate is not checked.
 	secure := tls.Client(connection, &tls.Config{ServerName: name, InsecureSkipVerify: true})
 	if err := secure.Handshake(); err != nil {
 		return "", fmt.Errorf("the edge does not take the connection: %w", err)

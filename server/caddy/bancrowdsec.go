@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// crowdsecReader keeps a list of what CrowdSec has decided, as its local API streams it to a bouncer
+// crowdsecReader keeps a list of CrowdSec's decisions as its local API streams them to a bouncer
 // (pkg/apiserver/controllers/v1/decisions.go of crowdsecurity/crowdsec). It only reads.
 //
-// The API remembers what each key was told last. So the first question of a run is for everything, and after an answer that did
-// not come whole everything is asked for again.
+// The API remembers what it last sent to each key. So a run's first request asks for everything, and so does the request after
+// an answer that did not arrive complete.
 type crowdsecReader struct {
 	writer    banWriter
 	address   string
@@ -35,7 +35,7 @@ type crowdsecBan struct {
 	until    time.Time
 }
 
-// crowdsecDecision is one of the API's. Only those that ban an address or a network count.
+// crowdsecDecision is one of the API's decisions. Only those that ban an address or a network count.
 type crowdsecDecision struct {
 	Duration  string `json:"duration"`
 	Scenario  string `json:"scenario"`
@@ -46,14 +46,14 @@ type crowdsecDecision struct {
 }
 
 const (
-	// crowdsecPause is how often bouncers of CrowdSec's own ask.
+	// crowdsecPause is the interval at which CrowdSec's own bouncers ask.
 	crowdsecPause   = 10 * time.Second
 	crowdsecTimeout = 60 * time.Second
 
-	// crowdsecWhole is how often everything is asked for again: whoever has the same key takes news away.
+	// crowdsecWhole is how often everything is asked for again: another client with the same key takes updates away.
 	crowdsecWhole = time.Hour
 
-	// crowdsecDecisions is the most that are kept; the lists of CrowdSec's community have tens of thousands.
+	// crowdsecDecisions is the most that are kept; CrowdSec's community lists have tens of thousands.
 	crowdsecDecisions   = 250_000
 	crowdsecAnswerBytes = 128 << 20
 
@@ -69,7 +69,7 @@ func newCrowdsecReader(writer banWriter, key string) *crowdsecReader {
 		key:       strings.TrimSpace(key),
 		decisions: map[netip.Prefix]crowdsecBan{},
 		left:      map[string]bool{},
-		// No proxy: the key is for this address alone. And no redirection, which would carry it elsewhere.
+		// No proxy, because the key is for this address alone; and no redirects, which would send it elsewhere.
 		client: &http.Client{
 			Timeout:       crowdsecTimeout,
 			Transport:     &http.Transport{},
@@ -78,7 +78,7 @@ func newCrowdsecReader(writer banWriter, key string) *crowdsecReader {
 	}
 }
 
-// follow asks again and again, and ends only with its context.
+// follow polls until its context ends.
 func (c *crowdsecReader) follow(ctx context.Context, pause time.Duration) error {
 	for {
 		if err := c.step(ctx, time.Now()); err != nil {
@@ -92,7 +92,7 @@ func (c *crowdsecReader) follow(ctx context.Context, pause time.Duration) error 
 	}
 }
 
-// step asks once and writes what has changed. An error is one of the disk.
+// step asks once and writes what has changed. It only returns errors of the disk.
 func (c *crowdsecReader) step(ctx context.Context, now time.Time) error {
 	c.writer.now = now
 	changed, err := c.ask(ctx, now)
@@ -116,8 +116,8 @@ func (c *crowdsecReader) step(ctx context.Context, now time.Time) error {
 	return c.writer.report(listOfCrowdsec, listGood, len(list), c.address, said)
 }
 
-// keep goes on without CrowdSec: a decision holds until its own end. What an earlier run has written stays as it is while
-// nothing was heard yet.
+// keep carries on without CrowdSec: each decision stays in force until it expires. Until the first answer of this run, what an
+// earlier run wrote stays as it is.
 func (c *crowdsecReader) keep(now time.Time, wrong error) error {
 	count, err := 0, error(nil)
 	if c.whole || len(c.decisions) > 0 {
@@ -128,7 +128,7 @@ func (c *crowdsecReader) keep(now time.Time, wrong error) error {
 	} else {
 		count, err = c.writer.keep(listOfCrowdsec, func(entry listEntry) bool { return !endedBy(entry, now) })
 	}
-	// Whatever was missed meanwhile, the next answer has to be whole.
+	// Updates may have been missed, so the next answer must be complete.
 	c.whole = false
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (c *crowdsecReader) keep(now time.Time, wrong error) error {
 	return c.writer.reportWrong(listOfCrowdsec, count, fmt.Sprintf("CrowdSec at %s %v", c.address, wrong))
 }
 
-// entries are the list's lines: what is banned, the second since 1970 at which that ends, and the scenario.
+// entries are the list's lines: what is banned, when the ban ends (Unix time in seconds), and the scenario.
 func (c *crowdsecReader) entries() []listEntry {
 	entries := make([]listEntry, 0, len(c.decisions))
 	for network, ban := range c.decisions {
@@ -145,7 +145,7 @@ func (c *crowdsecReader) entries() []listEntry {
 	return entries
 }
 
-// endedBy reads such a line.
+// endedBy reports whether the ban of such a line has ended.
 func endedBy(entry listEntry, now time.Time) bool {
 	var until int64
 	_, err := fmt.Sscan(entry.words, &until)
@@ -158,7 +158,7 @@ func (c *crowdsecReader) forgetEnded(now time.Time) bool {
 	return len(c.decisions) != before
 }
 
-// ask takes over what the API says, and tells whether that changed anything.
+// ask applies the API's answer, and reports whether that changed anything.
 func (c *crowdsecReader) ask(ctx context.Context, now time.Time) (bool, error) {
 	c.whole = c.whole && now.Sub(c.wholeAt) < crowdsecWhole
 	news := &crowdsecNews{startup: !c.whole, now: now, came: map[netip.Prefix]crowdsecBan{}, left: map[string]bool{}}
@@ -190,8 +190,8 @@ func (c *crowdsecReader) ask(ctx context.Context, now time.Time) (bool, error) {
 	return changed || len(c.left) != left, nil
 }
 
-// crowdsecNews is what an answer has said, one decision after the other: all of them together may be larger than the memory that
-// there is. Whatever has ended comes before what has come, in whichever order the API says it.
+// crowdsecNews processes an answer one decision at a time, because a whole answer may not fit into memory. Deletions are
+// applied before new decisions, in whichever order the API sends them.
 type crowdsecNews struct {
 	startup bool
 	now     time.Time
@@ -200,12 +200,12 @@ type crowdsecNews struct {
 	left    map[string]bool
 }
 
-// mostLeft is how many of those that no list may ban are remembered.
+// mostLeft is how many entries that no list may ban are remembered.
 const mostLeft = 100
 
 var beyondDecisions = fmt.Sprintf("all beyond %d decisions", crowdsecDecisions)
 
-// take takes one over. At a startup nothing is there that could have ended.
+// take applies one decision. At startup there is nothing yet that could have been deleted.
 func (n *crowdsecNews) take(field string, decision crowdsecDecision) error {
 	if field == "deleted" && n.startup {
 		return nil
@@ -232,7 +232,7 @@ func (n *crowdsecNews) take(field string, decision crowdsecDecision) error {
 	return nil
 }
 
-// networkOf returns what a decision bans; nothing where it bans no network, or one that no list may ban.
+// networkOf returns the network that a decision bans, and false if it bans none, or one that no list may ban.
 func (n *crowdsecNews) networkOf(decision crowdsecDecision) (netip.Prefix, bool) {
 	scope := strings.ToLower(decision.Scope)
 	if decision.Type != "ban" || decision.Simulated || scope != "ip" && scope != "range" {
@@ -251,7 +251,7 @@ func (n *crowdsecNews) networkOf(decision crowdsecDecision) (netip.Prefix, bool)
 	return network, true
 }
 
-// oneLine is a text of somebody else's without what would end a line or draw on a terminal.
+// oneLine removes from untrusted text whatever would end a line or control a terminal.
 func oneLine(text string) string {
 	return clipped(strings.Map(func(letter rune) rune {
 		if letter < ' ' || letter > '~' {
@@ -272,7 +272,7 @@ func (c *crowdsecReader) stream(ctx context.Context, news *crowdsecNews) error {
 
 var errNotWhole = errors.New("does not answer whole")
 
-// readDecisions hands over each decision of an answer, `{"new": [...], "deleted": [...]}` in whichever order, where older ones say
+// readDecisions passes on each decision of an answer, `{"new": [...], "deleted": [...]}` in either order. Older versions send
 // null for an empty list.
 func readDecisions(answer io.Reader, take func(field string, decision crowdsecDecision) error) error {
 	decoder := json.NewDecoder(answer)

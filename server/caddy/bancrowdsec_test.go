@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// lapi is a stand-in for CrowdSec's local API, of what a bouncer meets of it (crowdsec 1.7, pkg/apiserver and pkg/database): 403
-// for a key that it does not know; everything that is in force with startup=true; else what has come and ended since this key's
-// last answer; the longest decision alone of those on the same value; only `ip` and `range` unless asked otherwise.
+// lapi is a stand-in for CrowdSec's local API as a bouncer sees it (crowdsec 1.7, pkg/apiserver and pkg/database): 403 for an
+// unknown key; everything in force with startup=true; otherwise what was added and ended since this key's last answer; of
+// several decisions on the same value only the longest; only `ip` and `range` unless asked otherwise.
 type lapi struct {
 	mutex     sync.Mutex
 	now       time.Time
 	decisions []lapiDecision
 	lastPull  time.Time
-	nulls     bool // older ones say null for an empty list
+	nulls     bool // older versions send null for an empty list
 	status    int
 	cut       bool
 	asked     []string
@@ -42,7 +42,7 @@ func (l *lapi) decide(scope, value, kind, scenario string, lasts time.Duration) 
 	l.decisions = append(l.decisions, lapiDecision{scope, value, kind, scenario, l.now, l.now.Add(lasts)})
 }
 
-// expire is `cscli decisions delete`.
+// expire does what `cscli decisions delete` does.
 func (l *lapi) expire(value string) {
 	for place := range l.decisions {
 		if l.decisions[place].value == value {
@@ -111,7 +111,7 @@ func newLapi(t *testing.T) (*lapi, *crowdsecReader) {
 	return api, newCrowdsecReader(newTestWriter(t, banSources{crowdsec: server.URL + "/"}, api.now), lapiKey+"\n")
 }
 
-// after asks so much later, and returns what is banned of the addresses.
+// after asks after this much time, and returns which of the addresses are banned.
 func (c *crowdsecReader) after(t *testing.T, api *lapi, later time.Duration) string {
 	t.Helper()
 	api.mutex.Lock()
@@ -138,7 +138,7 @@ func TestCrowdsecsDecisionsComeAndGo(t *testing.T) {
 	api.decide("Country", "CN", "ban", "x", time.Hour)
 	api.decide("Ip", "192.168.1.7", "ban", "x", time.Hour)
 	api.decide("Ip", "not an address", "ban", "x", time.Hour)
-	if banned := reader.after(t, api, time.Second); banned != "" { // created at the moment of the last answer: in the next one
+	if banned := reader.after(t, api, time.Second); banned != "" { // created at the moment of the last answer: part of the next one
 		t.Errorf("a decision of the last moment: %q", banned)
 	}
 	reader.whole = false
@@ -159,7 +159,7 @@ func TestCrowdsecsDecisionsComeAndGo(t *testing.T) {
 		t.Errorf("decided at the moment of the last answer: %q", banned)
 	}
 	api.decide("ip", "203.0.113.2", "ban", "x", 2*time.Hour)
-	api.decide("ip", "203.0.113.2", "ban", "x", time.Minute) // a shorter one beside it is not told
+	api.decide("ip", "203.0.113.2", "ban", "x", time.Minute) // a shorter decision on the same value is not sent
 	api.expire("203.0.113.1")
 	for place := range api.decisions { // as long as it takes from one moment to the next
 		api.decisions[place].created = api.decisions[place].created.Add(time.Millisecond)
@@ -175,7 +175,7 @@ func TestCrowdsecsDecisionsComeAndGo(t *testing.T) {
 	}
 }
 
-// Whatever CrowdSec says that is no answer: what it had decided holds until its own end, and then everything is asked for anew.
+// If CrowdSec does not give a proper answer, its decisions hold until they expire, and then everything is asked for again.
 func TestCrowdsecThatDoesNotAnswerChangesNothing(t *testing.T) {
 	for said, change := range map[string]func(*lapi, *crowdsecReader){
 		"refuses the key (403)":  func(_ *lapi, reader *crowdsecReader) { reader.key = "another" },
@@ -199,7 +199,7 @@ func TestCrowdsecThatDoesNotAnswerChangesNothing(t *testing.T) {
 		if banned := reader.after(t, api, 2*time.Minute); banned != "203.0.113.1" {
 			t.Errorf("%s, and one has ended: %q", said, banned)
 		}
-		// Another run, which has heard nothing yet, goes on with the file.
+		// Another run, which has no answer yet, continues with the file.
 		again := newCrowdsecReader(reader.writer, reader.key)
 		again.address = reader.address
 		if banned := again.after(t, api, time.Minute); banned != "203.0.113.1" {
@@ -232,7 +232,7 @@ func TestCrowdsecDecidesNoMoreThanHasRoom(t *testing.T) {
 	}
 }
 
-// An answer that was lost on the way was told all the same, so everything is asked for again.
+// The API counts an answer as sent even if it was lost on the way, so everything is asked for again.
 func TestCrowdsecsNewsThatAreLostAreAskedForAgain(t *testing.T) {
 	api, reader := newLapi(t)
 	reader.after(t, api, time.Second)

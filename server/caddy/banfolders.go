@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// banFolders knows the names in some folders. It asks the kernel at each look what has changed in them (inotify, which
-// has a change in its queue before the call that made it returns), so a ban counts from the next request on; that is one
-// call of the system, and asking for each name would be eight.
+// banFolders knows the names in a few folders. At each lookup it asks the kernel what has changed in them (inotify, which
+// queues a change before the call that made it returns), so a ban applies from the next request on. That is one system call,
+// where checking for each name would take eight.
 //
-// A folder of which the kernel does not tell (no more watches, another kind of file system, one that was moved away or
-// whose rights have changed) is asked for each name, as long as it is so.
+// A folder that the kernel does not report on (no more watches, an unsupported file system, a folder that was moved or whose
+// permissions have changed) is checked name by name for as long as that lasts.
 type banFolders struct {
 	mutex   sync.Mutex
-	queue   int // of the kernel's news; -1: there is none
+	queue   int // of the kernel's events; -1: there is none
 	folders []banFolder
 	checked time.Time
 	buffer  [4096]byte
@@ -26,7 +26,7 @@ type banFolders struct {
 
 type banFolder struct {
 	path  string
-	watch int // -1: the kernel does not tell
+	watch int // -1: not watched
 	names map[string]struct{}
 	seen  syscall.Stat_t
 }
@@ -35,14 +35,14 @@ const (
 	banNews = syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO | syscall.IN_ATTRIB |
 		syscall.IN_DELETE_SELF | syscall.IN_MOVE_SELF | syscall.IN_ONLYDIR
 
-	// banCheck is how often to look whether a path still leads to the folder that is watched.
+	// banCheck is how often to check that a path still leads to the watched folder.
 	banCheck = time.Second
 
 	// mayList is R_OK and X_OK of access(2).
 	mayList = 5
 )
 
-// sharedFolders outlive the reload of a configuration, and are one for all sites.
+// sharedFolders survive a configuration reload, and all sites share them.
 var sharedFolders struct {
 	mutex sync.Mutex
 	known map[string]*banFolders
@@ -74,8 +74,8 @@ func newBanFolders(root string, names []string) *banFolders {
 	return made
 }
 
-// has tells for each folder whether it holds one of the names, until `enough` says so of a folder that does. An error is
-// one that leaves open who is banned.
+// has calls `enough` with the index of each folder that holds one of the names, and returns true as soon as that does. It
+// returns an error if it cannot tell who is banned.
 func (b *banFolders) has(names []string, enough func(place int) bool) (bool, error) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -105,7 +105,7 @@ func (f *banFolder) has(names []string) (bool, error) {
 	return hasFile(f.path, names)
 }
 
-// check watches what is not watched, or another folder by now.
+// check sets a watch on each path that has none, or that leads to another folder by now.
 func (b *banFolders) check() {
 	for place := range b.folders {
 		folder := &b.folders[place]
@@ -121,7 +121,7 @@ func (b *banFolders) check() {
 	}
 }
 
-// begin watches a folder first and reads it then, so that nothing that happens meanwhile is missed.
+// begin sets the watch first and reads the folder afterwards, so that no change in between is missed.
 func (b *banFolders) begin(folder *banFolder) {
 	watch, err := syscall.InotifyAddWatch(b.queue, folder.path, banNews)
 	if err != nil {
@@ -145,7 +145,7 @@ func (b *banFolders) forget(folder *banFolder) {
 	folder.watch, folder.names = -1, nil
 }
 
-// readNews applies what has happened since the last look.
+// readNews applies what has changed since the last lookup.
 func (b *banFolders) readNews() {
 	if b.queue < 0 {
 		return
@@ -165,7 +165,7 @@ func (b *banFolders) readNews() {
 	}
 }
 
-// giveUp asks for each name from now on.
+// giveUp switches to checking each name.
 func (b *banFolders) giveUp() {
 	_ = syscall.Close(b.queue)
 	b.queue = -1
@@ -194,7 +194,7 @@ func (b *banFolders) applyTo(folder *banFolder, mask uint32, name string) {
 		folder.names[name] = struct{}{}
 	case name != "" && mask&(syscall.IN_DELETE|syscall.IN_MOVED_FROM) != 0:
 		delete(folder.names, name)
-	case name == "": // the folder itself, or news that were lost
+	case name == "": // the folder itself, or lost events
 		b.forget(folder)
 	}
 }

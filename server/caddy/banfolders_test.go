@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Every way to make and take away a file counts at the very next look, told by the kernel or not.
+// Every way to create or remove a file takes effect at the very next lookup, whether the kernel reports it or not.
 func TestABanCountsAtTheNextLook(t *testing.T) {
 	for _, told := range []bool{true, false} {
 		root := t.TempDir()
@@ -92,7 +92,7 @@ func TestAFolderThatIsGoneIsAnError(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(folder, "192.0.2.1"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, age := range []time.Duration{0, 2 * banCheck} { // asked name by name at first, told by the kernel again then
+		for _, age := range []time.Duration{0, 2 * banCheck} { // checked name by name at first, watched again then
 			folders.checked = folders.checked.Add(-age)
 			if found, err := look(folders); err != nil || !found {
 				t.Errorf("%s, and another is there: %v, %v", what, found, err)
@@ -107,7 +107,7 @@ func TestAFolderThatIsGoneIsAnError(t *testing.T) {
 	}
 }
 
-// A parent that is swapped is none of the watched folder's business; it is looked at every second.
+// Replacing a parent does not change the watched folder; the path is checked every second.
 func TestAnotherFolderUnderTheSamePath(t *testing.T) {
 	root := t.TempDir()
 	parent := filepath.Join(root, "bans")
@@ -136,7 +136,7 @@ func TestAnotherFolderUnderTheSamePath(t *testing.T) {
 	}
 }
 
-// More news than the kernel keeps.
+// More events than the kernel's queue holds.
 func TestManyBansAtOnce(t *testing.T) {
 	root := t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "scan"), 0o755); err != nil {

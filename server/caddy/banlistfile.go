@@ -16,17 +16,17 @@ import (
 	"syscall"
 )
 
-// A list of bans is a file of lines, in the folder of lists:
+// A list of bans is a text file in the folder of lists:
 //
 //	NETWORK WORDS      what is banned, and what by: a country, the file of a list, a scenario of CrowdSec's
 //	end COUNT          the last one; without it the file is not whole
 //
-// A file whose name begins with a dot is none (it is being written). Whoever writes one puts it in its place whole.
+// A file whose name begins with a dot is not a list: it is still being written. A finished list is renamed into place.
 
 const (
 	listEnd = "end "
 
-	// mostNetworks of one list: MaxMind's countries are 1.2 million.
+	// mostNetworks is per list: MaxMind's database of countries has 1.2 million networks.
 	mostNetworks  = 2_000_000
 	mostListBytes = 64 << 20
 	mostListLine  = 1_000
@@ -38,8 +38,8 @@ type listEntry struct {
 	words   string
 }
 
-// readNetwork reads an address or a network in any spelling; a mapped IPv4 address is the IPv4 address, and bits beyond the
-// network's own do not matter.
+// readNetwork reads an address or a network in any notation. A mapped IPv4 address becomes the IPv4 address, and host bits are
+// ignored.
 func readNetwork(text string) (netip.Prefix, error) {
 	network, err := netip.ParsePrefix(text)
 	if !strings.Contains(text, "/") {
@@ -60,7 +60,7 @@ func readNetwork(text string) (netip.Prefix, error) {
 	return network.Masked(), nil
 }
 
-// clipped is what somebody else has written, for a message.
+// clipped truncates untrusted text for a message.
 func clipped(text string, most int) string {
 	if len(text) > most {
 		return text[:most] + "..."
@@ -68,9 +68,9 @@ func clipped(text string, most int) string {
 	return text
 }
 
-// readList hands over each line of a list, and fails unless it is whole.
+// readList passes on each line of a list, and fails unless the list is complete.
 func readList(path string, take func(listEntry)) error {
-	// Whoever puts something else in its place keeps nobody waiting, and leads nobody elsewhere.
+	// A FIFO put in its place must not block, and a symbolic link must not be followed.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return errors.Unwrap(err)
@@ -106,7 +106,7 @@ func readList(path string, take func(listEntry)) error {
 	return fmt.Errorf("is not whole")
 }
 
-// listWriter writes a list beside its place.
+// listWriter writes a list to a temporary file.
 type listWriter struct {
 	path   string
 	file   *os.File
@@ -117,12 +117,12 @@ type listWriter struct {
 
 var errLargeList = fmt.Errorf("would be larger than %d MB, which is more than the edge reads", mostListBytes>>20)
 
-// besides is where a file is written before it is put in its place.
+// besides returns the path of the temporary file for a list.
 func besides(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 }
 
-// newListWriter writes over what a run that was killed has left.
+// newListWriter overwrites what a killed run left behind.
 func newListWriter(path string) (*listWriter, error) {
 	file, err := os.OpenFile(besides(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -142,7 +142,7 @@ func (w *listWriter) add(entry listEntry) error {
 	return err
 }
 
-// place puts the list in its place, at once and whole. The edge reads it as another account; the folder keeps all others out.
+// place renames the list into place. The edge reads it under another account; the folder keeps all others out.
 func (w *listWriter) place() error {
 	_, err := fmt.Fprintf(w.buffer, "%s%d\n", listEnd, w.count)
 	err = cmp.Or(err, w.buffer.Flush(), w.file.Chmod(0o644), w.file.Sync(), w.file.Close())
@@ -155,13 +155,13 @@ func (w *listWriter) place() error {
 	return err
 }
 
-// drop forgets what was written.
+// drop discards what was written.
 func (w *listWriter) drop() {
 	_ = w.file.Close()
 	_ = os.Remove(w.file.Name())
 }
 
-// banTable is a list in 8 bytes for each range of IPv4 addresses and 32 for each of IPv6.
+// banTable holds a list in memory: 8 bytes for each IPv4 range and 32 for each IPv6 range.
 type banTable struct {
 	ranges4 []addressRange[uint32]
 	ranges6 []addressRange[wideAddress]
@@ -195,7 +195,7 @@ func narrow(address netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(bytes[:])
 }
 
-// readTable reads a list. What no list may ban is not in the table.
+// readTable reads a list. It leaves out what no list may ban.
 func readTable(path string) (*banTable, error) {
 	table := &banTable{}
 	if err := readList(path, table.add); err != nil {
@@ -223,10 +223,10 @@ func (t *banTable) add(entry listEntry) {
 	t.ranges6 = extended(t.ranges6, addressRange[wideAddress]{from, to}, wideAddress.next)
 }
 
-// extended adds a range to those that are there, or to the last of them where it meets that: most lists are sorted, and then
-// there are never more than need be.
+// extended appends a range, or merges it with the last one if the two meet. Most lists are sorted, so the result is then
+// minimal.
 func extended[A comparable](ranges []addressRange[A], one addressRange[A], next func(A) A) []addressRange[A] {
-	var first A // behind the last address there is none
+	var first A // the successor of the last address
 	if last := len(ranges) - 1; last >= 0 && one.from != first && next(ranges[last].to) == one.from {
 		ranges[last].to = one.to
 		return ranges
@@ -234,7 +234,7 @@ func extended[A comparable](ranges []addressRange[A], one addressRange[A], next 
 	return append(ranges, one)
 }
 
-// merged sorts ranges and makes one of those that meet.
+// merged sorts ranges and joins those that meet.
 func merged[A comparable](ranges []addressRange[A], compare func(a, b A) int, next func(A) A) []addressRange[A] {
 	slices.SortFunc(ranges, func(a, b addressRange[A]) int { return compare(a.from, b.from) })
 	kept := ranges[:0]
@@ -250,7 +250,7 @@ func merged[A comparable](ranges []addressRange[A], compare func(a, b A) int, ne
 	return slices.Clone(kept)
 }
 
-// has tells whether an address, unmapped and without a zone, is in the table.
+// has reports whether an address, unmapped and without a zone, is in the table.
 func (t *banTable) has(address netip.Addr) bool {
 	if address.Is4() {
 		return within(t.ranges4, narrow(address), cmp.Compare[uint32])
@@ -280,10 +280,10 @@ func listNames(folder string) ([]string, error) {
 	return names, nil
 }
 
-// mostSourceBytes is the most that is read of a file of the owner's.
+// mostSourceBytes is the most that is read of one of the owner's files.
 const mostSourceBytes = 128 << 20
 
-// readSource reads a file of the owner's whole, so that one that is cut short meanwhile does no harm.
+// readSource reads one of the owner's files completely before it is used, so truncating it meanwhile does no harm.
 func readSource(path string) ([]byte, os.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {

@@ -14,9 +14,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// banLists knows the networks in the files of a folder, each as a table in memory. The kernel tells of a file that comes, goes or
-// is replaced, and it is read then, away from all requests, which go on with what was in force. A file that is not whole changes
-// nothing; neither does a folder that is gone, since nobody is known by it.
+// banLists holds the networks in the files of a folder, each file as a table in memory. The kernel reports a file that is
+// added, removed or replaced, and it is read outside of any request; until then requests use the previous table. An incomplete
+// file changes nothing. Neither does a missing folder: a visitor cannot be recognized by its absence.
 type banLists struct {
 	folder string
 	tables atomic.Pointer[[]*banTable]
@@ -29,7 +29,7 @@ type readBanList struct {
 	table *banTable
 }
 
-// fileSeen tells one file from another of the same name.
+// fileSeen distinguishes files of the same name.
 type fileSeen struct {
 	inode   uint64
 	size    int64
@@ -40,12 +40,13 @@ const (
 	listNews = syscall.IN_CLOSE_WRITE | syscall.IN_DELETE | syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO | syscall.IN_DELETE_SELF |
 		syscall.IN_MOVE_SELF | syscall.IN_ATTRIB | syscall.IN_ONLYDIR
 
-	// listCheck is how often to look whether the path still leads to the folder that is watched, and for one that is not there.
+	// listCheck is how often to check that the path still leads to the watched folder, or whether a missing folder has
+	// appeared.
 	listCheck = 5 * time.Second
 	listRetry = time.Second / 2
 )
 
-// sharedLists outlive the reload of a configuration, and are one for all sites.
+// sharedLists survive a configuration reload, and all sites share them.
 var sharedLists struct {
 	mutex sync.Mutex
 	known map[string]*banLists
@@ -66,14 +67,14 @@ func banListsIn(folder string) *banLists {
 	return made
 }
 
-// newBanLists reads what is there, so that nobody slips in before.
+// newBanLists reads the existing lists before it returns, so no request is served without them.
 func newBanLists(folder string) *banLists {
 	made := &banLists{folder: folder, read: map[string]readBanList{}, logger: caddy.Log().Named("ban_lists")}
 	made.load()
 	return made
 }
 
-// has tells whether a list bans an address, which is unmapped and without a zone.
+// has reports whether a list bans an address, which is unmapped and without a zone.
 func (b *banLists) has(address netip.Addr) bool {
 	tables := b.tables.Load()
 	if tables == nil {
@@ -87,7 +88,7 @@ func (b *banLists) has(address netip.Addr) bool {
 	return false
 }
 
-// load takes over what has changed in the folder.
+// load applies what has changed in the folder.
 func (b *banLists) load() {
 	names, err := listNames(b.folder)
 	if err != nil {
@@ -99,7 +100,7 @@ func (b *banLists) load() {
 		before, known := b.read[name]
 		one, err := before.anew(filepath.Join(b.folder, name))
 		if errors.Is(err, syscall.ENOENT) {
-			continue // gone in this moment
+			continue // removed at this very moment
 		}
 		if err != nil {
 			b.logger.Error("a list of bans changes nothing, because it "+err.Error(), zap.String("list", name), zap.Bool("in_force", known))
@@ -117,7 +118,7 @@ func (b *banLists) load() {
 	b.tables.Store(&tables)
 }
 
-// anew returns the list as it is now; what was in force where it cannot be read.
+// anew returns the current list, or the previous one if the file cannot be read.
 func (l readBanList) anew(path string) (readBanList, error) {
 	var info syscall.Stat_t
 	if err := syscall.Lstat(path, &info); err != nil {
@@ -134,7 +135,7 @@ func (l readBanList) anew(path string) (readBanList, error) {
 	return readBanList{seen, table}, nil
 }
 
-// follow never ends: it waits for news of the folder, or for the folder.
+// follow waits for changes in the folder, or for the folder to appear. It never returns.
 func (b *banLists) follow() {
 	for {
 		if queue, err := watchLists(b.folder); err == nil {
@@ -146,7 +147,7 @@ func (b *banLists) follow() {
 	}
 }
 
-// watchLists returns the kernel's news of a folder.
+// watchLists returns a file that delivers the kernel's events for a folder.
 func watchLists(folder string) (*os.File, error) {
 	queue, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
 	if err != nil {
@@ -159,7 +160,7 @@ func watchLists(folder string) (*os.File, error) {
 	return os.NewFile(uintptr(queue), "inotify"), nil
 }
 
-// untilItMoves loads at each piece of news, until the path leads to another folder.
+// untilItMoves reloads at each event until the path leads to another folder.
 func (b *banLists) untilItMoves(queue *os.File) {
 	var began, now syscall.Stat_t
 	if syscall.Stat(b.folder, &began) != nil {

@@ -49,7 +49,7 @@ func writeList(t *testing.T, path string, lines ...string) {
 	}
 }
 
-// The table says what a look at each network would say.
+// The table gives the same result as a check of each network.
 func TestATableHoldsWhatItsNetworksHold(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	address := func(six bool) netip.Addr {
@@ -157,11 +157,11 @@ func TestWhatIsProtectedIsNeverBanned(t *testing.T) {
 	}
 }
 
-// What is protected is left out of a country's network, and the rest of that is banned all the same.
+// The protected part is left out of a country's network, and the rest is banned all the same.
 func TestWhatIsBannedOfACountrysNetwork(t *testing.T) {
 	for text, want := range map[string]string{
 		"203.0.113.0/24":    "203.0.113.0/24",
-		"214.0.0.0/7":       "214.0.0.0/8 215.0.0.0/8", // as databases write neighbours
+		"214.0.0.0/7":       "214.0.0.0/8 215.0.0.0/8", // as databases join adjacent networks
 		"192.200.0.0/24":    "",
 		"192.200.0.0/22":    "192.200.1.0/24 192.200.2.0/23",
 		"199.165.136.0/23":  "199.165.137.0/24",
@@ -169,7 +169,7 @@ func TestWhatIsBannedOfACountrysNetwork(t *testing.T) {
 		"172.16.0.0/14":     "",
 		"10.1.2.3/32":       "",
 		"8.0.0.0/5":         "8.0.0.0/8 9.0.0.0/8 11.0.0.0/8 12.0.0.0/8 13.0.0.0/8 14.0.0.0/8 15.0.0.0/8",
-		"0.0.0.0/0":         "", // nobody's
+		"0.0.0.0/0":         "", // too wide to be anybody's
 		"128.0.0.0/1":       "",
 		"::/0":              "",
 	} {
@@ -202,7 +202,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-// A list counts from when it is in its place, without anybody asking; one that is damaged changes nothing.
+// A list applies as soon as it is in place, without a request; a damaged one changes nothing.
 func TestListsComeAndGo(t *testing.T) {
 	root := t.TempDir()
 	folder := filepath.Join(root, "lists")

@@ -16,7 +16,7 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// banSources is what the owner has banned by lists, as settings/lists.conf says it (components/config/lists.py writes it):
+// banSources is what the owner bans by lists, as written in settings/lists.conf (by components/config/lists.py):
 //
 //	countries CODE...           these; or
 //	only-countries CODE...      every other one
@@ -65,12 +65,12 @@ func readBanSources(path string) (banSources, error) {
 	return sources, nil
 }
 
-// bansCountry tells whether a country is turned away. One that is not known never is.
+// bansCountry reports whether a country is banned. An unknown country never is.
 func (s banSources) bansCountry(code string) bool {
 	return code != "" && slices.Contains(s.countries, code) != s.only
 }
 
-// inWords says which countries are turned away.
+// inWords describes which countries are banned.
 func (s banSources) inWords() string {
 	if s.only {
 		return "every country but " + strings.Join(s.countries, ", ")
@@ -78,19 +78,20 @@ func (s banSources) inWords() string {
 	return strings.Join(s.countries, ", ")
 }
 
-// country is where a record of a database says that a network is: as MaxMind and DB-IP write it, or in one word, as others do.
+// country is a database record's location of a network: in the form of MaxMind and DB-IP, or as a single word, as others write
+// it.
 type country struct {
 	Country any    `maxminddb:"country"`
 	Code    string `maxminddb:"country_code"`
 }
 
-// countryCode is the form of ISO 3166's codes.
+// countryCode matches a code of ISO 3166.
 var countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
 
-// noCountries are what databases write of networks in more than one country, or in none that they know.
+// noCountries are the codes that databases use for networks in several countries, or in an unknown one.
 var noCountries = []string{"AP", "EU", "XX", "ZZ"}
 
-// code returns a country's code; nothing where the record names no country.
+// code returns the country's code, or "" if the record names no country.
 func (c country) code() string {
 	code := c.written()
 	if !countryCode.MatchString(code) || slices.Contains(noCountries, code) {
@@ -110,8 +111,8 @@ func (c country) written() string {
 	return c.Code
 }
 
-// openDatabase returns a database of countries that is whole as far as can be told without reading all of it, and no older than
-// it may be.
+// openDatabase opens the country database. It fails if the database is too old, or is damaged as far as that shows without
+// reading all of it.
 func (s banSources) openDatabase(now time.Time) (*maxminddb.Reader, error) {
 	content, _, err := readSource(s.database)
 	if err != nil {
@@ -127,7 +128,7 @@ func (s banSources) openDatabase(now time.Time) (*maxminddb.Reader, error) {
 	return reader, tooOld(reader.Metadata.BuildTime(), s.databaseDays, "countryDays", now)
 }
 
-// tooOld says so of what was made at a time, where it may be so many days old (0: as old as it likes).
+// tooOld returns an error if something made at this time is older than this many days (0: no limit).
 func tooOld(made time.Time, days int, setting string, now time.Time) error {
 	if age := int(now.Sub(made).Hours() / 24); days > 0 && age >= days {
 		return fmt.Errorf("is %d days old, and banLists.%s allows %d; fetch a new one", age, setting, days)
@@ -135,8 +136,8 @@ func tooOld(made time.Time, days int, setting string, now time.Time) error {
 	return nil
 }
 
-// countryNetworks hands over each network of a country that is turned away, and returns which countries of the settings the
-// database has no network of.
+// countryNetworks passes on each network of a banned country, and returns the countries in the settings for which the database
+// has no network.
 func (s banSources) countryNetworks(reader *maxminddb.Reader, take func(listEntry) error) (lacking []string, err error) {
 	damaged := errors.New("is damaged: its networks cannot be read")
 	defer func() {
@@ -180,7 +181,7 @@ func (s banSources) countryNetworks(reader *maxminddb.Reader, take func(listEntr
 	return lacking, nil
 }
 
-// plain is a network with a mapped IPv4 address as that.
+// plain returns the network, with a mapped IPv4 address as plain IPv4.
 func plain(network netip.Prefix) netip.Prefix {
 	if network.Addr().Is4In6() && network.Bits() >= 96 {
 		return netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
@@ -188,9 +189,9 @@ func plain(network netip.Prefix) netip.Prefix {
 	return network
 }
 
-// readNetworks reads a list of the owner's: a network or an address a line; what follows a blank, a `#` or a `;` is a comment. It
-// returns what no list may ban in words. A line that is no network, or several, makes the whole list one that cannot be trusted,
-// and so does a file with nothing in it, as a download that failed leaves it.
+// readNetworks reads one of the owner's lists: one network or address per line; what follows a blank, `#` or `;` is a comment.
+// `left` describes the entries that no list may ban. A line with no network, or with several, makes the whole list
+// untrustworthy, and so does an empty file, which a failed download leaves behind.
 func (s banSources) readNetworks(path string, now time.Time) (entries []listEntry, left []string, err error) {
 	content, info, err := readSource(path)
 	if err != nil {
@@ -202,7 +203,7 @@ func (s banSources) readNetworks(path string, now time.Time) (entries []listEntr
 	if len(bytes.TrimSpace(content)) == 0 {
 		return nil, nil, errors.New("is empty; fetch it anew, or write a comment into it where nobody is to be banned by it")
 	}
-	// What editors of Windows begin a file with.
+	// The byte order mark that Windows editors write.
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	lines, number := bufio.NewScanner(bytes.NewReader(content)), 0
 	for lines.Scan() {
@@ -233,7 +234,7 @@ func (s banSources) readNetworks(path string, now time.Time) (entries []listEntr
 	return entries, left, nil
 }
 
-// isNoComment tells whether what follows a network is another one, or goes on to one.
+// isNoComment reports whether the text after a network is another network, or leads on to one.
 func isNoComment(word string) bool {
 	_, err := readNetwork(word)
 	return err == nil || word == "-"

@@ -2,8 +2,8 @@ package main
 
 import "github.com/oschwald/maxminddb-golang/v2"
 
-// networkTree is the search tree of a database in MaxMind's form (maxmind.github.io/MaxMind-DB): of each node two records, which
-// are numbers of nodes, or beyond those what is known of a network.
+// networkTree is the search tree of a database in MaxMind's format (maxmind.github.io/MaxMind-DB). Each node has two records; a
+// record is the number of another node or, beyond those, of a network's data.
 type networkTree struct {
 	content []byte
 	nodes   uint
@@ -12,16 +12,16 @@ type networkTree struct {
 }
 
 const (
-	// mostEnds is many times the networks that any database has.
+	// mostEnds is many times the number of networks in any database.
 	mostEnds = 50_000_000
 
 	// deepest is the length of an address.
 	deepest = 128
 )
 
-// hasAnEnd tells whether all networks of a database can be walked. In a tree whose branches meet again there are as many as there
-// are ways through it: a kilobyte is enough for a walk that never ends. Databases put a part of their tree into a few places,
-// which is why a node may have more than one above it.
+// hasAnEnd reports whether walking all networks of a database is feasible. In a tree whose branches join again, there are as
+// many networks as paths, so a database of one kilobyte can make a walk endless. Databases do reuse parts of their tree in a
+// few places, so a node may have several parents.
 func hasAnEnd(content []byte, about maxminddb.Metadata) bool {
 	tree := networkTree{content: content, nodes: about.NodeCount, bits: about.RecordSize, ends: make([]uint32, about.NodeCount)}
 	if about.NodeCount == 0 || uint(len(content)) < about.NodeCount*about.RecordSize/4 {
@@ -30,7 +30,7 @@ func hasAnEnd(content []byte, about maxminddb.Metadata) bool {
 	return tree.endsBelow(0, deepest) <= mostEnds
 }
 
-// endsBelow counts the networks below a node, each node once, and no further than there may be.
+// endsBelow counts the networks below a node. It visits each node once and stops at the limit.
 func (t networkTree) endsBelow(node uint, depth int) uint32 {
 	switch {
 	case node >= t.nodes:
@@ -44,7 +44,7 @@ func (t networkTree) endsBelow(node uint, depth int) uint32 {
 	return t.ends[node]
 }
 
-// below returns the two records of a node; of 28 bits, the highest four of both are in the byte between them.
+// below returns the two records of a node. With 28 bits, the byte between them holds the top four bits of each.
 func (t networkTree) below(node uint) (left, right uint) {
 	size := t.bits / 8
 	bytes := t.content[node*t.bits/4:]

@@ -8,7 +8,7 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// nodesOf writes a tree of records of 32 bits.
+// nodesOf writes a tree with records of 32 bits.
 func nodesOf(nodes ...[2]uint32) ([]byte, maxminddb.Metadata) {
 	var content []byte
 	for _, node := range nodes {

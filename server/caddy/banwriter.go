@@ -13,22 +13,23 @@ import (
 	"time"
 )
 
-// The names of the lists that are written here, in the folder of lists and in that of reports.
+// The names of the lists that are written here, in the folder of lists and in the folder of reports.
 const (
 	listOfCountries = "countries"
 	listOfNetworks  = "networks"
 	listOfCrowdsec  = "crowdsec"
 )
 
-// What has become of a list.
+// The state of a list.
 const (
 	listGood = "good" // what was asked for is in force
-	listKept = "kept" // what was in force before still is, and something is wrong
+	listKept = "kept" // the previous list is still in force, and something is wrong
 	listNone = "none" // nothing is in force, and something is wrong
 )
 
-// banWriter writes lists of bans, and of each a report: a line `STATE COUNT SECONDS SENTENCE`, where SECONDS since 1970 is when
-// the list that is in force was written, and a line with what it was made from. exposure.sh, guard.sh and drift.sh read the first.
+// banWriter writes ban lists and a report on each. A report has a line `STATE COUNT SECONDS SENTENCE`, where SECONDS is the
+// Unix time at which the list in force was written, and a line that identifies what it was made from. exposure.sh, guard.sh and
+// drift.sh read the first line.
 type banWriter struct {
 	sources banSources
 	folder  string
@@ -36,7 +37,8 @@ type banWriter struct {
 	now     time.Time
 }
 
-// write brings the lists of countries and networks to what their sources say, and takes away those that nobody asks for.
+// write brings the lists of countries and networks up to date with their sources, and removes those that are no longer
+// configured.
 func (w banWriter) write() error {
 	if w.sources.database == "" {
 		w.remove(listOfCountries)
@@ -55,7 +57,7 @@ func (w banWriter) remove(list string) {
 	_ = os.Remove(filepath.Join(w.reports, list))
 }
 
-// writeCountries walks the database only when something has changed, since that takes its time.
+// writeCountries walks the database only if something has changed, because that takes a while.
 func (w banWriter) writeCountries() error {
 	made := w.madeFrom(w.sources.inWords(), w.sources.database)
 	database, err := w.sources.openDatabase(w.now)
@@ -85,7 +87,7 @@ func (w banWriter) writeCountries() error {
 	return w.report(listOfCountries, listGood, list.count, made, said)
 }
 
-// keepCountries leaves in force what was, but for what the owner does not ban any more.
+// keepCountries keeps the previous list in force, without what the owner no longer bans.
 func (w banWriter) keepCountries(wrong error) error {
 	count, err := w.keep(listOfCountries, func(entry listEntry) bool { return w.sources.bansCountry(entry.words) })
 	if err != nil {
@@ -94,7 +96,7 @@ func (w banWriter) keepCountries(wrong error) error {
 	return w.reportWrong(listOfCountries, count, fmt.Sprintf("%s %v", w.sources.database, wrong))
 }
 
-// keep reduces a list that is in force to what is wanted of it, and returns how much that is.
+// keep reduces a list in force to the wanted entries, and returns how many those are.
 func (w banWriter) keep(list string, wanted func(listEntry) bool) (int, error) {
 	path := filepath.Join(w.folder, list)
 	before, kept := 0, []listEntry{}
@@ -104,12 +106,12 @@ func (w banWriter) keep(list string, wanted func(listEntry) bool) (int, error) {
 		}
 	})
 	if err != nil || len(kept) == before {
-		return len(kept), nil // what cannot be read is not in force after the next start, and nothing better is at hand
+		return len(kept), nil // an unreadable list is not in force after the next start, and there is nothing better
 	}
 	return len(kept), w.put(list, kept)
 }
 
-// put writes a list, or takes it away where nothing would be in it.
+// put writes a list, or removes it if it would be empty.
 func (w banWriter) put(list string, entries []listEntry) error {
 	if len(entries) == 0 {
 		_ = os.Remove(filepath.Join(w.folder, list))
@@ -128,7 +130,7 @@ func (w banWriter) put(list string, entries []listEntry) error {
 	return writer.place()
 }
 
-// writeNetworks takes each file by itself: what is wrong with one leaves in force what was of that one.
+// writeNetworks handles each file separately: if one is faulty, its previous entries stay in force.
 func (w banWriter) writeNetworks() error {
 	made := w.madeFrom(listOfNetworks, w.sources.networks...)
 	if w.sources.networksDays == 0 && w.stands(listOfNetworks, made) {
@@ -170,12 +172,12 @@ func (w banWriter) writeNetworks() error {
 	return w.report(listOfNetworks, listGood, len(entries), made, said)
 }
 
-// noNetworkOf says which countries a database says nothing of.
+// noNetworkOf names the countries for which a database has no network.
 func noNetworkOf(countries []string) string {
 	return "has no network of " + strings.Join(countries, ", ")
 }
 
-// remarkOn says what is worth knowing of a list that is in order.
+// remarkOn returns a remark about a list that is in order, or "".
 func remarkOn(path string, found []listEntry, left []string) string {
 	switch {
 	case len(left) > 0:
@@ -186,7 +188,7 @@ func remarkOn(path string, found []listEntry, left []string) string {
 	return ""
 }
 
-// leftOut says what of a source no list may ban, the first few of it.
+// leftOut names the first few entries of a source that no list may ban.
 func leftOut(source string, entries []string) string {
 	const most = 3
 	said := strings.Join(entries[:min(len(entries), most)], "; ")
@@ -196,7 +198,7 @@ func leftOut(source string, entries []string) string {
 	return fmt.Sprintf("left out of %s: %s", source, said)
 }
 
-// madeFrom tells one state of the sources from another.
+// madeFrom identifies the state of the sources.
 func (w banWriter) madeFrom(words string, paths ...string) string {
 	hash := fnv.New64a()
 	fmt.Fprintf(hash, "%s\n", words)
@@ -208,7 +210,7 @@ func (w banWriter) madeFrom(words string, paths ...string) string {
 	return strconv.FormatUint(hash.Sum64(), 16)
 }
 
-// stands tells whether a list is in force that was made from the same.
+// stands reports whether the list in force was made from the same sources.
 func (w banWriter) stands(list, made string) bool {
 	said, err := os.ReadFile(filepath.Join(w.reports, list))
 	lines := strings.Split(string(said), "\n")
@@ -219,7 +221,7 @@ func (w banWriter) stands(list, made string) bool {
 	return err == nil || strings.HasPrefix(lines[0], listGood+" 0 ")
 }
 
-// reportWrong says what is wrong, and whether something is in force all the same. The time is that of the list.
+// reportWrong reports what is wrong, and whether a list is in force all the same. The time is that of the list.
 func (w banWriter) reportWrong(list string, count int, sentence string) error {
 	state, written := listNone, w.now
 	if info, err := os.Stat(filepath.Join(w.folder, list)); err == nil && count > 0 {
@@ -244,8 +246,8 @@ func (w banWriter) putReport(list, text string) error {
 	return os.Rename(temp, path)
 }
 
-// problems says of each source what is wrong with it right now, behind the name of its list; behind "note", what is only worth
-// knowing.
+// problems returns what is wrong with each source right now, prefixed with the name of its list; mere remarks have the prefix
+// "note".
 func (s banSources) problems(now time.Time) []string {
 	var said []string
 	if s.database != "" {

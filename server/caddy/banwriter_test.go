@@ -70,7 +70,7 @@ func (w banWriter) bans(t *testing.T, list string, addresses ...string) string {
 	return strings.Join(banned, " ")
 }
 
-// Of the test data: Bhutan (registered in Romania), China, Britain, Japan, and nobody.
+// From the test data: Bhutan (registered in Romania), China, Britain, Japan, and two unknown addresses.
 var somewhere = []string{"67.43.156.1", "111.235.160.1", "81.2.69.142", "2001:218::1", "9.9.9.9", "2001:db8::1"}
 
 func TestCountries(t *testing.T) {
@@ -82,9 +82,9 @@ func TestCountries(t *testing.T) {
 	}{
 		{[]string{"CN"}, false, "111.235.160.1"},
 		{[]string{"CN", "JP"}, false, "111.235.160.1 2001:218::1"},
-		{[]string{"RO"}, false, ""}, // where a network is counts, not where it is registered
+		{[]string{"RO"}, false, ""}, // a network's location counts, not its registration
 		{[]string{"BT"}, false, "67.43.156.1"},
-		{[]string{"GB"}, true, "67.43.156.1 111.235.160.1 2001:218::1"}, // and nobody of whom nothing is known
+		{[]string{"GB"}, true, "67.43.156.1 111.235.160.1 2001:218::1"}, // and no address of unknown location
 		{[]string{"AQ"}, false, ""},
 	} {
 		writer := newTestWriter(t, banSources{countries: row.countries, only: row.only, database: countryTest, databaseDays: 45}, now)
@@ -101,7 +101,7 @@ func TestCountries(t *testing.T) {
 	}
 }
 
-// What is wrong with a database leaves in force what was, and is said; but nobody stays banned whom the owner no longer bans.
+// A fault of the database is reported and leaves the previous list in force, but without what the owner no longer bans.
 func TestADatabaseThatCannotBeUsedChangesNothing(t *testing.T) {
 	whole, err := os.ReadFile(countryTest)
 	if err != nil {
@@ -252,7 +252,7 @@ func TestNetworksOfTheOwner(t *testing.T) {
 	}
 }
 
-// What people save, fetch and leave behind in place of a list.
+// What people save, download and leave behind in place of a list.
 func TestFilesThatAreAlmostLists(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "list")
 	const before, now = "198.51.100.1", "203.0.113.9"
@@ -266,7 +266,7 @@ func TestFilesThatAreAlmostLists(t *testing.T) {
 		"":                                            "kept 1 " + path + " is empty; fetch it anew",
 		" \r\n\n":                                     "kept 1 " + path + " is empty; fetch it anew",
 		"# nobody, for now\n":                         "good 0 " + path + "; " + path + " holds no network",
-		"203.0.113.9\t10\n":                           "good 1 " + path, // counts of offences, as ipsum has them
+		"203.0.113.9\t10\n":                           "good 1 " + path, // counts of offences, as in ipsum
 	} {
 		if err := os.WriteFile(path, []byte(before+"\n"), 0o644); err != nil {
 			t.Fatal(err)
@@ -288,7 +288,7 @@ func TestFilesThatAreAlmostLists(t *testing.T) {
 	}
 }
 
-// A database that knows nothing of a country bans nobody of it, and nobody would know.
+// A database without a country bans nothing of it, which must not go unnoticed.
 func TestACountryThatTheDatabaseDoesNotKnow(t *testing.T) {
 	now := builtAt(t).Add(time.Hour)
 	writer := newTestWriter(t, banSources{countries: []string{"AQ", "CN"}, database: countryTest}, now)
@@ -320,7 +320,7 @@ func TestWhatTheSettingsSay(t *testing.T) {
 	}
 }
 
-// A run that was killed leaves no more than one file, however often.
+// Runs that are killed leave at most one file behind, however many there are.
 func TestWhatAKilledRunHasLeftIsWrittenOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "countries")
 	for range 3 {
@@ -347,7 +347,7 @@ func TestWhatAKilledRunHasLeftIsWrittenOver(t *testing.T) {
 	}
 }
 
-// What the edge would not read is not said to be in force.
+// A list that the edge would not read is not reported as in force.
 func TestAListThatTheEdgeDoesNotReadIsNamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), strings.Repeat("x", 250))
 	var text strings.Builder

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// buckets are token buckets of many keys, one number each: the moment at which the key's bucket is full again. (The
-// generic cell rate algorithm, ITU-T I.371, which is a token bucket that needs no timer.)
+// buckets are token buckets for many keys. Each is one number: the moment at which it is full again (the generic cell rate
+// algorithm of ITU-T I.371, a token bucket that needs no timer).
 //
-// At most `most` keys are held. Beyond that, after those whose bucket is full have been forgotten, new keys share the
-// buckets of `shared` groups: a flood of keys becomes dear to itself, and memory has a bound.
+// At most `most` keys are held. Beyond that, keys with a full bucket are forgotten first, and then new keys share the buckets
+// of `shared` groups. So a flood of keys exhausts its own budget, and memory stays bounded.
 type buckets struct {
 	mutex  sync.Mutex
 	full   map[uint64]int64
@@ -18,25 +18,25 @@ type buckets struct {
 }
 
 const (
-	// A key takes 16 bytes, and a map of them about 40 in all.
+	// A key takes 16 bytes, and about 40 as a map entry.
 	mostKeys      = 100_000
 	sharedBuckets = 1024
 	sweepEvery    = int64(time.Second)
 )
 
-// rate is what one bucket holds, and in which time it fills.
+// rate is the capacity of a bucket and the time in which it fills.
 type rate struct {
 	size   float64
 	window time.Duration
 }
 
-// per returns what one of the bucket's tokens takes to come back, in nanoseconds.
+// per returns how long the given number of tokens takes to come back, in nanoseconds.
 func (r rate) per(tokens float64) int64 {
 	return int64(tokens * float64(r.window) / r.size)
 }
 
-// take takes so many tokens out of the key's bucket, all or none, and returns how long it takes until they are there:
-// zero when they have been taken.
+// take takes tokens from the key's bucket, all or none. It returns zero if it has taken them, and otherwise how long until they
+// are there.
 func (b *buckets) take(key uint64, tokens float64, limit rate, now time.Time) time.Duration {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -50,7 +50,7 @@ func (b *buckets) take(key uint64, tokens float64, limit rate, now time.Time) ti
 	return 0
 }
 
-// spend takes tokens out even if there are not as many, down to an empty bucket.
+// spend takes tokens even if there are too few, down to an empty bucket.
 func (b *buckets) spend(key uint64, tokens float64, limit rate, now time.Time) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -59,8 +59,8 @@ func (b *buckets) spend(key uint64, tokens float64, limit rate, now time.Time) {
 	b.put(key, place, min(max(full, moment)+limit.per(tokens), moment+int64(limit.window)))
 }
 
-// reserve takes tokens out that may not be there yet, and returns how long to wait for them; false if that is longer than
-// `longest`, and then it has taken none.
+// reserve takes tokens that may not be there yet, and returns how long to wait for them. If that is longer than `longest`, it
+// takes none and returns false.
 func (b *buckets) reserve(key uint64, tokens float64, limit rate, longest time.Duration, now time.Time) (time.Duration, bool) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -75,7 +75,7 @@ func (b *buckets) reserve(key uint64, tokens float64, limit rate, longest time.D
 	return wait, true
 }
 
-// wait returns how long it takes until so many tokens are there, and takes none.
+// wait returns how long until the tokens are there, and takes none.
 func (b *buckets) wait(key uint64, tokens float64, limit rate, now time.Time) time.Duration {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -84,14 +84,14 @@ func (b *buckets) wait(key uint64, tokens float64, limit rate, now time.Time) ti
 	return time.Duration(max(0, max(full, moment)+limit.per(tokens)-moment-int64(limit.window)))
 }
 
-// isEmpty tells whether nothing was ever taken.
+// isEmpty reports whether no token was ever taken.
 func (b *buckets) isEmpty() bool {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	return len(b.full) == 0
 }
 
-// look returns when the key's bucket is full, and its place among the shared ones; -1 is a place of its own.
+// look returns when the key's bucket is full, and the index of the shared bucket it uses, or -1 for one of its own.
 func (b *buckets) look(key uint64, moment int64) (full int64, place int) {
 	if full, known := b.full[key]; known {
 		return full, -1

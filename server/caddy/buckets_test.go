@@ -36,7 +36,7 @@ func TestABucketEmptiesAndFills(t *testing.T) {
 	}
 }
 
-// An address costs tens of bytes, and a flood of them ends at a bound.
+// An address costs tens of bytes, and a flood of them stays within a limit.
 func TestManyKeysTakeLittleMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -54,7 +54,7 @@ func TestManyKeysTakeLittleMemory(t *testing.T) {
 	if len(b.full) > mostKeys {
 		t.Errorf("%d keys are held", len(b.full))
 	}
-	// Who comes once the table is full shares a bucket that others may have emptied, and is free when they go.
+	// A new key in a full table shares a bucket that others may have emptied, and is free again when they go.
 	if b.take(1<<63, 10, limit, now) == 0 {
 		t.Error("a key beyond the bound has a bucket of its own")
 	}

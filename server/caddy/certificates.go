@@ -8,21 +8,21 @@ import (
 	"syscall"
 )
 
-// shownCertificate is what is known of the certificate that a client has shown: as long as its connection lasts, since that
-// has one from beginning to end.
+// shownCertificate caches what is known of the certificate that a client presented. It lives as long as the connection, because
+// a connection has one certificate throughout.
 type shownCertificate struct {
 	leaf  *x509.Certificate
-	print [sha256.Size]byte // by which it is known
-	name  string            // of its file among the devices: the print in hex
+	print [sha256.Size]byte // SHA-256 of the certificate
+	name  string            // of its file among the devices: the fingerprint in hex
 	file  atomic.Pointer[syscall.Stat_t]
 }
 
-// fingerprint returns the SHA-256 of a certificate, by which it is known.
+// fingerprint returns the SHA-256 of a certificate, which identifies it.
 func fingerprint(certificate *x509.Certificate) [sha256.Size]byte {
 	return sha256.Sum256(certificate.Raw)
 }
 
-// shownOver returns what is known of a certificate, and keeps it with the connection, if there is one.
+// shownOver returns what is known of a certificate, cached with the connection if there is one.
 func shownOver(connection *countedConnection, leaf *x509.Certificate) *shownCertificate {
 	if connection != nil {
 		if known := connection.shown.Load(); known != nil && known.leaf == leaf {
@@ -37,8 +37,8 @@ func shownOver(connection *countedConnection, leaf *x509.Certificate) *shownCert
 	return shown
 }
 
-// hasReadableFile does what isReadableFile does, with one call of the system less: whoever changes who may read a file
-// changes what lstat says of it, be it only the time of that change.
+// hasReadableFile does what isReadableFile does with one system call less: any change to who may read a file also changes what
+// lstat reports, if only the time of the change.
 func (s *shownCertificate) hasReadableFile(path string) bool {
 	var now syscall.Stat_t
 	if syscall.Lstat(path, &now) != nil || now.Mode&syscall.S_IFMT != syscall.S_IFREG {

@@ -21,7 +21,7 @@ func contextOver(connection *countedConnection) context.Context {
 	return context.WithValue(contextWithVars(), connectionKey{}, connection)
 }
 
-// issued returns a certificate for clients that signs itself.
+// issued returns a self-signed client certificate.
 func issued(t *testing.T, subject pkix.Name) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -43,7 +43,8 @@ func issued(t *testing.T, subject pkix.Name) *x509.Certificate {
 	return leaf
 }
 
-// enrolledFor returns devices, an authority that has issued the certificate, and the file of it, which is enrolled.
+// enrolledFor returns a matcher whose authority has issued the certificate, and the path of the certificate's file, which is
+// enrolled.
 func enrolledFor(t *testing.T, leaf *x509.Certificate) (*Enrolled, string) {
 	t.Helper()
 	folder := t.TempDir()
@@ -85,7 +86,7 @@ func TestADeviceIsOutAtItsNextRequestOverTheSameConnection(t *testing.T) {
 	_ = os.WriteFile(file+"x", []byte("phone\n"), 0o644)
 	_ = os.Symlink(file+"x", file)
 	is("a link", false)
-	if os.Geteuid() != 0 { // whom no mode keeps out
+	if os.Geteuid() != 0 { // root is not subject to file modes
 		_ = os.Remove(file)
 		_ = os.WriteFile(file, []byte("phone\n"), 0o644)
 		is("once more", true)
@@ -108,7 +109,7 @@ func TestWhatMayBeReadIsLookedAtAgainWhenItHasChanged(t *testing.T) {
 	if readable := shown.hasReadableFile(file); readable != (os.Geteuid() == 0) {
 		t.Errorf("readable by nobody: %v", readable)
 	}
-	_ = os.Chmod(file, 0o644) // as it was, but for the time of the change
+	_ = os.Chmod(file, 0o644) // as it was, except for the time of the change
 	if !shown.hasReadableFile(file) || isSameFile(&seen, shown.file.Load()) {
 		t.Error("who may read it was not asked again")
 	}
@@ -140,7 +141,7 @@ func TestAConnectionEndsWhenItsDeviceIsRevoked(t *testing.T) {
 	state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
 	look := func() (bool, error) { return devices.accepts(state, over) }
 	over.endUnless(look, 5*time.Millisecond)
-	over.endUnless(func() (bool, error) { return false, nil }, time.Nanosecond) // it has its watch
+	over.endUnless(func() (bool, error) { return false, nil }, time.Nanosecond) // it is being watched
 	select {
 	case <-over.done:
 		t.Fatal("it ended though its device is in")

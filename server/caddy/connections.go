@@ -18,47 +18,47 @@ func init() {
 	caddy.RegisterModule(FewConnections{})
 }
 
-// FewConnections ends connections of a network (an IPv4 address or a /48) beyond what it may have at once, lets new ones
-// begin one after another, and reads no more from them than it is worth reading. It stands behind proxy_protocol, which
-// says where a connection comes from, and before TLS, so that it costs no handshake:
+// FewConnections limits the connections that a network (an IPv4 address or a /48) may have open at once, and paces how fast new
+// ones begin and how much is read from them. It comes after proxy_protocol, which tells where a connection comes from, and
+// before TLS, so that a connection over the limit costs no handshake:
 //
 //	few_connections
 type FewConnections struct{}
 
 const (
-	// An idle connection takes 43 kB. Thirty guests with a browser each have about 180.
+	// An idle connection takes 43 kB. The browsers of thirty guests have about 180 connections.
 	connectionsOfOne = 300
 
-	// When so many are open in all, a network has few. The last of all places are kept for networks that are known.
+	// From this many open connections in total, each network has few. The last places are kept for known networks.
 	manyConnections = 4_000
 	fewConnections  = 12
 	mostConnections = 6_000
 	keptConnections = 500
 
-	// beginPatience is how long a connection may wait for its turn to begin.
+	// beginPatience is how long a new connection may wait for its turn.
 	beginPatience = 5 * time.Second
 
-	// A connection that had to be ended counts for so many, and makes others wait no longer than that: else whoever asks
-	// on would do so over the next one, a hundred requests each time.
+	// A connection that had to be cut counts as this many, and delays others of its network no longer than cutPatience.
+	// Otherwise a client could carry on over the next connection, a hundred requests at a time.
 	cutCounts   = 10
 	cutPatience = 2500 * time.Millisecond
 
-	// Strangers are read no further while so many requests of their network are in the edge.
+	// Strangers' data is not read while this many requests of their network are in the edge.
 	crowdedFrom = 500
 
-	// readPatience is more than 300 connections with a full record of TLS each have to wait.
+	// readPatience is longer than 300 connections, each with a full TLS record, have to wait.
 	readPatience = 30 * time.Second
 )
 
-// A handshake is dear (a millisecond, and several on a small machine), and a frame of HTTP/2 is cheap to send: a network
-// begins 10 connections at once and 50 a second after that, and strangers of it are read 64 KiB at once and 256 KiB/s
-// after that. A thousand requests of a page take 100 KiB.
+// A handshake is expensive (a millisecond, several on a small machine), and an HTTP/2 frame is cheap to send. So a network may
+// begin 10 connections at once and 50 per second after that, and from its strangers 64 KiB are read at once and 256 KiB/s after
+// that. A thousand requests of a page take 100 KiB.
 var (
 	newConnections = rate{10, 200 * time.Millisecond}
 	readBytes      = rate{64 << 10, time.Second / 4}
 )
 
-// begun and read outlive the reload of a configuration.
+// begun and read survive a configuration reload.
 var begun, read buckets
 
 // CaddyModule returns the Caddy module information.
@@ -66,7 +66,7 @@ func (FewConnections) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "caddy.listeners.few_connections", New: func() caddy.Module { return new(FewConnections) }}
 }
 
-// UnmarshalCaddyfile reads the wrapper, which takes nothing.
+// UnmarshalCaddyfile reads the wrapper, which takes no arguments.
 func (*FewConnections) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if d.NextArg() {
@@ -75,7 +75,7 @@ func (*FewConnections) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// WrapListener wraps what proxy_protocol has wrapped.
+// WrapListener wraps the listener of proxy_protocol.
 func (FewConnections) WrapListener(listener net.Listener) net.Listener {
 	return countingListener{listener}
 }
@@ -90,8 +90,8 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return &countedConnection{Conn: connection, done: make(chan struct{})}, nil
 }
 
-// countedConnection is counted at its first read and until it is closed. Only that read waits for the PROXY line; asked
-// for earlier, the address would keep the next visitor from being accepted.
+// countedConnection is counted from its first read until it is closed. Only the first read waits for the PROXY line; asking for
+// the address earlier would delay accepting the next visitor.
 type countedConnection struct {
 	net.Conn
 	mutex   sync.Mutex
@@ -99,9 +99,9 @@ type countedConnection struct {
 	counted bool
 	closed  bool
 	from    network
-	paced   atomic.Bool   // it is no device's, and its handshake is over
-	trusted atomic.Int32  // above zero, it is not paced for now
-	device  atomic.Bool   // it is an enrolled device's, or was when it began
+	paced   atomic.Bool   // not a device's, and past its handshake
+	trusted atomic.Int32  // above zero: not paced for now
+	device  atomic.Bool   // an enrolled device's, at least when it began
 	done    chan struct{} // closed with the connection
 
 	shown  atomic.Pointer[shownCertificate]
@@ -114,9 +114,9 @@ var (
 	errMuchSent        = errors.New("too many bytes at once")
 )
 
-// Read reads, unless the connection is one too many, and hands out what it has read when the network may send so much.
+// Read reads, unless the connection is over the limit, and returns the data once the network's pace allows it.
 func (c *countedConnection) Read(buffer []byte) (int, error) {
-	if !c.asked { // one goroutine reads at a time
+	if !c.asked { // only one goroutine reads at a time
 		if err := c.begin(); err != nil {
 			return 0, errors.Join(err, c.Close())
 		}
@@ -133,7 +133,7 @@ func (c *countedConnection) Read(buffer []byte) (int, error) {
 	return count, err
 }
 
-// restInCrowd waits until the network has fewer requests in the edge.
+// restInCrowd waits until fewer requests of the network are in the edge.
 func (c *countedConnection) restInCrowd() {
 	for began := time.Now(); inside.count(c.from) > crowdedFrom && time.Since(began) < readPatience; {
 		select {
@@ -171,7 +171,7 @@ func (c *countedConnection) begin() error {
 	return nil
 }
 
-// rest waits, as long as the connection is open.
+// rest waits for as long as the connection is open.
 func (c *countedConnection) rest(wait time.Duration) {
 	if wait <= 0 {
 		return
@@ -184,7 +184,7 @@ func (c *countedConnection) rest(wait time.Duration) {
 	}
 }
 
-// Close closes and gives the place back.
+// Close closes the connection and frees its place.
 func (c *countedConnection) Close() error {
 	c.mutex.Lock()
 	if c.counted {
@@ -201,8 +201,8 @@ func (c *countedConnection) Close() error {
 	return c.Conn.Close()
 }
 
-// endUnless looks every so often whether the client is still in, and ends the connection if it is not, with all that goes
-// on over it. Asked again, it does nothing.
+// endUnless checks at each interval whether the client is still allowed in, and ends the connection and everything on it if
+// not. Calling it again does nothing.
 func (c *countedConnection) endUnless(isIn func() (bool, error), interval time.Duration) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -222,7 +222,7 @@ func (c *countedConnection) endUnless(isIn func() (bool, error), interval time.D
 	})
 }
 
-// cut ends the connection of who goes on although limits or a ban forbid it.
+// cut ends a connection that goes on although limits or a ban forbid it.
 func (c *countedConnection) cut() {
 	c.mutex.Lock()
 	open := !c.closed
@@ -233,10 +233,10 @@ func (c *countedConnection) cut() {
 	_ = c.Close()
 }
 
-// connectionKey is where the context of a request has its connection.
+// connectionKey is the context key of a request's connection.
 type connectionKey struct{}
 
-// rememberConnections makes connectionOf work for the server whose handlers are being made.
+// rememberConnections makes connectionOf work for the server whose handlers are being provisioned.
 func rememberConnections(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -250,7 +250,7 @@ func rememberConnections(ctx caddy.Context) {
 	})
 }
 
-// countedIn returns the counted connection that others are wrapped around, or nothing.
+// countedIn returns the counted connection inside a wrapped one, or nil.
 func countedIn(connection net.Conn) *countedConnection {
 	for connection != nil {
 		if found, ok := connection.(*countedConnection); ok {
@@ -265,13 +265,13 @@ func countedIn(connection net.Conn) *countedConnection {
 	return nil
 }
 
-// connectionOf returns the connection that a request came over, or nothing.
+// connectionOf returns the connection of a request, or nil.
 func connectionOf(r *http.Request) *countedConnection {
 	found, _ := r.Context().Value(connectionKey{}).(*countedConnection)
 	return found
 }
 
-// trust lets the connection of a request, if it is known, send as much as it likes, until it is told otherwise.
+// trust stops pacing the connection of a request, if it is known, until noLonger is called.
 func trust(r *http.Request) (noLonger func()) {
 	connection := connectionOf(r)
 	if connection == nil {
@@ -281,7 +281,7 @@ func trust(r *http.Request) (noLonger func()) {
 	return func() { connection.trusted.Add(-1) }
 }
 
-// connections outlives the reload of a configuration, as the connections do.
+// connections survives a configuration reload, as the connections themselves do.
 var connections = openConnections{isKnown: isKnownHere}
 
 var (

@@ -27,21 +27,20 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("page_policy", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// PagePolicy tells a visitor's browser what the page of a link may do, in every answer that is HTML:
+// PagePolicy adds a policy to every HTML answer, which tells a visitor's browser what the page of a link may do:
 //
 //	page_policy IMMICH INTERVAL
 //
-// Scripts run only if they are files of Immich's or one of the inline scripts of its page. Those differ from build to
-// build (they name the program's files and its version, in Immich 2 the time of the build), so no table of releases
-// can know them. They are read from /index.html of the Immich behind the edge, which is the page before anything of a
-// link is written into it, and read anew after each INTERVAL, which is less than Immich takes to start in another
-// version. The page that a visitor gets would not do: a script that somebody has smuggled into it, by the name of an
-// album say, would be allowed along with the rest.
+// Scripts run only if they are Immich's own files or one of the inline scripts of its page. The inline scripts differ from
+// build to build (they contain file names and the version, in Immich 2 also the build time), so no table of releases can list
+// them. They are read from /index.html of the Immich behind the edge, which is the page before anything about a link is written
+// into it, and read again after each INTERVAL, which is shorter than Immich takes to restart in another version. The page sent
+// to the visitor would not do: a script smuggled into it, say through an album's name, would be allowed along with the rest.
 //
-// What the owner has set in Immich counts as well: a map of one's own, and a style (custom.css) that loads from
-// elsewhere, widen what pictures, styles and data may come from. Scripts they never widen.
+// The owner's settings in Immich count as well: a custom map, or a style (custom.css) that loads from elsewhere, widens where
+// pictures, styles and data may come from. It never widens scripts.
 //
-// While Immich is in maintenance, it sends visitors to a page that is none of theirs; they get 503 instead.
+// While Immich is in maintenance, it redirects visitors to a page that is not for them; they get 503 instead.
 type PagePolicy struct {
 	Immich   string         `json:"immich"`
 	Interval caddy.Duration `json:"interval"`
@@ -54,23 +53,24 @@ type PagePolicy struct {
 }
 
 const (
-	// shellPatience is how long Immich may take to show its page and the owner's settings.
+	// shellPatience is how long Immich may take to deliver its page and the owner's settings.
 	shellPatience = 5 * time.Second
 
-	// shellSize is more than any page or style of Immich has, in bytes.
+	// shellSize is larger than any page or style of Immich, in bytes.
 	shellSize = 1 << 20
 
-	// maintenanceSeconds is when a visitor should try again.
+	// maintenanceSeconds is after how many seconds a visitor should try again.
 	maintenanceSeconds = "120"
 )
 
-// permissions switches off what no page of a link uses. The map asks where the visitor is, the viewer fills the screen.
+// permissions switches off what no page of a link uses. The map asks for the visitor's location, and the viewer goes full
+// screen.
 const permissions = "accelerometer=(), browsing-topics=(), camera=(), display-capture=(), gyroscope=(), " +
 	"hid=(), identity-credentials-get=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), " +
 	"payment=(), publickey-credentials-create=(), publickey-credentials-get=(), serial=(), storage-access=(), usb=(), " +
 	"window-management=(), xr-spatial-tracking=()"
 
-// mapHosts are where the map comes from unless the owner has set another.
+// mapHosts serve the map unless the owner has configured another.
 var mapHosts = []string{"https://tiles.immich.cloud", "https://static.immich.cloud"}
 
 // CaddyModule returns the Caddy module information.
@@ -92,7 +92,7 @@ func parsePagePolicy(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 	return handler, nil
 }
 
-// Provision prepares to ask Immich, directly and without following where it points.
+// Provision prepares requests to Immich that are direct and follow no redirects.
 func (p *PagePolicy) Provision(ctx caddy.Context) error {
 	p.log = ctx.Logger()
 	p.client = &http.Client{
@@ -102,7 +102,7 @@ func (p *PagePolicy) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Validate refuses an address that is none.
+// Validate rejects an invalid address.
 func (p *PagePolicy) Validate() error {
 	if target, err := url.Parse("http://" + p.Immich); err != nil || target.Port() == "" || target.Path != "" {
 		return fmt.Errorf("page_policy wants the address and port of Immich, not %q", p.Immich)
@@ -116,7 +116,7 @@ func (p *PagePolicy) Cleanup() error {
 	return nil
 }
 
-// ServeHTTP passes the request on and adds the policy to the answer if it is a page.
+// ServeHTTP passes the request on, and adds the policy if the answer is a page.
 func (p *PagePolicy) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	answer := &page{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, policy: p, host: r.Host}
 	if err := next.ServeHTTP(answer, r); err != nil {
@@ -161,7 +161,7 @@ func (p *page) Write(body []byte) (int, error) {
 	return p.ResponseWriterWrapper.Write(body)
 }
 
-// ReadFrom keeps a redirect's text from going past Write.
+// ReadFrom keeps the body of a redirect from bypassing Write.
 func (p *page) ReadFrom(body io.Reader) (int64, error) {
 	if p.maintenance {
 		return io.Copy(io.Discard, body)
@@ -169,7 +169,7 @@ func (p *page) ReadFrom(body io.Reader) (int64, error) {
 	return p.ResponseWriterWrapper.ReadFrom(body)
 }
 
-// isPage tells whether a browser would run scripts of an answer.
+// isPage reports whether a browser would run scripts in an answer of this type.
 func isPage(contentType string) bool {
 	return strings.Contains(strings.ToLower(contentType), "html")
 }
@@ -179,22 +179,22 @@ func isMaintenance(status int, location string) bool {
 	return status >= 300 && status < 400 && err == nil && target.Path == "/maintenance"
 }
 
-// sources are where the parts of a page may come from, besides what every release of Immich needs.
+// sources are where parts of a page may come from, besides what every release of Immich needs.
 type sources struct {
 	// scripts are the hashes of the inline scripts, as a policy names them.
 	scripts []string
 
-	// data is what the map is fetched from.
+	// data is where the map is fetched from.
 	data []string
 
 	// anyStyle says that the owner's style loads from elsewhere.
 	anyStyle bool
 }
 
-// String returns the Content-Security-Policy. Without a hash (Immich has not shown its page) no inline script runs.
+// String returns the Content-Security-Policy. Without a hash (Immich has not delivered its page) no inline script runs.
 //
-// The wasm arranges the photos, blobs are workers of the map and of streamed videos, pieces of videos and previews of
-// panoramas, and the styles are inline wherever Svelte sets one.
+// WebAssembly arranges the photos; blobs are the workers of the map and of streamed videos, pieces of videos and previews of
+// panoramas; Svelte sets inline styles.
 func (s sources) String() string {
 	style := ""
 	if s.anyStyle {
@@ -216,8 +216,8 @@ func (s sources) String() string {
 	}, "; ")
 }
 
-// current returns what counts now; one request at a time asks Immich. If Immich does not tell, what it has told before
-// counts on: at worst a page that has changed meanwhile does not start, and never does one run more than it should.
+// current returns the sources now in force; one request at a time asks Immich. If Immich does not answer, the previous ones
+// stay in force: at worst a page that has changed meanwhile does not start, but none ever runs more than it should.
 func (p *PagePolicy) current(host string) sources {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
@@ -233,9 +233,9 @@ func (p *PagePolicy) current(host string) sources {
 	return read
 }
 
-// read asks Immich for its page and for the settings of the owner; without the latter the defaults count.
+// read asks Immich for its page and for the owner's settings; without the settings, the defaults apply.
 func (p *PagePolicy) read(host string) (sources, error) {
-	// No visitor's request: one that is given up must not decide for the others.
+	// Not tied to a visitor's request: one that is given up must not decide for the others.
 	ctx, cancel := context.WithTimeout(context.Background(), shellPatience)
 	defer cancel()
 	shell, err := p.fetch(ctx, host, "/index.html")
@@ -250,11 +250,11 @@ func (p *PagePolicy) read(host string) (sources, error) {
 	return sources{
 		scripts:  inlineScripts(shell),
 		data:     mapSources(config),
-		anyStyle: strings.Contains(style, "//"), // the comments of a style have one slash
+		anyStyle: strings.Contains(style, "//"), // comments in a style have a single slash
 	}, nil
 }
 
-// fetch gets a text that is the same for everybody.
+// fetch gets a text that is the same for all visitors.
 func (p *PagePolicy) fetch(ctx context.Context, host, path string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Immich+path, nil)
 	if err != nil {
@@ -262,7 +262,7 @@ func (p *PagePolicy) fetch(ctx context.Context, host, path string) (string, erro
 	}
 	request.Host = host
 	request.Header.Set("User-Agent", "immich-edge")
-	// Immich makes a link's page of the plain file; a compressed one beside it could be another.
+	// Immich builds a link's page from the plain file; a compressed file next to it could differ.
 	request.Header.Set("Accept-Encoding", "identity")
 	answer, err := p.client.Do(request)
 	if err != nil {
@@ -281,11 +281,11 @@ func (p *PagePolicy) fetch(ctx context.Context, host, path string) (string, erro
 	return string(text), nil
 }
 
-// inlineScript finds the text of a script. What it takes for one besides (within a comment, say) does no harm.
+// inlineScript finds the text of scripts. False matches (within a comment, say) do no harm.
 var inlineScript = regexp.MustCompile(`(?is)<script(?:\s[^>]*)?>(.*?)</script\s*>`)
 
-// inlineScripts returns the hashes of a page's inline scripts, in the words of a policy (CSP Level 3, 6.7.3.3). A
-// browser reads every line's end as a line feed before it looks (HTML, 13.2.3.5).
+// inlineScripts returns the hashes of a page's inline scripts, in the syntax of a policy (CSP Level 3, 6.7.3.3). A browser
+// turns every line ending into a line feed before it hashes (HTML, 13.2.3.5).
 func inlineScripts(shell string) []string {
 	var hashes []string
 	shell = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(shell)
@@ -299,8 +299,8 @@ func inlineScripts(shell string) []string {
 	return hashes
 }
 
-// mapSources returns where the map comes from: its style names further hosts, which only a browser learns, so one of
-// the owner's own may come from any.
+// mapSources returns where the map comes from. A map's style names further hosts, which only the browser learns, so with a
+// custom map any host is allowed.
 func mapSources(config string) []string {
 	var styles struct {
 		Light string `json:"mapLightStyleUrl"`

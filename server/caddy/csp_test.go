@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The hashes are what openssl says: printf %s TEXT | openssl dgst -sha256 -binary | base64
+// The hashes come from openssl: printf %s TEXT | openssl dgst -sha256 -binary | base64
 func TestInlineScripts(t *testing.T) {
 	const one, two = "'sha256-HR7iaask9daLMRRskMI++QeJtjWDOjyPA6lGzYGzKW4='", "'sha256-iMrPAWirDC2X0OhZzLsM2MRIWSmepJGI4r7D8ZlwBOw='"
 	for name, each := range map[string]struct {

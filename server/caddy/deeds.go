@@ -13,22 +13,22 @@ import (
 	"time"
 )
 
-// What a visitor did with a link, as the log has it where the owner wants to know: "open", "download" or "upload", and the
-// link's pseudonym.
+// What a visitor did with a link, as the log has it if the owner wants to know: "open", "download" or "upload", and the link's
+// pseudonym.
 const (
 	deedOpen     = "open"
 	deedDownload = "download"
 	deedUpload   = "upload"
 )
 
-// pseudonyms names links by a hash that nobody can repeat who lacks the key: a slug is a word, and would be guessed
-// otherwise. `since` is when the key was made; what was written before has names of another key.
+// pseudonyms names links by a hash that cannot be reproduced without the key: a slug is a word, which could be guessed from a
+// plain hash. `since` is when the key was made; earlier lines have pseudonyms made with another key.
 type pseudonyms struct {
 	key   []byte
 	since time.Time
 }
 
-// readPseudonyms reads the key: 64 hexadecimal digits, a blank, and seconds since 1970.
+// readPseudonyms reads the key: 64 hexadecimal digits, a blank, and a Unix time in seconds.
 func readPseudonyms(file string) (*pseudonyms, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -46,16 +46,16 @@ func readPseudonyms(file string) (*pseudonyms, error) {
 	return &pseudonyms{key, time.Unix(seconds, 0)}, nil
 }
 
-// of returns the pseudonym of a link, 16 hexadecimal digits, however its key is spelt.
+// of returns the pseudonym of a link, 16 hexadecimal digits, independent of how its key is spelled.
 func (p *pseudonyms) of(l link) string {
 	hash := hmac.New(sha256.New, p.key)
 	hash.Write([]byte(l.field + "=" + l.asImmichReads()))
 	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
 
-// deed returns what a stranger's request did, and the link's pseudonym, or nothing. Only what Immich has answered to is one,
-// so nobody can make up links. The page asks for the link's data when it starts: a chat program that makes a preview does
-// not run it, and asks for the page and a picture alone.
+// deed returns what a stranger's request did and the link's pseudonym, or "". Only requests that Immich has answered count, so
+// links cannot be made up. An open is the page's request for the link's data, which it makes when it starts: a chat program
+// that makes a preview does not run the page, and only asks for it and a picture.
 func (p *pseudonyms) deed(method string, asked *url.URL, agent string, status int) string {
 	did := deedOf(method, asked.Path, status)
 	if did == "" || did == deedOpen && isRobot(agent) {
@@ -91,14 +91,14 @@ func deedOf(method, path string, status int) string {
 			return deedOpen
 		case path == "/api/download/archive":
 			return deedDownload
-		case path == "/api/assets" && status == http.StatusCreated: // also of a file that was there already (uploads.go)
+		case path == "/api/assets" && status == http.StatusCreated: // also for a file that Immich already had (uploads.go)
 			return deedUpload
 		}
 	}
 	return ""
 }
 
-// robots are programs that run a page without anybody looking at it, by what they call themselves.
+// robots are the user agents of programs that run a page without a person looking at it.
 var robots = []string{
 	"Applebot", "bingbot", "Discordbot", "facebookexternalhit", "Googlebot", "Google-Read-Aloud", "LinkedInBot", "Mastodon/",
 	"SkypeUriPreview", "Slackbot", "TelegramBot", "Twitterbot", "WhatsApp/", "HeadlessChrome",

@@ -41,7 +41,7 @@ func TestOnlyWhatImmichHasAnsweredToIsADeed(t *testing.T) {
 		{"HEAD", "/api/shared-links/me", 200, ""},
 		{"POST", "/api/shared-links/login", 201, deedOpen},
 		{"POST", "/api/shared-links/login", 401, ""},
-		{"GET", "/share/abc", 200, ""}, // what makes previews asks for that as well
+		{"GET", "/share/abc", 200, ""}, // programs that make previews ask for that as well
 		{"GET", id + "/thumbnail", 200, ""},
 		{"GET", id + "/video/playback", 206, ""},
 		{"GET", id + "/original", 200, deedDownload},

@@ -24,12 +24,12 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("device_page", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// DevicePage answers devicePagePath with a page that tells a device which certificate was seen, until when it counts and
-// what to do next; everything else it passes on:
+// DevicePage answers devicePagePath with a page that tells a device which certificate was seen, how long it is valid and what
+// to do next. It passes everything else on:
 //
 //	device_page * DEVICES
 //
-// It stands behind the matcher `enrolled`, so nobody else gets the page. DEVICES is the folder of enrolled devices.
+// It comes after the matcher `enrolled`, so only devices get the page. DEVICES is the folder of enrolled devices.
 type DevicePage struct {
 	Devices string `json:"devices"`
 }
@@ -37,10 +37,10 @@ type DevicePage struct {
 const (
 	devicePagePath = "/immich-exposure"
 
-	// endsSoon is when the page begins to warn: as early as a certificate is renewed unless the config says otherwise.
+	// endsSoon is how long before expiry the page begins to warn: as early as a certificate is renewed by default.
 	endsSoon = 30 * 24 * time.Hour
 
-	// mostDevices is how many files are looked at for another certificate of the same device.
+	// mostDevices is how many files are searched for another certificate of the same device.
 	mostDevices = 2000
 )
 
@@ -85,18 +85,18 @@ func (p DevicePage) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	return err
 }
 
-// standing is what the page says.
+// standing is the content of the page.
 type standing struct {
 	Name   string
 	Groups []string // of the fingerprint
-	Until  string   // the day on which it stops to count
+	Until  string   // the day on which the certificate expires
 	Left   string   // the time until then
-	Soon   bool     // that is near
-	Newer  bool     // a newer certificate of this device waits to be installed
-	Older  string   // the day until which the one before still counts, if there is one
+	Soon   bool     // whether it expires soon
+	Newer  bool     // a newer certificate of this device is waiting to be installed
+	Older  string   // the day until which the previous certificate is valid, if there is one
 }
 
-// standingOf looks at a certificate and at the others of the same device.
+// standingOf looks at a certificate and at the other certificates of the same device.
 func (p DevicePage) standingOf(fingerprint string, notAfter, now time.Time) (standing, error) {
 	mine, ok := readEnrolment(filepath.Join(p.Devices, fingerprint))
 	if !ok || mine.isFrame {
@@ -128,7 +128,7 @@ func (p DevicePage) standingOf(fingerprint string, notAfter, now time.Time) (sta
 
 func day(when time.Time) string { return when.UTC().Format("2 January 2006") }
 
-// inWords rounds down, so that nobody has less time than the page says.
+// inWords rounds down, so that the page never promises more time than there is.
 func inWords(left time.Duration) string {
 	switch days := int(left / (24 * time.Hour)); {
 	case days > 730:
@@ -142,7 +142,7 @@ func inWords(left time.Duration) string {
 	}
 }
 
-// inGroups cuts a fingerprint as the install sheet does.
+// inGroups splits a fingerprint into groups as the install sheet does.
 func inGroups(fingerprint string) []string {
 	var groups []string
 	for start := 0; start < len(fingerprint); start += 4 {
@@ -205,7 +205,7 @@ which to use.</p>{{end}}
 </html>
 `))
 
-// devicePagePolicy lets the page do nothing but be looked at.
+// devicePagePolicy lets the page do nothing but be displayed.
 var devicePagePolicy = func() string {
 	sum := sha256.Sum256([]byte(devicePageStyle))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'"

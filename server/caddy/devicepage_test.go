@@ -21,7 +21,7 @@ const (
 	olderPrint = "bb22"
 )
 
-// devicesWith returns a folder in which each file holds what it is given.
+// devicesWith returns a page for a folder with these files.
 func devicesWith(t *testing.T, files map[string]string) DevicePage {
 	t.Helper()
 	folder := t.TempDir()

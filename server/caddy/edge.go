@@ -20,16 +20,16 @@ func init() {
 	caddy.RegisterModule(Enrolled{})
 }
 
-// Banned matches a visitor whose address, or whose IPv6 network of 64 bits, names a file in one of the folders:
+// Banned matches a visitor whose address, or whose IPv6 /64, names a file in one of the folders:
 //
 //	banned ROOT FOLDER... {
 //		lists FOLDER
 //	}
 //
-// The file of a network is named like 2001:db8:1:2::_64. What a file holds and who may read it does not matter. A
-// folder that cannot be looked into is an error (503), because nobody knows who is banned then.
+// The file of a network is named like 2001:db8:1:2::_64. Its content and permissions do not matter. A folder that cannot be
+// read is an error (503), because then nobody can tell who is banned.
 //
-// The files of the folder of lists hold networks, as many as there are (banlistfile.go). Nobody is spared from them.
+// The files in the folder of lists hold any number of networks (banlistfile.go). A ban by a list has no exceptions.
 type Banned struct {
 	Root    string   `json:"root"`
 	Folders []string `json:"folders"`
@@ -39,14 +39,14 @@ type Banned struct {
 	lists   *banLists
 }
 
-// Enrolled matches a client that has shown a certificate whose SHA-256 names a readable file in the folder, and that one
-// of the certificates in the file AUTHORITY has issued for clients:
+// Enrolled matches a client that presented a certificate whose SHA-256 names a readable file in the folder, and that one of the
+// certificates in the file AUTHORITY has issued for clients:
 //
 //	enrolled FOLDER AUTHORITY
 //
-// The file comes first: a certificate that nobody enrolled costs no more than a look for it. Every look goes to the
-// file system, so a device is in or out from its next request on. What cannot change while a connection lasts is kept with
-// it (shownCertificate). A certificate without a subject is none of ours.
+// The file is checked first, so a certificate that is not enrolled costs only a file lookup. Every check goes to the file
+// system, so enrolling and revoking take effect with a device's next request. What cannot change during a connection is cached
+// with it (shownCertificate). A certificate without a subject is never one of ours.
 type Enrolled struct {
 	Folder    string `json:"folder"`
 	Authority string `json:"authority"`
@@ -91,7 +91,7 @@ func (e *Enrolled) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// Provision begins to look at the folders.
+// Provision starts watching the folders.
 func (b *Banned) Provision(caddy.Context) error {
 	b.folders = foldersIn(b.Root, b.Folders)
 	if b.Lists != "" {
@@ -100,7 +100,7 @@ func (b *Banned) Provision(caddy.Context) error {
 	return nil
 }
 
-// Provision reads the authority, so that one that cannot be read keeps Caddy from taking the configuration.
+// Provision reads the authority, so that Caddy rejects a configuration with an unreadable one.
 func (e *Enrolled) Provision(caddy.Context) error {
 	e.authority = &authority{path: e.Authority}
 	if err := e.authority.refresh(); err != nil {
@@ -110,10 +110,10 @@ func (e *Enrolled) Provision(caddy.Context) error {
 	return nil
 }
 
-// knownDevices are those of the configuration that was loaded last.
+// knownDevices is the matcher of the configuration that was loaded last.
 var knownDevices atomic.Pointer[Enrolled]
 
-// MatchWithError tells whether the visitor is banned.
+// MatchWithError reports whether the visitor is banned.
 func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 	address, err := addressOf(r.RemoteAddr)
 	if err != nil {
@@ -127,12 +127,12 @@ func (b *Banned) MatchWithError(r *http.Request) (bool, error) {
 	return found || b.lists != nil && b.lists.has(address), nil
 }
 
-// MatchWithError tells whether the client is an enrolled device.
+// MatchWithError reports whether the client is an enrolled device.
 func (e *Enrolled) MatchWithError(r *http.Request) (bool, error) {
 	return e.accepts(r.TLS, connectionOf(r))
 }
 
-// accepts tells whether a client is an enrolled device; `over` is the connection that it came over, if that is known.
+// accepts reports whether a client is an enrolled device; `over` is its connection, or nil.
 func (e *Enrolled) accepts(state *tls.ConnectionState, over *countedConnection) (bool, error) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return false, nil
@@ -144,21 +144,22 @@ func (e *Enrolled) accepts(state *tls.ConnectionState, over *countedConnection) 
 	return e.authority.accepts(state.PeerCertificates, shown.print, time.Now())
 }
 
-// isReadableFile tells whether a path is a file that this process may read.
+// isReadableFile reports whether a path is a file that this process may read.
 func isReadableFile(path string) bool {
 	var info syscall.Stat_t
 	return syscall.Lstat(path, &info) == nil && info.Mode&syscall.S_IFMT == syscall.S_IFREG &&
 		syscall.Access(path, mayRead) == nil
 }
 
-// isFolder tells whether a path leads to a folder. Here and below the system is called without package os in between,
-// which costs as much again for each of the names that is not there, as most are.
+// isFolder reports whether a path leads to a folder. This function and those below make system calls directly, because package
+// os doubles the cost for each missing name, and most names are missing.
 func isFolder(path string) bool {
 	var info syscall.Stat_t
 	return syscall.Stat(path, &info) == nil && info.Mode&syscall.S_IFMT == syscall.S_IFDIR
 }
 
-// hasFile tells whether a folder holds one of the names, whatever they are; anything but a plain yes or no is an error.
+// hasFile reports whether a folder holds one of the names, whatever kind of file it is; anything but a clear yes or no is an
+// error.
 func hasFile(folder string, names []string) (bool, error) {
 	if !isFolder(folder) {
 		return false, fmt.Errorf("the ban folder %s is gone", folder)
@@ -176,8 +177,8 @@ func hasFile(folder string, names []string) (bool, error) {
 	return false, nil
 }
 
-// namesOf returns the names that a visitor goes by, whose address is unmapped and without a zone: the address in its
-// canonical form and, for IPv6, its network. The last is what one customer of a provider has.
+// namesOf returns the file names of a visitor, whose address is unmapped and without a zone: the address in canonical form and,
+// for IPv6, its network. The last name covers what a provider gives to one customer.
 func namesOf(address netip.Addr) []string {
 	names := []string{address.String()}
 	if address.Is6() {

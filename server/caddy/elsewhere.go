@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A page of another site, a mail or a list of films can make a visitor's programs ask things here. None of that may get
-// the visitor banned, and whoever pretends to be such a program gains nothing by it: what is refused before Immich has
-// seen it tells nobody anything, and guesses stay few.
+// A page of another site, a mail or a playlist can make a visitor's programs send requests here. None of them may get the
+// visitor banned. Pretending to be such a program gains nothing: what is refused before Immich sees it reveals nothing, and
+// guesses stay limited.
 
-// fromElsewhere tells whether something elsewhere made a program ask this, for a picture, a script, a form, over a
-// websocket or ahead of time, and not a person who followed a link there. Immich never sees such a request.
+// fromElsewhere reports whether something elsewhere made a program send this request, for a picture, a script or a form, over a
+// websocket or in advance, as opposed to a person who followed a link. Immich never sees such a request.
 func fromElsewhere(r *http.Request) bool {
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch r.Header.Get("Sec-Fetch-Site") {
@@ -23,17 +23,17 @@ func fromElsewhere(r *http.Request) bool {
 	case "same-site": // another node of the tailnet, whose pages may show pictures of a link
 		return !reads
 	case "":
-		// Websockets, browsers of before 2023, and programs that are none.
+		// Websockets, browsers from before 2023, and programs that are not browsers.
 		if origin := r.Header.Get("Origin"); origin == "null" && !reads {
-			return false // so said of a page's own calls, too, where it sends no Referer
+			return false // the page's own calls say so as well if it sends no Referer
 		}
 		return hasForeignOrigin(r) || isNoReader(r) && isLinkPage(r)
 	}
 	return false
 }
 
-// ledHere tells whether something elsewhere may have led a program here, be it only by opening a page: a script can do
-// that ten times in a second, each time before the answer is there.
+// ledHere reports whether something elsewhere may have led a program here, if only by opening a page: a script can do that ten
+// times per second, each time before the answer arrives.
 func ledHere(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
@@ -44,7 +44,7 @@ func ledHere(r *http.Request) bool {
 	return false
 }
 
-// isAhead tells whether a program asks before anybody wants it, or to show what is there.
+// isAhead reports whether a program asks in advance, or only for a preview.
 func isAhead(r *http.Request) bool {
 	for _, name := range []string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
 		if purpose := r.Header.Get(name); strings.Contains(purpose, "prefetch") || strings.Contains(purpose, "preview") {
@@ -54,7 +54,7 @@ func isAhead(r *http.Request) bool {
 	return false
 }
 
-// hasForeignOrigin tells whether another site's script or form asks; a page that hides where it is from says "null".
+// hasForeignOrigin reports whether another site's script or form asks; a page that hides its origin says "null".
 func hasForeignOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
@@ -64,7 +64,7 @@ func hasForeignOrigin(r *http.Request) bool {
 	return !strings.EqualFold(host, strings.TrimSuffix(r.Host, ":443"))
 }
 
-// isNoReader tells whether a request is a picture's, a film's or a style's: nobody opens the page of a link in that way.
+// isNoReader reports whether a request is for a picture, a video or a style: nobody opens the page of a link that way.
 func isNoReader(r *http.Request) bool {
 	for _, kind := range []string{"image/", "video/", "audio/", "text/css"} {
 		if strings.HasPrefix(r.Header.Get("Accept"), kind) {
@@ -74,8 +74,8 @@ func isNoReader(r *http.Request) bool {
 	return hasAgent(r, []string{"AppleCoreMedia/", "stagefright/", "ExoPlayerLib/"})
 }
 
-// isOffice tells whether an office program asks, which shows the pictures that a mail tells it to. It also looks at a link
-// that somebody follows before the browser does, and opens none that is refused.
+// isOffice reports whether an office program asks. These programs show the pictures in a mail. They also request a link that a
+// person follows before the browser does, and do not open one that is refused.
 func isOffice(r *http.Request) bool {
 	return hasAgent(r, []string{"ms-office", "Microsoft Outlook"})
 }
@@ -90,17 +90,18 @@ func isLinkPage(r *http.Request) bool {
 	return of.name != ""
 }
 
-// ledWindow is in what time a visitor may be led to as many unknown links as may be guessed before a ban. The ban would
-// be an hour's at least: so a guesser who pretends to be led here gets no more guesses than others.
+// ledWindow is the time within which a visitor may be led to as many unknown links as may be guessed before a ban. A ban lasts
+// at least an hour, so a guesser who pretends to be led here gets no more guesses than others.
 const ledWindow = time.Hour
 
-// ledToUnknown counts unknown links that visitors were led to, in place; it outlives the reload of a configuration.
+// ledToUnknown counts the unknown links that visitors were led to, here and not in fail2ban; it survives a configuration
+// reload.
 var ledToUnknown buckets
 
-// ledVar is where the gate keeps for what comes after it, which does not see these headers, that a visitor was led here.
+// ledVar is where the gate records that a visitor was led here, for later handlers, which do not see these headers.
 const ledVar = "led"
 
-// noteLed counts an unknown link that a visitor was led to.
+// noteLed counts an unknown link to which a visitor was led.
 func noteLed(r *http.Request, now time.Time) {
 	limits := inForce.Load()
 	if limits == nil {
@@ -113,8 +114,8 @@ func noteLed(r *http.Request, now time.Time) {
 	}
 }
 
-// isLedTooOften tells whether a visitor was led to so many unknown links that no others are looked up. Whatever
-// the visitor does otherwise goes on, and so do links that are live for the network.
+// isLedTooOften reports whether a visitor was led to so many unknown links that no more are looked up. The visitor's other
+// requests go on, and so do links that are live for the network.
 func isLedTooOften(r *http.Request, now time.Time) bool {
 	limits := inForce.Load()
 	if limits == nil || ledToUnknown.isEmpty() {
@@ -129,13 +130,13 @@ func isLedTooOften(r *http.Request, now time.Time) bool {
 		wide != nobody && ledToUnknown.wait(^uint64(wide), 1, limits.led(wideOffences), now) > 0
 }
 
-// led is how many unknown links a visitor may be led to, times as many.
+// led is how many unknown links a visitor may be led to, multiplied by times.
 func (l *Limits) led(times float64) rate {
 	return rate{float64(l.Offences.Count) * times, max(ledWindow, time.Duration(l.Offences.Window))}
 }
 
-// isTyped tells whether a person has typed an address without much thought, or typed one into a chat program that looks
-// at it with each letter. `previews` are what such programs call themselves. Files have an ending, which nobody types.
+// isTyped reports whether a person typed an address casually, or typed one into a chat program that looks it up at each letter.
+// `previews` are the user agents of such programs. A path to a file has an extension, which people do not type.
 func isTyped(r *http.Request, path string, previews []string) bool {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || namesFile(path) {
 		return false
@@ -146,8 +147,8 @@ func isTyped(r *http.Request, path string, previews []string) bool {
 	return hasAgent(r, previews)
 }
 
-// ownPath returns the path, in lower case, of a target that names this very server in front of it, as a whole address
-// does that somebody has put behind ours; or nothing.
+// ownPath returns the path, in lower case, of a target that begins with the name of this very server, as it does if a whole
+// address was appended to ours; otherwise "".
 func ownPath(path, host string) string {
 	if decoded, err := url.PathUnescape(path); err == nil {
 		path = decoded

@@ -15,7 +15,7 @@ const (
 	film     = "AppleCoreMedia/1.0.0.21F90 (iPhone; U; CPU OS 17_5 like Mac OS X; de_de)"
 )
 
-// fetched are the headers that browsers send since 2023.
+// fetched returns the headers that browsers have sent since 2023.
 func fetched(site, mode, dest string) http.Header {
 	return http.Header{"Sec-Fetch-Site": {site}, "Sec-Fetch-Mode": {mode}, "Sec-Fetch-Dest": {dest}}
 }
@@ -60,7 +60,7 @@ func TestAnotherSitesPage(t *testing.T) {
 	}
 }
 
-// A script opens one made-up link after the other: no ban, few questions to Immich, and everything else goes on.
+// A script opens one made-up link after another: no ban, few questions to Immich, and everything else goes on.
 func TestWhoIsLedToUnknownLinks(t *testing.T) {
 	usual(t)
 	ledToUnknown.full = nil
@@ -113,7 +113,7 @@ func TestWhoIsLedToUnknownLinks(t *testing.T) {
 	for number := range 600 { // neighbouring /64s
 		ask(fmt.Sprintf("[2001:db8:1:%x::1]:1", number), fmt.Sprintf("/share/nothere%dx", number), led.Clone(), 404)
 	}
-	// Each that is looked up may be asked for once more, to be sure.
+	// Each one that is looked up may be asked for once more, to be sure.
 	if more := asked - before; more < 50 || more > 100 {
 		t.Errorf("a /48 had %d looked up", more)
 	}
@@ -163,7 +163,7 @@ func TestAWholeAddressBehindOurs(t *testing.T) {
 	}
 }
 
-// WhatsApp asks for what somebody types with each letter: https://7c0h.com/blog/new/whatsapp_server.html
+// WhatsApp looks up what somebody types at each letter: https://7c0h.com/blog/new/whatsapp_server.html
 func TestANameThatIsTypedIsOneGuess(t *testing.T) {
 	m, now := &memory{seed: guesses.seed}, time.Now()
 	count := func(client string, names ...string) (guessed int) {
@@ -202,7 +202,7 @@ func TestANameThatIsTypedIsOneGuess(t *testing.T) {
 	}
 }
 
-// One key has many spellings for Immich (Node's Buffer.from); what is counted for it is one.
+// For Immich, one key has many spellings (Node's Buffer.from); it is counted as one.
 func TestAKeyIsTheSameInEverySpelling(t *testing.T) {
 	const plain = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDE"
 	hexed := fmt.Sprintf("%x", link{"key", plain}.asImmichReads())

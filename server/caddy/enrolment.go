@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// enrolment is what a file in the folder of devices says (scripts/devices.sh): a name, and on a second line the word of a frame,
-// `until EPOCH`, or nothing where somebody was let in by hand.
+// enrolment is the content of a file in the folder of devices (scripts/devices.sh): a name and, on a second line, the word of a
+// frame, `until EPOCH`, or nothing if it was enrolled by hand.
 type enrolment struct {
 	name    string
 	isFrame bool
-	until   time.Time // zero where the file says no end
+	until   time.Time // zero if the file names no end
 }
 
 const (
-	// frameKind is what the second line of a frame's file says.
+	// frameKind is the second line of a frame's file.
 	frameKind = "frame"
 
-	// enrolmentSize is more than any such file holds.
+	// enrolmentSize is larger than any such file.
 	enrolmentSize = 256
 )
 
-// readEnrolment returns nothing for what cannot be read, or is no such file.
+// readEnrolment returns false for a file that cannot be read, or is not such a file.
 func readEnrolment(path string) (enrolment, bool) {
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > enrolmentSize {
 		return enrolment{}, false

@@ -21,7 +21,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("frame_rights", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// FrameRights lets through what a frame may ask, which is to read, and refuses everything else:
+// FrameRights lets through what a frame may ask, which is reading, and refuses everything else:
 //
 //	frame_rights {
 //		surface   FILE
@@ -30,11 +30,11 @@ func init() {
 //		at_once   COUNT
 //	}
 //
-// The file is surface.toml, relative to the Caddyfile; its table [frames] says what. A request goes on with the headers of
-// that table alone, without cookies, with Immich's API key and without the frame's secret. It ends within the interval when
-// the frame is revoked. Each frame has a budget of its own: no stranger behind the same address uses it up.
+// The file is surface.toml, relative to the Caddyfile; its table [frames] lists the requests. A request goes on with only the
+// headers in that table, without cookies, with Immich's API key and without the frame's secret. It ends within the interval
+// after the frame is revoked. Each frame has a budget of its own, so no stranger behind the same address can use it up.
 //
-// It stands behind the matcher `frame`; a request that has not met it is refused.
+// It comes after the matcher `frame`; a request that did not pass that matcher is refused.
 type FrameRights struct {
 	Surface  string         `json:"surface"`
 	LookAnew caddy.Duration `json:"look_anew"`
@@ -44,7 +44,7 @@ type FrameRights struct {
 	surface *surface
 }
 
-// framesOpen and spentOf.frames outlive the reload of a configuration.
+// framesOpen and spentOf.frames survive a configuration reload.
 var framesOpen slots
 
 // CaddyModule returns the Caddy module information.
@@ -66,7 +66,7 @@ func parseFrameRights(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 	return rights, nil
 }
 
-// parseLine reads a line of the block. `folder` is the Caddyfile's.
+// parseLine reads a line of the block. `folder` is where the Caddyfile is.
 func (f *FrameRights) parseLine(field string, values []string, folder string) (err error) {
 	switch {
 	case field == "surface" && len(values) == 1:
@@ -85,7 +85,7 @@ func (f *FrameRights) parseLine(field string, values []string, folder string) (e
 	return err
 }
 
-// Provision reads the table; without one that is sound there is no edge.
+// Provision reads the table; without a valid one the edge does not start.
 func (f *FrameRights) Provision(caddy.Context) (err error) {
 	if f.surface, err = readFrameSurface(f.Surface); err != nil {
 		return fmt.Errorf("what frames may ask, %s: %w", f.Surface, err)
@@ -93,7 +93,7 @@ func (f *FrameRights) Provision(caddy.Context) (err error) {
 	return nil
 }
 
-// Validate refuses a budget that would let no frame in, or an interval that is none.
+// Validate rejects a budget that would let no frame in, and an interval that is not positive.
 func (f *FrameRights) Validate() error {
 	if err := f.Requests.validate(); err != nil {
 		return fmt.Errorf("frame_rights: requests %w", err)
@@ -104,7 +104,8 @@ func (f *FrameRights) Validate() error {
 	return nil
 }
 
-// ServeHTTP lets a frame's request through, or refuses it. Neither is ever an offence: the frame is the owner's.
+// ServeHTTP lets a frame's request through or refuses it. A refusal is never an offence, because the frame belongs to the
+// owner.
 func (f *FrameRights) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	who := frameOf(r)
 	if who == nil {
@@ -132,8 +133,8 @@ func (f *FrameRights) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	return passOnWhile(who.isIn, time.Duration(f.LookAnew), w, r, bounded)
 }
 
-// ask returns the row that a request belongs to, or nothing, and takes API keys off its query: what proves who somebody is
-// comes in headers alone, and some programs send it twice.
+// ask returns the row that matches a request, or nil, and removes API keys from its query: credentials come in headers alone,
+// and some programs send them twice.
 func (f *FrameRights) ask(r *http.Request) *row {
 	path, raw, _ := strings.Cut(r.RequestURI, "?")
 	found := f.surface.find(r.Method, path)

@@ -24,56 +24,56 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("refuse_frame", httpcaddyfile.Before, "abort")
 }
 
-// Frame matches a client that shows the secret of an enrolled frame: a picture frame, a television or the like, which
+// Frame matches a client that sends the secret of an enrolled frame: a picture frame, a television or another client that
 // cannot hold a certificate.
 //
 //	frame DEVICES
 //
 // The folder is that of the devices. A frame's file is named by the SHA-256 of its secret, and holds its name and the word
-// `frame`; a certificate's file never is one, because no certificate begins as a secret does. So nothing is compared but by
-// a look for a file's name, and who shows no secret costs two looks into a map.
+// `frame`; a certificate's file can never match, because no certificate begins as a secret does. So the only comparison is a
+// file lookup, and a client without a secret costs two map lookups.
 //
-// A folder that cannot be looked into is an error (503): else a frame that is in would be taken for one that guesses.
+// A folder that cannot be read is an error (503): otherwise an enrolled frame would be taken for a guesser.
 type Frame struct {
 	Devices string `json:"devices"`
 }
 
-// RefuseFrame refuses whoever shows a secret that no frame has, or more than one, and passes on all others:
+// RefuseFrame refuses a client that sends a secret that no frame has, or more than one, and passes on all others:
 //
 //	refuse_frame REJECT_WITH REVOKED
 //
-// That is an offence: no browser sends such a header by itself, nor can another site's page make it do so (CORS). Two kinds
-// are none: a secret that was revoked, which has a file in the folder REVOKED, because whoever has it did not guess it and
-// asks on until somebody switches the frame off; and nobodysSecret, which the check from outside shows.
+// That is an offence: no browser sends such a header unasked, and another site's page cannot make it do so (CORS). There are
+// two exceptions: a revoked secret, which has a file in the folder REVOKED, because its holder did not guess it and keeps
+// asking until the frame is switched off; and nobodysSecret, which the outside check sends.
 type RefuseFrame struct {
 	RejectWith string `json:"reject_with"`
 	Revoked    string `json:"revoked"`
 }
 
 const (
-	// frameHeader is where a frame shows its secret.
+	// frameHeader is the header for a frame's secret.
 	frameHeader = "X-Immich-Exposure-Frame"
 
-	// keyHeader is where Immich takes an API key. Before a dot in front of it a frame may show its secret, if its program
-	// can send no header of the owner's choice.
+	// keyHeader is the header in which Immich takes an API key. If a frame's program cannot send a custom header, the frame may
+	// put its secret here, in front of the key and separated by a dot.
 	keyHeader = "X-Api-Key"
 
-	// framePrefix is what a secret begins with, so that programs that look for secrets in public places know it;
-	// frameLetters of base32 (RFC 4648, in lower case) follow, which are 160 bits.
+	// framePrefix is the beginning of a secret, by which programs that look for leaked secrets recognize it. frameLetters
+	// letters of base32 (RFC 4648, in lower case) follow, which are 160 bits.
 	framePrefix  = "ixframe_"
 	frameLetters = 32
 
-	// nobodysSecret is no frame's, whatever lies in the folder.
+	// nobodysSecret belongs to no frame, whatever is in the folder.
 	nobodysSecret = framePrefix + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 )
 
-// frame is one that may come in.
+// frame is an enrolled frame.
 type frame struct {
 	name string // for the log
-	file string // its place, which is gone when it is revoked
+	file string // its file, which is gone when it is revoked
 }
 
-// frameVar is where a request has its frame.
+// frameVar is the request variable that holds the frame.
 const frameVar = "immich_exposure_frame"
 
 // CaddyModule returns the Caddy module information.
@@ -105,7 +105,7 @@ func parseRefuseFrame(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 	return handler, checkRejectWith(handler.RejectWith)
 }
 
-// MatchWithError tells whether the client is an enrolled frame, and has the request remember which.
+// MatchWithError reports whether the client is an enrolled frame, and stores the frame with the request.
 func (f Frame) MatchWithError(r *http.Request) (bool, error) {
 	secret, shown := shownSecret(r.Header)
 	if !shown || secret == "" || secret == nobodysSecret {
@@ -122,7 +122,7 @@ func (f Frame) MatchWithError(r *http.Request) (bool, error) {
 	return true, nil
 }
 
-// ServeHTTP refuses what shows a secret: it comes after those whose secret is right.
+// ServeHTTP refuses every request with a secret: those with a right one do not get here.
 func (f RefuseFrame) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	secret, shown := shownSecret(r.Header)
 	if !shown {
@@ -135,7 +135,7 @@ func (f RefuseFrame) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 	return Refuse{RejectWith: f.RejectWith}.refuse(w, r, verdict)
 }
 
-// shownSecret returns the secret that a client shows; an empty one when it shows what cannot be one, or several.
+// shownSecret returns the secret that a client sends; an empty one if it cannot be a secret, or if there are several.
 func shownSecret(header http.Header) (secret string, shown bool) {
 	shownOnes, keys := header[frameHeader], header[keyHeader]
 	for _, key := range keys {
@@ -147,7 +147,7 @@ func shownSecret(header http.Header) (secret string, shown bool) {
 	if len(shownOnes) == 0 {
 		return "", false
 	}
-	// HTTP/2 hands over what a person has copied along with it.
+	// HTTP/2 preserves blanks that were copied along with it.
 	secret = strings.TrimRight(shownOnes[0], " \t")
 	if len(shownOnes) > 1 || len(keys) > 1 || !isFrameSecret(secret) {
 		return "", true
@@ -155,7 +155,7 @@ func shownSecret(header http.Header) (secret string, shown bool) {
 	return secret, true
 }
 
-// showsSecret tells whether a request shows one, be it right or wrong.
+// showsSecret reports whether a request has a secret, right or wrong.
 func showsSecret(r *http.Request) bool {
 	_, shown := shownSecret(r.Header)
 	return shown
@@ -173,7 +173,7 @@ func secretHash(secret string) string {
 	return hex.EncodeToString(hash[:])
 }
 
-// frameIn returns the frame that has the secret, or nothing. An error is anything but a plain yes or no.
+// frameIn returns the frame that has the secret, or nil. Anything but a clear yes or no is an error.
 func frameIn(devices, secret string) (*frame, error) {
 	place := filepath.Join(devices, secretHash(secret))
 	var info syscall.Stat_t
@@ -183,7 +183,7 @@ func frameIn(devices, secret string) (*frame, error) {
 	case err != nil:
 		return nil, fmt.Errorf("the folder of the devices %s: %w", devices, err)
 	}
-	// What cannot be read went this moment, or its owner keeps it from the edge.
+	// An unreadable file was removed just now, or its owner keeps it from the edge.
 	found, ok := readEnrolment(place)
 	if !ok || !found.isFrame {
 		return nil, nil
@@ -191,16 +191,16 @@ func frameIn(devices, secret string) (*frame, error) {
 	return &frame{found.name, place}, nil
 }
 
-// frameOf returns the frame that Frame has found, or nothing.
+// frameOf returns the frame that Frame has found, or nil.
 func frameOf(r *http.Request) *frame {
 	found, _ := caddyhttp.GetVar(r.Context(), frameVar).(*frame)
 	return found
 }
 
-// isIn tells whether the frame is enrolled still.
+// isIn reports whether the frame is still enrolled.
 func (f *frame) isIn(*http.Request) (bool, error) { return isReadableFile(f.file), nil }
 
-// withoutSecret takes the secret off, so that Immich gets its own key alone.
+// withoutSecret removes the secret, so that Immich gets only its own key.
 func withoutSecret(header http.Header) {
 	delete(header, frameHeader)
 	keys := header[keyHeader]

@@ -71,7 +71,7 @@ func TestImmichGetsItsOwnKeyAlone(t *testing.T) {
 	}
 }
 
-// enrolledFrame returns a folder of devices with a frame in it, and what matches it.
+// enrolledFrame returns a folder of devices with a frame in it, and the matcher for it.
 func enrolledFrame(t *testing.T, text string) (place string, matcher Frame) {
 	t.Helper()
 	folder := t.TempDir()
@@ -188,7 +188,7 @@ func TestWhatAFrameMayAsk(t *testing.T) {
 	}
 }
 
-// A request without a secret must not notice that there are frames.
+// A request without a secret must not be slowed down by frames.
 func BenchmarkNoFrame(b *testing.B) {
 	r := asFrame("", "GET", "/api/albums")
 	r.Header.Set("User-Agent", "x")

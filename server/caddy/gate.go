@@ -29,10 +29,10 @@ func init() {
 //		reject_with forbidden|drop
 //	}
 //
-// The file is the table of what may be asked, surface.toml, relative to the Caddyfile; each feature of it that can be
-// switched is named.
+// The file is surface.toml, relative to the Caddyfile, the table of what may be asked. Each of its features that can be
+// switched must be named.
 //
-// A request goes on without the headers and cookies that are not on the table's list, and with a bound on its body.
+// A request goes on without the headers and cookies that the table does not list, and with a limit on its body.
 type Gate struct {
 	Surface    string          `json:"surface"`
 	Features   map[string]bool `json:"features"`
@@ -62,7 +62,7 @@ func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return gate, nil
 }
 
-// parseLine reads a line of the block. `folder` is the Caddyfile's.
+// parseLine reads a line of the block. `folder` is where the Caddyfile is.
 func (g *Gate) parseLine(field string, values []string, folder string) (err error) {
 	switch {
 	case field == "surface" && len(values) == 1:
@@ -88,7 +88,7 @@ func isOn(feature, value string) (bool, error) {
 	return value == "on", nil
 }
 
-// Provision reads the table; without one that is sound there is no gate, and no edge.
+// Provision reads the table; without a valid one there is no gate, and the edge does not start.
 func (g *Gate) Provision(caddy.Context) (err error) {
 	g.refusal = Refuse{RejectWith: g.RejectWith}
 	if g.surface, err = readSurface(g.Surface, g.Features, g.UploadSize); err != nil {
@@ -97,7 +97,7 @@ func (g *Gate) Provision(caddy.Context) (err error) {
 	return nil
 }
 
-// ServeHTTP lets a request through, or refuses it.
+// ServeHTTP lets a request through or refuses it.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	led := ledHere(r)
 	if fromElsewhere(r) || led && isLedTooOften(r, time.Now()) {
@@ -119,7 +119,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	case sound && (asked.smuggles() || row.link && !asked.link), !sound && (row.api || hidesControls(raw)):
 		return g.refusal.refuse(w, r, g.surface.quiet.verdictOf(r))
 	case !sound:
-		// No page needs a query, and trackers and mail programs write odd ones: it opens without.
+		// No page needs a query, and trackers and mail programs add odd ones: the page opens without it.
 		r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI = "", false, path
 	}
 	r.Header = g.surface.headers.of(r.Header)
@@ -130,7 +130,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return requestbody.RequestBody{MaxSize: row.body}.ServeHTTP(w, r, next)
 }
 
-// sendOn has a visitor ask for a page of ours instead.
+// sendOn redirects a visitor to one of our pages.
 func sendOn(w http.ResponseWriter, r *http.Request, page string) error {
 	giveVerdict(r, verdictQuiet)
 	w.Header().Set("Cache-Control", "no-store")

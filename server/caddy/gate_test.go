@@ -37,7 +37,7 @@ func project(t *testing.T, changes map[string]bool) *surface {
 	return read
 }
 
-// What was compared before there was a gate: the oracle for readQuery.
+// The expression that was used before the gate existed: the oracle for readQuery.
 var soundQuery = regexp.MustCompile(`^(?:[\w.~-]+(?:=(?:[!$'-:<-Z^-~]|%(?i:[2-6][0-9a-f]|7[0-9a-e]|(?:c[2-9a-f]|d[0-9a-f]|e(?:0%[ab][0-9a-f]|d%[89][0-9a-f]|[1-9abcef]%[89ab][0-9a-f])|f(?:0%[9ab][0-9a-f]|4%8[0-9a-f]|[1-3]%[89ab][0-9a-f])%[89ab][0-9a-f])%[89ab][0-9a-f]))*)?(?:&|$))*$`)
 
 func TestReadQueryAgreesWithTheExpression(t *testing.T) {
@@ -76,7 +76,7 @@ func TestWhatAQueryHolds(t *testing.T) {
 		"key=x&passwords=two": {true, false},
 		"key=a_b-C1":          {true, false},
 		"key=a%2Db":           {true, false},
-		"key=a.b":             {true, true}, // Immich leaves such letters out
+		"key=a.b":             {true, true}, // Immich skips such letters
 		"key=a=":              {true, true},
 		"key=%C5%81b":         {true, true},
 		"key=a%20":            {true, true},
@@ -89,7 +89,7 @@ func TestWhatAQueryHolds(t *testing.T) {
 	}
 }
 
-// Only what no key has, and no letter after it, is taken off.
+// Only what no key contains, with no letter after it, is removed.
 func TestAPageOfAKeyWithSomethingGluedToIt(t *testing.T) {
 	const page = "/share/aBc_d-1"
 	for _, glue := range []string{
@@ -250,7 +250,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// Each of these took milliseconds, of which HTTP/2 sends the next in one byte.
+// Each of these took milliseconds, and HTTP/2 sends the next one in a single byte.
 func TestNoTargetIsDear(t *testing.T) {
 	read := project(t, nil)
 	for _, path := range []string{"/_app/immutable/", "/s/", "/share/"} {
@@ -299,7 +299,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// through returns the request that the gate lets through, or nothing and the answer.
+// through returns the request that the gate lets through, or nil and the answer.
 func through(t *testing.T, request *http.Request) (*http.Request, *httptest.ResponseRecorder) {
 	t.Helper()
 	gate := &Gate{surface: project(t, nil), refusal: Refuse{RejectWith: "forbidden"}}
@@ -357,7 +357,7 @@ func TestNothingOfAUsersGetsThrough(t *testing.T) {
 
 func TestABodyHasItsBound(t *testing.T) {
 	request := httptest.NewRequest(http.MethodPost, "/api/assets?key=a", strings.NewReader(strings.Repeat("x", 1<<20+1)))
-	request.ContentLength = -1 // one that says how big it is does not even begin
+	request.ContentLength = -1 // one that states its size is refused before it begins
 	passed, _ := through(t, request)
 	buffer := make([]byte, 2<<20)
 	var err error

@@ -21,10 +21,10 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("key_guesses", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// KeyGuesses writes the verdict into the log: "guess" when Immich does not know the key or slug of a link, once for
-// each client and key, "password" when it does not take a password, else "anon". So who reloads an expired link all
-// day has made one guess, and who tries many keys as many as keys. A guess that something elsewhere may have led to is
-// counted in place alone (elsewhere.go). Nothing of a key is ever written down.
+// KeyGuesses sets the verdict in the log: "guess" if Immich does not know the key or slug of a link, once for each client and
+// key; "password" if it rejects a password; otherwise "anon". So a client that reloads an expired link all day has made one
+// guess, and one that tries many keys has made one guess per key. A guess that something elsewhere may have led to is only
+// counted here (elsewhere.go). Nothing of a key is ever written down.
 type KeyGuesses struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -40,9 +40,9 @@ func parseKeyGuesses(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 	return KeyGuesses{}, nil
 }
 
-// ServeHTTP passes the request on and looks at the answer. Who hangs up when the status is there counts as well: then
-// the reverse proxy panics, and what would come after it never does. Who reads no further than the status counts soon:
-// a refusal has little time to be fetched, because the log is written after it.
+// ServeHTTP passes the request on and looks at the answer. A client that hangs up once it has the status counts as well: the
+// reverse proxy panics then, so code after it would never run. A client that reads no further than the status counts soon: a
+// refusal must be fetched quickly, because its log line is written afterwards.
 func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	seen := &answer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	defer func() {
@@ -56,7 +56,7 @@ func (KeyGuesses) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	err := next.ServeHTTP(seen, r)
 	noteAnswer(r, seen.status)
 	if seen.isRefusal() {
-		seen.fetchUntil(time.Time{}) // the connection is the next request's as well
+		seen.fetchUntil(time.Time{}) // the connection also serves the next request
 	}
 	return err
 }
@@ -69,7 +69,7 @@ func verdictOn(r *http.Request, seen *answer, immich asker) string {
 	if refused.name == "" || !sure && immich.knows(refused) {
 		return verdictAnon
 	}
-	// A link that exists, with a comma or the like behind it, is no guess.
+	// A link that exists, followed by a comma or the like, is not a guess.
 	if slices.ContainsFunc(refused.withoutGlue(), immich.knows) {
 		return verdictAnon
 	}
@@ -84,20 +84,20 @@ func verdictOn(r *http.Request, seen *answer, immich asker) string {
 	return verdictGuess
 }
 
-// linkLogin takes the password of a link.
+// linkLogin is the call that takes the password of a link.
 const linkLogin = "/api/shared-links/login"
 
-// answer remembers the status that a client gets, and the beginning of a refusal.
+// answer records the status sent to a client, and the beginning of a refusal.
 type answer struct {
 	*caddyhttp.ResponseWriterWrapper
 	status  int
 	refusal []byte
 }
 
-// refusalSize is more than Immich has to say in a refusal.
+// refusalSize is larger than any refusal of Immich's, in bytes.
 const refusalSize = 512
 
-// refusalPatience is how long a refusal may take to be fetched.
+// refusalPatience is how long fetching a refusal may take.
 const refusalPatience = 5 * time.Second
 
 func (a *answer) WriteHeader(status int) {
@@ -125,13 +125,13 @@ func (a *answer) Write(body []byte) (int, error) {
 	return a.ResponseWriterWrapper.Write(body)
 }
 
-// refusedLink returns the link that Immich may have refused because it does not know it, or nothing. `sure` says that this
-// was the reason.
+// refusedLink returns the link that Immich may have refused because it does not know it, or an empty one. `sure` says that this
+// was certainly the reason.
 //
-// The page of a link answers 404 for an unknown or expired one, but it does so, and works, for any link with a query, a
-// slash, an escape or a photo behind it, too. The API answers 401; there it also means that a password is missing (when
-// a link is looked at), wrong (which has a jail of its own) or that the link takes no uploads. To an upload Immich says
-// which it is: "Invalid share key" or "slug".
+// The page of a link answers 404 if the link is unknown or expired. It also does so, and works, for any link followed by a
+// query, a slash, an escape or a photo. The API answers 401, which can also mean that a password is missing (when a link is
+// looked at) or wrong (which has a jail of its own), or that the link takes no uploads. For an upload, Immich states the
+// reason: "Invalid share key" or "slug".
 func refusedLink(r *http.Request, seen *answer) (refused link, sure bool) {
 	switch seen.status {
 	case http.StatusNotFound:
@@ -151,13 +151,13 @@ func refusedLink(r *http.Request, seen *answer) (refused link, sure bool) {
 	return link{}, false
 }
 
-// wantsPassword tells whether Immich's refusal says that it knows the link.
+// wantsPassword reports whether Immich's refusal says that it knows the link.
 func wantsPassword(refusal []byte) bool {
 	return bytes.Contains(refusal, []byte("Password required"))
 }
 
-// memory holds who has tried which key, as hashes that nobody can repeat, and whether something was typed after it. What
-// is older than a day is forgotten, and so is what is oldest when there is too much.
+// memory holds which client has tried which key, as hashes that cannot be reproduced elsewhere, and whether something was typed
+// after it. Entries older than a day are forgotten, and so are the oldest when there are too many.
 type memory struct {
 	mutex         sync.Mutex
 	seed          maphash.Seed
@@ -169,16 +169,16 @@ const (
 	memorySpan = 24 * time.Hour
 	memorySize = 100_000
 
-	// typedAtOnce is how many letters somebody may type between two looks of a chat program.
+	// typedAtOnce is how many letters a person may type between two lookups of a chat program.
 	typedAtOnce = 4
 )
 
-// guesses outlives the reload of a configuration.
+// guesses survives a configuration reload.
 var guesses = &memory{seed: maphash.MakeSeed()}
 
-// firstTime tells whether this client comes with this key for the first time, and remembers both. A name that goes on
-// where one ended that the client has come with before is none: chat programs look at an address while somebody types it.
-// Each name can be gone on with once, so that no guesser tries a letter after the other.
+// firstTime reports whether this client uses this key for the first time, and remembers both. A name that extends one that the
+// client has used before does not count as new: chat programs look up an address while a person is typing it. Each name can be
+// extended only once, so that a guesser cannot try one letter after another.
 func (m *memory) firstTime(client, key string, now time.Time) bool {
 	hash := m.hash(client, key)
 	m.mutex.Lock()

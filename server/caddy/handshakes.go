@@ -18,15 +18,15 @@ func init() {
 	caddy.RegisterModule(EarlyHandshakes{})
 }
 
-// A client may send a quarter of a megabyte of certificates in a handshake, and Go reads each of them, at the price of ten
-// handshakes. These two wrappers stand right before and right after `tls`:
+// In a handshake a client may send a quarter of a megabyte of certificates, and Go parses each of them, at the cost of ten
+// handshakes. These two wrappers come right before and right after `tls`:
 //
 //	bounded_handshakes
 //	tls
 //	early_handshakes
 //
-// The first gives a connection few bytes to read; the second makes the handshake itself, because nobody else tells when
-// it is over, and lifts the bound then.
+// The first limits how much a connection may read. The second performs the handshake itself, because nothing else reports when
+// it is over, and then lifts the limit.
 type (
 	BoundedHandshakes struct{}
 	EarlyHandshakes   struct{}
@@ -36,7 +36,7 @@ const (
 	// handshakeBytes is more than a device's certificate, three above it and the rest of a handshake take.
 	handshakeBytes = 16 << 10
 
-	// handshakePatience is as long as a visitor may take for the head of a request.
+	// handshakePatience is as long as a visitor may take to send a request's header.
 	handshakePatience = 10 * time.Second
 )
 
@@ -50,12 +50,12 @@ func (EarlyHandshakes) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "caddy.listeners.early_handshakes", New: func() caddy.Module { return new(EarlyHandshakes) }}
 }
 
-// UnmarshalCaddyfile reads the wrapper, which takes nothing.
+// UnmarshalCaddyfile reads the wrapper, which takes no arguments.
 func (*BoundedHandshakes) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return withoutArguments(d)
 }
 
-// UnmarshalCaddyfile reads the wrapper, which takes nothing.
+// UnmarshalCaddyfile reads the wrapper, which takes no arguments.
 func (*EarlyHandshakes) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return withoutArguments(d) }
 
 func withoutArguments(d *caddyfile.Dispenser) error {
@@ -66,12 +66,12 @@ func withoutArguments(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// WrapListener bounds what connections read.
+// WrapListener limits what connections may read.
 func (BoundedHandshakes) WrapListener(listener net.Listener) net.Listener {
 	return boundedListener{listener}
 }
 
-// WrapListener makes the handshakes of connections.
+// WrapListener performs the handshakes of connections.
 func (EarlyHandshakes) WrapListener(listener net.Listener) net.Listener {
 	made := &earlyListener{Listener: listener, ready: make(chan net.Conn), done: make(chan struct{})}
 	go made.acceptAll()
@@ -88,10 +88,10 @@ func (l boundedListener) Accept() (net.Conn, error) {
 	return &boundedConnection{Conn: connection, left: handshakeBytes}, nil
 }
 
-// boundedConnection reads no more than is left, until it is free.
+// boundedConnection reads at most `left` bytes until it is free.
 type boundedConnection struct {
 	net.Conn
-	left int // one goroutine reads at a time
+	left int // only one goroutine reads at a time
 	free atomic.Bool
 }
 
@@ -109,20 +109,20 @@ func (c *boundedConnection) Read(buffer []byte) (int, error) {
 	return count, err
 }
 
-// NetConn returns what it reads from.
+// NetConn returns the underlying connection.
 func (c *boundedConnection) NetConn() net.Conn { return c.Conn }
 
-// earlyListener hands out connections whose handshake is over.
+// earlyListener returns connections whose handshake is over.
 type earlyListener struct {
 	net.Listener
 	ready  chan net.Conn
 	closed sync.Once
-	done   chan struct{} // closed when nobody accepts any more
-	err    error         // why, set before
+	done   chan struct{} // closed when no more connections are accepted
+	err    error         // the reason, set before done is closed
 }
 
-// acceptAll takes connections as long as there is a listener. As net/http does, it waits for what passes, such as too
-// many open files.
+// acceptAll accepts connections until the listener closes. Like net/http, it waits out temporary errors, such as too many open
+// files.
 func (l *earlyListener) acceptAll() {
 	for {
 		connection, err := l.Listener.Accept()
@@ -131,7 +131,7 @@ func (l *earlyListener) acceptAll() {
 			continue
 		}
 		var passing net.Error
-		if !errors.As(err, &passing) || !passing.Temporary() { //nolint:staticcheck // net/http asks the same
+		if !errors.As(err, &passing) || !passing.Temporary() { //nolint:staticcheck // net/http does the same check
 			l.end(err)
 			return
 		}
@@ -143,7 +143,7 @@ func (l *earlyListener) acceptAll() {
 	}
 }
 
-// acceptPause is how long to wait before the next connection when none could be had.
+// acceptPause is the wait before the next attempt after a temporary error.
 const acceptPause = 50 * time.Millisecond
 
 func (l *earlyListener) end(err error) {
@@ -153,13 +153,13 @@ func (l *earlyListener) end(err error) {
 	})
 }
 
-// shake makes the handshake of a connection and hands it out, or closes it.
+// shake performs the handshake of a connection and hands the connection out, or closes it.
 func (l *earlyListener) shake(connection net.Conn) {
 	if secured, ok := connection.(*tls.Conn); ok {
 		ctx, cancel := context.WithTimeout(context.Background(), handshakePatience)
 		defer cancel()
 		if err := secured.HandshakeContext(ctx); err != nil {
-			_ = connection.Close() // what more could be said is said by TLS itself
+			_ = connection.Close() // TLS itself has sent any alert
 			return
 		}
 		if bounded, ok := secured.NetConn().(*boundedConnection); ok {
@@ -181,8 +181,8 @@ func (l *earlyListener) shake(connection net.Conn) {
 	}
 }
 
-// isDevice tells whether a connection is an enrolled device's, which strangers behind the same address do not hold up.
-// What it may ask is looked at again with each request.
+// isDevice reports whether a connection is an enrolled device's, which must not be held up by strangers behind the same
+// address. Its rights are checked again at each request.
 func isDevice(connection *tls.Conn, counted *countedConnection) bool {
 	devices := knownDevices.Load()
 	if devices == nil {

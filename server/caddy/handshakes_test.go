@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// certificate returns one that is signed by itself; `size` is about how many bytes it has.
+// certificate returns a self-signed certificate of about `size` bytes.
 func certificate(t *testing.T, size int) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -34,7 +34,7 @@ func certificate(t *testing.T, size int) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{made}, PrivateKey: key}
 }
 
-// listen returns a listener as Caddy makes it of the two wrappers.
+// listen returns a listener that combines the two wrappers as Caddy does.
 func listen(t *testing.T) net.Listener {
 	t.Helper()
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +47,7 @@ func listen(t *testing.T) net.Listener {
 	return early
 }
 
-// say connects with a certificate and returns what comes back of a text.
+// say connects with a certificate, sends a text and returns the answer.
 func say(t *testing.T, to net.Listener, shown tls.Certificate, text []byte, version uint16) ([]byte, error) {
 	t.Helper()
 	client, err := tls.Dial("tcp", to.Addr().String(), &tls.Config{
@@ -80,7 +80,7 @@ func TestAHandshakeHasItsBound(t *testing.T) {
 			}()
 		}
 	}()
-	idle, err := net.Dial("tcp", listener.Addr().String()) // nobody waits for it
+	idle, err := net.Dial("tcp", listener.Addr().String()) // never served, and must not block others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestAClosedListenerAcceptsNobody(t *testing.T) {
 	}
 }
 
-// busy is a listener that has too many open files once.
+// busy is a listener that once has too many open files.
 type busy struct {
 	net.Listener
 	times int

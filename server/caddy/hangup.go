@@ -14,11 +14,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("hang_up", httpcaddyfile.Before, "abort")
 }
 
-// HangUp ends the connection of a request, and writes no line about it:
+// HangUp ends the connection of a request, and writes no log line about it:
 //
 //	hang_up [MATCHER]
 //
-// Caddy's `abort` ends the stream alone when the connection speaks HTTP/2, and the client asks on over it.
+// With HTTP/2, Caddy's `abort` only ends the stream, and the client continues on the same connection.
 type HangUp struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -34,7 +34,7 @@ func parseHangUp(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return HangUp{}, nil
 }
 
-// ServeHTTP answers nothing. Requests that came over the same connection end with it.
+// ServeHTTP sends no answer. Other requests on the same connection end with it.
 func (HangUp) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	if connection := connectionOf(r); connection != nil {

@@ -12,11 +12,11 @@ func init() {
 	caddy.RegisterModule(HasBody{})
 }
 
-// HasBody matches a request that may send a body, be its length unknown:
+// HasBody matches a request that may have a body, even one of unknown length:
 //
 //	has_body
 //
-// What bounds a body is put around it for each request, and most have none.
+// Limits on a body are set up per request, and most requests have no body.
 type HasBody struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -24,14 +24,14 @@ func (HasBody) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.matchers.has_body", New: func() caddy.Module { return new(HasBody) }}
 }
 
-// UnmarshalCaddyfile reads the matcher, which takes nothing.
+// UnmarshalCaddyfile reads the matcher, which takes no arguments.
 func (*HasBody) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return withoutArguments(d) }
 
-// MatchWithError tells whether there may be a body.
+// MatchWithError reports whether there may be a body.
 func (HasBody) MatchWithError(r *http.Request) (bool, error) { return hasBody(r), nil }
 
-// hasBody tells whether there may be a body: net/http says zero only of a request that cannot have one (RFC 9112, 6.3; over
-// HTTP/2, one that ended with its headers), and -1 where it does not know.
+// hasBody reports whether there may be a body. In net/http, zero means a request that cannot have one (RFC 9112, 6.3; over
+// HTTP/2, one that ended with its headers), and -1 an unknown length.
 func hasBody(r *http.Request) bool { return r.ContentLength != 0 }
 
 var (

@@ -2,7 +2,8 @@ package main
 
 import "sync"
 
-// headcount counts what is there of each network, and lets another in where `room` says so of the network's own and of all.
+// headcount counts the requests of each network, and admits another if `room` allows it, given the network's own count and the
+// total.
 type headcount struct {
 	room  func(own, all int) bool
 	mutex sync.Mutex

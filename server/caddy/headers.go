@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// headerList is the headers and cookies of a stranger that Immich gets. All else is left out, so that no header of which
-// nobody here has heard can prove who somebody is: Immich takes a user's session or API key on the calls of a link as well,
-// and a stolen one must be worth nothing without a device.
+// headerList is the list of a stranger's headers and cookies that Immich gets. Everything else is dropped, so that no unknown
+// header can authenticate anybody: Immich accepts a user's session or API key on the calls of a link as well, and a stolen one
+// must be worthless without a device.
 type headerList struct {
 	names    map[string]bool
 	prefixes []string
 	cookies  []string
 }
 
-// newHeaderList takes names of headers, the last letter of which may be an asterisk, and names of cookies.
+// newHeaderList takes names of headers, which may end in an asterisk, and names of cookies.
 func newHeaderList(names, cookies []string) headerList {
 	list := headerList{names: map[string]bool{}, cookies: cookies}
 	for _, name := range names {
@@ -29,7 +29,7 @@ func newHeaderList(names, cookies []string) headerList {
 	return list
 }
 
-// of returns the headers that are left of a visitor's.
+// of returns those of a visitor's headers that are on the list.
 func (l headerList) of(headers http.Header) http.Header {
 	left := make(http.Header, len(headers))
 	for name, values := range headers {
@@ -55,7 +55,7 @@ func (l headerList) has(name string) bool {
 	return false
 }
 
-// cookiesOf returns the first of each cookie on the list, as one header. A value ends where any reader could end it.
+// cookiesOf returns the first of each cookie on the list, as one header. A value ends wherever any parser could end it.
 func (l headerList) cookiesOf(headers []string) string {
 	var kept []string
 	for _, name := range l.cookies {
@@ -81,8 +81,8 @@ func firstCookie(headers []string, name string) string {
 	return ""
 }
 
-// withoutForwarded takes off what a device says of where it comes from: the address comes from the PROXY line alone, and
-// Caddy writes its own X-Forwarded-*. (Of a stranger's headers the gate passes on none of these.)
+// withoutForwarded removes a device's claims about where it comes from: the address comes from the PROXY line alone, and Caddy
+// writes its own X-Forwarded-*. (For strangers, the gate drops all of these.)
 func withoutForwarded(header http.Header) {
 	for name := range header {
 		if name == "Forwarded" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {

@@ -17,12 +17,12 @@ const (
 	// mostInHand is more than a link's password takes, in bytes.
 	mostInHand = 8 << 10
 
-	// inHandPatience is how long it may take to send.
+	// inHandPatience is how long sending it may take.
 	inHandPatience = 10 * time.Second
 )
 
-// withBodyInHand returns the request with its body read to the end. A request that takes one of few places must not send
-// drop by drop while it has it: two such could keep everybody else from giving a link's password.
+// withBodyInHand returns the request with its body read completely. A request that occupies one of a few places must not
+// trickle in while it does so: two of them could keep everybody else from entering a link's password.
 func withBodyInHand(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	setReadDeadline(w, time.Now().Add(inHandPatience))
 	defer setReadDeadline(w, time.Time{})

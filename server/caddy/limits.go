@@ -25,7 +25,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("device_limit", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// Limits are what a stranger's network may do:
+// Limits limit what a stranger's network may do:
 //
 //	limits {
 //		visitor  BITS          of an IPv6 address; an IPv4 address is always one visitor
@@ -38,9 +38,9 @@ func init() {
 //		offences COUNT WINDOW  of each kind, as fail2ban counts them
 //	}
 //
-// Whoever exceeds them waits, or gets a 429, and who goes on all the same loses the connection; whoever offends is refused
-// as if banned, until fail2ban has done so, and a little longer. An IPv6 /48 may do ten times as much as one visitor, and
-// offend five times as often.
+// A visitor who exceeds them waits or gets a 429; one who goes on regardless loses the connection. An offender is refused as if
+// banned, until fail2ban bans it and a little longer. An IPv6 /48 may do ten times as much as one visitor, and offend five
+// times as often.
 type Limits struct {
 	Visitor       int    `json:"visitor"`
 	AtOnce        int    `json:"at_once"`
@@ -52,13 +52,13 @@ type Limits struct {
 	Offences      Amount `json:"offences"`
 }
 
-// Amount is how much may be done in a time.
+// Amount is how much may be done within a time window.
 type Amount struct {
 	Count  int            `json:"count"`
 	Window caddy.Duration `json:"window"`
 }
 
-// times returns so many times the amount, in the same time.
+// times returns a rate of the amount, multiplied by count, per window.
 func (a Amount) times(count float64) rate {
 	return rate{float64(a.Count) * count, time.Duration(a.Window)}
 }
@@ -68,28 +68,29 @@ const (
 	wideOffences = 5
 	wideAtOnce   = 2
 
-	// A cold visit is 150 requests, 112 of them for files that never change; a long album has a thousand thumbnails.
+	// A first visit is 150 requests, 112 of them for files that never change; a long album has a thousand thumbnails.
 	cheap = 1. / 20
 
-	// Who names a link that is not known to be good waits for others of the network to be answered, so that no burst
-	// outruns the count of guesses; and so do tries of one link's password.
+	// A request for a link that is not known to be good waits for others of its network to be answered, so that no burst
+	// outruns the count of guesses. So do attempts at one link's password.
 	guessesAtOnce   = 6
 	passwordsAtOnce = 2
 
-	// What may come at once before the pace counts, and how long it may make a request wait: thirty guests' first visits
-	// at the same moment.
+	// How many requests may come at once before the pace applies, and how long it may delay a request: enough for the first
+	// visits of thirty guests at the same moment.
 	paceless     = 300
 	pacePatience = 10 * time.Second
 )
 
-// tooManyAnswers is how many 429s a visitor gets before connections end instead. Who asks on has not read them.
+// tooManyAnswers is how many 429s a visitor gets before connections are ended instead. A client that still asks has not read
+// them.
 var tooManyAnswers = rate{20, 30 * time.Second}
 
-// givenUp is how many requests a network may give up before they are looked at: browsers do so with photos that are
-// scrolled past, some at a time.
+// givenUp is how many requests a network may cancel before its cancelled requests cost it the connection: browsers cancel
+// requests for photos that are scrolled past, several at a time.
 var givenUp = rate{100, 10 * time.Second}
 
-// spentOf remembers what has been done. It outlives the reload of a configuration.
+// spentOf records what has been used. It survives a configuration reload.
 var spentOf struct {
 	requests, paces, passwords, linkPasswords, bundles, offences, logins, tooMany, givenUp, frames buckets
 }
@@ -105,20 +106,20 @@ const (
 	mostVideos  = 256
 )
 
-// videos are the requests for videos of live links that are being answered. A browser leaves the answer open for as long as
-// somebody watches, and often has two, so they take no places of those who look at photos; and all together they leave
-// most connections to Immich to these. A network of thirty guests has three for each.
+// videos are the requests for videos of live links that are being answered. A browser keeps the answer open while the video
+// plays, and often has two open, so videos take no places from people who look at photos, and all videos together leave them
+// most connections to Immich. A network of thirty guests has three for each guest.
 var videos = headcount{room: func(own, all int) bool {
 	return own < videosOfOne && all < mostVideos && (all < manyVideos || own < fewVideos)
 }}
 
-// isVideo tells whether a request is for a video, or a part of one.
+// isVideo reports whether a request is for a video, or a part of one.
 func isVideo(r *http.Request) bool {
 	return strings.HasPrefix(r.URL.Path, "/api/assets/") && strings.Contains(r.URL.Path, "/video/")
 }
 
-// inside are the requests of strangers in the edge, waiting or being answered: each takes 25 kB. A network gets no more
-// than two thirds of what others have left, so that there is always room for the next one.
+// inside are the requests of strangers in the edge, waiting or being answered; each takes 25 kB. A network gets at most two
+// thirds of what the others leave, so that there is always room for another network.
 var inside = headcount{room: func(own, all int) bool { return own < (mostInside-all)*2/3 }}
 
 // CaddyModule returns the Caddy module information.
@@ -166,14 +167,14 @@ func parseAmount(values []string) (Amount, error) {
 	return Amount{count, caddy.Duration(window)}, err
 }
 
-// Provision makes offences count by these limits.
+// Provision puts these limits into force, also for counting offences.
 func (l *Limits) Provision(ctx caddy.Context) error {
 	rememberConnections(ctx)
 	inForce.Store(l)
 	return nil
 }
 
-// Validate refuses limits that would let nobody in, or everybody.
+// Validate rejects limits that would let nobody in, or everybody.
 func (l *Limits) Validate() error {
 	for name, amount := range map[string]Amount{
 		"requests": l.Requests, "passwords": l.Passwords, "link_passwords": l.LinkPasswords, "bundles": l.Bundles,
@@ -199,7 +200,7 @@ func (a Amount) validate() error {
 // inForce are the limits of the configuration that was loaded last.
 var inForce atomic.Pointer[Limits]
 
-// ServeHTTP passes on what is within the limits.
+// ServeHTTP passes on requests within the limits.
 func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	visitor, wide := networksOf(r.RemoteAddr, l.Visitor)
 	widest := visitor
@@ -249,7 +250,7 @@ func (l *Limits) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	return l.serveDear(w, r, next, visitor, wide, names)
 }
 
-// enter takes a place of those that a visitor has at once, and one of the /48's, and returns how to give them back.
+// enter takes one of the visitor's places, and one of the /48's, and returns a function that frees them.
 func (l *Limits) enter(r *http.Request, visitor, wide network) (leave func(), err error) {
 	if err := open.enter(r.Context(), uint64(visitor), l.AtOnce); err != nil {
 		return nil, err
@@ -267,15 +268,15 @@ func (l *Limits) enter(r *http.Request, visitor, wide network) (leave func(), er
 	}, nil
 }
 
-// turnOf returns how long a request waits for its turn, so that no network's requests come between another's in great
-// numbers. Longer than its patience, it has none.
+// turnOf returns how long a request waits for its turn, so that no network's requests crowd out another's. If that exceeds
+// pacePatience, the request gets no turn.
 func (l *Limits) turnOf(widest network) time.Duration {
 	pace := rate{paceless, paceless * time.Second / time.Duration(l.Pace)}
 	wait, _ := spentOf.paces.reserve(uint64(widest), 1, pace, pacePatience, time.Now())
 	return wait
 }
 
-// rested waits, and tells whether the visitor still wants it.
+// rested waits, and reports whether the visitor still wants the answer.
 func rested(ctx context.Context, wait time.Duration) bool {
 	if wait <= 0 {
 		return true
@@ -290,7 +291,7 @@ func rested(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// serveDear passes on after a look at what has a smaller budget.
+// serveDear passes requests on, after checking those that have a smaller budget.
 func (l *Limits) serveDear(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, visitor, wide network, names []string,
 ) error {
@@ -325,7 +326,7 @@ func (l *Limits) serveDear(
 	return next.ServeHTTP(w, r)
 }
 
-// costOf returns what a request counts.
+// costOf returns how much a request counts against the budget.
 func costOf(r *http.Request, liveLink bool) float64 {
 	path := r.URL.Path
 	if r.Method == http.MethodGet && (strings.HasPrefix(path, "/_app/immutable/") ||
@@ -335,7 +336,7 @@ func costOf(r *http.Request, liveLink bool) float64 {
 	return 1
 }
 
-// spendOfBoth takes tokens of the visitor and of the /48, or returns how long it takes until they are there.
+// spendOfBoth takes tokens of the visitor and of the /48, or returns how long until they are there.
 func spendOfBoth(b *buckets, visitor, wide network, tokens float64, amount Amount, wider float64, now time.Time) time.Duration {
 	if wait := b.take(uint64(visitor), tokens, amount.times(1), now); wait > 0 || wide == nobody {
 		return wait
@@ -343,11 +344,11 @@ func spendOfBoth(b *buckets, visitor, wide network, tokens float64, amount Amoun
 	return b.take(^uint64(wide), tokens, amount.times(wider), now)
 }
 
-// kinds of offences have a count of their own each, as they have a jail.
+// kinds are the offences. Each has its own count, as it has its own jail.
 var kinds = map[string]uint64{verdictScan: 0x5ca1, verdictGuess: 0x9e55, verdictPassword: 0xa077, verdictSecret: 0xf4a3}
 
-// refuses tells whether the visitor has offended too often to be answered. Who had a live link before somebody else did
-// goes on with that one. A whole /48 is refused no more than what could be a guess.
+// refuses reports whether the visitor has offended too often to be answered. A network that had a live link before the offences
+// can still use that link. A whole /48 is only refused requests that could be guesses.
 func (l *Limits) refuses(r *http.Request, visitor, wide network, names []string) bool {
 	if spentOf.offences.isEmpty() {
 		return false
@@ -365,15 +366,15 @@ func (l *Limits) refuses(r *http.Request, visitor, wide network, names []string)
 	return false
 }
 
-// isSpared tells whether a request only looks at what the network has seen lately, and tries no secret.
+// isSpared reports whether a request only views links that are live for the network, and sends no secret.
 func isSpared(r *http.Request, visitor network, names []string) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && isLive(visitor, names) && !showsSecret(r)
 }
 
-// byHand is the folder of the bans that the owner imposed, from which nobody is spared.
+// byHand is the folder of the owner's own bans, which have no exceptions.
 const byHand = "manual"
 
-// isSparedFrom tells whether a ban of the network does not concern this request.
+// isSparedFrom reports whether a ban of the network does not apply to this request.
 func isSparedFrom(r *http.Request, jail string) bool {
 	limits := inForce.Load()
 	if jail == byHand || limits == nil {
@@ -383,21 +384,21 @@ func isSparedFrom(r *http.Request, jail string) bool {
 	return isSpared(r, visitor, linksIn(r))
 }
 
-// giveVerdict writes the verdict into the log, for fail2ban, and counts it at once.
+// giveVerdict sets the verdict in the log, for fail2ban, and counts it at once.
 func giveVerdict(r *http.Request, verdict string) {
 	caddyhttp.SetVar(r.Context(), verdictVar, verdict)
 	noteVerdict(r, verdict, time.Now())
 }
 
-// noteVerdict counts an offence. A wrong password counts for its link as well.
+// noteVerdict counts an offence. A wrong password also counts against its link.
 func noteVerdict(r *http.Request, verdict string, now time.Time) {
 	limits, kind := inForce.Load(), kinds[verdict]
 	if limits == nil || kind == 0 {
 		return
 	}
 	visitor, wide := networksOf(r.RemoteAddr, limits.Visitor)
-	// A /48 that has offended as often as it may has no more of its 65,536 networks remembered: else a few of them would
-	// fill the memory, and newcomers share budgets with offenders. They guess nothing any more, and fail2ban goes on.
+	// Once a /48 has reached its limit of offences, none of its 65,536 networks is added any more: otherwise a few /48s would
+	// fill the memory, and newcomers would share budgets with offenders. They cannot guess any more, and fail2ban carries on.
 	if wide == nobody || spentOf.offences.take(^uint64(wide)^kind, 1, limits.Offences.times(wideOffences), now) == 0 {
 		spentOf.offences.spend(uint64(visitor)^kind, 1, limits.Offences.times(1), now)
 	}
@@ -408,7 +409,7 @@ func noteVerdict(r *http.Request, verdict string, now time.Time) {
 
 func linkHash(name string) uint64 { return live.hash(nobody, name) }
 
-// noteAnswer remembers the link that Immich has opened. Of several names, nobody here knows which one it was.
+// noteAnswer remembers the link that Immich has opened. If the request names several, the edge cannot tell which one it was.
 func noteAnswer(r *http.Request, status int) {
 	limits := inForce.Load()
 	if limits == nil || !hasOpened(r, status) {
@@ -420,7 +421,7 @@ func noteAnswer(r *http.Request, status int) {
 	}
 }
 
-// tooMany answers with a 429, or ends the connection of who has had many of them and does not wait.
+// tooMany answers with a 429, or ends the connection of a client that has had many of them and does not wait.
 func tooMany(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
 	if spentOf.tooMany.take(uint64(widestOf(r.RemoteAddr)), 1, tooManyAnswers, time.Now()) > 0 {
 		return HangUp{}.ServeHTTP(w, r, nil)
@@ -428,8 +429,8 @@ func tooMany(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
 	return answerTooMany(w, wait)
 }
 
-// gaveUp answers who has waited for too long; or nobody, because the visitor has given the request up, as browsers do
-// with photos that are scrolled past.
+// gaveUp answers a request that has waited too long. If the visitor has cancelled it, as browsers do for photos that are
+// scrolled past, it does not count as one 429 more.
 func gaveUp(w http.ResponseWriter, r *http.Request) error {
 	if r.Context().Err() != nil {
 		return answerTooMany(w, time.Second)
@@ -442,7 +443,7 @@ func answerTooMany(w http.ResponseWriter, wait time.Duration) error {
 	return caddyhttp.Error(http.StatusTooManyRequests, errBusy)
 }
 
-// DeviceLimit is a budget of an enrolled device, by its certificate:
+// DeviceLimit is an enrolled device's budget, counted by its certificate:
 //
 //	device_limit [MATCHER] COUNT WINDOW
 type DeviceLimit struct {
@@ -467,7 +468,7 @@ func parseDeviceLimit(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 	return &DeviceLimit{amount}, nil
 }
 
-// Validate refuses a limit that would let nobody in.
+// Validate rejects a limit that would let nobody in.
 func (d *DeviceLimit) Validate() error {
 	if err := d.validate(); err != nil {
 		return fmt.Errorf("device_limit %w", err)
@@ -475,7 +476,7 @@ func (d *DeviceLimit) Validate() error {
 	return nil
 }
 
-// ServeHTTP passes on what is within the budget.
+// ServeHTTP passes on requests within the budget.
 func (d *DeviceLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return caddyhttp.Error(http.StatusForbidden, errBusy)

@@ -19,7 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// usual are the limits as they are by default, with nothing spent.
+// usual returns the default limits, with nothing used up.
 func usual(t *testing.T) *Limits {
 	t.Helper()
 	for _, each := range []*buckets{
@@ -40,8 +40,8 @@ func usual(t *testing.T) *Limits {
 	return limits
 }
 
-// goes sends a request and returns the status; 0 is a connection that was ended. Immich says `says`, and the log what
-// the verdict is.
+// goes sends a request and returns the status; 0 means that the connection was ended. `says` is the status of Immich's answer,
+// and `verdict` the one in the log.
 func goes(t *testing.T, limits *Limits, from, method, target string, says int, verdict string) (status int) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(contextWithVars(), method, target, nil)
@@ -97,8 +97,8 @@ func TestAPartyMeetsNoLimit(t *testing.T) {
 	}
 }
 
-// Thirty guests on one Wi-Fi watch a video of an hour: streamed in parts of two seconds, with its list each time, or two
-// ranges a second, which are 500 Mbit/s for all of them where a range is a megabyte.
+// Thirty guests on one Wi-Fi watch a one-hour video: streamed in parts of two seconds, with its playlist each time, or as two
+// ranges per second, which is 500 Mbit/s for all of them if a range is a megabyte.
 func TestAnHourOfVideoMeetsNoLimit(t *testing.T) {
 	limits, visitor := usual(t), network(7)
 	limits.Pace = 500
@@ -125,7 +125,7 @@ func TestAnHourOfVideoMeetsNoLimit(t *testing.T) {
 		now = now.Add(time.Second)
 	}
 	flood := 0
-	for tick := range 60_000 { // 1,000 ranges a second for a minute, from somewhere else
+	for tick := range 60_000 { // 1,000 ranges per second for a minute, from elsewhere
 		r := httptest.NewRequest("GET", "/api/assets/a/video/playback?key=good", nil)
 		if spendOfBoth(&spentOf.requests, 8, nobody, costOf(r, true), limits.Requests, wideRequests, now.Add(time.Duration(tick)*time.Millisecond)) == 0 {
 			flood++
@@ -153,7 +153,7 @@ func TestAFloodIsStopped(t *testing.T) {
 		}
 	}
 	limits, answered, began := usual(t), 0., time.Now()
-	for number := range 50_000 { // a /64 for each few requests, all out of one /48
+	for number := range 50_000 { // a new /64 every few requests, all from one /48
 		from := fmt.Sprintf("[2001:db8:1:%x::1]:1", number%5_000)
 		if goes(t, limits, from, "GET", "/api/server/config", 200, verdictAnon) == 200 {
 			answered++
@@ -164,7 +164,7 @@ func TestAFloodIsStopped(t *testing.T) {
 	}
 }
 
-// Whoever guesses is refused in place, without fail2ban, at the number of offences that fail2ban has.
+// A guesser is refused here, without fail2ban, after the same number of offences as in fail2ban.
 func TestOffendersAreRefusedInPlace(t *testing.T) {
 	for _, row := range []struct {
 		verdict, method, target string
@@ -195,7 +195,7 @@ func TestAWideNetworkHasABoundOnGuesses(t *testing.T) {
 		if verdict == verdictPassword {
 			method = "POST"
 		}
-		for number := range 4_500 { // 500 neighbouring /64s, nine tries each
+		for number := range 4_500 { // 500 neighbouring /64s, nine attempts each
 			from := fmt.Sprintf("[2001:db8:1:%x::1]:1", number%500)
 			if goes(t, limits, from, method, fmt.Sprintf(target, number), 404, verdict) == 404 {
 				answered++
@@ -225,14 +225,14 @@ func TestALinkTakesSoManyWrongPasswordsFromEverybody(t *testing.T) {
 		t.Error("another link takes no password")
 	}
 	limits = usual(t)
-	for number := range 100 { // right ones cost nothing
+	for number := range 100 { // right passwords cost nothing
 		if got := goes(t, limits, fmt.Sprintf("192.0.2.%d:1", number), "POST", login, 201, verdictAnon); got != 201 {
 			t.Fatal(got)
 		}
 	}
 }
 
-// Whoever sends a password drop by drop keeps nobody from giving one.
+// A client that sends a password drop by drop does not keep others from entering one.
 func TestAPasswordThatIsSentSlowlyHoldsNoPlace(t *testing.T) {
 	limits := usual(t)
 	ask := func(ctx context.Context, from string, body io.Reader) (status int) {
@@ -274,7 +274,7 @@ func TestAPasswordThatIsSentSlowlyHoldsNoPlace(t *testing.T) {
 	}
 }
 
-// Behind one IPv4 address somebody guesses, and somebody else has had a good link before.
+// Behind one IPv4 address somebody guesses, and somebody else had a good link before.
 func TestALiveLinkStaysOpenForTheNetwork(t *testing.T) {
 	limits := usual(t)
 	goes(t, limits, guest, "GET", openLink, 200, verdictAnon)
@@ -370,7 +370,7 @@ func TestSoManyRequestsAtOnce(t *testing.T) {
 	}
 }
 
-// fromAddress is a connection that comes from somewhere.
+// fromAddress is a connection that comes from a given address.
 type fromAddress struct {
 	net.Conn
 	address net.Addr
@@ -385,7 +385,7 @@ func connectionFrom(address string) *countedConnection {
 	return &countedConnection{Conn: from, done: make(chan struct{})}
 }
 
-// atThisPace makes connections begin, and be read, at a pace of the test's own.
+// atThisPace makes connections begin, and be read, at the test's own pace.
 func atThisPace(t *testing.T, begin, bytes rate) {
 	t.Helper()
 	usualBegin, usualBytes := newConnections, readBytes
@@ -431,7 +431,7 @@ func TestSoManyConnections(t *testing.T) {
 	}
 }
 
-// comes has a connection begin, and tells whether it may.
+// comes begins a connection, and reports whether it is admitted.
 func comes(c *countedConnection) bool {
 	_, err := c.Read(make([]byte, 1))
 	return err == nil
@@ -446,10 +446,10 @@ func isOpen(c *countedConnection) bool {
 	}
 }
 
-// crowd is so many networks that hold so many connections each.
+// crowd is a number of networks that hold a number of connections each.
 type crowd struct{ networks, each int }
 
-// crowded has crowds come, one after the other, until there is no room, and returns what they hold.
+// crowded lets crowds connect, one after another, until there is no room, and returns the connections they hold.
 func crowded(t *testing.T, crowds ...crowd) []*countedConnection {
 	t.Helper()
 	atThisPace(t, rate{1e6, time.Second}, rate{1e6, time.Second})
@@ -529,7 +529,7 @@ func TestWhoIsKnownGetsInAndKeepsThePlace(t *testing.T) {
 		owner.device.Store(true)
 		guests = append(guests, owner)
 	}
-	for number := range mostConnections { // strangers, one connection each, and then a second
+	for number := range mostConnections { // strangers with one connection each, and then a second
 		comes(connectionFrom(fmt.Sprintf("2001:db8:%x::1", number%3_000)))
 	}
 	if comes(guest) {
@@ -644,7 +644,7 @@ func TestRequestsOfANetworkComeOneAfterAnother(t *testing.T) {
 	}
 }
 
-// Whoever asks on after so many 429s loses the connection, and so does nobody else.
+// A client that continues after this many 429s loses the connection, and nobody else does.
 func TestWhoDoesNotWaitLosesTheConnection(t *testing.T) {
 	limits := usual(t)
 	limits.Requests.Count = 5
@@ -705,7 +705,7 @@ func TestRequestsInTheEdgeHaveABound(t *testing.T) {
 	}
 }
 
-// The networks of 64 bits of a /48 that offends do not fill the memory of offenders.
+// The /64s of a /48 that offends do not fill the memory of offenders.
 func TestAWideNetworkIsRememberedAsOne(t *testing.T) {
 	limits := usual(t)
 	for number := range 2_000 {
@@ -739,7 +739,7 @@ func TestLimitsAreReadAndRefused(t *testing.T) {
 	}
 }
 
-// A free /48 has 65,536 networks of 64 bits; these come out of many of them, and each guesses as well.
+// A /48 has 65,536 networks of 64 bits; these addresses come from many of them, and each guesses as well.
 func TestAHundredThousandAddressesTakeLittleMemory(t *testing.T) {
 	limits := usual(t)
 	bounds = lineBounds{}

@@ -12,24 +12,24 @@ import (
 	"time"
 )
 
-// What the key of Immich's API must be allowed to do, and no more; "all" allows everything (Immich's enum.ts).
+// The permissions that the key of Immich's API needs, and no more; "all" allows everything (Immich's enum.ts).
 const (
 	rightNeeded = "sharedLink.read"
 	rightOfAll  = "all"
 )
 
-// linkReport is what Immich says of the shared links of the user whose key it is.
+// linkReport is what Immich reports about the shared links of the key's user.
 type linkReport struct {
 	links []sharedLink
-	// more says what the key is allowed besides, which a report needs not.
+	// more lists the key's permissions that a report does not need.
 	more []string
 	// cut says that Immich has more links than are reported.
 	cut bool
-	// trouble says why there is no report, in a sentence.
+	// trouble says why there is no report, as a sentence.
 	trouble string
 }
 
-// sharedLink is what a report keeps of a link: what opens it, its key, slug and password, only passes through.
+// sharedLink is the part of a link that a report keeps. What opens the link (key, slug and password) is discarded.
 type sharedLink struct {
 	id, name   string
 	pseudonyms []string
@@ -42,7 +42,7 @@ type sharedLink struct {
 
 func (l sharedLink) expired(now time.Time) bool { return !l.expires.IsZero() && !l.expires.After(now) }
 
-// answerOfImmich is one of GET /api/shared-links (shared-link.dto.ts of Immich 2 and 3).
+// answerOfImmich is an item of GET /api/shared-links (shared-link.dto.ts of Immich 2 and 3).
 type answerOfImmich struct {
 	ID            string     `json:"id"`
 	Key           string     `json:"key"`
@@ -60,20 +60,20 @@ type answerOfImmich struct {
 
 const (
 	immichPatience = 20 * time.Second
-	// mostOfALibrary is what Immich may say of all links: it lists each photo of those that share chosen photos.
+	// mostOfALibrary is the largest answer: for links that share chosen photos, Immich lists each photo.
 	mostOfALibrary = 256 << 20
-	// mostReported links are in a report.
+	// mostReported is how many links a report has at most.
 	mostReported = 5000
 )
 
-// askImmich returns the report, or why there is none. The key is read from a file, so that no other account sees it.
+// askImmich returns the report, or the reason why there is none. The key is read from a file, so that no other account sees it.
 func askImmich(place, keyFile string, names *pseudonyms) linkReport {
 	text, err := os.ReadFile(keyFile)
 	if err != nil {
 		return linkReport{trouble: "There is no key of Immich's API on this server; set immichApiKey and run pulumi up."}
 	}
 	immich := &immichAPI{place: place, key: strings.TrimSpace(string(text)), client: &http.Client{
-		// Nobody but Immich gets the key: no proxy, and nowhere that an answer leads to.
+		// Only Immich gets the key: no proxy, and no redirects.
 		Transport:     &http.Transport{Proxy: nil},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -94,7 +94,7 @@ type immichAPI struct {
 	client     *http.Client
 }
 
-// forOwner is an error that is a whole sentence for the owner.
+// forOwner is an error that is a complete sentence for the owner.
 type forOwner string
 
 func (f forOwner) Error() string { return string(f) }
@@ -126,14 +126,14 @@ func (i *immichAPI) get(ctx context.Context, path string, read func(status int, 
 	return read(answer.StatusCode, io.LimitReader(answer.Body, mostOfALibrary))
 }
 
-// rights looks at what the key is allowed; a key may always ask that of itself.
+// rights checks the key's permissions; any key may ask for its own.
 func (i *immichAPI) rights(ctx context.Context, report *linkReport) error {
 	return i.get(ctx, "/api/api-keys/me", func(status int, body io.Reader) error {
 		var key struct {
 			Permissions []string `json:"permissions"`
 		}
 		if status != http.StatusOK || json.NewDecoder(body).Decode(&key) != nil {
-			return nil // an Immich that does not say; whether it may read the links shows
+			return nil // an Immich that does not report them; reading the links will show it
 		}
 		if !slices.Contains(key.Permissions, rightNeeded) && !slices.Contains(key.Permissions, rightOfAll) {
 			return keyLacksRight
@@ -194,7 +194,7 @@ func (a answerOfImmich) kept(names *pseudonyms) sharedLink {
 	return kept
 }
 
-// words says what is worth a thought about the links, as one sentence without names; nothing where nothing is.
+// words names what the owner should know about the links, as one sentence without names, or "".
 func (r linkReport) words(now time.Time) string {
 	var never, open, openUpload, metadata, expired int
 	for _, l := range r.links {
@@ -244,7 +244,7 @@ func (r linkReport) words(now time.Time) string {
 	return of + ", " + strings.Join(parts, ", ") + "."
 }
 
-// leftOut says that there are links beyond those that are reported; nothing where all are.
+// leftOut says that Immich has more links than are reported, or "".
 func (r linkReport) leftOut() string {
 	if !r.cut {
 		return ""
@@ -252,7 +252,7 @@ func (r linkReport) leftOut() string {
 	return fmt.Sprintf("Immich has more than %d shared links; the report leaves out the rest. Remove those that nobody needs.", mostReported)
 }
 
-// tooMuch says what else the key is allowed; nothing where that is nothing.
+// tooMuch names the key's superfluous permissions, or "".
 func (r linkReport) tooMuch() string {
 	if len(r.more) == 0 {
 		return ""

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The links of a server, with what must be seen nowhere else: what opens them.
+// A server's links, with what must not appear anywhere else: what opens them.
 const (
 	canaryKey      = "CanaryKey-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	canarySlug     = "canary-slug"

@@ -17,15 +17,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// link is the key or the slug of a shared link; `field` says which, as Immich's API calls it.
+// link is the key or slug of a shared link; `field` says which, in the terms of Immich's API.
 type link struct {
 	field, name string
 }
 
 var linkPages = map[string]string{"share": "key", "s": "slug"}
 
-// linkOfPage returns the link that the target of a page names, as Immich gets it. `plain` says that it is spelt as Immich
-// keeps it, with nothing around it: only then Immich looks for the link itself before it sends the page.
+// linkOfPage returns the link that a page's target names, as Immich gets it. `plain` says that it is spelled as Immich stores
+// it, with nothing around it: only then does Immich look up the link itself before it sends the page.
 func linkOfPage(target string) (of link, plain bool) {
 	path, _, query := strings.Cut(target, "?")
 	folder, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
@@ -38,7 +38,7 @@ func linkOfPage(target string) (of link, plain bool) {
 	return link{field, name}, !query && !deeper && name == raw
 }
 
-// asImmichReads returns the slug, or the bytes of the key, as often as Immich takes the one for the other.
+// asImmichReads returns the slug, or the bytes of the key, since Immich tries the one as the other.
 func (l link) asImmichReads() string {
 	if l.field != "key" {
 		return l.name
@@ -46,8 +46,8 @@ func (l link) asImmichReads() string {
 	return string(keyBytes(l.name))
 }
 
-// keyBytes returns what Immich makes of a key (auth.service.ts): 100 letters are hexadecimal, and of base64 Node takes both
-// alphabets, ends at the first "=" and leaves out what is in neither. So whoever has a link cannot make many of it.
+// keyBytes decodes a key as Immich does (auth.service.ts): 100 letters are hexadecimal; otherwise Node decodes base64 in either
+// alphabet, stops at the first "=" and skips foreign letters. So one link cannot be made to look like many.
 func keyBytes(key string) []byte {
 	if len(key) == hexKey {
 		if bytes, err := hex.DecodeString(key); err == nil {
@@ -66,7 +66,7 @@ func keyBytes(key string) []byte {
 		}
 		return -1
 	}, key)
-	if len(plain)%4 == 1 { // six bits make no byte
+	if len(plain)%4 == 1 { // six bits do not make a byte
 		plain = plain[:len(plain)-1]
 	}
 	bytes, err := base64.RawURLEncoding.DecodeString(plain)
@@ -76,11 +76,12 @@ func keyBytes(key string) []byte {
 	return bytes
 }
 
-// hexKey is the length of a key in hex, in letters.
+// hexKey is the length of a key in hex.
 const hexKey = 100
 
-// withoutGlue returns what the link may have been before chat and mail programs glued something to the end of its address:
-// without what is neither letter nor number there, but for what a key may end in, and without that as well.
+// withoutGlue returns the candidates for what the link was before a chat or mail program glued something to the end of its
+// address: the name without trailing characters that are neither letters nor digits, except those that a key may end in, and
+// the name without those as well.
 func (l link) withoutGlue() []link {
 	name := l.name
 	if end := strings.IndexAny(name, "&?#<>\"'"); end > 0 {
@@ -98,8 +99,8 @@ func (l link) withoutGlue() []link {
 	return found
 }
 
-// keyPage returns the page of a link's key that somebody's program has glued something to the end of, without it; or
-// nothing. A key has letters that no sentence goes on with, so it is plain where it ends.
+// keyPage returns the page of a link's key without what a program has glued to its end, or "". A sentence never continues with
+// the letters of a key, so the end of a key is unambiguous.
 func keyPage(path string) string {
 	rest, found := strings.CutPrefix(path[:min(len(path), longestPath)], "/share/")
 	end := strings.IndexFunc(rest, func(letter rune) bool {
@@ -117,7 +118,7 @@ func keyPage(path string) string {
 	return "/share/" + rest[:end]
 }
 
-// asker sends requests of its own to Immich, past the visitor's.
+// asker sends requests of the edge's own to Immich, separate from the visitor's.
 type asker struct {
 	next    caddyhttp.Handler
 	request *http.Request
@@ -126,12 +127,13 @@ type asker struct {
 // askPatience is how long Immich may take to say whether it knows a link.
 const askPatience = 5 * time.Second
 
-// knows tells whether Immich knows the link; the link's page asks the same when it opens. Without an answer it does.
+// knows reports whether Immich knows the link; it asks what the link's page asks when it opens. Without an answer, it returns
+// true.
 func (a asker) knows(l link) (known bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.request.Context()), askPatience)
 	defer cancel()
 	defer func() {
-		if problem := recover(); problem != nil { // the proxy's way to say that an answer broke off
+		if problem := recover(); problem != nil { // the proxy's way of reporting a truncated answer
 			caddy.Log().Named("key_guesses").Debug("no answer", zap.Any("problem", problem))
 			known = true
 		}
@@ -143,7 +145,7 @@ func (a asker) knows(l link) (known bool) {
 	return said.status != http.StatusUnauthorized || said.wantsPassword()
 }
 
-// questionAbout makes the visitor's request one for the link's data, with nothing of the visitor but the address.
+// questionAbout turns the visitor's request into one for the link's data. Of the visitor, it keeps only the address.
 func questionAbout(l link, r *http.Request) *http.Request {
 	r.Method, r.Body, r.ContentLength, r.Trailer, r.TransferEncoding = http.MethodGet, http.NoBody, 0, nil, nil
 	r.URL = &url.URL{Path: "/api/shared-links/me", RawQuery: url.Values{l.field: {l.name}}.Encode()}
@@ -152,7 +154,7 @@ func questionAbout(l link, r *http.Request) *http.Request {
 	return r
 }
 
-// discarded is an answer that nobody gets; its status and beginning are kept.
+// discarded is an answer that is not sent to anybody; its status and beginning are kept.
 type discarded struct {
 	header http.Header
 	status int

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// liveLinks holds which links Immich has opened for whom within the last span (two at most), as hashes that nobody can
-// repeat.
+// liveLinks records which links Immich has opened for which network within the last span (at most two), as hashes that cannot
+// be reproduced elsewhere.
 type liveLinks struct {
 	span          time.Duration
 	mutex         sync.Mutex
@@ -26,13 +26,13 @@ const (
 	mostLive = 50_000
 )
 
-// live and homes, the networks from which a device came, without a link, outlive the reload of a configuration.
+// live and homes survive a configuration reload. homes are the networks that a device came from, without a link.
 var (
 	live  = &liveLinks{span: liveSpan, seed: maphash.MakeSeed()}
 	homes = &liveLinks{span: homeSpan, seed: maphash.MakeSeed()}
 )
 
-// opened remembers that Immich has opened a link for a network.
+// opened records that Immich has opened a link for a network.
 func (l *liveLinks) opened(from network, name string, now time.Time) {
 	hash := l.hash(from, name)
 	l.mutex.Lock()
@@ -44,7 +44,7 @@ func (l *liveLinks) opened(from network, name string, now time.Time) {
 	l.recent[l.hash(from, "")] = struct{}{}
 }
 
-// knows tells whether Immich has opened this link for the network; without a name, any link.
+// knows reports whether Immich has opened this link for the network; without a name, any link.
 func (l *liveLinks) knows(from network, name string) bool {
 	hash := l.hash(from, name)
 	l.mutex.Lock()
@@ -65,15 +65,15 @@ func (l *liveLinks) hash(from network, name string) uint64 {
 }
 
 const (
-	// mostNames is more than the gate lets through. Of a request with more only so many are looked at, for what it costs.
+	// mostNames is more than the gate lets through. If a request has more, the rest is ignored to bound the cost.
 	mostNames = 3
 
-	// nobodysLink is none that could be live.
+	// nobodysLink is a name that can never be live.
 	nobodysLink = "\x00"
 )
 
-// linksIn returns the keys and slugs that a request names, in its path and its query, however often, and each as Immich
-// reads it: what is counted for a link must not depend on how somebody spells it.
+// linksIn returns all keys and slugs in a request's path and query, each as Immich reads it: what is counted for a link must
+// not depend on its spelling.
 func linksIn(r *http.Request) []string {
 	var names []string
 	if of, _ := linkOfPage(r.RequestURI); of.name != "" {
@@ -100,10 +100,10 @@ func linksIn(r *http.Request) []string {
 	return names
 }
 
-// opensLinks begin the calls that Immich answers only to who has a link (or more).
+// opensLinks are prefixes of calls that Immich answers only for a client that has a link (or more).
 var opensLinks = []string{"/api/shared-links/me", "/api/assets/", "/api/timeline/", "/api/albums/", "/api/download/"}
 
-// hasOpened tells whether an answer proves that the link of the request is good.
+// hasOpened reports whether an answer proves that the request's link is good.
 func hasOpened(r *http.Request, status int) bool {
 	if status != http.StatusNotModified && (status < 200 || status > 299) {
 		return false
@@ -116,8 +116,8 @@ func hasOpened(r *http.Request, status int) bool {
 	return false
 }
 
-// isLive tells whether a request names links that are live for the network, and no other; or none, as the page's own
-// files do, while the network has some live link.
+// isLive reports whether a request names only links that are live for the network. A request that names none, as for the page's
+// own files, is live if the network has any live link.
 func isLive(from network, names []string) bool {
 	if len(names) == 0 {
 		return live.knows(from, "")

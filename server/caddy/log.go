@@ -22,11 +22,11 @@ func init() {
 //
 //	format without_secrets
 //
-// No header of a request gets in, so no cookie and no token. Keys, slugs and passwords of links travel in the target, which
-// is written without them. What a client says is cut, and few lines are written about each network (logbounds.go).
+// No request header is logged, so no cookie and no token is. Keys, slugs and passwords of links travel in the target, which is
+// redacted. Text from a client is truncated, and the number of lines about each network is limited (logbounds.go).
 //
-// What Caddy puts together for a line waits until the line is written: for each request it prepares some, and most are
-// never written.
+// Caddy prepares the context of several lines for each request, and most of them are never written. So encoding it waits until
+// a line is written.
 type WithoutSecrets struct {
 	zapcore.Encoder `json:"-"`
 	held            []zapcore.Field
@@ -39,10 +39,10 @@ func (*WithoutSecrets) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile reads the format, which takes nothing.
+// UnmarshalCaddyfile reads the format, which takes no arguments.
 func (*WithoutSecrets) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return withoutArguments(d) }
 
-// Provision chooses what a line looks like: as Caddy's own JSON, with a date that people can read.
+// Provision chooses the form of a line: Caddy's own JSON, with a date that people can read.
 func (w *WithoutSecrets) Provision(caddy.Context) error {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -50,12 +50,12 @@ func (w *WithoutSecrets) Provision(caddy.Context) error {
 	return nil
 }
 
-// Clone returns an encoder with the same context. They share the one that writes, which gets whole lines alone.
+// Clone returns an encoder with the same context. Clones share the encoder that writes, because it only gets complete lines.
 func (w *WithoutSecrets) Clone() zapcore.Encoder {
 	return &WithoutSecrets{w.Encoder, slices.Clip(w.held)}
 }
 
-// EncodeEntry writes a line, or nothing when there are too many about whoever sent the request.
+// EncodeEntry encodes a line, or nothing if there are too many about the network that sent the request.
 func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	written, remote := make([]zapcore.Field, 0, len(w.held)+len(fields)), ""
 	for _, part := range [][]zapcore.Field{w.held, fields} {
@@ -86,7 +86,7 @@ func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field
 
 func (w *WithoutSecrets) hold(field zapcore.Field) { w.held = append(w.held, field) }
 
-// What belongs to a context is held as it is.
+// The methods below hold the fields of a context unencoded.
 
 // AddBinary holds a field.
 func (w *WithoutSecrets) AddBinary(key string, value []byte) { w.hold(zap.Binary(key, value)) }
@@ -176,10 +176,10 @@ func (w *WithoutSecrets) AddReflected(key string, value any) error {
 	return nil
 }
 
-// accessLogger is how Caddy would name the logger of requests, which filters of fail2ban look for.
+// accessLogger is the name Caddy would give the logger of requests; fail2ban's filters look for it.
 const accessLogger = "http.log.access.edge"
 
-// bounded cuts what a client may have said.
+// bounded truncates text that may come from a client.
 func bounded(field zapcore.Field) zapcore.Field {
 	switch field.Type {
 	case zapcore.StringType:
@@ -192,10 +192,10 @@ func bounded(field zapcore.Field) zapcore.Field {
 	return field
 }
 
-// visit is what a log says of a request.
+// visit is how a log describes a request.
 type visit caddyhttp.LoggableHTTPRequest
 
-// MarshalLogObject writes it with the names that Caddy's own log has.
+// MarshalLogObject writes it with the field names of Caddy's own log.
 func (v visit) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	address, port, err := net.SplitHostPort(v.RemoteAddr)
 	if err != nil {
@@ -215,12 +215,12 @@ func (v visit) MarshalLogObject(line zapcore.ObjectEncoder) error {
 
 const redacted = "REDACTED"
 
-// mostRead is how much of a target is looked at for a line that has room for less.
+// mostRead is how much of a target is examined for a line that has room for less.
 const mostRead = 4 * mostWritten
 
-// withoutSecrets returns a request's target without what opens a link: the name after /share/ or /s/, and every value
-// of the query. It reads the target more broadly than Immich does: in whatever case, with whatever slashes, a link
-// within the query, and a query that has lost its mark.
+// withoutSecrets returns a request's target without what opens a link: the name after /share/ or /s/, and every value of the
+// query. It parses more leniently than Immich: any case, any slashes, a link inside the query, and a query that has lost its
+// question mark.
 func withoutSecrets(target string) string {
 	target = target[:min(len(target), mostRead)]
 	if start := strings.IndexAny(target, "?&"); start >= 0 {

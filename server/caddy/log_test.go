@@ -38,7 +38,7 @@ func TestCutKeepsWithinTheBound(t *testing.T) {
 	}
 }
 
-// lineOf returns what the access log says of a request.
+// lineOf returns the access log's line about a request.
 func lineOf(t *testing.T, remote, agent, verdict string, status int, now time.Time) string {
 	t.Helper()
 	return strings.Join(writtenOf(t, func(log *accessLog) {
@@ -51,7 +51,7 @@ func lineOf(t *testing.T, remote, agent, verdict string, status int, now time.Ti
 	}), "")
 }
 
-// writtenOf returns the lines that an access log of 64 bits has got.
+// writtenOf returns the lines written by an access log whose visitors are /64s.
 func writtenOf(t *testing.T, work func(*accessLog)) []string {
 	t.Helper()
 	to := new(written)
@@ -59,7 +59,7 @@ func writtenOf(t *testing.T, work func(*accessLog)) []string {
 	return to.all()
 }
 
-// journalLineOf returns what the journal says of a request, as Caddy hands it over.
+// journalLineOf returns the journal's line about a request that Caddy logs.
 func journalLineOf(t *testing.T, remote, agent string, now time.Time) string {
 	t.Helper()
 	encoder := new(WithoutSecrets)
@@ -129,7 +129,7 @@ func TestWhatOneNetworkCanHaveWritten(t *testing.T) {
 		bounds = lineBounds{}
 		size := 0
 		for number := range 20_000 {
-			// Out of a /48, from which a client may come by as many addresses as it likes.
+			// From a /48, in which a client may use any number of addresses.
 			remote := "[2001:db8:1:" + string("0123456789abcdef"[number%16]) + "::1]:1"
 			size += len(line(remote, strings.Repeat("A", 3_900)))
 		}
@@ -152,7 +152,7 @@ func TestADeviceIsAlwaysWritten(t *testing.T) {
 	}
 }
 
-// written keeps what it is given, call by call.
+// written keeps what it is given, write by write.
 type written struct {
 	mutex sync.Mutex
 	calls []string
@@ -210,7 +210,7 @@ func TestEachVerdictHasItsFile(t *testing.T) {
 		verdictAnon: "access", verdictQuiet: "access",
 	} {
 		bounds = lineBounds{}
-		// A client that writes the end of another line into its own changes nothing.
+		// A client that puts the end of another line into its own text changes nothing.
 		line := lineOf(t, "192.0.2.1:1", `","verdict":"device"}`+"\n", verdict, 200, now)
 		if _, err := io.WriteString(opened, line); err != nil {
 			t.Fatal(err)

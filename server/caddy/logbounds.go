@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// What a verdict may be, which is the last word of each line of the access log.
+// The possible verdicts. The verdict is the last word of each line of the access log.
 const (
 	verdictDevice   = "device"
 	verdictAnon     = "anon"
@@ -23,9 +23,9 @@ const (
 // mostWritten is how many bytes a client's text may take in the log, quotes and escapes included.
 const mostWritten = 300
 
-// What one network (an IPv4 address or a /48) and all strangers together may have written into the log, in bytes: as
-// much at once, and again in the window. Lines beyond it are left out. What bans are made of has room of its own: a
-// hundred offences and more, of which a ban takes ten.
+// How many bytes one network (an IPv4 address or a /48), and all strangers together, may add to the log: this much at once, and
+// as much again in each window. Further lines are dropped. Offences have separate room for a hundred lines and more; a ban
+// needs ten.
 var (
 	visitBytes      = rate{4 << 20, 4 * time.Minute}
 	allVisitBytes   = rate{8 << 20, 2 * time.Minute}
@@ -33,7 +33,7 @@ var (
 	allOffenceBytes = rate{8 << 20, 30 * time.Second}
 )
 
-// A refusal by a limit or a ban is worth a line a minute of a network, and so are lines outside the access log.
+// A network's refusals by a limit or a ban get one line per minute, and so do its lines outside the access log.
 var (
 	refusalLines    = rate{1, time.Minute}
 	allRefusalLines = rate{600, time.Minute}
@@ -41,17 +41,17 @@ var (
 	allJournalLines = rate{200, 10 * time.Minute}
 )
 
-// lineBounds decides which lines of a stranger are written. It outlives the reload of a configuration.
+// lineBounds decides which lines of a stranger are written. It survives a configuration reload.
 type lineBounds struct {
 	visits, offences, refusals, journal buckets
 }
 
 var bounds lineBounds
 
-// all is the key of everybody's common bucket.
+// all is the key of the bucket that all strangers share.
 const all = 1
 
-// mayWrite tells whether an access line of so many bytes has room in the log, for an IPv4 address or a /48.
+// mayWrite reports whether the log has room for an access line of this many bytes from an IPv4 address or a /48.
 func (l *lineBounds) mayWrite(from network, verdict string, status, size int, now time.Time) bool {
 	key := uint64(from)
 	switch {
@@ -67,13 +67,13 @@ func (l *lineBounds) mayWrite(from network, verdict string, status, size int, no
 		l.offences.take(all, float64(size), allOffenceBytes, now) == 0
 }
 
-// maySay tells whether a line about a request has room in the journal.
+// maySay reports whether the journal has room for a line about a request.
 func (l *lineBounds) maySay(remote string, now time.Time) bool {
 	return l.journal.take(uint64(widestOf(remote)), 1, journalLines, now) == 0 &&
 		l.journal.take(all, 1, allJournalLines, now) == 0
 }
 
-// cut returns as much of a client's text as has room in a line; what is missing shows as three dots.
+// cut returns as much of a client's text as a line has room for; three dots mark the missing rest.
 func cut(text string) string {
 	text = withoutFrames(text)
 	if len(text) <= mostWritten/longestEscape {
@@ -93,7 +93,7 @@ func cut(text string) string {
 // longestEscape is the length of \u001f.
 const longestEscape = 6
 
-// writtenSize is what zap's JSON makes of a letter.
+// writtenSize is how many bytes a letter takes in zap's JSON.
 func writtenSize(letter rune, width int) int {
 	switch {
 	case letter == '"', letter == '\\', letter == '\n', letter == '\r', letter == '\t':
@@ -104,10 +104,10 @@ func writtenSize(letter rune, width int) int {
 	return width
 }
 
-// shownFrame is a frame's secret, or most of one.
+// shownFrame matches a frame's secret, or most of one.
 var shownFrame = regexp.MustCompile(`(?i)ixframe_[a-z2-7]+`)
 
-// withoutFrames returns what a client says without the secret of a frame: somebody may have typed it where an address belongs.
+// withoutFrames removes frames' secrets from a client's text: a person may have typed one in place of an address.
 func withoutFrames(text string) string {
 	if strings.IndexByte(text, '_') < 0 {
 		return text

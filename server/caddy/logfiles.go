@@ -15,13 +15,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/logging"
 )
 
-// ByVerdict writes an access log into three files of a folder, by the verdict at the end of a line:
+// ByVerdict splits an access log into three files in a folder, by the verdict at the end of a line:
 //
 //	FOLDER [MEGABYTES]
 //
-// devices.log has what enrolled devices did, offences.log what bans are made of, access.log all else. So no stranger can
-// push a device's history out of its file, and no flood of ordinary requests keeps fail2ban from reading of an offence.
-// Each file is rotated when it has so many megabytes [10]; five old ones are kept.
+// devices.log has what enrolled devices did, offences.log what bans are based on, access.log everything else. So no stranger
+// can push a device's history out of its file, and no flood of ordinary requests keeps fail2ban from reading about an offence.
+// Each file is rotated at this many megabytes [10]; five old ones are kept.
 type ByVerdict struct {
 	Folder    string `json:"folder"`
 	Megabytes int    `json:"megabytes,omitempty"`
@@ -44,7 +44,7 @@ func parseByVerdict(values []string) (ByVerdict, error) {
 	return parsed, nil
 }
 
-// Key tells one log from another; one that stays the same outlives a reload.
+// Key identifies a log; one whose key stays the same survives a reload.
 func (b ByVerdict) Key() string { return fmt.Sprintf("%s %d", b.Folder, b.Megabytes) }
 
 // Open opens the three files.
@@ -69,13 +69,14 @@ func (b ByVerdict) Open() (*verdictFiles, error) {
 // verdictFiles are access.log, devices.log and offences.log.
 type verdictFiles [3]io.WriteCloser
 
-// lateWriter writes whole lines, some at a time, a tenth of a second after the first of them at the latest: a call of the
-// system for each costs more than the line. Nobody waits for these; what bans are made of is written at once.
+// lateWriter writes complete lines, several at a time, at most a tenth of a second after the first of them, because a system
+// call per line costs more than the line. It is for lines that nothing waits for; lines that bans are based on are written at
+// once.
 type lateWriter struct {
 	to      io.WriteCloser
 	mutex   sync.Mutex
 	held    []byte
-	problem error // of a write that nobody waited for
+	problem error // of a write in the background
 }
 
 const (
@@ -124,7 +125,7 @@ var (
 	offenceLines = [][]byte{lineEnd(verdictScan), lineEnd(verdictGuess), lineEnd(verdictPassword), lineEnd(verdictSecret)}
 )
 
-// lineEnd is how the line of a verdict ends. No client can write it: quotes in what they say are escaped.
+// lineEnd is how a line with this verdict ends. No client can forge it: quotes in a client's text are escaped.
 func lineEnd(verdict string) []byte {
 	return []byte(`"verdict":"` + verdict + "\"}\n")
 }

@@ -1,7 +1,5 @@
-// Command caddy is the edge in front of Immich: stock Caddy and
-// the few modules beside this file. The Nix module builds it on the server
-// and the lab builds it from this same source, so that what is tested is what
-// runs.
+// Command caddy is the edge in front of Immich: stock Caddy with the modules in this folder. The Nix module builds it on the
+// server and the lab builds it from this same source, so that what is tested is what runs.
 package main
 
 import (

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// wideBits is how much of an IPv6 address whoever has many networks may have (RFC 6177): 65,536 networks of 64 bits.
+// wideBits is the size of the largest IPv6 network that one customer may have (RFC 6177): 65,536 networks of 64 bits.
 const wideBits = 48
 
-// network is a part of the internet that limits count as one visitor, as a hash that nobody outside can aim at. Two of
-// them share one by chance alone, and then they share a budget.
+// network is a part of the internet that limits count as one visitor, as a hash that outsiders cannot aim at. Two of them
+// collide only by chance, and then share a budget.
 type network uint64
 
 var networkSeed = maphash.MakeSeed()
 
-// nobody is what all visitors without an address share.
+// nobody is shared by all visitors without an address.
 const nobody network = 0
 
-// networksOf returns the visitor (an IPv4 address, or the first `bits` of an IPv6 one) and the provider's customer with
-// most networks that it could belong to: the /48, or nobody for IPv4.
+// networksOf returns the visitor (an IPv4 address, or the first `bits` of an IPv6 address) and the largest customer network it
+// could belong to: the /48, or nobody for IPv4.
 func networksOf(remote string, bits int) (visitor, wide network) {
 	address, err := addressOf(remote)
 	if err != nil {
@@ -41,7 +41,7 @@ func widestOf(remote string) network {
 	return hashOf(address, min(address.BitLen(), wideBits))
 }
 
-// addressOf reads host:port as net/http writes it, without asking for more memory.
+// addressOf parses host:port as net/http writes it, without allocating.
 func addressOf(remote string) (netip.Addr, error) {
 	host := remote
 	if end := strings.LastIndexByte(remote, ':'); end >= 0 {

@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// protectedNetwork is one that no list may ban, with what it is called before people.
+// protectedNetwork is a network that no list may ban, and its name for people.
 type protectedNetwork struct {
 	network netip.Prefix
 	called  string
 }
 
-// protectedNetworks are not on the internet, or carry it to here. Devices come before bans, so what a list could shut out here
-// are the owner's own look from outside, the health checks, and guests at home.
+// protectedNetworks are not on the internet, or carry its traffic to here. Devices are checked before bans, so what a list
+// could lock out here are the owner's own outside check, the health checks, and guests at home.
 //
-// The last four are those that Tailscale names for its own servers (tailscale.com/kb/1082/firewall-ports). A visitor behind its
-// ingress has the address of the PROXY line, never the ingress's.
+// The last four are what Tailscale names as its own servers (tailscale.com/kb/1082/firewall-ports). A visitor who comes through
+// its ingress has the address in the PROXY line, never the ingress's.
 var protectedNetworks = []protectedNetwork{
 	{netip.MustParsePrefix("0.0.0.0/8"), "no address of a visitor"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "this server itself"},
@@ -35,13 +35,13 @@ var protectedNetworks = []protectedNetwork{
 	{netip.MustParsePrefix("2606:b740:49::/48"), "Tailscale's own"},
 }
 
-// An entry that is wider than these is no network of anybody's: a registry hands out nothing as wide to one of its members.
+// An entry wider than these is nobody's network: no registry assigns anything as wide to one of its members.
 const (
 	widestBan4 = 8
 	widestBan6 = 16
 )
 
-// isProtected tells whether no list may ban an address.
+// isProtected reports whether no list may ban an address.
 func isProtected(address netip.Addr) bool {
 	for _, protected := range protectedNetworks {
 		if protected.network.Contains(address) {
@@ -51,9 +51,9 @@ func isProtected(address netip.Addr) bool {
 	return false
 }
 
-// whyNotBanned says why no list may ban a network; empty where it may.
+// whyNotBanned says why no list may ban a network, or returns "".
 func whyNotBanned(network netip.Prefix) string {
-	// What is as wide as that overlaps much, and the first of it would be no reason.
+	// A network as wide as that overlaps many protected ones, and naming the first would be misleading.
 	if isTooWide(network, 0) {
 		return "is too wide to be anybody's network"
 	}
@@ -65,7 +65,7 @@ func whyNotBanned(network netip.Prefix) string {
 	return ""
 }
 
-// isTooWide tells whether a network is wider than those, by more than so many bits.
+// isTooWide reports whether a network is more than this many bits wider than those.
 func isTooWide(network netip.Prefix, by int) bool {
 	widest := widestBan6
 	if network.Addr().Is4() {
@@ -74,11 +74,11 @@ func isTooWide(network netip.Prefix, by int) bool {
 	return network.Bits() < widest-by
 }
 
-// neighbours is by how many bits a country's network may be wider: a database makes one of what it was given side by side.
+// neighbours is how many bits wider a country's network may be: a database joins adjacent networks into one.
 const neighbours = 4
 
-// bannedOf returns what a list may ban of a country's network: all of it, or what is left of it around the protected ones, or
-// nothing.
+// bannedOf returns the part of a country's network that a list may ban: all of it, what is left around the protected networks,
+// or nothing.
 func bannedOf(network netip.Prefix) []netip.Prefix {
 	switch {
 	case whyNotBanned(network) == "":
@@ -96,7 +96,7 @@ func isWithinProtected(network netip.Prefix) bool {
 	})
 }
 
-// halvesOf returns both halves of a network that is more than one address.
+// halvesOf returns the two halves of a network of more than one address.
 func halvesOf(network netip.Prefix) (lower, upper netip.Prefix) {
 	bits := network.Bits()
 	bytes := network.Addr().AsSlice()

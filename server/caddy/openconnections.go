@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// openConnections are all connections by their network, and the networks by how many each has.
+// openConnections holds all connections by network, and the networks by how many connections each has.
 //
-// When the table is full, nobody is there first: a network that comes with few takes the place of the newest connection of
-// the network that has most, if that has at least two more. So a few networks cannot shut all others out; as many networks
-// as there are places can, one connection each. A part of the table is kept for networks that are known (isKnown), and
-// neither they nor devices lose a place.
+// When the table is full, being first does not help: a new connection of a network with few takes the place of the newest
+// connection of the network with most, if that has at least two more. So a few networks cannot lock out all others; only as
+// many networks as there are places could, with one connection each. A part of the table is reserved for known networks
+// (isKnown); they and devices never lose a place.
 type openConnections struct {
 	mutex   sync.Mutex
 	of      map[network][]*countedConnection
@@ -19,13 +19,13 @@ type openConnections struct {
 	isKnown func(remote string) bool
 }
 
-// How many networks are asked for a connection that may be ended, and how many of each one's newest.
+// How many networks are searched for a connection that may be ended, and how many of the newest connections of each.
 const (
 	networksAsked = 32
 	newestAsked   = 3
 )
 
-// add takes a connection in, or not; whichever has lost its place to it is to be closed.
+// add admits a connection or not. It returns a connection that has lost its place, if any, which the caller must close.
 func (o *openConnections) add(c *countedConnection) (taken bool, lost *countedConnection) {
 	o.mutex.Lock()
 	defer o.mutex.Unlock()
@@ -49,7 +49,7 @@ func (o *openConnections) add(c *countedConnection) (taken bool, lost *countedCo
 	return true, lost
 }
 
-// newestOfMost returns the newest connection that may be ended in the largest network that has so many at least, or nothing.
+// newestOfMost returns the newest connection that may be ended in the largest network with at least this many, or nil.
 func (o *openConnections) newestOfMost(least int) *countedConnection {
 	asked := 0
 	for size := connectionsOfOne; size >= least; size-- {
@@ -68,7 +68,7 @@ func (o *openConnections) newestOfMost(least int) *countedConnection {
 	return nil
 }
 
-// remove forgets a connection, if it has not lost its place before.
+// remove forgets a connection, unless it has already lost its place.
 func (o *openConnections) remove(c *countedConnection) {
 	o.mutex.Lock()
 	defer o.mutex.Unlock()
@@ -83,7 +83,7 @@ func (o *openConnections) take(c *countedConnection) {
 	}
 }
 
-// put makes these the connections of a network, and finds it by their number.
+// put sets the connections of a network, and files the network under their number.
 func (o *openConnections) put(from network, own []*countedConnection) {
 	delete(o.by[len(o.of[from])], from)
 	if len(own) == 0 {
@@ -97,7 +97,7 @@ func (o *openConnections) put(from network, own []*countedConnection) {
 	o.by[len(own)][from] = struct{}{}
 }
 
-// isKnownHere tells whether visitors of this network have a live link, or a device was here within a day.
+// isKnownHere reports whether visitors of this network have a live link, or a device was here within a day.
 func isKnownHere(remote string) bool {
 	if homes.knows(widestOf(remote), "") {
 		return true

@@ -17,8 +17,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("prepared", httpcaddyfile.Before, "route")
 }
 
-// Prepared passes a request through the routes within it as Caddy does, but puts their chain together once, when the
-// configuration is loaded, where Caddy does so for each request, route by route, whether it gets there or not:
+// Prepared passes a request through its routes as Caddy does, but builds their chain once, when the configuration is loaded.
+// Caddy builds it for each request, route by route, whether the request gets there or not:
 //
 //	prepared {
 //		route {
@@ -26,8 +26,8 @@ func init() {
 //		}
 //	}
 //
-// Nothing comes after it: a request that reaches the end of its routes is an error. What depends on the request alone in
-// Caddy's routes (groups of `handle`, routes for errors of their own) it does not take.
+// It is always last: a request that reaches the end of its routes is an error. It does not support what Caddy's routes decide
+// per request (groups of `handle`, error routes of their own).
 type Prepared struct {
 	caddyhttp.Subroute
 
@@ -53,7 +53,7 @@ func parsePrepared(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 	return &Prepared{Subroute: *routes}, nil
 }
 
-// Provision provisions the routes, and puts their chain together.
+// Provision provisions the routes and builds their chain.
 func (p *Prepared) Provision(ctx caddy.Context) (err error) {
 	if err = p.Subroute.Provision(ctx); err != nil {
 		return err
@@ -70,7 +70,7 @@ func (p *Prepared) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 	return p.chain.ServeHTTP(w, r)
 }
 
-// chainOf returns the routes as one handler, after which `next` comes.
+// chainOf returns the routes as one handler, followed by `next`.
 func chainOf(routes *caddyhttp.Subroute, next caddyhttp.Handler) (caddyhttp.Handler, error) {
 	if routes.Errors != nil {
 		return nil, errors.New("prepared takes no routes for errors")
@@ -99,24 +99,24 @@ func chainOf(routes *caddyhttp.Subroute, next caddyhttp.Handler) (caddyhttp.Hand
 	return next, nil
 }
 
-// stage is one handler and what comes after it.
+// stage is one handler and what follows it.
 type stage struct {
 	handler caddyhttp.MiddlewareHandler
 	next    caddyhttp.Handler
 }
 
-// ServeHTTP has the handler do its part.
+// ServeHTTP runs the handler.
 func (s stage) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return s.handler.ServeHTTP(w, r, s.next)
 }
 
-// fork leads those who match into a route, and others past it.
+// fork leads requests that match into a route, and others past it.
 type fork struct {
 	matchers    caddyhttp.MatcherSets
 	route, past caddyhttp.Handler
 }
 
-// ServeHTTP asks the matchers; one that cannot say is an error.
+// ServeHTTP asks the matchers; a matcher that fails is an error.
 func (f fork) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	matches, err := f.matchers.AnyMatchWithError(r)
 	switch {

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// passing is a handler that writes down where a request has been.
+// passing is a handler that records that a request has passed it.
 func passing(name string, ends bool) caddyhttp.MiddlewareHandler {
 	return middleware(func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 		w.Header().Add("Been", name)

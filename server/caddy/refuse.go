@@ -15,7 +15,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("refuse", httpcaddyfile.Before, "abort")
 }
 
-// Refuse gives the one answer for every refusal, so that it tells nothing, or none, and writes the verdict into the log:
+// Refuse gives the same answer for every refusal, so that the answer reveals nothing, or drops the connection, and sets the
+// verdict in the log:
 //
 //	refuse [MATCHER] REJECT_WITH VERDICT
 //
@@ -49,7 +50,7 @@ func checkRejectWith(way string) error {
 	return nil
 }
 
-// ServeHTTP refuses.
+// ServeHTTP refuses the request.
 func (f Refuse) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	return f.refuse(w, r, f.Verdict)
 }

@@ -18,14 +18,14 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("while_enrolled", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// WhileEnrolled passes a request on for as long as the client is an enrolled device, and looks anew every so often:
+// WhileEnrolled passes a request on for as long as the client is an enrolled device, and checks again at each interval:
 //
 //	while_enrolled INTERVAL FOLDER AUTHORITY
 //
-// (A folder in the first place would be taken for a path of requests.)
+// (A folder as the first argument would be taken for a path matcher.)
 //
-// A websocket or a long download of a device that is revoked meanwhile is ended with its connection, and nobody else's. It
-// also gives the verdict.
+// When a device is revoked, its websockets and long downloads end together with their connection, and nobody else's do. This
+// handler also gives the verdict.
 type WhileEnrolled struct {
 	Enrolled
 	Interval caddy.Duration `json:"interval"`
@@ -60,13 +60,13 @@ func (w *WhileEnrolled) ServeHTTP(answer http.ResponseWriter, r *http.Request, n
 	if connection == nil {
 		return passOnWhile(w.MatchWithError, time.Duration(w.Interval), answer, r, next)
 	}
-	state := r.TLS // and not the request, which the watch would keep
+	state := r.TLS // not the request, which the watch would keep alive
 	connection.endUnless(func() (bool, error) { return w.accepts(state, connection) }, time.Duration(w.Interval))
 	return next.ServeHTTP(answer, r)
 }
 
-// passOnWhile passes a request on for as long as its client is in, and looks anew every so often. The request's context
-// ends then; with it, the reverse proxy ends what it is about to do, be it a tunnel.
+// passOnWhile passes a request on for as long as its client is allowed in, and checks again at each interval. Otherwise it
+// cancels the request's context, and with it whatever the reverse proxy is doing, even a tunnel.
 func passOnWhile(
 	isIn func(*http.Request) (bool, error), interval time.Duration,
 	answer http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
@@ -81,7 +81,7 @@ func passOnWhile(
 	return err
 }
 
-// watch ends the request when its client is not in any more, until it is told to stop.
+// watch cancels the request when its client is no longer allowed in, until stop is called.
 func watch(
 	cancel context.CancelCauseFunc, isIn func(*http.Request) (bool, error), interval time.Duration, r *http.Request,
 ) (stop func()) {

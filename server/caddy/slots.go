@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// slots let so many of a key's requests in at once; more of them wait in line.
+// slots admits a number of a key's requests at once; others wait in line.
 type slots struct {
 	mutex  sync.Mutex
 	lines  map[uint64]*line
@@ -23,15 +23,15 @@ type line struct {
 const (
 	waitingPatience = 30 * time.Second
 
-	// When so many requests of all strangers are open, each network has few.
+	// From this many open requests of all strangers, each network has few.
 	manyInside = 480
 	fewOfMany  = 4
 )
 
 var errBusy = errors.New("too many requests at once")
 
-// enter returns when the key has less than `most` inside, and an error when it takes too long. Whoever has entered must
-// leave.
+// enter returns when fewer than `most` of the key's requests are inside, and an error if that takes too long. Each successful
+// enter must be followed by a leave.
 func (s *slots) enter(ctx context.Context, key uint64, most int) error {
 	s.mutex.Lock()
 	if s.lines == nil {
@@ -48,7 +48,7 @@ func (s *slots) enter(ctx context.Context, key uint64, most int) error {
 		s.mutex.Unlock()
 		return nil
 	}
-	turn := make(chan struct{}) // how many wait in all is limits.go's business
+	turn := make(chan struct{}) // limits.go bounds how many wait in total
 	of.waiting = append(of.waiting, turn)
 	s.mutex.Unlock()
 
@@ -66,7 +66,7 @@ func (s *slots) enter(ctx context.Context, key uint64, most int) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	place := slices.Index(of.waiting, turn)
-	if place < 0 { // let in at the same moment
+	if place < 0 { // admitted at that very moment
 		return nil
 	}
 	of.waiting = slices.Delete(of.waiting, place, place+1)

@@ -27,35 +27,35 @@ import (
 	"github.com/miekg/dns"
 )
 
-// What a stranger may meet. The guard (server/scripts/guard.sh) acts on these words.
+// The results of a stranger's look. The guard (server/scripts/guard.sh) acts on these words.
 const (
 	// healthy: refused where it must be, let in where it may be, with the right certificate.
 	healthy = "healthy"
-	// ailing: strangers are refused with the right certificate, but visitors of shared links are not served.
+	// ailing: strangers are refused, with the right certificate, but visitors of shared links are not served.
 	ailing = "ailing"
-	// dead: nobody answers, or public DNS has no address of the name.
+	// dead: nothing answers, or public DNS has no address for the name.
 	dead = "dead"
-	// unsafe: somebody answers who must not, or what must not be answered.
+	// unsafe: something answers that must not, or a request is answered that must not be.
 	unsafe = "unsafe"
 	// blind: there is no way to look from here.
 	blind = "blind"
 )
 
-// publicResolvers are asked instead of the system's resolver, which on a tailnet gives the node's inner address.
+// publicResolvers are asked instead of the system's resolver, which on a tailnet returns the inner address of the node.
 // components/remote/outside_probe.py asks the same ones.
 var publicResolvers = []string{"1.1.1.1", "9.9.9.9", "8.8.8.8"}
 
-// privatePaths must be refused; the edge takes neither for ill will (surface.toml: quiet), so that
-// asking every few minutes gets nobody banned.
+// privatePaths must be refused. The edge does not count either as an offence (surface.toml: quiet), so that asking every few
+// minutes gets nobody banned.
 var privatePaths = []string{"/", "/api/users/me"}
 
 // publicPath is what the page behind a shared link asks for first.
 const publicPath = "/api/server/config"
 
-// refusal is what the edge answers to whatever it refuses (refuse.go).
+// refusal is the edge's answer to everything it refuses (refuse.go).
 const refusal = `{"status":403,"message":"Forbidden"}`
 
-// answerTimeout is for each step of a look; tests have less patience.
+// answerTimeout applies to each step of a look; tests shorten it.
 var answerTimeout = 5 * time.Second
 
 const (
@@ -139,7 +139,7 @@ func firstOf(file string) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// stranger looks at one name from outside. Tests give it a dial of their own, which also leads to the resolvers.
+// stranger looks at one name from outside. Tests supply their own dial, which is also used for the resolvers.
 type stranger struct {
 	name      string
 	port      int
@@ -151,7 +151,7 @@ type stranger struct {
 // sight is what was seen: one of the words above, and a sentence without a full stop.
 type sight struct{ verdict, sentence string }
 
-// look takes half a minute at most: the resolvers are asked at once, and so are the addresses, each step with a timeout.
+// look takes at most half a minute: all resolvers are asked at once, and so are all addresses, each step with a timeout.
 func (s *stranger) look(ctx context.Context) sight {
 	addresses, answered := s.resolve(ctx)
 	if answered == 0 {
@@ -169,8 +169,8 @@ func (s *stranger) look(ctx context.Context) sight {
 	return sum(addresses, seen)
 }
 
-// sum makes one sight of those at several addresses. One that is unsafe counts most; one that is healthy is enough, because
-// which of Tailscale's addresses are up is not ours to mend.
+// sum combines the results for several addresses. If one is unsafe, the result is unsafe. Otherwise one that is healthy is
+// enough, because which of Tailscale's addresses are up is not in our hands.
 func sum(addresses []netip.Addr, seen []sight) sight {
 	for _, verdict := range []string{unsafe, healthy, ailing, dead} {
 		count := 0
@@ -195,7 +195,7 @@ func sum(addresses []netip.Addr, seen []sight) sight {
 	return sight{blind, "there is no way from here to " + strings.Join(texts(addresses), ", ")}
 }
 
-// reachable counts the addresses to which there is a way from here: a home without IPv6 has none to half of them.
+// reachable counts the addresses that can be reached from here: a home without IPv6 can reach only half of them.
 func reachable(seen []sight) int {
 	count := 0
 	for _, one := range seen {
@@ -215,7 +215,7 @@ func texts(addresses []netip.Addr) []string {
 }
 
 // resolve asks every resolver for the IPv4 and IPv6 addresses of the name, and returns the public ones of all answers, sorted,
-// a few of each family. answered counts the answers, also those that say that there is no such name.
+// a few of each family. answered counts the answers, including those that the name does not exist.
 func (s *stranger) resolve(ctx context.Context) (addresses []netip.Addr, answered int) {
 	var mutex sync.Mutex
 	var all sync.WaitGroup
@@ -249,7 +249,7 @@ func (s *stranger) resolve(ctx context.Context) (addresses []netip.Addr, answere
 	return append(v4[:min(len(v4), mostPerFamily)], v6[:min(len(v6), mostPerFamily)]...), answered
 }
 
-// ask puts one question to one resolver, by UDP twice and then by TCP. Only a yes or a no is an answer.
+// ask sends one question to one resolver, twice by UDP and then by TCP. Only a yes or a no is an answer.
 func (s *stranger) ask(ctx context.Context, resolver string, kind uint16) ([]netip.Addr, error) {
 	question := new(dns.Msg)
 	question.SetQuestion(dns.Fqdn(s.name), kind)
@@ -295,7 +295,7 @@ func (s *stranger) exchange(ctx context.Context, network, resolver string, quest
 	return reply, err
 }
 
-// tailnet is what Tailscale gives its nodes (RFC 6598), and no stranger gets to.
+// tailnet is the range that Tailscale's nodes have (RFC 6598), which no stranger can reach.
 var tailnet = netip.MustParsePrefix("100.64.0.0/10")
 
 func isPublic(address netip.Addr) bool {
@@ -335,7 +335,7 @@ func (s *stranger) visit(ctx context.Context, address netip.Addr) sight {
 	return sight{verdict: healthy}
 }
 
-// errForeign: somebody ended TLS who has another certificate than ours.
+// errForeign: TLS ended at a server with another certificate than ours.
 var errForeign = errors.New("another certificate is shown than the one of this server")
 
 func withoutAnswer(err error) sight {
@@ -349,14 +349,14 @@ func withoutAnswer(err error) sight {
 	}
 }
 
-// heard is what came back for one request; silent when the other side took the request and hung up.
+// heard is the answer to one request; silent means that the other side took the request and hung up.
 type heard struct {
 	silent bool
 	status int
 	body   string
 }
 
-// get asks for one path, on a connection of its own. It trusts exactly one certificate, so no authority is asked.
+// get asks for one path, on a new connection. It trusts exactly one certificate, so no authority is involved.
 func (s *stranger) get(ctx context.Context, place, path string) (heard, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -368,7 +368,7 @@ func (s *stranger) get(ctx context.Context, place, path string) (heard, error) {
 	if err := plain.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return heard{}, err
 	}
-	// Verified below, and by more than a name: the handshake proves that the other side has this very certificate's key.
+	// VerifyConnection below checks more than a name: the handshake proves that the other side has this very certificate's key.
 	conn := tls.Client(plain, &tls.Config{ServerName: s.name, InsecureSkipVerify: true, VerifyConnection: s.isOurs})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return heard{}, err
@@ -387,7 +387,7 @@ func (s *stranger) get(ctx context.Context, place, path string) (heard, error) {
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), request)
 	if err != nil {
-		// A timeout is no hanging up.
+		// A timeout is not a hang-up.
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 			return heard{silent: true}, nil
 		}
@@ -401,7 +401,7 @@ func (s *stranger) get(ctx context.Context, place, path string) (heard, error) {
 	return heard{status: response.StatusCode, body: string(body)}, nil
 }
 
-// isOurs is a tls.Config's VerifyConnection.
+// isOurs is a VerifyConnection function for tls.Config.
 func (s *stranger) isOurs(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 || fingerprint(state.PeerCertificates[0]) != s.leaf {
 		return errForeign
@@ -409,10 +409,10 @@ func (s *stranger) isOurs(state tls.ConnectionState) error {
 	return nil
 }
 
-// tlsOnly is what Go's own server, and so Caddy, says to a request without TLS.
+// tlsOnly is what Go's own server, and so Caddy, answers to a request without TLS.
 var tlsOnly = []byte("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.")
 
-// answersPlainly tells whether somebody answers a request without TLS, other than with a refusal to talk so.
+// answersPlainly reports whether a request without TLS gets any answer other than that refusal.
 func (s *stranger) answersPlainly(ctx context.Context, place string) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()

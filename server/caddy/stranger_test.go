@@ -33,14 +33,14 @@ func TestMain(m *testing.M) {
 
 const theName = "immich.example.ts.net"
 
-// world is what the stranger meets: resolvers and servers by their address, all on loopback in truth.
+// world is what the stranger meets: resolvers and servers by address, in fact all on loopback.
 type world struct {
 	t       *testing.T
 	records map[string][]string         // by resolver: its A and AAAA answers
-	codes   map[string]int              // by resolver: its result code
+	codes   map[string]int              // by resolver: its response code
 	servers map[string]*httptest.Server // by address
-	missing map[string]error            // by address: why there is no way
-	plain   map[string]func(c net.Conn) // by address: who talks without TLS
+	missing map[string]error            // by address: why it is unreachable
+	plain   map[string]func(c net.Conn) // by address: a server without TLS
 }
 
 func newWorld(t *testing.T) *world {
@@ -50,7 +50,7 @@ func newWorld(t *testing.T) *world {
 	}
 }
 
-// edge answers as the Caddyfile has it.
+// edge answers as the Caddyfile does.
 func edge(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == publicPath {
 		fmt.Fprint(w, "{}")
@@ -88,7 +88,7 @@ func (w *world) dial(ctx context.Context, network, place string) (net.Conn, erro
 	return here, nil
 }
 
-// packets makes a pair of connected sockets: UDP ones for DNS over UDP, because the client asks for their kind.
+// packets makes a pair of connected sockets. DNS over UDP needs UDP sockets, because the client checks their type.
 func (w *world) packets(network string) (net.Conn, net.Conn) {
 	if network != "udp" {
 		return net.Pipe()
@@ -105,7 +105,7 @@ func (w *world) packets(network string) (net.Conn, net.Conn) {
 	return here, packetConn{there.(*net.UDPConn), here.LocalAddr()}
 }
 
-// packetConn writes to whoever sits at the other end.
+// packetConn writes to the other end, whatever its address.
 type packetConn struct {
 	*net.UDPConn
 	other net.Addr
@@ -135,7 +135,7 @@ func (w *world) resolve(conn net.Conn, resolver string) {
 	_ = at.WriteMsg(reply)
 }
 
-// look looks with two resolvers, at a server that shows the certificate of shown.
+// look looks with two resolvers, at a server with the certificate of shown.
 func (w *world) look(shown *httptest.Server) sight {
 	s := &stranger{name: theName, port: 443, resolvers: []string{"1.1.1.1", "9.9.9.9"}, dial: w.dial}
 	if shown != nil {
@@ -171,7 +171,7 @@ func TestOneAnswerIsEnough(t *testing.T) {
 	w.records["1.1.1.1"] = []string{"203.0.113.1", "203.0.113.2", "2001:db8::1"}
 	w.missing["2001:db8::1"] = syscall.ENETUNREACH
 	w.missing["9.9.9.9"] = syscall.ECONNREFUSED
-	// A home without IPv6 has no way there, which counts as nothing.
+	// A home without IPv6 cannot reach that address, which does not count.
 	wants(t, w.look(server), healthy, "at 1 of 2 addresses")
 }
 
@@ -215,7 +215,7 @@ func TestNobodyAnswers(t *testing.T) {
 	w.records["1.1.1.1"] = []string{"203.0.113.1"}
 	wants(t, w.look(nil), dead, "at 203.0.113.1 nobody answers")
 
-	// As Tailscale's ingress does when the node is away: the connection is taken, and ends in the handshake.
+	// Like Tailscale's ingress when the node is offline: the connection is accepted and ends in the handshake.
 	w.plain["203.0.113.1"] = func(c net.Conn) { c.Close() }
 	wants(t, w.look(nil), dead, "nobody answers")
 }
@@ -337,7 +337,7 @@ func TestTheCertificateOfAFile(t *testing.T) {
 	}
 }
 
-// selfSigned makes a certificate that nobody else has.
+// selfSigned makes a certificate that no other server has.
 func selfSigned(t *testing.T) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

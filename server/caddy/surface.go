@@ -11,7 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// surface is what strangers, or frames, may ask, as surface.toml says it; the comment at the top of that file says how.
+// surface is what strangers, or frames, may ask, as read from surface.toml; the comment at the top of that file explains it.
 type surface struct {
 	rows    []*row
 	headers headerList
@@ -22,10 +22,10 @@ type surface struct {
 type row struct {
 	methods []string
 	literal string         // the path up to its first pattern
-	pattern *regexp.Regexp // of the whole path; nil if there is no pattern in it
+	pattern *regexp.Regexp // for the whole path; nil if the path has no pattern
 	link    bool           // it needs the key or slug of a link
 	api     bool
-	body    int64 // the most that it may carry
+	body    int64 // the largest body, in bytes
 }
 
 // tableFile is surface.toml, as far as the edge needs it.
@@ -49,14 +49,14 @@ type rowOfFile struct {
 	Body    string
 }
 
-// bodyOfUploads is what a row says that carries as much as the owner allows.
+// bodyOfUploads marks a row whose body may be as large as the owner allows.
 const bodyOfUploads = "upload"
 
-// smallBody is what a row may carry that does not say.
+// smallBody is the limit of a row that names none.
 const smallBody = 1000
 
-// readSurface reads the table. `switches` says of each feature that is not fixed whether it is on, `upload` how big an
-// upload may be.
+// readSurface reads the table. `switches` says for each feature that is not fixed whether it is on, and `upload` is the largest
+// upload in bytes.
 func readSurface(path string, switches map[string]bool, upload int64) (*surface, error) {
 	var file tableFile
 	if _, err := toml.DecodeFile(path, &file); err != nil {
@@ -116,7 +116,7 @@ func (f rowOfFile) row(patterns map[string]string, upload int64) (*row, error) {
 	return made, nil
 }
 
-// featuresThatAreOn returns them by name, or an error when the switches are not exactly those that the table has.
+// featuresThatAreOn returns the features that are on by name, or an error if the switches are not exactly those of the table.
 func (f *tableFile) featuresThatAreOn(switches map[string]bool) (map[string]bool, error) {
 	on := maps.Clone(switches)
 	for name, feature := range f.Features {
@@ -146,7 +146,7 @@ func bodySize(text string, upload int64) (int64, error) {
 
 var braces = regexp.MustCompile(`\{\w+\}`)
 
-// setPath makes what the row's requests look like out of a path with patterns in braces.
+// setPath compiles a path with patterns in braces into what the row's requests look like.
 func (r *row) setPath(path string, patterns map[string]string) error {
 	var unknown []string
 	expression, end := "^", 0
@@ -171,10 +171,10 @@ func (r *row) setPath(path string, patterns map[string]string) error {
 	return err
 }
 
-// longestPath is more than a link with a long name in a far script has, escaped. A longer one would be dear to compare.
+// longestPath is longer than a link with a long name in a distant script, escaped. A longer path would be expensive to match.
 const longestPath = 2000
 
-// find returns the row that a request belongs to, or nothing. The path is the one that was sent, byte for byte.
+// find returns the row that matches a request, or nil. The path is compared byte for byte, as it was sent.
 func (s *surface) find(method, path string) *row {
 	if len(path) > longestPath {
 		return nil

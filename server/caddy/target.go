@@ -7,12 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// What a stranger asks is compared as it was sent, because that is what Immich gets, and nobody may be able to read it in
-// another way: neither a server that decodes twice, nor one that takes a backslash for a slash, nor one that cuts a
-// segment at a semicolon.
+// A stranger's request is compared as it was sent, because that is what Immich gets. It must have only one reading, whether a
+// server decodes twice, takes a backslash for a slash, or cuts a segment at a semicolon.
 
-// readsOneWay tells whether whoever decodes a path, however often, finds the same names in it, and none that leads
-// upwards. Letters are the patterns' business: this looks at what an escape may hide.
+// readsOneWay reports whether every decoder, however often it decodes, finds the same names in a path, and none that leads
+// upwards. Which letters are allowed is up to the patterns: this checks what an escape may hide.
 func readsOneWay(path string) bool {
 	if !strings.Contains(path, "%") && !strings.Contains(path, "//") && !strings.Contains(path, "/.") && !strings.Contains(path, `\`) {
 		return true
@@ -29,7 +28,7 @@ func readsOneWay(path string) bool {
 	return true
 }
 
-// leadsUp tells whether a segment is a step upwards or to itself for a server that leaves blanks out, or what follows a
+// leadsUp reports whether a segment means the parent or the same folder to a server that ignores blanks, or what follows a
 // semicolon.
 func leadsUp(segment string) bool {
 	if end := strings.IndexAny(segment, ";?#"); end >= 0 {
@@ -44,7 +43,7 @@ func leadsUp(segment string) bool {
 	return segment == "." || segment == ".."
 }
 
-// hasEscape tells whether something may be decoded, also in the way of old servers (%u0020).
+// hasEscape reports whether something may be decoded, also in the old style (%u0020).
 func hasEscape(text string) bool {
 	for rest := text; ; {
 		_, after, found := strings.Cut(rest, "%")
@@ -58,7 +57,7 @@ func hasEscape(text string) bool {
 	}
 }
 
-// isText tells whether text is UTF-8 without control characters of ASCII.
+// isText reports whether text is UTF-8 without ASCII control characters.
 func isText(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(letter rune) bool {
 		return letter < 0x20 || letter == 0x7f || letter == utf8.RuneError
@@ -69,16 +68,16 @@ func isHex(letter byte) bool {
 	return '0' <= letter && letter <= '9' || 'a' <= letter|0x20 && letter|0x20 <= 'f'
 }
 
-// query is what the edge has to know of a query.
+// query is what the edge has to know about a query.
 type query struct {
-	keys, slugs int  // how often it has each name
-	link        bool // it has the key or slug of a link, which is not empty
-	credentials bool // it has what a user proves himself with, or a link's password
+	keys, slugs int  // how often each name occurs
+	link        bool // it has a nonempty key or slug of a link
+	credentials bool // it has a user's credentials, or a link's password
 	oddKey      bool // it has a key with letters that no key has
 }
 
-// readQuery reads a query; `sound` says that everybody reads it like that: plain names, one `&` between two of them, and
-// no brackets in the values, because some readers end a name at the last of them.
+// readQuery parses a query. `sound` says that every parser reads it the same way: plain names, one `&` between each two, and no
+// brackets in the values, because some parsers end a name at the last of them.
 func readQuery(raw string) (found query, sound bool) {
 	for raw != "" {
 		var pair string
@@ -108,14 +107,14 @@ func (q *query) add(name, value string) {
 	}
 }
 
-// smuggles tells whether it holds what must not get to Immich: a user's credentials, a password outside its own call
-// (where it could be guessed unseen), two links, of which one reader takes the first and one the last, or a key with other
-// letters in between, which Immich leaves out: so one link would have as many keys as somebody likes.
+// smuggles reports whether the query holds what must not reach Immich: a user's credentials, a password outside its own call
+// (where guessing would go unnoticed), two links, of which one parser takes the first and another the last, or a key with other
+// letters in between, which Immich skips, so that one link would have any number of keys.
 func (q query) smuggles() bool {
 	return q.credentials || q.keys+q.slugs > 1 || q.oddKey
 }
 
-// isKey tells whether a value has no letters but those of base64url, which are those of hex as well.
+// isKey reports whether a value has only letters of base64url, which include those of hex.
 func isKey(value string) bool {
 	if strings.Contains(value, "%") {
 		decoded, err := url.PathUnescape(value)
@@ -132,7 +131,7 @@ func isKey(value string) bool {
 	return true
 }
 
-// hidesControls tells whether a query has a control character as an escape.
+// hidesControls reports whether a query has an escaped control character.
 func hidesControls(raw string) bool {
 	for {
 		_, after, found := strings.Cut(raw, "%")

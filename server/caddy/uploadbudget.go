@@ -5,34 +5,35 @@ import (
 	"time"
 )
 
-// UploadLimit is what may be uploaded within any hour.
+// UploadLimit is how much may be uploaded within any hour.
 type UploadLimit struct {
 	Bytes int64 `json:"bytes"`
 	Files int64 `json:"files"`
 }
 
 const (
-	// An hour is counted in slots: those of the last hour and the one that began before it, so that in no hour at all more
-	// gets through than the limit says. (A bucket that fills would let twice as much through in its first hour.)
+	// An hour is counted in slots: the slots of the last hour and the one that began before it, so that no hour ever exceeds
+	// the limit. (A bucket that refills would let through twice as much in its first hour.)
 	slotSpan  = 5 * time.Minute
 	slotCount = int64(time.Hour/slotSpan) + 1
 
-	// So many links have a count of their own, at 300 bytes; all others share one. Only links that Immich takes are counted.
+	// This many links have a count of their own, at 300 bytes each; all others share one. Only links that take uploads are
+	// counted.
 	mostCountedLinks = 10_000
 )
 
-// tally counts what was uploaded within the last hour, and what has been let in and is still to come.
+// tally counts what was uploaded within the last hour, and what has been admitted and is still to come.
 type tally struct {
 	slots    [slotCount]UploadLimit
-	slot     int64 // the one that is being filled, counted since 1970
+	slot     int64 // the slot being filled, counted since 1970
 	coming   UploadLimit
 	underWay int64 // uploads
 }
 
-// turn makes room for the present and forgets what is older than an hour.
+// turn advances to the present and forgets what is older than an hour.
 func (t *tally) turn(now time.Time) {
 	slot := now.UnixNano() / int64(slotSpan)
-	if slot-t.slot >= slotCount || slot < t.slot-1 { // the second: a clock that was put back
+	if slot-t.slot >= slotCount || slot < t.slot-1 { // the second case: a clock that was set back
 		t.slots, t.slot = [slotCount]UploadLimit{}, slot
 	}
 	for t.slot < slot {
@@ -50,7 +51,7 @@ func (t *tally) used() (sum UploadLimit) {
 	return sum
 }
 
-// wait returns how long it takes until so much more has room within the limit: zero when it has, an hour when nobody knows,
+// wait returns how long until the limit has room for this much more: zero if it has now, and an hour if that cannot be known
 // because others are still sending.
 func (t *tally) wait(more, limit UploadLimit, now time.Time) time.Duration {
 	used := t.used()
@@ -69,7 +70,7 @@ func (t *tally) wait(more, limit UploadLimit, now time.Time) time.Duration {
 	return 0
 }
 
-// room returns how many bytes more the limit allows.
+// room returns how many more bytes the limit allows.
 func (t *tally) room(limit UploadLimit) int64 { return limit.Bytes - t.used().Bytes - t.coming.Bytes }
 
 func (t *tally) add(bytes, files int64) {
@@ -79,7 +80,7 @@ func (t *tally) add(bytes, files int64) {
 
 func (t *tally) isIdle() bool { return t.underWay == 0 && t.used() == UploadLimit{} }
 
-// uploadCounts hold a count for each link, by a hash of the name that Immich itself has for it, and one for all.
+// uploadCounts holds a count for each link, by a hash of Immich's own id of it, and one for all links together.
 type uploadCounts struct {
 	mutex sync.Mutex
 	all   tally
@@ -88,10 +89,10 @@ type uploadCounts struct {
 	swept int64
 }
 
-// uploads outlives the reload of a configuration.
+// uploads survives a configuration reload.
 var uploads uploadCounts
 
-// upload is one that has been let in. What it has announced is kept free for it.
+// upload is an admitted upload. The bytes that it has announced are reserved for it.
 type upload struct {
 	counts    *uploadCounts
 	link      *tally
@@ -102,8 +103,8 @@ type upload struct {
 	over      bool
 }
 
-// admit lets an upload in that has announced so many bytes (nothing: zero), or returns how long it takes until there is room,
-// and whether it is its link's limit that it meets.
+// admit admits an upload that has announced this many bytes (zero if unknown). Otherwise it returns how long until there is
+// room, and whether it was the link's own limit that was reached.
 func (c *uploadCounts) admit(link uint64, announced int64, ofLink, ofAll UploadLimit, now time.Time) (*upload, time.Duration, bool) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -122,7 +123,7 @@ func (c *uploadCounts) admit(link uint64, announced int64, ofLink, ofAll UploadL
 	return &upload{counts: c, link: of, ofLink: ofLink, ofAll: ofAll, announced: announced}, 0, false
 }
 
-// of returns the count of a link, of whose like there are not too many.
+// of returns the count of a link; beyond mostCountedLinks, links share one.
 func (c *uploadCounts) of(link uint64, now time.Time) *tally {
 	of := c.links[link]
 	if of == nil && len(c.links) >= mostCountedLinks && now.UnixNano()-c.swept > sweepEvery {
@@ -148,8 +149,8 @@ func (c *uploadCounts) of(link uint64, now time.Time) *tally {
 	return of
 }
 
-// take counts bytes that have arrived, and tells whether they may go on. Where not all of them have room, none may, and they
-// use up what there was: whoever sends on then meets the limit before Immich hears of it.
+// take counts bytes that have arrived, and reports whether they may go on. If not all of them have room, none may, and they use
+// up the remaining room: a client that keeps sending then reaches the limit before Immich hears from it.
 func (u *upload) take(bytes int64, now time.Time) bool {
 	u.counts.mutex.Lock()
 	defer u.counts.mutex.Unlock()
@@ -185,7 +186,7 @@ func (u *upload) begin(now time.Time) {
 	}
 }
 
-// end gives back what was kept free.
+// end releases what was reserved.
 func (u *upload) end() {
 	u.counts.mutex.Lock()
 	defer u.counts.mutex.Unlock()
@@ -204,7 +205,7 @@ func (u *upload) end() {
 
 func (u *upload) both() [2]*tally { return [2]*tally{u.link, &u.counts.all} }
 
-// lately returns what was uploaded within the last hour, and what is still to come of what has been let in.
+// lately returns what was uploaded within the last hour, and what admitted uploads have still to send.
 func (c *uploadCounts) lately(now time.Time) (used, coming UploadLimit) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()

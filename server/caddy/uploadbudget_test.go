@@ -15,7 +15,7 @@ var (
 	noon      = time.Unix(1_800_000_000, 0)
 )
 
-// send lets bytes in that were announced, or were not, and returns how many got through.
+// send uploads bytes that were announced, or were not, and returns how many got through.
 func send(counts *uploadCounts, link uint64, announced, bytes int64, now time.Time) int64 {
 	admitted, _, _ := counts.admit(link, announced, linkLimit, allLimit, now)
 	if admitted == nil {

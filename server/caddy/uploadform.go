@@ -12,11 +12,11 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// What a stranger uploads is a form, of which Immich must read what the edge has read. So the edge takes one way to write it
-// down alone: the way of the browsers' FormData (html.spec.whatwg.org, "multipart/form-data encoding algorithm"). Whatever two
-// readers could take in two ways is refused: other parameters, quoted pairs, folded lines, a text before or after the form.
+// A stranger's upload is a form, and Immich must read in it exactly what the edge has read. So the edge accepts only one way of
+// writing it: that of the browsers' FormData (html.spec.whatwg.org, "multipart/form-data encoding algorithm"). Whatever two
+// parsers could read differently is refused: other parameters, quoted pairs, folded lines, text before or after the form.
 
-// uploadTypes is [uploads] of surface.toml: what the form of an upload may hold.
+// uploadTypes is [uploads] of surface.toml: what an upload's form may hold.
 type uploadTypes struct {
 	Fields, Media, Sidecars []string
 }
@@ -35,17 +35,18 @@ func readUploadTypes(path string) (uploadTypes, error) {
 }
 
 const (
-	// partMedia and partSidecar are what Immich calls the files of the form.
+	// partMedia and partSidecar are Immich's names for the files of the form.
 	partMedia   = "assetData"
 	partSidecar = "sidecarData"
 
-	// A part's head is its name, a file's name (255 bytes on most systems, each three as an escape) and its type.
+	// A part's head holds its name, a file name (255 bytes on most systems, each of which takes three as an escape) and its
+	// type.
 	mostOfPartHead = 4_096
 
-	// A field is a date, a yes or no, or the file's name with the page's own words around it.
+	// A field is a date, a yes or no, or the file's name with some text of the page's around it.
 	mostOfField = 2_048
 
-	// All fields together, with their heads.
+	// The limit for all fields together, with their heads.
 	mostBeforeFile = 16 << 10
 )
 
@@ -55,16 +56,16 @@ var (
 )
 
 var (
-	// plainForm is the type of a form with a boundary that nobody needs quotes for.
+	// plainForm matches the type of a form whose boundary needs no quotes.
 	plainForm = regexp.MustCompile(`^multipart/form-data; ?boundary=([0-9A-Za-z'+_-]{1,70})$`)
 
-	// plainPart is the first line of a part's head.
+	// plainPart matches the first line of a part's head.
 	plainPart = regexp.MustCompile(`^(?i:Content-Disposition): form-data; name="([0-9A-Za-z]{1,64})"(?:; filename="([^"\\/\x00-\x1f\x7f]+)")?$`)
 
 	plainType = regexp.MustCompile(`^(?i:Content-Type): [0-9A-Za-z!#$&^_.+/-]{1,128}$`)
 )
 
-// boundaryOf returns what stands between the parts of a form, or nothing.
+// boundaryOf returns the boundary between the parts of a form, or "".
 func boundaryOf(contentTypes []string) string {
 	if len(contentTypes) != 1 {
 		return ""
@@ -75,23 +76,23 @@ func boundaryOf(contentTypes []string) string {
 	return ""
 }
 
-// form reads an upload's form and hands on what it has understood, byte for byte. It holds a few kilobytes at once. Whatever
-// is wrong is the error of Read, and from there on nothing is handed on.
+// form reads an upload's form and passes on what it has parsed, byte for byte. It buffers a few kilobytes. A violation is
+// returned as the error of Read, and from then on nothing is passed on.
 type form struct {
 	source    io.Reader
-	delimiter []byte // with the end of the line before it
+	delimiter []byte // including the line ending before it
 	types     uploadTypes
 	fileBegan func()
 
 	store   []byte
-	held    []byte // of the store: read, and not yet handed on
-	ready   int    // of these, understood
+	held    []byte // read into the store, and not yet passed on
+	ready   int    // of these, parsed
 	step    func(*form) (bool, error)
 	seen    []string
 	inField bool
 	field   int
-	ended   bool // the source
-	whole   bool // the form
+	ended   bool // the source has ended
+	whole   bool // the form is complete
 	err     error
 }
 
@@ -102,7 +103,7 @@ func newForm(source io.Reader, boundary string, types uploadTypes, fileBegan fun
 	}
 }
 
-// Read hands on what is understood.
+// Read returns what has been parsed.
 func (f *form) Read(into []byte) (int, error) {
 	for f.ready == 0 && f.err == nil {
 		f.err = f.advance()
@@ -116,8 +117,8 @@ func (f *form) Read(into []byte) (int, error) {
 	return count, nil
 }
 
-// prime reads on until the file begins, or a page has said more than any page says before that, so that nothing of a form
-// that is none gets to Immich.
+// prime reads until the file begins, or until there is more before it than any page sends, so that Immich gets nothing of an
+// invalid form.
 func (f *form) prime() error {
 	for f.err == nil && !slices.Contains(f.seen, partMedia) && len(f.held) < mostBeforeFile {
 		f.err = f.advance()
@@ -125,7 +126,7 @@ func (f *form) prime() error {
 	return f.err
 }
 
-// advance understands more, or reads more where that is not enough.
+// advance parses more, or reads more if the buffer is not enough.
 func (f *form) advance() error {
 	for {
 		before := f.ready
@@ -145,7 +146,7 @@ func (f *form) advance() error {
 
 const formChunk = 32 << 10
 
-// fill reads more behind what is not yet understood, which is a part's head at most.
+// fill reads more after the unparsed part, which is at most a part's head.
 func (f *form) fill() error {
 	if f.store == nil {
 		f.store = make([]byte, mostOfPartHead+formChunk)
@@ -162,7 +163,7 @@ func (f *form) fill() error {
 	return nil
 }
 
-// end is after the last byte of the source.
+// end handles the end of the source.
 func (f *form) end() error {
 	if f.whole {
 		return io.EOF
@@ -170,10 +171,10 @@ func (f *form) end() error {
 	return errForm
 }
 
-// rest returns what is not yet understood.
+// rest returns what is not parsed yet.
 func (f *form) rest() []byte { return f.held[f.ready:] }
 
-// start wants the form to begin with its first part. Each step returns whether it has got anywhere.
+// start expects the first part at the beginning of the form. Each step reports whether it made progress.
 func (f *form) start() (bool, error) {
 	first := append(slices.Clone(f.delimiter[2:]), "\r\n"...)
 	if len(f.rest()) < len(first) {
@@ -190,7 +191,7 @@ func (f *form) start() (bool, error) {
 	return true, nil
 }
 
-// head wants a part's head whole.
+// head expects a complete head of a part.
 func (f *form) head() (bool, error) {
 	rest := f.rest()
 	end := bytes.Index(rest[:min(len(rest), mostOfPartHead)], []byte("\r\n\r\n"))
@@ -208,8 +209,8 @@ func (f *form) head() (bool, error) {
 	return true, nil
 }
 
-// blank wants the empty line below a head to be one: to readers who look for the delimiter first, it may be the beginning of
-// one, and what follows the next part.
+// blank requires that the empty line below a head does not begin a delimiter: a parser that looks for the delimiter first would
+// take what follows for the next part.
 func (f *form) blank() (bool, error) {
 	rest := f.rest()
 	switch {
@@ -223,7 +224,7 @@ func (f *form) blank() (bool, error) {
 	return true, nil
 }
 
-// takePart looks at a part's head.
+// takePart checks a part's head.
 func (f *form) takePart(head string) error {
 	first, second, typed := strings.Cut(head, "\r\n")
 	found := plainPart.FindStringSubmatch(first)
@@ -237,7 +238,7 @@ func (f *form) takePart(head string) error {
 	f.seen = append(f.seen, name)
 	switch name {
 	case partMedia, partSidecar:
-		// A part without a file's name would be a field to one reader, and to another a file all the same.
+		// One parser would take a file part without a file name for a field, another for a file all the same.
 		if file == "" {
 			return errForm
 		}
@@ -257,13 +258,13 @@ func (f *form) takePart(head string) error {
 	return nil
 }
 
-// endsWith tells whether a file's name has one of the endings, and something before it.
+// endsWith reports whether a file name has one of the extensions, with something before it.
 func endsWith(name string, endings []string) bool {
 	dot := strings.LastIndexByte(name, '.')
 	return dot > 0 && slices.Contains(endings, strings.ToLower(name[dot+1:]))
 }
 
-// body goes on to the delimiter.
+// body skips to the delimiter.
 func (f *form) body() (bool, error) {
 	rest := f.rest()
 	end := bytes.Index(rest, f.delimiter)
@@ -284,7 +285,7 @@ func (f *form) body() (bool, error) {
 	return found || end > 0, nil
 }
 
-// between wants another part, or the end.
+// between expects another part, or the end.
 func (f *form) between() (bool, error) {
 	rest := f.rest()
 	if len(rest) < len(f.delimiter)+2 {
@@ -305,7 +306,7 @@ func (f *form) between() (bool, error) {
 	return true, nil
 }
 
-// after wants nothing more than the end of the last line.
+// after allows nothing but a final line ending.
 func (f *form) after() (bool, error) {
 	rest := f.rest()
 	if len(rest) > 2 || !strings.HasPrefix("\r\n", string(rest)) {

@@ -143,7 +143,7 @@ func TestWhatReadersCouldTakeInTwoWaysIsRefused(t *testing.T) {
 func TestAFormThatBreaksOffIsNoWholeOne(t *testing.T) {
 	whole := field("isFavorite", "false") + onePhoto + formEnd
 	broken := errors.New("broken off")
-	for end := 0; end < len(whole)-2; end += 3 { // the last line end may be missing
+	for end := 0; end < len(whole)-2; end += 3 { // the last line ending may be missing
 		if _, _, err := readForm(t, io.MultiReader(strings.NewReader(whole[:end]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 			t.Errorf("after %d bytes: %v", end, err)
 		}

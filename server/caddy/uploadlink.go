@@ -8,17 +8,17 @@ import (
 	"net/http"
 )
 
-// linkOfUpload is what Immich says of the link that an upload names.
+// linkOfUpload is what Immich says about the link that an upload names.
 type linkOfUpload struct {
 	status int
-	// id is Immich's own, the same for the link's key and its name.
+	// id is Immich's own, the same for the link's key and its slug.
 	id      string
 	uploads bool
 	refusal []byte
 }
 
-// about asks Immich for a link's data as its page does, with the visitor's address and proof of the link's password. An error
-// means that there is no answer, or none that is one.
+// about asks Immich for a link's data as its page does, with the visitor's address and proof of the link's password. It returns
+// an error if there is no usable answer.
 func (a asker) about(l link) (linkOfUpload, error) {
 	ctx, cancel := context.WithTimeout(a.request.Context(), askPatience)
 	defer cancel()
@@ -32,7 +32,7 @@ func (a asker) about(l link) (linkOfUpload, error) {
 	read := make(chan error)
 	go func() {
 		problem := found.read(reader)
-		_, _ = io.Copy(io.Discard, reader) // else the proxy would wait
+		_, _ = io.Copy(io.Discard, reader) // otherwise the proxy would block
 		read <- problem
 	}()
 	err := a.ask(said, question)
@@ -46,14 +46,14 @@ func (a asker) about(l link) (linkOfUpload, error) {
 
 func (a asker) ask(said http.ResponseWriter, question *http.Request) (err error) {
 	defer func() {
-		if recover() != nil { // the proxy's way to say that an answer broke off
+		if recover() != nil { // the proxy's way of reporting a truncated answer
 			err = errors.New("the answer broke off")
 		}
 	}()
 	return a.next.ServeHTTP(said, question)
 }
 
-// read takes the id and the rights out of a link's data, and holds nothing else: there may be thousands of photos in it.
+// read takes the id and the permissions from a link's data, and discards the rest: it may list thousands of photos.
 func (l *linkOfUpload) read(from io.Reader) error {
 	decoder := json.NewDecoder(from)
 	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
@@ -80,7 +80,7 @@ func (l *linkOfUpload) read(from io.Reader) error {
 	return nil
 }
 
-// skip passes over one value.
+// skip skips one value.
 func skip(decoder *json.Decoder) error {
 	for depth := 0; ; {
 		token, err := decoder.Token()
@@ -99,7 +99,7 @@ func skip(decoder *json.Decoder) error {
 	}
 }
 
-// linkAnswer hands a link's data on as it comes, and keeps the beginning of a refusal.
+// linkAnswer passes a link's data on as it arrives, and keeps the beginning of a refusal.
 type linkAnswer struct {
 	discarded
 	body *io.PipeWriter

@@ -8,35 +8,35 @@ import (
 	"time"
 )
 
-// roomOnDisk is how much is free where Immich puts uploads. The edge cannot see that place, nor should it: root looks there
-// every minute (server/scripts/room.sh) and writes the number of KiB into a file. What the edge has let through since the look
-// before the one that found the file counts as used: it may have come after root looked.
+// roomOnDisk is how much space is free where Immich puts uploads. The edge cannot see that place, nor should it: root measures
+// it every minute (server/scripts/room.sh) and writes the number of KiB to a file. What the edge has let through since its last
+// look before the file changed counts as used: it may have come after root measured.
 type roomOnDisk struct {
 	mutex   sync.Mutex
-	looked  time.Time // at the file
+	looked  time.Time // when the file was last looked at
 	file    string
-	written time.Time // the file
-	free    int64     // bytes
+	written time.Time // the file's modification time
+	free    int64     // in bytes
 	known   bool
-	since   int64 // bytes that were let through and may not be in the number
+	since   int64 // bytes that were let through and may not be in the number yet
 	lately  int64 // of these, since the last look at the file
 }
 
 const (
-	// roomLookEvery is how often the file is looked at, at most.
+	// roomLookEvery is the shortest interval between two looks at the file.
 	roomLookEvery = 2 * time.Second
 
-	// roomIsOld: whoever writes the file has died, or the clock was put.
+	// roomIsOld is the age from which the file does not count: its writer has died, or the clock was changed.
 	roomIsOld = 3 * time.Minute
 
-	// mostOfRoomFile is more digits than a disk has.
+	// mostOfRoomFile is more digits than the size of any disk has.
 	mostOfRoomFile = 32
 )
 
-// roomForUploads outlives the reload of a configuration.
+// roomForUploads survives a configuration reload.
 var roomForUploads roomOnDisk
 
-// has tells whether so many bytes more leave the floor free; `known` says that the answer is one.
+// has reports whether this many more bytes leave the floor free; `known` is false if the free space is not known.
 func (r *roomOnDisk) has(file string, more, floor int64, now time.Time) (enough, known bool) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -48,7 +48,7 @@ func (r *roomOnDisk) has(file string, more, floor int64, now time.Time) (enough,
 	return known && r.free-r.since-more >= floor, known
 }
 
-// let counts what goes on to Immich.
+// let counts bytes that go on to Immich.
 func (r *roomOnDisk) let(bytes int64) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()

@@ -24,7 +24,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("guest_uploads", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// GuestUploads lets a stranger's upload through within budgets, and nothing but a form with a photo or a video in it:
+// GuestUploads lets a stranger's upload through within budgets, and only as a form with a photo or a video in it:
 //
 //	guest_uploads {
 //		surface FILE
@@ -34,8 +34,8 @@ func init() {
 //		room    FILE SIZE   how much must stay free where Immich puts uploads; the file says how much is
 //	}
 //
-// It stands behind the gate, which lets uploads through only where the owner has switched them on, and behind key_guesses,
-// which gives the verdict: Immich's own refusals count as ever, those of here are no offence. Immich is asked for the
+// It comes after the gate, which lets uploads through only if the owner has switched them on, and after key_guesses, which
+// gives the verdict: Immich's own refusals count as always, and refusals by this handler are no offence. It asks Immich for the
 // link first; only a link that takes uploads has a budget of its own.
 type GuestUploads struct {
 	Surface string      `json:"surface"`
@@ -48,7 +48,7 @@ type GuestUploads struct {
 	types uploadTypes
 }
 
-// uploadCall is the one call by which Immich's page uploads; [uploads] of surface.toml is about its form.
+// uploadCall is the call with which Immich's page uploads; [uploads] of surface.toml describes its form.
 const uploadCall = "/api/assets"
 
 // CaddyModule returns the Caddy module information.
@@ -70,7 +70,7 @@ func parseGuestUploads(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, err
 	return handler, nil
 }
 
-// parseLine reads a line of the block. `folder` is the Caddyfile's.
+// parseLine reads a line of the block. `folder` is where the Caddyfile is.
 func (g *GuestUploads) parseLine(field string, values []string, folder string) (err error) {
 	switch {
 	case field == "surface" && len(values) == 1:
@@ -108,7 +108,7 @@ func (g *GuestUploads) Provision(caddy.Context) (err error) {
 	return err
 }
 
-// Validate refuses budgets that are none.
+// Validate rejects budgets that are not positive.
 func (g *GuestUploads) Validate() error {
 	for name, number := range map[string]int64{
 		"each": g.Each, "link": min(g.Link.Bytes, g.Link.Files), "all": min(g.All.Bytes, g.All.Files), "room": g.Floor,
@@ -123,7 +123,7 @@ func (g *GuestUploads) Validate() error {
 	return nil
 }
 
-// uploadRefusal is why an upload is refused, in a sentence that Immich's page can show.
+// uploadRefusal is why an upload is refused, as a sentence that Immich's page can show.
 type uploadRefusal struct {
 	status   int
 	sentence string
@@ -151,7 +151,7 @@ func refusedBudget(ofLink bool, wait time.Duration) *uploadRefusal {
 	return &uploadRefusal{http.StatusTooManyRequests, sentence, wait}
 }
 
-// answer writes the refusal as Immich writes its own.
+// answer writes the refusal in the form of Immich's own.
 func (r *uploadRefusal) answer(w http.ResponseWriter) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
@@ -166,7 +166,7 @@ func (r *uploadRefusal) answer(w http.ResponseWriter) error {
 	}{r.sentence, http.StatusText(r.status), r.status})
 }
 
-// ServeHTTP passes on what is no upload, and an upload that may come in.
+// ServeHTTP passes on uploads that are allowed, and everything that is not an upload.
 func (g *GuestUploads) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.Method != http.MethodPost || r.URL.Path != uploadCall {
 		return next.ServeHTTP(w, r)
@@ -178,7 +178,7 @@ func (g *GuestUploads) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 	case found.status == http.StatusUnauthorized && wantsPassword(found.refusal):
 		return refusedPassword.answer(w)
 	case found.status != http.StatusOK:
-		// Immich says in its own words that it does not know the link, without having got anything.
+		// Immich says in its own words that it does not know the link, without having received any of the upload.
 		r.Body, r.ContentLength, r.TransferEncoding = http.NoBody, 0, nil
 		r.Header.Del("Content-Length")
 		return next.ServeHTTP(w, r)
@@ -195,7 +195,7 @@ func (g *GuestUploads) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 		if problem := body.refusal(); problem != nil {
 			return problem.answer(w)
 		}
-		return caddyhttp.Error(http.StatusBadRequest, err) // the visitor's own affair
+		return caddyhttp.Error(http.StatusBadRequest, err) // not our fault
 	}
 	r.Body = body
 	answered := &uploadAnswer{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
@@ -209,7 +209,7 @@ func (g *GuestUploads) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 	return answered.finish()
 }
 
-// linkOfQuery returns the link that the query names; the gate has seen that it is one, and no more.
+// linkOfQuery returns the link in the query; the gate has checked that there is exactly one.
 func linkOfQuery(r *http.Request) link {
 	query := r.URL.Query()
 	if key := query.Get("key"); key != "" {
@@ -218,7 +218,7 @@ func linkOfQuery(r *http.Request) link {
 	return link{"slug", query.Get("slug")}
 }
 
-// admit lets an upload in by what is known of it before its first byte.
+// admit decides about an upload by what is known before its first byte.
 func (g *GuestUploads) admit(r *http.Request, link uint64, now time.Time) (*guestBody, *uploadRefusal) {
 	boundary := boundaryOf(r.Header["Content-Type"])
 	announced := max(r.ContentLength, 0)
@@ -251,8 +251,8 @@ func (g *GuestUploads) roomFor(bytes int64, now time.Time) *uploadRefusal {
 	return nil
 }
 
-// guestBody is the body of an upload on its way to Immich: counted as it arrives, looked at, and cut where it may not go on.
-// The proxy may go on reading when the request is over.
+// guestBody is the body of an upload on its way to Immich: counted as it arrives, checked, and cut off when it may not go on.
+// The proxy may still read from it when the request is over.
 type guestBody struct {
 	handler *GuestUploads
 	source  io.ReadCloser
@@ -263,7 +263,7 @@ type guestBody struct {
 	problem *uploadRefusal
 }
 
-// Read hands on what has been understood.
+// Read returns what has been parsed.
 func (b *guestBody) Read(into []byte) (int, error) {
 	count, err := b.form.Read(into)
 	if err != nil && err != io.EOF {
@@ -272,7 +272,7 @@ func (b *guestBody) Read(into []byte) (int, error) {
 	return count, err
 }
 
-// prime looks at the beginning, before Immich gets anything.
+// prime checks the beginning before Immich gets anything.
 func (b *guestBody) prime() error {
 	err := b.form.prime()
 	if err == io.EOF {
@@ -284,12 +284,12 @@ func (b *guestBody) prime() error {
 	return err
 }
 
-// Close closes what the visitor sends.
+// Close closes the visitor's body.
 func (b *guestBody) Close() error { return b.source.Close() }
 
 func (b *guestBody) end() { b.upload.end() }
 
-// note remembers why the upload was cut; what is wrong with the connection is the visitor's own affair.
+// note remembers why the upload was cut off; connection errors are not our fault.
 func (b *guestBody) note(err error) {
 	var refusal *uploadRefusal
 	var problem caddyhttp.HandlerError
@@ -320,7 +320,7 @@ func (b *guestBody) refusal() *uploadRefusal {
 // arriving is the body as it comes in.
 type arriving struct{ body *guestBody }
 
-// Read counts what has arrived. What has no room, on the disk or in a budget, is not handed on.
+// Read counts what has arrived. It withholds what has no room, on the disk or in a budget.
 func (a arriving) Read(into []byte) (int, error) {
 	count, err := a.body.source.Read(into)
 	if count == 0 {
@@ -337,16 +337,16 @@ func (a arriving) Read(into []byte) (int, error) {
 	return count, err
 }
 
-// uploadAnswer is Immich's answer to an upload. Immich tells whether the owner has the same file already; nobody who has only
-// a link is to know, so either answer becomes the same.
+// uploadAnswer is Immich's answer to an upload. Immich reveals whether the owner already has the same file. A client that only
+// has a link must not learn that, so both answers become the same.
 type uploadAnswer struct {
 	*caddyhttp.ResponseWriterWrapper
-	written bool // the visitor has got the beginning of an answer
+	written bool // the visitor has received the beginning of an answer
 	held    bool
 	said    []byte
 }
 
-// mostOfUploadAnswer is more than an id and a word.
+// mostOfUploadAnswer is more than an id and a word take, in bytes.
 const mostOfUploadAnswer = 4_096
 
 func (a *uploadAnswer) WriteHeader(status int) {
@@ -360,7 +360,7 @@ func (a *uploadAnswer) WriteHeader(status int) {
 
 func (a *uploadAnswer) Write(said []byte) (int, error) {
 	if !a.held && !a.written {
-		a.held = true // an answer that does not say its status is a 200
+		a.held = true // an answer without an explicit status is a 200
 	}
 	if !a.held {
 		return a.ResponseWriterWrapper.Write(said)
@@ -369,12 +369,12 @@ func (a *uploadAnswer) Write(said []byte) (int, error) {
 	return len(said), nil
 }
 
-// ReadFrom keeps the wrapper's own from going past Write.
+// ReadFrom keeps the wrapper's own ReadFrom from bypassing Write.
 func (a *uploadAnswer) ReadFrom(source io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{a}, source)
 }
 
-// FlushError sends nothing that is held.
+// FlushError sends nothing while the answer is held.
 func (a *uploadAnswer) FlushError() error {
 	if a.held {
 		return nil
@@ -382,7 +382,7 @@ func (a *uploadAnswer) FlushError() error {
 	return http.NewResponseController(a.ResponseWriter).Flush()
 }
 
-// finish answers in place of an answer that was held.
+// finish sends an answer in place of one that was held.
 func (a *uploadAnswer) finish() error {
 	if !a.held {
 		return nil
@@ -410,8 +410,8 @@ func (a *uploadAnswer) finish() error {
 	return err
 }
 
-// uploadsAPI tells whoever may use Caddy's own socket, which is root alone, what was uploaded within the last hour, as a line
-// "BYTES FILES".
+// uploadsAPI reports what was uploaded within the last hour, as a line "BYTES FILES", to clients of Caddy's admin socket, which
+// only root can use.
 type uploadsAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -419,7 +419,7 @@ func (uploadsAPI) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "admin.api.uploads", New: func() caddy.Module { return uploadsAPI{} }}
 }
 
-// Routes returns the one route.
+// Routes returns the single route.
 func (uploadsAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: "/uploads", Handler: caddy.AdminHandlerFunc(tellUploads)}}
 }

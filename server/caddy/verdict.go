@@ -11,13 +11,13 @@ import (
 	"unicode/utf8"
 )
 
-// quietList is what people, their programs and Immich's own pages ask for by mistake, as [quiet] of the table says it.
+// quietList is what people, their programs and Immich's own pages request by mistake, from [quiet] of the table.
 type quietList struct {
 	below, pages, words, api, previews []string
 	files                              *regexp.Regexp
 }
 
-// quietTable is [quiet] as it is written.
+// quietTable is [quiet] as written in the file.
 type quietTable struct{ Below, Pages, Words, Files, API, Before, Previews []string }
 
 func newQuietList(table quietTable) (quietList, error) {
@@ -31,8 +31,8 @@ func newQuietList(table quietTable) (quietList, error) {
 	}, nil
 }
 
-// verdictOf returns the verdict on a request that is refused. fail2ban counts "scan": that must be something that no
-// innocent person's browser can be made to do.
+// verdictOf returns the verdict on a refused request. fail2ban counts "scan", so that must be a request that no innocent
+// person's browser can be made to send.
 func (q quietList) verdictOf(r *http.Request) string {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	path = path[:min(len(path), longestPath)]
@@ -45,10 +45,10 @@ func (q quietList) verdictOf(r *http.Request) string {
 	return verdictScan
 }
 
-// longestFile is more than the name of any file that a program asks for by itself has.
+// longestFile is longer than the name of any file that programs request automatically.
 const longestFile = 200
 
-// has tells whether a path is no sign of ill will. (A query never is one.)
+// has reports whether a path is no sign of bad intent. (A query never is one.)
 func (q quietList) has(path string) bool {
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
@@ -60,7 +60,7 @@ func (q quietList) has(path string) bool {
 		return true
 	}
 	if start := strings.TrimLeft(decoded, "/"); plain == "" || strings.IndexAny(start, "?&#") == 0 {
-		return !strings.Contains(decoded, "..") // nothing but what was glued to the name of the server
+		return !strings.Contains(decoded, "..") // only something glued to the name of the server
 	}
 	if !readsOneWay(path) {
 		return false
@@ -77,8 +77,7 @@ func (q quietList) has(path string) bool {
 		len(plain) < longestFile && q.files.MatchString("/"+plain)
 }
 
-// isGlue tells whether a letter belongs to somebody's sentence, or to a program's idea of one, and not to the address
-// within it.
+// isGlue reports whether a character belongs to the surrounding sentence, or to a program's formatting, and not to the address.
 func isGlue(letter rune) bool {
 	if letter < utf8.RuneSelf {
 		return strings.ContainsRune("/ \t\r\n!\"#%&'()*,:;<=>?[]^`{|}", letter)
@@ -86,17 +85,17 @@ func isGlue(letter rune) bool {
 	return letter != utf8.RuneError && unicode.In(letter, glue...)
 }
 
-// glue is space, punctuation, symbols, letters without a width, and what chooses the look of a symbol.
+// glue is space, punctuation, symbols, zero-width characters, and variation selectors.
 var glue = []*unicode.RangeTable{unicode.White_Space, unicode.P, unicode.S, unicode.Cf, unicode.Mn}
 
-// withoutGlue takes off what is glued to both ends of a path, and dots at its end.
+// withoutGlue removes what is glued to both ends of a path, and dots at its end.
 func withoutGlue(path string) string {
 	return strings.TrimRightFunc(strings.TrimLeftFunc(path, isGlue), func(letter rune) bool {
 		return letter != '/' && (letter == '.' || isGlue(letter))
 	})
 }
 
-// isWordOrGlued tells whether the first segment of a path is a word, or goes on after it with what is no part of one.
+// isWordOrGlued reports whether the first segment of a path is a word, possibly with something glued to it.
 func isWordOrGlued(segment, word string) bool {
 	rest, found := strings.CutPrefix(segment, word)
 	if !found || rest == "" {
@@ -106,8 +105,7 @@ func isWordOrGlued(segment, word string) bool {
 	return isGlue(letter)
 }
 
-// namesFile tells whether a path has an ending such as .php: no page of the app has one, and scanners ask for little
-// else.
+// namesFile reports whether a path has an extension such as .php: no page of the app has one, and scanners ask for little else.
 func namesFile(path string) bool {
 	return strings.Contains(strings.TrimRightFunc(path, func(letter rune) bool { return letter == '.' || isGlue(letter) }), ".")
 }

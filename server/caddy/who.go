@@ -15,7 +15,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
-// What `who` is asked for.
+// The arguments of `who`.
 const (
 	askSum   = "sum"
 	askTable = "table"
@@ -24,7 +24,7 @@ const (
 	askWords = "words"
 )
 
-// mostNews is how many first opens are told one by one.
+// mostNews is how many first opens are reported one by one.
 const mostNews = 20
 
 func init() {
@@ -106,7 +106,7 @@ func (w *whoSays) say(ask string, to io.Writer) error {
 	if names != nil {
 		counted = w.count(names, devices)
 		if ask == askSum {
-			// No other look writes it: what is new in one of them is still to be told.
+			// No other run writes it: what is new in it must still be reported.
 			if err := counted.write(w.summary()); err != nil {
 				return fmt.Errorf("what was counted cannot be written down; make room on its disk: %w", err)
 			}
@@ -121,7 +121,7 @@ func (w *whoSays) report(names *pseudonyms) linkReport {
 
 func (w *whoSays) summary() string { return filepath.Join(w.state, "who", "summary") }
 
-// count returns the summary, up to date. A log that cannot be read to its end is told, and costs no more than its lines.
+// count returns the summary, up to date. A log that cannot be read to its end is reported, and only its unread lines are lost.
 func (w *whoSays) count(names *pseudonyms, devices map[string]string) *summary {
 	counted := readSummary(w.summary(), names)
 	counted.countryOf = countriesOf(w.state, w.now)
@@ -169,7 +169,7 @@ func printSum(to io.Writer, counted *summary) {
 	fmt.Fprintln(to, "links", len(counted.Links), "opens", opens)
 }
 
-// devicesIn returns the devices that may come in: their names by the beginning of the fingerprint, as the log has it.
+// devicesIn returns the names of the devices that may come in, by the beginning of their fingerprint as it is in the log.
 func devicesIn(folder string) map[string]string {
 	entries, err := os.ReadDir(folder)
 	if err != nil {

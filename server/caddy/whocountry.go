@@ -9,8 +9,9 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// countriesOf returns what tells an address's country, by the database that the owner has named for bans (settings/lists.conf).
-// It is read when it is first asked, and says nothing where there is none, or one that is damaged or too old.
+// countriesOf returns a function that looks up an address's country in the database that the owner has configured for bans
+// (settings/lists.conf). The database is opened at the first call. The function returns "" if there is no database, or a
+// damaged or outdated one.
 func countriesOf(state string, now time.Time) func(netip.Addr) string {
 	database := sync.OnceValue(func() *maxminddb.Reader {
 		sources, err := readBanSources(filepath.Join(state, "settings", "lists.conf"))

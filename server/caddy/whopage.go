@@ -12,22 +12,22 @@ import (
 	"unicode"
 )
 
-// view is what a page or a table shows.
+// view is the content of a page or a table.
 type view struct {
 	When    time.Time
-	Counted bool // whether anybody counts who opened what
+	Counted bool // whether opens are counted at all
 	Since   time.Time
 	Links   []linkRow
 	Devices []deviceRow
-	// Report is what Immich says, where a key of its API is there.
+	// Report is what Immich says, if a key of its API is configured.
 	Reported  bool
 	Words     string // of the report
-	Countries bool   // whether any is known
+	Countries bool   // whether any country is known
 	Troubles  []string
 }
 
 type linkRow struct {
-	Name, ID                   string // ID is the beginning of Immich's
+	Name, ID                   string // ID is the beginning of Immich's id
 	Opens, Downloads, Uploads  int
 	First, Last                time.Time
 	From                       map[string]int
@@ -93,7 +93,7 @@ func viewOf(s *summary, report *linkReport, devices map[string]string, now time.
 	return v
 }
 
-// add counts what was done by one of a link's names: its key or its slug.
+// add adds the counts of one of a link's names: its key or its slug.
 func (r *linkRow) add(count opened) {
 	r.Opens += count.Opens
 	r.Downloads += count.Downloads
@@ -112,7 +112,7 @@ func (r *linkRow) add(count opened) {
 	}
 }
 
-// Origin says from which countries a link was opened most, and how often.
+// Origin names the countries from which a link was opened most, and how often.
 func (r linkRow) Origin() string {
 	countries := slices.SortedFunc(maps.Keys(r.From), func(one, other string) int {
 		return cmp.Or(cmp.Compare(r.From[other], r.From[one]), strings.Compare(one, other))
@@ -127,13 +127,13 @@ func (r linkRow) Origin() string {
 	return strings.Join(parts, ", ")
 }
 
-// mostCountries are named of a link.
+// mostCountries is how many countries are named per link.
 const mostCountries = 6
 
-// Title is the owner's own name of a link, and enough of Immich's id to tell two of one name apart.
+// Title is the owner's own name of a link, and enough of Immich's id to distinguish two with the same name.
 func (r linkRow) Title() string { return r.within(70) }
 
-// within is the same in so many columns.
+// within is Title, limited to this many columns.
 func (r linkRow) within(columns int) string {
 	switch {
 	case r.ID == "":
@@ -161,8 +161,8 @@ func yes(is bool) string {
 	return "no"
 }
 
-// plainText returns a text of somebody else's without what would move a cursor, change a colour or turn the direction of what
-// follows: each such letter becomes a question mark.
+// plainText replaces each character of untrusted text that would move a cursor, change a colour or change the direction of the
+// text with a question mark.
 func plainText(text string) string {
 	text = strings.ToValidUTF8(text, "?")
 	return strings.Map(func(letter rune) rune {
@@ -176,8 +176,7 @@ func plainText(text string) string {
 	}, shortened(text, 500))
 }
 
-// widthOf is how many columns of a terminal a letter takes: two in East Asian scripts and for pictures, none for marks above
-// others.
+// widthOf is how many columns of a terminal a character takes: two for East Asian scripts and emoji, none for combining marks.
 func widthOf(letter rune) int {
 	switch {
 	case unicode.In(letter, unicode.Mn, unicode.Me):
@@ -190,7 +189,7 @@ func widthOf(letter rune) int {
 	return 1
 }
 
-// shortened returns as much of a text as has room in so many columns, with three dots for the rest.
+// shortened truncates a text to this many columns, with three dots for the rest.
 func shortened(text string, columns int) string {
 	width, end := 0, 0
 	for place, letter := range text {
@@ -204,7 +203,7 @@ func shortened(text string, columns int) string {
 	return text
 }
 
-// padded is a text in a field of so many columns.
+// padded is a text in a field of this many columns.
 func padded(text string, columns int) string {
 	text = shortened(text, columns)
 	width := 0
@@ -248,7 +247,7 @@ func (v view) printOpened(to io.Writer) {
 	}
 }
 
-// printLinks writes what Immich says of its links, in 80 columns.
+// printLinks writes what Immich says about its links, in 80 columns.
 func (v view) printLinks(to io.Writer) {
 	if v.Reported {
 		fmt.Fprintf(to, "%s %-10s %-8s %-7s %-9s %s\n", padded("LINK", 33), "EXPIRES", "PASSWORD", "UPLOADS", "DOWNLOADS", "METADATA")
@@ -268,7 +267,7 @@ func (v view) printLinks(to io.Writer) {
 	}
 }
 
-// wrapped breaks a sentence into lines of 80 columns at most, where it has blanks.
+// wrapped breaks a sentence at blanks into lines of at most 80 columns.
 func wrapped(text string) string {
 	var lines []string
 	line := ""
@@ -281,7 +280,7 @@ func wrapped(text string) string {
 	return strings.Join(append(lines, line), "\n")
 }
 
-// printPage writes one page that needs nothing else: no script, no picture, no address.
+// printPage writes a self-contained page: no scripts, no pictures, no addresses.
 func (v view) printPage(to io.Writer) error { return whoPage.Execute(to, v) }
 
 var whoPage = template.Must(template.New("who").Funcs(template.FuncMap{"minute": minuteOf, "day": dayOf}).Parse(`<!doctype html>

@@ -14,7 +14,7 @@ import (
 
 const hostile = "<script>alert(1)</script>\u001b]52;c;AAAA\u0007\u202egpj.exe\r\n\"' onload=x 日本 🎄"
 
-// aServer is an exposure with a key of Immich's API, some links and devices.
+// aServer is an exposure with a key of Immich's API, and some links and devices.
 func aServer(t *testing.T, links ...string) *whoSays {
 	t.Helper()
 	w := &whoSays{state: t.TempDir(), logs: t.TempDir(), days: 90, now: logsBegin.Add(time.Hour)}

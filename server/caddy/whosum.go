@@ -22,16 +22,16 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// summary is what the logs say of links and devices, added up, so that it stays when they rotate away. No visitor's address is
-// in it, and no key or slug. It is a file of root's alone.
+// summary is what the logs say about links and devices, added up so that it survives their rotation. It holds no visitor's
+// address, no key and no slug. Its file is readable by root alone.
 type summary struct {
-	// Since is when the key of the pseudonyms was made, in seconds since 1970; another key makes another summary.
+	// Since is when the key of the pseudonyms was made, as Unix time in seconds; another key begins a new summary.
 	Since int64 `json:"since"`
 	// Read is how far each log has been read.
 	Read    map[string]place   `json:"read"`
 	Links   map[string]*opened `json:"links"`
 	Devices map[string]sighted `json:"devices"`
-	// Recent are visits that still go on, as hashes of link, network and what was done, with the moment of the last.
+	// Recent are visits that are still going on, as hashes of link, network and deed, with the time of the last request.
 	Recent map[string]int64 `json:"recent"`
 
 	names     *pseudonyms
@@ -39,37 +39,39 @@ type summary struct {
 	news      []string // links that were opened for the first time
 }
 
-// opened is what became of one link; moments are seconds since 1970, and 0 stands for never.
+// opened is what was done with one link. Times are Unix times in seconds; 0 means never.
 type opened struct {
 	Opens     int   `json:"opens"`
 	Downloads int   `json:"downloads"`
 	Uploads   int   `json:"uploads"`
-	First     int64 `json:"first"` // opened
-	Last      int64 `json:"last"`  // used in any way
-	// From has the opens by country, where a database of them is there.
+	First     int64 `json:"first"` // when first opened
+	Last      int64 `json:"last"`  // when last used in any way
+	// From counts the opens by country, if there is a database of countries.
 	From map[string]int `json:"from,omitempty"`
 }
 
-// sighted is when a device was last seen, and where.
+// sighted is when a device was last seen, and at which address.
 type sighted struct {
 	Last    int64  `json:"last"`
 	Address string `json:"address"`
 }
 
-// place is a file, told by its first line, which it keeps when it is renamed and compressed, and how many of its bytes were read.
+// place is a file and how many of its bytes were read. The file is identified by its first line, which stays the same when the
+// file is renamed and compressed.
 type place struct {
 	Head   string `json:"head"`
 	Offset int64  `json:"offset"`
 }
 
 const (
-	// visitSpan is how long a visit rests before the next look by the same network counts as another one.
+	// visitSpan is how long a visit must be idle before the next request of the same network counts as a new one.
 	visitSpan = 30 * time.Minute
-	// mostLinks are remembered; beyond that, the tenth goes that nobody has used for longest.
+	// mostLinks is how many links are remembered; beyond that, the tenth that has been unused for longest is forgotten.
 	mostLinks = 2000
-	// mostRecent visits are told apart; beyond that, those that rest for longest count anew.
+	// mostRecent is how many visits are kept apart; beyond that, those that have been idle for longest are forgotten and would
+	// count again.
 	mostRecent = 20000
-	// mostOfALog is more than a log grows to, and mostOfALine more than the edge writes in one.
+	// mostOfALog is larger than a log grows, and mostOfALine is longer than any line of the edge.
 	mostOfALog  = 64 << 20
 	mostOfALine = 64 << 10
 	// mostOldLogs is more than the edge keeps (logfiles.go).
@@ -78,7 +80,7 @@ const (
 	mostOfASummary = 8 << 20
 )
 
-// readSummary returns an empty one where there is none, or one of another key, or none that can be read.
+// readSummary returns an empty summary if there is none, or it belongs to another key, or it cannot be read.
 func readSummary(file string, names *pseudonyms) *summary {
 	found := &summary{}
 	if text, err := readPlain(file, mostOfASummary); err != nil || json.Unmarshal(text, found) != nil || found.Since != names.since.Unix() {
@@ -101,7 +103,7 @@ func readSummary(file string, names *pseudonyms) *summary {
 	return found
 }
 
-// write puts the summary in its place whole or not at all.
+// write replaces the summary's file atomically.
 func (s *summary) write(file string) error {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -119,7 +121,7 @@ func (s *summary) write(file string) error {
 	return os.Rename(temporary.Name(), file)
 }
 
-// add reads what the logs have got since the last time.
+// add reads what has been added to the logs since the last time.
 func (s *summary) add(folder string) error {
 	var problems []error
 	for _, name := range []string{"access", "devices"} {
@@ -130,8 +132,8 @@ func (s *summary) add(folder string) error {
 	return errors.Join(problems...)
 }
 
-// take counts what a line says, of a link or of a device. Text of clients is in quotes whose own are escaped, so none of it can be
-// taken for a field.
+// take counts what a line says about a link or a device. Quotes within a client's text are escaped, so none of it can be taken
+// for a field.
 func (s *summary) take(line []byte) {
 	s.takeDeed(line)
 	s.takeDevice(line)
@@ -175,13 +177,14 @@ func (s *summary) takeDeed(line []byte) {
 	}
 }
 
-// isPseudonym tells whether a text is one, and nothing that whoever writes the edge's log would have root's terminal do.
+// isPseudonym reports whether a text is a pseudonym. Anything else might, through the edge's log, get text of its choice to
+// root's terminal.
 func isPseudonym(text string) bool {
 	_, err := hex.DecodeString(text)
 	return err == nil && len(text) == 16
 }
 
-// countryIn returns where a network is; nothing where nobody knows.
+// countryIn returns a network's country, or "" if it is unknown.
 func (s *summary) countryIn(network string) string {
 	prefix, err := netip.ParsePrefix(network)
 	if err != nil || s.countryOf == nil {
@@ -200,7 +203,7 @@ func (o *opened) cameFrom(country string) {
 	o.From[country]++
 }
 
-// goesOn tells whether a visit is one that was noted a short time ago, and notes it.
+// goesOn reports whether a visit was noted a short time ago, and notes it.
 func (s *summary) goesOn(visit string, moment time.Time) bool {
 	hash := sha256.Sum256(append([]byte(visit), s.names.key...))
 	name := hex.EncodeToString(hash[:8])
@@ -212,7 +215,7 @@ func (s *summary) goesOn(visit string, moment time.Time) bool {
 	return found && moment.Unix()-last < int64(visitSpan.Seconds())
 }
 
-// forgetVisits forgets those that have ended, and of too many the older half.
+// forgetVisits forgets visits that have ended and, if there are too many, the older half.
 func (s *summary) forgetVisits(moment time.Time) {
 	ended := moment.Add(-visitSpan).Unix()
 	maps.DeleteFunc(s.Recent, func(_ string, last int64) bool { return last <= ended })
@@ -223,7 +226,7 @@ func (s *summary) forgetVisits(moment time.Time) {
 	maps.DeleteFunc(s.Recent, func(_ string, last int64) bool { return last <= middle })
 }
 
-// makeRoom forgets a tenth of too many links.
+// makeRoom forgets a tenth of the links if there are too many.
 func (s *summary) makeRoom() {
 	if len(s.Links) < mostLinks {
 		return
@@ -251,14 +254,14 @@ func (s *summary) takeDevice(line []byte) {
 	}
 }
 
-// forget drops links that nobody has used since a moment, and devices that are not among these.
+// forget drops links unused since a given time, and devices that are not in the list.
 func (s *summary) forget(before time.Time, devices map[string]string) {
 	maps.DeleteFunc(s.Links, func(_ string, row *opened) bool { return row.Last < before.Unix() })
 	maps.DeleteFunc(s.Devices, func(name string, _ sighted) bool { return devices[name] == "" })
 	s.forgetVisits(time.Now())
 }
 
-// textIn returns the text of a field of a line of JSON, as it stands there; none of ours holds an escape.
+// textIn returns the text of a field of a JSON line as it is written; none of our values contains an escape.
 func textIn(line []byte, field string) string {
 	_, rest, found := bytes.Cut(line, []byte(`"`+field+`":"`))
 	text, _, ended := bytes.Cut(rest, []byte(`"`))
@@ -281,9 +284,9 @@ func momentOf(line []byte) (time.Time, bool) {
 
 var _ zapcore.TimeEncoder = zapcore.ISO8601TimeEncoder // writes what momentOf reads
 
-// readOn hands over each whole line of a log that came after a place, of old and compressed files as well, and returns how far
-// it got. Where the file of the place has been rotated away, all that is there is newer. A file that cannot be read to its end
-// is told, and what comes after it is read all the same.
+// readOn passes on each complete line of a log after a place, from old and compressed files as well, and returns how far it
+// got. If the place's file has been rotated away, all existing lines are newer. A file that cannot be read to its end is
+// reported, and reading continues with the next.
 func readOn(folder, name string, from place, take func([]byte)) (place, error) {
 	files, err := openLogs(folder, name)
 	if err != nil {
@@ -315,8 +318,8 @@ func readOn(folder, name string, from place, take func([]byte)) (place, error) {
 	return from, errors.Join(problems...)
 }
 
-// openLogs opens the files of a log, the oldest first: access-2026-11-26T15-47-24.123-size.log.gz, then access.log. That is
-// opened before the others are looked for: when it is renamed meanwhile, it is there twice, and never missing.
+// openLogs opens the files of a log, oldest first: access-2026-11-26T15-47-24.123-size.log.gz, then access.log. It opens
+// access.log before it looks for the others: if that is renamed meanwhile, it appears twice, and is never missing.
 func openLogs(folder, name string) (files []*os.File, err error) {
 	current, err := openPlain(filepath.Join(folder, name+".log"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -335,7 +338,7 @@ func openLogs(folder, name string) (files []*os.File, err error) {
 	}
 	slices.Sort(old)
 	for _, plain := range old[max(0, len(old)-mostOldLogs):] {
-		// While it is being compressed it is there in both forms, and the plain one is whole.
+		// While a file is being compressed, both forms exist, and the plain one is complete.
 		file, err := openPlain(filepath.Join(folder, plain))
 		if errors.Is(err, os.ErrNotExist) {
 			file, err = openPlain(filepath.Join(folder, plain+".gz"))
@@ -367,7 +370,7 @@ func isSame(one, other *os.File) bool {
 	return err == nil && problem == nil && os.SameFile(first, second)
 }
 
-// openPlain opens a plain file, and nothing else that the edge's own user may have put in its place.
+// openPlain opens a regular file, and nothing else that the edge's user may have put in its place.
 func openPlain(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -379,7 +382,7 @@ func openPlain(path string) (*os.File, error) {
 	return file, nil
 }
 
-// readPlain returns what a file holds, up to so many bytes.
+// readPlain returns the content of a file, up to this many bytes.
 func readPlain(path string, most int64) ([]byte, error) {
 	file, err := openPlain(path)
 	if err != nil {
@@ -389,7 +392,7 @@ func readPlain(path string, most int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, most))
 }
 
-// readLines hands over each whole line that begins after so many bytes; without `take` it reads the first line alone.
+// readLines passes on each complete line that begins after this many bytes; without `take` it only reads the first line.
 func readLines(file *os.File, skip int64, take func([]byte)) (reached place, err error) {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return reached, err
@@ -406,7 +409,7 @@ func readLines(file *os.File, skip int64, take func([]byte)) (reached place, err
 	for {
 		line, err := lines.ReadSlice('\n')
 		switch {
-		case errors.Is(err, io.EOF): // what is there of a line is still being written
+		case errors.Is(err, io.EOF): // an incomplete line is still being written
 			return reached, nil
 		case errors.Is(err, bufio.ErrBufferFull):
 			return reached, errors.New("it has a line that the edge has not written")

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// logsBegin is when the logs of the tests begin: later than the key of testPseudonyms.
+// logsBegin is when the logs of the tests begin: after the key of testPseudonyms was made.
 var logsBegin = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // logLine is a line as the edge writes it.
@@ -86,13 +86,13 @@ func TestWhatCountsAsOneVisit(t *testing.T) {
 		from, did, of string
 	}{
 		{0, here, "open", linkOne}, {10, here, "open", linkOne}, {35, here, "open", linkOne}, // one visit that goes on
-		{35, there, "open", linkOne}, {36, here, "open", linkTwo}, {66, here, "open", linkOne}, // rested for longer
+		{35, there, "open", linkOne}, {36, here, "open", linkTwo}, {66, here, "open", linkOne}, // idle for longer
 		{67, here, "download", linkOne}, {68, here, "download", linkOne}, {69, here, "upload", linkOne}, {69, here, "upload", linkOne},
 		{70, here, "nonsense", linkOne}, {70, here, "", "4444444444444444"}, {70, here, "open", "short"},
 	} {
 		text += logLine(time.Duration(line.minutes)*time.Minute, line.from, deed(line.did, line.of))
 	}
-	// Before the key was made, without a deed, and what a client says.
+	// Lines from before the key was made, without a deed, and with a client's text.
 	text += logLine(-100_000*time.Hour, here, deed("open", "3333333333333333")) + logLine(time.Hour, here, "")
 	write(t, filepath.Join(logs, "access.log"), text+`{"broken":`)
 	counted := sumOf(t, file, logs, names)
@@ -110,7 +110,7 @@ func TestNothingIsLostOrCountedTwiceWhenLogsRotate(t *testing.T) {
 	current := filepath.Join(logs, "access.log")
 	write(t, current, line(1)+line(2))
 	sumOf(t, file, logs, names)
-	// More comes, half a line is being written, and the file is rotated twice and compressed.
+	// More lines arrive, half a line is being written, and the file is rotated twice and compressed.
 	write(t, current, line(1)+line(2)+line(3)+line(4)[:40])
 	if opens := sumOf(t, file, logs, names).Links[linkOne].Opens; opens != 3 {
 		t.Errorf("%d opens with half a line", opens)
@@ -128,7 +128,7 @@ func TestNothingIsLostOrCountedTwiceWhenLogsRotate(t *testing.T) {
 			t.Errorf("%d opens in all files", opens)
 		}
 	}
-	// All that was read is rotated away; the totals stay.
+	// Everything that was read has been rotated away; the totals stay.
 	for _, old := range []string{"access-2026-11-02T00-00-00.000-size.log.gz", "access-2026-11-03T00-00-00.000-size.log", "access-2026-11-03T00-00-00.000-size.log.gz"} {
 		_ = os.Remove(filepath.Join(logs, old))
 	}
@@ -157,7 +157,7 @@ func TestADamagedLogCostsNoMoreThanItsLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(logs, "access-2.log"), strings.Repeat("x", 2*mostOfALine)+"\n"+logLine(0, "203.0.113.2/32", deed("open", linkTwo)))
-	// The edge's own user puts something else in the place of a log.
+	// The edge's user puts something else in the place of a log.
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	write(t, elsewhere, logLine(0, "203.0.113.3/32", deed("open", "5555555555555555")))
 	if err := os.Symlink(elsewhere, filepath.Join(logs, "access-3.log")); err != nil {
@@ -215,7 +215,7 @@ func TestADeviceIsSeenWhereItWasLast(t *testing.T) {
 	}
 }
 
-// bigLogs are 100,000 lines about 200 links in rotated files, as large as the edge writes them.
+// bigLogs writes 100,000 lines about 200 links to rotated files as large as the edge's.
 func bigLogs(folder string) error {
 	for file := range 10 {
 		var text bytes.Buffer
