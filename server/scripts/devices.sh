@@ -1,22 +1,23 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE devices` and `put MODE revoked`.
-# The enrolled devices: one file per certificate in STATE/devices, named by its SHA-256 fingerprint. It holds the device's
-# name and, on a second line, `until EPOCH`: the certificate is not valid after that. A frame, which sends a secret instead of
-# a certificate, has a file there as well, named by the secret's SHA-256; its second line says `frame`. The edge looks for the
-# file at every request, so a change applies at once, without a reload. STATE/revoked holds revoked ones in the same form: such a
-# certificate is never let in again, whatever keystore, backup or state says. A line `by hand` means that the owner revoked it here.
+# The enrolled devices: one file per certificate in STATE/devices, named by its SHA-256 fingerprint. It holds the device's name
+# and, on a second line, `until EPOCH`: the end of the certificate's validity. A frame, which sends a secret instead of a
+# certificate, has a file there as well, named by the secret's SHA-256; its second line is `frame`. The edge looks for the file
+# at every request, so a change applies at once, without a reload. STATE/revoked holds revoked certificates and secrets in the
+# same form: they are never let in again, whatever a keystore, a backup or the state says. A line `by hand` means that the owner
+# revoked it here.
 #
 #   stay AUTHORITIES|- NAME|frame=NAME|revoked=FINGERPRINT|by-hand=FINGERPRINT...
-#              of this stack's devices and frames none but these may come in any more, and none by a certificate that was revoked
-#              and is back, from a backup. It is the first thing that a run does, and so needs no lock, no keystore and no room on the
-#              disk. A stack whose state was lost, and which takes the server over, proves by AUTHORITIES, with commas between,
-#              that the devices are its own: the server trusts one of them. Prints what `report` does.
-#   install    the devices are those of the payload, lines `FINGERPRINT UNTIL|frame NAME`, and no others. Its file `revoked`, lines
-#              `FINGERPRINT SINCE up|hand NAME`, is what the operator knows to be withdrawn. Prints what `report` does.
+#              revokes all of this stack's devices and frames except these, and certificates that were revoked and have come back
+#              with a backup. It is the first thing that a run does, so it needs no lock, no keystore and no space on the disk. A
+#              stack that has lost its state and takes the server over proves by AUTHORITIES, separated by commas, that the
+#              devices are its own: the server trusts one of them. Prints what `report` does.
+#   install    makes the enrolled devices equal to the payload, lines `FINGERPRINT UNTIL|frame NAME`. Its file `revoked`, lines
+#              `FINGERPRINT SINCE up|hand NAME`, lists what the operator knows to be revoked. Prints what `report` does.
 #   clear      removes all devices without revoking them. Prints what `report` does, so that revocations are remembered
-#   revoke NAME  revokes this device for good, by the owner
+#   revoke NAME  revokes this device for good, for the owner
 #   list       lists enrolled and revoked devices, for people
-#   report     prints one JSON object: devices, revoked, and refused, the fingerprints of the payload that were revoked
+#   report     prints one JSON object: devices, revoked, and refused: the fingerprints of the payload that are revoked
 #   expire     removes expired devices (run by a timer)
 
 DEVICES=$STATE/devices
@@ -46,7 +47,8 @@ check_fingerprint() {
 
 # ---- Revoking
 
-# `shut_out FILE`: moving a file needs no space on the disk, and if even that fails, removing it is enough.
+# `shut_out FILE` revokes what the file enrols. Moving the file needs no space on the disk; if even that fails, removing it is
+# enough.
 shut_out() {
   [ -d "$REVOKED" ] || mkdir -m 0755 "$REVOKED" 2>/dev/null || :
   if mv -f "$1" "$REVOKED/" 2>/dev/null; then
@@ -64,7 +66,7 @@ shut_out_all() {
     "mounted read-only?) and run this again."
 }
 
-# Once for each device, however many certificates it has.
+# Reports each device once, however many certificates it has.
 TOLD=" "
 tell_out() {
   case $TOLD in *" $1 "*) return 0 ;; esac
@@ -74,7 +76,7 @@ tell_out() {
 
 stay() {
   is_ours "$STATE" && [ -d "$DEVICES" ] || return 0
-  # Another's devices are none of this run's business, and whether it may take over is asked later.
+  # Another stack's devices are not this run's business; whether it may take over is checked later.
   ! read_owner || [ "$OWNER_ID" = "$STACK" ] || trusts_one_of "$1" || return 0
   shift
   for device_file in "$DEVICES"/* "$ENDED"/*; do
@@ -198,7 +200,7 @@ check_payload() {
   done <"$WORK/revoked"
 }
 
-# Before anything that needs space on the disk.
+# Runs before anything that needs space on the disk.
 shut_revoked_out() {
   is_ours "$STATE" || return 0
   while read -r fingerprint _ how _; do
@@ -239,7 +241,7 @@ enrol() {
   { printf '%s\n' "$1" && if [ "$3" = frame ]; then echo frame; else printf 'until %s\n' "$3"; fi; } >"$WORK/device"
   write_file 0644 "$DEVICES/$2" <"$WORK/device"
   rm -f "$ENDED/$2"
-  # Another run revokes without waiting for this one.
+  # Another run can revoke without waiting for this one.
   [ ! -e "$REVOKED/$2" ] || rm -f "$DEVICES/$2"
   if [ "$enrol_new" = no ]; then
     return 0
@@ -261,7 +263,7 @@ report() {
     "${REFUSED#,}"
 }
 
-# `entries FOLDER...`: as JSON, one object for each certificate, sorted by fingerprint.
+# `entries FOLDER...` prints JSON, one object for each certificate, sorted by fingerprint.
 entries() {
   for entries_folder; do
     find "$entries_folder" -maxdepth 1 -type f -exec stat -c '%Y %n' {} + 2>/dev/null </dev/null || :
@@ -311,7 +313,7 @@ expire() {
     [ -f "$device_file" ] || continue
     read_device "$device_file"
     [ -n "$DEVICE_END" ] || continue
-    # A clock from before the enrolment is wrong, too: it starts at 1970 if it has lost its time.
+    # A clock that shows a time before the enrolment is wrong, too: one that has lost its time starts at 1970.
     { [ "$DEVICE_END" -gt "$expire_now" ] && [ "$expire_now" -ge "$(date -r "$device_file" +%s)" ]; } || continue
     mv -f "$device_file" "$DEVICES/"
     say "A certificate of device $DEVICE_NAME counts again: the clock had run ahead"
@@ -320,7 +322,7 @@ expire() {
     [ -f "$device_file" ] || continue
     read_device "$device_file"
     { [ -n "$DEVICE_END" ] && [ "$DEVICE_END" -le "$expire_now" ]; } || continue
-    # Also on a full disk: what matters is that the device is out.
+    # Works on a full disk as well: what matters is that the device is out.
     { install -d -m 0700 "$ENDED" && mv -f "$device_file" "$ENDED/"; } || rm -f "$device_file"
     say "A certificate of device $DEVICE_NAME has ended and may no longer come in"
   done

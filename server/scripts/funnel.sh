@@ -2,23 +2,24 @@
 # Runs after lib.sh. The funnel: raw TCP from the internet to the proxy, with PROXY protocol 1, never longer than its lease.
 #
 #   trial FUNNEL_PORT PROXY_PORT SECONDS yes|no DIGEST
-#                                 what stands behind the door is about to change, to what DIGEST names: from here on nothing is
-#                                 proven, and an open door is on a lease of SECONDS; so is another stack's only with yes. Prints
+#                                 what is behind the funnel is about to change to what DIGEST identifies: from here on nothing is
+#                                 proven, and an open funnel is on a lease of SECONDS; another stack's funnel only with yes. Prints
 #                                 {"door":trial|shut,"at":TIME}
-#   open FUNNEL_PORT PROXY_PORT SECONDS         open it on a lease of SECONDS; prints {"openedAt":EPOCH,"url":URL}
+#   open FUNNEL_PORT PROXY_PORT SECONDS         opens it on a lease of SECONDS; prints {"openedAt":EPOCH,"url":URL}
 #   prove FUNNEL_PORT PROXY_PORT SECONDS always|+SECONDS|EPOCH CONFIG_DIR|- DIGEST
-#                                 `open` it, and wait for a line on standard input; "proven": `confirm` it, and note down what
-#                                 stands (see drift.sh); anything else, or none within SECONDS: close it. Prints what both do
+#                                 does `open`, and waits for a line on standard input. If it is "proven", does `confirm` and records
+#                                 the state (see drift.sh); if it is anything else, or none comes within SECONDS, closes the funnel.
+#                                 Prints what both do
 #   confirm always|+SECONDS|EPOCH               it is proven, and may be open for ever, for so long, or until then; prints
 #                                               {"lease":"confirmed","left":SECONDS|null}
-#   close FUNNEL_PORT PROXY_PORT [WHY]          close it and see it closed
-#   enforce                                     close it unless a lease allows it (each minute, by a timer of the NixOS module)
-#   reopen                                      open again what was proven and then shut (the module starts this for
+#   close FUNNEL_PORT PROXY_PORT [WHY]          closes it and verifies that it is closed
+#   enforce                                     closes it unless a lease allows it (a timer of the NixOS module runs this every minute)
+#   reopen                                      opens again what was proven and then closed (the module starts this for
 #                                               `immich-exposure open`)
 #   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|shut,"shared":BOOL,"url":URL,"lease":LEASE}
 #
-# The lease stands before the funnel opens (see lib.sh). While the funnel is open Immich is closed at home, where the module
-# says so; after it, open again.
+# The lease is written before the funnel opens (see lib.sh). While the funnel is open, Immich is closed at home if the module
+# says so; afterwards it is open again.
 
 need_free_port() {
   need_tailscale "$1"
@@ -34,8 +35,8 @@ need_free_port() {
 
 shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check; }
 
-# What nobody answers behind shall not be opened; what is open already stays, and the edge goes on refusing strangers. An Immich
-# that slept through the preflight was not asked for its administrator there.
+# A funnel with nothing behind it must not be opened; one that is open already stays open, and the edge keeps refusing
+# strangers. If Immich did not run during the preflight, its administrator was not checked there.
 need_immich() {
   if [ "$FUNNEL" = open ]; then return 0; fi
   upstream=$(module_word immich)
@@ -61,7 +62,7 @@ need_edge() {
   die "The edge does not start, so the funnel stays shut; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
-# `open_door LEASE_COMMAND...`: opens the funnel on the lease that the command writes.
+# `open_door LEASE_COMMAND...` opens the funnel on the lease that the command writes.
 open_door() {
   need_leave_to_open
   need_free_port "$FUNNEL_PORT"
@@ -86,15 +87,15 @@ open_door() {
   if [ "$FUNNEL" = open ]; then
     say "The funnel on port $FUNNEL_PORT is open already; its lease is another one now"
   else
-    # It can wait for ever for a web page to be visited, and can exit 0 with nothing done. The address is spelled out: for
-    # "localhost" tailscaled asks [::1] first, where the edge does not listen and any account of the server may.
+    # The command can wait for ever for a visit to a web page, and can exit 0 without effect. The address is numeric because
+    # tailscaled tries [::1] first for "localhost", where the edge does not listen and any account of the server may.
     timeout 30 tailscale funnel --bg --yes --proxy-protocol 1 --tcp "$FUNNEL_PORT" "tcp://127.0.0.1:$PROXY_PORT" \
       >"$WORK/change.log" 2>&1 </dev/null || :
     read_serving "$FUNNEL_PORT" "$PROXY_PORT"
     [ "$FUNNEL" = open ] ||
       die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); mend that and run this again."
   fi
-  # Closed by hand at this very moment.
+  # It may have been closed by hand at this very moment.
   need_leave_to_open
 }
 
@@ -155,8 +156,8 @@ confirm_funnel() {
   printf '{"lease":"confirmed","left":%s}\n' "$LEASE_LEFT"
 }
 
-# `await_proof SECONDS`: nobody else has to wait for it, so the lock is not held meanwhile. Whose the server is by then is asked
-# before anything is taken back.
+# `await_proof SECONDS`: no other run has to wait for the proof, so the lock is not held meanwhile. Afterwards the owner of the
+# server is checked again before anything is undone.
 await_proof() {
   UNDO=:
   exec 9>&-
@@ -174,8 +175,8 @@ await_proof() {
 
 # ---- Before a change
 
-# Also if the funnel is closed: `reopen` must not open what is not proven. A funnel that was opened by hand before us is
-# handled elsewhere (see adopt.sh).
+# Applies to a closed funnel as well: `reopen` must not open what is not proven. A funnel that was opened by hand before the
+# exposure is handled elsewhere (see adopt.sh).
 trial() {
   trial_door=shut
   if is_ours "$STATE" && [ ! -f "$BY_HAND" ] && is_this_stacks "$4"; then
@@ -193,7 +194,7 @@ trial() {
       say "The funnel was shut on the server by \"immich-exposure close\", and stays shut until \"sudo immich-exposure open\""
     fi
   elif is_free "$STATE"; then
-    # Somebody has deleted it while the edge was running.
+    # Somebody has deleted the state while the edge was running.
     close_unproven "$1" "$2"
   fi
   printf '{"door":"%s","at":"%s %s"}\n' "$trial_door" "$(now)" "$(seconds)"
@@ -231,7 +232,7 @@ reopen() {
   say "The funnel on port $1 is open again$(case $LEASE_LEFT in always) ;; *) printf ' for %s' "$(span "$LEASE_LEFT")" ;; esac)"
 }
 
-# If the hours are over, they start again when the owner opens; a date has passed for good.
+# If the hours are used up, they start again when the owner opens the funnel; a date that has passed stays so.
 renew_term() {
   # shellcheck disable=SC2046
   set -- $(words_of "$DOOR_TERM")
@@ -248,9 +249,9 @@ write_confirmed() {
 
 # ---- Every minute
 
-# While the lease holds, the home still follows what comes in from outside: Immich would else be open to nobody when the owner
-# shuts the funnel with Tailscale's own command, or when Tailscale is down; and it is closed again once the funnel is back.
-# `open` closes the home before the funnel stands, so it is only looked at while no other run is under way.
+# While the lease holds, home access still follows the funnel. Otherwise nobody could reach Immich when the owner closes the
+# funnel with Tailscale's own command, or when Tailscale is down; once the funnel is back, home access closes again. `open`
+# closes home access before the funnel opens, so this only looks while no other run is in progress.
 look_at_open_door() {
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
@@ -265,7 +266,7 @@ look_at_open_door() {
     read_status "$1"
     read_serving "$1" "$2"
   fi
-  # Whoever set it up: strangers get past our rules.
+  # Whoever set it up, it lets strangers get past our rules.
   if grep -q "^[a-z]* $1 " "$WORK/past"; then
     say "Port $1 leads past the edge, so it is closed"
     close_funnel "$1" "$2" unsafe
@@ -290,8 +291,8 @@ home_follows() {
   esac
 }
 
-# `note_rest FILE`: what is left of a lease by now, for the boot after this one. On a disk that takes nothing it counts on all
-# the same, but for reboots.
+# `note_rest FILE` records how much of a lease is left, for the next boot. On a disk that cannot be written to, the lease counts
+# down all the same, but not across reboots.
 note_rest() {
   # shellcheck disable=SC2046
   set -- "$1" $(words_of "$1")
@@ -306,8 +307,8 @@ note_rest() {
   (write_line 0644 "$note_file" "$note_head $(rest "$(seconds_left "$1" "$2" "$3")")") 2>/dev/null || :
 }
 
-# Where the state was deleted, an edge that runs tells that this is an exposure; where `open` never noted ports down and no edge
-# runs, there is nothing of ours to close.
+# If the state was deleted, a running edge shows that this is an exposure. If `open` never recorded ports and no edge runs,
+# there is nothing of ours to close.
 enforce_lease() {
   if [ -f "$BY_HAND" ]; then return 0; fi
   if lease_holds; then
@@ -322,7 +323,7 @@ enforce_lease() {
     if lease_holds; then return 0; fi
     close_funnel "$1" "$2" lease
   else
-    # A run that was killed after closing the funnel may have left this undone.
+    # A run that was killed after it closed the funnel may have left this undone.
     open_home
   fi
 }

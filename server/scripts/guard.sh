@@ -8,11 +8,12 @@
 #          owner of both and of what expires soon (a timer of the NixOS module runs this every five minutes)
 #   now    the same, and print what was seen (`immich-exposure guard`)
 #
-# STATE/guard is one line, for status: the time of the last look in seconds since 1970, what was seen in a word (see
-# server/caddy/stranger.go), and a sentence. STATE/guard.memory is what one look has to know of those before it: "WORD VALUE".
+# STATE/guard is one line, for status: the time of the last look in seconds since 1970, the result as a word (see
+# server/caddy/stranger.go), and a sentence. STATE/guard.memory is what a look must know about earlier ones: "WORD VALUE".
 #
-# Dead: the funnel is removed and set up again; at the next check tailscaled is restarted. Then the owner is notified, and nothing
-# is done for an hour, and for twice as long each time after that, up to a day. If it heals, the owner is notified once.
+# If the exposure is dead, the funnel is removed and set up again; at the next check tailscaled is restarted. Then the owner is
+# notified, and nothing is done for an hour, and for twice as long each time after that, up to a day. When it answers again, the
+# owner is notified once.
 
 GUARD=$STATE/guard
 MEMORY=$STATE/guard.memory
@@ -24,19 +25,19 @@ LONGEST_WAIT=86400
 RESTART_EVERY=3600
 # How long to wait for a repair to take effect.
 HEAL_SECONDS=60
-# How many checks in a row until the owner is notified: of shared links that do not work, and of being unable to check.
+# After how many checks in a row the owner is notified that shared links do not work, or that the guard cannot check.
 AILING_LOOKS=2
 BLIND_LOOKS=12
-# Newly banned in an hour: every home is scanned by a few all the time.
+# New bans within an hour. Every home is always being scanned by a few addresses.
 MANY_BANS=20
-# Days before an expiry at which the owner is notified; the last time is when it has expired.
+# Days before an expiry at which the owner is notified; 0 is the expiry itself.
 ENDING_DAYS="14 3 0"
 
 # ---- Memory
 
 recall() { sed -n "s/^$1 //p" "$MEMORY" 2>/dev/null | head -n 1; }
 
-# `remember WORD VALUE`, or `remember WORD` to forget. What cannot be written is checked again next time.
+# `remember WORD VALUE`, or `remember WORD` to forget. What cannot be written is only checked again next time.
 remember() {
   {
     grep -v "^$1 " "$MEMORY" 2>/dev/null || :
@@ -47,20 +48,20 @@ remember() {
 
 forget() { for forget_word; do remember "$forget_word"; done; }
 
-# `recall_number WORD`: 0 where there is none.
+# `recall_number WORD`: 0 if there is none.
 recall_number() {
   recall_found=$(recall "$1")
   case $recall_found in '' | *[!0-9]* | ???????????*) echo 0 ;; *) echo "$recall_found" ;; esac
 }
 
-# `count WORD` adds one and prints it.
+# `count WORD` adds one and prints the result.
 count() {
   count_now=$(($(recall_number "$1") + 1))
   remember "$1" "$count_now"
   echo "$count_now"
 }
 
-# `since WORD SECONDS`: so long ago, or never, or by a clock that has run ahead meanwhile.
+# `since WORD SECONDS`: at least this many seconds ago, or never, or noted while the clock was ahead.
 since() {
   since_then=$(recall_number "$1") since_now=$(now)
   [ "$since_then" -gt "$since_now" ] || [ $((since_now - since_then)) -ge "$2" ]
@@ -73,7 +74,7 @@ note_look() {
 
 # ---- Checking
 
-# `meet FUNNEL_PORT` sets VERDICT and SENTENCE.
+# `meet FUNNEL_PORT` looks once, and sets VERDICT and SENTENCE.
 meet() {
   meet_line=$(timeout 90 "$IMMICH_EDGE" stranger --name "$(recorded_domain)" --port "$1" --certificate "$CERTIFICATE" \
     2>"$WORK/stranger.log" </dev/null) || meet_line=
@@ -89,7 +90,7 @@ meet_twice() {
   meet "$1"
   case $VERDICT in
     unsafe)
-      # Not loaded yet, the certificate of before is still ours.
+      # A new certificate that is not loaded yet would look foreign: the edge still shows the previous one.
       if [ -e "$STATE/tls/.unloaded" ]; then systemctl reload immich-edge >/dev/null 2>&1 </dev/null || :; fi
       sleep 2
       meet "$1"
@@ -107,8 +108,8 @@ young() {
   [ $(($(now) - young_since)) -lt "$YOUNG_SECONDS" ]
 }
 
-# tailscaled has started and has not heard of its control server yet, which may be away. Until then it serves nothing and says that
-# nothing is configured (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
+# tailscaled has started and has not reached its control server yet, which may be down. Until then it serves nothing and reports
+# that nothing is configured (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
 connecting() { case ${TAILSCALE_STATE:-Running} in NoState | Starting) ;; *) return 1 ;; esac }
 
 tailscaled_answers() { timeout 20 tailscale status --json --peers=false >/dev/null 2>&1 </dev/null; }
@@ -125,8 +126,8 @@ close_unsafe() {
   tell unsafe "The exposure was closed, because it was not safe: $SENTENCE. It stays shut until pulumi up proves it again."
 }
 
-# `step FUNNEL_PORT PROXY_PORT` does the next thing that may help, and sets STEPPED; or it does nothing. A Tailscale that the owner
-# has switched off, or that is logged out, is the owner's to mend.
+# `step FUNNEL_PORT PROXY_PORT` takes the next step that may help and sets STEPPED, or does nothing. A Tailscale that is
+# switched off or logged out is for the owner to repair.
 step() {
   STEPPED=
   since wait_since "$(recall_number wait)" || return 0
@@ -139,7 +140,7 @@ step() {
   elif ! tailscaled_answers; then
     restart_tailscaled
   elif connecting; then
-    # To take the funnel off now would be to lose it: tailscaled knows of none yet.
+    # Removing the funnel now would lose it: tailscaled does not know of it yet.
     if [ $((step_number % 2)) = 1 ]; then STEPPED=; else restart_tailscaled; fi
   elif [ "${TAILSCALE_STATE:-Running}" != Running ]; then
     STEPPED=
@@ -153,7 +154,7 @@ step() {
   [ $((step_number % 2)) = 1 ] || wait_longer
 }
 
-# After every second step comes a pause.
+# Every second step is followed by a pause.
 wait_longer() {
   wait_seconds=$(recall_number wait)
   if [ "$wait_seconds" = 0 ]; then wait_seconds=3600; else wait_seconds=$((wait_seconds * 2)); fi
@@ -164,21 +165,21 @@ wait_longer() {
 
 restart_tailscaled() {
   since restarted "$RESTART_EVERY" || return 0
-  # Stopped by hand it stays so.
+  # If it was stopped by hand, it stays stopped.
   active tailscaled || systemctl is-failed --quiet tailscaled </dev/null || return 0
   remember restarted "$(now)"
   say "The exposure does not answer; tailscaled is restarted"
   timeout 60 systemctl restart tailscaled </dev/null || say "tailscaled does not start; see \"journalctl -u tailscaled\""
 }
 
-# A run that is killed in between finds its word, and puts the funnel on again.
+# A run that is killed in between leaves its word in the memory; the next one opens the funnel again.
 off_and_on() {
   say "The exposure does not answer; the funnel is taken off and put on again"
   remember reopen yes
   if [ "$FUNNEL_SHARED" = no ]; then
     timeout 30 tailscale funnel reset >"$WORK/change.log" 2>&1 </dev/null || :
   else
-    # As close_entries does beside other tools' entries (see lib.sh).
+    # As close_entries does if other tools have entries (see lib.sh).
     timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://127.0.0.1:$2" >"$WORK/change.log" 2>&1 </dev/null || :
     timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
   fi
@@ -194,11 +195,11 @@ on_again() {
   else
     say "Tailscale did not put the funnel on again ($(tr -s '\n' ' ' <"$WORK/change.log"))"
   fi
-  # Closed by hand, or by the end of its lease, in this very moment.
+  # It may have been closed by hand, or its lease may have ended, at this very moment.
   lease_holds || (close_funnel "$1" "$2")
 }
 
-# So that a look ends before the next one is due, however long a stranger is kept waiting.
+# Bounded in time, so that a look ends before the next one is due, however long the edge keeps a stranger waiting.
 healed_soon() {
   healed_end=$(($(seconds) + HEAL_SECONDS))
   while [ "$(seconds)" -lt "$healed_end" ]; do
@@ -211,7 +212,7 @@ healed_soon() {
 
 # ---- Notices
 
-# `told_once WORD KIND SENTENCE`
+# `told_once WORD KIND SENTENCE` sends a notice once, until WORD is forgotten.
 told_once() {
   [ -z "$(recall "told_$1")" ] || return 0
   remember "told_$1" yes
@@ -245,7 +246,7 @@ dead() {
     told_once dead dead "The exposure does not answer: $SENTENCE. What heals itself was tried; it is tried again from time to time."
 }
 
-# `act_on FUNNEL_PORT PROXY_PORT` by what was seen.
+# `act_on FUNNEL_PORT PROXY_PORT` acts on the result of the look.
 act_on() {
   case $VERDICT in
     healthy) well_again ;;
@@ -281,7 +282,7 @@ look_outside() {
     read_funnel "$1" "$2"
     case $TAILSCALE_STATE:$FUNNEL:$(recall reopen) in
       Running:shut:yes) on_again "$1" "$2" ;;
-      # Shut with Tailscale's own command, or somebody else's: not ours to open.
+      # Closed with Tailscale's own command, or another tool's: not ours to open.
       Running:shut: | *:foreign:*) return 0 ;;
       *) ;;
     esac
@@ -292,9 +293,9 @@ look_outside() {
   [ "$VERDICT" = healthy ] || say "Seen from outside: $VERDICT, $SENTENCE"
 }
 
-# ---- What ends, who was banned, who came
+# ---- Expiries, bans and devices
 
-# `ending NAME END SENTENCE`: told once at each of the days before the end; a later end begins anew.
+# `ending NAME END SENTENCE` sends one notice at each of the days before the end; a later end starts over.
 ending() {
   case $2 in '' | *[!0-9]*) return 0 ;; *) ;; esac
   ending_left=$((($2 - $(now) + 86399) / 86400)) ending_at=
@@ -313,7 +314,7 @@ look_at_ends() {
     "The server's certificate was not renewed (see \"journalctl -u immich-exposure-certificate\") and"
   timeout 20 tailscale status --json --peers=false >"$WORK/status.json" 2>/dev/null </dev/null || :
   node_end=$(node_key_end)
-  # None where the owner has disabled its expiry.
+  # Empty if the owner has disabled key expiry.
   [ -z "$node_end" ] || node_end=$(date -d "$node_end" +%s 2>/dev/null) || node_end=
   ending node "$node_end" \
     "The node key of this server, without which Tailscale shuts the door (disable its expiry at login.tailscale.com),"
@@ -322,13 +323,13 @@ look_at_ends() {
     device_name=
     device_end=
     { read -r device_name && read -r device_end; } <"$device_file" || :
-    # Of a device that was just renewed, only the newer certificate matters.
+    # If a device was just renewed, only its newer certificate matters.
     [ "$(grep -lx "$device_name" "$STATE"/devices/* | wc -l)" = 1 ] || continue
     ending "$device_name" "${device_end#until }" "The certificate of the device $device_name"
   done
 }
 
-# A server is upgraded, and set back, without an operator; and a newer module knows of faults that this one did not.
+# Servers are upgraded and downgraded without an operator, and a newer module knows of vulnerabilities that this one did not.
 look_at_versions() {
   printf '%s\n' "$FLOORS" >"$WORK/floors"
   while read -r floor_of floor_lowest floor_refused; do
@@ -375,7 +376,8 @@ look_at_lists() {
   done
 }
 
-# The names are those of certificates that the edge has verified; of the log, which is the edge's own, nothing else is taken.
+# The names are those of certificates that the edge has verified. The log belongs to the edge's user, so nothing else is taken
+# from it.
 look_at_devices() {
   device_log=$LOGS/devices.log
   if [ ! -f "$device_log" ] || [ -L "$device_log" ]; then return 0; fi
@@ -391,7 +393,8 @@ look_at_devices() {
 look() {
   if ! is_ours "$STATE" || ! can_lock; then return 0; fi
   open_lock
-  # What is being changed is looked at when that has ended. The minute's timer takes as long where tailscaled hangs.
+  # A server that is being changed is checked when the change is done. If tailscaled hangs, the minute timer takes this long,
+  # too.
   flock -w 60 9 || return 0
   look_outside
   look_at_ends
@@ -401,7 +404,7 @@ look() {
   look_at_devices
 }
 
-# For people; the record holds the last check's result.
+# Prints the result of the last check, from the record, for people.
 print_look() {
   if [ -r "$GUARD" ]; then
     read -r print_time print_rest <"$GUARD"

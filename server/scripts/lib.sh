@@ -3,14 +3,13 @@
 #
 #     lib.sh + payload() (only where files are sent) + SCRIPT.sh
 #
-# as one text to `sh -s -- VERB ARGUMENTS`, as root. So everything that two scripts need is here: messages and
-# errors, the lock, files and their marks, JSON, the exposure's own funnel, home access, and the imports of
-# configuration.nix.
+# as one text to `sh -s -- VERB ARGUMENTS`, as root. So everything that two scripts need is here: messages and errors, the lock,
+# files and their marks, JSON, the exposure's own funnel, home access, and the imports of configuration.nix.
 #
 # POSIX sh (dash and bash). Standard output is for the result alone: one JSON object on one line, or nothing. Progress and
-# errors go to standard error. Every child gets </dev/null, because this very text is on standard input.
+# errors go to standard error. Every child gets </dev/null, because standard input holds this very text.
 #
-# IMMICH_EXPOSURE_ROOT and IMMICH_EXPOSURE_STATE move the files, for the tests. sudo and systemd pass neither on.
+# The tests set IMMICH_EXPOSURE_ROOT and IMMICH_EXPOSURE_STATE to move the files. sudo and systemd pass neither on.
 
 set -eu
 umask 022
@@ -28,34 +27,35 @@ FUNNEL_RECORD=$STATE/funnel
 # How long a proven funnel may be open, and what was proven (see "The lease").
 DOOR_TERM=$STATE/term
 PROVEN=$STATE/proven
-# The funnel's last change: `EPOCH WORD`, for status.
+# The funnel's last change, for status: `EPOCH WORD`.
 DOOR_NOTE=$STATE/door
 # The server's state when the exposure was proven (see drift.sh).
 STANDING=$STATE/standing
-# Exists while the owner keeps the funnel closed by hand: only the owner can open it then. The second is for a disk that cannot
-# be written to.
+# Exists while the owner keeps the funnel closed by hand: then only the owner can open it. The second file is for a disk that
+# cannot be written to.
 SHUT_BY_HAND=$STATE/shut-by-hand
 SHUT_BY_HAND_TOO=$ROOT/run/immich-exposure-shut-by-hand
-# What the owner or the funnel decided about Immich at home; without the file it is open.
+# What the owner or the funnel decided about Immich at home; without the file, Immich is open.
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
-# Funnels that were opened by hand before us and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh shuts them.
+# Funnels that were opened by hand before the exposure and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh
+# closes them.
 # shellcheck disable=SC2034
 BY_HAND=$STATE/by-hand
 # shellcheck disable=SC2034
 LOGS=$ROOT/var/log/immich-edge
 LOCK=$ROOT/run/lock/immich-exposure.lock
-# fail2ban's jails, each with a ban folder; bans by hand are in "manual", lists of networks in "lists".
+# fail2ban's jails, each with a ban folder; bans by hand are in "manual", and lists of networks in "lists".
 JAILS="auth keys scan"
-# A folder with this file is ours. One of the same name without it is not: it is never replaced or removed.
+# A folder with this file is ours. A folder of the same name without it is not, and is never replaced or removed.
 MARK=.immich-exposure
 MARK_TEXT='Made by immich-exposure, and removed by "pulumi destroy".'
 
 # ---- The stack of this run
 
-# A run of the operator's begins with the id of its stack, which the state folder names as well: another stack changes nothing
-# here. --leaving is a way back: for a stack that has nothing here (any more) it has an end, with a sentence. What runs on the
-# server by itself, or by its owner's hand, says none.
+# A run by the operator begins with the id of its stack, which is also recorded in the state folder: no other stack changes
+# anything here. With --leaving, a run that only removes things ends with a message if its stack has nothing here (any more).
+# What the server starts automatically, or its owner by hand, passes no id.
 STACK=
 STACK_LEAVES=no
 case ${1:-} in
@@ -76,8 +76,8 @@ die() {
   exit 1
 }
 
-# WORK is a private folder that goes with the script. A script that must take something back when it fails names a
-# function in UNDO. A funnel must be shut on a full disk as well, so it lies in memory, in the first place that has room.
+# WORK is a private folder that is removed when the script ends. A script that must undo something when it fails names a
+# function in UNDO. WORK is in memory, in the first place that has room, because the funnel must close even on a full disk.
 UNDO=:
 for work_place in "$ROOT/run" "$ROOT/dev/shm" "${TMPDIR:-/tmp}"; do
   WORK=$(mktemp -d "$work_place/immich-exposure.XXXXXX" 2>/dev/null) || WORK=
@@ -110,7 +110,7 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "This must run as root; use sudo."
 }
 
-# Only root may open the file: anyone who can could hold the lock, and keep a lost device from being revoked.
+# Only root may open the file: anyone who can open it could hold the lock, and prevent a lost device from being revoked.
 open_lock() {
   [ -d "${LOCK%/*}" ] || mkdir -p "${LOCK%/*}" || return 1
   umask 077
@@ -129,8 +129,8 @@ NOTICES=$STATE/notices
 # A channel that does not answer must not fill the disk.
 MOST_WAITING=200
 
-# `tell KIND SENTENCE` notes a notice down, for a unit of the module to deliver. It never waits and never fails: the event itself
-# is more important. KIND is a word of notify.sh; the sentence holds no secret and nothing that a visitor chose.
+# `tell KIND SENTENCE` queues a notice, which a unit of the module delivers. It never waits and never fails: the event itself is
+# more important. KIND is a word of notify.sh; the sentence contains no secret and nothing that a visitor chose.
 tell() {
   [ -f "$NOTICES/channel" ] || return 0
   (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down, so nobody is told"
@@ -139,7 +139,7 @@ tell() {
 
 note_down() {
   [ "$(find "$NOTICES/waiting" -type f | wc -l)" -lt "$MOST_WAITING" ] || return 1
-  # Renamed into place, because the delivery takes no lock.
+  # Renamed into place, because the delivery does not take the lock.
   note_temp=$(mktemp "$NOTICES/.new.XXXXXX") || return 1
   note_name=$(now).$1.${note_temp##*.}
   if printf '%s\n' "$2" >"$note_temp" && mv -f "$note_temp" "$NOTICES/waiting/$note_name"; then return 0; fi
@@ -147,7 +147,7 @@ note_down() {
   return 1
 }
 
-# Two runs never change the server at the same time: `lock` waits five minutes for the other one.
+# Two runs never change the server at the same time: `lock` waits up to five minutes for the other one.
 lock() {
   lock_for_anybody
   check_stack
@@ -159,18 +159,18 @@ lock_for_anybody() {
     open_lock
     flock -w 300 9 ||
       die "Another run is still changing this server and holds $LOCK; wait until it has ended and run this again."
-    # The last step of a destroy removes the file, and a run that waited for it then holds nothing.
+    # The last step of a destroy removes the file; a run that waited for it would then hold a lock on nothing.
     [ "$(stat -L -c %d:%i /proc/self/fd/9)" = "$(stat -c %d:%i "$LOCK" 2>/dev/null)" ]
   do :; done
 }
 
-# `read_owner` sets OWNER_ID and OWNER_NAME; fails where nobody has exposed this server.
+# `read_owner` sets OWNER_ID and OWNER_NAME; fails if nobody has exposed this server.
 read_owner() {
   OWNER_ID='' OWNER_NAME=''
   is_ours "$STATE" && [ -s "$OWNER" ] && { read -r OWNER_ID OWNER_NAME <"$OWNER" || [ -n "$OWNER_ID" ]; }
 }
 
-# Once it has the lock, so no other stack takes over the server in the meantime.
+# Called with the lock held, so that no other stack takes over the server in the meantime.
 check_stack() {
   if [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ]; then return 0; fi
   if [ "$STACK_LEAVES" = yes ]; then
@@ -181,7 +181,7 @@ check_stack() {
     "that stack first, or forget this one with \"pulumi destroy\", which leaves the server as it is."
 }
 
-# `number NAME VALUE LOW HIGH`: arguments are checked before they reach any command.
+# `number NAME VALUE LOW HIGH`: arguments are checked before any command gets them.
 number() {
   case $2 in
     '' | *[!0-9]* | ???????????*) die "$1 must be a whole number, not \"$2\"; correct it and run this again." ;;
@@ -194,7 +194,7 @@ port() { number "The $1" "$2" 1 65535; }
 
 now() { date +%s; }
 
-# `wait_for SECONDS COMMAND...`: until the command succeeds, twice a second, independent of clock changes.
+# `wait_for SECONDS COMMAND...` repeats the command twice a second until it succeeds, independent of clock changes.
 wait_for() {
   wait_end=$(($(seconds) + $1))
   shift
@@ -208,8 +208,8 @@ seconds() { awk '{ print int($1) }' "$ROOT/proc/uptime" 2>/dev/null || now; }
 
 active() { systemctl is-active --quiet "$1" </dev/null; }
 
-# `not_active UNIT...` prints those that do not run. All are asked for at once, and by itself what is not plainly "active": a
-# unit that reloads runs as well.
+# `not_active UNIT...` prints the units that do not run. One call asks for all of them; a unit that is not plainly "active" is
+# asked for again, because a unit that is reloading runs as well.
 not_active() {
   systemctl is-active "$@" >"$WORK/units" 2>/dev/null </dev/null || :
   for unit; do
@@ -222,8 +222,8 @@ is_masked() {
   case $(systemctl is-enabled "$1" 2>/dev/null </dev/null) in masked*) return 0 ;; *) return 1 ;; esac
 }
 
-# `hand_mask UNIT` prints the link by which somebody has masked it by hand. A unit of NixOS lies in /etc itself, where no "systemctl
-# mask" reaches it: only a link in these folders, which no "systemctl unmask" takes away.
+# `hand_mask UNIT` prints the links by which the unit was masked by hand. NixOS keeps its units in /etc itself, where "systemctl
+# mask" does not work: only a link in one of these folders masks them, and "systemctl unmask" does not remove it.
 hand_mask() {
   for mask_folder in "$ROOT/etc/systemd/system.control" "$ROOT/run/systemd/system.control" "$ROOT/run/systemd/transient"; do
     [ "$(readlink "$mask_folder/$1" 2>/dev/null)" != /dev/null ] || printf '%s\n' "$mask_folder/$1"
@@ -243,7 +243,7 @@ unmask() {
   [ "$unmask_some" = no ] || systemctl daemon-reload </dev/null
 }
 
-# `at_rest UNIT` prints why it does not run, and what to do about it.
+# `at_rest UNIT` prints why a unit does not run, and what to do about it.
 at_rest() {
   if is_masked "$1"; then
     echo "is masked, so it does not run; run \"sudo systemctl unmask $1\" on the server, or take its \"enable = false\" out of your configuration"
@@ -262,8 +262,7 @@ is_one_of() {
 
 # ---- Files
 
-# `write_file MODE PATH` takes the content from standard input and puts it in place atomically; `write_line MODE PATH TEXT`
-# does so with one line.
+# `write_file MODE PATH` writes standard input to a file atomically; `write_line MODE PATH TEXT` writes one line.
 write_file() {
   begin_file "$2"
   cat >"$write_temp" || not_put "$2"
@@ -291,10 +290,11 @@ not_put() {
   die "$1 could not be written; make room on its disk and run this again."
 }
 
-# `is_ours FOLDER`: a real folder with our mark; a link may lead anywhere.
+# `is_ours FOLDER`: a real folder with our mark. A link does not count, because it may lead anywhere.
 is_ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -f "$1/$MARK" ]; }
 
-# `is_exported FOLDER`: `make module` wrote it, for a configuration of the owner's; what `pulumi up` writes bears another first line.
+# `is_exported FOLDER`: "make module" wrote it, for the owner's own configuration. The mark that `pulumi up` writes begins with
+# another line.
 is_exported() { is_ours "$1" && head -n 1 "$1/$MARK" | grep -q '^# Made by immich-exposure'; }
 
 # `is_free FOLDER`: it does not exist or is empty (a mount point, or left by a killed run).
@@ -311,11 +311,11 @@ need_own_state() {
     die "$STATE is somebody else's: it lacks the file $MARK that this project puts there; move it away and run this again."
 }
 
-# The folders of the exposure. Those of the units' users get their owner once the groups exist (after the first rebuild).
+# The folders of the exposure. Folders of the units' users get their owner once the groups exist (after the first rebuild).
 make_state() {
   need_own_state
-  # Who has devices and who is banned is nobody's business but the units': the edge looks, and fail2ban is of its group. Before the
-  # first rebuild there is no such group.
+  # Only the units may see who has devices and who is banned: the edge looks, and fail2ban is in its group. Before the first
+  # rebuild that group does not exist.
   if has_group immich-edge; then state_group=immich-edge state_mode=750; else state_group=root state_mode=700; fi
   jail_owner=root
   ! has_group immich-bans || jail_owner=immich-bans
@@ -326,7 +326,7 @@ make_state() {
 
 STATE_FOLDERS="devices revoked bans settings bans/manual tls"
 
-# Tells whether all of them are as make_folders makes them. Every script calls this, and mostly there is nothing to do.
+# Succeeds if all folders are as make_folders makes them. Every script calls this, and usually there is nothing to do.
 state_stands() {
   set -- "$STATE"
   stands_wanted="directory $state_mode root:$state_group;"
@@ -344,12 +344,12 @@ state_stands() {
   [ "$stands_found" = "$stands_wanted" ]
 }
 
-# What is there keeps serving meanwhile, so the owner is set at once and never in two steps.
+# The units keep using the folders meanwhile, so the owner is set at once and never in two steps.
 make_folders() {
-  # An empty folder that we took keeps its owner, who could put another folder of devices in the place of ours.
+  # An empty folder that was there before keeps its owner, who could then replace the folder of devices.
   install -d -m "0$state_mode" "$STATE"
   chown "root:$state_group" "$STATE"
-  # At once in its place: without it, what a killed run leaves in there would be somebody else's.
+  # Written in place: without the mark, what a killed run leaves there would count as somebody else's.
   [ -f "$STATE/$MARK" ] || printf '%s\n' "$MARK_TEXT" >"$STATE/$MARK" ||
     die "$STATE/$MARK could not be written; make room on its disk and run this again."
   set --
@@ -365,18 +365,18 @@ make_folders() {
   set -- "$@" "$STATE/bans/lists"
   install -d -m "0$state_mode" "$@"
   chown "$jail_owner:$state_group" "$@"
-  # A fail2ban that runs has each of them as a mount of its own, which went with the folder that was here: it can ban nobody any
-  # more. It starts again as soon as it has settings.
+  # A running fail2ban has each jail's folder as a mount of its own, and lost it together with the folder that was here: it can
+  # ban nobody any more. It starts again as soon as it has settings.
   if [ "$jail_lost" = yes ] && active immich-bans; then
     systemctl --no-block try-restart immich-bans >/dev/null 2>&1 </dev/null || :
   fi
 }
 
-# Who opened what (see who.sh): the key by which the edge names links, what is summed up, and the key of Immich's API.
+# Who opened what (see who.sh): the key with which the edge names links, the summary, and the key of Immich's API.
 WHO=$STATE/who
 counts_opens() { grep -qsx 'IMMICH_EXPOSURE_WHO=on' "$STATE/settings/edge.env"; }
 
-# The edge reads the first key and nobody else; all else in there is root's alone. With another key, links have other names.
+# The edge can read the first key; everything else in the folder is for root alone. With another key, links have other names.
 make_who() {
   if has_group immich-edge; then who_group=immich-edge who_mode=640; else who_group=root who_mode=600; fi
   if [ "$(stat -c '%F %a %U:%G' "$WHO" 2>/dev/null)" != "directory 750 root:$who_group" ]; then
@@ -406,12 +406,12 @@ give_key() {
   chmod 0640 "$STATE/tls/server.key"
 }
 
-# The folder of logs is ours by its mark, which outlives a boot that wipes our state; or with an exposure that began, which it
-# only does where no logs of somebody else's stood (see preflight.sh). That the system has our module says nothing about them.
+# The folder of logs is ours if it has our mark, which survives a boot that wipes our state, or if an exposure has begun, which
+# it only does if there were no foreign logs (see preflight.sh). Whether the system has our module says nothing about the logs.
 has_our_logs() { is_ours "$LOGS" || { is_ours "$STATE" && [ -s "$STATE/owner" ]; }; }
 
-# The units make that folder as the edge's own. So a link that the edge put in the mark's place must lead root nowhere: `mv`
-# replaces what is there and opens none of it. Nothing waits for the mark, so a full disk does not matter here.
+# The edge's user owns that folder, so it could put a link in the mark's place, and root must not follow it: `mv` replaces what
+# is there without opening it. Nothing depends on the mark at once, so a full disk does not matter here.
 mark_logs() {
   if [ ! -d "$LOGS" ] || [ -L "$LOGS" ] || is_ours "$LOGS"; then return 0; fi
   if is_free "$LOGS" || has_our_logs; then
@@ -422,7 +422,8 @@ mark_logs() {
 
 has_group() { getent group "$1" >/dev/null </dev/null; }
 
-# The SHA-256 of each certificate in the trust pool, one a line: of its DER form, which is what stands between the lines of a PEM.
+# The SHA-256 of each certificate in the trust pool, one per line. It is taken of the DER form, which is the base64 between the
+# lines of a PEM.
 pool_fingerprints() {
   [ -n "$WORK" ] || return 0
   rm -f "$WORK"/authority.*
@@ -438,13 +439,13 @@ pool_fingerprints() {
 # This server's name in the tailnet, as recorded by certificate.sh.
 recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }
 
-# The units of the module that run while there is an exposure, each with its kind.
+# The units of the module that run while there is an exposure, each with its type.
 # shellcheck disable=SC2034
 SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.service immich-exposure-lease.timer
   immich-exposure-certificate.timer immich-exposure-devices.timer immich-exposure-guard.timer immich-exposure-notify.path
   immich-exposure-notify.timer immich-exposure-who.timer immich-exposure-room.timer"
 
-# The file of the program that the unit of the edge starts, and its version in three numbers; empty where nobody says so.
+# The program file that the edge's unit starts, and its version in three numbers; empty if unknown.
 edge_program() {
   edge_started=$(systemctl show --property=ExecStart --value immich-edge 2>/dev/null </dev/null) || :
   case $edge_started in
@@ -459,8 +460,8 @@ edge_version() { timeout 10 "$1" version 2>/dev/null </dev/null | sed -n '1s/^v\
 
 # ---- Devices (see devices.sh, which writes their files)
 
-# `read_device FILE` sets DEVICE_NAME, DEVICE_END and DEVICE_HAS, what it comes in with. What says no end, or none that can be
-# read, was enrolled by hand: it has none.
+# `read_device FILE` sets DEVICE_NAME, DEVICE_END and DEVICE_HAS, which is what the device authenticates with. A file without a
+# readable end was written by hand: the device has no end.
 # shellcheck disable=SC2034
 read_device() {
   DEVICE_NAME=
@@ -477,7 +478,7 @@ read_device() {
 LISTS_CONF=$STATE/settings/lists.conf
 # shellcheck disable=SC2034
 CROWDSEC_KEY=$STATE/settings/crowdsec.key
-# The list that `pulumi up` asks for, each with what it is made of: its word in lists.conf.
+# The lists that `pulumi up` asks for, each with its source, which is its word in lists.conf.
 lists_wanted() {
   [ -r "$LISTS_CONF" ] || return 0
   ! grep -q '^database ' "$LISTS_CONF" || echo countries
@@ -490,7 +491,7 @@ stop_crowdsec() {
   rm -f "$CROWDSEC_KEY" "$STATE/bans/lists/crowdsec" "$STATE/lists/crowdsec"
 }
 
-# No list bans anybody any more.
+# Ends all bans by lists.
 remove_lists() {
   systemctl stop immich-exposure-lists.timer immich-exposure-lists.service >/dev/null 2>&1 </dev/null || :
   stop_crowdsec
@@ -498,24 +499,24 @@ remove_lists() {
   rm -rf "$STATE/lists"
 }
 
-# The unit that writes a list, which must run.
+# The unit that writes a list; it must run.
 list_unit() { if [ "$1" = crowdsec ]; then echo immich-exposure-crowdsec.service; else echo immich-exposure-lists.timer; fi; }
 
 # `networks_of COUNT`, in words.
 networks_of() { if [ "$1" = 1 ]; then echo "1 network"; else echo "$1 networks"; fi; }
 
-# `read_report LIST` sets REPORT (good, kept or none), REPORT_COUNT, REPORT_TIME and REPORT_SAID; fails where there is none.
+# `read_report LIST` sets REPORT (good, kept or none), REPORT_COUNT, REPORT_TIME and REPORT_SAID; fails if there is no report.
 read_report() {
   REPORT=none REPORT_COUNT=0 REPORT_TIME=0 REPORT_SAID="has not been written yet"
   [ -r "$STATE/lists/$1" ] || return 1
-  # What a file of the owner's or CrowdSec says is in it.
+  # The report quotes files of the owner's and CrowdSec, so only printable characters are kept.
   tr -cd '\012\040-\176' <"$STATE/lists/$1" >"$WORK/report"
   # shellcheck disable=SC2034
   read -r REPORT REPORT_COUNT REPORT_TIME REPORT_SAID <"$WORK/report" || return 1
   is_count "$REPORT_COUNT" && is_count "$REPORT_TIME"
 }
 
-# `recorded WORD`: what was noted down of it with the last proof. The words stand before the files and devices.
+# `recorded WORD` prints what the last proof recorded for it. The words come before the files and devices.
 recorded() {
   [ -r "$STANDING" ] || return 0
   while IFS= read -r recorded_line; do
@@ -530,7 +531,7 @@ recorded() {
   done <"$STANDING"
 }
 
-# The SHA-256 of what the edge runs with, as it says itself; empty where it does not.
+# The SHA-256 of the configuration that the edge runs with, as the edge itself reports it; empty if it does not.
 edge_configuration() {
   curl --silent --fail --noproxy '*' --max-time 5 --unix-socket "$ROOT/run/immich-edge/admin.sock" http://localhost/config/ \
     >"$WORK/loaded" 2>/dev/null </dev/null || return 0
@@ -543,14 +544,14 @@ tailscale_version() {
 
 # ---- Space for guests' uploads
 
-# "floor GIGABYTES" and "folder PATH", while guests may upload; and the number of KiB that room.sh has found free, for the edge.
+# "floor GIGABYTES" and "folder PATH", while guests may upload; and the file with the free KiB that room.sh writes for the edge.
 UPLOADS_CONF=$STATE/settings/uploads.conf
 # shellcheck disable=SC2034
 ROOM=$ROOT/run/immich-exposure-room/free
 
 uploads_said() { sed -n "s/^$1 //p" "$UPLOADS_CONF" 2>/dev/null | head -n 1; }
 
-# Where Immich puts uploads: the folder of the settings, else the one that its unit names. Empty where nobody says it.
+# Where Immich puts uploads: the folder in the settings, or else the one that its unit names. Empty if neither names one.
 uploads_folder() {
   uploads_at=$(uploads_said folder)
   if [ -n "$uploads_at" ]; then printf '%s\n' "$uploads_at"; else immich_media; fi
@@ -561,7 +562,7 @@ immich_media() {
     sed -n 's|^IMMICH_MEDIA_LOCATION=\(/.*\)|\1|p' | tail -n 1
 }
 
-# `uploads_free FOLDER`: the KiB free there, or on the fullest of the disks that hold its parts; empty if unknown.
+# `uploads_free FOLDER`: the free KiB there, or on the fullest of the disks that hold its parts; empty if unknown.
 uploads_free() {
   [ -n "$1" ] && [ -d "$1" ] || return 0
   uploads_at=$1
@@ -573,7 +574,7 @@ uploads_free() {
     awk 'NR > 1 && $4 ~ /^[0-9]+$/ { if (least == "" || $4 < least) least = $4 } END { if (least != "") print least }'
 }
 
-# `gigabytes_kib GIGABYTES`: of 1,000,000,000 bytes.
+# `gigabytes_kib GIGABYTES`: a gigabyte is 1,000,000,000 bytes.
 gigabytes_kib() { echo $(($1 * 1000000000 / 1024)); }
 
 # What the edge needs in STATE before it starts or reloads (see nix/edge.nix).
@@ -585,7 +586,7 @@ edge_lacks() {
   done
 }
 
-# Where files of an edge that runs were deleted, the one that brings the last of them reloads it for all.
+# If files of a running edge were deleted, the run that restores the last of them reloads the edge for all of them.
 reload_edge() {
   active immich-edge || return 0
   edge_still_lacks=$(edge_lacks)
@@ -593,21 +594,21 @@ reload_edge() {
     say "The edge takes that over once ${edge_still_lacks% } of $STATE is there again"
     return 0
   fi
-  # This runs `caddy reload --force`. A configuration that cannot be loaded fails here and the old one stays.
+  # This runs `caddy reload --force`. A configuration that cannot be loaded fails here, and the old one stays in force.
   systemctl reload immich-edge </dev/null ||
     die "The edge refused to reload and keeps what it had; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
 # ---- Immich, and what the running system says about our module
 
-# What `immich-exposure module` prints, one line of JSON; nothing when there is no module. A script that changes no system asks
-# once.
+# What `immich-exposure module` prints, one line of JSON; nothing if there is no module. A script that does not change the
+# system asks only once.
 MODULE_SAYS=
 ask_module() { MODULE_SAYS=$(module_line); }
 know_module() { [ -n "$MODULE_SAYS" ] || ask_module; }
 module_line() { timeout 20 immich-exposure module 2>/dev/null </dev/null || :; }
 
-# `module_word NAME`: a word of it.
+# `module_word NAME` prints one value of it.
 module_word() {
   module_said=${MODULE_SAYS:-$(module_line)}
   case $module_said in *"\"$1\":"*) ;; *) return 0 ;; esac
@@ -620,7 +621,7 @@ module_word() {
 # `has_module SYSTEM`: this system was built with our module switched on.
 has_module() { [ -e "$1/sw/bin/immich-exposure" ]; }
 
-# `naming_files FOLDER`: which files beside the folder of our module name it, for an error.
+# `naming_files FOLDER`: the files next to our module's folder that name it, for an error.
 naming_files() {
   naming=$(grep -lF "${1##*/}" "${1%/*}"/*.nix 2>/dev/null | tr '\n' ' ') || :
   [ -z "$naming" ] || printf ' (it is named in %s)' "${naming% }"
@@ -636,15 +637,15 @@ running_immich() {
     2>/dev/null | head -n 1
 }
 
-# `immich_says HOST:PORT PATH` prints Immich's answer; an address of IPv6 stands in brackets.
+# `immich_says HOST:PORT PATH` prints Immich's answer; an IPv6 address is in brackets.
 immich_says() {
   curl --silent --fail --noproxy '*' --max-time 5 "http://$1$2" 2>/dev/null </dev/null
 }
 
 immich_answers() { immich_says "$1" /api/server/ping | grep -q pong; }
 
-# `immich_initialized HOST:PORT` prints whether it has an administrator: true, false, or null when it does not say. Blanks do
-# not count in JSON.
+# `immich_initialized HOST:PORT` prints whether Immich has an administrator: true, false, or null if it does not say. Whitespace
+# in the JSON is ignored.
 immich_initialized() {
   case $(immich_says "$1" /api/server/config | head -c 65536 | tr -d ' \t\r\n') in
     *'"isInitialized":true'*) echo true ;;
@@ -659,8 +660,8 @@ immich_version() {
     sed -n 's/.*"major":\([0-9]*\),"minor":\([0-9]*\),"patch":\([0-9]*\).*/\1.\2.\3/p' || :
 }
 
-# `immich_places ADDRESS|- PORT`: where to ask, one a line; "-" is this machine: loopback ([::1] is what NixOS calls "localhost")
-# and, for an Immich that listens at one address of the home network, each of its own.
+# `immich_places ADDRESS|- PORT` prints the places to ask, one per line. "-" is this machine: loopback ([::1] is what NixOS
+# calls "localhost") and, for an Immich that listens at one address of the home network, each address of this machine.
 immich_places() {
   case $1 in
     -)
@@ -672,7 +673,7 @@ immich_places() {
   esac
 }
 
-# `immich_place ADDRESS|- PORT`: the first of them that answers; fails when none does.
+# `immich_place ADDRESS|- PORT` prints the first of them that answers; fails if none does.
 immich_place() {
   for place in $(immich_places "$1" "$2"); do
     if immich_answers "$place"; then
@@ -693,8 +694,9 @@ check_address() {
 
 # ---- JSON
 
-# NixOS has no jq, and the funnel must close without Nix as well. So awk parses it: after json(), K[PATH] is what stands at a path
-# (object, list, string or word) and V[PATH] its text, as it is spelled. A path is each key after a tab, which no key can hold.
+# NixOS has no jq, and the funnel must close without Nix as well. So awk parses JSON: after json(), K[PATH] is the kind of the
+# value at a path (object, list, string or word) and V[PATH] its text as written. A path is each key preceded by a tab, which no
+# key can contain.
 # shellcheck disable=SC2016
 JSON_READER='
   function blanks() { while (substr(T, P, 1) ~ /[ \t\r\n]/) P++ }
@@ -731,7 +733,7 @@ JSON_READER='
   function json() { P = 1; value(""); blanks(); if (P <= length(T)) bad() }
   { T = T $0 "\n" }'
 
-# `json_ask FILE STATEMENTS FUNCTIONS [-v NAME=VALUE]...` runs them in awk over what FILE holds.
+# `json_ask FILE STATEMENTS FUNCTIONS [-v NAME=VALUE]...` runs the statements in awk on the JSON in FILE.
 json_ask() {
   json_file=$1 json_program="$JSON_READER $3 END { json(); $2 }"
   shift 3
@@ -739,7 +741,7 @@ json_ask() {
     die "The JSON answer in ${json_file##*/} could not be read; run the \"tailscale\" command of that name by hand to see why."
 }
 
-# Standard input as a JSON string, quotes included.
+# Standard input as a JSON string, including the quotes.
 json_quote() {
   tr -d '\000-\010\013-\037\177' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/	/\\t/g' |
     awk 'BEGIN { printf "\"" } { printf "%s%s", (NR > 1 ? "\\n" : ""), $0 } END { printf "\"" }'
@@ -754,8 +756,8 @@ json_string() {
 
 # ---- Tailscale
 
-# Read what Tailscale says of this node: DOMAIN, TAILSCALE_STATE (Running, Stopped, NeedsLogin, ...), HTTPS_GRANTED,
-# FUNNEL_GRANTED and, for the funnel port $1, PORT_GRANTED (true or false each). Words that are missing read "-".
+# Reads what Tailscale says about this node: DOMAIN, TAILSCALE_STATE (Running, Stopped, NeedsLogin, ...), HTTPS_GRANTED,
+# FUNNEL_GRANTED and, for the funnel port $1, PORT_GRANTED (each true or false). Missing words read "-".
 read_tailscale() {
   ask_tailscale ||
     die "Tailscale does not answer ($(tail -n 1 "$WORK/tailscale.log")); start it with \"systemctl start tailscaled\"."
@@ -764,9 +766,9 @@ read_tailscale() {
 
 ask_tailscale() { timeout 20 tailscale status --json --peers=false >"$WORK/status.json" 2>"$WORK/tailscale.log" </dev/null; }
 
-# `read_status FUNNEL_PORT`: of what ask_tailscale was told.
+# `read_status FUNNEL_PORT` reads the status that ask_tailscale has saved.
 read_status() {
-  # The ports stand in the capability's name: .../cap/funnel-ports?ports=443,8080-8090
+  # The ports are part of the capability's name: .../cap/funnel-ports?ports=443,8080-8090
   # shellcheck disable=SC2016
   tailscale_words=$(json_ask "$WORK/status.json" '
     caps = "\tSelf\tCapMap\t"
@@ -788,8 +790,8 @@ read_status() {
   TAILSCALE_STATE=$1 DOMAIN=$2 HTTPS_GRANTED=$3 FUNNEL_GRANTED=$4 PORT_GRANTED=$5
 }
 
-# When the node must log in again, as Tailscale says it (ISO 8601); empty where its owner has disabled that. Reads what
-# read_tailscale wrote.
+# When the node must log in again, as Tailscale states it (ISO 8601); empty if the owner has disabled key expiry. Uses the
+# status that read_tailscale has saved.
 node_key_end() { sed -n 's/.*"KeyExpiry": *"\([0-9TZ:.-]\{10,40\}\)".*/\1/p' "$WORK/status.json" 2>/dev/null | head -n 1 || :; }
 
 # `need_tailscale FUNNEL_PORT`: connected, and with HTTPS certificates for its name.
@@ -813,7 +815,7 @@ url() {
 
 # ---- The exposure's own funnel
 
-# Which ports to look at if no argument says so: what `open` noted down or what was proven, else what the settings say.
+# The ports to look at if no argument names them: those that `open` recorded or that were proven, or else those in the settings.
 recorded_ports() {
   grep -x '[0-9]\{1,5\} [0-9]\{1,5\}' "$FUNNEL_RECORD" 2>/dev/null ||
     sed -n 's/^\([0-9]\{1,5\} [0-9]\{1,5\}\) .*/\1/p' "$PROVEN" 2>/dev/null | grep . ||
@@ -824,12 +826,12 @@ recorded_ports() {
 #   open     raw TCP to the proxy with PROXY protocol 1, allowed from the internet: as wanted
 #   altered  leads to the edge or to Immich, but not as wanted (or only its flag is left); also one that names "localhost",
 #            which may lead to [::1]
-#   foreign  something of another tool stands on this port
-#   shut     nothing stands on this port
-# and FUNNEL_SHARED to yes when tailscaled serves anything else on this node. WORK/past gets what leads from the internet past
-# our rules, whoever put it there, one a line: `tcp|web|terminal PORT edge|immich PATH`. What leads to Immich on another port
-# than ours is somebody else's, unless "all" is said.
-# The configuration is what counts: the command's exit status and output prove nothing (it can exit 0 without effect).
+#   foreign  another tool's entry has this port
+#   shut     nothing has this port
+# and FUNNEL_SHARED to yes if tailscaled serves anything else on this node. WORK/past lists what leads from the internet past
+# our rules, whoever configured it, one per line: `tcp|web|terminal PORT edge|immich PATH`. What leads to Immich on another port
+# than ours counts as somebody else's, unless "all" is given.
+# Only the configuration counts: the command's exit status and output prove nothing (it can exit 0 without effect).
 read_funnel() {
   read_tailscale "$1"
   read_serving "$@"
@@ -839,7 +841,7 @@ read_serving() {
   timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
   behind_at=$(immich_behind)
-  # An address of IPv6 without its brackets.
+  # An IPv6 address without its brackets.
   case $behind_at in
     \[*\]*)
       behind_at=${behind_at#\[}
@@ -908,7 +910,7 @@ read_serving() {
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
   }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$behind_at" \
     -v own="$own_words" >"$WORK/serving"
-  # Without an answer in it, the script ends where it asks for one.
+  # If there is no answer, the script ends where it uses one of these.
   unset FUNNEL FUNNEL_SHARED
   : >"$WORK/past"
   while IFS= read -r serving_line; do
@@ -922,13 +924,13 @@ read_serving() {
   done <"$WORK/serving"
 }
 
-# Where Immich listens behind the edge, as HOST:PORT; NixOS's own place where no module says it.
+# Where Immich listens behind the edge, as HOST:PORT; NixOS's default if no module names a place.
 immich_behind() {
   behind_said=$(module_word immich)
   printf '%s\n' "${behind_said:-127.0.0.1:2283}"
 }
 
-# Logged out, switched off, not started or not answering, tailscaled lets nobody in, whatever its configuration says.
+# If tailscaled is logged out, switched off, not started or not answering, it lets nobody in, whatever is configured.
 tailscale_runs() { ask_tailscale && grep -q '"BackendState": *"Running"' "$WORK/status.json"; }
 
 tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$WORK/tailscale.log" </dev/null; }
@@ -943,7 +945,7 @@ lock_briefly() {
   flock -w 15 9 || say "Another run holds $LOCK; closing without waiting for it"
 }
 
-# A funnel on other ports from an earlier run is ours to close as well.
+# A funnel that an earlier run opened on other ports is ours to close as well.
 close_former() {
   if [ -s "$FUNNEL_RECORD" ] && [ "$(recorded_ports)" != "$1 $2" ]; then
     # shellcheck disable=SC2046
@@ -951,7 +953,8 @@ close_former() {
   fi
 }
 
-# `close_door FUNNEL_PORT PROXY_PORT WHY`: what shuts the door in a destroy too; the state keeps the text (components/funnel.py).
+# `close_door FUNNEL_PORT PROXY_PORT WHY` closes the funnel, in a destroy too; Pulumi's state keeps its text
+# (components/funnel.py).
 close_door() {
   lock_briefly
   check_stack
@@ -959,11 +962,12 @@ close_door() {
   close_funnel "$1" "$2" "$3"
 }
 
-# `close_funnel FUNNEL_PORT PROXY_PORT [WHY [all]]`: take away what leads to the edge, and on our port to Immich, whoever put
-# it there; see it gone; leave every other tool's in place. "all" takes what leads to Immich on any port. WHY is a word for
-# status. If Tailscale does not respond, the edge is stopped: a funnel that leads nowhere lets nobody in.
+# `close_funnel FUNNEL_PORT PROXY_PORT [WHY [all]]` removes what leads to the edge and, on our port, to Immich, whoever
+# configured it; verifies that it is gone; and leaves every other tool's entries in place. "all" also removes what leads to
+# Immich on any other port. WHY is a word for status. If Tailscale does not respond, it stops the edge: a funnel that leads
+# nowhere lets nobody in.
 close_funnel() {
-  # Without a lease the timer on the server keeps closing, should the rest of this fail.
+  # Without a lease, the timer on the server keeps closing the funnel if the rest of this fails.
   rm -f "$LEASE" || say "$LEASE cannot be removed; closing all the same"
   stop_lease_timer
   [ "${3:-}" != unsafe ] || rm -f "$PROVEN" || say "$PROVEN cannot be removed"
@@ -978,7 +982,7 @@ close_funnel() {
     if [ "$close_status" != 0 ]; then
       stop_edge
       [ "$close_status" = 3 ] || exit 1
-      # The record stays: with it, the minute's timer takes the entry away.
+      # The record stays: because of it, the minute timer removes the entry later.
       say "Nobody comes in while Tailscale is down; what it still has configured is taken away as soon as it can be told"
       note_door shut "${3:-run}"
       open_home
@@ -990,7 +994,7 @@ close_funnel() {
   open_home
 }
 
-# `close_entries FUNNEL_PORT PROXY_PORT [all [WHY]]` ends with 3 when Tailscale is down and cannot be told.
+# `close_entries FUNNEL_PORT PROXY_PORT [all [WHY]]` exits with 3 if Tailscale is down and cannot be configured.
 close_entries() {
   close_found=
   ask_module
@@ -998,8 +1002,8 @@ close_entries() {
     read_funnel "$@"
     close_what "$1" "${3:-}"
     : "${close_found:=$FUNNEL$(cat "$WORK/to-close")}"
-    # Until it has heard of its control server, it says that it serves nothing, and then it serves what it did before
-    # (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
+    # Until tailscaled has reached its control server it reports that it serves nothing, and afterwards it serves what it did
+    # before (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
     case $close_try:$close_found:$TAILSCALE_STATE in
       *:Running | *:-) ;;
       1:shut:*)
@@ -1012,7 +1016,7 @@ close_entries() {
     esac
     case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] || break ;; esac
     [ "$close_try" -lt 4 ] || break
-    # A stopped Tailscale lets its whole configuration be reset, but no part of it be changed.
+    # A stopped Tailscale allows its whole configuration to be reset, but no part of it to be changed.
     case $FUNNEL_SHARED:$TAILSCALE_STATE in
       no:* | *:Running | *:-) ;;
       *)
@@ -1054,7 +1058,7 @@ close_entries() {
   esac
 }
 
-# `close_what FUNNEL_PORT [all]`: of what leads past our rules, that which is ours to close.
+# `close_what FUNNEL_PORT [all]`: of what leads past our rules, the part that is ours to close.
 close_what() {
   : >"$WORK/to-close"
   [ -s "$WORK/past" ] || return 0
@@ -1065,14 +1069,14 @@ close_ports() {
   { case $FUNNEL in open | altered) echo "$1" ;; *) ;; esac && awk '{ print $2 }' "$WORK/to-close"; } | sort -un | paste -s -d ' ' -
 }
 
-# `funnel --tcp off` would leave its flag behind, and may wait for a web page when the attribute is gone. Serving the same port
-# inside the tailnet takes the flag away and asks for no attribute; then that entry goes, alone.
+# `funnel --tcp off` would leave its flag behind, and may wait for a visit to a web page if the attribute is gone. Serving the
+# same port inside the tailnet clears the flag and needs no attribute; then only that entry is removed.
 take_down_tcp() {
   timeout 30 tailscale serve --bg --yes --tcp "$1" "tcp://127.0.0.1:$2" >>"$WORK/change.log" 2>&1 </dev/null || :
   timeout 30 tailscale serve --yes --tcp "$1" off >>"$WORK/change.log" 2>&1 </dev/null || :
 }
 
-# A funnel that cannot be closed, or not verified as closed, can at least lead nowhere.
+# If a funnel cannot be closed, or its closing not be verified, it can at least lead nowhere.
 stop_edge() {
   active immich-edge || return 0
   say "The edge is stopped, so that nobody gets in; it starts again when the door opens"
@@ -1081,8 +1085,8 @@ stop_edge() {
 
 end_edge() { systemctl stop immich-edge </dev/null || say "The edge did not stop; see \"systemctl status immich-edge\""; }
 
-# A closed funnel lets nobody in, but tailscaled goes on carrying what is connected already, for as long as both ends like. So
-# the other end hangs up: behind a closed funnel nobody else needs the edge. In a destroy it is over for good.
+# A closed funnel lets nobody in, but tailscaled keeps carrying existing connections for as long as both ends want. So the edge
+# ends them: behind a closed funnel nobody else needs it. In a destroy it stops for good.
 cut_connections() {
   active immich-edge || return 0
   case $1 in
@@ -1096,14 +1100,14 @@ cut_connections() {
 
 is_shut_by_hand() { [ -e "$SHUT_BY_HAND" ] || [ -e "$SHUT_BY_HAND_TOO" ]; }
 
-# `note_door STATE WHY`: what became of it, for status; nothing depends on it. What shut it first is why it is shut, but for the
-# owner's word and what is unsafe.
+# `note_door STATE WHY` records what happened to the funnel, for status; nothing depends on it. The first reason for closing is
+# kept, unless a later one is the owner's decision or a safety reason.
 note_door() {
   is_ours "$STATE" || return 0
   door_noted=$(words_of "$DOOR_NOTE")
   door_noted=${door_noted#* }
   case $door_noted:$1:$2 in
-    # What was never open needs no record.
+    # A funnel that was never open needs no record.
     "$1 $2:"* | :shut:run | :shut:destroy) return 0 ;;
     *:shut:hand | *:shut:unsafe) ;;
     "shut "*:shut:*) return 0 ;;
@@ -1115,33 +1119,33 @@ note_door() {
 # ---- The lease
 #
 # The funnel may be open while STATE/lease allows it: `trial REST` is a short lease, while the exposure is not proven;
-# `confirmed` is a proven funnel, which may be open as long as STATE/term says: `always`, `hours SECONDS REST` or
-# `date EPOCH NOTED REST`. No lease, or an invalid one, means closed.
+# `confirmed` is a proven funnel, which may be open as long as STATE/term says: `always`, `hours SECONDS REST` or `date EPOCH
+# NOTED REST`. No lease, or an invalid one, means closed.
 #
-# REST is `LEFT BOOT AGE`: when the boot BOOT was AGE seconds old, so many seconds were LEFT. They count down by the age of the
-# boot, which no clock changes; the minute's timer notes them down, so that a reboot takes them along. A date is the only word
-# of the clock, and a clock from before the lease was written is not believed.
+# REST is `LEFT BOOT AGE`: LEFT seconds were left when the boot BOOT was AGE seconds old. They count down with the age of the
+# boot, which no clock changes; the minute timer saves them, so that they survive a reboot. Only a date depends on the clock,
+# and a clock that shows a time before the lease was written is not trusted.
 #
 # STATE/proven exists while what is behind the funnel is what was proven: `FUNNEL_PORT PROXY_PORT DIGEST`.
 
-# As the first process sees it: a container has one of its own, which a unit with a /proc/sys of its own does not see.
+# As the first process sees it: a container has a boot id of its own, which a unit with its own /proc/sys does not see.
 boot_id() {
   grep -hx '[0-9a-f-]\{8,40\}' "$ROOT/proc/1/root/proc/sys/kernel/random/boot_id" 2>/dev/null ||
     grep -hx '[0-9a-f-]\{8,40\}' "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null || echo -
 }
 
-# How long this boot has lasted: since its first process, because in a container the uptime is that of its host.
+# The age of this boot in seconds, counted from its first process: in a container, the uptime is the host's.
 boot_age() {
   awk 'NR == 1 { sub(/.*[)] /, ""); born = $20 / 100; next } { print int($1 - born) }' \
     "$ROOT/proc/1/stat" "$ROOT/proc/uptime" 2>/dev/null || :
 }
 
-# `rest SECONDS` prints them as a REST.
+# `rest SECONDS` prints a number of seconds as a REST.
 rest() { echo "$1 $(boot_id) $(boot_age)"; }
 
 is_count() { case $1 in '' | *[!0-9]* | ???????????*) return 1 ;; *) ;; esac }
 
-# `seconds_left LEFT BOOT AGE`: none where that makes no sense.
+# `seconds_left LEFT BOOT AGE`: 0 if the words make no sense.
 seconds_left() {
   left_now=0 left_age=$(boot_age)
   if is_count "$1" && is_count "$3" && is_count "$left_age"; then
@@ -1154,7 +1158,7 @@ seconds_left() {
   echo "$left_now"
 }
 
-# `words_of FILE`: its first line.
+# `words_of FILE` prints its first line.
 words_of() {
   words_line=
   [ ! -r "$1" ] || read -r words_line <"$1" || :
@@ -1173,7 +1177,7 @@ term_left() {
   esac
 }
 
-# `date_left date EPOCH NOTED REST`. A clock may be set right by a little.
+# `date_left date EPOCH NOTED REST`. The clock may be corrected backwards by five minutes.
 date_left() {
   date_rest=$(seconds_left "$4" "$5" "$6") date_now=$(now)
   if ! is_count "$2" || ! is_count "$3" || [ $((date_now + 300)) -lt "$3" ]; then date_rest=0; fi
@@ -1199,7 +1203,7 @@ lease_holds() {
   [ "$LEASE_IS" != none ]
 }
 
-# `span SECONDS`, for people.
+# `span SECONDS` prints a duration for people.
 span() {
   if [ "$1" -ge 172800 ]; then
     echo "$(($1 / 86400)) days"
@@ -1223,7 +1227,7 @@ stop_lease_timer() {
   systemctl stop immich-exposure-lease-end.timer >/dev/null 2>&1 </dev/null || :
 }
 
-# To the second; what is over then is over, so it need not know whose lease it was.
+# It ends whatever lease has expired by then, so it need not know whose lease it was set for.
 arm_lease_timer() {
   stop_lease_timer
   if [ "$1" = always ]; then return 0; fi
@@ -1242,7 +1246,7 @@ begin_trial() {
 # The same as LEASE_SECONDS of components/funnel.py.
 SHORT_LEASE=600
 
-# Called before any change of what is behind the funnel. A full `up` has put the funnel on a short lease by then; one that
+# Called before any change of what is behind the funnel. A full `up` has put the funnel on a short lease by then; an `up` that
 # takes only some steps (`pulumi up --target`) has not, and will not prove the result.
 needs_proof() {
   [ "$(words_of "$LEASE")" = confirmed ] || return 0
@@ -1262,8 +1266,8 @@ our_files() {
   [ "$1" = - ] || find "$(configuration_folder "$1")/immich-exposure" -type f 2>/dev/null | sort || :
 }
 
-# `file_lines LIST`: of each file that LIST names and that is there. One call hashes them all and one tells their modes; where
-# one of them cannot be read, each is asked for itself.
+# `file_lines LIST` prints a line for each file that LIST names and that exists. One call hashes all of them and one reads their
+# modes; if one of them cannot be read, each is read separately.
 file_lines() {
   list=$1
   set --
@@ -1274,7 +1278,7 @@ file_lines() {
   if sha256sum "$@" >"$WORK/hashes" 2>/dev/null </dev/null && stat -c '%a %U:%G' "$@" >"$WORK/modes" 2>/dev/null </dev/null; then
     for our_file; do
       read -r our_hash _ <&3 && read -r our_mode <&4
-      # A backslash in front says that the name is spelled in another way there.
+      # A leading backslash says that sha256sum escaped the name.
       printf 'file %s %s %s\n' "${our_hash#\\}" "$our_mode" "$our_file"
     done 3<"$WORK/hashes" 4<"$WORK/modes"
   else
@@ -1284,14 +1288,14 @@ file_lines() {
 
 file_line() { printf 'file %s %s %s\n' "$(sha256sum <"$1" | cut -d ' ' -f 1)" "$(stat -c '%a %U:%G' "$1")" "$1"; }
 
-# "import CONFIGURATION": whose import of ours the owner may have taken away unawares, by a `git checkout` say.
+# "import CONFIGURATION": the file whose import of ours the owner may remove unawares, by a `git checkout` for example.
 import_line() {
   [ "$1" != - ] && [ -f "$1/configuration.nix" ] || return 0
   import_file=$(readlink -f "$1/configuration.nix")
   [ "$(import_state "$import_file" ./immich-exposure)" != active ] || printf 'import %s\n' "$import_file"
 }
 
-# Devices: "device FINGERPRINT NAME", and "frame FINGERPRINT NAME" of what has a secret in place of a certificate
+# Devices: "device FINGERPRINT NAME", or "frame FINGERPRINT NAME" if it has a secret instead of a certificate
 device_lines() {
   for device_file in "$STATE"/devices/* "$STATE"/ended/*; do
     [ -f "$device_file" ] || continue
@@ -1302,8 +1306,8 @@ device_lines() {
   done | sort
 }
 
-# `record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST` notes it down; DIGEST names it, and "-" says that the module's files are not
-# ours.
+# `record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST` records the state. DIGEST identifies what was proven; a CONFIG_DIR of "-"
+# says that the module's files are not ours.
 record() {
   know_module
   {
@@ -1321,9 +1325,9 @@ record() {
 
 # ---- Immich at home
 #
-# Behind the edge Immich listens on loopback alone. A unit of the module opens sockets for the home network as $LAN says:
-# no file, or any other word, is open; "closed" is closed until the funnel is shut. "open by hand" and "closed by hand" are
-# the owner's words, which no funnel changes.
+# Behind the edge, Immich listens on loopback alone. A unit of the module opens sockets for the home network as $LAN says. No
+# file, or any other word, means open; "closed" means closed until the funnel is closed. "open by hand" and "closed by hand" are
+# the owner's decisions, which the funnel does not change.
 
 LAN_UNIT=immich-exposure-lan.service
 
@@ -1337,7 +1341,7 @@ home_is_by_hand() { case $(lan_line) in *" by hand") ;; *) return 1 ;; esac }
 
 home_is_closed() { case $(lan_line) in closed*) ;; *) return 1 ;; esac }
 
-# The configuration may leave home access alone (lan: keep); then there is no such unit.
+# The configuration may leave home access alone (lan: keep); then that unit does not exist.
 has_lan_unit() { systemctl cat "$LAN_UNIT" >/dev/null 2>&1 </dev/null; }
 
 restart_lan_unit() { ! has_lan_unit || systemctl restart "$LAN_UNIT" >/dev/null 2>&1 </dev/null; }
@@ -1356,24 +1360,24 @@ close_home() {
   sync_home
 }
 
-# After the funnel is closed. Must never prevent the closing.
+# Called after the funnel is closed. Must never prevent the closing.
 open_home() {
   [ "$(lan_line)" = closed ] || return 0
   rm -f "$LAN" || :
   try_sync_home
 }
 
-# Every IPv4 address of this machine except loopback.
+# All IPv4 addresses of this machine except loopback.
 own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); if ($4 !~ /^127\./) print $4 }'; }
 
-# The names of its sockets' instances, as people read them (see lan.sh).
+# The names of the socket instances in readable form (see lan.sh).
 plain_instances() { sed -e 's/\\x5b/[/g' -e 's/\\x5d/]/g' -e 's/\\x2e/./g'; }
 
 # ---- The imports of configuration.nix
 
-# An awk function that blanks out comments and strings, with all that is interpolated into them, so that only code is
-# searched; and one that finds whole path words. WHERE is a stack of what is open, one letter each: s a string, i an
-# indented one, b a block comment, x an interpolation, { a brace in it.
+# Two awk functions: one blanks out comments and strings, including everything interpolated into them, so that only code is
+# searched; the other finds whole path words. WHERE is a stack of what is open, one letter each: s a string, i an indented
+# string, b a block comment, x an interpolation, { a brace in it.
 # shellcheck disable=SC2016
 NIX_SCANNER='
   function code_of(line,   out, i, c, two, three, step, top, name) {
@@ -1434,8 +1438,8 @@ import_state() {
     END { printf "%s", active ? "active" : mentioned ? "commented" : "absent" }' "$1"
 }
 
-# `edit_imports FILE AWK_PROGRAM...` prints FILE as the program prints it, with the end of the last line as it was: awk ends
-# it with a newline, whether the file did or not.
+# `edit_imports FILE AWK_PROGRAM...` prints FILE as the program prints it, but keeps the end of the last line as it was: awk
+# ends it with a newline, whether the file did or not.
 edit_imports() {
   edit_file=$1
   shift
@@ -1443,7 +1447,7 @@ edit_imports() {
   if [ -n "$(tail -c 1 "$edit_file")" ]; then head -c -1 "$WORK/edited"; else cat "$WORK/edited"; fi
 }
 
-# `swap_import FILE FROM TO` prints FILE with every active import of FROM naming TO; all other bytes stay.
+# `swap_import FILE FROM TO` prints FILE with every active import of FROM changed to TO; all other bytes stay.
 swap_import() {
   # shellcheck disable=SC2016
   edit_imports "$1" -v from="$2" -v to="$3" "$NIX_SCANNER"'
@@ -1457,8 +1461,8 @@ swap_import() {
     }'
 }
 
-# `drop_import FILE PATH` prints FILE without its active imports of PATH: with the blank before it, and with its line when
-# nothing else stood there. All other bytes stay.
+# `drop_import FILE PATH` prints FILE without its active imports of PATH: with each goes the blank before it, or its whole line
+# if nothing else is on it. All other bytes stay.
 drop_import() {
   # shellcheck disable=SC2016
   edit_imports "$1" -v word="$2" "$NIX_SCANNER"'
@@ -1473,8 +1477,8 @@ drop_import() {
     }'
 }
 
-# `import_list FILE` prints how many bytes of FILE stand before the inside of its list of imports: of the first
-# `imports = [` of a set that is not inside of anything else. Fails when there is none.
+# `import_list FILE` prints how many bytes of FILE come before the inside of its list of imports: that of the first `imports =
+# [` of a set that is not inside anything else. Fails if there is none.
 import_list() {
   awk "$NIX_SCANNER"'
     function skip_blanks() { while (substr(code, i, 1) ~ /[ \t\r\n]/) i++ }
@@ -1539,7 +1543,7 @@ import_list() {
     }' "$1"
 }
 
-# `insert_import FILE PATH` prints FILE with PATH as the first of its list of imports; all other bytes stay.
+# `insert_import FILE PATH` prints FILE with PATH as the first item of its list of imports; all other bytes stay.
 insert_import() {
   insert_at=$(import_list "$1") || return 1
   head -c "$insert_at" "$1"
@@ -1562,29 +1566,29 @@ in_git() {
   return 1
 }
 
-# `other_system` prints what nixos-rebuild builds without asking configuration.nix: since NixOS 26.05 <nixos-system> or a
-# system.nix comes first. Fails when there is none.
+# `other_system` prints the file from which nixos-rebuild builds without reading configuration.nix: since NixOS 26.05,
+# <nixos-system> or a system.nix comes first. Fails if there is none.
 other_system() {
   nix-instantiate --find-file nixos-system 2>/dev/null </dev/null && return 0
   [ -e "$ROOT/etc/nixos/system.nix" ] || return 1
   printf '%s\n' "$ROOT/etc/nixos/system.nix"
 }
 
-# `other_configuration CONFIGURATION` prints the file that nixos-rebuild takes for the configuration, where that is another one
-# (NIX_PATH says so, as nix.nixPath of a configuration does). Fails when it is this one.
+# `other_configuration CONFIGURATION` prints the file that nixos-rebuild takes for the configuration, if that is another one (as
+# NIX_PATH can say, through a configuration's nix.nixPath). Fails if it is this one.
 other_configuration() {
   other_file=$(nix-instantiate --find-file nixos-config 2>/dev/null </dev/null) && other_file=$(readlink -f "$other_file") &&
     [ -f "$other_file" ] && [ "$other_file" != "$1" ] && printf '%s\n' "$other_file"
 }
 
-# `configuration_folder CONFIG_DIR`: where the configuration really lies. Nix reads ./x.nix beside the file that a link leads
-# to, so this is where our folder must be.
+# `configuration_folder CONFIG_DIR`: where the configuration really is. Nix resolves ./x.nix next to the file that a link leads
+# to, so our folder must be there.
 configuration_folder() {
   configuration_file=$(readlink -f "$1/configuration.nix") && [ -f "$configuration_file" ] || configuration_file=$1/configuration.nix
   printf '%s\n' "${configuration_file%/*}"
 }
 
-# `flake_above FOLDER` prints the folder of a flake.nix further up in the same git checkout; fails where there is none.
+# `flake_above FOLDER` prints the folder of a flake.nix further up in the same git checkout; fails if there is none.
 flake_above() {
   in_git "$1" || return 1
   above=$1
@@ -1595,28 +1599,29 @@ flake_above() {
   printf '%s\n' "$above"
 }
 
-# `flake_folder DIR`: where the flake really lies. As with configuration.nix, a link may lead to it, or its folder be one, and what
-# lies beside it is what lies beside the file.
+# `flake_folder DIR`: where the flake really is. As with configuration.nix, the file or its folder may be a link; what is next
+# to the real file counts.
 flake_folder() {
   flake_file=$(readlink -f "$1/flake.nix") && [ -f "$flake_file" ] || flake_file=$1/flake.nix
   printf '%s\n' "${flake_file%/*}"
 }
 
-# `flake_url DIR`: in a git checkout Nix sees what git knows of, and so would the owner's own rebuild; elsewhere all that is there.
+# `flake_url DIR`: in a git checkout, Nix sees only what git tracks, as in the owner's own rebuild; elsewhere it sees
+# everything.
 flake_url() { if in_git "$1"; then printf '%s\n' "$1"; else printf 'path:%s\n' "$1"; fi; }
 
-# `has_hard_links FILE`: it has another name besides, which would keep the old text when a new file takes its place.
+# `has_hard_links FILE`: it has another name, which would keep the old content when a new file takes its place.
 has_hard_links() { [ "$(stat -c %h "$1" 2>/dev/null)" -gt 1 ] 2>/dev/null; }
 
-# `last_error LOG`: what Nix said last, on one line.
+# `last_error LOG`: Nix's last error, on one line.
 last_error() {
   awk '/^ *error:/ { text = ""; seen = 1 } seen && !/show-trace/ { text = text " " $0 } END { print text }' "$1" |
     tr -s ' ' | sed -e 's/^ *//' -e 's/^error: *//' -e 's/[ .]*$//' | cut -c 1-400
 }
 
-# ---- What a file of the chapter's says besides the chapter
+# ---- What the chapter's file sets besides the chapter's own settings
 
-# Names of options, as far as they can be told without evaluating their values.
+# Names of options, as far as they can be determined without evaluating their values.
 # shellcheck disable=SC2016
 SAYS_BESIDES='{ configuration, file }: let
     system = import <nixpkgs/nixos> { configuration = /. + configuration; };
@@ -1645,7 +1650,7 @@ SAYS_BESIDES='{ configuration, file }: let
     besides = builtins.filter (name: !builtins.elem name sites && builtins.all (one: builtins.match one name == null) chapters) said;
   in builtins.concatStringsSep ", " (besides ++ (if builtins.length sites > 1 then sites else [ ]))'
 
-# `says_besides CONFIGURATION FILE [timeout SECONDS]` prints them; fails where they cannot be told.
+# `says_besides CONFIGURATION FILE [timeout SECONDS]` prints them; fails if they cannot be determined.
 says_besides() {
   says_configuration=$1 says_file=$2
   shift 2

@@ -2,31 +2,31 @@
 # Runs after lib.sh. Brings the NixOS module into the running system so that a mistake is rolled back, and takes it out again.
 #
 #   managed CONFIG_DIR PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT ALLOW_UPGRADE
-#                           ./immich-exposure is among the imports of configuration.nix, and the system is that
+#                           adds ./immich-exposure to the imports of configuration.nix, and activates that system
 #   flake DIR HOST PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT ALLOW_UPGRADE
-#                           the system is what this flake says, with the module in it; no file of the flake is touched
+#                           activates the system of this flake, which has the module in it; changes no file of the flake
 #   yours PROXY_PORT IMMICH_ADDRESS|- IMMICH_PORT
-#                           the owner has imported the module; its units run
-#   restore CONFIG_DIR      the way back from managed: configuration.nix is byte for byte what it was, and so is the system
-#   leave                   the way back from flake and yours: the units are stopped, Immich is open at home
+#                           for a module that the owner has imported: starts its units and checks the edge
+#   restore CONFIG_DIR      undoes managed: configuration.nix is byte for byte what it was, and so is the system
+#   leave                   undoes flake and yours: the units are stopped, and Immich is open at home
 #
-# ALLOW_UPGRADE is yes or no. All but `leave` print {"generation":N}.
+# ALLOW_UPGRADE is yes or no. All verbs except `leave` print {"generation":N}.
 #
-# The steps of a change: evaluate the configuration as it is and as it would be, and compare; build; pre-switch checks;
-# activate as a test with a rollback timer armed; check the result from the server itself; and only then make it the
-# generation that boots. Any failure restores the previous generation and configuration.nix. NixOS itself does none
-# of this: `nixos-rebuild switch` sets the profile first and leaves it there.
+# A change takes these steps: evaluate the configuration as it is and as it would be, and compare; build; run the pre-switch
+# checks; activate as a test with a rollback timer armed; check the result from the server itself; and only then make it the
+# generation that boots. Any failure restores the previous generation and configuration.nix. NixOS itself does none of this:
+# `nixos-rebuild switch` sets the profile first and leaves it there.
 
 PROFILE=$ROOT/nix/var/nix/profiles/system
 REBUILD_LOG=$STATE/rebuild.log
-# The user's configuration.nix from before our change, what we made of it, and what it was when this run began.
+# The owner's configuration.nix before our change, our version of it, and its text when this run began.
 BEFORE=$STATE/configuration.nix.before
 AFTER=$STATE/configuration.nix.after
 AT_START=$STATE/configuration.nix.rollback
-# What this run has written there: a different text is an edit by the owner, which must not be undone.
+# What this run has written there: any other text is an edit by the owner, which must not be undone.
 WRITTEN=$STATE/configuration.nix.written
 ROLLBACK=$STATE/rollback.sh
-# The files of the module that the running system was built from, while newer ones lie in its place (see files.sh).
+# The module's files from which the running system was built, while newer ones are in their place (see files.sh).
 MODULE_BEFORE=$STATE/module.before
 # Longer than an activation and all the waits below can take.
 ROLLBACK_SECONDS=900
@@ -46,9 +46,9 @@ reject() {
 
 # ---- What a configuration evaluates to
 
-# A Nix function from a system to words NAME=VALUE. An option that this nixpkgs does not have, or that nobody has set, reads
-# as null. Immich's settings come as hashes: they are only compared. A path stays text, because JSON would copy what lies
-# there to the store. An assertion that fails, or an option that does not exist, is an error here.
+# A Nix function from a system to words NAME=VALUE. An option that this nixpkgs does not have, or that is not set, reads as
+# null. Immich's settings are only compared, so they are hashed. A path stays text, because JSON would copy its target to the
+# store. A failed assertion, or an option that does not exist, is an error here.
 # shellcheck disable=SC2016
 DESCRIBE='system: let
     inherit (system) config;
@@ -83,7 +83,7 @@ DESCRIBE='system: let
     "lan=${word (exposure.lan or null)}"
   ] ++ map (name: "setting:${name}=${hash settings.${name}}") (builtins.attrNames settings))'
 
-# `write_words FILE WORDS`: the evaluator's JSON string as one word a line.
+# `write_words FILE WORDS`: turns the evaluator's JSON string into one word per line.
 write_words() {
   case $2 in
     \"toplevel=*\") printf '%s\n' "$2" | tr -d '"' | tr ' ' '\n' >"$1" ;;
@@ -91,15 +91,15 @@ write_words() {
   esac
 }
 
-# One more word: the system that a configuration makes while our module, which it imports, is switched off.
+# One more word: the system that a configuration that imports our module makes with the module switched off.
 # shellcheck disable=SC2016
 SWITCHED_OFF='+ " off=${builtins.unsafeDiscardStringContext "${(import <nixpkgs/nixos> { configuration = {
     imports = [ (/. + configuration) ];
     services.immich-exposure.enable = { _type = "override"; priority = 0; content = false; };
   }; }).config.system.build.toplevel}"}"'
 
-# `describe_channel FILE CONFIGURATION [SWITCHED_OFF]`: FILE gets the words of a configuration on <nixpkgs>. What a system may
-# keep a copy of (system.copySystemConfiguration) is the real file.
+# `describe_channel FILE CONFIGURATION [SWITCHED_OFF]`: FILE gets the words of a configuration on <nixpkgs>. A system that keeps
+# a copy of its configuration (system.copySystemConfiguration) keeps the real file's.
 describe_channel() {
   described=$(nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$CONFIG" --argstr configuration "$2" \
     -E "{ configuration }: ($DESCRIBE) (import <nixpkgs/nixos> { configuration = /. + configuration; }) ${3:-}" \
@@ -107,7 +107,7 @@ describe_channel() {
   write_words "$1" "$described"
 }
 
-# `describe_flake FILE FUNCTION`: the words of the flake's system, after FUNCTION has been applied to it.
+# `describe_flake FILE FUNCTION`: FILE gets the words of the flake's system, after FUNCTION has been applied to it.
 describe_flake() {
   described=$(nix --extra-experimental-features "nix-command flakes" eval --no-write-lock-file --json \
     --apply "system: ($DESCRIBE) (($2) system)" "$FLAKE#nixosConfigurations.\"$HOST\"" 2>>"$REBUILD_LOG" </dev/null) || return 1
@@ -116,13 +116,13 @@ describe_flake() {
 
 word_of() { sed -n "s/^$1=//p" "$2"; }
 
-# `look_at TEXT FILE [SWITCHED_OFF]`: FILE gets the words of a configuration.nix of this text. Nix reads ./x.nix beside the file, so that is
-# where the copy lies; its name is none that a configuration would import by a pattern.
+# `look_at TEXT FILE [SWITCHED_OFF]`: FILE gets the words of a configuration.nix with this text. Nix resolves ./x.nix next to
+# the file, so the copy goes there, under a name that no configuration would import by a pattern.
 look_at() {
   look_temp=$(new_beside) ||
     die "Nothing can be written to ${CONFIG%/*}; make that folder writable, or set module: yours, and run this again."
   CANDIDATE=$(mktemp -u "${CONFIG%/*}/immich-exposure-look.XXXXXX")
-  # It comes there whole, with its mark.
+  # It is moved there complete, with its mark.
   if ! { cat "$1" && printf '\n%s\n' "$LOOK_MARK"; } >"$look_temp" || ! mv -T "$look_temp" "$CANDIDATE"; then
     rm -f "$look_temp"
     die "$CANDIDATE could not be written; make room on its disk and run this again."
@@ -138,8 +138,8 @@ drop_candidate() {
   CANDIDATE=
 }
 
-# `new_beside` makes a new file on the disk of configuration.nix and prints its name. In our own folder nothing of the owner's can
-# be taken for what a killed run has left.
+# `new_beside` makes a new file on the disk of configuration.nix and prints its name. In our own folder, a file of the owner's
+# can never be mistaken for what a killed run left behind.
 new_beside() {
   if is_ours "$FOLDER"; then
     mktemp "$FOLDER/.immich-exposure.XXXXXX" 2>/dev/null
@@ -148,7 +148,7 @@ new_beside() {
   fi
 }
 
-# What runs that were killed have left: copies with our mark beside configuration.nix, and new files in our folder.
+# Removes what killed runs left behind: copies with our mark next to configuration.nix, and new files in our folder.
 drop_old_candidates() {
   for old_candidate in "${CONFIG%/*}"/immich-exposure-look.??????; do
     if [ -f "$old_candidate" ] && [ "$(tail -n 1 "$old_candidate")" = "$LOOK_MARK" ]; then rm -f "$old_candidate"; fi
@@ -156,7 +156,7 @@ drop_old_candidates() {
   if is_ours "$FOLDER"; then rm -f "$FOLDER"/.immich-exposure.??????; fi
 }
 
-# `name_difference FILE` sets DIFFERENCE to what the configuration of these words has and the running system has not.
+# `name_difference FILE` sets DIFFERENCE to what the configuration with these words has and the running system does not.
 name_difference() {
   DIFFERENCE=
   differs "NixOS" "$(running_nixos)" "$(word_of nixos "$1")"
@@ -171,7 +171,7 @@ differs() {
 
 runs() { [ "$(readlink -f "$CURRENT_SYSTEM")" = "$1" ]; }
 
-# `refuse_upgrade WHAT`: no other change may be activated unnoticed.
+# `refuse_upgrade WHAT`: no unrelated change may be activated unnoticed.
 refuse_upgrade() {
   if [ "$ALLOW_UPGRADE" = yes ]; then
     say "$1 also brings $DIFFERENCE, as allowUpgrade says"
@@ -181,7 +181,7 @@ refuse_upgrade() {
   fi
 }
 
-# `compare_with_running WHAT WORDS [REMARK [ALWAYS]]`: the remark is for a difference that has no name, ALWAYS for any.
+# `compare_with_running WHAT WORDS [REMARK [ALWAYS]]`: REMARK is for a difference that has no name, ALWAYS for any difference.
 compare_with_running() {
   if runs "$(word_of toplevel "$2")"; then return 0; fi
   name_difference "$2"
@@ -190,8 +190,8 @@ compare_with_running() {
   refuse_upgrade "$1"
 }
 
-# `other_settings BEFORE AFTER`: the names of Immich's settings that differ. Its host is ours to change, unless home access
-# is to stay as it is, and was not ours before.
+# `other_settings BEFORE AFTER` prints the names of Immich's settings that differ. Its host is ours to change, unless home
+# access is to stay as it is and was not ours before.
 other_settings() {
   for settings_file; do
     if [ "$(word_of lan "$2")" = keep ] && [ "$(word_of lan "$1")" != close ]; then
@@ -212,7 +212,7 @@ replace_configuration() {
     rm -f "$replace_temp"
     die "$CONFIG could not be written; make room on its disk and run this again."
   fi
-  # The user's own text comes back with the time it had.
+  # The owner's own text is restored together with its modification time.
   case $1 in "$BEFORE" | "$AT_START") touch -r "$1" "$replace_temp" ;; *) ;; esac
   if ! mv -f "$replace_temp" "$CONFIG" 2>/dev/null; then
     rm -f "$replace_temp"
@@ -221,13 +221,13 @@ replace_configuration() {
   fi
 }
 
-# Recorded first, so that a killed run can still be recognised by its text.
+# Recorded first, so that the text of a killed run can still be recognized.
 write_configuration() {
   keep_copy "$1" "$WRITTEN"
   replace_configuration "$1"
 }
 
-# Copies may hold whatever the user keeps in configuration.nix, so they are root's alone.
+# The copies may contain whatever the owner keeps in configuration.nix, so only root can read them.
 keep_copy() {
   cat "$1" >"$WORK/copy"
   write_file 0600 "$2" <"$WORK/copy"
@@ -236,8 +236,8 @@ keep_copy() {
 
 imports() { [ "$(import_state "$CONFIG" "$1")" = active ]; }
 
-# `fits TEXT [SWITCHED_OFF]`: what configuration.nix would be with this text has our module switched on, and Immich is in it as it was. Else
-# FAULT says why not.
+# `fits TEXT [SWITCHED_OFF]`: configuration.nix with this text would have our module switched on, and Immich unchanged.
+# Otherwise FAULT says why not.
 fits() {
   if ! look_at "$1" "$WORK/changed" "${2:-}"; then
     FAULT="it does not evaluate ($(last_error "$REBUILD_LOG"))"
@@ -251,7 +251,7 @@ fits() {
   return 1
 }
 
-# All of ./expose-immich.nix ends with the swap, and of Immich alone can the evaluation tell whether that does any harm.
+# The swap removes all of ./expose-immich.nix, and the evaluation only tells whether Immich would be affected.
 need_nothing_else() {
   besides=$(says_besides "$CONFIG" "${CONFIG%/*}/expose-immich.nix" 2>>"$REBUILD_LOG") ||
     fail_with_log "What ${CONFIG%/*}/expose-immich.nix says cannot be told, and this would take its place; take it out of the" \
@@ -271,19 +271,20 @@ write_home() {
   esac
 }
 
-# Somebody has deleted our folder, by a `git clean` say; its other files were brought back before. What was made of the owner's
-# configuration.nix counts on this one.
+# For a folder that was deleted, by a `git clean` for example: the module's other files were restored earlier, and the
+# configuration.nix that we wrote relies on this one.
 bring_home_back() {
   if [ -e "$FOLDER/home.nix" ] || [ ! -f "$AFTER" ] || [ "$(import_state "$AFTER" ./lan-immich.nix)" = active ]; then return 0; fi
   [ "$(import_state "$BEFORE" ./lan-immich.nix)" = active ] || return 0
-  # The owner has restored it, next to ours.
+  # The owner has restored that import next to ours.
   if imports "$IMPORT" && imports ./lan-immich.nix; then return 0; fi
   write_home
 }
 
-# ./lan-immich.nix and what the chapter puts in its place make way for us. What ./lan-immich.nix says of home access, and of
-# anything else, still counts: our folder imports it in turn. (With its whole path, for a copy of our folder as well.) So with
-# our module switched off the system must be what it was. Of ./expose-immich.nix only the chapter may end.
+# Our import takes the place of ./lan-immich.nix and of the chapter's file. What ./lan-immich.nix says about home access, and
+# anything else, must still apply, so our folder imports it in turn (by its full path, so that a copy of our folder works as
+# well). So with our module switched off, the system must be what it was. Of ./expose-immich.nix, only the chapter's settings
+# may go.
 swap_fits() {
   if imports ./expose-immich.nix; then need_nothing_else; fi
   if ! imports ./lan-immich.nix && ! imports ./expose-immich.nix; then return 1; fi
@@ -316,11 +317,11 @@ bring_in() {
     return 0
   fi
   swap_fits || insert_fits
-  # A new file takes its place, and its other names would keep the old text from then on.
+  # The other names of a hard-linked file would keep the old text from then on.
   ! has_hard_links "$CONFIG" ||
     die "$CONFIG has another name besides (a hard link), which would no longer be the same file; make one of them a symbolic link" \
       "to the other, or set module: yours, and run this again."
-  # Looking takes its time, and what was looked at is about to be written.
+  # The evaluation takes time, and the file that was evaluated is about to be overwritten.
   cmp -s "$AT_START" "$CONFIG" || die "$CONFIG was edited meanwhile, so it is left as it is; run this again."
   say "Adding $IMPORT to the imports of $CONFIG"
   keep_copy "$CONFIG" "$BEFORE"
@@ -329,12 +330,12 @@ bring_in() {
   write_configuration "$AFTER"
 }
 
-# `made_way NAME`: this import of the owner's stood where ours stands now. The copies tell, also when our folder was lost.
+# `made_way NAME`: our import stands where this import of the owner's was. The copies show it, even if our folder was lost.
 made_way() {
   [ "$(import_state "$BEFORE" "$1")" = active ] && [ "$(import_state "$AFTER" "$1")" != active ] && ! imports "$1"
 }
 
-# `without_ours FILE`: configuration.nix as it was; what was edited since stays, and only our import is taken out again.
+# `without_ours FILE`: configuration.nix as it was. Later edits are kept; only our import is removed.
 without_ours() {
   if [ -f "$BEFORE" ] && cmp -s "$CONFIG" "$AFTER"; then
     cat "$BEFORE" >"$1"
@@ -365,7 +366,7 @@ bring_out() {
 
 # ---- Building and activating
 
-# `build OPTION...` of nixos-rebuild
+# `build OPTION...` runs nixos-rebuild with these options.
 build() {
   say "Building the configuration (the first time on a small machine this can take a while)"
   mkdir -p "$WORK/build"
@@ -382,7 +383,7 @@ build_channel() {
 
 is_running() { runs "$1" && [ "$(readlink -f "$PROFILE")" = "$1" ]; }
 
-# `in_unit NAME COMMAND...`: away from the SSH connection, which the change may cut.
+# `in_unit NAME COMMAND...` runs a command outside the SSH connection, which the change may cut.
 in_unit() {
   unit_name=$1
   shift
@@ -407,12 +408,12 @@ activate_as_test() {
   case $activate_status in
     0) ;;
     4)
-      # Also given for a unit that had failed long before; only new failures count.
+      # Status 4 also occurs if a unit had failed long before; only new failures count.
       failed_units >"$WORK/failed-after"
       newly_failed=$(comm -13 "$WORK/failed-before" "$WORK/failed-after" | tr '\n' ' ')
       [ -z "$newly_failed" ] ||
         reject "these units failed in it: ${newly_failed% }"
-      # After a reload that failed the edge runs on with its old configuration, and all the looking would be at that.
+      # If a reload fails, the edge keeps its old configuration, and all further checks would check that.
       case $(systemctl show --property=ReloadResult --value immich-edge </dev/null) in
         '' | success) ;;
         *) reject "immich-edge did not take over its new configuration (see \"journalctl -u immich-edge\")" ;;
@@ -436,8 +437,8 @@ make_default() {
 
 # ---- The way back
 
-# The same few lines serve the timer and a failure seen by this script. Without a configuration.nix of ours, CONFIGURATION
-# is "-".
+# Both the timer and a failure in this script run these few lines. If no configuration.nix is ours to restore, CONFIGURATION is
+# "-".
 arm_rollback() {
   cat >"$WORK/rollback" <<'END'
 # sh rollback.sh COPY WRITTEN CONFIGURATION PROFILE LINK SYSTEM: bring back configuration.nix, the generation that boots, the
@@ -467,8 +468,8 @@ END
     fail_with_log "The roll-back timer could not be set, so nothing was changed; look at \"systemctl --failed\"."
 }
 
-# A run that was killed has left its change half-way, its timer armed and its files in STATE. This run would put its own
-# files in their place, and the configuration that nobody looked at would stay: so first everything goes back.
+# A killed run has left its change half done, its timer armed and its files in STATE. This run would overwrite those files, and
+# the configuration that nobody checked would stay: so everything is rolled back first.
 finish_rollback() {
   rollback_is_pending || return 0
   say "An earlier run was killed in its midst; going back to where it began"
@@ -477,7 +478,7 @@ finish_rollback() {
   disarm_rollback
 }
 
-# Armed, or on its way already: then starting it only waits for its end.
+# Armed, or running already: then starting it only waits for it to finish.
 rollback_is_pending() {
   active immich-exposure-rollback.timer ||
     [ "$(systemctl is-active immich-exposure-rollback.service </dev/null)" = activating ]
@@ -487,7 +488,7 @@ disarm_rollback() {
   systemctl stop immich-exposure-rollback.timer >/dev/null 2>&1 </dev/null || :
 }
 
-# An edit that the owner made while this ran, say in a long build, stays; of it only what this run has added goes.
+# An edit that the owner made while this ran, during a long build for example, stays; only what this run added is removed.
 put_configuration_back() {
   if cmp -s "$WRITTEN" "$CONFIG"; then
     replace_configuration "$AT_START"
@@ -507,13 +508,13 @@ roll_back() {
     disarm_rollback
     try_sync_home
   elif [ -f "$ROLLBACK" ]; then
-    # Armed, and not yet activated.
+    # Armed, but nothing activated yet.
     disarm_rollback
   fi
   if [ "$CONFIG" != - ]; then
     put_configuration_back
     if [ "$SWAPPED" = yes ]; then rm -f "$BEFORE" "$AFTER"; fi
-    # A system that has the module may import our folder under another spelling, and what was swapped with it.
+    # A system with the module may import our folder under another spelling, and with it home.nix.
     imports "$IMPORT" || has_module "$CURRENT_SYSTEM" || rm -f "$FOLDER/home.nix"
   fi
   rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
@@ -521,7 +522,7 @@ roll_back() {
 
 # ---- Checking the result, from the server itself
 
-# Asked where the settings say, and where the module in the running system looks for it.
+# Asks at the address in the settings, and at the one in the running system's module.
 immich_is_there() {
   immich_place "$IMMICH_ADDRESS" "$IMMICH_PORT" >/dev/null || immich_is_behind
 }
@@ -531,14 +532,14 @@ immich_is_behind() {
   [ -n "$behind" ] && immich_answers "$behind"
 }
 
-# An Immich that does not run before a change, say because its drive is locked, need not run after it.
+# If Immich does not run before a change, for example because its drive is locked, it need not run afterwards.
 note_whether_it_answers() {
   ANSWERED=no
   if "$@"; then ANSWERED=yes; fi
 }
 
-# `edge PATH [OPTION...]` prints the status the edge answers with, 000 for none; the body is in WORK/body. What it serves must
-# be the certificate in STATE/tls, so that file is all curl trusts.
+# `edge PATH [OPTION...]` prints the edge's status code, or 000 if there is no answer; the body is in WORK/body. The edge must
+# use the certificate in STATE/tls, so curl trusts only that file.
 edge() {
   edge_path=$1
   shift
@@ -550,7 +551,7 @@ edge() {
 edge_allows() {
   case $(edge "$1" --haproxy-protocol):$ANSWERED in
     200:*) ;;
-    # It let the request through, but nothing answered behind it.
+    # The edge let the request through, but nothing behind it answered.
     502:no | 503:no | 504:no) ;;
     *) return 1 ;;
   esac
@@ -568,7 +569,7 @@ edge_refuses() {
   fi
 }
 
-# Somebody has given the edge another configuration than the one that was proven (see drift.sh).
+# Reloads the edge if it runs with another configuration than the one that was proven (see drift.sh).
 reload_strayed_edge() {
   strayed_from=$(recorded loaded)
   strayed_to=$(edge_configuration)
@@ -585,7 +586,7 @@ need_active() {
   done
 }
 
-# They start by themselves only at boot and with a new system; their files may have come later.
+# Units start automatically only at boot and with a new system, and their files may have come later.
 start_units() {
   # shellcheck disable=SC2086
   for service in $(not_active $SERVICES); do
@@ -596,7 +597,7 @@ start_units() {
 check_edge() {
   say "Looking at the edge from the server itself"
   start_units
-  # A restart can succeed and the service end a moment later, so it is asked again at the end.
+  # A service can start successfully and fail a moment later, so this is checked again at the end.
   need_active
   if [ "$ANSWERED" = yes ]; then
     wait_for 180 immich_is_there ||
@@ -606,7 +607,7 @@ check_edge() {
   fi
   refusal="answer 403"
   ! edge_drops || refusal="hang up"
-  # First check that it answers at all: after that, silence is a refusal.
+  # First check that it answers at all: after that, no answer means a refusal.
   wait_for 20 edge_allows /api/server/config ||
     reject "/api/server/config does not pass the edge"
   for refused in / /api/users/me; do
@@ -619,7 +620,7 @@ check_edge() {
   need_active
 }
 
-# `home_places IMMICH HOME`: where Immich may answer once nothing stands before it any more.
+# `home_places IMMICH HOME`: the places where Immich may answer once nothing is in front of it any more.
 immich_is_home() {
   home_port=${IMMICH##*:}
   for place in "$IMMICH" "127.0.0.1:$home_port" "[::1]:$home_port" $(immich_places "$HOME_HOST" "$home_port"); do
@@ -630,7 +631,7 @@ immich_is_home() {
 
 check_home() {
   if [ "$ANSWERED" = no ]; then
-    # It will want its own address all the same, once its drive is there.
+    # It will need its own address all the same, once its drive is there.
     stop_home
     say "Immich did not answer before, so nobody waits for it now"
     return 0
@@ -639,7 +640,7 @@ check_home() {
     reject "Immich does not answer any more on port ${IMMICH##*:}"
 }
 
-# A run of the lease's timer that was under way in the switch may have opened our sockets again, where Immich cannot listen then.
+# A lease timer's run during the switch may have opened our sockets again, which keeps Immich from listening there.
 immich_has_its_place() {
   stop_home
   immich_is_home
@@ -669,7 +670,7 @@ begin_with_configuration() {
   keep_copy "$(readlink -f "$CONFIG_DIR/configuration.nix")" "$AT_START"
   CONFIG=$(readlink -f "$CONFIG_DIR/configuration.nix")
   drop_old_candidates
-  # Of an earlier run, and no text of this one.
+  # Left by an earlier run; this run has written nothing yet.
   rm -f "$WRITTEN"
 }
 
@@ -678,7 +679,7 @@ need_domain() {
   [ -n "$DOMAIN" ] || die "There is no name in $DOMAIN_FILE yet; get the server's certificate first."
 }
 
-# With a flake.nix there, nixos-rebuild would build that and never read configuration.nix.
+# If there is a flake.nix, nixos-rebuild builds that and never reads configuration.nix.
 need_channel() {
   case ${FOLDER%/*} in
     "$ROOT"/nix/store/*)
@@ -697,15 +698,15 @@ need_channel() {
   fi
 }
 
-# Only a guess, and only if the running system is not what configuration.nix makes.
+# This is only a guess, and only made if the running system is not what configuration.nix produces.
 doubt_channel() {
   doubted=$(flake_above "${FOLDER%/*}") || return 0
   printf ' (the system may come from the flake in %s: then import the module there and set flake: "%s#%s")' \
     "$doubted" "$doubted" "$(uname -n)"
 }
 
-# What stands behind a funnel that was opened by hand is about to change. It shuts as late as this, so that nobody waits
-# outside for a build, nor for one whose checks then refuse it; and ours opens when all has been proven.
+# What is behind a funnel that was opened by hand is about to change. It closes as late as possible, so that nobody is locked
+# out during a build, or by a build whose checks then fail; ours opens when everything has been proven.
 shut_by_hand() {
   [ -f "$BY_HAND" ] || return 0
   while read -r by_hand_funnel by_hand_target; do
@@ -715,15 +716,15 @@ shut_by_hand() {
   rm -f "$BY_HAND"
 }
 
-# A run that did not get as far as shutting it leaves the owner's own funnel open, and has opened none.
+# A run that did not get as far as closing the owner's own funnel leaves it open, and has opened none itself.
 close_ours() {
   if [ -f "$BY_HAND" ]; then return 0; fi
   # shellcheck disable=SC2046
   close_funnel $(recorded_ports)
 }
 
-# `change CHECK BUILD...`: to a generation that passed CHECK. A build takes its time, and the owner may rebuild meanwhile: what
-# was built before that would take their change back, so it is looked at and built again.
+# `change CHECK BUILD...` changes to a generation that passes CHECK. A build takes time, and the owner may rebuild meanwhile:
+# activating the earlier build would undo their change, so it is evaluated and built again.
 change() {
   for change_round in 1 2 3; do
     change_once "$@"
@@ -738,7 +739,7 @@ change() {
     "ended and run this again."
 }
 
-# CHANGED is no where the system, or the generation that boots, is not the one of the beginning any more.
+# CHANGED stays no if the running system, or the generation that boots, is no longer the one from the beginning.
 change_once() {
   CHANGED=no
   change_check=$1
@@ -756,14 +757,14 @@ change_once() {
   fi
   check_before_switch
   arm_rollback
-  # Immich is about to take back the addresses that our sockets hold for it.
+  # Immich is about to take back the addresses that our sockets hold.
   [ "$change_check" != check_home ] || stop_home
   shut_by_hand
   needs_proof
   activate_as_test
   "$change_check"
   if ! { runs "$RESULT" && [ "$(readlink "$PROFILE")" = "$NOTED_LINK" ]; }; then
-    # The roll-back would take theirs away.
+    # The rollback would undo the owner's change.
     disarm_rollback
     STARTED=no
     return 0
@@ -779,7 +780,7 @@ is_noted_system() { runs "$NOTED_SYSTEM" && [ "$(readlink "$PROFILE")" = "$NOTED
 
 stop_home() { systemctl stop 'immich-exposure-lan@*.socket' 'immich-exposure-lan@*.service' >/dev/null 2>&1 </dev/null || :; }
 
-# Last of all: an operator who has died meanwhile hears nothing any more, and that ends the script.
+# Must come last: if the operator's connection is gone, writing the answer ends the script.
 print_generation() {
   generation=$(readlink "$PROFILE") || generation=
   generation=${generation#system-}
@@ -788,18 +789,18 @@ print_generation() {
   printf '{"generation":%s}\n' "$generation"
 }
 
-# The configuration without what this run changes in it, to be held against the running system.
+# The configuration without what this run changes, for comparison with the running system.
 describe_unchanged() {
   if ! imports "$IMPORT"; then
     describe_channel "$WORK/unchanged" "$CONFIG"
   elif [ -z "$(module_word digest)" ]; then
-    # An earlier run was cut off before it was active.
+    # An earlier run was cut off before it was activated.
     without_ours "$WORK/without"
     look_at "$WORK/without" "$WORK/unchanged"
   elif is_ours "$MODULE_BEFORE"; then
     swap_import "$CONFIG" "$IMPORT" "$MODULE_BEFORE" >"$WORK/with-before"
     look_at "$WORK/with-before" "$WORK/unchanged" || return 1
-    # A run that was cut off at its very end has left the newer files running already.
+    # If an earlier run was cut off at its very end, the newer files are running already.
     if ! runs "$(word_of toplevel "$WORK/unchanged")" && describe_channel "$WORK/newer" "$CONFIG" &&
       runs "$(word_of toplevel "$WORK/newer")"; then
       cat "$WORK/newer" >"$WORK/unchanged"
@@ -809,8 +810,8 @@ describe_unchanged() {
   fi
 }
 
-# nixos-rebuild looks for a configuration by rules of its own, which grow: what it built must be what was looked at. A system
-# that holds a copy of its configuration.nix is only the same when it is looked at in its place.
+# nixos-rebuild finds its configuration by rules of its own, which keep growing: what it built must be what was evaluated. A
+# system that contains a copy of its configuration.nix only compares equal when the real file is evaluated.
 build_as_evaluated() {
   build_channel
   if [ "$RESULT" = "$(word_of toplevel "$WORK/changed")" ]; then return 0; fi
@@ -819,13 +820,13 @@ build_as_evaluated() {
       "where that system is described, set module: yours and run this again."
 }
 
-# What was evaluated needs no build if it is running already.
+# What was evaluated needs no build if it is already running.
 use_or_build() {
   RESULT=$(word_of toplevel "$WORK/changed")
   is_running "$RESULT" || "$@"
 }
 
-# A configuration may import whatever lies beside it, and so our files as soon as they are there.
+# A configuration may import everything next to it, including our files as soon as they exist.
 TAKEN_IN='leave that folder out there, or run "pulumi destroy", which takes it away again.'
 
 refuse_unchanged() {
@@ -835,8 +836,9 @@ refuse_unchanged() {
   fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
 }
 
-# The owner has put the text of before back (a `git checkout` does), and not rebuilt since: what runs is what we had made of it, and
-# so nothing rides along. A newer version of the module is held against the files that the running system was built from.
+# The owner has restored the earlier text (with a `git checkout` for example) and not rebuilt since: the running system is still
+# what our text made, so there is no unrelated change. A newer version of the module is compared by means of the files that the
+# running system was built from.
 is_reverted() {
   [ -n "$(module_word digest)" ] && [ -f "$AFTER" ] && cmp -s "$CONFIG" "$BEFORE" || return 1
   cat "$AFTER" >"$WORK/reverted"
@@ -859,11 +861,11 @@ managed() {
 evaluate_and_build() {
   say "Evaluating the configuration as it is, and as it would be"
   describe_unchanged || refuse_unchanged
-  # The owner's own next rebuild would switch us on, and nobody would look at the result.
+  # The owner's own next rebuild would switch our module on, and nobody would check the result.
   if ! imports "$IMPORT" && [ "$(word_of exposure "$WORK/unchanged")" = on ]; then
     die "$CONFIG takes in the files in $FOLDER by itself, without naming them; $TAKEN_IN"
   fi
-  # A configuration.nix that lies there unused would throw the whole system away: that remedy comes first.
+  # If this configuration.nix is unused, building it would discard the whole system: that remedy comes first.
   is_reverted || compare_with_running "The rebuild" "$WORK/unchanged" \
     " (where the system is built from another place, by a flake or a deploy tool, set module: yours or flake: \"DIR#HOST\")" \
     "$(doubt_channel)"
@@ -880,7 +882,7 @@ restore() {
     leave_without_configuration
     return 0
   fi
-  # A folder that "make module" exported, and its import, are the owner's own.
+  # A folder that "make module" exported, and its import, belong to the owner.
   if [ ! -f "$BEFORE" ] && ! is_left_running && { ! imports "$IMPORT" || is_exported "$FOLDER"; }; then
     say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
     drop_old_candidates
@@ -898,14 +900,14 @@ restore() {
   print_generation
 }
 
-# A way home that was cut off has taken the import out and not rebuilt yet, and what STATE knew of it is gone; or the owner has
-# taken it out.
+# A removal that was cut off has taken the import out but not rebuilt yet, and what STATE knew of it is gone; or the owner has
+# removed the import.
 is_left_running() {
   [ -f "$CONFIG" ] && ! imports "$IMPORT" && is_ours "$FOLDER" && ! is_exported "$FOLDER" || return 1
   has_module "$CURRENT_SYSTEM" || has_module "$PROFILE"
 }
 
-# The owner has gone over to a flake, say. Nothing can be put back, and nothing here builds that system.
+# The owner has moved to a flake, for example. Nothing can be restored, and nothing here builds that system.
 leave_without_configuration() {
   say "There is no $CONFIG any more, so nothing is taken out of it; what imports $IMPORT now must let go of it"
   leave_alone
@@ -914,7 +916,7 @@ leave_without_configuration() {
   if is_ours "${CONFIG%/*}/immich-exposure"; then rm -f "${CONFIG%/*}/immich-exposure/home.nix"; fi
 }
 
-# Some file of the configuration still imports our folder, whether it switches us on or not.
+# A file of the configuration still imports our folder, whether it enables our module or not.
 is_still_declared() {
   is_ours "$FOLDER" || return 1
   # shellcheck disable=SC2016
@@ -927,8 +929,8 @@ is_still_declared() {
   [ "$declared" = true ]
 }
 
-# The way home is refused only where it does not lead there: the module's files, which go next, are still imported, by another
-# file or under another spelling. What else it brings is said.
+# The removal is refused only if it would not work: the module's files, which are removed next, are still imported, by another
+# file or under another spelling. Any other change is only reported.
 build_home() {
   build_channel
   if has_module "$RESULT"; then
@@ -951,8 +953,8 @@ refuse_flake() {
   fail_with_log "$FLAKE#$HOST $1"
 }
 
-# The whole system is the owner's; what would ride along is what it has without our module, as far as that can be told:
-# a running system that has the module already only tells its versions.
+# The whole system belongs to the owner. Unrelated changes are found by comparing with the system without our module, as far as
+# possible: for a running system that has the module already, only versions can be compared.
 compare_flake() {
   if runs "$(word_of toplevel "$WORK/changed")"; then return 0; fi
   if [ -n "$(module_word digest)" ]; then
@@ -990,7 +992,7 @@ evaluate_and_build_flake() {
     die "$FLAKE#$HOST does not have services.immich-exposure.enable = true; import the module there (\"make module\" exports" \
       "it), commit it where git is used, and run this again."
   compare_flake
-  # Not even its flake.lock is written, which would be root's then.
+  # Its flake.lock is not written either; the file would then belong to root.
   use_or_build build --flake "$FLAKE#$HOST" --no-write-lock-file
 }
 

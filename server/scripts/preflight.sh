@@ -5,45 +5,46 @@
 #   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT [UPLOADS_FOLDER|-]
 #                                 prints one JSON object:
 #     nixos                         true or false
-#     clock                         what this server's clock says, in seconds since 1970
+#     clock                         this server's clock, in seconds since 1970
 #     nixosVersion                  text, may be empty
 #     tailscaleVersion              text or null
 #     tailscale                     `tailscale status --json --peers=false`, or null
 #     funnel                        `tailscale funnel status --json`, or null
-#     proxyPortOwner                who listens on the proxy port ("" = nobody, or the edge of this project)
-#     heldPorts                     of the ports that a funnel can have, those at which a program listens on every address or on
-#                                   the node's own, and its name
-#     immich                        port: the one that was asked; address: the one that answered, or null ("-" asks 127.0.0.1
-#                                   and then [::1]); ping: true or false; initialized: true, false or null; version: text or null;
-#                                   unit: NixOS's own Immich is there, running or not;
-#                                   listensAt: this machine's IPv4 addresses, but loopback, where something has that port
-#     module                        what `immich-exposure module` prints of the running system, or null
+#     proxyPortOwner                the program that listens on the proxy port ("" = none, or this project's edge)
+#     heldPorts                     of the ports a funnel can have, those on which a program listens on every address or on the
+#                                   node's own, with its name
+#     immich                        port: the one asked for; address: the one that answered, or null ("-" asks 127.0.0.1 and
+#                                   then [::1]); ping: true or false; initialized: true, false or null; version: text or null;
+#                                   unit: NixOS's own Immich is there, running or not; listensAt: this machine's IPv4
+#                                   addresses, except loopback, on which something has that port
+#     module                        what `immich-exposure module` prints for the running system, or null
 #     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
-#                                   absent; importList: there is one that an import can be added to; flakeBeside: nixos-rebuild
-#                                   would build a flake instead; otherSystem: the file it would build instead, or null;
-#                                   otherConfiguration: the file that it takes for configuration.nix, where that is another one;
+#                                   absent; importList: it has a list to which an import can be added; flakeBeside:
+#                                   nixos-rebuild would build a flake instead; otherSystem: the file it would build instead, or
+#                                   null; otherConfiguration: the file that it takes for configuration.nix, if another one;
 #                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null;
-#                                   exported: the folder of our name was written by "make module", and is the owner's;
+#                                   exported: "make module" wrote the folder of our name, which belongs to the owner;
 #                                   flakeAbove: the folder of a flake further up in the same git checkout, or null;
-#                                   exposeBesides: what ./expose-immich.nix says besides the chapter, where it makes way; null
-#                                   where that cannot be told
+#                                   exposeBesides: what ./expose-immich.nix sets besides the chapter's own settings, if our
+#                                   import replaces it; null if that cannot be determined
 #     flake                         null without FLAKE_DIR; exists
-#     evaluated                     what Nix says of the system that is to get the module, without building anything: error, or
-#                                   null; exposure: "absent", "off", "on" (our module in it), or null; hosts: those of the
-#                                   flake; immichPort: of services.immich, or null; toplevel, nixos, immich: of a configuration.nix, its system and versions or null.
-#                                   null where nobody asked, or it took too long; not asked once our import stands there
+#     evaluated                     what Nix says about the system that is to get the module, without building anything: error,
+#                                   or null; exposure: "absent", "off", "on" (our module is in it), or null; hosts: those of
+#                                   the flake; immichPort: of services.immich, or null; toplevel, nixos, immich: for a
+#                                   configuration.nix, its system and versions, or null. The whole fact is null if it is not
+#                                   needed (also once our import is there) or took too long
 #     running                       toplevel, nixos, immich: of the running system, or null
-#     theirs                        paths that have a name of ours and are not ours
-#     theirNames                    accounts and units that have one, on a server where nothing of ours is: "account NAME",
+#     theirs                        paths with a name of ours that are not ours
+#     theirNames                    accounts and units with a name of ours on a server where nothing is ours: "account NAME",
 #                                   "unit NAME"
 #     owner                         id and name of the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
 #     diskFreeKiB                   free KiB at /nix and /var, or null
-#     uploads                       null unless UPLOADS_FOLDER is given, where "-" asks Immich's unit; folder: where Immich puts
-#                                   uploads, or null; freeKiB, sizeKiB: of the fullest disk there, or null
+#     uploads                       null without UPLOADS_FOLDER ("-" asks Immich's unit); folder: where Immich puts uploads, or
+#                                   null; freeKiB, sizeKiB: of the fullest disk there, or null
 #     commands                      the names of missing commands
 #
-#   uploads FOLDER|-              prints its "uploads" alone
+#   uploads FOLDER|-              prints only its "uploads"
 
 COMMANDS="nixos-rebuild nix-instantiate nix-env tailscale curl flock systemctl systemd-run ss awk sed grep cmp timeout
   getent base64 sha256sum"
@@ -53,7 +54,7 @@ yes_no() {
   if "$@" >/dev/null 2>&1 </dev/null; then printf true; else printf false; fi
 }
 
-# A whole JSON object that a command prints, on one line; null when it fails or prints something else.
+# The JSON object that a command prints, on one line; null if the command fails or prints anything else.
 object_of() {
   object=$(timeout 20 "$@" 2>/dev/null </dev/null | tr -d '\r\n' && echo .) || object=.
   object=${object%.}
@@ -88,7 +89,7 @@ immich_facts() {
   printf '"unit":%s,"listensAt":[%s]}' "$(yes_no systemctl cat immich-server.service)" "$(listening_addresses "$2")"
 }
 
-# `listening_addresses PORT`: as JSON strings.
+# `listening_addresses PORT` prints JSON strings.
 listening_addresses() {
   ss -H -l -t -n "sport = :$1" 2>/dev/null </dev/null | awk '{ sub(/(%.*)?:[0-9]+$/, "", $4); print $4 }' |
     while read -r listening_at; do
@@ -111,8 +112,8 @@ port_owner() {
   printf '%s' "${owner% }"
 }
 
-# `held_ports`: Tailscale itself listens there on the node's own addresses while a funnel is open, and only there. A program that
-# Nix has wrapped is called ".NAME-wrapped", of which the kernel keeps 15 characters: Tailscale's is ".tailscaled-wra" on NixOS.
+# `held_ports`: while a funnel is open, Tailscale itself listens on these ports, only on the node's own addresses. A program
+# wrapped by Nix is called ".NAME-wrapped", of which the kernel keeps 15 characters: on NixOS, Tailscale's is ".tailscaled-wra".
 held_ports() {
   ss -H -l -t -n -p "sport = :443 or sport = :8443 or sport = :10000" 2>/dev/null </dev/null | awk '
     $4 ~ /^(0\.0\.0\.0|\*|\[::\]|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])\..*|\[fd7a:115c:a1e0:.*):(443|8443|10000)$/ {
@@ -150,7 +151,7 @@ expose_besides() {
   fi
 }
 
-# `obstacle FILE`: a new file of its name can be put in its place, and nothing else is lost by that.
+# `obstacle FILE` prints why a new file cannot take its place, or why something else would be lost; nothing if it can.
 obstacle() {
   [ -f "$1" ] || return 0
   if [ ! -w "${1%/*}" ]; then
@@ -177,14 +178,14 @@ flake_facts() {
   fi
 }
 
-# On a small machine an evaluation takes its time, and the operator's program does not wait for ever.
+# On a small machine an evaluation takes a while, and the operator's program does not wait for ever.
 EVALUATION_SECONDS=200
 BESIDES_SECONDS=60
 
 EXPOSURE='(system: let exposure = system.config.services.immich-exposure or null;
   in if exposure == null then "absent" else if exposure.enable then "on" else "off")'
 
-# What the environment of its unit says counts, as in nix/immich.nix.
+# The environment of Immich's unit has precedence, as in nix/immich.nix.
 IMMICH_PORT='(system: let
   immich = system.config.services.immich or { };
   environment = system.config.systemd.services.immich-server.environment or { };
@@ -192,7 +193,7 @@ IMMICH_PORT='(system: let
     else if environment ? IMMICH_PORT then builtins.fromJSON environment.IMMICH_PORT
     else immich.port)'
 
-# A configuration.nix as it is, which nothing may ride along with.
+# A configuration.nix as it is, to compare with the running system.
 # shellcheck disable=SC2016
 DESCRIBED='let attempt = value: let tried = builtins.tryEval value; in if tried.success then tried.value else null;
   in {
@@ -203,7 +204,7 @@ DESCRIBED='let attempt = value: let tried = builtins.tryEval value; in if tried.
     immich = attempt (system.config.services.immich.package.version or null);
   }'
 
-# `evaluated_facts WAY CONFIG_DIR FLAKE_DIR HOST`. All that it writes are copies in Nix's own store, as any look at a system does.
+# `evaluated_facts WAY CONFIG_DIR FLAKE_DIR HOST`. It only writes copies in Nix's own store, as any evaluation of a system does.
 evaluated_facts() {
   case $1 in
     managed)
@@ -233,14 +234,14 @@ evaluated_facts() {
   esac
 }
 
-# `evaluated COMMAND...` of Nix's that prints an object. It may have printed half of one before it fails.
+# `evaluated COMMAND...` runs a command of Nix's that prints an object. If it fails, it may have printed half of one.
 evaluated() {
   if timeout "$EVALUATION_SECONDS" "$@" >"$WORK/evaluated" 2>"$WORK/evaluation.log" </dev/null; then
     printf '{"error":null,%s' "$(tr -d '\r\n' <"$WORK/evaluated" | sed 's/^{//')"
     return
   fi
   evaluated_error=$(last_error "$WORK/evaluation.log")
-  # Without a word of Nix's it was cut off, and nobody knows.
+  # If Nix has printed no error, it was cut off, and the result is unknown.
   if [ -n "$evaluated_error" ]; then printf '{"error":%s}' "$(json_string "$evaluated_error")"; else printf null; fi
 }
 
@@ -249,7 +250,7 @@ theirs() {
   if has_our_logs; then not_ours "$1" "$STATE"; else not_ours "$1" "$STATE" "$LOGS"; fi
 }
 
-# `not_ours FOLDER...`: those that stand there without our mark, as a list.
+# `not_ours FOLDER...` lists those that exist without our mark.
 not_ours() {
   found=
   for folder; do
@@ -265,7 +266,7 @@ running_facts() {
     "$(text_or_null "$(running_nixos)")" "$(text_or_null "$(running_immich)")"
 }
 
-# A module of theirs would share an account or a unit with ours, and NixOS takes an account away that is not declared any more.
+# A foreign module would share an account or a unit with ours, and NixOS removes an account that is no longer declared.
 their_names() {
   if ! is_ours "$STATE" && ! has_module "$CURRENT_SYSTEM"; then
     {
@@ -277,8 +278,8 @@ their_names() {
   fi
 }
 
-# `is_our_account NAME FULL_NAME`: there is none, or it is called as in nix/edge.nix and nix/bans.nix. Some systems keep an account
-# that is not declared any more.
+# `is_our_account NAME FULL_NAME`: the account does not exist, or has the full name from nix/edge.nix or nix/bans.nix. Some
+# systems keep an account that is no longer declared.
 is_our_account() {
   our_account=$(getent passwd "$1" 2>/dev/null </dev/null) || return 0
   [ "$(printf '%s' "$our_account" | cut -d : -f 5)" = "$2" ]
@@ -292,7 +293,7 @@ owner_fact() {
   fi
 }
 
-# As JSON strings.
+# Prints JSON strings.
 authorities() { printf '[%s]' "$(pool_fingerprints | sed 's/.*/"&"/' | paste -s -d , -)"; }
 
 free_kib() {
@@ -373,7 +374,7 @@ case ${8:--} in
   - | /*) ;;
   *) die "The folder of Immich's uploads is an absolute path, not \"$8\"; correct uploadLimits.folder." ;;
 esac
-# Nothing that is missing here may end the script: each fact is independent.
+# No missing piece may end the script: each fact is independent.
 set +e
 print_facts "$@" >"$WORK/facts"
 cat "$WORK/facts"
