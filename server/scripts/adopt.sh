@@ -10,7 +10,7 @@
 #   note                       only records what was taken over
 #   forget [--yes]             lists what is left of the chapter; with --yes removes what was taken over unchanged
 #
-# The note holds `configuration DIR|-`, then `SHA256 PATH` for each file, "-" for one that was not on this server.
+# The note has a line `configuration DIR|-`, then `SHA256 PATH` for each file, with "-" for one that was not on this server.
 
 NOTE=$STATE/adopted
 FILE_LIMIT=262144
@@ -64,7 +64,7 @@ take_bans() {
   done <"$WORK/bans"
 }
 
-# What raw TCP on the funnel's ports leads to on this machine: FUNNEL_PORT=PORT words.
+# Where raw TCP on the funnel's ports leads on this machine: words FUNNEL_PORT=PORT.
 read_targets() {
   timeout 20 tailscale funnel status --json >"$WORK/serving.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
@@ -76,7 +76,7 @@ read_targets() {
     }' '')
 }
 
-# The one on our port, wherever it leads, and any that leads to our edge's port: the edge will be behind it.
+# The funnel on our port, wherever it leads, and every funnel to our edge's port, because the edge will be behind it.
 note_funnels() {
   if [ -s "$FUNNEL_RECORD" ]; then return 0; fi
   read_targets

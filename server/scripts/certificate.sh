@@ -78,8 +78,8 @@ issue() {
     "$(fingerprint "$TLS/server.crt")" "${certificate_pem%\"}"
 }
 
-# A server can have the module and its timers, but no exposure. A node whose name has changed keeps the certificate of the name
-# that the edge answers to: half a change would be worse than none.
+# A server can have the module and its timers, but no exposure. If a node's name has changed, the certificate of the name that
+# the edge serves is kept: half a change would be worse than none.
 renew() {
   if ! is_ours "$STATE" || [ ! -f "$TLS/server.crt" ]; then return 0; fi
   need_tailscale 443

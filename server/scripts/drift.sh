@@ -1,19 +1,19 @@
 # shellcheck shell=sh
 # Runs after lib.sh. How an exposure differs from when it was proven.
 #
-#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   record the current state, which DIGEST names; "-" if the module's files
-#                                                are not ours
+#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   records the current state, which DIGEST identifies; "-" if the module's
+#                                                files are not ours
 #   look   FUNNEL_PORT PROXY_PORT [IMMICH_ADDRESS|- IMMICH_PORT]
-#                                                print one line for each difference, and change nothing; Immich's place matters
-#                                                only before the first run, if an API key is sent along
+#                                                prints one line for each difference, and changes nothing; Immich's address
+#                                                and port matter only before the first run, if an API key is sent along
 #
-# A line begins with "door" where the door alone is not as it was proven, with "mend" where more than that is, and the next
-# `pulumi up` puts either right; with "tell" where only the owner can, and with "shut" where that keeps the door shut. Six
-# more are for the operator's program to judge: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key END" (ISO
-# 8601, none where it has no end), "proven-for DIGEST" behind an open and proven door, "device FINGERPRINT NAME" for whatever
-# is let in, and "revoked FINGERPRINT SECONDS NAME" for what the owner revoked here. What was noted down lies beside the
-# devices, and comes back from a backup with them: so the operator's program says as well who may be in. What a timer of ours
-# or the owner's own rebuild may change (the certificate, the generation) is not noted down; it is looked at for what it must
+# The first word of a line says who can fix the difference: "door" if only the funnel differs, and "mend" if more does, both of
+# which the next `pulumi up` fixes; "tell" if only the owner can; and "shut" if only the owner can and the funnel stays closed
+# until then. The operator's program judges six more kinds: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key
+# END" (ISO 8601, none if it has no end), "proven-for DIGEST" for an open and proven funnel, "device FINGERPRINT NAME" for every
+# enrolled device, and "revoked FINGERPRINT SECONDS NAME" for what the owner revoked here. The record is kept next to the
+# devices, and a backup restores both together: so the operator's program checks as well who may be in. What one of our timers
+# or the owner's own rebuild may change (the certificate, the generation) is not recorded; it is checked against what it must
 # be.
 
 # Renewal of the certificate is tried daily from a month before it expires.
@@ -70,13 +70,13 @@ compare_devices() {
     mend "A $(shown_by "$look_kind") was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
   done
   comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r look_kind look_print look_name; do
-    # Revoked, by the owner here or by the run that is looking: no up enrols it again.
+    # Revoked, by the owner here or by the run that is looking: no `up` enrols it again.
     [ ! -e "$STATE/revoked/$look_print" ] || continue
     mend "A $(shown_by "$look_kind") of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
   done
 }
 
-# Revoked by the owner here: the keystore, which outlives this folder, must learn of it.
+# Revoked by the owner here: the keystore, which survives this folder, must learn of it.
 look_at_revoked() {
   { grep -lx "by hand" "$STATE"/revoked/* 2>/dev/null </dev/null || :; } | while IFS= read -r look_file; do
     read -r look_name <"$look_file"
@@ -104,7 +104,7 @@ look_at_funnel() {
       ;;
     *) ;;
   esac
-  # What became of the door last: EPOCH shut WHY
+  # The funnel's last change: EPOCH shut WHY
   look_note=$(words_of "$DOOR_NOTE")
   case $look_note in
     *" shut lease") door "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
@@ -115,7 +115,7 @@ look_at_funnel() {
   esac
 }
 
-# An update that failed and was rolled back ends like this as well.
+# An update that failed and was rolled back leaves the same state.
 look_at_lease() {
   read_lease
   case $LEASE_IS in
@@ -125,7 +125,7 @@ look_at_lease() {
   esac
 }
 
-# Whoever set it up. A funnel to Immich on a port other than ours is the owner's.
+# Reported whoever set it up. A funnel to Immich on a port other than ours is the owner's.
 look_at_other_ports() {
   while read -r past_kind past_port past_where _; do
     case $past_where:$past_port in
@@ -172,8 +172,8 @@ look_at_immich() {
   print_version immich "$(immich_version "$look_upstream")"
 }
 
-# Before the first up there is no edge that asks; so much a script finds out, and reads no links. The sentences are those of
-# caddy/linkreport.go. (The key travels to curl in a file, so that no other account of the server sees it.)
+# Before the first `up` there is no edge that could ask. A script can check this much, and reads no links. The sentences are
+# those of caddy/linkreport.go. (curl gets the key in a file, so that no other account of the server sees it.)
 look_at_new_key() {
   command -v payload >/dev/null && payload || return 0
   if ! new_at=$(immich_place "$1" "$2"); then
@@ -199,7 +199,7 @@ look_at_new_key() {
 KEY_REFUSED="Immich refuses the key of its API that immichApiKey holds; make a new one with the right sharedLink.read alone."
 KEY_LACKS_RIGHT="The key of Immich's API that immichApiKey holds lacks the right sharedLink.read, so nothing is known of Immich's links; give it that right, and no other."
 
-# `status_with_key FILE ADDRESS`: the answer is in FILE.
+# `status_with_key FILE ADDRESS` prints the status; the answer is in FILE.
 status_with_key() {
   curl --disable --silent --noproxy '*' --proto =http --max-time 10 --max-filesize 1000000 --output "$1" --write-out '%{http_code}' \
     --config "$WORK/curl" "http://$2" 2>/dev/null </dev/null || :
@@ -226,8 +226,8 @@ look_at_versions() {
   print_version caddy "$(edge_version "$LOOK_EDGE")"
 }
 
-# What Immich's links allow, if there is an API key: the one that is sent along, which an up would install, or the one
-# that is here. Each line is a sentence for the owner.
+# What Immich's links allow, if there is an API key: the one that is sent along, which an `up` would install, or the one that is
+# here. Each line is a sentence for the owner.
 put() { (umask 077 && cat >"$WORK/$2"); }
 look_at_links() {
   look_key=$WHO/api-key

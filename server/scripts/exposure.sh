@@ -88,7 +88,7 @@ lease_in_words() {
   esac
 }
 
-# `names_of devices|frames`: one line each.
+# `names_of devices|frames` prints one name per line.
 names_of() {
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
@@ -152,7 +152,7 @@ ban_name() {
     die "\"$1$2\" is no address of a visitor; give one like 203.0.113.9, 2001:db8::9 or 2001:db8::9/64."
 }
 
-# What a list bans is as many networks as there are: those of jails, and by hand, each are a file.
+# Lists ban any number of networks; a ban by a jail or by hand is a file.
 ban_files() { find "$STATE/bans" -mindepth 2 -maxdepth 2 -type f ! -path "$STATE/bans/lists/*" "$@" 2>/dev/null; }
 
 print_bans() {
@@ -180,7 +180,7 @@ print_lists() {
   done
 }
 
-# `list_in_words LIST`, by its report.
+# `list_in_words LIST` describes a list by its report.
 list_in_words() {
   read_report "$1" || :
   case $REPORT in
@@ -192,7 +192,7 @@ list_in_words() {
   echo "$list_word"
 }
 
-# `listed ADDRESS` writes to WORK/listed which lines of lists ban it: LIST NETWORK WORDS.
+# `listed ADDRESS` writes the lines of lists that ban an address to WORK/listed: LIST NETWORK WORDS.
 listed() {
   : >"$WORK/listed"
   listed_edge=$(edge_program)
@@ -219,7 +219,7 @@ tell_how_lists_let_in() {
   done <"$WORK/listed"
 }
 
-# `print_bans_of ADDRESS`: what bans it, and what the edge really does.
+# `print_bans_of ADDRESS` prints what bans an address, and what the edge really does.
 print_bans_of() {
   ban_name "$1" ""
   bans_names=$NAME
@@ -258,7 +258,7 @@ ban() {
   say "$1$2 is banned until you lift it: immich-exposure unban $1$2"
 }
 
-# Our fail2ban must know, or it would ban again what is in its database. (The command of this name is for ours alone.)
+# Our fail2ban must know, or it would ban again what is in its database. (Our wrapper of this name talks to our fail2ban only.)
 lift() {
   lift_jail=$1
   shift
@@ -343,7 +343,7 @@ set_home() {
   say "Immich is $home_said"
 }
 
-# `address_in_words FUNNEL_PORT`: the certificate's name; the node's name may have changed since.
+# `address_in_words FUNNEL_PORT` uses the name in the certificate; the node's name may have changed since.
 address_in_words() {
   recorded_name=$(recorded_domain)
   case ${recorded_name:-$DOMAIN} in
@@ -355,7 +355,7 @@ address_in_words() {
   esac
 }
 
-# Empty if its owner has disabled the expiry.
+# Empty if the owner has disabled key expiry.
 node_key_in_words() {
   key_end=$(node_key_end)
   [ -z "$key_end" ] || key_end=$(date -d "$key_end" +%s 2>/dev/null) || key_end=
@@ -365,7 +365,7 @@ node_key_in_words() {
 
 row() { printf '%-10s %s\n' "$1" "$2"; }
 
-# `long_row WORD TEXT`: as many lines of 80 columns as it takes.
+# `long_row WORD TEXT` prints as many lines of 80 columns as needed.
 long_row() {
   printf '%s\n' "$2" | fold -s -w 69 | sed 's/ *$//; 2,$s/^/           /' | {
     IFS= read -r row_first
@@ -374,7 +374,7 @@ long_row() {
   }
 }
 
-# What guard.sh and notify.sh have noted down.
+# What guard.sh and notify.sh have recorded.
 guard_in_words() {
   guard_time=
   [ ! -r "$STATE/guard" ] || read -r guard_time guard_word guard_said <"$STATE/guard" || :
@@ -413,11 +413,12 @@ opens_in_json() {
   fi
 }
 
-# `look_at_uploads` sets UPLOADED, "BYTES FILES" of the last hour as the edge says it, and ROOM_FREE, KiB; empty where nobody knows.
+# `look_at_uploads` sets UPLOADED, "BYTES FILES" of the last hour as the edge reports it, and ROOM_FREE, in KiB; each is empty
+# if unknown.
 look_at_uploads() {
   UPLOADED=$(curl --silent --fail --noproxy '*' --max-time 5 --unix-socket "$ROOT/run/immich-edge/admin.sock" \
     http://localhost/uploads 2>/dev/null </dev/null | grep -x '[0-9]* [0-9]*') || UPLOADED=
-  # A look that is older than this the edge does not trust either (caddy/uploadroom.go).
+  # The edge does not trust an older measurement either (caddy/uploadroom.go).
   ROOM_FREE=$(find "$ROOM" -newermt "@$(($(now) - 180))" -exec cat {} + 2>/dev/null | grep -x '[0-9]*') || ROOM_FREE=
 }
 
@@ -452,7 +453,7 @@ uploads_in_json() {
     "$(room_word)" "${ROOM_FREE:-null}"
 }
 
-# `look FUNNEL_PORT PROXY_PORT`: FUNNEL is "unknown" where Tailscale does not answer.
+# `look FUNNEL_PORT PROXY_PORT`: FUNNEL is "unknown" if Tailscale does not answer.
 look() {
   if (read_funnel "$@") >/dev/null 2>&1; then
     read_funnel "$@"
@@ -548,7 +549,7 @@ lists_in_json() {
   done | paste -s -d , -)"
 }
 
-# One line, and an exit status: see the explanation of status.
+# Prints one line and sets an exit status: see the explanation of status.
 print_status_json() {
   look "$1" "$2"
   word=$(status_word)

@@ -9,7 +9,7 @@
 # not list. Everything is written next to its final path first and then renamed, so a full disk changes nothing.
 
 NAME=immich-exposure
-# The files of the module that the running system was built from (see module.sh).
+# The module's files from which the running system was built (see module.sh).
 MODULE_BEFORE=$STATE/module.before
 
 # put MODE RELATIVE_PATH: stage one file, its content on standard input.
@@ -19,7 +19,7 @@ put() {
       die "The payload may not write to \"$2\"; use plain relative names without \"..\"."
       ;;
     "$NAME/$MARK")
-      # Written here, with the list.
+      # The mark is written here, with the list of files.
       cat >/dev/null
       return 0
       ;;
@@ -37,7 +37,7 @@ make_folder_of() { [ -d "${1%/*}" ] || mkdir -p "${1%/*}"; }
 
 not_written() { die "$FOLDER/$1 could not be written; make room on the disk and run this again."; }
 
-# Nearly all files have the first one's mode, so it is set for them together.
+# Nearly all files have the same mode as the first, so one call sets the mode of all.
 set_modes() {
   read -r common_mode _ <"$WORK/modes"
   set --
@@ -68,7 +68,7 @@ begin_stage() {
   chmod 0755 "$STAGE"
 }
 
-# Until the system is rebuilt, the files that it was built from may still be needed.
+# Until the system is rebuilt, the files from which it was built may still be needed.
 keep_former() {
   if is_ours "$STATE" && [ "$install_changed" != 0 ] && [ ! -e "$MODULE_BEFORE" ]; then
     rm -rf "$MODULE_BEFORE.new"
@@ -101,7 +101,7 @@ install_files() {
   say "$install_changed of $install_count files in $FOLDER changed"
 }
 
-# How many of the staged files stand in the folder as they are. Their names hold nothing that sha256sum would spell otherwise.
+# How many of the staged files are in the folder unchanged. Their names contain nothing that sha256sum would escape.
 count_the_same() {
   (cd "$STAGE" && xargs sha256sum --) <"$WORK/paths" >"$WORK/sums"
   if [ -d "$FOLDER" ]; then (cd "$FOLDER" && sha256sum -c "$WORK/sums" 2>/dev/null </dev/null) | grep -c ': OK$' || :; else echo 0; fi
@@ -122,7 +122,7 @@ replace_files() {
   rm -rf "$STAGE"
 }
 
-# Those of one folder that follow each other are renamed by one call, one after the other.
+# Consecutive files of one folder are renamed by one call, in order.
 place_files() {
   place_folder=.
   set --
@@ -155,13 +155,13 @@ drop_files() {
   [ $# = 0 ] || rm -f -- "$@"
 }
 
-# What the mark lists, as far as it can be a path of ours; home.nix is module.sh's.
+# The files that the mark lists, as far as they can be paths of ours; home.nix belongs to module.sh.
 listed_files() { sed -n -e 1d -e '/^[A-Za-z0-9_@][A-Za-z0-9._\/@-]*$/{/\.\./!p;}' "$1/$MARK"; }
 
 drop_empty_folders() { find "$FOLDER" -mindepth 1 -depth -type d -empty -delete; }
 
 # Our files may be imported under another spelling, or by another file: then the system still has the module, whatever
-# configuration.nix seems to say. Without any configuration.nix the owner was told already (see module.sh).
+# configuration.nix seems to say. If there is no configuration.nix, module.sh has already told the owner.
 refuse_while_it_runs() {
   [ -f "$CONFIG_DIR/configuration.nix" ] || return 0
   ! has_module "$ROOT/run/current-system" ||

@@ -1,12 +1,12 @@
 # shellcheck shell=sh
-# Runs after lib.sh and, but for remove, after a function payload() that calls `put MODE NAME <<'END'` for lists.conf and, with
-# CrowdSec, crowdsec.key.
+# Runs after lib.sh and, except for remove, after a function payload() that calls `put MODE NAME <<'END'` for lists.conf and,
+# with CrowdSec, crowdsec.key.
 # Ban lists: countries, networks, and CrowdSec's decisions (nix/lists.nix, caddy/bansources.go).
 #
-#   install   the sources are the payload's, and each list is in force; one of which nothing is fails, and all is as it was.
-#             One that cannot be brought up to date is told, and what it bans stays banned
-#   look      print a line for each source of the payload's that could not be used now, and change nothing: "wrong SENTENCE" where
-#             nobody would be banned by it, "note SENTENCE" where what is in force stays so
+#   install   uses the payload's sources, and puts each list in force. If nothing of a list is in force, this fails and everything is
+#             as it was; if a list cannot be brought up to date, this is reported, and what the list bans stays banned
+#   look      prints a line for each source of the payload's that could not be used now, and changes nothing: "wrong SENTENCE" if
+#             nobody would be banned by it, "note SENTENCE" if what is in force stays so
 #   remove    removes all ban lists
 
 put() {
@@ -25,18 +25,19 @@ take_payload() {
     die "lists.conf holds a line that is not understood; correct banLists."
 }
 
-# `source_of WORD`: the values of a word in the payload's lists.conf, one a line.
+# `source_of WORD`: the values of a word in the payload's lists.conf, one per line.
 source_of() { sed -n "s/^$1 //p" "$WORK/lists.conf"; }
 
 # ---- Checking
 
-# The writers can read what is world-readable, outside home folders.
+# The programs that write lists can read world-readable files outside home folders.
 anybody_reads() {
   if ! command -v setpriv >/dev/null; then return 0; fi
   setpriv --reuid=65534 --regid=65534 --clear-groups -- test -r "$1" 2>/dev/null </dev/null
 }
 
-# Folders that the writers do not see (components/config/lists.py names them as well): a link into one leads nowhere for them.
+# Folders that those programs do not see (components/config/lists.py names them as well); a link into one leads nowhere for
+# them.
 is_hidden() {
   hidden_at=$(readlink -f "$1" 2>/dev/null) || return 1
   case ${hidden_at#"$ROOT"} in
@@ -45,10 +46,10 @@ is_hidden() {
   esac
 }
 
-# `older_than DAYS FILE`: by when it was written; what it holds is no newer than that.
+# `older_than DAYS FILE`, by its modification time: its content is no newer than that.
 older_than() { [ "$1" -gt 0 ] && [ -n "$(find -L "$2" -mmin "+$(($1 * 1440))" 2>/dev/null)" ]; }
 
-# `wrong_with LIST SENTENCE`: what is in force stays so, and then it is only worth knowing.
+# `wrong_with LIST SENTENCE`: if the list is in force, it stays so, and the fault is only a note.
 wrong_with() {
   if [ "$1" = note ] || [ -s "$STATE/bans/lists/$1" ]; then echo "note $2"; else echo "wrong $2"; fi
 }
@@ -72,12 +73,12 @@ look_at_file() {
 # The byte order mark that Windows editors write.
 BOM=$(printf '\357\273\277')
 
-# Before the first rebuild there is no program that reads them; then each is looked at as far as a script can.
+# Before the first rebuild there is no program that reads the files; then a script checks them as far as it can.
 look_at_files() {
   look_edge=$(edge_program)
   if [ -n "$look_edge" ] && "$look_edge" ban-lists-check --settings "$WORK/lists.conf" >"$WORK/wrong" 2>/dev/null </dev/null; then
     tr -cd '\012\040-\176' <"$WORK/wrong" | while read -r look_list look_said; do wrong_with "$look_list" "$look_said"; done
-    # It was root who read them.
+    # Root has read them here, but another account must be able to.
     for look_file in $(source_of database); do [ ! -f "$look_file" ] || look_at_file countries "$look_file" || :; done
     for look_file in $(source_of networks); do [ ! -f "$look_file" ] || look_at_file networks "$look_file" || :; done
     return 0
@@ -106,22 +107,23 @@ look_at_files() {
   done
 }
 
-# `head_of_crowdsec [OPTION...]`: the status alone.
+# `head_of_crowdsec [OPTION...]` prints only the status.
 head_of_crowdsec() {
   curl --disable --silent --head --noproxy '*' --proto =http,https --max-time 10 --output /dev/null \
     --write-out '%{http_code}' --user-agent immich-exposure/1 "$@" "$look_address/v1/decisions/stream" 2>/dev/null </dev/null
 }
 
-# A HEAD is no question to CrowdSec: what it has told the key already stays told.
+# A HEAD request does not count for CrowdSec: what it has sent to the key stays as it is.
 look_at_crowdsec() {
   look_address=$(source_of crowdsec)
   [ -n "$look_address" ] || return 0
-  # From a file in memory, so that no other account of the server sees the key.
+  # The key is in a file in memory, so that no other account of the server sees it.
   (umask 077 && printf 'header = "X-Api-Key: %s"\n' "$(head -n 1 "$WORK/crowdsec.key" 2>/dev/null)" >"$WORK/curl")
   look_curl=0
   look_status=$(head_of_crowdsec --config "$WORK/curl") || look_curl=$?
   rm -f "$WORK/curl"
-  # Whoever answers without a key is something else, a web server say. (What curl ends with: curl(1), EXIT CODES.)
+  # A server that answers without a key is something else, for example a web server. (For curl's exit statuses, see curl(1),
+  # EXIT CODES.)
   if [ "$look_status" = 200 ] && [ "$(head_of_crowdsec)" = 200 ]; then look_status="200 to anybody"; fi
   case $look_status in
     200) ;;
@@ -155,14 +157,14 @@ put_back() {
   if [ -f "$LISTS_CONF" ]; then (write_lists) || :; else remove_lists; fi
 }
 
-# What runs takes over the sources; a list that nobody asks for is gone.
+# Makes the units use the new sources; a list that is no longer configured is removed.
 write_lists() {
   if grep -q -e '^database ' -e '^networks ' "$LISTS_CONF"; then
     systemctl start immich-exposure-lists.timer </dev/null >/dev/null 2>&1 || :
   else
     systemctl stop immich-exposure-lists.timer </dev/null >/dev/null 2>&1 || :
   fi
-  # In any case: it takes away what was made of sources that are none any more.
+  # In any case: it removes what was made from sources that are no longer configured.
   systemctl start immich-exposure-lists.service </dev/null ||
     die "The ban lists could not be written; see why with \"journalctl -u immich-exposure-lists\" and run this again."
   if grep -q '^crowdsec ' "$LISTS_CONF"; then

@@ -2,12 +2,12 @@
 # Runs after lib.sh and, for install, after a function payload() that calls `put 0600 channel <<'END'`.
 # The one channel for notices to the owner (see `tell` in lib.sh).
 #
-#   install   the channel is the payload's, and a first notice is sent through it; one that does not answer is only reported
-#   deliver   what waits goes out, and what has become of door and devices since the last time (a unit of the NixOS module runs
-#             this whenever one of them changes or something waits, and every five minutes)
-#   remove    the same for the last time; then there is no channel, and nothing waits
+#   install   uses the payload's channel and sends a first notice through it; a channel that does not answer is only reported
+#   deliver   sends waiting notices, and what has changed about the funnel and the devices since the last time (a unit of the NixOS
+#             module runs this whenever one of them changes or a notice waits, and every five minutes)
+#   remove    does the same for the last time; afterwards there is no channel, and nothing waits
 #
-# The channel is lines of a word and a value, root's alone because of the token:
+# The channel's file has lines of a word and a value, and only root can read it because of the token:
 #
 #   kind ntfy|gotify|webhook|command    address URL    token TOKEN    command FILE
 
@@ -15,13 +15,14 @@ CHANNEL=$NOTICES/channel
 WAITING=$NOTICES/waiting
 # "EPOCH KIND" for each message of the last hour.
 SENT=$NOTICES/sent
-# What door and devices were like the last time. So whoever changes them, by whatever script or by hand, need not tell.
+# The state of the funnel and the devices last time. So scripts and people that change them need not report it.
 DOOR_WAS=$NOTICES/door
 DEVICES_WERE=$NOTICES/devices
 # The error of the last delivery, until one succeeds.
 FAILED=$NOTICES/failed
 
-# What waits of one kind goes out as one message, so that a flood becomes a list. Beyond so many messages in an hour it waits on.
+# Waiting notices of one kind are sent as one message, so that a flood becomes a list. Beyond this many messages in an hour,
+# they keep waiting.
 MOST_OF_AN_HOUR=6
 MOST_LINES=20
 # Notices that could not be delivered for this long are dropped.
@@ -33,7 +34,7 @@ put() {
   (umask 077 && cat >"$WORK/channel")
 }
 
-# `said WORD [FILE]`: the value that the channel gives for a word.
+# `said WORD [FILE]`: the channel's value for a word.
 said() { sed -n "s/^$1 //p" "${2:-$CHANNEL}" 2>/dev/null | head -n 1; }
 
 check_channel() {
@@ -54,19 +55,19 @@ install_channel() {
   install -d -m 0700 "$NOTICES" "$WAITING"
   # Notices that an earlier channel could not deliver are dropped.
   rm -f "$WAITING"/* "$FAILED"
-  # Without a channel nothing is told: what stands already is no news.
+  # Without a channel nothing is reported, and what exists when one is installed is not news.
   rm -f "$CHANNEL" "$DOOR_WAS" "$DEVICES_WERE"
   look_at_door
   look_at_devices
   write_file 0600 "$CHANNEL" <"$WORK/channel"
   tell channel "What happens to the exposure of Immich on this server is told here from now on."
-  # The unit may not be there yet, and whoever runs this wants to know now.
+  # The unit may not exist yet, and the operator wants to know the result now.
   deliver
   [ ! -e "$FAILED" ] ||
     say "Notices do not get through ($(cut -d ' ' -f 2- "$FAILED")); the exposure goes on without them, and what waits is tried again"
 }
 
-# `title KIND` and `priority KIND`: as ntfy has it, from 1 to 5.
+# `title KIND` and `priority KIND`, in ntfy's terms: from 1 to 5.
 title() {
   case $1 in
     opened) echo "The door is open" ;;
@@ -157,7 +158,7 @@ send_command() {
 
 # ---- Changes
 
-# `news KIND SENTENCE`: as `tell`, which would start this again.
+# `news KIND SENTENCE` is like `tell`, which would start this script again.
 news() {
   [ -f "$CHANNEL" ] || return 0
   (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down"
@@ -181,7 +182,7 @@ look_at_door() {
   fi
 }
 
-# By name: a device that is renewed has another certificate, and is the same.
+# Compared by name: a renewed device has another certificate, but is the same device.
 look_at_devices() {
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
@@ -211,10 +212,10 @@ kinds_waiting() {
   done | sort -u
 }
 
-# `notices_of KIND`: its files, the oldest first.
+# `notices_of KIND`: its files, oldest first.
 notices_of() { find "$WAITING" -type f -name "*.$1.*" -printf '%T@ %p\n' | sort -n | cut -d ' ' -f 2-; }
 
-# `gather KIND` writes its message, and what it is made of.
+# `gather KIND` writes the message, and the list of notices in it.
 gather() {
   notices_of "$1" >"$WORK/gathered"
   gather_count=$(wc -l <"$WORK/gathered")
@@ -245,7 +246,7 @@ sent_of() { awk -v kind="$1" '$2 == kind { count++ } END { print count + 0 }' "$
 
 deliver() {
   if [ ! -f "$CHANNEL" ]; then return 0; fi
-  # One at a time; the other one may have looked before the last notice came, so it is waited for.
+  # One delivery at a time. The other one may have looked before the last notice arrived, so this one waits for it.
   exec 8>"$NOTICES/.delivering"
   flock -w 120 8 || return 0
   look_at_door

@@ -1,14 +1,14 @@
 # shellcheck shell=sh
 # Runs after lib.sh. How much space is free where Immich stores uploads, while guests may upload (settings/uploads.conf).
 #
-#   look   the edge finds the number of KiB in a file (a unit of the NixOS module runs this each minute); the owner is told when
-#          less is free than must stay free, and when no longer
+#   look   writes the free KiB to a file for the edge (a unit of the NixOS module runs this every minute); notifies the owner when
+#          less is free than must stay free, and when there is enough again
 #
 # If the free space is unknown, there is no file, and the edge accepts no uploads.
 
-# When the owner was told last that the floor was reached, and what it was like then: "EPOCH full" or "EPOCH enough".
+# When the owner was last notified about the floor, and the state then: "EPOCH full" or "EPOCH enough".
 ROOM_TOLD=$NOTICES/room
-# Minimum seconds between such notices: a disk at its limit goes up and down.
+# Minimum seconds between such notices: the free space of a nearly full disk goes up and down.
 TOLD_AGAIN=21600
 
 # `tell_room FREE_KIB FLOOR_GB`

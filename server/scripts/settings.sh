@@ -1,10 +1,11 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE NAME <<'END'` for each file.
 # The settings that need no rebuild: edge.env for the edge, bans.conf for fail2ban, guard.conf for guard.sh, which reads it at
-# each look (and without it looks), uploads.conf for room.sh, where guests may upload.
+# each look (and looks if there is none), uploads.conf for room.sh, if guests may upload.
 #
-#   install [no-lists]   they are the payload's; what runs has taken them over, or all is as it was and this fails. With "no-lists"
-#                        the config has no ban lists: those that are here are of another copy of Pulumi's state, and go
+#   install [no-lists]   installs the payload's settings; running units have loaded them, or everything is as it was and this fails.
+#                        With "no-lists" the config has no ban lists: any that are here belong to another copy of Pulumi's
+#                        state, and are removed
 
 SETTINGS=$STATE/settings
 # Each exists while the running unit has not yet loaded its file, so that the next run finishes an interrupted one.
@@ -38,7 +39,7 @@ put_back() {
   for name in edge.env bans.conf; do
     if [ -f "$WORK/before-$name" ]; then cp -p "$WORK/before-$name" "$SETTINGS/$name"; else rm -f "$SETTINGS/$name"; fi
   done
-  # The edge keeps what it had when it refuses; fail2ban is told again.
+  # If the edge refuses, it keeps what it had; fail2ban must load the old settings again.
   if [ -e "$BANS_UNLOADED" ] && active immich-bans; then
     systemctl reload-or-restart immich-bans >/dev/null 2>&1 </dev/null || say "immich-bans did not take back its settings"
   fi

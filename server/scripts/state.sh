@@ -1,27 +1,27 @@
 # shellcheck shell=sh
 # Runs after lib.sh. The exposure's own folder: created first, removed last.
 #
-#   prepare [OWNER]       STATE is there, with the folders that devices, bans and certificates lie in, each with its owner.
-#                         The units run this before they start, also while another run holds the lock and waits for them. With
-#                         OWNER it is the operator's: where the state was deleted, it is noted down again whose it is.
+#   prepare [OWNER]       creates STATE, with the folders for devices, bans and certificates, each with its owner. The units run
+#                         this before they start, also while another run holds the lock and waits for them. With OWNER, the
+#                         operator runs it: if the state was deleted, its owner is recorded again.
 #   begin OWNER TAKE_OVER NAME...
-#                         the same, it is that of the stack OWNER (with the id that the run began with), and no device but these
-#                         may come in any more: nothing would ever withdraw what an earlier stack enrolled and this config does
-#                         not name. Another stack's server is taken over only where TAKE_OVER is yes, not no.
-#   whose                 prints the id of the stack whose server this is, if it is anybody's
-#   remove                STATE (devices, bans, certificate, lease), the logs and what interrupted runs left are gone
+#                         the same, and makes it the state of the stack OWNER (with the id that the run began with). Revokes all
+#                         devices except these: nothing else would ever revoke what an earlier stack enrolled and this config does
+#                         not name. Takes over another stack's server only if TAKE_OVER is yes, not no.
+#   whose                 prints the id of the stack that owns this server, if any
+#   remove                removes STATE (devices, bans, certificate, lease), the logs and what interrupted runs left behind
 #
-# Refuses while anything still needs them: an open funnel, or the edge. What is not ours stays.
+# Refuses while anything still needs them: an open funnel, or the edge. Only removes what is ours.
 
 refuse_while_open() {
   command -v tailscale >/dev/null || return 0
-  # An open funnel is still the one of before us.
+  # An open funnel is still the one from before the exposure.
   [ ! -f "$BY_HAND" ] || return 0
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
-  # Something is left, because Tailscale did not respond.
+  # Something is left over because Tailscale did not respond.
   if [ -e "$FUNNEL_RECORD" ] && ! lease_holds; then close_at_last "$1" "$2"; fi
-  # A Tailscale that has gone away or is logged out serves nothing.
+  # A Tailscale that is gone or logged out serves nothing.
   tailscale_runs || return 0
   read_funnel "$1" "$2"
   case $FUNNEL in
@@ -30,8 +30,8 @@ refuse_while_open() {
   esac
 }
 
-# `close_at_last FUNNEL_PORT PROXY_PORT`: nothing of ours will be there to close it when Tailscale comes back, so it is started
-# for a moment. Nothing stands behind the door any more.
+# `close_at_last FUNNEL_PORT PROXY_PORT`: nothing of ours will be left to close the funnel when Tailscale comes back, so
+# Tailscale is started for a moment. Nothing is behind the funnel any more.
 close_at_last() {
   if ! tailscale_answers; then
     say "Tailscale is started for a moment, to take away what it still has of ours"
@@ -63,19 +63,19 @@ remove_everything() {
     die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
   rm -f "$SHUT_BY_HAND_TOO"
-  # Before the state: without that, these would be somebody else's.
+  # Before the state: without it, the logs would count as somebody else's.
   if has_our_logs; then
     set --
     for log in access devices offences; do
       set -- "$@" "$LOGS/$log.log" "$LOGS/$log"-*.log "$LOGS/$log"-*.log.gz
     done
     rm -f "$@"
-    # The mark last, so that a run that is cut off here can be finished.
+    # The mark goes last, so that a run that is cut off here can be finished.
     rm -f "$LOGS/$MARK"
   fi
   remove_empty "$LOGS"
   remove_state
-  # What systemd notes down of a persistent timer outlives the timer, but not one that is still there.
+  # systemd's stamp of a persistent timer survives the timer, so it is removed, except for timers that still exist.
   for stamp in "$ROOT"/var/lib/systemd/timers/stamp-immich-exposure-*.timer; do
     stamped=${stamp##*/stamp-}
     active "$stamped" || rm -f "$stamp"
@@ -88,10 +88,10 @@ remove_everything() {
   rm -f "$LOCK"
 }
 
-# All that the scripts and the units ever put there, and nothing else; the mark goes last.
+# Removes everything that the scripts and the units ever put there, and nothing else; the mark goes last.
 remove_state() {
   if ! is_ours "$STATE"; then
-    # The start of a run that was killed, or a mount point, which stays.
+    # Left by a killed run that had just started, or a mount point, which stays.
     remove_empty "$STATE"
     return 0
   fi
@@ -105,7 +105,7 @@ remove_state() {
     configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
     set -- "$@" "$STATE/$name"
   done
-  # And the edge's program, where the operator's machine built it.
+  # This includes the edge's program, if the operator's machine built it.
   rm -f "$@" "$STATE"/.immich-exposure.?????? "$STATE"/edge-*
   # Last, so that an interrupted run can be finished.
   if [ "$(ls -A "$STATE")" = "$MARK" ]; then
@@ -117,7 +117,7 @@ remove_state() {
   fi
 }
 
-# A folder that something is mounted on stays, and is empty.
+# A mount point stays, and is empty.
 remove_empty() { [ ! -d "$1" ] || rmdir "$1" 2>/dev/null || :; }
 
 # `check_names OWNER`. They are words without blanks, such as organization/project/stack; the id is what counts.

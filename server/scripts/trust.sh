@@ -2,7 +2,7 @@
 # Runs after lib.sh and, for install, after a function payload() that calls `put MODE device-ca.crt <<'END'`.
 # The trust pool: the certificates of the authorities whose devices the edge may accept. It only ever contains certificates.
 #
-#   install   the pool is the payload's; the edge reloads when it changed
+#   install   uses the payload's pool; the edge reloads if the pool has changed
 
 POOL=$STATE/device-ca.crt
 # Exists while the edge has not yet loaded the pool, so that the next run finishes an interrupted one.

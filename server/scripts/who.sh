@@ -1,17 +1,17 @@
 # shellcheck shell=sh
 # Runs after lib.sh and, for install, after a function payload() that calls `put 0600 api-key <<'END'`.
-# Who opened which shared link, when each device last connected, and what Immich's links allow. The edge's own program counts
-# and queries (caddy/who.go).
+# Who opened which shared link, when each device last connected, and what Immich's links allow. The edge's own program does the
+# counting and asks Immich (caddy/who.go).
 #
-#   sum          add up what the edge's logs have got, and tell of links that were opened for the first time; once a day also
-#                what Immich's links allow, when that is not what it was (a unit of the module runs this every five minutes)
-#   who [--html] print it for people; --html is one page for a browser
-#   links        print what Immich's links allow
-#   install      the key of Immich's API is the payload's, and what it opens is told
-#   remove       there is none any more
+#   sum          adds up what is new in the edge's logs, and reports links that were opened for the first time; once a day it also
+#                reports what Immich's links allow, if that has changed (a unit of the module runs this every five minutes)
+#   who [--html] prints it for people; --html is one page for a browser
+#   links        prints what Immich's links allow
+#   install      uses the payload's key of Immich's API, and reports what it opens
+#   remove       removes the key
 #
-# STATE/who holds, besides the key by which links are named (lib.sh), what is root's alone: `summary`, `counted` (a line for status),
-# `api-key`, and what was told of the links last (`told`, with the day in its first line).
+# Besides the key by which links are named (lib.sh), STATE/who has files for root alone: `summary`, `counted` (a line for
+# status), `api-key`, and `told` (what was last reported about the links, with the day in its first line).
 
 TOLD=$WHO/told
 
@@ -20,7 +20,7 @@ put() {
   (umask 077 && cat >"$WORK/api-key")
 }
 
-# `ask WHAT`: the edge's program knows the days from the settings, and Immich from the module.
+# `ask WHAT` runs the edge's program with the days from the settings and Immich's address from the module.
 ask() {
   ask_edge=${IMMICH_EDGE:-$(edge_program)}
   [ -n "$ask_edge" ] || die "The edge is not on this server yet, so nothing is known; run \"pulumi up\" first."
@@ -51,7 +51,7 @@ sum() {
   tell_of_links
 }
 
-# What is told is in the file, behind the day: the same words are no news.
+# The file has what was last reported, after the day: the same words are not news.
 tell_of_links() {
   [ -f "$WHO/api-key" ] || return 0
   links_day=$(date +%F) links_last=
