@@ -1,4 +1,4 @@
-"""What the guard sees of a fault between the home and the internet, and what the owner is told."""
+"""What the guard sees of a fault between the home and the internet, and what the owner is notified of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A home on the lab that faults happen to, with a stranger who asks all the while."""
+"""A home on the lab in which faults are injected, while a stranger keeps sending requests."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The fault matrix: ``python -m tests.faults.matrix [ROW ...]``; without a row, all of them.
+"""The fault matrix: ``python -m tests.faults.matrix [ROW ...]``; without arguments, all rows.
 
-Several labs play rows at once, each in a bubble (lab/bubble.py); one goes on with the next row as long as the
-whole server is seen to be as it was before the last one. A row that fails prints what was seen. The last
-verdict of each row is kept, so that one that was wrong can be played again alone; docs/faults.md is made of
-them once all have one, or at the word ``--table``.
+Several labs run rows in parallel, each in a bubble (lab/bubble.py). A lab goes on with the next row as long
+as the whole server is as it was before the last one. A row that fails prints what was seen. The last verdict
+of each row is kept, so that one that was wrong can be run again alone; docs/faults.md is generated from the
+verdicts once every row has one, or with ``--table``.
 """
 
 from __future__ import annotations

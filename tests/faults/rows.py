@@ -1,7 +1,7 @@
-"""The rows of the fault matrix: what happens to an exposure, and what must hold while it lasts and after.
+"""The rows of the fault matrix: what happens to an exposure, and what must hold meanwhile and afterwards.
 
-A row begins with nothing or with an exposure, has one thing happen, and ends with an ordinary command. Rows
-of runs that are killed are made from the points below; each of the others is a function.
+A row starts with nothing or with an exposure, injects one fault, and ends with an ordinary command. Rows in
+which a run is killed are generated from the points below; every other row is a function.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Random walks: ``python -m tests.faults.walk [--seed N] [--steps N] [--minutes N]``.
 
 A walk strings together what owners, their machines and other people do to an exposure, drawn from a seed, and
-looks from outside after each step. Whatever came before, ``up`` brings everything to order at the end, and
-``destroy`` gives the server back as it was. The same seed draws the same steps. One that fails becomes a row
-of the matrix (rows.py).
+looks from outside after each step. Whatever came before, the final ``up`` puts everything in order, and
+``destroy`` returns the server to how it was. The same seed draws the same steps. A walk that fails becomes a
+row of the matrix (rows.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A real browser: headless Chromium with an NSS store of its own, as somebody on Linux has it.
+"""A real browser: headless Chromium with its own NSS store, as on Linux.
 
-It runs in the lab's internet, from where it reaches nobody but the ingress; in a mount namespace of its own,
-in which the folder of managed policies is one of ours; and in a process namespace of its own. So the policies
-of the machine are never touched, and nothing of it outlives its command.
+It runs in the lab's internet, from where it can reach only the ingress; in a mount namespace of its own, in
+which we provide the folder of managed policies; and in a process namespace of its own. So it never touches
+the machine's policies, and nothing of it outlives its command.
 """
 
 from __future__ import annotations

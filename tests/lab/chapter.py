@@ -1,4 +1,6 @@
-"""The house `by-hand`: who exposed it has phones out there, and an authority made with openssl."""
+"""The house `by-hand`: its exposure was set up by hand, with an authority made with openssl and phones in
+use.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lab for each file of this folder: booted for its first test, taken down behind its last."""
+"""A lab for each file in this folder: booted for its first test, taken down after its last."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""The main job, told line by line: expose, visit, revoke, ban, take back, expose again.
+"""The main job, printed line by line: expose, visit, revoke, ban, take back, expose again.
 
 Run by ``make demo``, in the house that ``HOUSE`` in the environment names. Every check prints what was asked
-and what was seen. With ``KEEP=1`` in the environment the lab and the exposure stay up.
+and what was seen. With ``KEEP=1`` in the environment, the lab and the exposure stay up.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Somebody else in the ingress's place, for whoever comes from the server; and ways that are cut.
+"""An impostor in the ingress's place, for connections from the server; and routes that are cut.
 
-What is led astray or dropped stands in tables of nftables in the lab's own namespaces.
+nftables tables in the lab's own namespaces redirect or drop the traffic.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A second home: a lab in a bubble of its own, which the operator beside it reaches through two ports.
+"""A second home: a lab in a bubble of its own, which the operator next door reaches through two ports.
 
-``python -m tests.lab.neighbour SOCKET`` is what runs inside. It boots its lab, takes two listening sockets of
-the operator's network from SOCKET, carries what comes there to its own server and window, and visits what it
-is told.
+``python -m tests.lab.neighbour SOCKET`` runs inside the bubble. It boots its lab, takes two listening sockets
+of the operator's network from SOCKET, forwards their connections to its own server and window, and makes the
+visits that it is asked for.
 """
 
 from __future__ import annotations

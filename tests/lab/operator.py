@@ -1,6 +1,7 @@
 """The operator of the lab: runs the real Pulumi CLI on this project against the lab's server.
 
-Each operator has a folder of its own with backend, stack file and keystore, so that tests share nothing.
+Each operator has a folder of its own with a backend, a stack file and a keystore, so that tests share
+nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What somebody outside sees, as one short word or status, the way the demo prints it."""
+"""What a client outside sees, as one short word or status, in the form that the demo prints."""
 
 from __future__ import annotations
 

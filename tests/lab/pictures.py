@@ -1,7 +1,7 @@
-"""The README's pictures, made of what a real run on the lab printed and wrote: `make pictures`.
+"""The README's pictures, made from the output and files of a real run on the lab: `make pictures`.
 
-The recording is an SVG that any browser plays by itself; without animation it shows the last frame. The
-sheet is a phone's, as headless Chromium shows it at the width of a phone.
+The recording is an SVG that any browser plays automatically; without animation it shows the last frame. The
+sheet is a phone's, rendered by headless Chromium at a phone's width.
 """
 
 from __future__ import annotations

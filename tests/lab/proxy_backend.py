@@ -1,4 +1,4 @@
-"""A tiny web server behind the funnel, run on the lab's server: answers with the PROXY line it got."""
+"""A tiny web server behind the funnel, run on the lab's server: answers with the PROXY line it received."""
 
 import ssl
 import sys

@@ -1,4 +1,4 @@
-"""What the server looks like, so that a test can say that nothing about it has changed."""
+"""A snapshot of the server, with which a test can prove that nothing on it has changed."""
 
 from __future__ import annotations
 

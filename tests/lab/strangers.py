@@ -1,4 +1,4 @@
-"""Certificates that must not open the door: of another authority, and of ours but never enrolled."""
+"""Certificates that must not be let in: from another authority, or from ours but never enrolled."""
 
 from __future__ import annotations
 

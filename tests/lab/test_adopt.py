@@ -1,4 +1,4 @@
-"""The chapter done by hand is taken over: every phone goes on working, and no stranger gets in meanwhile."""
+"""An exposure made by hand is taken over: every phone keeps working, and no stranger gets in meanwhile."""
 
 from __future__ import annotations
 

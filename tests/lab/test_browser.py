@@ -1,7 +1,7 @@
 """What people get, in a real Chromium: it visits the exposed lab with a bundle, without one and too late, and
-shows the install sheet as a phone and as a computer would.
+shows the install sheet as on a phone and on a computer.
 
-What the browser showed is kept in `.lab-artifacts/`.
+Screenshots are kept in `.lab-artifacts/`.
 """
 
 from __future__ import annotations

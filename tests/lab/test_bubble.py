@@ -1,4 +1,4 @@
-"""Bubbles: labs side by side, each with a machine of its own, and nothing left of them however they end."""
+"""Bubbles: labs side by side, each on a machine of its own, which leave nothing behind however they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The edge compiled on the operator's machine, pushed, taken by its hash; with the real engine."""
+"""The edge compiled on the operator's machine, pushed, and accepted by its hash; with the real engine."""
 
 from __future__ import annotations
 

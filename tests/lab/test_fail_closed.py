@@ -1,4 +1,4 @@
-"""Whatever breaks on the way, nobody gets in unproven, and the next run finds its way."""
+"""Whatever fails on the way, nobody gets in unproven, and the next run recovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part of the fault matrix (tests/faults): what was killed or broken ends shut or proven, and right."""
+"""Part of the fault matrix (tests/faults): after a kill or a fault, the exposure ends closed or proven."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard on a server: it meets the exposure through the ingress, heals or closes it, tells its owner."""
+"""The guard on a server: it reaches the exposure through the ingress, heals or closes it, and notifies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Homes that cannot be exposed as the stack says: one sentence with the remedy, nothing on them changed."""
+"""Homes that cannot be exposed as the stack says: one sentence with the remedy, nothing on them changes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One walk through every house: expose, visit, change, revoke, reboot, close, expose again, take back.
+"""A walk through every house: expose, visit, change, revoke, reboot, close, expose again, take back.
 
-Each house is a home as people have it (lab/houses). The tests of a house tell one story and run in the order
-in which they stand. What is the owner's is looked at all the way, and at the end the server is as it was.
+Each house is a kind of home that people have (lab/houses). The tests of a house tell one story and run in
+file order. The owner's own things are checked all along, and at the end the server is as it was.
 """
 
 from __future__ import annotations

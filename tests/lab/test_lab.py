@@ -1,4 +1,4 @@
-"""The lab itself: it boots, is fenced in, reboots, carries a funnel, and leaves nothing behind."""
+"""The lab itself: it boots, is isolated, reboots, carries a funnel, and leaves nothing behind."""
 
 import json
 import os

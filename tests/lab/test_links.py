@@ -1,4 +1,4 @@
-"""Who opened what, from the config to the page, with a canary that must be seen nowhere: two runs."""
+"""Who opened what, from the config to the page, with a canary that must not appear anywhere: two runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The life of an exposure with the real engine: preview, up, visits, devices come and go, reboot, destroy.
 
-The tests of this file tell one story and run in the order in which they stand.
+The tests in this file tell one story and run in file order.
 """
 
 from __future__ import annotations

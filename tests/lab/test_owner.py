@@ -1,4 +1,4 @@
-"""What the owner does at the server, rightly and wrongly, and what the next run sees of it."""
+"""What the owner does on the server, rightly and wrongly, and what the next run makes of it."""
 
 from __future__ import annotations
 

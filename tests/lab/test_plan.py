@@ -1,4 +1,4 @@
-"""`up` on merge, held to the plan of the preview that was reviewed (docs/review.md)."""
+"""`up` on merge, restricted to the plan of the preview that was reviewed (docs/review.md)."""
 
 from __future__ import annotations
 

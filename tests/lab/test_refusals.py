@@ -1,4 +1,6 @@
-"""Bad input with the real engine: one sentence with the remedy, nothing changed anywhere, the funnel shut."""
+"""Bad input with the real engine: one sentence with the remedy, nothing changes anywhere, the funnel is
+closed.
+"""
 
 from __future__ import annotations
 

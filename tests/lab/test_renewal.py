@@ -1,7 +1,7 @@
 """Renewal, the change of authority and revocation with the real engine, and what devices then see.
 
-No clock is moved: the keystore is made with an old one before the first `pulumi up`, so that the real clock
-finds certificates due. The tests of this file tell one story and run in the order in which they stand.
+No clock is changed: the keystore is created with an old clock before the first `pulumi up`, so that under the
+real one certificates are due. The tests in this file tell one story and run in file order.
 """
 
 from __future__ import annotations

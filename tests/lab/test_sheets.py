@@ -1,4 +1,4 @@
-"""Install sheets with the real engine: made, kept, added one by one, and gone with their device."""
+"""Install sheets with the real engine: created, kept, added one by one, and removed with their device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visitors who are turned away by lists, from the config to the last request: two runs."""
+"""Visitors who are banned by lists, from the config to the last request: two runs."""
 
 from __future__ import annotations
 

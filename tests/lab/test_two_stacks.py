@@ -1,4 +1,4 @@
-"""Two stacks and one server: the second is told; where it takes over, the first can harm nothing any more."""
+"""Two stacks and one server: the second is refused; if it takes over, the first can do no more harm."""
 
 from __future__ import annotations
 

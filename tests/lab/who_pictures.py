@@ -1,6 +1,6 @@
-"""The pictures of docs/who.md, made of what the edge's program prints of a made-up home: `make pictures`.
+"""The pictures of docs/who.md, made from what the edge's program prints for a made-up home: `make pictures`.
 
-The home's Immich is the lab's stub, with links of its own; the log is one as the edge writes it.
+The home's Immich is the lab's stub, with its own links; the log has the form that the edge writes.
 """
 
 from __future__ import annotations

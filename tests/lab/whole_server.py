@@ -1,4 +1,6 @@
-"""All that the server is, so that a test can say that it is as it was: files, services, ports, funnel."""
+"""The state of the whole server, with which a test can prove that it is as it was: files, services, ports,
+funnel.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""Ban with a file named by the address; the edge looks for it before it answers.
+"""Bans an address by creating a file named after it; the edge looks for the file before it answers.
 
-A firewall would be of no use: behind a funnel every connection comes from tailscaled on this machine. A jail
+A firewall would be of no use: behind a funnel, every connection comes from tailscaled on this machine. A jail
 says:
 
     action = immich_ban.py[folder="/var/lib/immich-exposure/bans/scan"]
 
-The folder exists already and is fail2ban's own. It is not made here: a missing folder means that something
-is wrong (the edge then refuses everybody but the devices), and hiding that would leave bans nobody enforces.
+The folder must exist and belongs to fail2ban. It is not created here: a missing folder means that something
+is wrong (the edge then refuses everybody except devices), and hiding that would leave bans that nothing
+enforces.
 
-A network is named with an underscore, 2001:db8:1:2::_64. The time of a file is when its ban ends. The files
-stay when fail2ban stops, so that nobody slips in before it has read its database again; what has ended goes
+A network is named with an underscore, 2001:db8:1:2::_64. A file's time is when its ban ends. The files stay
+when fail2ban stops, so that nobody slips in before it has read its database again; expired ones are removed
 at the next start.
 
 fail2ban loads this file into its own process (actions in Python, jail.conf(5)), with its own Python.
@@ -27,16 +28,16 @@ from typing import Any
 from fail2ban.server.action import ActionBase  # type: ignore[import-not-found]
 
 PAUSE = 0.1
-"""Seconds after which fail2ban looks again, instead of up to two: each pause that it makes is a free try."""
+"""Seconds between fail2ban's looks, instead of up to two: each pause allows one more free attempt."""
 
 FOREVER = 10 * 365 * 86400
 
 SWEEP = 60.0
-"""Seconds between looks at all files, which take long when there are many; fail2ban lifts what it knows."""
+"""Seconds between sweeps over all files, which are slow if there are many; fail2ban lifts the bans it knows."""
 
 
 class Action(ActionBase):  # type: ignore[misc]
-    """What fail2ban calls when a ban begins and ends; it logs whatever is raised here."""
+    """fail2ban calls this when a ban begins and ends; it logs every exception raised here."""
 
     def __init__(self, jail: Any, name: str, folder: str) -> None:
         super().__init__(jail, name)
@@ -45,14 +46,14 @@ class Action(ActionBase):  # type: ignore[misc]
         jail.filter.sleeptime = jail.actions.sleeptime = PAUSE
 
     def clearAllParams(self) -> None:
-        """Called when fail2ban begins to read its configuration anew; there is nothing to forget."""
+        """Called when fail2ban starts to read its configuration again; there is nothing to clear."""
 
     def reload(self, folder: str) -> None:
-        """Take over what the configuration says now; an action without this method is dropped instead."""
+        """Apply the new configuration; fail2ban would drop an action without this method."""
         self.folder = folder
 
     def start(self) -> None:
-        """Take away what has ended meanwhile; fail2ban hands over what still holds right after this."""
+        """Remove expired bans; right after this, fail2ban passes on those still in force."""
         self._look()
         self.swept = 0.0
         self._sweep()
@@ -61,14 +62,14 @@ class Action(ActionBase):  # type: ignore[misc]
         """Leave every ban as it is."""
 
     def flush(self) -> bool:
-        """Lift all bans when told to (`unban --all`), but none when fail2ban stops."""
+        """Lift all bans on request (`unban --all`), but none when fail2ban stops."""
         if self._jail.actions.active:
             for entry in os.scandir(self.folder):
                 os.unlink(entry.path)
         return True
 
     def ban(self, aInfo: Mapping[str, Any]) -> None:
-        """Make the file."""
+        """Create the file."""
         self._look()
         lasts = float(aInfo["bantime"])
         end = float(aInfo["time"]) + (lasts if lasts >= 0 else FOREVER)
@@ -81,7 +82,7 @@ class Action(ActionBase):  # type: ignore[misc]
         self._sweep()
 
     def unban(self, aInfo: Mapping[str, Any]) -> None:
-        """Take the file away."""
+        """Remove the file."""
         try:
             os.unlink(self._path(aInfo))
         except FileNotFoundError:
@@ -100,9 +101,9 @@ class Action(ActionBase):  # type: ignore[misc]
             )
 
     def _sweep(self) -> None:
-        """Take away bans that ended while nobody was there to lift them.
+        """Remove bans that expired while fail2ban was not running.
 
-        What is gone already, because somebody lifted it in this moment, must not end what calls this.
+        A file that is gone already, because its ban was lifted at this very moment, must not fail the caller.
         """
         now = time.time()
         if 0 <= now - self.swept < SWEEP:
