@@ -18,8 +18,8 @@ import (
 
 // A list of bans is a text file in the folder of lists:
 //
-//	NETWORK WORDS      what is banned, and what by: a country, the file of a list, a scenario of CrowdSec's
-//	end COUNT          the last one; without it the file is not whole
+//	NETWORK WORDS      what is banned, and by what: a country, the file of a list, a CrowdSec scenario
+//	end COUNT          the last line; without it the file is incomplete
 //
 // A file whose name begins with a dot is not a list: it is still being written. A finished list is renamed into place.
 

@@ -18,10 +18,10 @@ import (
 
 // banSources is what the owner bans by lists, as written in settings/lists.conf (by components/config/lists.py):
 //
-//	countries CODE...           these; or
-//	only-countries CODE...      every other one
-//	database FILE               in the form of MaxMind's (.mmdb); database-days DAYS is how old it may be
-//	networks FILE               once for each; networks-days DAYS is how old they may be, 0 for as old as they like
+//	countries CODE...           these are banned; or
+//	only-countries CODE...      all others are banned
+//	database FILE               in MaxMind's format (.mmdb); database-days DAYS is how old it may be
+//	networks FILE               one line per file; networks-days DAYS is how old they may be, 0 for any age
 //	crowdsec ADDRESS            of its local API
 type banSources struct {
 	countries    []string

@@ -29,11 +29,11 @@ func init() {
 //
 //	limits {
 //		visitor  BITS          of an IPv6 address; an IPv4 address is always one visitor
-//		requests COUNT WINDOW  of which a file of the page, or a thumbnail of a live link, is a twentieth
-//		at_once  COUNT         requests that are being answered, apart from videos; more of them wait
-//		pace     COUNT         requests a second of a network, in the long run; more of them wait
+//		requests COUNT WINDOW  a file of the page, or a thumbnail of a live link, counts 1/20
+//		at_once  COUNT         requests being answered, except videos; further ones wait
+//		pace     COUNT         requests per second of a network, in the long run; further ones wait
 //		passwords COUNT WINDOW
-//		link_passwords COUNT WINDOW  wrong ones for one link, from wherever
+//		link_passwords COUNT WINDOW  wrong ones for one link, from all clients
 //		bundles  COUNT WINDOW  zip files
 //		offences COUNT WINDOW  of each kind, as fail2ban counts them
 //	}

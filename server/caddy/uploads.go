@@ -31,7 +31,7 @@ func init() {
 //		each    SIZE
 //		link    SIZE FILES  of one link, in any hour
 //		all     SIZE FILES  of all links together, in any hour
-//		room    FILE SIZE   how much must stay free where Immich puts uploads; the file says how much is
+//		room    FILE SIZE   how much must stay free where Immich puts uploads; the file says how much is free now
 //	}
 //
 // It comes after the gate, which lets uploads through only if the owner has switched them on, and after key_guesses, which

@@ -33,7 +33,7 @@ PAUSE = 0.1
 FOREVER = 10 * 365 * 86400
 
 SWEEP = 60.0
-"""Seconds between sweeps over all files, which are slow if there are many; fail2ban lifts the bans it knows."""
+"""Seconds between sweeps over all files, which are slow if there are many; fail2ban lifts what it knows."""
 
 
 class Action(ActionBase):  # type: ignore[misc]
