@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -9,8 +10,8 @@ import (
 )
 
 // roomOnDisk is how much space is free where Immich puts uploads. The edge cannot see that place, nor should it: root measures
-// it every minute (server/scripts/room.sh) and writes the number of KiB to a file. What the edge has let through since its last
-// look before the file changed counts as used: it may have come after root measured.
+// it every minute (server/scripts/room.sh) and writes the number of KiB to a file, whose modification time is when the measurement
+// began. What the edge has let through since then counts as used.
 type roomOnDisk struct {
 	mutex   sync.Mutex
 	looked  time.Time // when the file was last looked at
@@ -20,6 +21,13 @@ type roomOnDisk struct {
 	known   bool
 	since   int64 // bytes that were let through and may not be in the number yet
 	lately  int64 // of these, since the last look at the file
+	earlier []letThrough
+}
+
+// letThrough is how many bytes were let through between two looks at the file.
+type letThrough struct {
+	until time.Time // the second look
+	bytes int64
 }
 
 const (
@@ -57,7 +65,8 @@ func (r *roomOnDisk) let(bytes int64) {
 }
 
 func (r *roomOnDisk) look(file string, now time.Time) {
-	written, known, lately := r.written, r.known, r.lately
+	written, known := r.written, r.known
+	r.earlier = append(r.earlier, letThrough{now, r.lately})
 	r.file, r.looked, r.known, r.lately = file, now, false, 0
 	info, err := os.Stat(file)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > mostOfRoomFile {
@@ -75,5 +84,9 @@ func (r *roomOnDisk) look(file string, now time.Time) {
 	if err != nil || kibibytes < 0 || kibibytes > 1<<52 {
 		return
 	}
-	r.free, r.written, r.since, r.known = kibibytes<<10, info.ModTime(), lately, true
+	r.free, r.written, r.since, r.known = kibibytes<<10, info.ModTime(), 0, true
+	r.earlier = slices.DeleteFunc(r.earlier, func(each letThrough) bool { return each.until.Before(r.written) })
+	for _, each := range r.earlier {
+		r.since += each.bytes
+	}
 }

@@ -35,12 +35,25 @@ ENDING_DAYS="14 3 0"
 
 # ---- Memory
 
-recall() { sed -n "s/^$1 //p" "$MEMORY" 2>/dev/null | head -n 1; }
+recall() {
+  [ -r "$MEMORY" ] || return 0
+  # A word may have a device's name in it, so it is no pattern.
+  while read -r recall_word recall_value; do
+    [ "$recall_word" != "$1" ] || {
+      printf '%s\n' "$recall_value"
+      return 0
+    }
+  done <"$MEMORY"
+}
 
 # `remember WORD VALUE`, or `remember WORD` to forget. What cannot be written is only checked again next time.
 remember() {
   {
-    grep -v "^$1 " "$MEMORY" 2>/dev/null || :
+    if [ -r "$MEMORY" ]; then
+      while read -r remember_line; do
+        [ "${remember_line%% *}" = "$1" ] || printf '%s\n' "$remember_line"
+      done <"$MEMORY"
+    fi
     [ -z "${2:-}" ] || printf '%s %s\n' "$1" "$2"
   } >"$WORK/memory"
   (write_file 0600 "$MEMORY" <"$WORK/memory") 2>/dev/null || :
@@ -318,14 +331,15 @@ look_at_ends() {
   [ -z "$node_end" ] || node_end=$(date -d "$node_end" +%s 2>/dev/null) || node_end=
   ending node "$node_end" \
     "The node key of this server, without which Tailscale shuts the door (disable its expiry at login.tailscale.com),"
+  awk 'FNR == 1' "$STATE"/devices/* 2>/dev/null | sort | uniq -d >"$WORK/renewed"
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
     device_name=
     device_end=
     { read -r device_name && read -r device_end; } <"$device_file" || :
     # If a device was just renewed, only its newer certificate matters.
-    [ "$(grep -lx "$device_name" "$STATE"/devices/* | wc -l)" = 1 ] || continue
-    ending "$device_name" "${device_end#until }" "The certificate of the device $device_name"
+    ! grep -qxF -e "$device_name" "$WORK/renewed" || continue
+    ending "device_$device_name" "${device_end#until }" "The certificate of the device $device_name"
   done
 }
 

@@ -368,6 +368,22 @@ def test_another_run_is_not_disturbed(machine: Machine) -> None:
     assert machine.commands("edge") == []
 
 
+def test_devices_with_names_like_other_things_are_told_apart(machine: Machine) -> None:
+    """A dot is no pattern, `server` is not the server's certificate, and `frame` no frame."""
+    names = ("phone.a", "phone-a", "server", "node", "frame")
+    for place, name in enumerate(names):
+        file = machine.state / "devices" / (f"{place}" * 64)
+        machine.write(file, f"{name}\nuntil {STARTED + 10 * 86400}\n")
+    machine.write(machine.state / "devices" / ("f" * 64), "wall\nframe\n")
+    look(machine)
+    waiting = machine.files(machine.state / "notices/waiting").values()
+    said = sorted(text.removeprefix("0600 ").strip() for text in waiting)
+    assert said == sorted(f"The certificate of the device {name} ends within 10 days." for name in names)
+    told(machine)
+    look(machine)
+    assert told(machine) == []
+
+
 def test_what_ends_is_told_at_each_mark_once(machine: Machine) -> None:
     machine.write(machine.state / "devices" / ("a" * 64), f"phone\nuntil {STARTED + 40 * 86400}\n")
     machine.write(machine.state / "devices" / ("b" * 64), f"old\nuntil {STARTED + 86400}\n")
