@@ -13,6 +13,7 @@ import pytest
 from lab import Lab
 from tests.lab.operator import Operator, PulumiFailedError
 from tests.lab.outside import REFUSED, seen
+from tests.lab.snapshot import output
 
 pytestmark = pytest.mark.lab
 
@@ -86,3 +87,13 @@ def test_what_was_reviewed_is_what_happens_and_nothing_else(lab: Lab, operator: 
     operator.devices("phone")
     operator.up("--plan", plan_of_a_runner(operator, "fourth"))
     assert set(operator.outputs()["devices"]) == {"phone"}
+
+
+def test_one_device_alone(lab: Lab, operator: Operator) -> None:
+    """As docs/environments.md has it; what else has changed meanwhile stays as it is."""
+    operator.set(bans={"banTime": "3h"})
+    operator.devices("phone", "phone-anna")
+    operator.up("--target=**phone-anna**", "--target=**immich-devices**")
+    assert operator.touched() == {"immich-device-phone-anna", "immich-sheet-phone-anna", "immich-devices"}
+    assert "phone-anna" in output(lab, "sudo immich-exposure devices")
+    operator.up()
