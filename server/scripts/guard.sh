@@ -331,7 +331,8 @@ look_at_ends() {
   [ -z "$node_end" ] || node_end=$(date -d "$node_end" +%s 2>/dev/null) || node_end=
   ending node "$node_end" \
     "The node key of this server, without which Tailscale shuts the door (disable its expiry at login.tailscale.com),"
-  awk 'FNR == 1' "$STATE"/devices/* 2>/dev/null | sort | uniq -d >"$WORK/renewed"
+  # Where no device is enrolled, awk finds no file.
+  { awk 'FNR == 1' "$STATE"/devices/* 2>/dev/null || :; } | sort | uniq -d >"$WORK/renewed"
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
     device_name=
