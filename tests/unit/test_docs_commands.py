@@ -102,7 +102,7 @@ PLACES = {
     "git pull": "not run: git's own",
     # packages and rules
     "pulumi preview --policy-pack policy": "tests/server/test_policy_pack.py",
-    "python -m pip wheel --no-deps --wheel-dir dist .": "tests/unit/test_package.py",
+    "python -m pip wheel --no-deps --wheel-dir dist .": "tests/programs/test_package_wheel.py",
     "pulumi package add https://github.com/OWNER/immich-exposure/plugin@TAG": "tests/server/test_plugin.py",
     "pulumi new https://github.com/OWNER/immich-exposure/tree/TAG/template": "tests/server/test_template.py",
     ".venv/bin/python -m pip install --no-deps --requirement policy/requirements.txt": "not run: "
@@ -113,9 +113,9 @@ PLACES = {
     "make test": "not run: it runs the tests",
     ".venv/bin/python -m pytest tests/unit/test_config.py -k host_key": "tests/unit/test_config.py::"
     "test_a_host_key_is_taken_without_its_comment",
-    "make lab-test ARGS=test_renewal.py": "tests/unit/test_parallel.py::"
+    "make lab-test ARGS=test_renewal.py": "tests/programs/test_parallel.py::"
     "test_a_word_chooses_a_file_a_house_or_a_row",
-    "make lab-test ARGS=book": "tests/unit/test_parallel.py::test_a_word_chooses_a_file_a_house_or_a_row",
+    "make lab-test ARGS=book": "tests/programs/test_parallel.py::test_a_word_chooses_a_file_a_house_or_a_row",
     "make faults ARGS=reboot": "tests/lab/test_faults.py::test_it_ends_right",
     "make walk SEED=7 STEPS=20": "tests/lab/test_walk.py::test_it_ends_right",
     ".venv/bin/python -m lab ssh -- sudo immich-exposure status": OWNER,

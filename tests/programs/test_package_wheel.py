@@ -21,10 +21,18 @@ from components.config.stack_config import SECRETS, ConfigError, ExposureConfig
 from components.package import args as package_args
 from components.package import component as package
 from components.remote.module_files import module_digest
+from tests.unit.loops import own_loop
 from toolchain import wheel_backend
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop of the test's own, as the unit tier has it."""
+    with own_loop() as loop:
+        yield loop
 
 
 @pytest.fixture(autouse=True)
