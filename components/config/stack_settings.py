@@ -107,9 +107,7 @@ def read_settings(text: str, file_name: str, defaults: Mapping[str, object] | No
             *stack_file.beside_config(document, file_name, NAMESPACE),
         ),
         environments=tuple(_environments(document.get("environment"))),
-        salt=" ".join(
-            str(document.get(key, "")) for key in ("secretsprovider", "encryptedkey", "encryptionsalt")
-        ),
+        salt=" ".join(str(document.get(key, "")) for key in HOW_IT_ENCRYPTS),
     )
 
 
