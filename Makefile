@@ -65,7 +65,7 @@ endef
 
 # What the server knows; Pulumi is asked for nothing but the password of sudo, where there is one.
 define reported
-$(pulumi-on-path) && $(VENV)/python -m components.server_report $(1) --stack $(STACK) $(ARGS)
+$(pulumi-on-path) && $(VENV)/python -m components.remote.server_report $(1) --stack $(STACK) $(ARGS)
 endef
 
 .PHONY: a-device a-file a-folder a-stack bench clean demo destroy docs edge env faults fuzz handover help keystore lab-test links lint \
@@ -218,7 +218,8 @@ nightly: setup ## tests that need the internet, an hour of random walks, known v
 	@cd server/caddy && $(CURDIR)/.toolchain/bin/govulncheck ./...
 	@.ci/workflows
 
-lint: setup ## types, style, shell, Go, Caddyfile, Nix
+lint: .venv/developer ## types, style, shell, Go, Caddyfile, Nix
+	@$(VENV)/python -m toolchain packages
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check --quiet .
 	@$(VENV)/mypy --no-error-summary .
@@ -226,8 +227,10 @@ lint: setup ## types, style, shell, Go, Caddyfile, Nix
 	  case $$script in */lib.sh) shellcheck --shell=sh $$script ;; \
 	  *) cat server/scripts/lib.sh $$script | shellcheck --shell=sh --exclude=SC2317 - ;; esac; done
 	@unformatted=$$(gofmt -l lab server tests toolchain); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
-	@.toolchain/bin/caddy fmt --diff server/Caddyfile >/dev/null || { echo "caddy fmt: server/Caddyfile"; exit 1; }
 	@find flake.nix lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
+	@$(VENV)/python -m toolchain setup caddy
+	@.toolchain/bin/caddy fmt --diff server/Caddyfile >/dev/null || { echo "caddy fmt: server/Caddyfile"; exit 1; }
+	@cd server/caddy && CGO_ENABLED=0 go vet -trimpath ./...
 	@echo "lint: clean"
 
 docs: .venv/ready ## regenerate docs/surface.md

@@ -13,13 +13,13 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
-from components.chapter_bans import BAN_LIST, bans_in
 from components.config.adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceConfig
 from components.device_list import EnrollableCertificate
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import child_of
 from components.engine.step import Step
+from components.remote.chapter_bans import BAN_LIST, bans_in
 from components.remote.remote_script import PayloadFile, Server, script_text
 from components.remote.server_props import server_of, server_props
 from components.remote.server_script import ServerScript

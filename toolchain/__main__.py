@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from toolchain import edge, installation, programs, stacks
+from toolchain import edge, installation, programs, stacks, system
 from toolchain.builds import PRODUCTS
 from toolchain.errors import ToolchainError
 
@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     setup = verbs.add_parser("setup", help="make everything ready")
     setup.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(PRODUCTS)}")
+    verbs.add_parser("packages", help="install the system packages that are missing")
     verbs.add_parser("status", help="which programs are in use")
     verbs.add_parser("env", help="export lines for a shell")
     keystore = verbs.add_parser("keystore", help="where a stack's keystore lies")
@@ -28,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.verb == "setup":
             installation.setup(options.names)
+        elif options.verb == "packages":
+            system.ensure()
         elif options.verb == "status":
             return status()
         elif options.verb == "keystore":

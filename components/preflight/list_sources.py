@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
 from components.config.lists import BanLists
 from components.engine.server_words import SENTENCE_LIMIT, plain
+from components.preflight.aside import warn_of
 from components.remote.remote_script import PayloadFile, Server, script_text
-from components.remote.ssh import SshError, run_script
+from components.remote.ssh import run_script
 
 LOOK_SECONDS = 120
 """A large country database is read completely, and CrowdSec needs a moment to answer."""
@@ -49,29 +49,15 @@ def look_at_lists(server: Server, lines: str, key: str | None) -> Look:
 def look_now(
     server: Server, lists: BanLists, key: pulumi.Output[str] | None, after: pulumi.Output[Any] | None = None
 ) -> pulumi.Output[bool]:
-    """Check during a preview, and warn of what is wrong; return whether that was possible.
-
-    This waits for ``after`` and is skipped if that fails: a wrong password must not be tried twice.
-    """
+    """Check during a preview, and warn of what is wrong (see `warn_of`)."""
     if server.lacks_key:
         pulumi.warn(
             "The sources of banLists on the server are not looked at, because that needs the SSH key."
         )
         return pulumi.Output.from_input(False)
 
-    async def look_aside(secrets: dict[str, Any]) -> bool:
-        # Without a stack id: anybody who may log in may look.
-        there = replace(server, sudo_password=secrets["password"], stack_id=None)
-        try:
-            found = await asyncio.to_thread(look_at_lists, there, lists.lines(), secrets["key"])
-        except SshError as error:
-            pulumi.warn(f"This run could not look at the sources of banLists on the server: {error}")
-            return False
-        for sentence in (*found.wrong, *found.notes):
-            pulumi.warn(sentence)
-        return True
+    def look(there: Server, secrets: dict[str, Any]) -> list[str]:
+        found = look_at_lists(there, lists.lines(), secrets["key"])
+        return [*found.wrong, *found.notes]
 
-    known: pulumi.Output[dict[str, Any]] = pulumi.Output.all(
-        password=server.sudo_password, key=key, after=after
-    )
-    return known.apply(look_aside)
+    return warn_of("the sources of banLists", server, look, after=after, key=key)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pulumi
 
 from components.engine.server_words import plain_facts
+from components.preflight.aside import warn_of
 from components.preflight.rules import ExpectedUploads, room_for_uploads
 from components.remote.remote_script import Server, script_text
-from components.remote.ssh import SshError, run_script
+from components.remote.ssh import run_script
 
 LOOK_SECONDS = 60
 
@@ -34,24 +33,8 @@ def look_at_room(server: Server, uploads: ExpectedUploads) -> list[str]:
 def look_now(
     server: Server, uploads: ExpectedUploads, after: pulumi.Output[Any] | None = None
 ) -> pulumi.Output[bool]:
-    """Check, and warn of what is wrong; return whether that was possible.
-
-    This waits for ``after`` and is skipped if that fails: a wrong password must not be tried twice.
-    """
+    """Check during a preview, and warn of what is wrong (see `warn_of`)."""
     if server.lacks_key:
         return pulumi.Output.from_input(False)
 
-    async def look_aside(known: dict[str, Any]) -> bool:
-        # Without a stack id: anybody who may log in may look.
-        there = replace(server, sudo_password=known["password"], stack_id=None)
-        try:
-            found = await asyncio.to_thread(look_at_room, there, uploads)
-        except SshError as error:
-            pulumi.warn(f"This run could not look at the room for uploads on the server: {error}")
-            return False
-        for sentence in found:
-            pulumi.warn(sentence)
-        return True
-
-    known: pulumi.Output[dict[str, Any]] = pulumi.Output.all(password=server.sudo_password, after=after)
-    return known.apply(look_aside)
+    return warn_of("the room for uploads", server, lambda there, _: look_at_room(there, uploads), after=after)

@@ -335,12 +335,10 @@ look_at_ends() {
   { awk 'FNR == 1' "$STATE"/devices/* 2>/dev/null || :; } | sort | uniq -d >"$WORK/renewed"
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
-    device_name=
-    device_end=
-    { read -r device_name && read -r device_end; } <"$device_file" || :
+    read_device "$device_file"
     # If a device was just renewed, only its newer certificate matters.
-    ! grep -qxF -e "$device_name" "$WORK/renewed" || continue
-    ending "device_$device_name" "${device_end#until }" "The certificate of the device $device_name"
+    ! grep -qxF -e "$DEVICE_NAME" "$WORK/renewed" || continue
+    ending "device_$DEVICE_NAME" "$DEVICE_END" "The certificate of the device $DEVICE_NAME"
   done
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from components.remote.remote_script import Server
-from components.server_report import report
+from components.remote.server_report import report
 from lab import Lab
 from tests.lab.operator import Operator
 from tests.lab.outside import REFUSED, seen

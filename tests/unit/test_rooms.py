@@ -62,3 +62,15 @@ def test_no_room_knows_one_above_it(path: Path) -> None:
     own = ROOMS.index(room_of(module_of(path)))
     above = [name for name in imports_of(path) if ROOMS.index(room_of(name)) > own]
     assert above == []
+
+
+RESOURCES = {"Step", "ServerScript", "ComponentResource"}
+"""The classes that a step's resource is made from."""
+
+
+@pytest.mark.parametrize("path", sorted(COMPONENTS.glob("[!_]*.py")), ids=module_of)
+def test_each_module_beside_the_rooms_is_a_step(path: Path) -> None:
+    """What is no resource has a room."""
+    classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    bases = {getattr(base, "attr", getattr(base, "id", "")) for each in classes for base in each.bases}
+    assert bases & RESOURCES

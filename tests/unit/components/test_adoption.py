@@ -20,7 +20,6 @@ from cryptography.x509.oid import NameOID
 
 from components import adoption, certificate_authority
 from components.adoption import AdoptedCertificate, beside, note_files, read_places
-from components.chapter_bans import BAN_LIST, ban_name, bans_in
 from components.config.adopt import (
     AdoptConfig,
     AdoptedDeviceConfig,
@@ -31,6 +30,7 @@ from components.config.adopt import (
 )
 from components.config.reader import Problems, Section
 from components.engine.operator_error import OperatorError
+from components.remote.chapter_bans import BAN_LIST, ban_name, bans_in
 from components.remote.remote_script import Server, script_text
 from pki import KeystoreError
 from pki.certificate import fingerprint, parse_certificate, pem

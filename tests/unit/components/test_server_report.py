@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pytest_mock import MockerFixture
 
-from components import server_report
 from components.engine.operator_error import OperatorError
+from components.remote import server_report
 from components.remote.ssh import SshError
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0KX9LFRZ8T3bXnC4mP5pTr7vN1qCeXcY0RwUeQ2mKt"
@@ -32,7 +32,7 @@ def stack(folder: Path, **more: object) -> Path:
 
 
 def test_the_way_there_is_the_stacks_and_nothing_is_decrypted(tmp_path: Path, mocker: MockerFixture) -> None:
-    run = mocker.patch("components.server_report.subprocess.run")
+    run = mocker.patch("components.remote.server_report.subprocess.run")
     server = server_report.server_of_stack("me/home", stack(tmp_path))
     assert (server.host, server.port, server.user) == ("192.168.1.20", 2222, "admin")
     assert server.host_key == HOST_KEY and server.sudo_password is None and server.stack_id is None
@@ -43,7 +43,7 @@ def test_the_way_there_is_the_stacks_and_nothing_is_decrypted(tmp_path: Path, mo
 def test_pulumi_is_asked_for_the_password_of_sudo_alone(
     tmp_path: Path, mocker: MockerFixture, user: str
 ) -> None:
-    run = mocker.patch("components.server_report.subprocess.run")
+    run = mocker.patch("components.remote.server_report.subprocess.run")
     run.return_value.returncode, run.return_value.stdout = 0, "open sesame \n"
     secret = {"secure": "v1:def"} if user == "admin" else None
     more = {"sshUser": user} | ({"sudoPassword": secret} if secret else {})
@@ -82,7 +82,7 @@ def test_a_way_there_that_is_encrypted_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_password_that_pulumi_does_not_hand_over(tmp_path: Path, mocker: MockerFixture) -> None:
-    run = mocker.patch("components.server_report.subprocess.run")
+    run = mocker.patch("components.remote.server_report.subprocess.run")
     run.return_value.returncode = 255
     project = stack(tmp_path, sudoPassword={"secure": "v1:def"})
     with pytest.raises(OperatorError, match="sudoPassword could not be read"):

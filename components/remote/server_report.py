@@ -20,7 +20,7 @@ from components.engine.server_words import plain
 from components.remote.remote_script import Server, script_text
 from components.remote.ssh import run_script
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 LINE_LIMIT = 100_000
 """Characters per line of a table or a page."""
@@ -83,7 +83,7 @@ def report(server: Server, what: str, *, page: bool = False) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a report and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m components.server_report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m components.remote.server_report", description=__doc__)
     parser.add_argument("what", choices=("who", "links"))
     parser.add_argument("--stack", required=True)
     parser.add_argument("--html", action="store_true", help="one page for a browser, of who alone")
