@@ -28,7 +28,7 @@ STAYS_AS_FRAME = f"{STAYS} as a frame"
 """The same for a frame: a device whose name now belongs to a frame is revoked."""
 
 REASONS = ("mayComeIn", "text")
-FOUND = "toBeShutOut"
+FOUND = "toBeRevoked"
 """Devices, by fingerprint, that a look at the server found enrolled and that must go; empty after that."""
 
 

@@ -30,7 +30,7 @@ from components.devices.report import note_revocations
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import child_of, is_for_a_plan
 from components.engine.step import Step, known
-from components.exposure_check import what_stands_behind_the_door
+from components.exposure_check import exposed_digest
 from components.link_report import api_key_file
 from components.preflight.preflight import clock_apart
 from components.preflight.rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
@@ -53,18 +53,18 @@ DIGEST = re.compile(r"[0-9a-f]{16}")
 class Seen:
     """What a look found, in sentences.
 
-    The next ``up`` repairs ``to_mend`` and ``at_the_door``, the latter by only opening and proving the
-    funnel. Only the owner can resolve ``to_tell``; ``to_refuse`` must be resolved before an ``up``; ``shut``
-    says why the funnel is closed if no ``up`` opens it. ``revoked`` is what the owner revoked on the server,
-    as ``FINGERPRINT SECONDS NAME``; ``devices`` is who is enrolled, as ``FINGERPRINT NAME``. ``proven_for``
-    is the digest of what is exposed through an open and proven funnel, if the server knows it.
+    The next ``up`` repairs ``to_mend`` and ``in_the_funnel``, the latter by only opening and proving the
+    funnel. Only the owner can resolve ``to_tell``; ``to_refuse`` must be resolved before an ``up``;
+    ``closed`` says why the funnel is closed if no ``up`` opens it. ``revoked`` is what the owner revoked on
+    the server, as ``FINGERPRINT SECONDS NAME``; ``devices`` is who is enrolled, as ``FINGERPRINT NAME``.
+    ``proven_for`` is the digest of what is exposed through an open and proven funnel, if the server knows it.
     """
 
     to_mend: list[str] = field(default_factory=list)
-    at_the_door: list[str] = field(default_factory=list)
+    in_the_funnel: list[str] = field(default_factory=list)
     to_tell: list[str] = field(default_factory=list)
     to_refuse: list[str] = field(default_factory=list)
-    shut: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
     proven_for: str = ""
@@ -93,10 +93,10 @@ def look(
     after = time.time()
     return Seen(
         to_mend=list(_said(lines, "mend")),
-        at_the_door=list(_said(lines, "door")),
+        in_the_funnel=list(_said(lines, "funnel")),
         to_tell=[*_said(lines, "tell"), *_of_the_key(lines), *_of_versions(lines)],
         to_refuse=_of_the_clock(lines, before, after),
-        shut=list(_said(lines, "shut")),
+        closed=list(_said(lines, "closed")),
         revoked=[said for said in _said(lines, "revoked") if REVOKED.fullmatch(said)],
         devices=[said for said in _said(lines, "device") if LET_IN.fullmatch(said)],
         proven_for="".join(said for said in _said(lines, "proven-for") if DIGEST.fullmatch(said)),
@@ -106,7 +106,7 @@ def look(
 def judged(seen: Seen, authorized: Authorized) -> Seen:
     """Return a look's findings, compared with who is authorised by the config and the keystore."""
     # If something else needs repair, everything runs again; if the owner closed the funnel, nothing does.
-    if seen.to_mend or seen.shut:
+    if seen.to_mend or seen.closed:
         return seen
     revoked = [said.partition(" ")[0] for said in seen.revoked]
     return replace(seen, to_mend=not_let_in(seen.devices, revoked, authorized))
@@ -136,13 +136,13 @@ class ClockError(OperatorError):
     """The clocks are too far apart; the message says by how much and what to do."""
 
 
-FINDINGS = ("found", "foundAtDoor", "refused")
-MOMENTS = ("putRight", "doorPutRight")
+FINDINGS = ("found", "foundInFunnel", "refused")
+MOMENTS = ("putRight", "funnelPutRight")
 BY_HAND = "revokedOnTheServer"
 """Name and time of each revocation, by fingerprint; kept when the server cannot be read."""
 PROVEN_FOR = "provenFor"
-"""The digest the server was last proven for; ``BEHIND_THE_DOOR`` is the one that this config requires."""
-BEHIND_THE_DOOR = "behindTheDoor"
+"""The digest the server was last proven for; ``EXPOSED`` is the one that this config requires."""
+EXPOSED = "exposedDigest"
 
 ANOTHER_PROOF = (
     "The server was last proven with other settings than those of this stack's last run (it was set back to "
@@ -178,21 +178,21 @@ class _Provider(ResourceProvider):
         _tell_of_revocations(_olds, _news)
         revoked = {**(_olds.get(BY_HAND) or {}), **(_news.get(BY_HAND) or {})}
         everything = _moment() if _found_in(_olds, _news, "found") else _olds["putRight"]
-        door = _moment() if _found_in(_olds, _news, "foundAtDoor") else _olds["doorPutRight"]
+        funnel = _moment() if _found_in(_olds, _news, "foundInFunnel") else _olds["funnelPutRight"]
         return UpdateResult(
-            {**_news, **_nothing_found(), BY_HAND: revoked, "putRight": everything, "doorPutRight": door}
+            {**_news, **_nothing_found(), BY_HAND: revoked, "putRight": everything, "funnelPutRight": funnel}
         )
 
     @without_traceback
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         seen = look(server_of(props), int(props["funnelPort"]), int(props["proxyPort"]))
-        found = {"found": seen.to_mend, "foundAtDoor": seen.at_the_door, PROVEN_FOR: seen.proven_for}
+        found = {"found": seen.to_mend, "foundInFunnel": seen.in_the_funnel, PROVEN_FOR: seen.proven_for}
         return ReadResult(id_, {**props, **found, **_of_another_proof(props, found)})
 
 
 def _of_another_proof(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
     """Return changed findings if the server was proven for a config other than this state's."""
-    last, proven = olds.get(BEHIND_THE_DOOR), news.get(PROVEN_FOR)
+    last, proven = olds.get(EXPOSED), news.get(PROVEN_FOR)
     if not last or not proven or last == proven:
         return {}
     return {"found": [*news["found"], ANOTHER_PROOF], "putRight": _moment()}
@@ -247,7 +247,7 @@ def _moment() -> str:
 
 class _Drift(Step, module="immich", name="Drift"):
     putRight: pulumi.Output[str]
-    doorPutRight: pulumi.Output[str]
+    funnelPutRight: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
         super().__init__(_Provider(), name, props, opts)
@@ -259,7 +259,7 @@ class Drift(pulumi.ComponentResource):
     put_right: pulumi.Output[str]
     """When drift was last repaired, in words; ``as it was made`` until then."""
 
-    door_put_right: pulumi.Output[str]
+    funnel_put_right: pulumi.Output[str]
     """The same for the steps that open and prove the funnel; it also changes with ``put_right``."""
 
     def __init__(
@@ -283,19 +283,21 @@ class Drift(pulumi.ComponentResource):
                 "proxyPort": config.proxy_port,
                 BY_HAND: seen.apply(lambda found: _in_words(found["revoked"])),
                 "found": seen.apply(lambda found: found["to_mend"]),
-                "foundAtDoor": seen.apply(lambda found: found["at_the_door"]),
+                "foundInFunnel": seen.apply(lambda found: found["in_the_funnel"]),
                 "refused": seen.apply(lambda found: found["to_refuse"]),
                 PROVEN_FOR: seen.apply(lambda found: found["proven_for"]),
-                BEHIND_THE_DOOR: what_stands_behind_the_door(config),
+                EXPOSED: exposed_digest(config),
                 # Already known in a preview, so that it shows what would run again.
                 "putRight": seen.apply(lambda found: _moment() if found["to_mend"] else NEVER),
-                "doorPutRight": seen.apply(lambda found: _moment() if found["at_the_door"] else NEVER),
+                "funnelPutRight": seen.apply(lambda found: _moment() if found["in_the_funnel"] else NEVER),
             },
             child_of(self, opts),
         )
         self.put_right = self.seen.putRight
-        self.door_put_right = pulumi.Output.concat(self.seen.putRight, "; the door ", self.seen.doorPutRight)
-        self.register_outputs({"putRight": self.put_right, "doorPutRight": self.door_put_right})
+        self.funnel_put_right = pulumi.Output.concat(
+            self.seen.putRight, "; the funnel ", self.seen.funnelPutRight
+        )
+        self.register_outputs({"putRight": self.put_right, "funnelPutRight": self.funnel_put_right})
 
 
 def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[dict[str, Any]]:
@@ -324,7 +326,7 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
             pulumi.warn(f"This run could not look at the server: {error}")
             return nothing
         seen = judged(found, authorized)
-        for sentence in (*seen.to_refuse, *seen.shut, *seen.to_tell):
+        for sentence in (*seen.to_refuse, *seen.closed, *seen.to_tell):
             pulumi.warn(sentence)
         return asdict(seen)
 
@@ -332,7 +334,7 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
     return pulumi.Output.unsecret(secrets.apply(look_aside))
 
 
-def to_be_shut_out(
+def to_be_revoked(
     seen: pulumi.Output[dict[str, Any]], authorized: Authorized
 ) -> pulumi.Output[dict[str, str]]:
     """Return, in words by fingerprint, the devices that a look found enrolled and that must not be."""

@@ -21,7 +21,7 @@ from components.device_withdrawal import DeviceWithdrawal
 from components.devices.keystore_location import KeystoreLocation
 from components.devices.let_in import Authorized
 from components.devices.renewal import authority_renewal, device_renewal, renewal_plan_of
-from components.drift import Drift, look_now, to_be_shut_out
+from components.drift import Drift, look_now, to_be_revoked
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.edge_upload import EdgeUpload
@@ -61,7 +61,7 @@ class ImmichExposure(pulumi.ComponentResource):
     frame_secrets: pulumi.Output[dict[str, str]]
     """The secret that each frame sends in a header, by its name."""
     checked: pulumi.Output[dict[str, str]]
-    """What was proven from outside, by question; ``shut`` says why it is closed if no ``up`` opens it."""
+    """What was proven from outside, by question; ``closed`` says why the funnel is, if no ``up`` opens it."""
     public: PublicSurface
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
@@ -105,7 +105,7 @@ class ImmichExposure(pulumi.ComponentResource):
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
         self._server = replace(reach, put_right=drift.put_right)
-        self._server_of_the_door = replace(reach, put_right=drift.door_put_right)
+        self._server_for_funnel = replace(reach, put_right=drift.funnel_put_right)
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
         frames = self._frame_secrets(authority)
@@ -136,13 +136,13 @@ class ImmichExposure(pulumi.ComponentResource):
         sheets = self._install_sheets(certificates, url)
 
         # An earlier proof must not read as if it still held.
-        shut = self._standing.apply(lambda seen: seen["shut"])
-        self.url = pulumi.Output.all(url=url, shut=shut).apply(
-            lambda known: f"{known['url']} (shut)" if known["shut"] else known["url"]
+        closed = self._standing.apply(lambda seen: seen["closed"])
+        self.url = pulumi.Output.all(url=url, closed=closed).apply(
+            lambda known: f"{known['url']} (closed)" if known["closed"] else known["url"]
         )
-        self.checked = pulumi.Output.all(results=check.results, shut=shut).apply(
+        self.checked = pulumi.Output.all(results=check.results, closed=closed).apply(
             lambda known: (
-                {"shut": " ".join(known["shut"])} if known["shut"] else by_question(known["results"])
+                {"closed": " ".join(known["closed"])} if known["closed"] else by_question(known["results"])
             )
         )
         self.public = public_surface(config)
@@ -184,7 +184,7 @@ class ImmichExposure(pulumi.ComponentResource):
             devices=self._names(),
             frames=[frame.name for frame in self._config.frames],
             take_over=self._config.take_over,
-            found=to_be_shut_out(self._standing, self._authorized),
+            found=to_be_revoked(self._standing, self._authorized),
             opts=self._after(),
         )
 
@@ -430,7 +430,7 @@ class ImmichExposure(pulumi.ComponentResource):
     ) -> Funnel:
         return Funnel(
             f"{self._prefix}-funnel",
-            server=self._server_of_the_door,
+            server=self._server_for_funnel,
             funnel_port=self._config.funnel_port,
             proxy_port=self._config.proxy_port,
             opts=self._after(nixos, enrolled, *([lists] if lists else [])),
@@ -445,7 +445,7 @@ class ImmichExposure(pulumi.ComponentResource):
     ) -> ExposureCheck:
         return ExposureCheck(
             f"{self._prefix}-check",
-            server=self._server_of_the_door,
+            server=self._server_for_funnel,
             domain=server_certificate.domain,
             config=self._config,
             keystore=self._keystore,

@@ -286,7 +286,7 @@ def _credentials(props: dict[str, Any]) -> list[Credential]:
     if not found:
         raise NoCredentialError(
             f"The keystore {props['keystore']} holds no device's key and certificate that count today, so "
-            "nobody can prove that a device gets in, and the funnel stays shut; bring the keystore back "
+            "nobody can prove that a device gets in, and the funnel stays closed; bring the keystore back "
             "from a backup, mount its disk, or set this machine's clock right."
         )
     return found
@@ -322,7 +322,7 @@ def open_until(config: ExposureConfig) -> str:
     return "always"
 
 
-def what_stands_behind_the_door(config: ExposureConfig) -> str:
+def exposed_digest(config: ExposureConfig) -> str:
     """Return a short digest of everything that answers or refuses a visitor: a change means another check."""
     settings = "".join(file.text for file in settings_files(config))
     lists = config.ban_lists.lines() if config.ban_lists else ""
@@ -379,7 +379,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "adopted": config.adopt is not None,
                 **({"frames": True} if config.frames else {}),
                 "rejectWith": config.reject_with,
-                "edge": what_stands_behind_the_door(config),
+                "edge": exposed_digest(config),
                 # With a single trusted authority this is just its fingerprint.
                 "authority": authority.trusted.apply(",".join),
                 # The script that runs. Its answers are not inputs; a changed script is a reason to check
@@ -388,7 +388,7 @@ class ExposureCheck(pulumi.ComponentResource):
                 "begun": begun,
                 "until": open_until(config),
             },
-            pulumi.ResourceOptions(parent=self, depends_on=[funnel], deleted_with=funnel.door),
+            pulumi.ResourceOptions(parent=self, depends_on=[funnel], deleted_with=funnel.close),
         )
         self.results = self.check.results
         self.register_outputs({"results": self.results})

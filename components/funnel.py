@@ -11,7 +11,7 @@ from components.remote.remote_script import Server, with_library, with_password
 LEASE_SECONDS = 600
 """How long the funnel may stay open unconfirmed. Public DNS for a new name takes minutes, not more."""
 
-CLOSE = 'need_root\nshift\nclose_door "$@"\n'
+CLOSE = 'need_root\nshift\nclose_exposure "$@"\n'
 """What a destroy runs first; equivalent to `funnel.sh close`."""
 
 
@@ -21,7 +21,7 @@ class Funnel(pulumi.ComponentResource):
     It is raw because a funnel that terminates TLS itself would rule out client certificates.
     """
 
-    door: pulumi.Resource
+    close: pulumi.Resource
     """Closes the funnel, and does nothing before that.
 
     `components.exposure_check` opens the funnel and at once proves what it exposes. Nothing that depends on
@@ -39,11 +39,11 @@ class Funnel(pulumi.ComponentResource):
     ) -> None:
         super().__init__("immich-exposure:index:Funnel", name, {}, opts)
         close = server.line("close", funnel_port, proxy_port, "destroy")
-        self.door = door(f"{name}-door", server, close, child_of(self, opts))
+        self.close = closing(f"{name}-close", server, close, child_of(self, opts))
         self.register_outputs({})
 
 
-def door(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
+def closing(name: str, server: Server, close: str, opts: pulumi.ResourceOptions) -> remote.Command:
     """Return the resource that closes the funnel using only the state, which includes the script's text.
 
     Everything else is taken back by the scripts on disk at that time. The funnel closes first, and needs

@@ -11,7 +11,7 @@ from components.certificate_authority import CertificateAuthority
 from components.config.stack_config import ExposureConfig
 from components.device_list import EnrollableCertificate
 from components.engine.options import child_of
-from components.exposure_check import how_it_is_asked, what_stands_behind_the_door
+from components.exposure_check import exposed_digest, how_it_is_asked
 from components.funnel import LEASE_SECONDS
 from components.nixos_configuration import what_is_rebuilt
 from components.remote.remote_script import Server
@@ -63,7 +63,7 @@ def _all_that_answers(
     It covers what is rebuilt, because a rebuild may bring more than the module, such as a permitted upgrade.
     It covers how the exposure is proven, so that a failed check runs again once its cause is fixed.
     """
-    known = f"{what_stands_behind_the_door(config)} {what_is_rebuilt(config)} {how_it_is_asked(config)}"
+    known = f"{exposed_digest(config)} {what_is_rebuilt(config)} {how_it_is_asked(config)}"
     devices_known = [_words(name, device) for name, device in sorted(devices.items())]
     return pulumi.Output.all(authority.trusted.apply(",".join), *devices_known).apply(
         lambda texts: hashlib.sha256("\n".join([known, *texts]).encode()).hexdigest()[:16]

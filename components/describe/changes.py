@@ -129,7 +129,7 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
         *(_first("All of Immich, with a certificate, for", _names(words, DEVICES))),
         *(_first("Photos and albums, with a secret header, for", _names(words, FRAMES))),
         *(_first("Anyone with a shared link can", words.get(CAN, {}).values())),
-        *(_HOME_ENDS for _ in range(_shuts_home(new) and HOME in words)),
+        *(_HOME_ENDS for _ in range(_closes_home(new) and HOME in words)),
         "**The server is rebuilt.**" if _is_built(new) else "Nothing is built by this program.",
     ]
     return Summary(tuple(first), _whole(words))
@@ -342,21 +342,21 @@ def _home(told: _Told) -> Iterator[str]:
         yield from map(prose, told.new.get(HOME, {}).values())
 
 
-def _shuts_home(config: ExposureConfig) -> bool:
+def _closes_home(config: ExposureConfig) -> bool:
     return config.immich.managed and config.lan is Lan.CLOSE
 
 
 def _home_first(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
-    if HOME not in told.new or _shuts_home(old) == _shuts_home(new):
+    if HOME not in told.new or _closes_home(old) == _closes_home(new):
         return
-    if _shuts_home(new):
+    if _closes_home(new):
         yield _HOME_ENDS
     else:
         yield "**Immich at home is reached without the edge and its bans**, also while the funnel is open."
 
 
 def _home_again(old: ExposureConfig) -> Iterator[str]:
-    if _shuts_home(old):
+    if _closes_home(old):
         yield "Immich is at home again, at its own address."
 
 

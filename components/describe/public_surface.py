@@ -208,7 +208,7 @@ def _at_home(config: ExposureConfig) -> dict[str, str]:
         "proxies": (
             f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)"
         ),
-        "afterwards": "when the funnel shuts, Immich is there again, by itself",
+        "afterwards": "when the funnel closes, Immich is there again, by itself",
         "sooner": "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
     }
 

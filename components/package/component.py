@@ -31,7 +31,7 @@ class ImmichExposure(exposure.ImmichExposure):
     frame_secrets: pulumi.Output[dict[str, str]]
     """What each frame shows in a header, by its name; a secret."""
     checked: pulumi.Output[dict[str, str]]
-    """What was proven from outside, by question; under `shut` why the door is, where no `up` opens it."""
+    """What was proven from outside, by question; under `closed` why the funnel is, if no `up` opens it."""
     public: dict[str, dict[str, str]]
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]

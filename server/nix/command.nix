@@ -27,8 +27,8 @@ let
     file = "devices.sh";
   };
 
-  door = scripts.program {
-    name = "immich-exposure-door";
+  funnel = scripts.program {
+    name = "immich-exposure-funnel";
     file = "funnel.sh";
   };
 
@@ -47,7 +47,7 @@ let
           ;;
         guard:1:) exec ${lib.getExe guard} now ;;
         who:1: | who:2:--html | links:1:) exec ${lib.getExe who} "$@" ;;
-        open:1:) exec ${door}/bin/immich-exposure-door reopen ;;
+        open:1:) exec ${funnel}/bin/immich-exposure-funnel reopen ;;
         forget-chapter:1: | forget-chapter:2:--yes)
           shift
           exec ${forgetChapter}/bin/immich-exposure-forget-chapter forget "$@"

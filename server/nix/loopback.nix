@@ -15,7 +15,7 @@ let
   immichUser = config.systemd.services.immich-server.serviceConfig.User or config.services.immich.user;
   immichIs = "${if lib.hasInfix ":" exposedImmich.address then "ip6" else "ip"} saddr ${exposedImmich.address}";
 
-  opening = "tcp flags & (syn | ack) == syn";
+  newConnection = "tcp flags & (syn | ack) == syn";
   answer = "tcp flags & (syn | ack) == (syn | ack)";
 
   loopback = pkgs.writeShellApplication {
@@ -39,7 +39,7 @@ let
       table $table {
         chain from-this-server {
           type filter hook output priority filter; policy accept;
-          ip daddr 127.0.0.1 tcp dport $port ${opening} meta skuid != 0 reject with tcp reset
+          ip daddr 127.0.0.1 tcp dport $port ${newConnection} meta skuid != 0 reject with tcp reset
           ip saddr 127.0.0.1 tcp sport $port ${answer} meta skuid != $edge drop
       ${lib.optionalString cfg.immich.managed ''
           ${immichIs} tcp sport ${toString exposedImmich.port} ${answer} meta skuid != { 0, $(id -u ${immichUser}) } drop

@@ -149,7 +149,7 @@ in
       startLimitIntervalSec = 0;
       serviceConfig = root // import ./quiet.nix // { ExecStart = [ (run "immich-exposure-notify" "notify.sh" "deliver") ]; };
     };
-    # Every opening, closing, enrolment and revocation is reported at once.
+    # Whatever opens, closes, enrols or revokes is reported at once.
     systemd.paths.immich-exposure-notify = {
       description = "Notify the owner when the funnel opens or closes, and about devices";
       wantedBy = [ "paths.target" ];

@@ -7,8 +7,8 @@
 #                                                prints one line for each difference, and changes nothing; Immich's address
 #                                                and port matter only before the first run, if an API key is sent along
 #
-# The first word of a line says who can fix the difference: "door" if only the funnel differs, and "mend" if more does, both of
-# which the next `pulumi up` fixes; "tell" if only the owner can; and "shut" if only the owner can and the funnel stays closed
+# The first word of a line says who can fix the difference: "funnel" if only the funnel differs, and "mend" if more does, both of
+# which the next `pulumi up` fixes; "tell" if only the owner can; and "closed" if only the owner can and the funnel stays closed
 # until then. The operator's program judges six more kinds: "clock SECONDS" (since 1970), "version PROGRAM VERSION", "node-key
 # END" (ISO 8601, none if it has no end), "proven-for DIGEST" for an open and proven funnel, "device FINGERPRINT NAME" for every
 # enrolled device, and "revoked FINGERPRINT SECONDS NAME" for what the owner revoked here. The record is kept next to the
@@ -19,9 +19,9 @@
 # Renewal of the certificate is tried daily from a month before it expires.
 CERTIFICATE_DAYS=20
 
-door() { printf 'door %s\n' "$*"; }
+funnel() { printf 'funnel %s\n' "$*"; }
 mend() { printf 'mend %s\n' "$*"; }
-shut() { printf 'shut %s\n' "$*"; }
+closed() { printf 'closed %s\n' "$*"; }
 tell_owner() { printf 'tell %s\n' "$*"; }
 
 when() { date -d "@$1" '+%A %-d %B at %H:%M'; }
@@ -95,23 +95,23 @@ look_at_funnel() {
       return 0
       ;;
     foreign)
-      shut "Port $1 serves another tool, so the funnel is shut; remove that entry of Tailscale and run up again."
+      closed "Port $1 serves another tool, so the funnel is closed; remove that entry of Tailscale and run up again."
       return 0
       ;;
     altered)
-      door "The funnel on port $1 was altered by hand; up closes and opens it as it must be."
+      funnel "The funnel on port $1 was altered by hand; up closes and opens it as it must be."
       return 0
       ;;
     *) ;;
   esac
-  # The funnel's last change: EPOCH shut WHY
-  look_note=$(words_of "$DOOR_NOTE")
+  # The funnel's last change: EPOCH closed WHY
+  look_note=$(words_of "$LAST_CHANGE")
   case $look_note in
-    *" shut lease") door "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
-    *" shut unsafe") door "The funnel was shut on $(when "${look_note%% *}") because the exposure was not safe; up opens it only once it proves to be." ;;
-    *" shut check") door "The last up could not prove the exposure, so the funnel is shut; up tries to again." ;;
-    *" shut elsewhere") door "The funnel was shut with Tailscale's own command, or Tailscale was down (seen on $(when "${look_note%% *}")); up opens and proves it again." ;;
-    *) door "The funnel was shut on the server; up opens and proves it again." ;;
+    *" closed lease") funnel "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
+    *" closed unsafe") funnel "The funnel was closed on $(when "${look_note%% *}") because the exposure was not safe; up opens it only once it proves to be." ;;
+    *" closed check") funnel "The last up could not prove the exposure, so the funnel is closed; up tries to again." ;;
+    *" closed elsewhere") funnel "The funnel was closed with Tailscale's own command, or Tailscale was down (seen on $(when "${look_note%% *}")); up opens and proves it again." ;;
+    *) funnel "The funnel was closed on the server; up opens and proves it again." ;;
   esac
 }
 
@@ -119,8 +119,8 @@ look_at_funnel() {
 look_at_lease() {
   read_lease
   case $LEASE_IS in
-    none) door "The funnel was opened by hand, without a lease; up proves what stands behind it." ;;
-    trial) door "The last run did not end with a proof, so the funnel shuts in $(span "$LEASE_LEFT"); up proves the exposure again." ;;
+    none) funnel "The funnel was opened by hand, without a lease; up proves what stands behind it." ;;
+    trial) funnel "The last run did not end with a proof, so the funnel closes in $(span "$LEASE_LEFT"); up proves the exposure again." ;;
     *) printf 'proven-for %s\n' "$(recorded proven-for)" ;;
   esac
 }
@@ -130,7 +130,7 @@ look_at_other_ports() {
   while read -r past_kind past_port past_where _; do
     case $past_where:$past_port in
       *:"$1") ;;
-      edge:*) door "The edge is public on port $past_port as well ($past_kind), past our rules; up closes that." ;;
+      edge:*) funnel "The edge is public on port $past_port as well ($past_kind), past our rules; up closes that." ;;
       *) tell_owner "Immich itself is public on port $past_port ($past_kind), past the edge; close it on the server with" \
         "\"sudo immich-exposure close\", and open again with \"sudo immich-exposure open\"." ;;
     esac
@@ -314,8 +314,8 @@ look() {
   device_lines | sed 's/^frame /device /'
   look_at_revoked
   # Every up stops if the owner has closed the funnel, so it could not fix anything.
-  if is_shut_by_hand; then
-    shut "The funnel was shut by hand, and nobody comes in: it stays shut until \"sudo immich-exposure open\" on the server."
+  if is_closed_by_hand; then
+    closed "The funnel was closed by hand, and nobody comes in: it stays closed until \"sudo immich-exposure open\" on the server."
     return 0
   fi
   if [ ! -f "$STANDING" ]; then

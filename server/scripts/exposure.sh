@@ -26,20 +26,20 @@ explain() {
   case $1 in
     status)
       echo "immich-exposure status [--json]: the address, the funnel, why and since when, its lease, Immich at home, devices, bans," \
-        "services. With --json the exit status is 0 for open and proven, 2 for open and not proven, 3 for shut, 4 for what is" \
+        "services. With --json the exit status is 0 for open and proven, 2 for open and not proven, 3 for closed, 4 for what is" \
         "not as it should be (strangers come in past the edge, a service does not run, Tailscale does not answer)."
       ;;
     close)
-      echo "immich-exposure close: shut the funnel now, and whatever else leads to Immich from the internet. It stays shut, and" \
+      echo "immich-exposure close: close the funnel now, and whatever else leads to Immich from the internet. It stays closed, and" \
         "\"pulumi up\" does not open it, until \"immich-exposure open\". At home Immich can be reached again."
       ;;
     open)
-      echo "immich-exposure open: open the funnel again that was shut by hand, for the rest of its lease, or that its lease has" \
-        "shut, for a new one. What was changed since it was proven stays shut: only \"pulumi up\" opens that."
+      echo "immich-exposure open: open the funnel again that was closed by hand, for the rest of its lease, or that its lease has" \
+        "closed, for a new one. What was changed since it was proven stays closed: only \"pulumi up\" opens that."
       ;;
     lan)
       echo "immich-exposure lan open: Immich can be reached at home from now on, also while the funnel is open."
-      echo "immich-exposure lan close: Immich cannot be reached at home from now on, also while the funnel is shut."
+      echo "immich-exposure lan close: Immich cannot be reached at home from now on, also while the funnel is closed."
       echo "immich-exposure lan auto: neither any more; Immich is closed at home while the funnel is open, and only then."
       ;;
     devices) echo "immich-exposure devices: who may come in and until when, frames among them, and who was revoked." ;;
@@ -79,8 +79,8 @@ lease_in_words() {
     trial:*) echo "ends in $(span "$LEASE_LEFT"), unless it is proven" ;;
     confirmed:always) echo "confirmed, stays open" ;;
     confirmed:*)
-      case $(words_of "$DOOR_TERM") in
-        date\ *) echo "ends $(date -d "@$(words_of "$DOOR_TERM" | cut -d ' ' -f 2)")" ;;
+      case $(words_of "$LEASE_TERM") in
+        date\ *) echo "ends $(date -d "@$(words_of "$LEASE_TERM" | cut -d ' ' -f 2)")" ;;
         *) echo "ends in $(span "$LEASE_LEFT")" ;;
       esac
       ;;
@@ -326,7 +326,7 @@ home_in_words() {
   fi
 }
 
-recorded_funnel() { if [ -e "$FUNNEL_RECORD" ]; then echo open; else echo shut; fi; }
+recorded_funnel() { if [ -e "$FUNNEL_RECORD" ]; then echo open; else echo closed; fi; }
 
 # `set_home open|close|auto`. If the funnel was closed by other means, the minute timer corrects the record.
 set_home() {
@@ -336,7 +336,7 @@ set_home() {
     open:*) home_word="open by hand" home_said="open at home until you say otherwise" ;;
     close:*) home_word="closed by hand" home_said="closed at home until you say otherwise" ;;
     auto:open) home_word=closed home_said="closed at home while the funnel is open" ;;
-    *) home_word=open home_said="open at home while the funnel is shut" ;;
+    *) home_word=open home_said="open at home while the funnel is closed" ;;
   esac
   printf '%s\n' "$home_word" | write_file 0644 "$LAN"
   sync_home
@@ -463,12 +463,12 @@ look() {
   fi
   read_lease
   # shellcheck disable=SC2046
-  set -- $(words_of "$DOOR_NOTE")
+  set -- $(words_of "$LAST_CHANGE")
   SINCE=${1:-} WHY=${2:-}-${3:-}
   is_count "$SINCE" || SINCE=
-  if is_shut_by_hand; then WHY=shut-hand; fi
+  if is_closed_by_hand; then WHY=closed-hand; fi
   # Tailscale's answer counts: the minute timer may not have looked yet.
-  case $FUNNEL:$WHY in open:open-* | *:shut-*) ;; *) SINCE='' WHY=- ;; esac
+  case $FUNNEL:$WHY in open:open-* | *:closed-*) ;; *) SINCE='' WHY=- ;; esac
 }
 
 why_in_words() {
@@ -477,13 +477,13 @@ why_in_words() {
     open-proven) why="proven by pulumi up" ;;
     open-hand) why="opened again by immich-exposure open" ;;
     open-elsewhere) why="open again by Tailscale's own doing" ;;
-    shut-hand) why="shut by hand: immich-exposure open" ;;
-    shut-lease) why="its lease was over" ;;
-    shut-check) why="pulumi up could not open or prove it" ;;
-    shut-destroy) why="by pulumi destroy" ;;
-    shut-unsafe) why="strangers would have come in past the edge" ;;
-    shut-elsewhere) why="not by us: Tailscale is down, or its own command has shut it" ;;
-    shut-*) why="by pulumi" ;;
+    closed-hand) why="closed by hand: immich-exposure open" ;;
+    closed-lease) why="its lease was over" ;;
+    closed-check) why="pulumi up could not open or prove it" ;;
+    closed-destroy) why="by pulumi destroy" ;;
+    closed-unsafe) why="strangers would have come in past the edge" ;;
+    closed-elsewhere) why="not by us: Tailscale is down, or its own command has closed it" ;;
+    closed-*) why="by pulumi" ;;
     *) why= ;;
   esac
   echo "$why${SINCE:+, since $(date -d "@$SINCE")}"
@@ -495,9 +495,9 @@ print_status() {
   case $FUNNEL in
     open) row funnel "open to the internet on port $1" ;;
     altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
-    foreign) row funnel "shut; port $1 serves another tool" ;;
+    foreign) row funnel "closed; port $1 serves another tool" ;;
     unknown) row funnel "Tailscale does not answer, so nothing is open" ;;
-    *) row funnel shut ;;
+    *) row funnel closed ;;
   esac
   [ "$WHY" = - ] || row why "$(why_in_words)"
   while read -r past_kind past_port past_where _; do
@@ -535,7 +535,7 @@ status_word() {
     open:confirmed:*) if [ -s "$WORK/at-rest" ]; then echo degraded; else echo proven; fi ;;
     open:trial:*) echo trial ;;
     unknown:*) echo unknown ;;
-    *) echo shut ;;
+    *) echo closed ;;
   esac
 }
 
@@ -568,16 +568,16 @@ print_status_json() {
   case $word in
     proven) exit 0 ;;
     trial) exit 2 ;;
-    shut) exit 3 ;;
+    closed) exit 3 ;;
     *) exit 4 ;;
   esac
 }
 
 # The marker comes first: a run in progress must not open what is being closed. On a full or failing disk it is in memory.
-note_shut_by_hand() {
-  if is_ours "$STATE" && touch "$SHUT_BY_HAND" 2>/dev/null; then return 0; fi
+note_closed_by_hand() {
+  if is_ours "$STATE" && touch "$CLOSED_BY_HAND" 2>/dev/null; then return 0; fi
   is_ours "$STATE" || active immich-edge || return 0
-  touch "$SHUT_BY_HAND_TOO" 2>/dev/null || say "Nothing can be noted down on this server, so an up may open the funnel again"
+  touch "$CLOSED_BY_HAND_TOO" 2>/dev/null || say "Nothing can be noted down on this server, so an up may open the funnel again"
 }
 
 verb=${1:-status}
@@ -615,7 +615,7 @@ case $verb in
   ban | unban)
     case ${2:-}:${3:-} in
       :*) die "Name the address: immich-exposure $verb 203.0.113.9" ;;
-      all:) [ "$verb" = unban ] || die "Nobody can ban everybody; shut the funnel with \"immich-exposure close\"." ;;
+      all:) [ "$verb" = unban ] || die "Nobody can ban everybody; close the funnel with \"immich-exposure close\"." ;;
       *) ;;
     esac
     if [ "$2" = all ]; then unban_all; else "$verb" "$2" "${3:-}"; fi
@@ -628,7 +628,7 @@ said=${2:-}
 set -- $(recorded_ports)
 case $verb:$said in
   close:)
-    note_shut_by_hand
+    note_closed_by_hand
     close_funnel "$1" "$2" hand all
     say "Nobody comes in from the internet, until \"immich-exposure open\""
     ;;

@@ -4,7 +4,7 @@
 #   trial FUNNEL_PORT PROXY_PORT SECONDS yes|no DIGEST
 #                                 what is behind the funnel is about to change to what DIGEST identifies: from here on nothing is
 #                                 proven, and an open funnel is on a lease of SECONDS; another stack's funnel only with yes. Prints
-#                                 {"door":trial|shut,"at":TIME}
+#                                 {"funnel":trial|closed,"at":TIME}
 #   open FUNNEL_PORT PROXY_PORT SECONDS         opens it on a lease of SECONDS; prints {"openedAt":EPOCH,"url":URL}
 #   prove FUNNEL_PORT PROXY_PORT SECONDS always|+SECONDS|EPOCH CONFIG_DIR|- DIGEST
 #                                 does `open`, and waits for a line on standard input. If it is "proven", does `confirm` and records
@@ -16,7 +16,7 @@
 #   enforce                                     closes it unless a lease allows it (a timer of the NixOS module runs this every minute)
 #   reopen                                      opens again what was proven and then closed (the module starts this for
 #                                               `immich-exposure open`)
-#   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|shut,"shared":BOOL,"url":URL,"lease":LEASE}
+#   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|closed,"shared":BOOL,"url":URL,"lease":LEASE}
 #
 # The lease is written before the funnel opens (see lib.sh). While the funnel is open, Immich is closed at home if the module
 # says so; afterwards it is open again.
@@ -33,7 +33,7 @@ need_free_port() {
       "configuration first."
 }
 
-shut_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check; }
+close_again() { close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check; }
 
 # A funnel with nothing behind it must not be opened; one that is open already stays open, and the edge keeps refusing
 # strangers. If Immich did not run during the preflight, its administrator was not checked there.
@@ -42,7 +42,7 @@ need_immich() {
   upstream=$(module_word immich)
   [ -n "$upstream" ] || return 0
   wait_for 20 immich_answers "$upstream" ||
-    die "Immich does not answer at $upstream, so the funnel stays shut; everything is prepared, and the next \"pulumi up\" opens" \
+    die "Immich does not answer at $upstream, so the funnel stays closed; everything is prepared, and the next \"pulumi up\" opens" \
       "it once Immich answers."
   [ "$(immich_initialized "$upstream")" = true ] ||
     die "Immich has no administrator yet, so the first visitor could make themselves one; open Immich on the LAN and create the" \
@@ -51,19 +51,19 @@ need_immich() {
 
 # Only the owner may override the emergency stop.
 need_leave_to_open() {
-  ! is_shut_by_hand ||
-    die "The funnel was shut on the server by \"immich-exposure close\", and stays shut; allow it again there with" \
+  ! is_closed_by_hand ||
+    die "The funnel was closed on the server by \"immich-exposure close\", and stays closed; allow it again there with" \
       "\"sudo immich-exposure open\" and run this again."
 }
 
 need_edge() {
   if active immich-edge || systemctl start immich-edge </dev/null; then return 0; fi
-  ! is_masked immich-edge || die "The funnel stays shut: immich-edge $(at_rest immich-edge)."
-  die "The edge does not start, so the funnel stays shut; see why with \"journalctl -u immich-edge\" and run this again."
+  ! is_masked immich-edge || die "The funnel stays closed: immich-edge $(at_rest immich-edge)."
+  die "The edge does not start, so the funnel stays closed; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
-# `open_door LEASE_COMMAND...` opens the funnel on the lease that the command writes.
-open_door() {
+# `open_on_lease LEASE_COMMAND...` opens the funnel on the lease that the command writes.
+open_on_lease() {
   need_leave_to_open
   need_free_port "$FUNNEL_PORT"
   close_former "$FUNNEL_PORT" "$PROXY_PORT"
@@ -79,7 +79,7 @@ open_door() {
     die "Port $FUNNEL_PORT of this node already serves something else (see \"tailscale funnel status\"); remove that entry or set" \
       "funnelPort to another of 443, 8443 and 10000."
   need_immich
-  UNDO=shut_again
+  UNDO=close_again
   "$@"
   write_line 0644 "$FUNNEL_RECORD" "$FUNNEL_PORT $PROXY_PORT"
   close_home
@@ -101,16 +101,16 @@ open_door() {
 
 open_funnel() {
   FUNNEL_PORT=$1 PROXY_PORT=$2
-  open_door begin_trial "$3"
+  open_on_lease begin_trial "$3"
   say "The funnel on port $1 is open for at most $3 seconds, unless it is proven"
-  note_door open trial
+  note_change open trial
   printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$DOMAIN" "$1")")"
 }
 
 # `note_term always|+SECONDS|EPOCH`: the same term continues; a different one starts now.
 note_term() {
   # shellcheck disable=SC2046
-  set -- "$1" $(words_of "$DOOR_TERM")
+  set -- "$1" $(words_of "$LEASE_TERM")
   term_new=
   case $1:${2:-}:${3:-} in
     "+${3:-}:hours:${3:-}" | "${3:-}:date:${3:-}") [ "$(term_left)" != 0 ] || term_new=yes ;;
@@ -122,7 +122,7 @@ note_term() {
     +*) term_new="hours ${1#+} $(rest "${1#+}")" ;;
     *) term_new="date $1 $(now) $(rest "$(($1 - $(now)))")" ;;
   esac
-  write_line 0644 "$DOOR_TERM" "$term_new"
+  write_line 0644 "$LEASE_TERM" "$term_new"
 }
 
 # Only a funnel that is open as configured, and still within its lease, can be kept.
@@ -142,16 +142,16 @@ confirm_funnel() {
       ;;
   esac
   note_term "$1"
-  write_line 0644 "$PROVEN" "$2 $3 $(behind_the_door)"
+  write_line 0644 "$PROVEN" "$2 $3 $(exposed_digest)"
   write_line 0644 "$LEASE" confirmed
   read_lease
   arm_lease_timer "$LEASE_LEFT"
   read_serving "$2" "$3"
-  if [ "$FUNNEL" != open ] || is_shut_by_hand; then
+  if [ "$FUNNEL" != open ] || is_closed_by_hand; then
     close_funnel "$2" "$3"
     die "The funnel was closed in this very moment; open it again."
   fi
-  note_door open proven
+  note_change open proven
   case $LEASE_LEFT in always) LEASE_LEFT=null ;; *) ;; esac
   printf '{"lease":"confirmed","left":%s}\n' "$LEASE_LEFT"
 }
@@ -164,13 +164,13 @@ await_proof() {
   proof=$(timeout "$1" head -n 1) || :
   if [ "$proof" = proven ]; then
     lock
-    UNDO=shut_again
+    UNDO=close_again
     return 0
   fi
   lock_briefly
   check_stack
   close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check
-  die "Nobody has proven the exposure, so the funnel is shut; run \"pulumi up\" again."
+  die "Nobody has proven the exposure, so the funnel is closed; run \"pulumi up\" again."
 }
 
 # ---- Before a change
@@ -178,26 +178,26 @@ await_proof() {
 # Applies to a closed funnel as well: `reopen` must not open what is not proven. A funnel that was opened by hand before the
 # exposure is handled elsewhere (see adopt.sh).
 trial() {
-  trial_door=shut
+  trial_state=closed
   if is_ours "$STATE" && [ ! -f "$BY_HAND" ] && is_this_stacks "$4"; then
     rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
     if lease_holds; then
       begin_trial "$3"
-      trial_door=trial
-      say "The door is on a lease of $3 seconds, until what comes now is proven"
-      note_door open trial
+      trial_state=trial
+      say "The funnel is on a lease of $3 seconds, until what comes now is proven"
+      note_change open trial
     else
       # shellcheck disable=SC2046
       close_unproven $(recorded_ports)
     fi
-    if is_shut_by_hand; then
-      say "The funnel was shut on the server by \"immich-exposure close\", and stays shut until \"sudo immich-exposure open\""
+    if is_closed_by_hand; then
+      say "The funnel was closed on the server by \"immich-exposure close\", and stays closed until \"sudo immich-exposure open\""
     fi
   elif is_free "$STATE"; then
     # Somebody has deleted the state while the edge was running.
     close_unproven "$1" "$2"
   fi
-  printf '{"door":"%s","at":"%s %s"}\n' "$trial_door" "$(now)" "$(seconds)"
+  printf '{"funnel":"%s","at":"%s %s"}\n' "$trial_state" "$(now)" "$(seconds)"
 }
 
 # `is_this_stacks yes|no`: later steps refuse another stack's server, or take it over.
@@ -219,15 +219,15 @@ reopen() {
     say "The funnel is open already"
     return 0
   fi
-  rm -f "$SHUT_BY_HAND" "$SHUT_BY_HAND_TOO" ||
-    die "$SHUT_BY_HAND cannot be removed; mend its disk and run this again."
-  [ "$(words_of "$PROVEN")" = "$1 $2 $(behind_the_door)" ] ||
-    die "What stands behind the door has changed since it was proven, or never was, so it stays shut; run" \
-      "\"pulumi up\", which may open and prove it again from now on."
+  rm -f "$CLOSED_BY_HAND" "$CLOSED_BY_HAND_TOO" ||
+    die "$CLOSED_BY_HAND cannot be removed; mend its disk and run this again."
+  [ "$(words_of "$PROVEN")" = "$1 $2 $(exposed_digest)" ] ||
+    die "What the funnel exposes has changed since it was proven, or was never proven, so the funnel stays closed; run" \
+      "\"pulumi up\", which opens it and proves it."
   if [ "$(term_left)" = 0 ]; then renew_term; fi
   FUNNEL_PORT=$1 PROXY_PORT=$2
-  open_door write_confirmed
-  note_door open hand
+  open_on_lease write_confirmed
+  note_change open hand
   read_lease
   say "The funnel on port $1 is open again$(case $LEASE_LEFT in always) ;; *) printf ' for %s' "$(span "$LEASE_LEFT")" ;; esac)"
 }
@@ -235,11 +235,11 @@ reopen() {
 # If the hours are used up, they start again when the owner opens the funnel; a date that has passed stays so.
 renew_term() {
   # shellcheck disable=SC2046
-  set -- $(words_of "$DOOR_TERM")
+  set -- $(words_of "$LEASE_TERM")
   { [ "${1:-}" = hours ] && is_count "${2:-}"; } ||
     die "The moment until which the funnel may be open (exposeUntil) has passed, or this server's clock is wrong; set a later one" \
       "and run \"pulumi up\"."
-  write_line 0644 "$DOOR_TERM" "hours $2 $(rest "$2")"
+  write_line 0644 "$LEASE_TERM" "hours $2 $(rest "$2")"
 }
 
 write_confirmed() {
@@ -252,15 +252,15 @@ write_confirmed() {
 # While the lease holds, home access still follows the funnel. Otherwise nobody could reach Immich when the owner closes the
 # funnel with Tailscale's own command, or when Tailscale is down; once the funnel is back, home access closes again. `open`
 # closes home access before the funnel opens, so this only looks while no other run is in progress.
-look_at_open_door() {
+look_at_open_funnel() {
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
   can_lock || return 0
   open_lock
   flock -n 9 || return 0
   note_rest "$LEASE"
-  note_rest "$DOOR_TERM"
-  FUNNEL=shut
+  note_rest "$LEASE_TERM"
+  FUNNEL=closed
   : >"$WORK/past"
   if tailscale_runs; then
     read_status "$1"
@@ -272,10 +272,10 @@ look_at_open_door() {
     close_funnel "$1" "$2" unsafe
     return 0
   fi
-  case $FUNNEL:$(words_of "$DOOR_NOTE") in
+  case $FUNNEL:$(words_of "$LAST_CHANGE") in
     open:*" open "*) ;;
-    open:*) note_door open elsewhere ;;
-    *) note_door shut elsewhere ;;
+    open:*) note_change open elsewhere ;;
+    *) note_change closed elsewhere ;;
   esac
   home_follows "$FUNNEL"
 }
@@ -284,7 +284,7 @@ look_at_open_door() {
 home_follows() {
   if home_is_by_hand; then return 0; fi
   case $1:$(lan_line) in
-    shut:closed) open_home ;;
+    closed:closed) open_home ;;
     open:closed) ;;
     open:*) if has_lan_unit && [ -e "$FUNNEL_RECORD" ] && lease_holds; then close_home; fi ;;
     *) ;;
@@ -312,7 +312,7 @@ note_rest() {
 enforce_lease() {
   if [ -f "$BY_HAND" ]; then return 0; fi
   if lease_holds; then
-    look_at_open_door
+    look_at_open_funnel
     return 0
   fi
   is_ours "$STATE" || active immich-edge || return 0
@@ -404,7 +404,7 @@ case $verb in
           run | check | destroy | unsafe | lease) ;;
           *) die "A funnel is closed because of run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
         esac
-        close_door "$1" "$2" "${3:-run}"
+        close_exposure "$1" "$2" "${3:-run}"
         ;;
       *) print_status "$1" "$2" ;;
     esac

@@ -133,10 +133,10 @@ tailscaled_answers() { timeout 20 tailscale status --json --peers=false >/dev/nu
 close_unsafe() {
   say "The exposure is not safe ($SENTENCE), so it is closed"
   if ! (close_funnel "$1" "$2" unsafe); then
-    say "The funnel cannot be shut, so the edge is stopped"
+    say "The funnel cannot be closed, so the edge is stopped"
     systemctl stop immich-edge </dev/null || :
   fi
-  tell unsafe "The exposure was closed, because it was not safe: $SENTENCE. It stays shut until pulumi up proves it again."
+  tell unsafe "The exposure was closed, because it was not safe: $SENTENCE. It stays closed until pulumi up proves it again."
 }
 
 # `step FUNNEL_PORT PROXY_PORT` takes the next step that may help and sets STEPPED, or does nothing. A Tailscale that is
@@ -294,9 +294,9 @@ look_outside() {
   if tailscaled_answers; then
     read_funnel "$1" "$2"
     case $TAILSCALE_STATE:$FUNNEL:$(recall reopen) in
-      Running:shut:yes) on_again "$1" "$2" ;;
+      Running:closed:yes) on_again "$1" "$2" ;;
       # Closed with Tailscale's own command, or another tool's: not ours to open.
-      Running:shut: | *:foreign:*) return 0 ;;
+      Running:closed: | *:foreign:*) return 0 ;;
       *) ;;
     esac
   fi
@@ -330,7 +330,7 @@ look_at_ends() {
   # Empty if the owner has disabled key expiry.
   [ -z "$node_end" ] || node_end=$(date -d "$node_end" +%s 2>/dev/null) || node_end=
   ending node "$node_end" \
-    "The node key of this server, without which Tailscale shuts the door (disable its expiry at login.tailscale.com),"
+    "The node key of this server, without which Tailscale closes the funnel (disable its expiry at login.tailscale.com),"
   # Where no device is enrolled, awk finds no file.
   { awk 'FNR == 1' "$STATE"/devices/* 2>/dev/null || :; } | sort | uniq -d >"$WORK/renewed"
   for device_file in "$STATE"/devices/*; do
@@ -423,7 +423,7 @@ print_look() {
     read -r print_time print_rest <"$GUARD"
     printf '%s: %s\n' "$(date -d "@$print_time")" "$print_rest"
   else
-    say "Nothing was looked at: the door is shut, or the config says guard: false"
+    say "Nothing was looked at: the exposure is closed, or the config says guard: false"
   fi
 }
 

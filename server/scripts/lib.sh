@@ -25,16 +25,16 @@ STATE=${IMMICH_EXPOSURE_STATE:-$ROOT/var/lib/immich-exposure}
 LEASE=$STATE/lease
 FUNNEL_RECORD=$STATE/funnel
 # How long a proven funnel may be open, and what was proven (see "The lease").
-DOOR_TERM=$STATE/term
+LEASE_TERM=$STATE/term
 PROVEN=$STATE/proven
 # The funnel's last change, for status: `EPOCH WORD`.
-DOOR_NOTE=$STATE/door
+LAST_CHANGE=$STATE/last-change
 # The server's state when the exposure was proven (see drift.sh).
 STANDING=$STATE/standing
 # Exists while the owner keeps the funnel closed by hand: then only the owner can open it. The second file is for a disk that
 # cannot be written to.
-SHUT_BY_HAND=$STATE/shut-by-hand
-SHUT_BY_HAND_TOO=$ROOT/run/immich-exposure-shut-by-hand
+CLOSED_BY_HAND=$STATE/closed-by-hand
+CLOSED_BY_HAND_TOO=$ROOT/run/immich-exposure-closed-by-hand
 # What the owner or the funnel decided about Immich at home; without the file, Immich is open.
 LAN=$STATE/lan
 DOMAIN_FILE=$STATE/domain.env
@@ -827,7 +827,7 @@ recorded_ports() {
 #   altered  leads to the edge or to Immich, but not as wanted (or only its flag is left); also one that names "localhost",
 #            which may lead to [::1]
 #   foreign  another tool's entry has this port
-#   shut     nothing has this port
+#   closed   nothing has this port
 # and FUNNEL_SHARED to yes if tailscaled serves anything else on this node. WORK/past lists what leads from the internet past
 # our rules, whoever configured it, one per line: `tcp|web|terminal PORT edge|immich PATH`. What leads to Immich on another port
 # than ours counts as somebody else's, unless "all" is given.
@@ -893,7 +893,7 @@ read_serving() {
       V[entry "\tTerminateTLS"] == "" && domain != "-" && flagged
     if (altered) state = "altered"
     else if ((port in tcp && !ours) || port in web || port in here) state = "foreign"
-    else state = wanted ? "open" : ours || flagged ? "altered" : "shut"
+    else state = wanted ? "open" : ours || flagged ? "altered" : "closed"
     print "=", state, others ? "yes" : "no"' '
   function add(what, at, target, path) {
     kind[++entries] = what; on[entries] = at; to[entries] = leads(target); path_of[entries] = path
@@ -953,9 +953,9 @@ close_former() {
   fi
 }
 
-# `close_door FUNNEL_PORT PROXY_PORT WHY` closes the funnel, in a destroy too; Pulumi's state keeps its text
+# `close_exposure FUNNEL_PORT PROXY_PORT WHY` closes the funnel, in a destroy too; Pulumi's state keeps its text
 # (components/funnel.py).
-close_door() {
+close_exposure() {
   lock_briefly
   check_stack
   close_former "$1" "$2"
@@ -984,13 +984,13 @@ close_funnel() {
       [ "$close_status" = 3 ] || exit 1
       # The record stays: because of it, the minute timer removes the entry later.
       say "Nobody comes in while Tailscale is down; what it still has configured is taken away as soon as it can be told"
-      note_door shut "${3:-run}"
+      note_change closed "${3:-run}"
       open_home
       return 0
     fi
   fi
   rm -f "$FUNNEL_RECORD" || say "$FUNNEL_RECORD cannot be removed"
-  note_door shut "${3:-run}"
+  note_change closed "${3:-run}"
   open_home
 }
 
@@ -1006,7 +1006,7 @@ close_entries() {
     # before (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
     case $close_try:$close_found:$TAILSCALE_STATE in
       *:Running | *:-) ;;
-      1:shut:*)
+      1:closed:*)
         [ ! -e "$FUNNEL_RECORD" ] || {
           say "Tailscale is not connected (state $TAILSCALE_STATE)"
           exit 3
@@ -1044,7 +1044,7 @@ close_entries() {
     die "A \"tailscale funnel\" that runs in somebody's terminal leads to Immich; end it there (\"pgrep -af 'tailscale funnel'\"" \
       "shows it), and run this again."
   case $FUNNEL:$(cat "$WORK/to-close") in
-    shut:) [ "$close_found" = shut ] || cut_connections "${4:-}" ;;
+    closed:) [ "$close_found" = closed ] || cut_connections "${4:-}" ;;
     foreign:)
       say "Port $1 is in use by another tool's serve entry, which stays as it is"
       [ "$close_found" = foreign ] || cut_connections "${4:-}"
@@ -1079,7 +1079,7 @@ take_down_tcp() {
 # If a funnel cannot be closed, or its closing not be verified, it can at least lead nowhere.
 stop_edge() {
   active immich-edge || return 0
-  say "The edge is stopped, so that nobody gets in; it starts again when the door opens"
+  say "The edge is stopped, so that nobody gets in; it starts again when the funnel opens"
   end_edge
 }
 
@@ -1098,22 +1098,22 @@ cut_connections() {
   esac
 }
 
-is_shut_by_hand() { [ -e "$SHUT_BY_HAND" ] || [ -e "$SHUT_BY_HAND_TOO" ]; }
+is_closed_by_hand() { [ -e "$CLOSED_BY_HAND" ] || [ -e "$CLOSED_BY_HAND_TOO" ]; }
 
-# `note_door STATE WHY` records what happened to the funnel, for status; nothing depends on it. The first reason for closing is
+# `note_change STATE WHY` records what happened to the funnel, for status; nothing depends on it. The first reason for closing is
 # kept, unless a later one is the owner's decision or a safety reason.
-note_door() {
+note_change() {
   is_ours "$STATE" || return 0
-  door_noted=$(words_of "$DOOR_NOTE")
-  door_noted=${door_noted#* }
-  case $door_noted:$1:$2 in
+  change_noted=$(words_of "$LAST_CHANGE")
+  change_noted=${change_noted#* }
+  case $change_noted:$1:$2 in
     # A funnel that was never open needs no record.
-    "$1 $2:"* | :shut:run | :shut:destroy) return 0 ;;
-    *:shut:hand | *:shut:unsafe) ;;
-    "shut "*:shut:*) return 0 ;;
+    "$1 $2:"* | :closed:run | :closed:destroy) return 0 ;;
+    *:closed:hand | *:closed:unsafe) ;;
+    "closed "*:closed:*) return 0 ;;
     *) ;;
   esac
-  (write_line 0644 "$DOOR_NOTE" "$(now) $1 $2") 2>/dev/null || :
+  (write_line 0644 "$LAST_CHANGE" "$(now) $1 $2") 2>/dev/null || :
 }
 
 # ---- The lease
@@ -1168,7 +1168,7 @@ words_of() {
 # How many seconds a proven funnel may still be open according to STATE/term; "always" if it has no end.
 term_left() {
   # shellcheck disable=SC2046
-  set -- $(words_of "$DOOR_TERM")
+  set -- $(words_of "$LEASE_TERM")
   case ${1:-}:$# in
     always:1) echo always ;;
     hours:5) seconds_left "$3" "$4" "$5" ;;
@@ -1215,7 +1215,7 @@ span() {
 }
 
 # What was proven: everything that decides who gets in, except devices and the server's certificate, which change.
-behind_the_door() {
+exposed_digest() {
   {
     module_word digest
     cat "$STATE/settings/edge.env" "$STATE/device-ca.crt" "$DOMAIN_FILE" 2>/dev/null
@@ -1251,8 +1251,8 @@ SHORT_LEASE=600
 needs_proof() {
   [ "$(words_of "$LEASE")" = confirmed ] || return 0
   begin_trial "$SHORT_LEASE"
-  say "The door is on a lease of $SHORT_LEASE seconds: nothing of this has been proven yet, and a whole \"pulumi up\" does that"
-  note_door open trial
+  say "The funnel is on a lease of $SHORT_LEASE seconds: nothing of this has been proven yet, and a whole \"pulumi up\" does that"
+  note_change open trial
 }
 
 # ---- The state when the exposure is proven (see drift.sh)

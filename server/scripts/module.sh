@@ -707,11 +707,11 @@ doubt_channel() {
 
 # What is behind a funnel that was opened by hand is about to change. It closes as late as possible, so that nobody is locked
 # out during a build, or by a build whose checks then fail; ours opens when everything has been proven.
-shut_by_hand() {
+close_manual_funnels() {
   [ -f "$BY_HAND" ] || return 0
   while read -r by_hand_funnel by_hand_target; do
     close_funnel "$by_hand_funnel" "$by_hand_target"
-    say "The funnel on port $by_hand_funnel that was opened by hand is shut; it opens again when all is proven"
+    say "The funnel on port $by_hand_funnel that was opened by hand is closed; it opens again when all is proven"
   done <"$BY_HAND"
   rm -f "$BY_HAND"
 }
@@ -750,7 +750,7 @@ change_once() {
   if is_running "$RESULT"; then
     say "This configuration is active already"
     reload_strayed_edge
-    shut_by_hand
+    close_manual_funnels
     "$change_check"
     CHANGED=yes
     return 0
@@ -759,7 +759,7 @@ change_once() {
   arm_rollback
   # Immich is about to take back the addresses that our sockets hold.
   [ "$change_check" != check_home ] || stop_home
-  shut_by_hand
+  close_manual_funnels
   needs_proof
   activate_as_test
   "$change_check"
@@ -1005,7 +1005,7 @@ yours() {
   STARTED=no
   note_whether_it_answers immich_is_there
   reload_strayed_edge
-  shut_by_hand
+  close_manual_funnels
   check_edge
   print_generation
 }

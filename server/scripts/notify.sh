@@ -16,7 +16,7 @@ WAITING=$NOTICES/waiting
 # "EPOCH KIND" for each message of the last hour.
 SENT=$NOTICES/sent
 # The state of the funnel and the devices last time. So scripts and people that change them need not report it.
-DOOR_WAS=$NOTICES/door
+FUNNEL_WAS=$NOTICES/funnel
 DEVICES_WERE=$NOTICES/devices
 # The error of the last delivery, until one succeeds.
 FAILED=$NOTICES/failed
@@ -56,8 +56,8 @@ install_channel() {
   # Notices that an earlier channel could not deliver are dropped.
   rm -f "$WAITING"/* "$FAILED"
   # Without a channel nothing is reported, and what exists when one is installed is not news.
-  rm -f "$CHANNEL" "$DOOR_WAS" "$DEVICES_WERE"
-  look_at_door
+  rm -f "$CHANNEL" "$FUNNEL_WAS" "$DEVICES_WERE"
+  look_at_exposure
   look_at_devices
   write_file 0600 "$CHANNEL" <"$WORK/channel"
   tell channel "What happens to the exposure of Immich on this server is told here from now on."
@@ -70,8 +70,8 @@ install_channel() {
 # `title KIND` and `priority KIND`, in ntfy's terms: from 1 to 5.
 title() {
   case $1 in
-    opened) echo "The door is open" ;;
-    closed) echo "The door is shut" ;;
+    opened) echo "The exposure is open" ;;
+    closed) echo "The exposure is closed" ;;
     healed) echo "The exposure works again" ;;
     dead) echo "The exposure does not answer" ;;
     ailing) echo "Shared links do not work" ;;
@@ -164,21 +164,21 @@ news() {
   (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down"
 }
 
-look_at_door() {
-  door_now=shut door_was=
-  [ ! -s "$LEASE" ] || door_now=open
-  [ ! -r "$DOOR_WAS" ] || read -r door_was <"$DOOR_WAS" || :
-  [ "$door_now" != "$door_was" ] || return 0
-  echo "$door_now" >"$WORK/door"
-  keep "$DOOR_WAS" <"$WORK/door"
-  if [ "$door_now" = open ]; then
+look_at_exposure() {
+  funnel_now=closed funnel_was=
+  [ ! -s "$LEASE" ] || funnel_now=open
+  [ ! -r "$FUNNEL_WAS" ] || read -r funnel_was <"$FUNNEL_WAS" || :
+  [ "$funnel_now" != "$funnel_was" ] || return 0
+  echo "$funnel_now" >"$WORK/funnel"
+  keep "$FUNNEL_WAS" <"$WORK/funnel"
+  if [ "$funnel_now" = open ]; then
     # shellcheck disable=SC2046
     set -- $(recorded_ports)
-    news opened "The door is open: $(url "$(recorded_domain)" "$1") answers on the internet."
-  elif [ -e "$SHUT_BY_HAND" ]; then
-    news closed "The door was shut by hand on the server, and stays so."
+    news opened "The exposure is open: $(url "$(recorded_domain)" "$1") answers on the internet."
+  elif [ -e "$CLOSED_BY_HAND" ]; then
+    news closed "The exposure was closed by hand on the server, and stays closed."
   else
-    news closed "The door is shut: nobody comes in from the internet."
+    news closed "The exposure is closed: nobody comes in from the internet."
   fi
 }
 
@@ -249,7 +249,7 @@ deliver() {
   # One delivery at a time. The other one may have looked before the last notice arrived, so this one waits for it.
   exec 8>"$NOTICES/.delivering"
   flock -w 120 8 || return 0
-  look_at_door
+  look_at_exposure
   look_at_devices
   forget_old
   channel_kind=$(said kind)

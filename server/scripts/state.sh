@@ -62,7 +62,7 @@ remove_everything() {
   ! active immich-edge ||
     die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
-  rm -f "$SHUT_BY_HAND_TOO"
+  rm -f "$CLOSED_BY_HAND_TOO"
   # Before the state: without it, the logs would count as somebody else's.
   if has_our_logs; then
     set --
@@ -101,7 +101,7 @@ remove_state() {
   done
   rm -rf "$@"
   set --
-  for name in domain.env owner lease term proven standing door funnel guard guard.memory lan shut-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
+  for name in domain.env owner lease term proven standing last-change funnel guard guard.memory lan closed-by-hand adopted by-hand device-ca.crt .device-ca.unloaded rebuild.log rollback.sh \
     configuration.nix.before configuration.nix.after configuration.nix.rollback configuration.nix.written; do
     set -- "$@" "$STATE/$name"
   done

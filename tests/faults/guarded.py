@@ -21,7 +21,7 @@ LOOK_SECONDS = 300
 
 
 def be_told(home: Home) -> None:
-    """Let the guard's notices go to a file, and the door be one that opened an hour ago."""
+    """Let the guard's notices go to a file, and the funnel be one that opened an hour ago."""
     network.lead_to_public_resolvers(there=True)
     home.sh(f"systemctl stop immich-exposure-guard.timer; mkdir -p {CHANNEL.rpartition('/')[0]}")
     home.lab.console(f"cat >{CHANNEL}; chmod 755 {CHANNEL}", text=TELL_ME)

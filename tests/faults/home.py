@@ -191,23 +191,23 @@ class Home:
         if (states := root(self.lab, f"systemctl is-active {units}").split()) != ["active"] * 3:
             raise Fault(f"exposed, but the units are {states}")
 
-    def need_shut(self) -> None:
+    def need_closed(self) -> None:
         """Raise ``Fault`` unless nobody gets anything from outside."""
         if (saw := seen(self.lab, PRIVATE)) != REFUSED:
-            raise Fault(f"shut, but a stranger sees {saw}")
+            raise Fault(f"closed, but a stranger sees {saw}")
 
     def need_as_before(self) -> None:
         """Raise ``Fault`` unless the whole server is as it was before anything of ours came."""
         settle(self.lab)
         if told := look(self.lab).since(self.before, times=False):
             raise Fault(f"after destroy the server is not as it was:\n{told}")
-        self.need_shut()
+        self.need_closed()
         self.is_as_before = True
 
-    def need_shut_or_proven(self, proven: str) -> None:
-        """Raise ``Fault`` when a door without an end leads to anything but what was proven before."""
+    def need_closed_or_proven(self, proven: str) -> None:
+        """Raise ``Fault`` when a funnel without an end leads to anything but what was proven before."""
         if self.lease() == "confirmed" and seen(self.lab, PRIVATE) != REFUSED and self.edge() != proven:
-            raise Fault("what stands behind the open door was never proven, and nothing will close it")
+            raise Fault("what the open funnel exposes was never proven, and nothing will close it")
 
     def lease(self) -> str:
         """The first word of the lease."""

@@ -110,7 +110,7 @@ def end(home: Home, ends: str) -> None:
 def killed_first_up(line: str, death: str, ends: str) -> Happening:
     def play(home: Home) -> None:
         die(home, "up", line, death)
-        home.need_shut_or_proven("nothing")
+        home.need_closed_or_proven("nothing")
         end(home, ends)
 
     return play
@@ -126,7 +126,7 @@ def killed_update(line: str, death: str, ends: str) -> Happening:
         proven = home.edge()
         home.operator.set(lan="keep", bans={"maxRetry": 11}, uploads=True, uploadLimits=LITTLE_ROOM)
         die(home, "up", line, death)
-        home.need_shut_or_proven(proven)
+        home.need_closed_or_proven(proven)
         end(home, ends)
 
     return play
@@ -137,7 +137,7 @@ def killed_destroy(line: str, death: str, ends: str) -> Happening:
         home.up()
         proven = home.edge()
         die(home, "destroy", line, death)
-        home.need_shut_or_proven(proven)
+        home.need_closed_or_proven(proven)
         end(home, ends)
 
     return play
@@ -194,7 +194,7 @@ def reboot(home: Home) -> None:
 @standing("power", "the server loses power and boots again")
 def power(home: Home) -> None:
     home.lab.power_off()
-    home.need_shut()
+    home.need_closed()
     home.power_returns()
     home.need_exposed()
     home.destroy()
@@ -267,7 +267,7 @@ def funnel_off(home: Home) -> None:
 
 def open_funnel(home: Home) -> None:
     home.sh("tailscale funnel reset")
-    home.need_shut()
+    home.need_closed()
     home.up()
     home.need_exposed()
 
@@ -278,14 +278,14 @@ def open_funnel(home: Home) -> None:
 )
 def closed_by_hand(home: Home) -> None:
     home.sh("immich-exposure close")
-    home.need_shut()
+    home.need_closed()
     home.operator.set(bans={"maxRetry": 11})
     try:
         home.up()
     except PulumiFailedError as refused:
         if "immich-exposure open" not in str(refused):
             raise
-    home.need_shut()
+    home.need_closed()
     home.lab.console("immich-exposure open")  # it does not open what has changed, but lets the next up
     home.up()
     home.need_exposed()
@@ -298,7 +298,7 @@ def close_during_up(home: Home) -> None:
     process = home.run_until("up", r"Activating it as a test")
     home.sh("immich-exposure close")
     process.communicate(timeout=120)
-    home.need_shut()
+    home.need_closed()
     home.destroy()
 
 
@@ -372,7 +372,7 @@ def state_wiped_at_boot(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.lab.reboot()
     settle(home.lab)
-    home.need_shut()
+    home.need_closed()
     home.up()
     home.need_exposed()
     need_bans(home)
@@ -486,8 +486,8 @@ def state_deleted_destroy_cut(home: Home) -> None:
 
 
 def need_nothing_of_ours(home: Home) -> None:
-    """Raise ``Fault`` unless it is shut and gone; what stood there before, nobody knows any more."""
-    home.need_shut()
+    """Raise ``Fault`` unless it is closed and gone; what stood there before, nobody knows any more."""
+    home.need_closed()
     if left := root(
         home.lab,
         "ls -d /etc/nixos/immich-exposure /run/current-system/sw/bin/immich-exposure 2>/dev/null || :",
@@ -527,7 +527,7 @@ def import_removed_up(home: Home) -> None:
 def import_removed_destroy(home: Home) -> None:
     take_import_out(home)
     home.operator.destroy()
-    home.need_shut()
+    home.need_closed()
 
 
 def take_import_out(home: Home) -> None:
@@ -593,7 +593,7 @@ def some_steps_alone(home: Home) -> None:
     [settings] = [step.urn for step in home.operator.planned() if step.name == "immich-settings-files"]
     home.operator.up(f"--target={settings}")
     if home.lease() == "confirmed":
-        raise Fault("the door is not on a lease")
+        raise Fault("the funnel is not on a lease")
     home.up()
     home.need_exposed()
     home.destroy()
@@ -609,7 +609,7 @@ def unproven_update(home: Home) -> None:
     )
     home.operator_dies(home.run_until("up", r"ExposureCheck immich-check-outside updating"))
     if home.lease() == "confirmed":
-        raise Fault("the door is not on a lease")
+        raise Fault("the funnel is not on a lease")
 
 
 @standing(
@@ -618,7 +618,7 @@ def unproven_update(home: Home) -> None:
 def read_only_close(home: Home) -> None:
     home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
     home.lab.console("immich-exposure close")
-    home.need_shut()
+    home.need_closed()
     home.sh(f"umount {STATE}")
     home.destroy()
 
@@ -630,7 +630,7 @@ def read_only_close(home: Home) -> None:
 def read_only_destroy(home: Home) -> None:
     home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
     home.operator.pulumi(*destroy_command(home), ok=range(256))
-    home.need_shut()
+    home.need_closed()
     home.sh(f"umount {STATE}")
     home.destroy()
 
@@ -643,7 +643,7 @@ def destroy_command(home: Home) -> tuple[str, ...]:
 def full_run_close(home: Home) -> None:
     home.sh("head -c 1G /dev/zero >/run/filler 2>/dev/null || :; mount -o remount,size=1k /run || :")
     home.lab.console("immich-exposure close")
-    home.need_shut()
+    home.need_closed()
     home.sh("rm -f /run/filler; mount -o remount,size=50% /run")
     home.destroy()
 

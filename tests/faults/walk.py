@@ -59,9 +59,9 @@ class Walk:
     standing: bool = False
     """Something of ours may be on the server."""
     by_hand: bool = False
-    """The owner has shut the door on the server."""
+    """The owner has closed the funnel on the server."""
     in_doubt: bool = True
-    """Something has happened since the last ``up`` that ended well, so the door may be shut."""
+    """Something has happened since the last ``up`` that ended well, so the funnel may be closed."""
     devices: list[str] = field(default_factory=lambda: ["phone", "laptop"])
     leaving: dict[str, ProbeCredential] = field(default_factory=dict)
     """Taken out of the config: the next ``up`` shuts them out."""
@@ -81,11 +81,11 @@ class Walk:
             self.need_exposed()
 
     def look_from_outside(self) -> None:
-        """Raise ``Fault`` unless the door is shut or proven, and whoever is lost is out."""
+        """Raise ``Fault`` unless the funnel is closed or proven, and whoever is lost is out."""
         if self.home.lease() == "confirmed" and self._is_open() and self.behind() != self.proven:
-            raise Fault("what stands behind the open door was never proven, and nothing will close it")
+            raise Fault("what the open funnel exposes was never proven, and nothing will close it")
         if self.by_hand and self._is_open():
-            raise Fault("the door that its owner has shut is open")
+            raise Fault("the funnel that its owner has closed is open")
         for number, credential in enumerate(self.lost):
             if (saw := self.home.sees(credential)) == "200":
                 raise Fault(f"lost device {number} ({credential.name}) sees {saw}")
@@ -121,7 +121,7 @@ class Walk:
     # -- what the owner does ----------------------------------------------------------------------------
 
     def up(self) -> None:
-        """An ``up``, which must end well unless the owner has shut the door."""
+        """An ``up``, which must end well unless the owner has closed the funnel."""
         self.home.operator.devices(*self.devices)
         try:
             self.home.up()
@@ -194,7 +194,7 @@ class Walk:
         )
 
     def close(self) -> None:
-        """The owner shuts the door on the server."""
+        """The owner closes the funnel on the server."""
         if self._has_command():
             self.home.sh("immich-exposure close")
             self.by_hand = self.in_doubt = True
@@ -220,7 +220,7 @@ class Walk:
         self.in_doubt = True
         self.proven = ""
         self._withdrawn()
-        self.home.need_shut()
+        self.home.need_closed()
 
     def second_operator(self) -> None:
         """Somebody else's stack comes to this server, and is told whose it is."""
@@ -269,13 +269,13 @@ class Walk:
         self._withdrawn()  # it is the first thing that any run does
         self.standing = True
         if verb == "destroy" and self.by_hand:  # the note of it may be gone, with all the rest
-            notes = f"{STATE}/shut-by-hand /run/immich-exposure-shut-by-hand"
+            notes = f"{STATE}/closed-by-hand /run/immich-exposure-closed-by-hand"
             self.by_hand = root(self.home.lab, f"ls {notes} 2>/dev/null || :") != ""
 
     def power(self) -> None:
         """The server loses its power and boots again."""
         self.home.lab.power_off()
-        self.home.need_shut()
+        self.home.need_closed()
         self.home.power_returns()
 
     def reboot(self) -> None:
@@ -296,7 +296,7 @@ class Walk:
         self.say("up failed" if with_nothing else "up had nothing to do")
 
     def full_disk(self) -> None:
-        """The whole disk is full for a while: who is lost is out all the same, and the door can be shut."""
+        """The whole disk is full for a while: whoever is lost is out, and the funnel can be closed."""
         self._lose_one()
         self.home.operator.devices(*self.devices)
         self.in_doubt = True
@@ -305,10 +305,10 @@ class Walk:
             self._withdrawn()
             self.look_from_outside()
             if self._has_command() and self.draw.random() < 0.5:
-                self.say("and its owner shuts the door")
+                self.say("and its owner closes the funnel")
                 self.home.lab.console("immich-exposure close")
                 self.by_hand = True
-                self.home.need_shut()
+                self.home.need_closed()
         self.say("up failed" if failed else "up had room for what it did")
 
     def clock(self) -> None:
@@ -330,7 +330,7 @@ class Walk:
             self.home.sh(RIGHT_CLOCK)
 
     def state_deleted(self) -> None:
-        """Somebody deletes the folder of the exposure, and with it the note of a door shut by hand."""
+        """Somebody deletes the folder of the exposure, and with it the note of a funnel closed by hand."""
         if self.revoked:
             self.up()  # of who was revoked there, somebody must have heard
         self.home.sh(f"rm -rf {STATE}")

@@ -270,7 +270,7 @@ class Demo:
             self.check(f"{name}'s phone, untouched: GET /api/server/ping", "200", saw)
 
     def changed(self) -> str:
-        """Return what is not as it was; a funnel that was opened by hand stays shut for good."""
+        """Return what is not as it was; a funnel that was opened by hand stays closed for good."""
         assert self.look_before
         lines = look(self.lab).since(self.look_before).splitlines()
         if self.lab.house.by_hand:

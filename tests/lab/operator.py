@@ -27,7 +27,7 @@ STATE_PASSPHRASE = "the stack's own passphrase"
 UP_TIMEOUT_SECONDS = 300
 
 PROOF = {"immich-short-lease-trial", "immich-check-outside"}
-"""Resources that change with all else: what changes behind an open door is on a short lease until proven."""
+"""Resources that change with all else: a change behind an open funnel is on a short lease until proven."""
 LISTS = {"immich-withdrawal", "immich-devices"}
 """The resources that name all devices: those that stay, and those that come in."""
 

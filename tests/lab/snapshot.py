@@ -10,8 +10,8 @@ from lab import Lab
 
 SERVER_FOLDERS = "/etc/nixos /var/lib/immich-exposure"
 
-# The database of bans and the guard's notes live by themselves; every change behind the door proves it again.
-ALIVE = ("bans.sqlite3*", "guard*", "notices*", "lease", "term", "proven", "door", "standing")
+# The bans and the guard's notes change on their own; every change behind the funnel proves it again.
+ALIVE = ("bans.sqlite3*", "guard*", "notices*", "lease", "term", "proven", "last-change", "standing")
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def test_the_leftovers_are_listed_and_then_removed(chapter: Chapter) -> None:
     ]
 
 
-def test_destroy_puts_the_home_back_with_the_door_shut(chapter: Chapter) -> None:
+def test_destroy_puts_the_home_back_with_the_funnel_closed(chapter: Chapter) -> None:
     chapter.operator.destroy()
     assert seen(chapter.lab, "/") == REFUSED
     wait_until(

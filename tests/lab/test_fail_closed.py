@@ -34,7 +34,7 @@ LOST_DEVICES = ("tablet", "watch", "reader")
 
 @pytest.fixture(scope="module")
 def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """An operator who is taken back to nothing at the end, and leaves no open door."""
+    """An operator who is taken back to nothing at the end, and leaves no open funnel."""
     operator = Operator(tmp_path_factory.mktemp("fail-closed"), lab.info(), stack="fail-closed")
     operator.init()
     yield operator
@@ -85,7 +85,7 @@ def test_whoever_never_comes_back_has_immich_at_home_in_the_morning(lab: Lab, op
 def test_a_funnel_that_does_not_open_is_told(lab: Lab, operator: Operator) -> None:
     with tailscale_that_opens_nothing(lab):
         assert "did not open the funnel" in operator.fails()
-    assert_shut(lab)
+    assert_closed(lab)
 
 
 def test_a_check_that_reaches_nobody_it_trusts_closes_the_funnel(
@@ -98,11 +98,11 @@ def test_a_check_that_reaches_nobody_it_trusts_closes_the_funnel(
     printed = operator.fails()
     assert "does not answer from outside" in printed
     assert "CERTIFICATE_VERIFY_FAILED" in printed
-    assert_shut(lab)
+    assert_closed(lab)
     operator.set(check=sound)
 
 
-def assert_shut(lab: Lab) -> None:
+def assert_closed(lab: Lab) -> None:
     """Nobody gets in, nothing is served, and no lease would let anybody in again."""
     assert seen(lab, "/") == REFUSED
     assert funnel(lab) == "{}"

@@ -132,7 +132,7 @@ IMPOSTORS = {
 
 
 @pytest.mark.parametrize("manner", IMPOSTORS)
-def test_who_answers_in_our_name_closes_the_door_at_once(lab: Lab, operator: Operator, manner: str) -> None:
+def test_who_answers_in_our_name_closes_the_funnel_at_once(lab: Lab, operator: Operator, manner: str) -> None:
     """Another server at the name, an ingress with a wrong certificate, one that speaks no TLS."""
     before = told(lab).count("unsafe")
     with in_the_ingress_place(manner):
@@ -141,18 +141,18 @@ def test_who_answers_in_our_name_closes_the_door_at_once(lab: Lab, operator: Ope
     look(lab)
     wait_until(lambda: told(lab).count("unsafe") == before + 1, "it is told once", 30)
     assert lab.console("immich-exposure status --json").returncode == 3
-    assert "has changed since it was proven, or never was" in lab.console("immich-exposure open").stderr
+    assert "since it was proven, or was never proven" in lab.console("immich-exposure open").stderr
     planned = operator.preview("--json")
     assert "because the exposure was not safe; up opens it only once it proves to be." in planned
     changed = [step["urn"] for step in json.loads(planned)["steps"] if step["op"] != "same"]
-    assert {urn.rsplit("::", 1)[1] for urn in changed} == DOOR
+    assert {urn.rsplit("::", 1)[1] for urn in changed} == FUNNEL_STEPS
     operator.up()
     assert seen(lab, "/") == FORBIDDEN
     output(lab, f"sudo touch -d '-1 hour' {STATE}/funnel")
 
 
-DOOR = {"immich-drift-seen", "immich-check-outside"}
-"""What runs again where the door alone was shut."""
+FUNNEL_STEPS = {"immich-drift-seen", "immich-check-outside"}
+"""What runs again where the funnel alone was closed."""
 
 
 def test_a_tailscaled_that_hangs_is_healed_and_told_once(lab: Lab, operator: Operator) -> None:
@@ -164,7 +164,7 @@ def test_a_tailscaled_that_hangs_is_healed_and_told_once(lab: Lab, operator: Ope
     wait_until(lambda: told(lab).count("healed") == 1, "it is told once", 30)
 
 
-def test_a_private_path_that_answers_closes_the_door_at_once(lab: Lab, operator: Operator) -> None:
+def test_a_private_path_that_answers_closes_the_funnel_at_once(lab: Lab, operator: Operator) -> None:
     assert operator.stack == "guard"
     before = told(lab).count("unsafe")
     output(lab, "sudo systemctl stop immich-edge")

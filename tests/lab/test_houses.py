@@ -30,7 +30,7 @@ PLACES = "/api/albums/a1b0a1b0-1111-4222-8333-444444444444/map-markers?key=labsh
 OTHER_WAYS_IN = ("book", "chapter", "flake", "git-flake-yours", "options")
 """Houses whose configuration lies or is made up in a way of its own: that is what a preview looks at."""
 TOLD = ("chapter", "podman")
-"""Houses in which the next run is told of a door that was shut by hand: Immich is NixOS's, and is not."""
+"""Houses in which the next run is told of a funnel that was closed by hand: Immich is NixOS's, and is not."""
 CHANGED = {*PROOF, *LISTS, "immich-settings-files", "immich-drift-seen"}
 """What changes with a setting and with a device that is gone."""
 GENERATION = "readlink -f /run/current-system /nix/var/nix/profiles/system; ls /nix/var/nix/profiles"
@@ -63,8 +63,8 @@ class Walk:
         return "open" if answer == PONG else answer or "closed"
 
     @property
-    def shut_at_home(self) -> bool:
-        """Whether an exposure shuts Immich where the family finds it."""
+    def closed_at_home(self) -> bool:
+        """Whether an exposure closes Immich where the family finds it."""
         managed = self.operator.settings.get("immich", {}).get("managed", True)
         keep = self.operator.settings.get("lan") == "keep"
         return managed and not keep and "//127." not in self.home.immich_at_home
@@ -81,7 +81,7 @@ class Walk:
         assert seen(self.lab, "/api/users/me") == FORBIDDEN
         wait_until(lambda: seen(self.lab, SHARED) == "200", "Immich answers behind it", 30)
         assert self.sees(self.device("phone")) == "200"
-        assert self.immich_at_home() == ("closed" if self.shut_at_home else "open")
+        assert self.immich_at_home() == ("closed" if self.closed_at_home else "open")
         self.assert_theirs()
 
     def unlock(self) -> None:
@@ -168,7 +168,7 @@ def copied(credential: ProbeCredential, folder: Path) -> ProbeCredential:
     return ProbeCredential(credential.name, *paths)
 
 
-def test_after_a_reboot_it_is_exposed_or_shut_for_everybody(walk: Walk) -> None:
+def test_after_a_reboot_it_is_exposed_or_closed_for_everybody(walk: Walk) -> None:
     walk.lab.reboot()
     if walk.home.wiped:
         assert seen(walk.lab, "/") == REFUSED
@@ -193,7 +193,8 @@ def test_closed_on_the_server_the_family_has_immich_again(walk: Walk) -> None:
 
 
 def test_up_opens_it_when_the_owner_says_so_and_nobody_touches_the_phone(walk: Walk) -> None:
-    walk.operator.set(features=None)  # a change, because a plain up leaves a door alone that was shut by hand
+    # An up with nothing to change leaves a funnel alone that was closed by hand.
+    walk.operator.set(features=None)
     if walk.home.name in TOLD:
         assert "immich-exposure open" in walk.operator.fails()
         assert seen(walk.lab, "/") == REFUSED

@@ -89,7 +89,7 @@ def story(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]
 
 def test_a_preview_says_in_words_what_becomes_public_and_touches_nothing(story: Story) -> None:
     preview = story.operator.preview("--diff", "--show-full-output")
-    assert "immich-funnel-door" in preview
+    assert "immich-funnel-close" in preview
     assert "whoever has a shared link can" in preview
     assert re.search(r'phone *: "ios"', preview)
     assert "client_auth" in preview, "the Caddyfile is not there to be read"
@@ -215,9 +215,9 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     story.operator.pulumi("stack", "graph", str(graph), "--stack", story.operator.stack)
     dot = graph.read_text(encoding="utf-8")
     needs = transitive_needs(dot)
-    door = needs["immich-funnel-door"]
-    assert {"immich-devices", "immich-nixos-module"} <= door
-    assert "immich-funnel-door" in needs["immich-check-outside"]
+    funnel = needs["immich-funnel-close"]
+    assert {"immich-devices", "immich-nixos-module"} <= funnel
+    assert "immich-funnel-close" in needs["immich-check-outside"]
     assert "immich-withdrawal" in needs["immich-preflight"], "who lost a phone must not wait"
     assert "immich-preflight" in needs["immich-ca"]
     assert "immich-device-phone" in needs["immich-state-folder"]
@@ -229,15 +229,15 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     assert unprepared == [], "these change the server before anybody has looked at it"
 
 
-def test_the_door_closes_without_asking_for_anything_else(story: Story) -> None:
+def test_the_funnel_closes_without_asking_for_anything_else(story: Story) -> None:
     """What stands on it goes with it, unasked: by then the program's files may be others, or broken."""
     resources = json.loads(story.operator.export())["deployment"]["resources"]
-    with_the_door = {
+    with_the_funnel = {
         each["urn"].rpartition("::")[2]
         for each in resources
-        if each.get("deletedWith", "").endswith("::immich-funnel-door")
+        if each.get("deletedWith", "").endswith("::immich-funnel-close")
     }
-    assert with_the_door == {"immich-check-outside"}
+    assert with_the_funnel == {"immich-check-outside"}
 
 
 def transitive_needs(dot: str) -> dict[str, set[str]]:
@@ -393,8 +393,8 @@ def test_a_power_cut_changes_nothing_for_anybody(story: Story) -> None:
     assert_all_is_back(story)
 
 
-def test_destroy_closes_the_door_before_anything_else(story: Story) -> None:
-    """The door's deletion ends while everything behind it still stands, and from then on nobody gets in."""
+def test_destroy_closes_the_funnel_before_anything_else(story: Story) -> None:
+    """The funnel's deletion ends while everything behind it still stands, and from then on nobody gets in."""
     keystore = folder_digest(story.operator.keystore)
     process = story.operator.start("destroy")
     assert process.stdout is not None
@@ -402,15 +402,15 @@ def test_destroy_closes_the_door_before_anything_else(story: Story) -> None:
     saw = ""
     for line in process.stdout:
         lines.append(line)
-        if "immich-funnel-door deleted" in line:
+        if "immich-funnel-close deleted" in line:
             saw = seen(story.lab, "/")
     assert process.wait() == 0, "".join(lines)
     assert saw == REFUSED
     of_the_server = r"(remote:Command|ServerScript) \S+ (deleting|deleted)"
     deletions = [line for line in lines if re.search(of_the_server, line)]
-    assert "immich-funnel-door" in deletions[0]
-    closed = next(index for index, line in enumerate(deletions) if "immich-funnel-door deleted" in line)
-    assert all("immich-funnel-door" in line for line in deletions[:closed])
+    assert "immich-funnel-close" in deletions[0]
+    closed = next(index for index, line in enumerate(deletions) if "immich-funnel-close deleted" in line)
+    assert all("immich-funnel-close" in line for line in deletions[:closed])
     after = folder_digest(story.operator.keystore)
     assert {name: after[name] for name in keystore if not name.endswith(".html")} == {
         name: digest for name, digest in keystore.items() if not name.endswith(".html")

@@ -29,18 +29,18 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
 
 
 BY_HAND = (
-    "The funnel was shut by hand, and nobody comes in: it stays shut until "
+    "The funnel was closed by hand, and nobody comes in: it stays closed until "
     '"sudo immich-exposure open" on the server.'
 )
 
 
-def test_a_door_that_the_owner_has_shut_reads_so_and_stays_shut(lab: Lab, operator: Operator) -> None:
+def test_a_funnel_that_the_owner_has_closed_reads_so_and_stays_closed(lab: Lab, operator: Operator) -> None:
     url = operator.outputs()["url"]
     lab.console("immich-exposure close")
     assert BY_HAND in operator.preview()
     assert BY_HAND in operator.up()
     outputs = operator.outputs()
-    assert (outputs["url"], outputs["checked"]) == (f"{url} (shut)", {"shut": BY_HAND})
+    assert (outputs["url"], outputs["checked"]) == (f"{url} (closed)", {"closed": BY_HAND})
     assert seen(lab, "/") == REFUSED
     assert lab.console("immich-exposure open").returncode == 0
     assert seen(lab, "/") == FORBIDDEN

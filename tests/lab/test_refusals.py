@@ -37,7 +37,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
 
 
 @contextmanager
-def nothing_changes(lab: Lab, operator: Operator, door: str = REFUSED) -> Iterator[None]:
+def nothing_changes(lab: Lab, operator: Operator, stranger: str = REFUSED) -> Iterator[None]:
     """Assert that server and keystore are the same afterwards, and what a stranger then sees."""
     keystore = Path(operator.settings["keystore"])
     server, keys = snapshot(lab), folder_digest(keystore)
@@ -45,7 +45,7 @@ def nothing_changes(lab: Lab, operator: Operator, door: str = REFUSED) -> Iterat
     after = snapshot(lab)
     assert (after.files, after.generation, after.serve) == (server.files, server.generation, server.serve)
     assert folder_digest(keystore) == keys
-    assert seen(lab, "/") == door
+    assert seen(lab, "/") == stranger
 
 
 @contextmanager
@@ -69,9 +69,9 @@ def assert_told(printed: str, *words: str) -> None:
         assert all(line.endswith((".", "?", "`")) for line in told), told
 
 
-def refused(lab: Lab, operator: Operator, *words: str, door: str = REFUSED) -> str:
+def refused(lab: Lab, operator: Operator, *words: str, stranger: str = REFUSED) -> str:
     """Run ``pulumi up``, which must fail with these words and change nothing; return what was printed."""
-    with nothing_changes(lab, operator, door):
+    with nothing_changes(lab, operator, stranger):
         printed = operator.fails()
     assert_told(printed, *words)
     return printed
@@ -458,7 +458,7 @@ def exposed(lab: Lab, operator: Operator) -> None:
 @pytest.mark.usefixtures("exposed")
 def test_bad_input_leaves_an_exposure_as_it_is(lab: Lab, operator: Operator) -> None:
     with changed(operator, bans={"maxRetry": 0}, devices=[{"name": "phone", "platform": "ios"}]):
-        refused(lab, operator, "- bans.maxRetry = 0: must be", door=FORBIDDEN)
+        refused(lab, operator, "- bans.maxRetry = 0: must be", stranger=FORBIDDEN)
 
 
 @pytest.mark.usefixtures("exposed")
@@ -467,7 +467,7 @@ def test_a_wrong_passphrase_leaves_an_exposure_as_it_is(lab: Lab, operator: Oper
     told = f"{ca_key} does not open with this passphrase. Set `keystorePassphrase` to the one"
     operator.set_passphrase(PASSPHRASE_OF_NOBODY)
     try:
-        printed = refused(lab, operator, told, door=FORBIDDEN)
+        printed = refused(lab, operator, told, stranger=FORBIDDEN)
     finally:
         operator.set_passphrase(PASSPHRASE)
     assert PASSPHRASE_OF_NOBODY not in printed

@@ -90,7 +90,7 @@ class Home:
         self.lines = []
         found = not_to_be_in(self.let_in(), self.expected(*names))
         stays = {name: STAYS_AS_FRAME if name.startswith("frame-") else STAYS for name in names}
-        props = self.props(mayComeIn=stays, toBeShutOut=found)
+        props = self.props(mayComeIn=stays, toBeRevoked=found)
         self._step("withdrawal", WITHDRAWAL, props)
         if until == "withdrawal":
             return self.lines

@@ -1,4 +1,4 @@
-"""A funnel that was opened by hand shuts between the build and the switch: module.sh with adopt.sh's note."""
+"""A funnel opened by hand closes between the build and the switch: module.sh with adopt.sh's note."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.programs.test_scripts_module import (
 
 __all__ = ["machine"]
 
-SHUT = "tailscale funnel reset"
+CLOSED = "tailscale funnel reset"
 SWITCH = "switch-to-configuration"
 
 
@@ -39,11 +39,11 @@ def note(machine: Machine) -> Path:
     return machine.state / "by-hand"
 
 
-def test_it_shuts_after_the_build_and_before_the_switch(opened: Machine) -> None:
+def test_it_closes_after_the_build_and_before_the_switch(opened: Machine) -> None:
     result(apply(opened))
     order = [line.split(" /")[0] for line in opened.commands("tailscale", "nixos-rebuild", SWITCH)]
     switch = next(index for index, line in enumerate(order) if line.endswith(" test"))
-    assert order.index(BUILD) < order.index(SHUT) < switch
+    assert order.index(BUILD) < order.index(CLOSED) < switch
     assert not note(opened).exists()
 
 
@@ -57,11 +57,11 @@ def test_a_system_that_cannot_be_activated_leaves_it_open(
 ) -> None:
     damage(opened)
     assert apply(opened).status != 0
-    assert SHUT not in opened.commands("tailscale")
+    assert CLOSED not in opened.commands("tailscale")
     assert note(opened).exists()
 
 
-def test_when_it_does_not_shut_nothing_is_switched(opened: Machine) -> None:
+def test_when_it_does_not_close_nothing_is_switched(opened: Machine) -> None:
     opened.fake("tailscale", STUBBORN)
     assert_sentence(apply(opened), "port 443 is still configured")
     assert running(opened) == "old-system"
@@ -69,20 +69,20 @@ def test_when_it_does_not_shut_nothing_is_switched(opened: Machine) -> None:
     assert note(opened).exists()
 
 
-def test_where_nothing_is_built_it_shuts_as_well(opened: Machine) -> None:
+def test_where_nothing_is_built_it_closes_as_well(opened: Machine) -> None:
     opened.remember(module=MODULE)
     result(yours(opened))
-    assert SHUT in opened.commands("tailscale")
+    assert CLOSED in opened.commands("tailscale")
     assert not note(opened).exists()
 
 
-def test_where_the_same_runs_already_it_shuts_as_well(opened: Machine) -> None:
+def test_where_the_same_runs_already_it_closes_as_well(opened: Machine) -> None:
     note(opened).unlink()
     result(apply(opened))
     note(opened).write_text("443 8443\n")
     opened.remember(**{"serve.json": OPEN})
     result(apply(opened))
-    assert SHUT in opened.commands("tailscale")
+    assert CLOSED in opened.commands("tailscale")
     assert not note(opened).exists()
 
 
@@ -92,9 +92,9 @@ def test_without_a_note_no_funnel_is_touched(opened: Machine) -> None:
     assert opened.commands("tailscale") == []
 
 
-def test_the_way_back_of_a_run_that_never_shut_it_leaves_it_open(opened: Machine) -> None:
+def test_the_way_back_of_a_run_that_never_closed_it_leaves_it_open(opened: Machine) -> None:
     break_build(opened)
     assert apply(opened).status != 0
     assert restore(opened).status == 0
     assert opened.run("module", "leave").status == 0
-    assert SHUT not in opened.commands("tailscale")
+    assert CLOSED not in opened.commands("tailscale")

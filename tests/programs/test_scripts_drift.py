@@ -137,11 +137,11 @@ ORDER = [*AS_EVER[:6], "node-key ", "version immich 2.7.3"]
     [
         lambda machine: machine.write(machine.state / "lease", "trial 300 boot 0\n"),
         lambda machine: machine.remember(**{"serve.json": "{}"}),
-        lambda machine: machine.write(machine.state / "shut-by-hand", ""),
+        lambda machine: machine.write(machine.state / "closed-by-hand", ""),
     ],
-    ids=["on trial", "shut", "shut by hand"],
+    ids=["on trial", "closed", "closed by hand"],
 )
-def test_what_it_was_proven_for_is_told_of_an_open_and_proven_door_alone(
+def test_what_it_was_proven_for_is_told_of_an_open_and_proven_funnel_alone(
     proven: Machine, change: Callable[[Machine], None]
 ) -> None:
     assert f"proven-for {DIGEST}" in proven.run("drift", "look", *PORTS).stdout.splitlines()
@@ -202,22 +202,22 @@ def mask(machine: Machine) -> None:
 
 
 CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
-    "the funnel is shut": (
+    "the funnel is closed": (
         lambda machine: machine.remember(**{"serve.json": "{}"}),
-        "door The funnel was shut on the server; up opens and proves it again.",
+        "funnel The funnel was closed on the server; up opens and proves it again.",
     ),
     "the funnel is altered": (
         lambda machine: machine.remember(**{"serve.json": OPEN.replace("127.0.0.1", "localhost")}),
-        "door The funnel on port 443 was altered by hand; up closes and opens it as it must be.",
+        "funnel The funnel on port 443 was altered by hand; up closes and opens it as it must be.",
     ),
     "another tool has the port": (
         lambda machine: machine.remember(**{"serve.json": OPEN.replace("8443", "22")}),
-        "shut Port 443 serves another tool, so the funnel is shut; "
+        "closed Port 443 serves another tool, so the funnel is closed; "
         "remove that entry of Tailscale and run up again.",
     ),
     "the edge on another port": (
         lambda machine: machine.remember(**{"serve.json": beside("8443", "127.0.0.1:8443")}),
-        "door The edge is public on port 8443 as well (tcp), past our rules; up closes that.",
+        "funnel The edge is public on port 8443 as well (tcp), past our rules; up closes that.",
     ),
     "Immich on another port": (
         lambda machine: machine.remember(**{"serve.json": beside("10000", "127.0.0.1:2283")}),
@@ -226,11 +226,11 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "opened without a lease": (
         drop("lease"),
-        "door The funnel was opened by hand, without a lease; up proves what stands behind it.",
+        "funnel The funnel was opened by hand, without a lease; up proves what stands behind it.",
     ),
     "an update that was taken back": (
         lambda machine: machine.write(machine.state / "lease", "trial 300 00000001-aaaa 5000\n"),
-        "door The last run did not end with a proof, so the funnel shuts in 5 min; "
+        "funnel The last run did not end with a proof, so the funnel closes in 5 min; "
         "up proves the exposure again.",
     ),
     "a device by hand": (
@@ -465,12 +465,12 @@ def test_an_import_that_was_taken_out_is_told(proven: Machine) -> None:
     )
 
 
-def test_a_funnel_that_was_shut_by_hand_is_the_owners_to_open(proven: Machine) -> None:
+def test_a_funnel_that_was_closed_by_hand_is_the_owners_to_open(proven: Machine) -> None:
     proven.remember(**{"serve.json": "{}"})
-    proven.write(proven.state / "shut-by-hand", "")
+    proven.write(proven.state / "closed-by-hand", "")
     (line,) = look(proven)
     assert line == (
-        "shut The funnel was shut by hand, and nobody comes in: it stays shut until "
+        "closed The funnel was closed by hand, and nobody comes in: it stays closed until "
         '"sudo immich-exposure open" on the server.'
     )
 
@@ -490,32 +490,34 @@ def test_who_is_let_in_is_told_whatever_was_noted_down(proven: Machine, where: s
     ]
 
 
-@pytest.mark.parametrize("shut", [False, True])
-def test_what_the_owner_has_revoked_is_told_also_where_the_door_is_shut(proven: Machine, shut: bool) -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_the_owner_has_revoked_is_told_also_where_the_funnel_is_closed(
+    proven: Machine, closed: bool
+) -> None:
     revoke_by_hand(proven)
     os.utime(proven.state / "revoked" / PHONE, (NOW - 60, NOW - 60))
     proven.write(proven.state / "revoked" / LAPTOP, "laptop\n")
-    if shut:
-        proven.write(proven.state / "shut-by-hand", "")
-    lines = [line for line in look(proven) if not line.startswith("shut ")]
+    if closed:
+        proven.write(proven.state / "closed-by-hand", "")
+    lines = [line for line in look(proven) if not line.startswith("closed ")]
     assert lines == [f"revoked {PHONE} {NOW - 60} phone"]
 
 
 WHY = {
     "lease": "The funnel's lease was over on Monday 12 January at 13:46; up opens and proves it again.",
-    "unsafe": "The funnel was shut on Monday 12 January at 13:46 because the exposure was not safe; "
+    "unsafe": "The funnel was closed on Monday 12 January at 13:46 because the exposure was not safe; "
     "up opens it only once it proves to be.",
-    "check": "The last up could not prove the exposure, so the funnel is shut; up tries to again.",
-    "elsewhere": "The funnel was shut with Tailscale's own command, or Tailscale was down (seen on "
+    "check": "The last up could not prove the exposure, so the funnel is closed; up tries to again.",
+    "elsewhere": "The funnel was closed with Tailscale's own command, or Tailscale was down (seen on "
     "Monday 12 January at 13:46); up opens and proves it again.",
 }
 
 
 @pytest.mark.parametrize("why", WHY)
-def test_why_a_funnel_is_shut_is_told(proven: Machine, why: str) -> None:
+def test_why_a_funnel_is_closed_is_told(proven: Machine, why: str) -> None:
     proven.remember(**{"serve.json": "{}"})
-    proven.write(proven.state / "door", f"1000000 shut {why}\n")
-    assert look(proven) == [f"door {WHY[why]}"]
+    proven.write(proven.state / "last-change", f"1000000 closed {why}\n")
+    assert look(proven) == [f"funnel {WHY[why]}"]
 
 
 def test_arguments_are_checked(machine: Machine) -> None:

@@ -552,7 +552,7 @@ def test_settings_that_a_killed_run_left_are_taken_over_by_the_next(machine: Mac
     assert "systemctl reload immich-edge" in machine.commands("systemctl")
 
 
-def test_what_changes_behind_a_proven_door_puts_it_on_a_short_lease(machine: Machine) -> None:
+def test_what_changes_behind_a_proven_funnel_puts_it_on_a_short_lease(machine: Machine) -> None:
     """In `pulumi up --target` nothing else does, and nobody proves what comes."""
     settings(machine)
     machine.run("trust", "install", payload={"device-ca.crt": AUTHORITY})

@@ -1067,7 +1067,7 @@ def test_a_unit_that_had_failed_before_is_no_reason_to_go_back(machine: Machine)
 
 
 def test_an_edge_that_was_stopped_is_started_again(machine: Machine) -> None:
-    """A funnel that could not be shut stops it, and a change of something else would not start it."""
+    """A funnel that could not be closed stops it, and a change of something else would not start it."""
     result(apply(machine))
     machine.remember(active="immich-bans")
     machine.fake("systemctl", STARTS + textwrap.dedent(BODIES["systemctl"]))

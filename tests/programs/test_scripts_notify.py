@@ -43,15 +43,15 @@ def waiting(machine: Machine) -> dict[str, str]:
 
 
 def test_without_a_channel_nothing_is_noted_down(machine: Machine) -> None:
-    assert tell(machine, "closed", "The funnel is shut.") == Outcome(0, "after\n", "")
+    assert tell(machine, "closed", "The funnel is closed.") == Outcome(0, "after\n", "")
     assert not (machine.state / "notices").exists()
     assert machine.commands("systemctl") == []
 
 
 def test_a_notice_waits_for_its_delivery_which_nobody_waits_for(machine: Machine) -> None:
     with_channel(machine)
-    assert tell(machine, "closed", "The funnel is shut.") == Outcome(0, "after\n", "")
-    assert waiting(machine) == {"closed": "0600 The funnel is shut.\n"}
+    assert tell(machine, "closed", "The funnel is closed.") == Outcome(0, "after\n", "")
+    assert waiting(machine) == {"closed": "0600 The funnel is closed.\n"}
     assert machine.commands("systemctl") == [DELIVER]
 
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_told_stops_nothing(machine: Machine, broken: str) -> Non
             machine.write(machine.state / f"notices/waiting/1.bans.{number}", "x\n")
     else:
         machine.fake("systemctl", "exit 5")
-    told = tell(machine, "closed", "The funnel is shut.")
+    told = tell(machine, "closed", "The funnel is closed.")
     assert (told.status, told.stdout) == (0, "after\n")
     assert ("could not be noted down" in told.stderr) == (broken != "no unit")
     assert list((machine.state / "notices").glob(".new.*")) == []
@@ -185,7 +185,7 @@ def test_a_channel_that_does_not_answer_stops_nothing_and_is_tried_again(
     assert (installed.status, installed.stdout) == (0, "")
     assert "Notices do not get through" in installed.stderr
     assert str(status) in installed.stderr
-    tell(machine, "closed", "The funnel is shut.")
+    tell(machine, "closed", "The funnel is closed.")
     failed = deliver(machine)
     assert failed.status == 0
     assert "A notice was not delivered" in failed.stderr
@@ -206,7 +206,7 @@ def test_a_flood_is_a_few_messages_and_loses_nothing_of_another_kind(
     for number in range(10):
         tell(machine, "bans", f"Ban number {number}.")
         deliver(machine)
-    tell(machine, "closed", "The funnel is shut.")
+    tell(machine, "closed", "The funnel is closed.")
     deliver(machine)
     kinds = [json.loads(body)["kind"] for _, _, body in receiver.got]
     assert kinds == ["bans"] * 6 + ["closed"]
@@ -229,7 +229,7 @@ def test_many_notices_of_one_kind_are_one_list(machine: Machine, receiver: Recei
 def test_what_is_a_week_old_is_no_news(machine: Machine, receiver: Receiver) -> None:
     install(machine, kind="webhook", address=receiver.address)
     receiver.got.clear()
-    tell(machine, "closed", "The funnel is shut.")
+    tell(machine, "closed", "The funnel is closed.")
     later(machine, 604_801)
     deliver(machine)
     assert receiver.got == []
@@ -284,7 +284,7 @@ def kinds(receiver: Receiver) -> list[str]:
     return found
 
 
-def test_a_door_that_opens_or_shuts_is_told_whoever_did_it(machine: Machine, receiver: Receiver) -> None:
+def test_a_funnel_that_opens_or_closes_is_told_whoever_did_it(machine: Machine, receiver: Receiver) -> None:
     install(machine, kind="webhook", address=receiver.address)
     assert kinds(receiver) == ["channel"]
     deliver(machine)
@@ -298,7 +298,7 @@ def test_a_door_that_opens_or_shuts_is_told_whoever_did_it(machine: Machine, rec
     deliver(machine)
     assert kinds(receiver) == []
     (machine.state / "lease").unlink()
-    machine.write(machine.state / "shut-by-hand", "")
+    machine.write(machine.state / "closed-by-hand", "")
     deliver(machine)
     assert "by hand" in receiver.got[0][2]
     assert kinds(receiver) == ["closed"]

@@ -321,7 +321,7 @@ def test_what_runs_each_minute_fills_no_journal_and_yet_is_heard(generation: Pat
 @pytest.mark.parametrize(
     "unit", ["immich-exposure-lan.service", "immich-exposure-lan@.service", "immich-exposure-lease.service"]
 )
-def test_what_opens_the_home_and_shuts_the_door_is_never_started_too_often(
+def test_what_opens_the_home_and_closes_the_funnel_is_never_started_too_often(
     generation: Path, unit: str
 ) -> None:
     assert read_unit(generation, unit)["StartLimitIntervalSec"] == ["0"]
@@ -494,7 +494,7 @@ def test_the_lease_is_enforced_each_minute_and_after_boot(generation: Path) -> N
     assert timer["OnBootSec"] == ["20s"] and timer["OnUnitActiveSec"] == ["1min"]
     assert service["ExecStart"][0].endswith("/bin/immich-exposure-enforce enforce")
     assert service["Type"] == ["oneshot"]
-    # Whoever deletes the state while the door is open leaves no lease: it closes then as well.
+    # Whoever deletes the state while the funnel is open leaves no lease: it closes then as well.
     assert "ConditionPathExists" not in service and f"-{STATE}" in service["ReadWritePaths"]
 
 

@@ -30,7 +30,7 @@ def test_two_homes_in_one_program(consumer: Path, tmp_path: Path) -> None:
     pulumi("config", "set", "--secret", "keystorePassphrase", PASSPHRASE)
     shown = pulumi("preview")
     assert "Traceback" not in shown and "components'" not in shown
-    assert "home-funnel-door" in shown and "cabin-funnel-door" in shown
+    assert "home-funnel-close" in shown and "cabin-funnel-close" in shown
     assert "closes the funnel by itself 72 hours after it was opened" in shown
     assert "keystore/family/home" in shown and "keystore/family/cabin" in shown
     assert sys.executable not in shown

@@ -177,7 +177,7 @@ def test_the_example_in_yaml_is_previewed(plugin: Path, tmp_path: Path) -> None:
     consumer = consumer_of(tmp_path, project)
     make_stack(consumer)
     shown = consumer.well("preview")
-    assert "home-funnel-door" in shown and "Traceback" not in shown
+    assert "home-funnel-close" in shown and "Traceback" not in shown
     assert "immich-exposure:step:ModuleFiles" in shown and "pulumi-python" not in shown
     assert "closes the funnel by itself 72 hours after it was opened" in shown
 

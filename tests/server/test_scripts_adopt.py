@@ -108,7 +108,7 @@ def by_hand(machine: Machine) -> str | None:
 
 
 def test_the_funnel_that_was_opened_by_hand_is_noted_down(machine: Machine) -> None:
-    """It shuts when something else comes to stand behind it, and not before: a build takes long."""
+    """It closes when something else comes to stand behind it, and not before: a build takes long."""
     assert_done(begin(machine))
     assert serving(machine) == BY_HAND
     assert by_hand(machine) == "443 8443\n"
@@ -159,7 +159,7 @@ def test_a_tailscale_that_does_not_answer_ends_the_run(machine: Machine) -> None
     assert_sentence(begin(machine), "does not tell its funnel's state")
 
 
-def test_given_up_before_it_shut_the_funnel_of_before_stays(machine: Machine) -> None:
+def test_given_up_before_it_closed_the_funnel_of_before_stays(machine: Machine) -> None:
     """The build failed, say, and the owner runs `pulumi destroy`: all is as it was."""
     assert_done(begin(machine))
     assert_done(machine.run("state", "remove"))

@@ -81,7 +81,7 @@ def funnel(machine: Machine, verb: str, *arguments: object) -> Outcome:
 
 
 def proven(machine: Machine, term: str = "always") -> None:
-    """Open the door and prove it, for as long as ``term`` says."""
+    """Open the funnel and prove it, for as long as ``term`` says."""
     result(funnel(machine, "open", 300))
     result(funnel(machine, "confirm", term))
     machine.forget_commands()
@@ -89,7 +89,7 @@ def proven(machine: Machine, term: str = "always") -> None:
 
 def trial(machine: Machine) -> object:
     """Put it on a short lease, as a run does that is about to change something; return what became of it."""
-    return result(funnel(machine, "trial", 300, "no", "digest"))["door"]
+    return result(funnel(machine, "trial", 300, "no", "digest"))["funnel"]
 
 
 def enforced(machine: Machine) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def test_another_tools_entry_on_the_port_is_never_touched(machine: Machine, take
     ("mood", "said"),
     [("asking", "To enable, visit:"), ("waiting", "Tailscale did not open the funnel (); mend that")],
 )
-def test_a_funnel_that_did_not_open_is_shut_again(machine: Machine, mood: str, said: str) -> None:
+def test_a_funnel_that_did_not_open_is_closed_again(machine: Machine, mood: str, said: str) -> None:
     (machine.fakes / "mood").write_text(mood)
     machine.fake("timeout", 'shift; exec /usr/bin/timeout 3 "$@"')
     assert_sentence(funnel(machine, "open", 300), "Tailscale did not open the funnel", said)
@@ -265,7 +265,7 @@ def test_open_needs_the_timer_that_would_close_it(machine: Machine) -> None:
     assert changes(machine) == []
 
 
-def test_open_that_cannot_arm_its_timer_stays_shut(machine: Machine) -> None:
+def test_open_that_cannot_arm_its_timer_stays_closed(machine: Machine) -> None:
     machine.fake("systemd-run", "echo no bus >&2; exit 1")
     assert_sentence(funnel(machine, "open", 300), "could not be set (no bus)")
     assert serving(machine) == {}
@@ -452,7 +452,7 @@ def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
 
 
 def conversation(machine: Machine, word: str, meanwhile: Callable[[], object] | None = None) -> Outcome:
-    """Run `prove` as the operator does, who says ``word`` once the door is open, or ends without one."""
+    """Run `prove` as the operator does, who says ``word`` once the funnel is open, or ends without one."""
     text = script_text("funnel")
     arguments = ("prove", "443", "8443", "300", "always", str(machine.config), "digest")
     with subprocess.Popen(
@@ -491,14 +491,14 @@ def test_prove_opens_and_keeps_open_what_the_operator_has_proven(machine: Machin
 def test_prove_closes_at_once_what_the_operator_has_not(machine: Machine, word: str) -> None:
     """Their machine has died, or what they saw from outside is not safe."""
     done = conversation(machine, word)
-    assert done.status == 1 and "Nobody has proven the exposure, so the funnel is shut" in done.stderr
+    assert done.status == 1 and "Nobody has proven the exposure, so the funnel is closed" in done.stderr
     assert (serving(machine), lease(machine)) == ({}, None)
     assert not (machine.state / "standing").exists() and not (machine.state / "proven").exists()
 
 
-def test_what_the_owner_has_shut_meanwhile_is_not_confirmed(machine: Machine) -> None:
-    done = conversation(machine, "proven\n", lambda: machine.write(machine.state / "shut-by-hand", ""))
-    assert done.status == 1 and 'shut on the server by "immich-exposure close"' in done.stderr
+def test_what_the_owner_has_closed_meanwhile_is_not_confirmed(machine: Machine) -> None:
+    done = conversation(machine, "proven\n", lambda: machine.write(machine.state / "closed-by-hand", ""))
+    assert done.status == 1 and 'closed on the server by "immich-exposure close"' in done.stderr
     assert (serving(machine), lease(machine)) == ({}, None)
 
 
@@ -714,10 +714,10 @@ def test_a_run_in_progress_is_not_overtaken_by_what_is_noted_down(machine: Machi
     assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
 
 
-# --- an update over an open door
+# --- an update over an open funnel
 
 
-def test_a_change_puts_a_proven_door_on_a_short_lease(machine: Machine) -> None:
+def test_a_change_puts_a_proven_funnel_on_a_short_lease(machine: Machine) -> None:
     proven(machine)
     assert trial(machine) == "trial"
     assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
@@ -729,11 +729,11 @@ def test_a_change_puts_a_proven_door_on_a_short_lease(machine: Machine) -> None:
     assert serving(machine) == {}
 
 
-def test_a_change_behind_a_shut_door_is_not_proven_either(machine: Machine) -> None:
+def test_a_change_behind_a_closed_funnel_is_not_proven_either(machine: Machine) -> None:
     proven(machine)
     assert machine.run("exposure", "close").status == 0
     outcome = funnel(machine, "trial", 300, "no", "digest")
-    assert '"door":"shut"' in outcome.stdout and "stays shut until" in outcome.stderr
+    assert '"funnel":"closed"' in outcome.stdout and "stays closed until" in outcome.stderr
     assert_sentence(funnel(machine, "reopen"), "has changed since it was proven")
     result(funnel(machine, "open", 300))
 
@@ -744,12 +744,12 @@ def test_a_change_that_cannot_be_noted_down_does_not_begin(machine: Machine) -> 
     assert_sentence(funnel(machine, "trial", 300, "no", "digest"), "proven cannot be removed")
 
 
-def test_a_door_whose_state_was_deleted_is_shut_before_a_change(machine: Machine) -> None:
+def test_a_funnel_whose_state_was_deleted_is_closed_before_a_change(machine: Machine) -> None:
     """Nothing says any more that it was proven, and no lease would end it."""
     proven(machine)
     shutil.rmtree(machine.state)
     machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
-    assert trial(machine) == "shut"
+    assert trial(machine) == "closed"
     assert serving(machine) == {}
     assert not machine.state.exists()
 
@@ -762,7 +762,7 @@ def test_each_trial_says_something_else(machine: Machine) -> None:
     assert not (machine.state / "lease").exists()
 
 
-def test_a_door_that_nobody_proved_is_shut_before_a_change(machine: Machine) -> None:
+def test_a_funnel_that_nobody_proved_is_closed_before_a_change(machine: Machine) -> None:
     """Somebody has opened it by hand, while our edge stood behind it."""
     machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     serve(
@@ -773,27 +773,27 @@ def test_a_door_that_nobody_proved_is_shut_before_a_change(machine: Machine) -> 
             "AllowFunnel": {f"{DOMAIN}:10000": True, f"{DOMAIN}:8443": True},
         },
     )
-    assert trial(machine) == "shut"
+    assert trial(machine) == "closed"
     assert serving(machine) == OTHERS
 
 
 @pytest.mark.parametrize("why", ["taken over", "another edge"])
-def test_a_funnel_of_before_us_is_not_ours_to_shut_early(machine: Machine, why: str) -> None:
+def test_a_funnel_of_before_us_is_not_ours_to_close_early(machine: Machine, why: str) -> None:
     if why == "taken over":
         machine.remember(active="immich-edge")
         machine.write(machine.state / "by-hand", "443 8443\n")
     serve(machine, OPEN)
-    assert trial(machine) == "shut"
+    assert trial(machine) == "closed"
     assert enforced(machine) == OPEN
 
 
-def test_another_stacks_door_is_left_alone_unless_it_is_taken_over(machine: Machine) -> None:
+def test_another_stacks_funnel_is_left_alone_unless_it_is_taken_over(machine: Machine) -> None:
     proven(machine)
     machine.write(machine.state / "owner", "theirs a/b/c\n")
-    for take_over, door in (("no", "shut"), ("yes", "trial")):
+    for take_over, state in (("no", "closed"), ("yes", "trial")):
         before = lease(machine)
         outcome = machine.run("funnel", "--stack=ours", "trial", "443", "8443", "300", take_over, "digest")
-        assert result(outcome)["door"] == door
+        assert result(outcome)["funnel"] == state
         assert (lease(machine) == before) == (take_over == "no")
 
 
@@ -852,7 +852,7 @@ def test_a_funnel_past_the_edge_is_closed_at_once_whoever_opened_it(
         return
     assert enforced(machine) == others
     assert "strangers would have come in past the edge" in machine.run("exposure", "status").stdout
-    assert_sentence(funnel(machine, "reopen"), "never was")
+    assert_sentence(funnel(machine, "reopen"), "was never proven")
 
 
 def test_of_a_web_port_only_what_leads_to_immich_goes(machine: Machine) -> None:
@@ -898,7 +898,7 @@ def test_without_the_state_an_edge_that_runs_tells_what_is_ours(machine: Machine
     assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
 
 
-def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
+def test_enforce_has_nothing_to_do_on_a_closed_node(machine: Machine) -> None:
     serve(machine, OTHERS)
     machine.write(machine.state / "funnel", "443 8443\n")
     assert funnel(machine, "enforce") == Outcome(0, "", "")
@@ -911,7 +911,7 @@ def test_enforce_has_nothing_to_do_on_a_shut_node(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["the funnel stays", "nobody can tell"])
-def test_a_funnel_that_enforce_cannot_shut_leads_nowhere(machine: Machine, trouble: str) -> None:
+def test_a_funnel_that_enforce_cannot_close_leads_nowhere(machine: Machine, trouble: str) -> None:
     machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     serve(machine, OPEN)
     machine.write(machine.state / "funnel", "443 8443\n")
@@ -928,12 +928,12 @@ def test_a_funnel_that_enforce_cannot_shut_leads_nowhere(machine: Machine, troub
     status(machine)
     machine.remember(active="immich-exposure-lease.timer")
     result(funnel(machine, "open", 300))
-    assert START_EDGE in changes(machine), "and with the door it starts again"
+    assert START_EDGE in changes(machine), "and with the funnel it starts again"
 
 
 def test_status_tells_all(machine: Machine) -> None:
     assert result(funnel(machine, "status")) == {
-        "state": "shut",
+        "state": "closed",
         "shared": False,
         "url": f"https://{DOMAIN}/",
         "lease": "none",
@@ -988,7 +988,7 @@ def home(machine: Machine) -> str | None:
     return place.read_text() if place.exists() else None
 
 
-def test_the_home_is_closed_before_the_door_opens_and_opened_after_it_is_shut(machine: Machine) -> None:
+def test_the_home_is_closed_before_the_funnel_opens_and_opened_after_it_is_closed(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     result(funnel(machine, "open", 300))
     assert home(machine) == "closed\n"
@@ -1028,11 +1028,11 @@ def test_what_the_owner_said_of_the_home(
     assert home(machine) == (None if after is None else f"{after}\n")
 
 
-def test_what_was_shut_by_hand_stays_shut_until_the_owner_allows_it(machine: Machine) -> None:
+def test_what_was_closed_by_hand_stays_closed_until_the_owner_allows_it(machine: Machine) -> None:
     proven(machine, "+3600")
     machine.elapse(600)
     assert machine.run("exposure", "close").status == 0
-    assert "shut by hand" in machine.run("exposure", "status").stdout
+    assert "closed by hand" in machine.run("exposure", "status").stdout
     machine.forget_commands()
     assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
     assert COMMAND not in changes(machine) and serving(machine) == {}
@@ -1052,24 +1052,26 @@ def test_what_was_shut_by_hand_stays_shut_until_the_owner_allows_it(machine: Mac
 
 
 @pytest.mark.parametrize("moment", ["before it opens", "while it opens", "before it is confirmed"])
-def test_a_run_in_progress_notices_that_it_was_shut_by_hand(machine: Machine, moment: str) -> None:
-    shut = 'touch "$IMMICH_EXPOSURE_ROOT/var/lib/immich-exposure/shut-by-hand"'
+def test_a_run_in_progress_notices_that_it_was_closed_by_hand(machine: Machine, moment: str) -> None:
+    close = 'touch "$IMMICH_EXPOSURE_ROOT/var/lib/immich-exposure/closed-by-hand"'
     if moment == "before it opens":
-        machine.fake("flock", shut)
+        machine.fake("flock", close)
     if moment == "while it opens":
-        machine.fake("timeout", f'shift; case "$*" in *" funnel --bg"*) {shut} ;; esac; exec "$@"')
-        machine.fake("timeout", f'shift; case "$*" in "tailscale funnel --bg"*) {shut} ;; esac; exec "$@"')
+        machine.fake("timeout", f'shift; case "$*" in *" funnel --bg"*) {close} ;; esac; exec "$@"')
+        machine.fake("timeout", f'shift; case "$*" in "tailscale funnel --bg"*) {close} ;; esac; exec "$@"')
     if moment == "before it is confirmed":
         result(funnel(machine, "open", 300))
         assert machine.run("exposure", "close").status == 0
-        assert_sentence(funnel(machine, "confirm", "always"), 'shut on the server by "immich-exposure close"')
+        assert_sentence(
+            funnel(machine, "confirm", "always"), 'closed on the server by "immich-exposure close"'
+        )
     else:
-        assert_sentence(funnel(machine, "open", 300), 'shut on the server by "immich-exposure close"')
+        assert_sentence(funnel(machine, "open", 300), 'closed on the server by "immich-exposure close"')
     assert (serving(machine), lease(machine)) == ({}, None)
 
 
 @pytest.mark.parametrize("damage", [make_state_read_only, None])
-def test_the_word_to_shut_finds_another_place_on_a_dying_disk(
+def test_the_word_to_close_finds_another_place_on_a_dying_disk(
     machine: Machine, damage: Callable[[Machine], None] | None
 ) -> None:
     proven(machine)
@@ -1091,10 +1093,10 @@ def test_only_what_was_proven_opens_again_by_hand(machine: Machine, state: str) 
         shutil.rmtree(machine.state)
         assert_sentence(funnel(machine, "reopen"), "Nothing is exposed", "pulumi up")
         return
-    assert_sentence(funnel(machine, "reopen"), "never was", "pulumi up")
+    assert_sentence(funnel(machine, "reopen"), "was never proven", "pulumi up")
     result(funnel(machine, "open", 300))
     assert machine.run("exposure", "close").status == 0
-    assert_sentence(funnel(machine, "reopen"), "never was", "pulumi up")
+    assert_sentence(funnel(machine, "reopen"), "was never proven", "pulumi up")
     assert serving(machine) == {}
     result(funnel(machine, "open", 300))  # the word is taken back all the same
 
@@ -1141,7 +1143,7 @@ def test_a_home_that_a_killed_run_left_closed_is_opened(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize("left", [{}, OTHERS])
-def test_a_funnel_that_tailscale_shut_gives_immich_back_to_the_home(
+def test_a_funnel_that_tailscale_closed_gives_immich_back_to_the_home(
     machine: Machine, left: dict[str, Any]
 ) -> None:
     """By `tailscale funnel reset`, which knows nothing of leases."""
@@ -1262,7 +1264,7 @@ def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None
     assert RESTART_HOME not in changes(machine)
 
 
-def test_a_home_that_cannot_be_closed_keeps_the_door_shut(machine: Machine) -> None:
+def test_a_home_that_cannot_be_closed_keeps_the_funnel_closed(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
     assert_sentence(
@@ -1272,7 +1274,7 @@ def test_a_home_that_cannot_be_closed_keeps_the_door_shut(machine: Machine) -> N
     assert (lease(machine), home(machine)) == (None, None)
 
 
-def test_a_home_that_cannot_be_opened_does_not_keep_the_door_open(machine: Machine) -> None:
+def test_a_home_that_cannot_be_opened_does_not_keep_the_funnel_open(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     result(funnel(machine, "open", 300))
     machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
@@ -1280,20 +1282,22 @@ def test_a_home_that_cannot_be_opened_does_not_keep_the_door_open(machine: Machi
     assert (serving(machine), home(machine)) == ({}, None)
 
 
-def test_the_door_stays_shut_until_immich_answers(machine: Machine) -> None:
+def test_the_funnel_stays_closed_until_immich_answers(machine: Machine) -> None:
     machine.remember(answers="no /api/server/ping 000", units="immich-exposure-lan.service")
     assert_sentence(
-        funnel(machine, "open", 300), "stays shut; everything is prepared", 'next "pulumi up" opens it once'
+        funnel(machine, "open", 300), "stays closed; everything is prepared", 'next "pulumi up" opens it once'
     )
     assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
     machine.remember(answers=ANSWERS)
     result(funnel(machine, "open", 300))
     machine.remember(answers="no /api/server/ping 000")
-    assert result(funnel(machine, "open", 300))["url"], "a door that is open already gets its lease anew"
+    assert result(funnel(machine, "open", 300))["url"], "a funnel that is open already gets its lease anew"
 
 
 @pytest.mark.parametrize("said", ["false", "null"])
-def test_the_door_stays_shut_before_an_immich_without_an_administrator(machine: Machine, said: str) -> None:
+def test_the_funnel_stays_closed_before_an_immich_without_an_administrator(
+    machine: Machine, said: str
+) -> None:
     """It did not answer when the preflight asked."""
     machine.remember(answers=ANSWERS.replace("true", said), units="immich-exposure-lan.service")
     assert_sentence(
@@ -1352,7 +1356,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
     ]
     assert machine.run("exposure", "close").status == 0
     assert serving(machine) == {}
-    assert "shut" in machine.run("exposure", "status").stdout
+    assert "closed" in machine.run("exposure", "status").stdout
     verbs = re.search(r'^VERBS="(.*)"$', (SCRIPTS / "exposure.sh").read_text(), re.MULTILINE)
     assert verbs is not None
     for verb in verbs[1].split():
@@ -1397,7 +1401,7 @@ def test_the_command_tells_the_port_in_the_address(machine: Machine) -> None:
 
 def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     machine.remember(active=RUNNING, units="immich-exposure-lan.service")
-    assert monitored(machine)[:2] == (3, "shut")
+    assert monitored(machine)[:2] == (3, "closed")
     result(funnel(machine, "open", 300))
     assert monitored(machine)[:2] == (2, "trial")
     result(funnel(machine, "confirm", "+3600"))
@@ -1431,9 +1435,9 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     serve(machine, BY_NAME)
     assert monitored(machine)[:2] == (4, "unsafe")
     serve(machine, {})
-    assert monitored(machine)[:2] == (3, "shut")
+    assert monitored(machine)[:2] == (3, "closed")
     assert enforced(machine) == {}
-    assert (monitored(machine)[2]["why"], monitored(machine)[2]["since"]) == ("shut-elsewhere", NOW)
+    assert (monitored(machine)[2]["why"], monitored(machine)[2]["since"]) == ("closed-elsewhere", NOW)
     (machine.fakes / "mood").write_text("down")
     assert monitored(machine)[:2] == (4, "unknown")
     (machine.fakes / "mood").write_text("well")

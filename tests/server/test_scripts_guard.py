@@ -45,7 +45,7 @@ esac
 
 @pytest.fixture(params=available_shells())
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
-    """A server whose door was opened and proven a day ago, with a channel to its owner."""
+    """A server whose funnel was opened and proven a day ago, with a channel to its owner."""
     machine = Machine(tmp_path, request.param)
     tailscale.install(machine.fakes)
     machine.fake("edge", EDGE)
@@ -155,7 +155,7 @@ def test_a_certificate_that_is_being_renewed_is_not_unsafe(machine: Machine) -> 
     assert seen(machine) == HEALTHY
 
 
-def test_what_cannot_be_shut_leads_nowhere(machine: Machine) -> None:
+def test_what_cannot_be_closed_leads_nowhere(machine: Machine) -> None:
     machine.remember(mood="asking")
     machine.fake("sleep", "")
     look(machine, UNSAFE)
@@ -215,7 +215,7 @@ def test_steps_are_bounded_and_the_owner_is_told_once(machine: Machine) -> None:
     assert changes(machine) == []
 
 
-def test_a_door_that_has_just_opened_may_not_answer_yet(machine: Machine) -> None:
+def test_a_funnel_that_has_just_opened_may_not_answer_yet(machine: Machine) -> None:
     machine.fake(
         "date", 'case $1 in +%s) cat "$FAKES/clock" ;; -r) echo $(($(cat "$FAKES/clock") - 60)) ;; esac'
     )
@@ -233,7 +233,7 @@ def test_a_look_that_was_killed_between_off_and_on_is_finished_by_the_next(machi
     assert told(machine) == ["healed"]
     serve(machine, {})
     look(machine, HEALTHY)
-    assert serving(machine) == {}, "what somebody else has shut is not opened"
+    assert serving(machine) == {}, "what somebody else has closed is not opened"
 
 
 def test_a_close_by_hand_in_the_middle_wins(machine: Machine) -> None:
@@ -260,7 +260,7 @@ def test_a_tailscale_that_is_off_is_the_owners_to_mend(machine: Machine, state: 
 
 
 @pytest.mark.parametrize("state", ["NoState", "Starting"])
-def test_a_tailscaled_that_cannot_reach_its_control_server_is_dead_not_shut(
+def test_a_tailscaled_that_cannot_reach_its_control_server_is_dead_not_closed(
     machine: Machine, state: str
 ) -> None:
     """Until it hears of it, it says that it serves nothing: what is configured must not be touched then."""
@@ -350,7 +350,7 @@ def test_a_look_that_fails_itself_changes_nothing(machine: Machine) -> None:
     assert seen(machine).startswith("blind the look from outside itself failed (Segmentation fault)")
 
 
-def test_nobody_looks_while_the_door_is_shut_or_the_config_says_no(machine: Machine) -> None:
+def test_nobody_looks_while_the_funnel_is_closed_or_the_config_says_no(machine: Machine) -> None:
     (machine.state / "lease").unlink()
     look(machine, UNSAFE)
     assert not (machine.state / "guard").exists()
@@ -518,7 +518,7 @@ def test_for_people_it_says_what_it_saw(machine: Machine) -> None:
     assert look(machine, verb="now").stdout.endswith(f": {HEALTHY}\n")
     (machine.state / "lease").unlink()
     (machine.state / "guard").unlink()
-    assert "the door is shut" in look(machine, verb="now").stderr
+    assert "the exposure is closed" in look(machine, verb="now").stderr
 
 
 def test_other_verbs_are_refused(machine: Machine) -> None:

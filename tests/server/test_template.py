@@ -35,7 +35,7 @@ def test_a_project_of_it_is_previewed(tmp_path: Path) -> None:
     pulumi("stack", "init", "home")
     pulumi("config", "set", "--secret", "immich-exposure:keystorePassphrase", PASSPHRASE)
     shown = pulumi("preview")
-    assert "immich-funnel-door" in shown and "phone-anna" in shown and "Traceback" not in shown
+    assert "immich-funnel-close" in shown and "phone-anna" in shown and "Traceback" not in shown
     assert "stacks/keystore/home" in shown
 
 

@@ -17,7 +17,7 @@ from tests.unit.pki.facts import quick_keystore
 NOT_RUN = "not run: "
 FIRST_TIME = "tests/server/test_operator_preview.py::test_what_an_owner_types_the_first_time"
 BY_HAND = "tests/server/test_bans_command.py::test_a_ban_by_hand_holds_until_it_is_lifted"
-OWNER = "tests/lab/test_owner.py::test_a_door_that_the_owner_has_shut_reads_so_and_stays_shut"
+OWNER = "tests/lab/test_owner.py::test_a_funnel_that_the_owner_has_closed_reads_so_and_stays_closed"
 WHO = "tests/lab/test_links.py::test_a_link_is_opened_and_counted_and_what_opens_it_is_seen_nowhere"
 BENCH = "not run: a benchmark, of minutes; `make bench` runs it"
 

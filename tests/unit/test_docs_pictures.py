@@ -23,8 +23,8 @@ RUN = [
     (3.0, '    url            : "https://immich.lab-tailnet.ts.net"'),
     (3.0, "    + 42 created"),
     (3.0, "Duration: 28s"),
-    (4.0, " -  command:remote:Command immich-funnel-door deleting (0s) Closing the funnel on port 443"),
-    (4.1, " -  command:remote:Command immich-funnel-door deleted (1s) Closing the funnel on port 443"),
+    (4.0, " -  command:remote:Command immich-funnel-close deleting (0s) Closing the funnel on port 443"),
+    (4.1, " -  command:remote:Command immich-funnel-close deleted (1s) Closing the funnel on port 443"),
     (4.2, " -  pulumi:pulumi:Stack immich-exposure-home deleting (0s) "),
     (4.3, "    pulumi:pulumi:Stack immich-exposure-home Activating it as a test"),
 ]

@@ -27,11 +27,11 @@ PROPS: dict[str, Any] = {
     "funnelPort": 443.0,
     "proxyPort": 8443.0,
     "found": [],
-    "foundAtDoor": [],
+    "foundInFunnel": [],
     "refused": [],
     "revokedOnTheServer": {},
     "putRight": NEVER,
-    "doorPutRight": NEVER,
+    "funnelPutRight": NEVER,
 }
 
 
@@ -41,26 +41,26 @@ def outs(result: CreateResult | UpdateResult | ReadResult) -> dict[str, Any]:
 
 
 GONE = "immich-bans.service does not run; up starts it."
-SHUT = "The funnel was shut on the server; up opens and proves it again."
+CLOSED = "The funnel was closed on the server; up opens and proves it again."
 
 
 def test_what_is_as_it_was_is_no_change() -> None:
     assert not _Provider().diff("drift", PROPS, PROPS).changes
     moment = "put right at 2026-11-26T01:00:00+00:00"
-    mended = {**PROPS, "putRight": moment, "doorPutRight": moment}
+    mended = {**PROPS, "putRight": moment, "funnelPutRight": moment}
     assert not _Provider().diff("drift", mended, PROPS).changes, "the program does not know when that was"
 
 
 @pytest.mark.parametrize("by_the_program", [True, False])
 @pytest.mark.parametrize(
     ("kind", "moved", "stays"),
-    [("found", "putRight", "doorPutRight"), ("foundAtDoor", "doorPutRight", "putRight")],
+    [("found", "putRight", "funnelPutRight"), ("foundInFunnel", "funnelPutRight", "putRight")],
 )
 def test_what_the_program_or_a_refresh_has_found_is_a_change(
     by_the_program: bool, kind: str, moved: str, stays: str
 ) -> None:
-    """Where the door alone is shut, only what opens and proves it runs again."""
-    state, program = PROPS, {**PROPS, kind: [SHUT]}
+    """Where the funnel alone is closed, only what opens and proves it runs again."""
+    state, program = PROPS, {**PROPS, kind: [CLOSED]}
     if not by_the_program:
         state, program = program, state
     assert _Provider().diff("drift", state, program).changes
@@ -77,9 +77,9 @@ A, B = "a" * 16, "b" * 16
     ("olds", "proven_for", "another"),
     [
         ({}, B, False),
-        ({"behindTheDoor": A}, A, False),
-        ({"behindTheDoor": A}, "", False),
-        ({"behindTheDoor": A}, B, True),
+        ({"exposedDigest": A}, A, False),
+        ({"exposedDigest": A}, "", False),
+        ({"exposedDigest": A}, B, True),
     ],
     ids=["the first up", "as this state has it", "nobody knows", "another state's"],
 )
@@ -87,7 +87,7 @@ def test_what_another_copy_of_the_state_has_proven_is_told_and_put_right(
     olds: dict[str, Any], proven_for: str, another: bool
 ) -> None:
     """Whatever this run asks for: a config that was changed since the last up is none of it."""
-    news = {**PROPS, "found": [GONE], "provenFor": proven_for, "behindTheDoor": "c" * 16}
+    news = {**PROPS, "found": [GONE], "provenFor": proven_for, "exposedDigest": "c" * 16}
     inputs = _Provider().check(olds, news).inputs
     if not another:
         assert inputs == news
@@ -99,7 +99,7 @@ def test_what_another_copy_of_the_state_has_proven_is_told_and_put_right(
 
 def test_a_refresh_tells_of_what_another_has_proven(mocker: MockerFixture) -> None:
     mocker.patch.object(drift, "look", return_value=Seen(proven_for=B))
-    state = {**PROPS, "behindTheDoor": A, "provenFor": A}
+    state = {**PROPS, "exposedDigest": A, "provenFor": A}
     assert outs(_Provider().read("drift", state))["found"] == [ANOTHER_PROOF]
     assert not _Provider().diff("drift", state, {**state, "provenFor": ""}).changes
 
@@ -135,7 +135,7 @@ def test_the_keystore_learns_what_was_revoked_on_the_server(tmp_path: Path) -> N
     assert _Provider().diff("drift", PROPS, REVOKED).changes
     outputs = outs(_Provider().update("drift", {**PROPS, **where}, {**REVOKED, **where}))
     assert store.revocations() == {PRINT: Revocation(PRINT, "phone", 1767000000, by_hand=True)}
-    assert (outputs["putRight"], outputs["doorPutRight"]) == (NEVER, NEVER), "nothing else runs again for it"
+    assert outputs["putRight"] == outputs["funnelPutRight"] == NEVER, "nothing else runs again for it"
     assert not _Provider().diff("drift", outputs, {**REVOKED, **where}).changes
     assert not _Provider().diff("drift", outputs, {**PROPS, **where}).changes, "nobody could look"
     assert outs(_Provider().update("drift", outputs, {**PROPS, **where}))["revokedOnTheServer"] == {
@@ -171,15 +171,15 @@ def test_another_way_to_the_server_runs_nothing_again() -> None:
 
 
 def test_a_first_exposure_has_nothing_to_put_right() -> None:
-    outputs = outs(_Provider().create({**PROPS, "found": [SHUT], "putRight": "put right at ..."}))
+    outputs = outs(_Provider().create({**PROPS, "found": [CLOSED], "putRight": "put right at ..."}))
     assert (outputs["found"], outputs["putRight"]) == ([], NEVER)
 
 
 def test_a_refresh_looks(mocker: MockerFixture) -> None:
-    said = f"mend {GONE}\ndoor {SHUT}\ntell Only you can.\n"
+    said = f"mend {GONE}\nfunnel {CLOSED}\ntell Only you can.\n"
     asked = mocker.patch("components.drift.run_script", return_value=said)
     found = outs(_Provider().read("drift", PROPS))
-    assert (found["found"], found["foundAtDoor"]) == ([GONE], [SHUT])
+    assert (found["found"], found["foundInFunnel"]) == ([GONE], [CLOSED])
     assert asked.call_args.args[1] == "sudo -n sh -s -- look 443 8443"
 
 
@@ -189,15 +189,15 @@ SERVER = Server("server.invalid", 22, "admin", "ssh-ed25519 AAAA", None)
 def test_a_look_tells_the_kinds_apart(mocker: MockerFixture) -> None:
     mocker.patch(
         "components.drift.run_script",
-        return_value=f"clock {int(time.time())}\ntell Only you can.\nmend {GONE}\ndoor {SHUT}\n"
-        "shut By hand.\nnode-key \n"
+        return_value=f"clock {int(time.time())}\ntell Only you can.\nmend {GONE}\nfunnel {CLOSED}\n"
+        "closed By hand.\nnode-key \n"
         f"revoked {PRINT} 1767000000 phone\nrevoked {PRINT} 1767000000 ../phone\nrevoked x\n"
         f"device {PRINT} phone\ndevice ../x phone\n"
         "version immich 2.7.5\nversion tailscale 1.98.9\nversion caddy 2.11.9\n",
     )
     assert drift.look(SERVER, 443, 8443) == Seen(
         [GONE],
-        [SHUT],
+        [CLOSED],
         ["Only you can."],
         [],
         ["By hand."],
@@ -237,7 +237,7 @@ def test_what_the_server_says_is_judged_here(mocker: MockerFixture, line: str, s
     seen = drift.look(SERVER, 443, 8443)
     (sentence,) = seen.to_tell
     assert sentence.startswith(said)
-    assert (seen.to_mend, seen.at_the_door, seen.to_refuse) == ([], [], [])
+    assert (seen.to_mend, seen.in_the_funnel, seen.to_refuse) == ([], [], [])
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,6 @@ def test_a_device_that_the_server_has_lost_is_let_in_again_unless_nothing_is_or_
         Seen(devices=[f"{PRINT} phone"]),
         Seen(revoked=[f"{PRINT} 1767000000 phone"]),
         Seen(to_mend=[GONE]),
-        Seen(shut=[SHUT]),
+        Seen(closed=[CLOSED]),
     ):
         assert judged(seen, expected) == seen

@@ -39,7 +39,7 @@ OWNER = "immich-exposure/unit"
 COMMAND = "command:remote:Command"
 SCRIPT = "pulumi-python:dynamic/immich:ServerScript"
 CERTIFICATE = SCRIPT.replace("ServerScript", "ServerCertificate")
-DOOR = "immich-funnel-door"
+CLOSE = "immich-funnel-close"
 ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
 
@@ -206,7 +206,7 @@ def test_lines_are_bare_and_scripts_are_named_by_their_digest(recorded: Recorder
     for name, inputs in recorded.commands().items():
         for key in LINES:
             assert inputs.get(key, "sudo -n sh -s -- ").startswith("sudo -n sh -s -- "), name
-        if name == DOOR:
+        if name == CLOSE:
             continue
         assert BEGINNING not in json.dumps(inputs), name
         # A way back is run by the script that lies here by then.
@@ -214,29 +214,29 @@ def test_lines_are_bare_and_scripts_are_named_by_their_digest(recorded: Recorder
         assert inputs.get("digest") == wanted, name
 
 
-def test_the_door_is_closed_by_what_the_state_holds_alone(recorded: Recorder) -> None:
+def test_the_funnel_is_closed_by_what_the_state_holds_alone(recorded: Recorder) -> None:
     """Whatever has become of this program's files by then."""
     commands = {name for name, (typ, _) in recorded.resources.items() if typ == COMMAND}
-    assert commands == {DOOR}
-    guard = recorded.commands()[DOOR]
+    assert commands == {CLOSE}
+    guard = recorded.commands()[CLOSE]
     assert not {"create", "update", "environment"} & set(guard)
     assert guard["addPreviousOutputInEnv"] is False
     assert guard["stdin"].startswith(BEGINNING)
-    for function in ("close_door() {", "close_funnel() {", "stop_edge() {"):
+    for function in ("close_exposure() {", "close_funnel() {", "stop_edge() {"):
         assert f"\n{function}\n" in guard["stdin"]
-    assert guard["stdin"].endswith('\nneed_root\nshift\nclose_door "$@"\n')
+    assert guard["stdin"].endswith('\nneed_root\nshift\nclose_exposure "$@"\n')
 
 
-def test_the_door_closes(recorded: Recorder) -> None:
+def test_the_funnel_closes(recorded: Recorder) -> None:
     commands = recorded.commands()
     close = "sudo -n sh -s -- close 443 8443 destroy"
-    assert commands[DOOR]["delete"] == close
+    assert commands[CLOSE]["delete"] == close
 
 
 def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(recorded: Recorder) -> None:
     back = {name for name, inputs in recorded.commands().items() if "delete" in inputs}
     guarded = {"immich-state-folder", "immich-nixos-module"}
-    assert back == {DOOR, *(f"{name}-guard" for name in (*guarded, "immich-nixos-files"))}
+    assert back == {CLOSE, *(f"{name}-guard" for name in (*guarded, "immich-nixos-files"))}
     within = {"immich-settings-files", "immich-server-certificate", "immich-trust-pool-file"}
     changes_nothing = {"immich-short-lease-trial"}
     assert set(recorded.commands()) == back | guarded | within | changes_nothing
@@ -257,7 +257,7 @@ def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(rec
         {"configDir": "/etc/nixos/pi"},
     ],
 )
-def test_whatever_changes_the_door_goes_on_a_short_lease_first(
+def test_whatever_changes_the_funnel_goes_on_a_short_lease_first(
     recorded: Recorder, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     """And then the check runs again: what the server says of it is among what that is given."""
@@ -272,7 +272,7 @@ def test_whatever_changes_the_door_goes_on_a_short_lease_first(
     )
 
 
-def test_where_nothing_changes_the_door_is_left_alone(recorded: Recorder, tmp_path: Path) -> None:
+def test_where_nothing_changes_the_funnel_is_left_alone(recorded: Recorder, tmp_path: Path) -> None:
     now, then = (each.commands()["immich-short-lease-trial"] for each in (recorded, run_program(tmp_path)))
     assert now["create"] == then["create"]
 
@@ -323,7 +323,7 @@ def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
     assert inputs["mayComeIn"] == dict.fromkeys(
         ("phone", "laptop"), "loses access for good when it is no longer named here"
     )
-    assert inputs["toBeShutOut"] == {}
+    assert inputs["toBeRevoked"] == {}
     assert PASSPHRASE not in json.dumps(inputs) and FINGERPRINT not in json.dumps(inputs)
 
 
@@ -331,7 +331,7 @@ def test_who_is_inside_and_not_named_is_to_be_shut_out(tmp_path: Path) -> None:
     seen = Seen(devices=[f"{FINGERPRINT} laptop", f"{FINGERPRINT_BEFORE} tablet"])
     inputs = run_program(tmp_path, seen).resources["immich-withdrawal"][1]
     words = "tablet is let in on the server; the config does not name it"
-    assert inputs["toBeShutOut"] == {FINGERPRINT_BEFORE: words}
+    assert inputs["toBeRevoked"] == {FINGERPRINT_BEFORE: words}
 
 
 def test_devices_cost_no_commands(recorded: Recorder, tmp_path: Path) -> None:
@@ -343,9 +343,9 @@ def test_devices_cost_no_commands(recorded: Recorder, tmp_path: Path) -> None:
 
 def test_every_connection_is_secret_and_pins_the_host_key(recorded: Recorder) -> None:
     for name, inputs in recorded.commands().items():
-        if name != DOOR:
+        if name != CLOSE:
             assert inputs["hostKey"].startswith("ssh-ed25519 ") and "connection" not in inputs, name
-    connection = recorded.commands()[DOOR]["connection"]
+    connection = recorded.commands()[CLOSE]["connection"]
     assert is_secret(connection)
     assert connection["value"]["hostKey"].startswith("ssh-ed25519 ")
 
@@ -366,7 +366,7 @@ def test_a_preview_without_the_key_shows_no_change_of_the_connection(
     monkeypatch.setattr(pulumi, "info", told.append)
     monkeypatch.setattr(remote.Command, "__init__", watched)
     recorder = run_program(tmp_path, preview=True, sshPrivateKeyFile=str(tmp_path / "elsewhere"))
-    assert "privateKey" not in recorder.commands()[DOOR]["connection"]["value"]
+    assert "privateKey" not in recorder.commands()[CLOSE]["connection"]["value"]
     assert ignored == [["connection"]]
     assert any("There is no private SSH key at" in text for text in warned)
     assert any("A preview asks the server only what has changed there" in text for text in told)
@@ -495,7 +495,7 @@ def test_ban_lists_are_among_what_a_server_is_proven_for(tmp_path: Path) -> None
     """Another copy of the state may have others, or none: then the next up makes them this one's."""
     each_lists = (None, {"networks": ["/x"]}, {"networks": ["/y"]})
     recorders = [run_program(tmp_path, banLists=lists) for lists in each_lists]
-    digests = {each.resources["immich-drift-seen"][1]["behindTheDoor"] for each in recorders}
+    digests = {each.resources["immich-drift-seen"][1]["exposedDigest"] for each in recorders}
     assert len(digests) == 3
     lines = [each.commands()["immich-settings-files"]["create"] for each in recorders]
     assert [line.endswith(" install no-lists") for line in lines] == [True, False, False]
@@ -513,9 +513,9 @@ def test_a_sudo_password_goes_by_standard_input_alone(tmp_path: Path) -> None:
     recorder = run_program(tmp_path, sudoPassword=SUDO_PASSWORD)
     for name, inputs in recorder.commands().items():
         assert (inputs.get("create") or inputs["delete"]).startswith("sh -c 'IFS= read -r password; "), name
-        if name != DOOR:
+        if name != CLOSE:
             assert is_secret(inputs["sudoPassword"]), name
-    stdin = recorder.commands()[DOOR]["stdin"]
+    stdin = recorder.commands()[CLOSE]["stdin"]
     assert is_secret(stdin)
     assert stdin["value"].startswith(f"{SUDO_PASSWORD}\n{SUDO_PASSWORD}\n#immich-exposure\n{BEGINNING}")
     for name, (_, inputs) in recorder.resources.items():
@@ -550,7 +550,7 @@ def plain_texts(value: Any) -> Iterator[str]:
 TOKEN = "tk_a_token_that_must_not_be_seen"
 
 
-def test_notices_are_a_secret_of_the_servers_and_there_before_the_door(
+def test_notices_are_a_secret_of_the_servers_and_there_before_the_funnel(
     tmp_path: Path, mocker: MockerFixture
 ) -> None:
     mocker.patch("components.exposure.silence", return_value="notify: no answer")

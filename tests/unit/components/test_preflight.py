@@ -1,4 +1,4 @@
-"""The preflight of an exposure that stands: it may not go on elsewhere and leave an open door behind."""
+"""The preflight of an exposure that stands: it may not go on elsewhere and leave an open funnel behind."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_who_loses_immich_at_home_is_told() -> None:
     told = words()["at home"]
     assert "port 2283 on the LAN or VPN address" in told["Immich"] and "proxies" in told["proxies"]
     assert "immich-exposure lan open" in told["sooner"]
-    assert "when the funnel shuts, Immich is there again" in told["afterwards"]
+    assert "when the funnel closes, Immich is there again" in told["afterwards"]
     assert words(lan="keep")["at home"]["Immich"].startswith("nothing changes: Immich's port 2283")
     assert words(immich={"managed": False})["at home"]["Immich"].startswith("nothing changes")
 
