@@ -30,14 +30,23 @@ def host_problem(host: str) -> str | None:
     if "@" in host:
         return "must be an address alone; the user goes into sshUser"
     try:
-        ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         if re.fullmatch(r"[^:]+:\d+", host):
             return "must be an address alone; the port goes into sshPort"
         label = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
         if len(host) > 253 or not re.fullmatch(rf"{label}(\.{label})*\.?", host):
             return "is neither an IP address nor a host name"
-    return None
+        return None
+    return zone_problem(address)
+
+
+def zone_problem(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+    """Check an IPv6 address's zone, which Python takes to be any text at all."""
+    zone = address.scope_id if isinstance(address, ipaddress.IPv6Address) else None
+    if zone is None or re.fullmatch(r"[A-Za-z0-9_.-]+", zone):
+        return None
+    return "has a zone (after %) that is not the name of a network interface"
 
 
 def user_problem(user: str) -> str | None:

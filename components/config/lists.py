@@ -195,6 +195,8 @@ def crowdsec_problem(text: str) -> str | None:
         address = ipaddress.ip_address(host)
     except ValueError:
         return "must have an IP address and no name, because the service that asks it looks up none"
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        return "has a zone (after %), which the service that asks it cannot use; name another address"
     at_home = address.is_private or address.is_loopback or any(address in net for net in _TAILNET)
     if not at_home or address.is_unspecified:
         return "is not at home: CrowdSec's local API is on this server, in its network or in the tailnet"

@@ -225,7 +225,7 @@ def from_pulumi() -> ExposureConfig:
         secret_keys={key.removeprefix(prefix) for key in secrets},
         strays=[
             *stack_file.in_other_namespaces(values, NAMESPACE),
-            *stack_file.outside_config(stack_file.stack_file(Path.cwd(), pulumi.get_stack()), NAMESPACE),
+            *stack_file.uncertain(stack_file.stack_file(Path.cwd(), pulumi.get_stack()), NAMESPACE),
         ],
         preview=pulumi.runtime.is_dry_run(),
     )

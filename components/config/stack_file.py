@@ -25,13 +25,42 @@ def stack_file(project_dir: Path, stack: str) -> Path:
     return project_dir / "stacks" / f"Pulumi.{stack}.yaml"
 
 
-def outside_config(file: Path, namespace: str) -> Iterator[Stray]:
-    """Yield the settings at the top level of a stack file; none if it is missing or unreadable."""
+def uncertain(file: Path, namespace: str) -> Iterator[Stray]:
+    """Yield the settings of a stack file that are at its top level, or are spelled in two ways.
+
+    None if the file is missing or unreadable.
+    """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return  # the engine has already refused what it cannot read
-    yield from beside_config(document if isinstance(document, dict) else (), file.name, namespace)
+    if isinstance(document, dict):
+        yield from beside_config(document, file.name, namespace)
+        config = document.get("config")
+        yield from spelled_twice(map(str, config if isinstance(config, dict) else ()), namespace)
+
+
+def own_name(key: str, namespace: str) -> str | None:
+    """Return a key without its namespace, in every form the engine accepts; None for another namespace."""
+    space, colon, name = key.partition(":")
+    if not colon:
+        return key
+    return name.removeprefix("config:") if space == namespace else None
+
+
+def spelled_twice(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
+    """Yield the keys that are the same setting as an earlier one, in another of the engine's spellings.
+
+    The engine takes one of the two, and not the same one each time.
+    """
+    spelled: dict[str, str] = {}
+    for key in keys:
+        name = own_name(key, namespace)
+        if name is None:
+            continue
+        other = spelled.setdefault(name, key)
+        if other != key:
+            yield key, f"is the same setting as {other}, and either may count; one of the two must go"
 
 
 def beside_config(document: Iterable[object], file_name: str, namespace: str) -> Iterator[Stray]:

@@ -104,6 +104,7 @@ def read_settings(text: str, file_name: str, defaults: Mapping[str, object] | No
         hidden=tuple(sorted(found.hidden)),
         strays=(
             *stack_file.in_other_namespaces(map(str, config), NAMESPACE),
+            *stack_file.spelled_twice(map(str, config), NAMESPACE),
             *stack_file.beside_config(document, file_name, NAMESPACE),
         ),
         environments=tuple(_environments(document.get("environment"))),
@@ -121,7 +122,7 @@ def project_defaults(text: str) -> dict[str, object]:
     config = document.get("config") if isinstance(document, dict) else None
     defaults: dict[str, object] = {}
     for key, entry in config.items() if isinstance(config, dict) else ():
-        name = _own_name(str(key))
+        name = stack_file.own_name(str(key), NAMESPACE)
         if name is None:
             continue
         if not isinstance(entry, dict):
@@ -140,7 +141,7 @@ class _Found:
         self.hidden: set[str] = set()
 
     def take(self, key: str, value: object) -> None:
-        name = _own_name(key)
+        name = stack_file.own_name(key, NAMESPACE)
         if name is None:
             return
         encrypted = list(_encrypted(value))
@@ -154,14 +155,6 @@ class _Found:
         self.hidden.add(name)
         if name in STAND_INS:
             self.values[name] = STAND_INS[name]
-
-
-def _own_name(key: str) -> str | None:
-    """Return a key without its namespace, in every form the engine accepts; None for another namespace."""
-    space, colon, name = key.partition(":")
-    if not colon:
-        return key
-    return name.removeprefix("config:") if space == NAMESPACE else None
 
 
 def _encrypted(value: object) -> Iterator[str]:
@@ -200,13 +193,22 @@ def _environments(named: object) -> Iterator[str]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads like the engine, but without aliases, which let a small file expand to a huge one."""
+    """Reads like the engine, but without what people cannot read, or two readers take for different things.
+
+    Aliases let a small file expand to a huge one; tags and merge keys mean one thing here and another to the
+    engine (`!!merge x:` is a merge here, and a key there).
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+        event = self.peek_event()
+        what = ""
+        if isinstance(event, yaml.AliasEvent):
+            what = "an alias (*)"
+        elif getattr(event, "tag", None) is not None:
+            what = "a tag (!)"
+        if what:
             raise StackFileError(
-                f"{_at(mark)}: an alias (*); write the settings out, so that they can be read"
+                f"{_at(event.start_mark)}: {what}; write the settings out, so that they can be read"
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
@@ -215,7 +217,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         seen: dict[object, yaml.Mark] = {}
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
+                raise StackFileError(
+                    f"{_at(key_node.start_mark)}: a merge key (<<); write the settings out, so that they can "
+                    "be read"
+                )
             key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 raise StackFileError(

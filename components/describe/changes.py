@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.config.home import Immich, Lan, ModuleWay
 from components.config.limits import RateLimits
@@ -90,13 +91,32 @@ class Module:
         return self.old is None or self.new is None or self.old.edge != self.new.edge
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """The encrypted settings before and after; topics that depend on them cannot be compared."""
+
+    old: Collection[str] = ()
+    new: Collection[str] = ()
+
+    @property
+    def either(self) -> frozenset[str]:
+        """Those of which one side is not known."""
+        return frozenset({*self.old, *self.new})
+
+
+NOTHING_HIDDEN = Hidden()
+
+
 def changes(
-    old: ExposureConfig, new: ExposureConfig, module: Module, hidden: Collection[str] = ()
+    old: ExposureConfig, new: ExposureConfig, module: Module, secret: Hidden = NOTHING_HIDDEN
 ) -> Summary:
     """Return what changes when one configuration replaces another.
 
-    `hidden` lists encrypted settings; topics that depend on them cannot be described.
+    A topic that was encrypted and can be read now is described in full.
     """
+    hidden = secret.either
+    revealed = _revealed(new, secret)
+    new = _as_before(old, new, hidden)
     told = _Told(public_surface(old), public_surface(new), hidden)
     gained, lost = _gained_and_lost(told)
     rebuild, is_rebuilt = _rebuild(old, new, module)
@@ -110,8 +130,10 @@ def changes(
         "Keys and certificates": [*_keys(old, new)],
         "How the server is reached": [*_whose_server(old, new, hidden), *_server(old, new)],
         "On the server": [*_way_in(told), *rebuild],
+        **revealed,
     }
     first = [
+        *("**What was encrypted before and can be read now is told in full.**" for _ in revealed),
         *_who_first(told),
         *(_first("More becomes public", gained)),
         *(_first("Less is public", lost)),
@@ -119,6 +141,20 @@ def changes(
         "**The server is rebuilt.**" if is_rebuilt else "Nothing is rebuilt.",
     ]
     return Summary(tuple(first), sections)
+
+
+def _revealed(new: ExposureConfig, secret: Hidden) -> Sections:
+    """Return the topics that were encrypted, and can be read now."""
+    words = _shown(public_surface(new), secret.new)
+    return _whole({topic: words[topic] for topic in words if not TOPIC_KEYS[topic].isdisjoint(secret.old)})
+
+
+def _as_before(old: ExposureConfig, new: ExposureConfig, hidden: Collection[str]) -> ExposureConfig:
+    """Return a configuration with the other's value where one is not known: a default is no difference."""
+    fields = {re.sub(r"([A-Z])", r"_\1", key).lower() for key in hidden}
+    if "flake" in fields:
+        fields.add("module")
+    return replace(new, **{name: getattr(old, name) for name in fields if hasattr(old, name)})
 
 
 def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
@@ -132,7 +168,12 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
         *(_HOME_ENDS for _ in range(_closes_home(new) and HOME in words)),
         "**The server is rebuilt.**" if _is_built(new) else "Nothing is built by this program.",
     ]
-    return Summary(tuple(first), _whole(words))
+    sections = {
+        "How the server is reached": [*_first_reached(new, hidden)],
+        **_whole(words),
+        "Keys": [_PURGED for _ in range(new.purge_keystore)],
+    }
+    return Summary(tuple(first), sections)
 
 
 def end(old: ExposureConfig) -> Summary:
@@ -405,11 +446,10 @@ def _keys(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
             "`pulumi up` refuses one that does not hold this stack's authority"
         )
     if old.purge_keystore != new.purge_keystore:
-        yield (
-            "**`pulumi destroy` will delete all keys**: every device needs a new bundle after it"
-            if new.purge_keystore
-            else "`pulumi destroy` leaves the keys alone"
-        )
+        yield (_PURGED if new.purge_keystore else "`pulumi destroy` leaves the keys alone")
+
+
+_PURGED = "**`pulumi destroy` will delete all keys**: every device needs a new bundle after it"
 
 
 def _subject(config: ExposureConfig) -> tuple[str, str, str]:
@@ -459,17 +499,32 @@ def _server(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
         if before != after:
             yield f"{what}: {code(before)} → {code(after)}"
     if old.check != new.check:
-        yield (
-            f"the check from outside asks {code(new.check.connect_to)} instead of the internet"
-            if new.check.connect_to
-            else "the check from outside asks the internet as before, with other roots of trust"
-            if new.check.roots_file
-            else "the check from outside asks the internet, with the usual roots of trust"
-        )
-    if new.take_over and not old.take_over:
-        yield "**the server is taken over from another stack**, whose devices are shut out"
-    if new.allow_upgrade and not old.allow_upgrade:
-        yield "a rebuild may bring in whatever else waits in the server's configuration (`allowUpgrade`)"
+        yield _check(new)
+    if new.take_over != old.take_over:
+        yield _TAKEN_OVER if new.take_over else "no server is taken over from another stack any more"
+    if new.allow_upgrade != old.allow_upgrade:
+        yield _UPGRADED if new.allow_upgrade else "a rebuild brings in nothing but the module again"
+
+
+_TAKEN_OVER = "**the server is taken over from another stack**, whose devices are shut out"
+_UPGRADED = "a rebuild may bring in whatever else waits in the server's configuration (`allowUpgrade`)"
+
+
+def _check(config: ExposureConfig) -> str:
+    if config.check.connect_to:
+        return f"the check from outside asks {code(config.check.connect_to)} instead of the internet"
+    if config.check.roots_file:
+        return "the check from outside asks the internet as before, with other roots of trust"
+    return "the check from outside asks the internet, with the usual roots of trust"
+
+
+def _first_reached(new: ExposureConfig, hidden: Collection[str]) -> Iterator[str]:
+    """Yield which machine a new stack exposes, and what is unusual about how."""
+    if {"host", "hostKey"}.isdisjoint(hidden):
+        yield f"the server is {code(new.host)}, with the host key {host_key_print(new.host_key)}"
+    yield from (_TAKEN_OVER for _ in range(new.take_over))
+    yield from (_UPGRADED for _ in range(new.allow_upgrade))
+    yield from (_check(new) for _ in range(bool(new.check.connect_to or new.check.roots_file)))
 
 
 def _moving(config: ExposureConfig) -> dict[str, str]:

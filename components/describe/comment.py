@@ -27,7 +27,7 @@ from components.config.stack_settings import (
     read_file,
     read_settings,
 )
-from components.describe.changes import Module, Sections, beginning, changes, end, whole
+from components.describe.changes import Hidden, Module, Sections, beginning, changes, end, whole
 from components.describe.checkout_changes import Change, changed_files, module_of, requests, surface_of
 from components.describe.markdown import block, code, cut, prose
 from components.surface.table import PROJECT
@@ -181,11 +181,11 @@ def _removed(old: Version | None) -> Iterator[str]:
 
 
 def _accepted(old: Version | None, new: Version, config: ExposureConfig, module: Module) -> Iterator[str]:
-    hidden = {*new.settings.hidden, *(old.settings.hidden if old else ())}
+    hidden = Hidden(old.settings.hidden if old else (), new.settings.hidden)
     if old is None or old.config is None:
         if old is not None:
             yield "What was here before could not be used, so all of the new settings is told."
-        summary = beginning(config, hidden)
+        summary = beginning(config, hidden.new)
         yield "\n".join(f"- {_sentence(line)}" for line in summary.first)
         yield from _sections(summary.sections)
         return
@@ -193,9 +193,11 @@ def _accepted(old: Version | None, new: Version, config: ExposureConfig, module:
     if any(summary.sections.values()):
         yield "\n".join(f"- {_sentence(line)}" for line in summary.first)
         yield from _sections(summary.sections)
+    elif hidden.either or new.settings.environments or old.settings.environments:
+        yield "Nothing that can be read here changes; see below what was not looked at."
     else:
         yield "Nothing of what is public, of who gets in or of what is built changes by the settings."
-    inside = "\n\n".join(_sections(whole(config, hidden), level=4))
+    inside = "\n\n".join(_sections(whole(config, hidden.new), level=4))
     yield f"<details><summary>All that is public with this change</summary>\n\n{inside}\n\n</details>"
 
 
@@ -234,11 +236,13 @@ def _policy(old: Version | None, new: Version | None, findings: Sequence[Finding
         for finding in findings
     ]
     before = old.config.policy if old and old.config else {}
-    for name in lowered(new.config.policy):
+    low = lowered(new.config.policy)
+    for name, now in new.config.policy.items():
         was = before.get(name)
-        now = new.config.policy[name]
-        change = f", which was {was}" if was is not None and was != now else ""
-        lines.append(f"the rule {code(name)} is **{now}** in this stack{change}")
+        changed = was is not None and was != now
+        if name in low or changed:
+            change = f", which was {was}" if changed else ""
+            lines.append(f"the rule {code(name)} is **{now}** in this stack{change}")
     if lines:
         yield "\n".join(["### Policy", "", *(f"- {_sentence(line)}" for line in lines)])
 

@@ -26,21 +26,31 @@ def code(text: str, limit: int = SPAN_LIMIT) -> str:
 
 
 def block(lines: list[str]) -> str:
-    """Return lines as a code block."""
-    text = plain("\n".join(lines), COMMENT_LIMIT // 2)
+    """Return lines as a code block; a line break within one of them would be a line of somebody else's."""
+    text = plain("\n".join(" ".join(line.splitlines()) for line in lines), COMMENT_LIMIT // 2)
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
 def prose(text: str) -> str:
-    """Return a sentence of ours as Markdown; characters outside its code spans are escaped."""
-    parts = re.split(r"(`[^`]*`)", text)
+    """Return a sentence of ours as Markdown; characters outside its code spans are escaped.
+
+    Only single backticks make a span: of longer runs, Markdown and this function could take different parts
+    for code.
+    """
+    parts = re.split(r"((?<!`)`(?!`)[^`]+`(?!`))", " ".join(plain(text).split()))
     return "".join(part if index % 2 else _escaped(part) for index, part in enumerate(parts))
 
 
 def _escaped(text: str) -> str:
-    harmless = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
-    return re.sub(r"([\\*_\[\]|~])", r"\\\1", harmless)
+    # Mentions and links are looked for in what is shown, so that an entity in their place does not end them.
+    harmless = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", harmless)
+    return re.sub(r"@|(?<=:)(?=//)|(?<=www)(?=\.)", f"\\g<0>{_BREAK}", escaped, flags=re.IGNORECASE)
+
+
+_BREAK = "&#8203;"
+"""A space of no width, which nobody sees and which ends a mention or an address."""
 
 
 def _longest_run(text: str) -> int:

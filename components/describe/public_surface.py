@@ -1,7 +1,8 @@
 """What an exposure makes public, in words: for the preview, the outputs and a pull request.
 
 The lines are short, each with a name, grouped by topic, because ``pulumi preview`` cuts long texts. With
-fixed names, a reviewer sees only the line that changes, whatever comes before or after it.
+fixed names, a reviewer sees only the line that changes, whatever comes before or after it. A text from the
+settings stands between backticks, so that a comment can show it as what it is.
 """
 
 from __future__ import annotations
@@ -125,12 +126,13 @@ def _ban_lists(lists: BanLists) -> dict[str, str]:
         if not lists.only:
             which = f"{_count(lists.countries, 'country', 'countries')} ({some})"
         words["countries"] = f"visitors from {which} are turned away"
-        words["database"] = f"{lists.database} on the server says which country a visitor is in"
+        words["database"] = f"`{lists.database}` on the server says which country a visitor is in"
     if lists.networks:
+        quoted = [f"`{path}`" for path in lists.networks]
         files = _count(lists.networks, "network list", "network lists")
-        words["networks"] = f"visitors from {files} are turned away ({_some(lists.networks, 1)})"
+        words["networks"] = f"visitors from {files} are turned away ({_some(quoted, 1)})"
     if lists.crowdsec is not None:
-        words["crowdsec"] = f"visitors that CrowdSec at {lists.crowdsec} has banned are turned away"
+        words["crowdsec"] = f"visitors that CrowdSec at `{lists.crowdsec}` has banned are turned away"
     return {
         **words,
         "nobody else": "who is on no list, or in no known country, is let in; devices and frames always are",
@@ -176,7 +178,7 @@ def _guard(config: ExposureConfig) -> dict[str, str]:
 def _notices(config: ExposureConfig) -> str:
     if config.notify is None:
         return "nobody is told; set notify, or look at `sudo immich-exposure status` on the server"
-    told = f"the server tells {config.notify.place} ({config.notify.kind})"
+    told = f"the server tells `{config.notify.place}` ({config.notify.kind})"
     return f"{told}; no key, password or photo name"
 
 
@@ -221,7 +223,7 @@ def _way_in(config: ExposureConfig) -> dict[str, str]:
     version = configuration_digest(config)[:12]
     cost = _cost_of_a_build(config)
     if config.flake is not None:
-        written = f"{config.flake} is built whenever its system lacks the module; no file is written"
+        written = f"`{config.flake}` is built whenever its system lacks the module; no file is written"
         return {"files": written, "build": cost}
     if config.module is ModuleWay.YOURS:
         return {
@@ -230,7 +232,8 @@ def _way_in(config: ExposureConfig) -> dict[str, str]:
         }
     return {
         "files": (
-            f"one line of the imports in {config.config_dir}/configuration.nix, and a folder beside that file"
+            f"one line of the imports in `{config.config_dir}/configuration.nix`, and a folder beside that "
+            "file"
         ),
         "afterwards": "pulumi destroy puts every byte of it back",
         "module": (

@@ -337,6 +337,7 @@ BAD = [
     ),
     ({"host": "pi:22"}, "host = 'pi:22': must be an address alone; the port goes into sshPort", "host: "),
     ({"host": "my pi"}, "host = 'my pi': is neither an IP address nor a host name", "host: "),
+    ({"host": "fe80::1%a b"}, "has a zone (after %) that is not the name of a network interface", "host: "),
     ({"host": 7}, "host = 7: must be text; put it in quotes", "host: "),
     ({"hostKey": None}, "hostKey is not set: the server's key must be pinned", "hostKey: ssh-ed25519 AAAA"),
     ({"hostKey": f"pi {HOST_KEY}"}, "is a line of known_hosts; leave out its first word", "hostKey: "),

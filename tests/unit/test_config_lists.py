@@ -103,6 +103,7 @@ def test_crowdsec_is_at_home(address: str, kept: str) -> None:
         ({"crowdsec": "http://crowdsec.lan:8080"}, "banLists.crowdsec", "looks up none"),
         ({"crowdsec": "http://9.9.9.9:8080"}, "banLists.crowdsec", "is not at home"),
         ({"crowdsec": "http://0.0.0.0:8080"}, "banLists.crowdsec", "is not at home"),
+        ({"crowdsec": "http://[fe80::1%<b>]:8080"}, "banLists.crowdsec", "has a zone"),
         ({"crowdsec": "http://127.0.0.1:8080/v1"}, "banLists.crowdsec", "nothing behind it"),
         ({"crowdsec": "http://u:geheim@127.0.0.1:8080"}, "banLists.crowdsec", "nothing behind it"),
         ({"crowdsec": "http://[::1:8080"}, "banLists.crowdsec", "is no address"),
@@ -138,9 +139,9 @@ def test_a_preview_says_who_is_turned_away_and_who_is_not() -> None:
     words = public_surface(config_of(group, crowdsecKey="a-key-of-a-bouncer"))[BANNED]
     assert words == {
         "countries": "visitors from 2 countries (CN, RU) are turned away",
-        "database": f"{FILE} on the server says which country a visitor is in",
-        "networks": "visitors from 1 network list are turned away (/etc/blocklist.txt)",
-        "crowdsec": "visitors that CrowdSec at http://127.0.0.1:8080 has banned are turned away",
+        "database": f"`{FILE}` on the server says which country a visitor is in",
+        "networks": "visitors from 1 network list are turned away (`/etc/blocklist.txt`)",
+        "crowdsec": "visitors that CrowdSec at `http://127.0.0.1:8080` has banned are turned away",
         "nobody else": "who is on no list, or in no known country, is let in; devices and frames always are",
         "links": "a link that is open already does not help",
     }

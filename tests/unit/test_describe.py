@@ -23,6 +23,7 @@ from unittest.mock import patch
 import pytest
 
 from components.config import stack_settings
+from components.config.stack_file import uncertain
 from components.describe.checkout_changes import changed_files
 from components.describe.comment import LONG_AGO, Checkouts, Comment, describe, main, version_of
 from components.describe.markdown import COMMENT_LIMIT, block, code, cut, prose
@@ -99,7 +100,10 @@ def test_a_stack_file_that_is_a_link_is_not_followed(tmp_path: Path, name: str) 
         (b"config: &a {b: *a}\n", "line 1, column 16: an alias"),
         (b"a: &a [x, x]\nb: &b [*a, *a]\n", "line 2, column 8: an alias"),
         (b"[" * 1200, "nested too deeply"),
-        (b"config: !!python/object/apply:os.system [id]\n", "line 1, column 9: could not determine"),
+        (b"config: !!python/object/apply:os.system [id]\n", "line 1, column 9: a tag (!)"),
+        (b"config: {immich-exposure:uploads: !!bool yes}\n", "line 1, column 35: a tag (!)"),
+        (b"config:\n  !!merge x: {immich-exposure:leaseHours: 48}\n", "line 2, column 3: a tag (!)"),
+        (b"config: {<<: {immich-exposure:leaseHours: 48}}\n", "line 1, column 10: a merge key (<<)"),
         (b"config: {}\n---\nconfig: {}\n", "line 2, column 1"),
         (b"#" * ((1 << 20) + 1), "bytes"),
         (b"config: {immich-exposure:a: {b: 1, b: 2}}\n", "b stands here for the second time"),
@@ -125,6 +129,40 @@ def test_the_file_is_read_as_the_engine_reads_it(tmp_path: Path) -> None:
     )
     text = comment_on(PLAIN / "old.yaml", file).text
     assert "`8443` → `8444`" in text and "SSH port: `22` → `19`" in text
+
+
+@pytest.mark.parametrize("other", ["uploads", "immich-exposure:config:uploads"])
+def test_two_spellings_of_one_setting_are_refused(tmp_path: Path, other: str) -> None:
+    """The engine keeps settings in a map without an order, so that either of the two may count."""
+    file = tmp_path / "Pulumi.home.yaml"
+    both = f"  immich-exposure:uploads: true\n  {other}: false\n"
+    file.write_text((PLAIN / "old.yaml").read_text() + both)
+    comment = comment_on(PLAIN / "old.yaml", file)
+    assert comment.refused and f"{other} is the same setting as immich-exposure:uploads" in comment.text
+    assert [key for key, _ in uncertain(file, "immich-exposure")] == [other]
+
+
+@pytest.mark.parametrize("more", ["environment: [evil]\n", "  immich-exposure:uploads: {secure: 'v1:a:b'}\n"])
+def test_what_cannot_be_read_is_not_said_to_be_unchanged(tmp_path: Path, more: str) -> None:
+    file = tmp_path / "Pulumi.home.yaml"
+    file.write_text((PLAIN / "old.yaml").read_text() + more)
+    for old, new in ((PLAIN / "old.yaml", file), (file, PLAIN / "old.yaml")):
+        text = comment_on(old, new).text
+        assert "Nothing of what is public" not in text and "### Not looked at" in text
+    assert "Nothing that can be read here changes" in text or "told in full" in text
+
+
+def test_an_encrypted_setting_is_not_told_as_its_default(tmp_path: Path) -> None:
+    plain, secret = tmp_path / "plain.yaml", tmp_path / "secret.yaml"
+    begin = (PLAIN / "old.yaml").read_text()
+    plain.write_text(begin + "  immich-exposure:sshPort: 2222\n  immich-exposure:graceDays: 9\n")
+    hidden = (
+        "  immich-exposure:sshPort: {secure: 'v1:a:b'}\n  immich-exposure:graceDays: {secure: 'v1:a:b'}\n"
+    )
+    secret.write_text(begin + hidden)
+    for old, new in ((plain, secret), (secret, plain)):
+        text = comment_on(old, new).text
+        assert "2222" not in text and "→" not in text and "**`graceDays`, `sshPort`**, encrypted" in text
 
 
 def test_defaults_of_the_project_count_for_every_stack(tmp_path: Path) -> None:
@@ -241,7 +279,23 @@ def test_a_block_is_one_block_whatever_it_holds() -> None:
 
 
 def test_prose_means_nothing_outside_of_its_code() -> None:
-    assert prose("a *b* <i> @x `*c*`") == "a \\*b\\* &lt;i&gt; &#64;x `*c*`"
+    assert prose("a *b* <i> @x `*c*`") == "a \\*b\\* &lt;i&gt; @&#8203;x `*c*`"
+    assert prose("x\n\n## y") == "x ## y"
+    assert prose("https://a.b www.c.d") == "https:&#8203;//a.b www&#8203;.c.d"
+
+
+@pytest.mark.parametrize(
+    "text", ["```<b>`", "``<b>`", "`<b>``", "`a```<b>`", "```<b>` @x `y`", "`<b>", "\\`<b>`x`"]
+)
+def test_what_prose_takes_for_code_is_code_to_markdown(text: str) -> None:
+    """A run of backticks ends at one of the same length alone (CommonMark 6.1)."""
+    shown = prose(text).replace(r"\\", "")
+    outside = re.sub(r"(?<![\\`])(`+)(?!`).*?(?<!`)\1(?!`)", "", shown)
+    assert "<" not in outside and "@x" not in outside
+
+
+def test_no_line_of_a_block_is_somebody_elses() -> None:
+    assert block(["a\n# b\u2028c"]).splitlines() == ["```text", "a # b c", "```"]
 
 
 def test_a_long_comment_is_cut_and_says_so() -> None:

@@ -79,7 +79,7 @@ def test_how_the_module_gets_in_is_told() -> None:
         "no Nix file is written and nothing is built" in yours["files"]
         and module_digest()[:12] in yours["module"]
     )
-    assert "/etc/nixos#pi is built" in words(flake="/etc/nixos#pi")["how it gets in"]["files"]
+    assert "`/etc/nixos#pi` is built" in words(flake="/etc/nixos#pi")["how it gets in"]["files"]
 
 
 def test_the_words_say_nothing_of_one_run() -> None:
@@ -126,9 +126,9 @@ def test_who_looks_and_who_is_told_is_told() -> None:
     notify = {"kind": "ntfy", "address": "https://ntfy.sh/secret-topic"}
     told = words(guard=False, notify=notify)[topic]
     assert told["look"].startswith("nobody looks") and "then" not in told
-    assert "ntfy.sh (ntfy)" in told["notices"] and "secret-topic" not in told["notices"]
+    assert "`ntfy.sh` (ntfy)" in told["notices"] and "secret-topic" not in told["notices"]
     command = words(notify={"kind": "command", "command": "/bin/mail-me"})[topic]
-    assert "/bin/mail-me (command)" in command["notices"]
+    assert "`/bin/mail-me` (command)" in command["notices"]
 
 
 def test_one_device_less_moves_no_other_line() -> None:
