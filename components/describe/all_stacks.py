@@ -10,19 +10,27 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from components.describe.checkout_changes import AREAS, Change, changed_files
-from components.describe.comment import LONG_AGO, Checkouts, describe, version_of
+from components.describe.checkout_changes import AREAS, KEYS, KEYSTORES, Change, changed_files
+from components.describe.comment import (
+    LONG_AGO,
+    Checkouts,
+    Comment,
+    describe,
+    not_described,
+    version_of,
+)
 
 STACKS = "stacks"
 NAME = re.compile(r"Pulumi\.([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.yaml")
 NOBODYS = "lab"
 """The stack that exposes nothing of anybody's; it is described only if its own file changes."""
 
-QUIET = frozenset({"settings", dict(AREAS)["docs/"]})
-"""Areas whose files change no stack, except a stack's own file."""
+QUIET = frozenset({"settings", KEYS, dict(AREAS)["docs/"]})
+"""Areas whose files change no stack, except a stack's own file and keystore."""
 
 
 def stacks(project: Path) -> set[str]:
@@ -37,15 +45,51 @@ def stacks(project: Path) -> set[str]:
 def concerned(checkouts: Checkouts, files: Sequence[Change]) -> list[str]:
     """Return the stacks that a change to these files affects, by name."""
     known = stacks(checkouts.old) | stacks(checkouts.new)
-    own = {stack for stack in known if any(change.path == path_of(stack) for change in files)}
+    own = {stack for stack in known if any(_is_of(stack, change.path) for change in files)}
     if all(change.area in QUIET for change in files):
         return sorted(own)
     return sorted(own | known - {NOBODYS})
 
 
+def _is_of(stack: str, path: str) -> bool:
+    return path == path_of(stack) or path.startswith(f"{KEYSTORES}/{stack}/")
+
+
 def path_of(stack: str) -> str:
     """Return the path of a stack's file in a checkout."""
     return f"{STACKS}/Pulumi.{stack}.yaml"
+
+
+def comments(checkouts: Checkouts, links: str) -> Iterator[tuple[str, Comment]]:
+    """Yield each stack that a change concerns, with its comment.
+
+    A stranger's change can hold anything. If it meets a bug of ours, the comment says so: with none, the one
+    about an earlier and harmless state would stay.
+    """
+    try:
+        concerned_stacks = concerned(checkouts, changed_files(checkouts.old, checkouts.new))
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        for stack in sorted(stacks(checkouts.old) | stacks(checkouts.new)):
+            yield stack, not_described(stack)
+        return
+    for stack in concerned_stacks:
+        try:
+            yield stack, _comment(checkouts, stack, links)
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+            yield stack, not_described(stack)
+
+
+def _comment(checkouts: Checkouts, stack: str, links: str) -> Comment:
+    path = path_of(stack)
+    return describe(
+        version_of(checkouts.old / path, stack, now=LONG_AGO, project=checkouts.old),
+        version_of(checkouts.new / path, stack, project=checkouts.new),
+        stack,
+        checkouts,
+        links,
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,15 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     checkouts = Checkouts(options.old, options.new)
     options.out.mkdir(parents=True, exist_ok=True)
     refused = False
-    for stack in concerned(checkouts, changed_files(checkouts.old, checkouts.new)):
-        path = path_of(stack)
-        comment = describe(
-            version_of(checkouts.old / path, stack, now=LONG_AGO, project=checkouts.old),
-            version_of(checkouts.new / path, stack, project=checkouts.new),
-            stack,
-            checkouts,
-            options.links,
-        )
+    for stack, comment in comments(checkouts, options.links):
         (options.out / f"{stack}.md").write_text(comment.text, encoding="utf-8")
         print(stack)
         refused = refused or comment.refused

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,41 +18,71 @@ from components.config.stack_settings import StackFileError, read_file
 from components.remote.module_files import digest, module_files
 from components.surface.table import Row, Table, TableError, read
 
-SKIPPED = frozenset({".git", ".venv", ".toolchain", ".lab", "stacks/keystore"})
-"""Folders that are not part of a change. There are no others: a file could hide in a skipped folder."""
+GIT = ".git"
+"""Git's own folder, which no commit can hold."""
+
+KEYSTORES = "stacks/keystore"
+"""The default place of the keystores, which may be in the repository, as they are encrypted."""
+
+MADE_HERE = frozenset(
+    {".venv", ".toolchain", ".lab", KEYSTORES, ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+)
+"""What is installed or made by a run, and not part of the older checkout. In the newer one it is named."""
 
 COMPILED = "__pycache__"
 """Made by Python where it runs. The newer checkout never runs, so there it counts as part of the change."""
 
 LINK = "link to"
 
+PROGRAM = "the program, which runs where the keys are"
+RUNS_BY_ITSELF = "runs by itself, with the rights of this repository"
+NOT_COMPARED = "installed or made by a run, and not compared"
+KEYS = "keys of the authority and the devices, encrypted"
+ELSE = "something else"
+
 AREAS = (
-    (".github/", "runs by itself, with the rights of this repository"),
-    (".gitlab-ci.yml", "runs by itself, with the rights of this repository"),
-    (".ci/", "runs by itself, with the rights of this repository"),
+    (".github/", RUNS_BY_ITSELF),
+    (".gitlab-ci.yml", RUNS_BY_ITSELF),
+    (".ci/", RUNS_BY_ITSELF),
     ("server/scripts/", "runs as root on the server"),
     ("server/surface.toml", "says what strangers reach"),
     ("server/", "lands on the server"),
-    ("components/", "the program, which runs where the keys are"),
-    ("pki/", "the program, which runs where the keys are"),
-    ("handover/", "the program, which runs where the keys are"),
-    ("toolchain/", "the program, which runs where the keys are"),
-    ("__main__.py", "the program, which runs where the keys are"),
-    ("Pulumi.yaml", "the program, which runs where the keys are"),
-    ("Makefile", "the program, which runs where the keys are"),
+    ("flake.nix", "lands on the server"),
+    ("flake.lock", "lands on the server"),
+    *(
+        (path, PROGRAM)
+        for path in (
+            "components/",
+            "pki/",
+            "handover/",
+            "toolchain/",
+            "plugin/",
+            "__main__.py",
+            "Pulumi.",
+            "Makefile",
+            ".pre-commit-config.yaml",
+        )
+    ),
     ("requirements", "other people's packages, which run where the keys are"),
     ("pyproject.toml", "other people's packages, which run where the keys are"),
     ("policy/", "the rules that are looked at here"),
+    (f"{KEYSTORES}/", KEYS),
     ("stacks/", "settings"),
     ("docs/", "words, tests and the lab"),
     ("tests/", "words, tests and the lab"),
     ("lab/", "words, tests and the lab"),
     ("README.md", "words, tests and the lab"),
+    *((path, ELSE) for path in ("examples/", "template/", ".gitignore", ".editorconfig", "LICENSE")),
+    *((path, ELSE) for path in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
 )
-"""The start of a path, and what such a file is for. The first match counts; most urgent first."""
+"""The start of a path, and what such a file is for; the first match counts.
 
-ELSE = "something else"
+Whatever is not named here is `PROGRAM`: Python imports what lies in the project's folder before anything that
+is installed (`yaml.py`, for example).
+"""
 
+_ORDER = [NOT_COMPARED, *dict.fromkeys(area for _, area in AREAS)]
+"""The areas, most urgent first."""
 
 COMPILED_FROM = ("caddy/", "nix/package.nix")
 """The module's files that the edge is compiled from."""
@@ -77,15 +107,19 @@ class Change:
 
 def changed_files(old: Path, new: Path) -> list[Change]:
     """Return every file that differs, by area in the order of `AREAS`, then by path."""
-    before = {path: what for path, what in _files(old) if COMPILED not in path.split("/")}
-    after = dict(_files(new))
+    brought = {path for path in MADE_HERE if os.path.lexists(new / path)}
+    compared = brought & {KEYSTORES}
+    skipped = {GIT, *MADE_HERE - compared}
+    before = {path: what for path, what in _files(old, skipped) if COMPILED not in path.split("/")}
+    after = dict(_files(new, skipped))
     changes = [
+        *(Change(path, "there", NOT_COMPARED) for path in brought - compared),
+    ] + [
         Change(path, _how(path, before, after) + _kind(after.get(path, "")), _area(path))
         for path in before.keys() | after.keys()
         if before.get(path) != after.get(path)
     ]
-    order = [*dict.fromkeys(area for _, area in AREAS), ELSE]
-    return sorted(changes, key=lambda change: (order.index(change.area), change.path))
+    return sorted(changes, key=lambda change: (_ORDER.index(change.area), change.path))
 
 
 def _how(path: str, before: dict[str, str], after: dict[str, str]) -> str:
@@ -99,18 +133,18 @@ def _kind(what: str) -> str:
 
 
 def _area(path: str) -> str:
-    return next((area for beginning, area in AREAS if path.startswith(beginning)), ELSE)
+    return next((area for beginning, area in AREAS if path.startswith(beginning)), PROGRAM)
 
 
-def _files(root: Path) -> Iterator[tuple[str, str]]:
+def _files(root: Path, skipped: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield path and digest of every file; for a link, its target's path, not its target's content."""
     for folder, names, files in os.walk(root):
         links = [name for name in names if (Path(folder) / name).is_symlink()]
-        skipped = [name for name in names if (Path(folder) / name).relative_to(root).as_posix() in SKIPPED]
-        names[:] = sorted(set(names).difference(skipped, links))
+        paths = {name: (Path(folder) / name).relative_to(root).as_posix() for name in (*names, *files)}
+        names[:] = sorted(name for name in set(names).difference(links) if paths[name] not in skipped)
         for name in sorted([*files, *links]):
-            path = Path(folder) / name
-            yield path.relative_to(root).as_posix(), _digest(path)
+            if paths[name] not in skipped:
+                yield paths[name], _digest(Path(folder) / name)
 
 
 def _digest(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,16 @@ from components.config.stack_settings import (
     read_settings,
 )
 from components.describe.changes import Hidden, Module, Sections, beginning, changes, end, whole
-from components.describe.checkout_changes import Change, changed_files, module_of, requests, surface_of
+from components.describe.checkout_changes import (
+    NOT_COMPARED,
+    PROGRAM,
+    RUNS_BY_ITSELF,
+    Change,
+    changed_files,
+    module_of,
+    requests,
+    surface_of,
+)
 from components.describe.markdown import block, code, cut, prose
 from components.surface.table import PROJECT
 from policy.rules import Finding, Level, judge
@@ -140,6 +150,16 @@ def describe(
     ]
     refused = mandatory or (new is not None and new.config is None)
     return Comment(cut("\n\n".join(parts) + "\n"), refused)
+
+
+def not_described(stack: str) -> Comment:
+    """Return the comment for a change of which no description comes about: a bug here, which says nothing."""
+    return Comment(
+        f"{MARK.format(stack=_plain_name(stack))}\n\n## What this change does to the stack {code(stack)}\n\n"
+        "**This change could not be described, because the description itself failed.** That says "
+        "nothing good about the change: read its diff. The log of this run has the error.\n",
+        refused=True,
+    )
 
 
 def _plain_name(stack: str) -> str:
@@ -310,12 +330,18 @@ def _files(files: Sequence[Change], links: str) -> Iterator[str]:
             shown.append(f"and {len(changed) - LISTED_FILES} more")
         rows.append(f"| {area} | {', '.join(shown)} |")
     yield "\n".join(rows)
-    if any(change.area == "runs by itself, with the rights of this repository" for change in files):
+    if NOT_COMPARED in by_area:
+        names = ", ".join(code(change.path) for change in by_area[NOT_COMPARED])
+        yield (
+            f"**{names} was not compared.** In a pull request it does not belong to the files: what is in it "
+            "runs before the program, or instead of it."
+        )
+    if RUNS_BY_ITSELF in by_area:
         yield (
             "**This edits what runs by itself with the rights of this repository.** A comment can say "
             "nothing of what such a file will do: read it as code, before anybody approves a run."
         )
-    if any(change.area.startswith(("the program", "other people's packages")) for change in files):
+    if any(change.area.startswith((PROGRAM, "other people's packages")) for change in files):
         yield (
             "**The program itself changes.** These words are those of the version before, about the settings "
             "alone: what the new one does, its own preview and its diff say."
@@ -332,8 +358,8 @@ def _linked(change: Change, links: str) -> str:
 def _anchor(path: str, links: str) -> str:
     """Return where the page of a pull request (GitHub) or merge request (GitLab) shows a file."""
     if "/-/merge_requests/" in links:
-        return f"#{hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()}"
-    return f"#diff-{hashlib.sha256(path.encode()).hexdigest()}"
+        return f"#{hashlib.sha1(os.fsencode(path), usedforsecurity=False).hexdigest()}"
+    return f"#diff-{hashlib.sha256(os.fsencode(path)).hexdigest()}"
 
 
 # What is not checked

@@ -188,9 +188,7 @@ address = next(each for each in arguments if each.startswith("repos/"))
 file = here / "github" / address.rpartition("/")[2]
 if "--method" in arguments and arguments[arguments.index("--method") + 1] != "GET":
     sys.exit()
-if address.endswith("/merge"):
-    sys.stdout.buffer.write(file.read_bytes())
-elif "--jq" in arguments:
+if "--jq" in arguments:
     query = arguments[arguments.index("--jq") + 1]
     sys.exit(subprocess.run(["jq", "--raw-output", query], input=file.read_bytes()).returncode)
 """
@@ -274,6 +272,40 @@ def test_a_file_with_a_strange_name_is_no_stack(runner: Runner) -> None:
     assert stacks(runner.folder / "change") == {"home"}
 
 
+def test_a_name_that_is_no_text_stops_no_description(runner: Runner) -> None:
+    """Git takes any bytes for a name; without a comment, the one about the commit before would stay."""
+    lose_a_phone(runner.folder / "change")
+    (runner.folder / os.fsdecode(b"change/docs-\xff")).write_text("")
+    done = runner.run(WORDS, LINKS="https://github.com/family/photos/pull/7/files")
+    assert done.returncode == 0, done.stderr
+    assert "loses access for good" in runner.summary and "`docs-`" in runner.summary
+
+
+@pytest.mark.parametrize("broken", ["describe", "changed_files"])
+def test_a_bug_of_ours_is_told_and_fails_the_check(runner: Runner, broken: str) -> None:
+    lose_a_phone(runner.folder / "change")
+    with (runner.folder / "base/components/describe/all_stacks.py").open("r+") as file:
+        text = file.read()
+        file.seek(0)
+        file.write(
+            text.replace('if __name__ == "__main__":', f'{broken} = None\n\nif __name__ == "__main__":')
+        )
+    assert runner.run(WORDS, LINKS="").returncode == 1
+    assert runner.summary.startswith(MARK) and "could not be described" in runner.summary
+
+
+def test_the_keystore_of_a_stack_concerns_it(runner: Runner) -> None:
+    for project, content in (("base", "old"), ("change", "new")):
+        keystore = runner.folder / project / "stacks/keystore/home"
+        keystore.mkdir(parents=True)
+        (keystore / "ca.key").write_text(content)
+    assert runner.run(WORDS, LINKS="").returncode == 0
+    assert (
+        "| keys of the authority and the devices, encrypted | `stacks/keystore/home/ca.key` |"
+        in runner.summary
+    )
+
+
 def test_the_program_concerns_every_stack_and_a_stack_itself_alone(runner: Runner) -> None:
     checkouts = Checkouts(runner.folder / "base", runner.folder / "change")
     for project in (checkouts.old, checkouts.new):
@@ -298,13 +330,25 @@ def test_the_program_concerns_every_stack_and_a_stack_itself_alone(runner: Runne
 # The comment
 
 COMMENT = script("comment", "comment", "Comment")
-EVENT = {"HEAD_SHA": "abc", "HEAD_OWNER": "stranger", "HEAD_BRANCH": "my-change"}
+EVENT = {"HEAD_OWNER": "stranger", "HEAD_BRANCH": "my-change"}
 MARK = "<!-- immich-exposure: home -->"
 
 
-def pack(project: Path, file: Path) -> None:
-    with tarfile.open(file, "w:gz") as archive:
-        archive.add(project, "family-photos-abc")
+def push(runner: Runner) -> dict[str, str]:
+    """Commit the base and the change to what stands for GitHub, and return the event of pull request 7."""
+    github = runner.folder / "family/photos"
+    github.mkdir(parents=True)
+    git(github, "init", "--quiet", "--initial-branch=main")
+    shutil.copytree(runner.folder / "base", github, dirs_exist_ok=True)
+    main = commit(github)
+    shutil.copytree(runner.folder / "change", github, dirs_exist_ok=True)
+    head = commit(github)
+    tree = git(github, "rev-parse", f"{head}^{{tree}}")
+    merge = git(github, "commit-tree", tree, "-p", main, "-p", head, "-m", "x")
+    git(github, "update-ref", "refs/pull/7/merge", merge)
+    pulls = [{"number": 6, "head": {"sha": "other"}}, {"number": 7, "head": {"sha": head}}]
+    runner.answers(pulls=json.dumps(pulls))
+    return {**EVENT, "HEAD_SHA": head, "GITHUB_SERVER_URL": f"file://{runner.folder}"}
 
 
 def comments(*bodies: tuple[str, str]) -> str:
@@ -316,20 +360,20 @@ def comments(*bodies: tuple[str, str]) -> str:
     )
 
 
-def ready(runner: Runner, known: str = "[]") -> None:
+def ready(runner: Runner, known: str = "[]") -> dict[str, str]:
     change = runner.folder / "change"
     lose_a_phone(change)
     poison(change)
-    pack(change, runner.folder / "github/merge")
+    event = push(runner)
     shutil.rmtree(change)
-    pulls = [{"number": 6, "head": {"sha": "other"}}, {"number": 7, "head": {"sha": "abc"}}]
-    runner.answers(pulls=json.dumps(pulls), comments=known)
+    runner.answers(comments=known)
+    return event
 
 
 @needs_jq
 def test_a_forks_pull_request_gets_the_comment_and_runs_nothing(runner: Runner) -> None:
-    ready(runner)
-    done = runner.run(COMMENT, **EVENT)
+    event = ready(runner)
+    done = runner.run(COMMENT, **event)
     assert done.returncode == 0, done.stderr
     assert runner.written() == [("POST", "repos/family/photos/issues/7/comments")]
     assert [each for each in runner.calls[0] if each.startswith("head=")] == ["head=stranger:my-change"]
@@ -346,8 +390,8 @@ def test_the_comment_is_edited_in_place_and_one_of_no_stack_goes(runner: Runner)
         (bot, "<!-- immich-exposure: cabin -->\nold"),
         (bot, "of another workflow"),
     )
-    ready(runner, known)
-    assert runner.run(COMMENT, **EVENT).returncode == 0
+    event = ready(runner, known)
+    assert runner.run(COMMENT, **event).returncode == 0
     assert runner.written() == [
         ("PATCH", "repos/family/photos/issues/comments/2"),
         ("DELETE", "repos/family/photos/issues/comments/3"),
@@ -356,9 +400,37 @@ def test_the_comment_is_edited_in_place_and_one_of_no_stack_goes(runner: Runner)
 
 @needs_jq
 def test_a_commit_that_is_no_longer_at_the_head_gets_none(runner: Runner) -> None:
-    ready(runner)
-    done = runner.run(COMMENT, **{**EVENT, "HEAD_SHA": "gone"})
+    event = ready(runner)
+    done = runner.run(COMMENT, **{**event, "HEAD_SHA": "gone"})
     assert done.returncode == 0 and "No open pull request" in done.stdout and runner.written() == []
+
+
+@needs_jq
+def test_a_merge_of_another_commit_is_not_described_as_this_one(runner: Runner) -> None:
+    """GitHub makes the merge when it comes to it: until then the one of the commit before is there."""
+    event = ready(runner)
+    runner.answers(pulls=json.dumps([{"number": 7, "head": {"sha": "newer"}}]))
+    done = runner.run(COMMENT, **{**event, "HEAD_SHA": "newer"})
+    assert done.returncode == 3 and "has no merge with the commit newer" in done.stderr
+    assert runner.written() == []
+
+
+@needs_jq
+def test_a_pull_request_leaves_no_file_out_of_its_comment(runner: Runner) -> None:
+    """An archive leaves out what a .gitattributes of the pull request's own names."""
+    change = runner.folder / "change"
+    (change / ".github/workflows/evil.yml").write_text("on: push\n")
+    shutil.copy(change / "stacks/Pulumi.home.yaml", change / "stacks/Pulumi.evil.yaml")
+    (change / "components/$Format:%H$.py").write_text("")
+    (change / ".gitattributes").write_text("* export-ignore\nstacks export-ignore\n* export-subst\n")
+    event = push(runner)
+    shutil.rmtree(change)
+    runner.answers(comments="[]")
+    done = runner.run(COMMENT, **event)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (runner.folder / "out").iterdir()) == ["evil.md", "home.md"]
+    text = (runner.folder / "out/evil.md").read_text()
+    assert "A new exposure" in text and "`.github/workflows/evil.yml`" in text and "removed" not in text
 
 
 def test_a_comment_goes_to_a_number_alone(runner: Runner) -> None:
@@ -405,6 +477,8 @@ def commit(folder: Path) -> str:
         (["components/x.py"], ["cabin", "home"]),
         (["stacks/Pulumi.home.yaml", "server/Caddyfile"], ["cabin", "home"]),
         (["stacks/Pulumi.new.yaml"], ["new"]),
+        (["stacks/Pulumi._hidden.yaml"], []),
+        (["stacks/Pulumi.all.yaml"], ["all"]),
         ([], []),
     ],
 )
@@ -420,6 +494,16 @@ def test_a_push_brings_up_what_it_concerns(
     done = runner.run(text, BEFORE=before, GITHUB_SHA=after, NAMED="")
     assert done.returncode == 0, done.stderr
     assert json.loads(runner.outputs["stacks"]) == wanted
+
+
+@pytest.mark.parametrize("name", ["preview", "Drift", "release"])
+def test_no_stack_has_the_name_of_an_environment_without_approval(
+    runner: Runner, repository: Path, name: str
+) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    (repository / f"stacks/Pulumi.{name}.yaml").write_text("config: {}\n")
+    done = runner.run(f"cd repository && .ci/stacks {before} {commit(repository)}")
+    assert done.returncode == 1 and "rename it" in done.stderr and done.stdout == ""
 
 
 def test_a_first_push_and_the_night_take_all_stacks(runner: Runner, repository: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 from components.config import stack_settings
 from components.config.stack_file import uncertain
-from components.describe.checkout_changes import changed_files
+from components.describe.checkout_changes import AREAS, changed_files
 from components.describe.comment import LONG_AGO, Checkouts, Comment, describe, main, version_of
 from components.describe.markdown import COMMENT_LIMIT, block, code, cut, prose
 
@@ -243,7 +243,41 @@ def test_nothing_hides_in_a_folder_that_is_passed_over(checkouts: Checkouts) -> 
     (checkouts.old / "components/__pycache__").mkdir()
     (checkouts.old / "components/__pycache__/ours.pyc").write_text("made by running it\n")
     named = [change.path for change in changed_files(checkouts.old, checkouts.new)]
-    assert named == ["components/.git/x.py", "components/__pycache__/x.py", "components/keystore/x.py"]
+    assert sorted(named) == [
+        "components/.git/x.py",
+        "components/__pycache__/x.py",
+        "components/keystore/x.py",
+    ]
+
+
+@pytest.mark.parametrize("name", [".venv", ".toolchain"])
+def test_what_is_installed_is_not_compared_and_that_is_said(checkouts: Checkouts, name: str) -> None:
+    """Git holds such a folder too, if somebody adds it by force, and Python runs what is in it."""
+    (checkouts.old / ".venv").mkdir()
+    assert "### Files" not in comment_of(checkouts)
+    site = checkouts.new / name / "lib/site-packages"
+    site.mkdir(parents=True)
+    (site / "sitecustomize.py").write_text("evil\n")
+    text = comment_of(checkouts)
+    assert f"**`{name}` was not compared.**" in text and "site-packages" not in text
+    shutil.rmtree(checkouts.new / name)
+    (checkouts.new / name).symlink_to("evil")
+    assert f"**`{name}` was not compared.**" in comment_of(checkouts)
+
+
+@pytest.mark.parametrize("path", ["yaml.py", "pulumi/__init__.py", "Pulumi.json", "plugin/__main__.py"])
+def test_whatever_nobody_knows_is_the_program(checkouts: Checkouts, path: str) -> None:
+    """Python imports it before what is installed; the engine reads Pulumi.json before Pulumi.yaml."""
+    (checkouts.new / path).parent.mkdir(exist_ok=True)
+    (checkouts.new / path).write_text("evil\n")
+    assert "**The program itself changes.**" in comment_of(checkouts)
+
+
+def test_every_file_of_this_project_is_told_for_what_it_is() -> None:
+    """None of them is taken for the program because nobody has named it."""
+    names = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True).stdout
+    unknown = [name for name in names.splitlines() if not name.startswith(tuple(path for path, _ in AREAS))]
+    assert unknown == []
 
 
 def test_a_link_in_the_module_is_not_followed(checkouts: Checkouts) -> None:
