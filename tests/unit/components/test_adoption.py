@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,13 +44,6 @@ CA, CA_KEY, ANNA = (
     "server:/mnt/secrets/ca-key.pem",
     "server:/root/anna.crt",
 )
-
-
-@pytest.fixture(autouse=True)
-def tracebacks() -> Iterator[None]:
-    """A refusal that is told plainly shortens tracebacks for good, on which the SDK leans elsewhere."""
-    yield
-    sys.__dict__.pop("tracebacklimit", None)
 
 
 # What was made by hand

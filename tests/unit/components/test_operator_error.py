@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from collections.abc import Iterator
 
 import pytest
 
 from components.engine.operator_error import OperatorError, without_traceback
 from pki import KeystoreError
-
-
-@pytest.fixture(autouse=True)
-def tracebacks() -> Iterator[None]:
-    """Leave no limit behind for other tests."""
-    yield
-    sys.__dict__.pop("tracebacklimit", None)
 
 
 def printed(error: Exception, cause: Exception | None = None) -> str:

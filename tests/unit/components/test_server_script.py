@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,11 +33,9 @@ GUARD = {**SERVER, "script": "files", "delete": "sudo -n sh -s -- --leaving=ours
 
 
 @pytest.fixture
-def sent(mocker: MockerFixture) -> Iterator[Any]:
+def sent(mocker: MockerFixture) -> Any:
     """What would go to the server."""
-    yield mocker.patch.object(server_script, "run_script", return_value='{"at":1}\n')
-    # A refusal is told without frames, and the process is pytest's.
-    sys.__dict__.pop("tracebacklimit", None)
+    return mocker.patch.object(server_script, "run_script", return_value='{"at":1}\n')
 
 
 def test_create_and_update_run_each_its_own_line(sent: Any) -> None:
