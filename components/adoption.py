@@ -6,7 +6,6 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from components.device_list import EnrollableCertificate
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import child_of
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.chapter_bans import BAN_LIST, bans_in
 from components.remote.remote_script import PayloadFile, Server, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.server_script import ServerScript
 from components.remote.ssh import run_script
 from pki import Adoption as KnownAdoption
@@ -62,16 +61,16 @@ def take_over(props: dict[str, Any]) -> dict[str, Any]:
 
     Raises ``OperatorError``, ``SshError`` or ``KeystoreError``; then nothing was changed.
     """
-    keystore = keystore_of(props)
+    keystore, adopt = keystore_of(props), from_props(AdoptConfig, props)
     known = keystore.adoption()
-    found = read_places(server_of(props), [*_places(props, known), BAN_LIST_PLACE])
+    found = read_places(from_props(Server, props), [*_places(adopt, known), BAN_LIST_PLACE])
     ban_list = found.pop(BAN_LIST_PLACE)
-    _refuse_missing(found, _needed(props, known))
+    _refuse_missing(found, _needed(adopt, known))
     adoption = keystore.take_over(
-        certificate=found[props["caCertificate"]],
-        key=found.get(props["caKey"]),
+        certificate=found[adopt.ca_certificate],
+        key=found.get(adopt.ca_key),
         key_passphrase=props.get("caKeyPassphrase"),
-        devices=[_claim(each, found) for each in props["devices"]],
+        devices=[_claim(each, found) for each in adopt.devices],
     )
     return {
         **props,
@@ -85,29 +84,26 @@ def take_over(props: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _places(props: Mapping[str, Any], known: KnownAdoption | None) -> list[str]:
+def _places(adopt: AdoptConfig, known: KnownAdoption | None) -> list[str]:
     """Return the paths to read; the key is among them only until the keystore holds it."""
-    authority = [props["caCertificate"]] if known else [props["caCertificate"], props["caKey"]]
-    return [*authority, *(each["certificate"] for each in props["devices"] if "certificate" in each)]
+    authority = [adopt.ca_certificate] if known else [adopt.ca_certificate, adopt.ca_key]
+    return [*authority, *(each.certificate for each in adopt.devices if each.certificate)]
 
 
-def _needed(props: Mapping[str, Any], known: KnownAdoption | None) -> list[str]:
+def _needed(adopt: AdoptConfig, known: KnownAdoption | None) -> list[str]:
     """Return the paths that must exist, because the keystore does not hold their content."""
     if known is None:
-        return _places(props, None)
+        return _places(adopt, None)
     kept = {device.name for device in known.devices if device.certificate_pem is not None}
-    return [
-        each["certificate"] for each in props["devices"] if "certificate" in each and each["name"] not in kept
-    ]
+    return [each.certificate for each in adopt.devices if each.certificate and each.name not in kept]
 
 
-def _claim(device: Mapping[str, Any], found: Mapping[str, Source | None]) -> Claim:
-    until = device.get("until")
+def _claim(device: AdoptedDeviceConfig, found: Mapping[str, Source | None]) -> Claim:
     return Claim(
-        device["name"],
-        certificate=found[device["certificate"]] if "certificate" in device else None,
-        fingerprint=device.get("fingerprint"),
-        until=datetime.fromisoformat(until) if until else None,
+        device.name,
+        certificate=found[device.certificate] if device.certificate else None,
+        fingerprint=device.fingerprint,
+        until=device.until,
     )
 
 
@@ -223,9 +219,9 @@ class Adoption(pulumi.ComponentResource):
         taken = _AdoptionInKeystore(
             f"{name}-keystore",
             {
-                **server_props(server),
+                **props_of(server),
                 **keystore.props(),
-                **adopt_props(adopt),
+                **props_of(adopt),
                 "caKeyPassphrase": ca_passphrase,
             },
             child_of(self, opts),
@@ -255,25 +251,6 @@ def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertif
             lambda values: values[1] if values[0] else values[2]
         ),
     )
-
-
-def adopt_props(adopt: AdoptConfig) -> dict[str, pulumi.Input[Any]]:
-    """Return what is to be adopted, as properties."""
-    return {
-        "caCertificate": adopt.ca_certificate,
-        "caKey": adopt.ca_key,
-        "devices": [_device_props(each) for each in adopt.devices],
-    }
-
-
-def _device_props(device: AdoptedDeviceConfig) -> dict[str, str]:
-    props = {
-        "name": device.name,
-        "certificate": device.certificate,
-        "fingerprint": device.fingerprint,
-        "until": None if device.until is None else device.until.isoformat(),
-    }
-    return {key: value for key, value in props.items() if value is not None}
 
 
 class ChapterTakeOver(pulumi.ComponentResource):

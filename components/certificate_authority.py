@@ -12,10 +12,11 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation, authorities_in, keystore_of
-from components.devices.renewal import due_props, renewal_of, renewal_props, renewing_diff
+from components.devices.renewal import due_props, renewing_diff
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step, known
-from pki import AuthorityProfile, KeystoreError, KeyType, Renewal
+from pki import AuthorityProfile, KeystoreError, Renewal
 from pki.files import look_into
 
 
@@ -84,14 +85,7 @@ def refuse_strange(known: Sequence[str], keystore: str) -> None:
 def _adopt_or_create(props: dict[str, Any]) -> dict[str, Any]:
     keystore = keystore_of(props)
     authority = keystore.adopt_or_create_authority(
-        AuthorityProfile(
-            common_name=props["commonName"],
-            organization=props["organization"],
-            country=props["country"],
-            validity_days=int(props["validityDays"]),
-            key_type=KeyType(props["keyType"]),
-        ),
-        renewal_of(props),
+        from_props(AuthorityProfile, props), from_props(Renewal, props)
     )
     trusted = keystore.trusted()
     return {
@@ -145,13 +139,9 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
             **keystore.props(),
-            "commonName": profile.common_name,
-            "organization": profile.organization,
-            "country": profile.country,
-            "validityDays": profile.validity_days,
-            "keyType": profile.key_type,
+            **props_of(profile),
             "purgeKeystore": purge_keystore,
-            **renewal_props(renewal),
+            **props_of(renewal),
             **keystore.read_off(due_props(step, found)),
             "devices": list(devices),
             **keystore.read_off({"authorities": list(authorities_in(Path(keystore.path)))}),

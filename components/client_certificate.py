@@ -10,10 +10,11 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 
 from components.certificate_authority import CertificateAuthority
 from components.devices.keystore_location import KeystoreLocation, keystore_of
-from components.devices.renewal import due_props, renewal_of, renewal_props, renewing_diff
+from components.devices.renewal import due_props, renewing_diff
 from components.engine.operator_error import without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
-from pki import DeviceProfile, KeyType, Platform, Renewal
+from pki import DeviceProfile, Renewal
 
 
 class _Provider(ResourceProvider):
@@ -40,15 +41,7 @@ class _Provider(ResourceProvider):
 
 def _adopt_or_issue(props: dict[str, Any]) -> dict[str, Any]:
     credential = keystore_of(props).adopt_or_issue_device(
-        props["device"],
-        DeviceProfile(
-            common_name=props["commonName"],
-            organization=props["organization"],
-            platform=Platform(props["platform"]),
-            validity_days=int(props["validityDays"]),
-            key_type=KeyType(props["keyType"]),
-        ),
-        renewal_of(props),
+        props["device"], from_props(DeviceProfile, props), from_props(Renewal, props)
     )
     previous = credential.previous
     return {
@@ -100,12 +93,8 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
             **keystore.props(),
             "authority": authority.fingerprint,
             "device": device,
-            "commonName": profile.common_name,
-            "organization": profile.organization,
-            "platform": profile.platform,
-            "validityDays": profile.validity_days,
-            "keyType": profile.key_type,
-            **renewal_props(renewal),
+            **props_of(profile),
+            **props_of(renewal),
             **keystore.read_off(due_props(step, found)),
         }
         # Deleting means revoking. If the authority is deleted in the same run, the run is `pulumi destroy`,

@@ -12,9 +12,9 @@ from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateRes
 from components.devices.keystore_location import KeystoreLocation
 from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, tell
 from pki import Revocation
 from pki.revocations import united
@@ -61,7 +61,7 @@ class _Provider(ResourceProvider):
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         if all(_olds.get(key) == _news.get(key) for key in REASONS):
             return UpdateResult({**_news, **{key: _olds[key] for key in OUTPUTS}})
-        return UpdateResult(enrol(_news, [revocation_of(each) for each in _olds["revoked"]]))
+        return UpdateResult(enrol(_news, [from_props(Revocation, each) for each in _olds["revoked"]]))
 
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class _Provider(ResourceProvider):
         The exception is devices revoked on the server since the last ``up``: the keystore records them now,
         because the server and the state are about to forget them.
         """
-        server = server_of(_props)
+        server = from_props(Server, _props)
         line = server.way_back(server.line("clear"))
         answer = run_script(server, line, script_text("devices"), tell=tell)
         if answer.strip():  # the answer is empty if the server now belongs to another stack
@@ -91,14 +91,14 @@ def enrol(props: dict[str, Any], revoked: Sequence[Revocation]) -> dict[str, Any
         PayloadFile("devices", "".join(device_lines(props["devices"]))),
         PayloadFile("revoked", "".join(map(_line, before.values()))),
     )
-    server = server_of(props)
+    server = from_props(Server, props)
     answer = run_script(server, server.line("install"), script_text("devices", payload), tell=tell)
     report = report_of(answer)
     after = united(before.values(), for_good(report.revoked, names))
     tell_keystore(props, list(after.values()))
     return {
         **props,
-        "revoked": [vars(each) for each in after.values()],
+        "revoked": [props_of(each) for each in after.values()],
         "out": list(out(props["devices"], report, after)),
     }
 
@@ -111,11 +111,6 @@ def device_lines(devices: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
         yield f"{certificate['fingerprint']} {end} {name}\n"
         if certificate.get("before") and certificate.get("beforeUntil"):
             yield f"{certificate['before']} {_seconds(certificate['beforeUntil'])} {name}\n"
-
-
-def revocation_of(props: Mapping[str, Any]) -> Revocation:
-    """Return a revocation from the state; the engine returns numbers as floats."""
-    return Revocation(props["fingerprint"], props["name"], int(props["since"]), props["by_hand"])
 
 
 def _line(revocation: Revocation) -> str:
@@ -176,9 +171,8 @@ class DeviceList(Step, module="immich", name="DeviceList"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
-            **server_props(server),
-            "keystore": keystore.path,
-            "owner": keystore.stack,
+            **props_of(server),
+            **keystore.props_without_passphrase(),
             "text": script_digest("devices"),
             # Keyed by name, so that a preview shows which devices are added and removed.
             "devices": {device: _props(certificate) for device, certificate in certificates.items()},

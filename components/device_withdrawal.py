@@ -13,9 +13,9 @@ from components.devices.keystore_location import KeystoreLocation, authorities_i
 from components.devices.let_in import words_of_stay
 from components.devices.report import for_good, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.remote_script import Server, script_digest, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, tell
 
 LOSES = "loses access for good"
@@ -63,7 +63,7 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
 
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
-    server, names = server_of(props), sorted(props["mayComeIn"])
+    server, names = from_props(Server, props), sorted(props["mayComeIn"])
     who = [f"frame={name}" if props["mayComeIn"][name] == STAYS_AS_FRAME else name for name in names]
     line = server.line("stay", authorities, *who, *words_of_stay(props.get(FOUND) or {}))
     report = report_of(run_script(server, line, script_text("devices"), tell=tell))
@@ -92,9 +92,8 @@ class DeviceWithdrawal(Step, module="immich", name="DeviceWithdrawal"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
-            **server_props(server),
-            "keystore": keystore.path,
-            "owner": keystore.stack,
+            **props_of(server),
+            **keystore.props_without_passphrase(),
             "text": script_digest("devices"),
             "takeOver": take_over,
             "mayComeIn": {each: STAYS_AS_FRAME if each in frames else STAYS for each in devices},

@@ -29,13 +29,13 @@ from components.devices.let_in import Authorized, not_let_in, not_to_be_in
 from components.devices.report import note_revocations
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import child_of, is_for_a_plan
+from components.engine.props import from_props, props_of
 from components.engine.step import Step, known
 from components.exposure_check import exposed_digest
 from components.link_report import api_key_file
 from components.preflight.preflight import clock_apart
 from components.preflight.rules import CLOCKS_APART_SECONDS, clocks_differ, key_notes, outdated
 from components.remote.remote_script import Server, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import SshError, SudoPasswordError, run_script
 from pki import Revocation
 
@@ -185,7 +185,7 @@ class _Provider(ResourceProvider):
 
     @without_traceback
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        seen = look(server_of(props), int(props["funnelPort"]), int(props["proxyPort"]))
+        seen = look(from_props(Server, props), int(props["funnelPort"]), int(props["proxyPort"]))
         found = {"found": seen.to_mend, "foundInFunnel": seen.in_the_funnel, PROVEN_FOR: seen.proven_for}
         return ReadResult(id_, {**props, **found, **_of_another_proof(props, found)})
 
@@ -276,9 +276,8 @@ class Drift(pulumi.ComponentResource):
         self.seen = _Drift(
             f"{name}-seen",
             {
-                **server_props(server),
-                "keystore": keystore.path,
-                "owner": keystore.stack,
+                **props_of(server),
+                **keystore.props_without_passphrase(),
                 "funnelPort": config.funnel_port,
                 "proxyPort": config.proxy_port,
                 BY_HAND: seen.apply(lambda found: _in_words(found["revoked"])),

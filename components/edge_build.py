@@ -14,9 +14,9 @@ import pulumi
 from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.remote_script import Server
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script
 from toolchain import ToolchainError, edge, paths
 
@@ -45,7 +45,7 @@ def build_for_the_server(props: dict[str, Any]) -> dict[str, Any]:
 
     Raises ``EdgeBuildError`` and ``SshError``.
     """
-    server = server_of(props)
+    server = from_props(Server, props)
     machine = run_script(server, server.line("machine"), "uname -m\n").strip().rpartition("\n")[2]
     if machine not in MACHINES:
         raise EdgeBuildError(
@@ -87,5 +87,5 @@ class EdgeBuild(Step, module="immich", name="EdgeBuild"):
     sha256: pulumi.Output[str]
 
     def __init__(self, name: str, *, server: Server, opts: pulumi.ResourceOptions) -> None:
-        props = {**server_props(server), "source": source_digest(), "machine": None, "sha256": None}
+        props = {**props_of(server), "source": source_digest(), "machine": None, "sha256": None}
         super().__init__(_Provider(), name, props, opts)

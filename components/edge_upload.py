@@ -13,10 +13,10 @@ from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
 
 from components.edge_build import EdgeBuild, EdgeBuildError, build, program
 from components.engine.operator_error import without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.module_files import Edge
 from components.remote.remote_script import Server, with_library
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, send_file
 
 PLACE = "/var/lib/immich-exposure/edge-"
@@ -37,7 +37,7 @@ class _Provider(ResourceProvider):
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         # By now no configuration names it: its built copy is in the Nix store.
-        server = server_of(_props)
+        server = from_props(Server, _props)
         run_script(server, server.way_back(server.line("remove")), with_library(f"lock\nrm -f {PLACE}*\n"))
 
 
@@ -47,7 +47,7 @@ def send(props: dict[str, Any]) -> dict[str, Any]:
     Raises ``EdgeBuildError`` and ``SshError``.
     """
     machine, sha256 = props["machine"], props["sha256"]
-    send_file(server_of(props), _content(machine, sha256), f"{PLACE}{sha256}", sha256)
+    send_file(from_props(Server, props), _content(machine, sha256), f"{PLACE}{sha256}", sha256)
     return props
 
 
@@ -72,6 +72,6 @@ class EdgeUpload(Step, module="immich", name="EdgeUpload"):
     sha256: pulumi.Output[str]
 
     def __init__(self, name: str, *, server: Server, built: EdgeBuild, opts: pulumi.ResourceOptions) -> None:
-        props = {**server_props(server), "machine": built.machine, "sha256": built.sha256}
+        props = {**props_of(server), "machine": built.machine, "sha256": built.sha256}
         super().__init__(_Provider(), name, props, opts)
         self.edge = self.sha256.apply(lambda sha256: Edge(f"{PLACE}{sha256}", sha256))

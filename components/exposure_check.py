@@ -20,6 +20,7 @@ from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.edge_settings import settings_files
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.funnel import LEASE_SECONDS, Funnel
 from components.nixos_configuration import configuration_digest
@@ -32,7 +33,6 @@ from components.remote.outside_probe import (
     WrongAnswerError,
 )
 from components.remote.remote_script import Server, script_digest, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import SshError, run_script, tell
 
 WAIT_FOR_DNS_SECONDS = 480
@@ -218,7 +218,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     This is one conversation with the server: it opens the funnel, waits for the word that everything is
     proven, and closes it at once if that does not come, for example because this machine died.
     """
-    server = server_of(props)
+    server = from_props(Server, props)
     ports = (int(props["funnelPort"]), int(props["proxyPort"]))
     lines: list[str] = []
     try:
@@ -366,7 +366,7 @@ class ExposureCheck(pulumi.ComponentResource):
         self.check = _OutsideCheck(
             f"{name}-outside",
             {
-                **server_props(server),
+                **props_of(server),
                 "domain": domain,
                 "funnelPort": config.funnel_port,
                 "proxyPort": config.proxy_port,

@@ -80,8 +80,7 @@ class InstallSheet(Step, module="immich", name="InstallSheet"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         content = {
-            "keystore": keystore.path,
-            "stack": keystore.stack,
+            **keystore.props_without_passphrase(),
             "device": device,
             "platform": platform,
             "url": url,

@@ -11,10 +11,10 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.module_files import FOLDER, digest, module_files
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, tell
 
 PROGRAM = re.compile(r"caddy/.*|scripts/.*\.sh|fail2ban/.*\.py")
@@ -47,7 +47,7 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
 
     Raises ``SshError``, also with the script's own last sentence, and ``OperatorError``.
     """
-    server = server_of(props)
+    server = from_props(Server, props)
     files = [PayloadFile(path, text) for path, text in as_shown(props["files"])]
     if digest(files) != props["digest"]:
         raise OperatorError(
@@ -97,7 +97,7 @@ class ModuleFiles(Step, module="immich", name="ModuleFiles"):
         opts: pulumi.ResourceOptions,
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
-            **server_props(server),
+            **props_of(server),
             "configDir": config_dir,
             "files": files.apply(shown),
             "digest": files.apply(digest),

@@ -9,9 +9,9 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.remote_script import Server, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import SshError, run_script, tell
 
 LOOK_SECONDS = 60
@@ -37,7 +37,7 @@ class _Provider(ResourceProvider):
     @without_traceback
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Refuse while the server belongs to this stack: a state without its resources takes nothing back."""
-        server = server_of(_props)
+        server = from_props(Server, _props)
         try:
             owner = run_script(
                 server, server.line("whose"), script_text("state"), timeout_seconds=LOOK_SECONDS
@@ -63,7 +63,7 @@ class StackIdentity(Step, module="immich", name="StackIdentity"):
     """
 
     def __init__(self, name: str, server: Server) -> None:
-        super().__init__(_Provider(), name, dict(server_props(server)))
+        super().__init__(_Provider(), name, props_of(server))
 
 
 def stack_name() -> str:

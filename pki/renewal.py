@@ -14,14 +14,14 @@ Pair = tuple[x509.Certificate | None, x509.Certificate | None]
 
 @dataclass(frozen=True)
 class Renewal:
-    """A certificate is due `before_days` before it expires; the old one stays valid for `grace_days`."""
+    """When a certificate is due, in days before it expires, and how long the old one stays valid then."""
 
-    before_days: int
+    renew_before_days: int
     grace_days: int
 
     def due_from(self, certificate: x509.Certificate) -> datetime:
         """The moment from which the certificate is due."""
-        return certificate.not_valid_after_utc - timedelta(days=self.before_days)
+        return certificate.not_valid_after_utc - timedelta(days=self.renew_before_days)
 
     def is_due(self, certificate: x509.Certificate, now: datetime) -> bool:
         """Tell whether a new certificate must be issued."""

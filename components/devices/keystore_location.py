@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,16 @@ class KeystoreLocation:
 
     def props(self) -> dict[str, pulumi.Input[Any]]:
         """Return the location as properties of a dynamic resource."""
-        return {"keystore": self.path, "stack": self.stack, "passphrase": self.passphrase}
+        return {**self.props_without_passphrase(), "passphrase": self.passphrase}
+
+    def props_without_passphrase(self) -> dict[str, pulumi.Input[Any]]:
+        """Return them for a step that opens no key."""
+        return {"keystore": self.path, "stack": self.stack}
 
 
-def keystore_of(props: dict[str, Any]) -> Keystore:
-    """Return the keystore that ``KeystoreLocation.props`` describes, with its passphrase."""
-    return Keystore(Path(props["keystore"]), props["passphrase"], stack=props["stack"])
+def keystore_of(props: Mapping[str, Any]) -> Keystore:
+    """Return the keystore that these properties describe."""
+    return Keystore(Path(props["keystore"]), props.get("passphrase"), stack=props["stack"])
 
 
 def authorities_in(keystore: Path) -> tuple[str, ...]:

@@ -50,22 +50,12 @@ def renewal_plan_of(config: ExposureConfig, now: datetime | None = None) -> Rene
     )
 
 
-def renewal_props(renewal: Renewal) -> dict[str, pulumi.Input[Any]]:
-    """Return the inputs that `renewal_of` reads."""
-    return {"renewBeforeDays": renewal.before_days, "graceDays": renewal.grace_days}
-
-
 def due_props(step: str, found: Sequence[str]) -> dict[str, pulumi.Input[Any]]:
-    """Return the other inputs that `renewing_diff` reads.
+    """Return what `renewing_diff` reads beside the fields of a `Renewal`.
 
     `step` is empty if nothing is due; `found` holds the expiry dates in the keystore, ISO 8601.
     """
     return {"renewal": step, "found": list(found)}
-
-
-def renewal_of(props: Mapping[str, Any]) -> Renewal:
-    """Return the renewal that `renewal_props` wrote."""
-    return Renewal(int(props["renewBeforeDays"]), int(props["graceDays"]))
 
 
 def renewing_diff(

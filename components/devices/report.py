@@ -6,11 +6,12 @@ import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from components.devices.keystore_location import keystore_of
 from components.engine.operator_error import OperatorError
-from pki import Keystore, KeystoreError, Revocation
+from components.engine.props import from_props
+from pki import KeystoreError, Revocation
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def report_of(answer: str) -> DeviceReport:
         document = json.loads(answer.strip().rpartition("\n")[2])
         return DeviceReport(
             {str(each["fingerprint"]): str(each["name"]) for each in document["devices"]},
-            tuple(_revocation(each) for each in document["revoked"]),
+            tuple(from_props(Revocation, each) for each in document["revoked"]),
             tuple(str(each) for each in document["refused"]),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -43,12 +44,6 @@ def report_of(answer: str) -> DeviceReport:
             "The server's answer about its devices is not JSON; something prints text at login: make the "
             "shell start-up files of the SSH user silent for non-interactive sessions."
         ) from error
-
-
-def _revocation(document: Mapping[str, Any]) -> Revocation:
-    return Revocation(
-        document["fingerprint"], document["name"], int(document["since"]), bool(document["byHand"])
-    )
 
 
 def for_good(revocations: Iterable[Revocation], names: Collection[str]) -> list[Revocation]:
@@ -67,7 +62,7 @@ def note_revocations(props: Mapping[str, Any], revocations: Collection[Revocatio
 
     Raises ``KeystoreError``.
     """
-    _keystore(props).note_revocations(revocations)
+    keystore_of(props).note_revocations(revocations)
 
 
 def known_revocations(props: Mapping[str, Any]) -> dict[str, Revocation]:
@@ -75,8 +70,4 @@ def known_revocations(props: Mapping[str, Any]) -> dict[str, Revocation]:
 
     Raises ``KeystoreError``.
     """
-    return _keystore(props).revocations()
-
-
-def _keystore(props: Mapping[str, Any]) -> Keystore:
-    return Keystore(Path(props["keystore"]), stack=props["owner"])
+    return keystore_of(props).revocations()

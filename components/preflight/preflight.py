@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from components.config.home import ModuleWay
 from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import KeystoreLocation, authorities_in
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.server_words import plain_facts
 from components.engine.step import Step, known
 from components.preflight.list_sources import Look, look_at_lists
 from components.preflight.rules import (
+    Configured,
     Expected,
     ExpectedUploads,
     key_notes,
@@ -30,7 +33,6 @@ from components.preflight.rules import (
 from components.remote.module_files import module_digest
 from components.remote.remote_script import Server, script_text
 from components.remote.server_name import domain_of
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script
 from pki.renewal_plan import RenewalPlan
 
@@ -95,7 +97,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
     Raises ``SshError`` if the server cannot be reached and ``PreflightError`` if it is not ready.
     """
     expected = expected_of(props)
-    facts = _facts(server_of(props), expected)
+    facts = _facts(from_props(Server, props), expected)
     lists = _look_at_lists(props)
     found = [*problems(facts, expected), *lists.wrong]
     if found:
@@ -114,37 +116,13 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
 
 def _look_at_lists(props: dict[str, Any]) -> Look:
     """Check the sources of ban lists, if any; a list that would ban nobody is a problem."""
-    lines = props.get("banLists")
-    return look_at_lists(server_of(props), lines, props.get("crowdsecKey")) if lines else Look([], [])
+    lines, server = props.get("banLists"), from_props(Server, props)
+    return look_at_lists(server, lines, props.get("crowdsecKey")) if lines else Look([], [])
 
 
-def expected_of(props: dict[str, Any]) -> Expected:
-    """Return the values the facts are compared with; the engine returns numbers as floats."""
-    return Expected(
-        config_dir=props["configDir"],
-        module=ModuleWay(props["module"]),
-        flake_dir=props.get("flakeDir"),
-        flake_host=props.get("flakeHost"),
-        module_digest=props.get("moduleDigest"),
-        immich_address=props.get("immichAddress"),
-        immich_port=int(props["immichPort"]),
-        immich_managed=props["immichManaged"],
-        lan=props["lan"],
-        proxy_port=int(props["proxyPort"]),
-        funnel_port=int(props["funnelPort"]),
-        authorities=authorities_in(Path(props["keystore"])),
-        take_over=props["takeOver"],
-        adopt=bool(props.get("adopt")),
-        stack_id=props.get("stackId"),
-        allow_upgrade=props["allowUpgrade"],
-        uploads=_uploads_of(props.get("uploads")),
-    )
-
-
-def _uploads_of(props: dict[str, Any] | None) -> ExpectedUploads | None:
-    if not props:
-        return None
-    return ExpectedUploads(props.get("folder"), int(props["freeGigabytes"]), int(props["megabytesPerHour"]))
+def expected_of(props: Mapping[str, Any]) -> Expected:
+    """Return the values the facts are compared with."""
+    return from_props(Expected, {**props, "authorities": authorities_in(Path(props["keystore"]))})
 
 
 def _facts(server: Server, expected: Expected) -> dict[str, Any]:
@@ -211,8 +189,11 @@ class Preflight(Step, module="immich", name="Preflight"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
-            **server_props(server),
-            **expected_props(config),
+            **props_of(server),
+            **props_of(configured(config)),
+            "keystore": config.keystore,
+            "banLists": config.ban_lists.lines() if config.ban_lists else None,
+            "crowdsecKey": config.crowdsec_key,
             **keystore.read_off({"renewals": _renewals(renewal_plan)}),
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
@@ -226,47 +207,35 @@ class Preflight(Step, module="immich", name="Preflight"):
             )
 
 
-def expected_props(config: ExposureConfig) -> dict[str, pulumi.Input[Any]]:
-    """Return the properties that ``expected_of`` reads."""
+def configured(config: ExposureConfig) -> Configured:
+    """Return what a configuration expects of the server."""
     # If the module is in the owner's repository, it must be this version.
     theirs = config.module is ModuleWay.YOURS and config.flake is None
-    return {
-        "configDir": config.config_dir,
-        "module": config.module,
-        "flakeDir": config.flake.directory if config.flake else None,
-        "flakeHost": config.flake.host if config.flake else None,
-        "moduleDigest": module_digest() if theirs else None,
-        "immichAddress": config.immich.address,
-        "immichPort": config.immich.port,
-        "immichManaged": config.immich.managed,
-        "lan": config.lan,
-        "proxyPort": config.proxy_port,
-        "funnelPort": config.funnel_port,
-        "keystore": config.keystore,
-        "takeOver": config.take_over,
-        "adopt": config.adopt is not None,
-        "allowUpgrade": config.allow_upgrade,
-        "banLists": config.ban_lists.lines() if config.ban_lists else None,
-        "crowdsecKey": config.crowdsec_key,
-        "uploads": _uploads(config),
-    }
+    return Configured(
+        config_dir=config.config_dir,
+        module=config.module,
+        flake_dir=config.flake.directory if config.flake else None,
+        flake_host=config.flake.host if config.flake else None,
+        module_digest=module_digest() if theirs else None,
+        immich_address=config.immich.address,
+        immich_port=config.immich.port,
+        immich_managed=config.immich.managed,
+        lan=config.lan,
+        proxy_port=config.proxy_port,
+        funnel_port=config.funnel_port,
+        take_over=config.take_over,
+        adopt=config.adopt is not None,
+        allow_upgrade=config.allow_upgrade,
+        uploads=expected_uploads(config),
+    )
 
 
 def expected_uploads(config: ExposureConfig) -> ExpectedUploads | None:
     """Return the limits the disk is checked against; None if guests cannot upload."""
-    return _uploads_of(_uploads(config))
-
-
-def _uploads(config: ExposureConfig) -> dict[str, Any] | None:
-    """Return the same as properties."""
     limits = config.upload_limits
     if not config.uploads:
         return None
-    return {
-        "folder": limits.folder,
-        "freeGigabytes": limits.free_gigabytes,
-        "megabytesPerHour": limits.megabytes,
-    }
+    return ExpectedUploads(limits.folder, limits.free_gigabytes, limits.megabytes)
 
 
 def _renewals(renewal_plan: RenewalPlan) -> list[str]:

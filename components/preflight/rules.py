@@ -37,12 +37,11 @@ class ExpectedUploads:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Configured:
     """The configured values that the facts are compared with.
 
-    `module_digest` is the version that the owner's own repository must have; None if any is allowed.
-    `authorities` are the fingerprints of those in the operator's keystore. `adopt`: a manual setup is taken
-    over, with its funnel.
+    `module_digest` is the version that the owner's own repository must have; None if any is allowed. `adopt`:
+    a manual setup is taken over, with its funnel.
     """
 
     config_dir: str
@@ -55,13 +54,19 @@ class Expected:
     lan: str
     proxy_port: int
     funnel_port: int
-    authorities: tuple[str, ...]
     take_over: bool
     adopt: bool = False
     flake_host: str | None = None
-    stack_id: str | None = None
     allow_upgrade: bool = False
     uploads: ExpectedUploads | None = None
+
+
+@dataclass(frozen=True)
+class Expected(Configured):
+    """The same, with the fingerprints of the authorities in the operator's keystore, and the stack's id."""
+
+    authorities: tuple[str, ...] = ()
+    stack_id: str | None = None
 
 
 def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:

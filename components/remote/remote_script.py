@@ -162,6 +162,7 @@ STACK_ID = "@stack@"
 class Server:
     """How the operator reaches the server: an address, a pinned host key, and a key file or an agent.
 
+    Every step has these fields as properties, so they are in the state: the path of a key, never a key.
     ``private_key_file`` is the path as configured (relative ones start at the project), ``None`` means the
     SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
     secret output in the program and plain text in a provider; ``None`` means that sudo asks for none.

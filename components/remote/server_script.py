@@ -16,10 +16,10 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
+from components.engine.props import from_props, props_of
 from components.engine.step import Step
 from components.remote.module_files import digest
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
-from components.remote.server_props import server_of, server_props
 from components.remote.ssh import run_script, tell
 
 OUTPUT = "stdout"
@@ -70,7 +70,7 @@ def run(props: dict[str, Any], line: str | None) -> dict[str, Any]:
 
 def _run(props: dict[str, Any], line: str, text: str) -> str:
     # No limit: a build on a small machine can take hours, and a lost network is noticed anyway.
-    return run_script(server_of(props), line, text, timeout_seconds=math.inf, tell=tell)
+    return run_script(from_props(Server, props), line, text, timeout_seconds=math.inf, tell=tell)
 
 
 def _payload(props: dict[str, Any]) -> tuple[PayloadFile, ...]:
@@ -108,7 +108,7 @@ class ServerScript(Step, module="immich", name="ServerScript"):
         opts: pulumi.ResourceOptions,
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
-            **server_props(server),
+            **props_of(server),
             **_lines(server, create=create, update=update),
             **_lines(server, delete=None if delete is None else server.way_back(delete)),
             **_files(payload),

@@ -78,7 +78,7 @@ class Home:
             "user": "admin",
             "hostKey": "ssh-ed25519 AAAA",
             "keystore": str(self.keystore),
-            "owner": STACK,
+            "stack": STACK,
             "stackId": ID,
             "takeOver": True,
             "text": script_digest("devices"),

@@ -123,7 +123,7 @@ REVOKED = {**PROPS, "revokedOnTheServer": {PRINT: WORDS}}
 def keystore_in(folder: Path) -> tuple[Keystore, dict[str, Any]]:
     store = Keystore(folder, "correct horse battery", stack="home")
     store.adopt_or_create_authority(AuthorityProfile())
-    return store, {"keystore": str(folder), "owner": "home"}
+    return store, {"keystore": str(folder), "stack": "home"}
 
 
 def test_the_keystore_learns_what_was_revoked_on_the_server(tmp_path: Path) -> None:

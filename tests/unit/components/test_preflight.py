@@ -115,6 +115,7 @@ def props_of(keystore: Path, **changes: Any) -> dict[str, Any]:
         "funnelPort": 443.0,
         "keystore": str(keystore),
         "takeOver": False,
+        "adopt": False,
         "allowUpgrade": False,
     }
     return {**props, **changes}

@@ -152,7 +152,7 @@ def test_the_authority_is_replaced_before_its_devices_are_due(tmp_path: Path) ->
     short = config(
         tmp_path / "keystore", ca={"validityDays": 10}, clientValidityDays=10, renewBeforeDays=9, graceDays=2
     )
-    assert authority_renewal(short).before_days == 9, "a new authority must never be due at once"
+    assert authority_renewal(short).renew_before_days == 9, "a new authority must never be due at once"
 
 
 def test_the_pool_has_both_authorities_until_the_last_device_has_moved(tmp_path: Path) -> None:

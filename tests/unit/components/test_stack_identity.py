@@ -6,13 +6,13 @@ import pytest
 from pytest_mock import MockerFixture
 
 from components import stack_identity
+from components.engine.props import props_of
 from components.remote.remote_script import Server
-from components.remote.server_props import server_props
 from components.remote.ssh import SshError
 from components.stack_identity import StillExposedError, _Provider
 
 SERVER = Server("pi.lan", 22, "admin", "ssh-ed25519 AAAA", None)
-PROPS = dict(server_props(SERVER))
+PROPS = props_of(SERVER)
 
 
 def test_an_exposure_that_the_state_has_lost_is_told(mocker: MockerFixture) -> None:

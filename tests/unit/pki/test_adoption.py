@@ -34,8 +34,8 @@ from tests.unit.pki.facts import NOW, PASSPHRASE, assert_is_ca, quick_keystore, 
 from tests.unit.pki.killing import deaths
 
 KEY_PASSPHRASE = "the chapter's own passphrase"
-RENEWAL = Renewal(before_days=30, grace_days=14)
-AUTHORITY_RENEWAL = Renewal(before_days=31, grace_days=14)
+RENEWAL = Renewal(renew_before_days=30, grace_days=14)
+AUTHORITY_RENEWAL = Renewal(renew_before_days=31, grace_days=14)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from tests.unit.pki.killing import deaths
 PHONE = DeviceProfile("phone", validity_days=365)
 LAPTOP = DeviceProfile("laptop", validity_days=3650)
 AUTHORITY = AuthorityProfile()
-DEVICES = Renewal(before_days=30, grace_days=14)
-AUTHORITIES = Renewal(before_days=31, grace_days=14)
+DEVICES = Renewal(renew_before_days=30, grace_days=14)
+AUTHORITIES = Renewal(renew_before_days=31, grace_days=14)
 
 
 def on(day: int, second: int = 0) -> datetime:
@@ -162,7 +162,7 @@ def test_without_a_renewal_policy_nothing_is_ever_renewed(folder: Path) -> None:
 def test_a_second_renewal_within_the_grace_keeps_only_the_last_certificate(folder: Path) -> None:
     first = issue(at(folder, NOW))
     second = issue(at(folder, on(335)))
-    hasty = Renewal(before_days=364, grace_days=14)
+    hasty = Renewal(renew_before_days=364, grace_days=14)
     store = at(folder, on(337))
     third = store.adopt_or_issue_device("phone", PHONE, hasty)
     assert third.previous is not None
@@ -328,7 +328,7 @@ def test_revoking_in_the_grace_survives_every_death(folder: Path, tmp_path: Path
 def test_the_change_of_authority_from_beginning_to_end(tmp_path: Path) -> None:
     """Old device, new device, and the old authority gone when nothing of it counts any more."""
     folder = tmp_path / "keystore"
-    early = Renewal(before_days=1000, grace_days=14)
+    early = Renewal(renew_before_days=1000, grace_days=14)
 
     def run(day: int) -> tuple[DeviceCredential, DeviceCredential]:
         store = at(folder, on(day))
