@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.config.adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceConfig
 from components.device_list import EnrollableCertificate
@@ -18,7 +18,7 @@ from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import child_of
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from components.remote.chapter_bans import BAN_LIST, bans_in
 from components.remote.remote_script import PayloadFile, Server, script_text
 from components.remote.server_script import ServerScript
@@ -35,9 +35,7 @@ INPUTS = ("caCertificate", "caKey", "devices")
 OUTPUTS = ("authority", "adopted", "files", "bans")
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("adoption", take_over(props))

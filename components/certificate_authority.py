@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation, authorities_in, keystore_of
 from components.devices.renewal import due_props, renewing_diff
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step, known
+from components.engine.step import Step, StepProvider, known
 from pki import AuthorityProfile, KeystoreError, Renewal
 from pki.files import look_into
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_create(props)

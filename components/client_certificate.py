@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.certificate_authority import CertificateAuthority
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.devices.renewal import due_props, renewing_diff
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from pki import DeviceProfile, Renewal
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_issue(props)

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation
 from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider, differs
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
 from components.remote.ssh import run_script, tell
 from pki import Revocation
@@ -46,16 +46,13 @@ class EnrollableCertificate(Protocol):
         """When the previous certificate stops being accepted, ISO 8601."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("devices", enrol(props, ()))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference(OUTPUTS)
-        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+        return DiffResult(changes=differs(_olds, _news, *OUTPUTS))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation, authorities_in
 from components.devices.let_in import words_of_stay
 from components.devices.report import for_good, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider, differs
 from components.remote.remote_script import Server, script_digest, script_text
 from components.remote.ssh import run_script, tell
 
@@ -32,9 +32,7 @@ FOUND = "toBeRevoked"
 """Devices, by fingerprint, that a look at the server found enrolled and that must go; empty after that."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         # If the state was lost, the server knows this stack by another id; the server is its own if it has
@@ -44,9 +42,7 @@ class _Provider(ResourceProvider):
         return CreateResult("devices", {**props, FOUND: {}})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference([FOUND])
-        moved = any(_olds.get(key) != _news.get(key) for key in inputs)
-        return DiffResult(changes=moved or bool(_news.get(FOUND)))
+        return DiffResult(changes=differs(_olds, _news, FOUND) or bool(_news.get(FOUND)))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:

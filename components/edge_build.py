@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from components.remote.remote_script import Server
 from components.remote.ssh import run_script
 from toolchain import ToolchainError, edge, paths
@@ -28,9 +28,7 @@ class EdgeBuildError(OperatorError):
     """The edge could not be built here; the message says what to do."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("edge", build_for_the_server(props))

@@ -9,12 +9,12 @@ import hashlib
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, UpdateResult
 
 from components.edge_build import EdgeBuild, EdgeBuildError, build, program
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from components.remote.module_files import Edge
 from components.remote.remote_script import Server, with_library
 from components.remote.ssh import run_script, send_file
@@ -23,9 +23,7 @@ PLACE = "/var/lib/immich-exposure/edge-"
 """Where the program waits on the server until the configuration that names it is built; its hash follows."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("edge", send(props))

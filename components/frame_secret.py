@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.certificate_authority import CertificateAuthority
 from components.device_list import FRAME
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.engine.operator_error import without_traceback
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider, differs
 
 OUTPUTS = ("fingerprint", "secret")
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         outputs = _adopt_or_make(props)
@@ -26,8 +24,7 @@ class _Provider(ResourceProvider):
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         # A new authority or passphrase does not change a secret.
-        quiet = {"authority", "passphrase", *OUTPUTS}
-        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in {*_olds, *_news} - quiet))
+        return DiffResult(changes=differs(_olds, _news, "authority", "passphrase", *OUTPUTS))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, UpdateResult
 
 from components.client_certificate import ClientCertificate
 from components.devices.keystore_location import KeystoreLocation
 from components.engine.operator_error import without_traceback
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from handover.sheet import SheetContent, remove_sheet, sheet_digest, write_sheet
 from pki import KeystoreError, Platform
 
@@ -21,9 +21,7 @@ DELETE_WAIT_SECONDS = 2.0
 """How long removing a sheet waits for another run that is using the keystore."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["device"], _write(props))

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
-from components.remote.module_files import FOLDER, digest, module_files
+from components.engine.step import Step, StepProvider, differs
+from components.remote.module_files import digest, in_folder, module_files
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
 from components.remote.ssh import run_script, tell
 
@@ -25,17 +25,14 @@ covers the rest. What decides who gets in (Caddyfile, surface, Nix, fail2ban) is
 """
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("module-files", install(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         # The old outputs lack the texts; the digest represents them.
-        inputs = {*_olds, *_news}.difference(["files"])
-        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+        return DiffResult(changes=differs(_olds, _news, "files"))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -53,8 +50,8 @@ def install(props: dict[str, Any]) -> dict[str, Any]:
         raise OperatorError(
             "The module's files are no longer those that were shown; run this again and look at them."
         )
-    payload = tuple(PayloadFile(f"{FOLDER}/{file.path}", file.text) for file in files)
-    run_script(server, server.line("install", props["configDir"]), script_text("files", payload), tell=tell)
+    text = script_text("files", in_folder(files))
+    run_script(server, server.line("install", props["configDir"]), text, tell=tell)
     return {key: value for key, value in props.items() if key != "files"}
 
 

@@ -6,11 +6,11 @@ import secrets
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider, differs
 from components.remote.remote_script import Server, script_text
 from components.remote.ssh import SshError, run_script, tell
 
@@ -21,15 +21,12 @@ class StillExposedError(OperatorError):
     """The server belongs to this stack, and nothing in Pulumi's state would take the exposure back."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(secrets.token_hex(16), props)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}
-        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+        return DiffResult(changes=differs(_olds, _news))
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(_news)

@@ -337,9 +337,3 @@ def _replace(path: Path, text: str, mode: int = 0o644) -> None:
         path.unlink()
     path.write_text(text)
     path.chmod(mode)
-
-
-def require_nothing_mounted(places: Places) -> None:
-    """Raise LabError if an earlier run left mounts behind."""
-    if left := mounts.under(places.disk):
-        raise LabError(f"{left[0]} is still mounted from an earlier run; run `python -m lab down` first.")

@@ -53,9 +53,6 @@ TOPIC_KEYS: Mapping[str, frozenset[str]] = {
 }
 """The settings behind each topic: if one of them is encrypted, the topic cannot be described."""
 
-MOST_NAMES = 50
-"""Lines under a heading; for a larger change, read the diff."""
-
 Sections = dict[str, list[str]]
 """Sentences in Markdown by heading; headings without sentences are left out."""
 

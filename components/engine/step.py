@@ -33,6 +33,17 @@ def known(props: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in props.items() if not isinstance(value, Unknown)}
 
 
+def differs(olds: Mapping[str, Any], news: Mapping[str, Any], *ignored: str) -> bool:
+    """Tell whether a property differs; one that is not set is missing on either side."""
+    return any(olds.get(key) != news.get(key) for key in {*olds, *news}.difference(ignored))
+
+
+class StepProvider(dynamic.ResourceProvider):
+    """The base of our steps' providers."""
+
+    serialize_as_secret_always = False  # it captures nothing
+
+
 class _Named(pulumi.CustomResource):
     """Sits between a dynamic resource and its base class: the only place that sees its type."""
 

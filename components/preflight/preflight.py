@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.config.home import ModuleWay
 from components.config.stack_config import ExposureConfig
@@ -18,7 +18,7 @@ from components.devices.keystore_location import KeystoreLocation, authorities_i
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
 from components.engine.server_words import plain_facts
-from components.engine.step import Step, known
+from components.engine.step import Step, StepProvider, differs, known
 from components.preflight.list_sources import Look, look_at_lists
 from components.preflight.rules import (
     Configured,
@@ -36,24 +36,21 @@ from components.remote.server_name import domain_of
 from components.remote.ssh import run_script
 from pki.renewal_plan import RenewalPlan
 
-OUTPUTS = ("domain", "tailscaleVersion", "warnings", "notes", "nodeKeyEnds")
+OUTPUTS = ("domain", "warnings", "notes", "nodeKeyEnds")
 
 
 class PreflightError(OperatorError):
     """The server is not ready; the message lists every reason with its remedy."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("preflight", examine(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # A key that is not set is missing on either side. That nothing is due any more is no reason to run.
-        inputs = {*_olds, *_news}.difference(OUTPUTS, ["renewals"])
-        changed = any(_olds.get(key) != _news.get(key) for key in inputs)
+        # That nothing is due any more is no reason to run.
+        changed = differs(_olds, _news, *OUTPUTS, "renewals")
         # Earlier warnings are checked again.
         soon = key_notes(_olds.get("nodeKeyEnds"), datetime.now(UTC))
         reasons = (changed, known(_news).get("renewals"), _olds.get("warnings"), soon)
@@ -107,7 +104,6 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
     return {
         **props,
         "domain": domain_of(facts["tailscale"]["CertDomains"][0]),
-        "tailscaleVersion": facts["tailscaleVersion"],
         "warnings": [*warnings(facts, expected), *lists.notes],
         "notes": notes(facts),
         "nodeKeyEnds": node_key_end(facts),
@@ -172,7 +168,6 @@ class Preflight(Step, module="immich", name="Preflight"):
 
     domain: pulumi.Output[str]
     """The node's public name, for example ``immich.tail1234.ts.net``."""
-    tailscaleVersion: pulumi.Output[str]
     warnings: pulumi.Output[list[str]]
     notes: pulumi.Output[list[str]]
     nodeKeyEnds: pulumi.Output[str]

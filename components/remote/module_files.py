@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,17 +115,14 @@ _IMPORTS = """\
 """
 
 
-def managed_files(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:
-    """Return everything that `module: managed` puts next to configuration.nix, below `FOLDER`."""
-    return tuple(
-        PayloadFile(f"{FOLDER}/{file.path}", file.text, file.mode)
-        for file in entry_and_module(immich, lan, edge)
-    )
-
-
 def entry_and_module(immich: Immich, lan: Lan, edge: Edge | None = None) -> tuple[PayloadFile, ...]:
-    """Return default.nix and the module's files, by their paths within `FOLDER`."""
+    """Return all that `module: managed` puts next to configuration.nix, by its paths within `FOLDER`."""
     return (PayloadFile("default.nix", default_nix(immich, lan, edge)), *module_files())
+
+
+def in_folder(files: Iterable[PayloadFile]) -> tuple[PayloadFile, ...]:
+    """Return the same files as `files.sh install` takes them."""
+    return tuple(PayloadFile(f"{FOLDER}/{file.path}", file.text) for file in files)
 
 
 EXPORTED_DEFAULT = f"""{MADE_BY}

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider, differs
 from components.remote.module_files import digest
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
 from components.remote.ssh import run_script, tell
@@ -29,16 +29,13 @@ FILES = "files"
 PLAIN_MODE = "0644"
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["script"], run(props, props.get("create")))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        inputs = {*_olds, *_news}.difference([FILES, OUTPUT])
-        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in inputs))
+        return DiffResult(changes=differs(_olds, _news, FILES, OUTPUT))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:

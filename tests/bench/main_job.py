@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.config.home import Immich, Lan
-from components.remote.module_files import managed_files
+from components.remote.module_files import entry_and_module, in_folder
 from components.remote.remote_script import PayloadFile, script_text, sudo_line
 from lab import Lab, LabError
 from pki import AuthorityProfile, DeviceProfile, Keystore
@@ -48,7 +48,7 @@ class ByHand:
         self._run("settings", "install", payload=self.settings)
         self._run("certificate", "issue")
         self._run("trust", "install", payload=(PayloadFile("device-ca.crt", authority.certificate_pem),))
-        self._run("files", "install", CONFIG_DIR, payload=managed_files(IMMICH, Lan.CLOSE))
+        self._run("files", "install", CONFIG_DIR, payload=in_folder(entry_and_module(IMMICH, Lan.CLOSE)))
         self._run("module", "managed", CONFIG_DIR, 8443, "-", 2283, "no")
         lines = [f"{each.fingerprint} {int(each.not_after.timestamp())} {each.name}\n" for each in phones]
         self._run("devices", "install", payload=(PayloadFile("devices", "".join(lines)),))

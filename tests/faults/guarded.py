@@ -13,7 +13,6 @@ from tests.server.waiting import wait_until
 TOLD = "/run/told"
 CHANNEL = "/usr/local/bin/tell-me"
 TELL_ME = f'#!/bin/sh\necho "$1" >>{TOLD}\n'
-MEMORY = f"{STATE}/guard.memory"
 UNIT = "immich-exposure-guard.service"
 
 LOOK_SECONDS = 300

@@ -247,11 +247,6 @@ class Demo:
     def as_device(self, credential: ProbeCredential, path: str = "/api/users/me") -> str:
         return seen(self.lab, path, credential=credential, passphrase=PASSPHRASE)
 
-    def pings(self, name: str, source: str = "203.0.113.7") -> None:
-        path = "/api/server/ping"
-        saw = seen(self.lab, path, credential=self.device(name), passphrase=PASSPHRASE, source=source)
-        self.check(f"{name} from {source}: GET {path}", "200", saw)
-
     def with_foreign(self, credential: ProbeCredential) -> str:
         return seen(self.lab, "/", credential=credential, passphrase=FOREIGN_PASSPHRASE)
 

@@ -18,7 +18,6 @@ FILES = {
 }
 MARK = 'Made by immich-exposure, and removed by "pulumi destroy".\n'
 AUTHORITY = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-FINGERPRINTS = ["a" * 64, "b" * 64]
 
 
 @pytest.fixture(params=available_shells())

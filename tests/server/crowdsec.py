@@ -32,14 +32,13 @@ class Decision:
 
 @dataclass
 class CrowdSec:
-    """Start it with ``start``; ``heads`` and ``streams`` count what it was asked."""
+    """Start it with ``start``; ``heads`` counts what it was asked."""
 
     key: str
     port: int = 0
     decisions: list[Decision] = field(default_factory=list)
     last_pull: float = 0.0
     heads: int = 0
-    streams: int = 0
     _server: ThreadingHTTPServer | None = None
 
     @property
@@ -57,7 +56,6 @@ class CrowdSec:
                 self._answer(b"", api.key == self.headers.get("X-Api-Key"))
 
             def do_GET(self) -> None:
-                api.streams += 1
                 known = api.key == self.headers.get("X-Api-Key")
                 if urlsplit(self.path).path != "/v1/decisions/stream":
                     self.send_error(404)

@@ -14,7 +14,7 @@ import pytest
 import toolchain
 from components.config.home import Immich, Lan
 from components.preflight.rules import problems
-from components.remote.module_files import managed_files
+from components.remote.module_files import entry_and_module, in_folder
 from lab.nixos import lay
 from tests.programs.harness import DOMAIN, RUNNING, SCRIPTS, Machine, Outcome, assert_sentence, result
 from tests.programs.test_scripts_module import HEALTHY, NEW, link, system
@@ -73,7 +73,7 @@ class Home:
 
     def install(self, managed: bool = True, lan: Lan = Lan.CLOSE) -> None:
         """Lay the files of the module beside the configuration, as `pulumi up` does."""
-        files = managed_files(Immich("127.0.0.1", 2283, managed), lan)
+        files = in_folder(entry_and_module(Immich("127.0.0.1", 2283, managed), lan))
         payload = {file.path: file.text for file in files}
         assert self.machine.run("files", "install", str(self.machine.config), payload=payload).status == 0
 
@@ -322,7 +322,7 @@ def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
     ).stdout
     link(home.machine.root / "run/current-system", running)
     home.machine.write(infra / "flake.nix", text.replace("MODULE", module))
-    for file in managed_files(Immich("127.0.0.1", 2283, True), Lan.CLOSE):
+    for file in in_folder(entry_and_module(Immich("127.0.0.1", 2283, True), Lan.CLOSE)):
         home.machine.write(infra / file.path, file.text)
     return home
 
@@ -341,7 +341,7 @@ def test_the_preflight_knows_whether_the_module_is_in_a_configuration_already(
     home = settle(tmp_path, evaluator, CHAPTER)
     place = ("managed", str(home.machine.config), "-", "-")
     assert evaluated(home, *place) == {"error": None, "exposure": "absent", "immichPort": 2283}
-    for file in managed_files(Immich("127.0.0.1", 2283, True), Lan.CLOSE):
+    for file in in_folder(entry_and_module(Immich("127.0.0.1", 2283, True), Lan.CLOSE)):
         home.machine.write(home.machine.config / f"theirs/{file.path}", file.text)
     text = home.configuration.read_text()
     home.configuration.write_text(text.replace("imports = [", "imports = [ ./theirs/immich-exposure/nix"))

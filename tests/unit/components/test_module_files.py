@@ -17,9 +17,10 @@ from components.remote.module_files import (
     ExportError,
     default_nix,
     digest,
+    entry_and_module,
     export,
+    in_folder,
     main,
-    managed_files,
     module_digest,
     module_files,
 )
@@ -85,7 +86,7 @@ def test_an_edge_that_was_built_elsewhere_is_named_by_its_hash() -> None:
 
 
 def test_what_is_managed_stays_within_its_folder() -> None:
-    paths = [file.path for file in managed_files(NATIVE, Lan.CLOSE)]
+    paths = [file.path for file in in_folder(entry_and_module(NATIVE, Lan.CLOSE))]
     assert all(path.startswith(f"{FOLDER}/") for path in paths)
     assert paths[0] == f"{FOLDER}/default.nix"
     assert len(paths) == len(set(paths)) == len(module_files()) + 1

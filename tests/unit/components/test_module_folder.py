@@ -13,7 +13,7 @@ from components import module_folder
 from components.config.home import Immich, Lan
 from components.engine.operator_error import OperatorError
 from components.module_folder import _Provider, as_shown, install, shown
-from components.remote.module_files import digest, entry_and_module, managed_files
+from components.remote.module_files import digest, entry_and_module, in_folder
 from components.remote.remote_script import script_text
 
 IMMICH = Immich(address=None, port=2283, managed=True)
@@ -43,7 +43,7 @@ def test_what_was_shown_is_what_is_sent(props: dict[str, Any], mocker: MockerFix
     outputs = install(props)
     server, line, text = sent.call_args.args
     assert line == "sudo -n sh -s -- --stack=ours install /etc/nixos"
-    assert text == script_text("files", managed_files(IMMICH, Lan.CLOSE))
+    assert text == script_text("files", in_folder(FILES))
     assert server.host == "pi"
     assert outputs == {key: value for key, value in props.items() if key != "files"}
 
