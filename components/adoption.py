@@ -16,7 +16,6 @@ from components.config.adopt import ON_THE_SERVER, AdoptConfig, AdoptedDeviceCon
 from components.device_list import EnrollableCertificate
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.engine.operator_error import OperatorError, without_traceback
-from components.engine.options import child_of
 from components.engine.props import from_props, props_of
 from components.engine.step import Step, StepProvider
 from components.remote.chapter_bans import BAN_LIST, bans_in
@@ -170,16 +169,6 @@ def _decoded(place: str, line: str) -> Source | None:
 # Resources
 
 
-class _AdoptionInKeystore(Step, module="immich", name="Adoption"):
-    authority: pulumi.Output[str]
-    adopted: pulumi.Output[dict[str, dict[str, str]]]
-    files: pulumi.Output[dict[str, str]]
-    bans: pulumi.Output[list[str]]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-
-
 @dataclass(frozen=True)
 class AdoptedCertificate:
     """The certificate of an adopted device; it has no previous certificate."""
@@ -190,12 +179,14 @@ class AdoptedCertificate:
     previous_until: pulumi.Output[str]
 
 
-class Adoption(pulumi.ComponentResource):
+class Adoption(Step, module="immich", name="Adoption"):
     """The adopted authority, kept in the keystore as if created there, and the adopted devices' fingerprints.
 
     Nothing is ever deleted: what was adopted belongs to the keystore from then on.
     """
 
+    authority: pulumi.Output[str]
+    adopted: pulumi.Output[dict[str, dict[str, str]]]
     certificates: dict[str, AdoptedCertificate]
     """The certificate of each adopted device, by name."""
     files: pulumi.Output[dict[str, str]]
@@ -211,29 +202,21 @@ class Adoption(pulumi.ComponentResource):
         keystore: KeystoreLocation,
         adopt: AdoptConfig,
         ca_passphrase: pulumi.Output[str] | None,
-        opts: pulumi.ResourceOptions | None = None,
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        super().__init__("immich-exposure:index:Adoption", name, {}, opts)
-        taken = _AdoptionInKeystore(
-            f"{name}-keystore",
-            {
-                **props_of(server),
-                **keystore.props(),
-                **props_of(adopt),
-                "caKeyPassphrase": ca_passphrase,
-            },
-            child_of(self, opts),
-        )
-        self.certificates = {each.name: _adopted_certificate(taken, each.name) for each in adopt.devices}
-        self.files = taken.files
-        self.bans = taken.bans
-        self.register_outputs({"authority": taken.authority})
+        props: dict[str, pulumi.Input[Any]] = {
+            **props_of(server),
+            **keystore.props(),
+            **props_of(adopt),
+            "caKeyPassphrase": ca_passphrase,
+        }
+        super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
+        self.certificates = {each.name: self._certificate(each.name) for each in adopt.devices}
 
-
-def _adopted_certificate(taken: _AdoptionInKeystore, device: str) -> AdoptedCertificate:
-    of_device = taken.adopted.apply(lambda adopted: adopted[device])
-    none = pulumi.Output.from_input("")
-    return AdoptedCertificate(of_device["fingerprint"], of_device["notAfter"], none, none)
+    def _certificate(self, device: str) -> AdoptedCertificate:
+        of_device = self.adopted.apply(lambda adopted: adopted[device])
+        none = pulumi.Output.from_input("")
+        return AdoptedCertificate(of_device["fingerprint"], of_device["notAfter"], none, none)
 
 
 def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertificate:
@@ -251,7 +234,7 @@ def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertif
     )
 
 
-class ChapterTakeOver(pulumi.ComponentResource):
+class ChapterTakeOver(ServerScript, module="immich", name="ChapterTakeOver"):
     """The server side: takes the bans over and closes the manually opened funnel.
 
     ``ExposureCheck`` opens ours. This runs once; later runs only update the list of adopted files, by which
@@ -268,11 +251,10 @@ class ChapterTakeOver(pulumi.ComponentResource):
         funnel_port: int,
         proxy_port: int,
         config_dir: str | None,
-        opts: pulumi.ResourceOptions | None = None,
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        super().__init__("immich-exposure:index:ChapterTakeOver", name, {}, opts)
-        ServerScript(
-            f"{name}-server",
+        super().__init__(
+            name,
             server,
             script="adopt",
             create=server.line("begin", funnel_port, proxy_port),
@@ -280,9 +262,8 @@ class ChapterTakeOver(pulumi.ComponentResource):
             payload=pulumi.Output.all(adoption.files, adoption.bans).apply(
                 lambda both: note_files(both[0], both[1], config_dir)
             ),
-            opts=child_of(self, opts),
+            opts=opts,
         )
-        self.register_outputs({})
 
 
 def note_files(

@@ -12,7 +12,6 @@ import pulumi
 
 from components.config.checks import seconds
 from components.config.stack_config import ExposureConfig
-from components.engine.options import child_of
 from components.remote.remote_script import PayloadFile, Server
 from components.remote.server_script import ServerScript
 
@@ -99,27 +98,20 @@ def settings_files(config: ExposureConfig) -> tuple[PayloadFile, ...]:
     )
 
 
-class EdgeSettings(pulumi.ComponentResource):
+class EdgeSettings(ServerScript, module="immich", name="EdgeSettings"):
     """Ports, features, limits and ban times on the server, applied by a reload.
 
     If the edge refuses the settings, the script restores the previous ones and the run fails.
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        server: Server,
-        config: ExposureConfig,
-        opts: pulumi.ResourceOptions | None = None,
+        self, name: str, *, server: Server, config: ExposureConfig, opts: pulumi.ResourceOptions
     ) -> None:
-        super().__init__("immich-exposure:index:EdgeSettings", name, {}, opts)
-        ServerScript(
-            f"{name}-files",
+        super().__init__(
+            name,
             server,
             script="settings",
             create=server.line("install", *(() if config.ban_lists else ("no-lists",))),
             payload=settings_files(config),
-            opts=child_of(self, opts),
+            opts=opts,
         )
-        self.register_outputs({})

@@ -5,29 +5,21 @@ from __future__ import annotations
 import pulumi
 
 from components.certificate_authority import CertificateAuthority
-from components.engine.options import child_of
 from components.remote.remote_script import PayloadFile, Server
 from components.remote.server_script import ServerScript
 
 
-class TrustPool(pulumi.ComponentResource):
+class TrustPool(ServerScript, module="immich", name="TrustPool"):
     """The certificates of the trusted authorities; the edge reloads when they change."""
 
     def __init__(
-        self,
-        name: str,
-        *,
-        server: Server,
-        authority: CertificateAuthority,
-        opts: pulumi.ResourceOptions | None = None,
+        self, name: str, *, server: Server, authority: CertificateAuthority, opts: pulumi.ResourceOptions
     ) -> None:
-        super().__init__("immich-exposure:index:TrustPool", name, {}, opts)
-        ServerScript(
-            f"{name}-file",
+        super().__init__(
+            name,
             server,
             script="trust",
             create=server.line("install"),
             payload=authority.trusted_pem.apply(lambda pem: (PayloadFile("device-ca.crt", pem),)),
-            opts=child_of(self, opts),
+            opts=opts,
         )
-        self.register_outputs({})

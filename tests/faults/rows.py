@@ -590,7 +590,7 @@ def module_folder_deleted(home: Home) -> None:
 )
 def some_steps_alone(home: Home) -> None:
     home.operator.set(rateLimits={"requests": 2000})
-    [settings] = [step.urn for step in home.operator.planned() if step.name == "immich-settings-files"]
+    [settings] = [step.urn for step in home.operator.planned() if step.name == "immich-settings"]
     home.operator.up(f"--target={settings}")
     if home.lease() == "confirmed":
         raise Fault("the funnel is not on a lease")

@@ -37,6 +37,8 @@ PING = "/api/server/ping"
 SCANNER = "203.0.113.66"
 NEIGHBOUR = "203.0.113.67"
 DEVICES = "/var/lib/immich-exposure/devices"
+OF_THE_SERVER = "ServerScript|ServerCertificate|EdgeSettings|TrustPool|ShortLease"
+"""The resources that run a script on the server, but for the funnel's."""
 
 
 @dataclass
@@ -221,9 +223,9 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     assert "immich-withdrawal" in needs["immich-preflight"], "who lost a phone must not wait"
     assert "immich-preflight" in needs["immich-ca"]
     assert "immich-device-phone" in needs["immich-state-folder"]
-    prepared = {"immich-server-certificate", "immich-settings-files", "immich-trust-pool-file"}
+    prepared = {"immich-server-certificate", "immich-settings", "immich-trust-pool"}
     assert prepared <= needs["immich-nixos-module"]
-    commands = re.findall(r"(?:command:remote:Command|immich:Server(?:Script|Certificate))::([^\"]+)", dot)
+    commands = re.findall(rf"(?:remote:Command|immich:(?:{OF_THE_SERVER}))::([^\"]+)", dot)
     assert len(commands) >= 9
     unprepared = [name for name in commands if "immich-preflight" not in needs[name]]
     assert unprepared == [], "these change the server before anybody has looked at it"
@@ -406,7 +408,7 @@ def test_destroy_closes_the_funnel_before_anything_else(story: Story) -> None:
             saw = seen(story.lab, "/")
     assert process.wait() == 0, "".join(lines)
     assert saw == REFUSED
-    of_the_server = r"(remote:Command|ServerScript) \S+ (deleting|deleted)"
+    of_the_server = rf"(remote:Command|{OF_THE_SERVER}) \S+ (deleting|deleted)"
     deletions = [line for line in lines if re.search(of_the_server, line)]
     assert "immich-funnel-close" in deletions[0]
     closed = next(index for index, line in enumerate(deletions) if "immich-funnel-close deleted" in line)

@@ -491,7 +491,7 @@ def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
     }
     recorded = run_program(tmp_path, adopt=adopt, adoptCaPassphrase=KEY_PASSPHRASE)
     commands = recorded.commands()
-    chapter = commands["immich-chapter-server"]
+    chapter = commands["immich-chapter"]
     assert chapter["create"] == "sudo -n sh -s -- begin 443 8443"
     assert chapter["update"] == "sudo -n sh -s -- note"
     assert "delete" not in chapter

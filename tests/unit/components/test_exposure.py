@@ -37,8 +37,13 @@ FINGERPRINT_BEFORE = "cd" * 32
 EDGE = "ef" * 32
 OWNER = "immich-exposure/unit"
 COMMAND = "command:remote:Command"
-SCRIPT = "pulumi-python:dynamic/immich:ServerScript"
-CERTIFICATE = SCRIPT.replace("ServerScript", "ServerCertificate")
+RUNS_A_SCRIPT = {
+    COMMAND,
+    *(
+        f"pulumi-python:dynamic/immich:{name}"
+        for name in ("ServerScript", "ServerCertificate", "EdgeSettings", "TrustPool", "ChapterTakeOver")
+    ),
+}
 CLOSE = "immich-funnel-close"
 ADOPTED = {"fingerprint": "ef" * 32, "notAfter": "2027-01-01T00:00:00+00:00"}
 
@@ -87,7 +92,7 @@ class Recorder(pulumi.runtime.Mocks):
         return {
             name: {key: _of_nobody(value) if key in LINES else value for key, value in inputs.items()}
             for name, (typ, inputs) in self.resources.items()
-            if typ in (COMMAND, SCRIPT, CERTIFICATE)
+            if typ in RUNS_A_SCRIPT
         }
 
 
@@ -187,7 +192,7 @@ def test_a_keystore_that_cannot_be_looked_into_keeps_no_lost_device_in(tmp_path:
 
 def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: Recorder) -> None:
     for name, (typ, inputs) in recorded.resources.items():
-        if typ not in (COMMAND, SCRIPT, CERTIFICATE):
+        if typ not in RUNS_A_SCRIPT:
             continue
         for key in set(LINES) & set(inputs):
             word = "--leaving" if key == "delete" else "--stack"
@@ -237,7 +242,7 @@ def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(rec
     back = {name for name, inputs in recorded.commands().items() if "delete" in inputs}
     guarded = {"immich-state-folder", "immich-nixos-module"}
     assert back == {CLOSE, *(f"{name}-guard" for name in (*guarded, "immich-nixos-files"))}
-    within = {"immich-settings-files", "immich-server-certificate", "immich-trust-pool-file"}
+    within = {"immich-settings", "immich-server-certificate", "immich-trust-pool"}
     changes_nothing = {"immich-short-lease-trial"}
     assert set(recorded.commands()) == back | guarded | within | changes_nothing
 
@@ -389,7 +394,7 @@ def test_the_walk_finds_what_is_planted() -> None:
 
 
 def test_the_certificate_authority_gives_the_server_its_certificate_alone(recorded: Recorder) -> None:
-    files = recorded.commands()["immich-trust-pool-file"]["files"]
+    files = recorded.commands()["immich-trust-pool"]["files"]
     assert files == {"device-ca.crt": recorded.certificate_pem}
 
 
@@ -452,7 +457,7 @@ def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path
     For uploads the server is asked what room it has, too.
     """
     told = {"immich", "immich-drift-seen", "immich-short-lease-trial"}
-    told |= {"immich-settings-files", "immich-check-outside"}
+    told |= {"immich-settings", "immich-check-outside"}
     some = run_program(tmp_path, features={"map": False}, bans={"banTime": "2h"})
     assert differing(recorded, some) == told
     uploads = run_program(tmp_path, uploads=True)
@@ -497,7 +502,7 @@ def test_ban_lists_are_among_what_a_server_is_proven_for(tmp_path: Path) -> None
     recorders = [run_program(tmp_path, banLists=lists) for lists in each_lists]
     digests = {each.resources["immich-drift-seen"][1]["exposedDigest"] for each in recorders}
     assert len(digests) == 3
-    lines = [each.commands()["immich-settings-files"]["create"] for each in recorders]
+    lines = [each.commands()["immich-settings"]["create"] for each in recorders]
     assert [line.endswith(" install no-lists") for line in lines] == [True, False, False]
 
 
@@ -524,7 +529,7 @@ def test_a_sudo_password_goes_by_standard_input_alone(tmp_path: Path) -> None:
 
 def test_with_a_password_what_is_sent_stays_visible(tmp_path: Path) -> None:
     """Otherwise a preview would show [secret] where it shows what root's files will say."""
-    settings = run_program(tmp_path, sudoPassword=SUDO_PASSWORD).commands()["immich-settings-files"]
+    settings = run_program(tmp_path, sudoPassword=SUDO_PASSWORD).commands()["immich-settings"]
     assert "\nIMMICH_EXPOSURE_UPLOADS=off\n" in settings["files"]["edge.env"]
 
 
