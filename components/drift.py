@@ -14,12 +14,12 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, UpdateResult
 from pulumi.output import Unknown
 
 from components.config.home import Immich
@@ -28,9 +28,9 @@ from components.devices.keystore_location import KeystoreLocation
 from components.devices.let_in import Authorized, not_let_in, not_to_be_in
 from components.devices.report import note_revocations
 from components.engine.operator_error import OperatorError, without_traceback
-from components.engine.options import child_of, is_for_a_plan
+from components.engine.options import is_for_a_plan
 from components.engine.props import from_props, props_of
-from components.engine.step import Step, known
+from components.engine.step import Step, StepProvider, differs, known
 from components.exposure_check import exposed_digest
 from components.link_report import api_key_file
 from components.preflight.preflight import clock_apart
@@ -150,9 +150,7 @@ ANOTHER_PROOF = (
 )
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         # The program does not know its state, and a preview should show what an up would do.
         more = _of_another_proof(_olds, news) if _is_seen(news) else {}
@@ -167,10 +165,10 @@ class _Provider(ResourceProvider):
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         if not _is_seen(_news):
             return DiffResult(changes=True)  # so that a plan permits repairs
-        inputs = {*_olds, *_news}.difference(FINDINGS, MOMENTS, [BY_HAND, PROVEN_FOR])
-        moved = any(_olds.get(key) != _news.get(key) for key in inputs) or bool(_revoked_since(_olds, _news))
+        moved = differs(_olds, _news, *FINDINGS, *MOMENTS, BY_HAND, PROVEN_FOR)
         # The findings of a refresh are in the state.
-        return DiffResult(changes=moved or any(_found_in(_olds, _news, kind) for kind in FINDINGS))
+        found = any(_found_in(_olds, _news, kind) for kind in FINDINGS)
+        return DiffResult(changes=moved or found or bool(_revoked_since(_olds, _news)))
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -245,22 +243,11 @@ def _moment() -> str:
     return f"put right at {datetime.now(UTC).isoformat(timespec='seconds')}"
 
 
-class _Drift(Step, module="immich", name="Drift"):
-    putRight: pulumi.Output[str]
-    funnelPutRight: pulumi.Output[str]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, props, opts)
-
-
-class Drift(pulumi.ComponentResource):
+class Drift(Step, module="immich", name="Drift"):
     """Looks at the server, and has everything repaired if it differs from what was proven."""
 
-    put_right: pulumi.Output[str]
-    """When drift was last repaired, in words; ``as it was made`` until then."""
-
-    funnel_put_right: pulumi.Output[str]
-    """The same for the steps that open and prove the funnel; it also changes with ``put_right``."""
+    putRight: pulumi.Output[str]
+    funnelPutRight: pulumi.Output[str]
 
     def __init__(
         self,
@@ -269,50 +256,50 @@ class Drift(pulumi.ComponentResource):
         server: Server,
         keystore: KeystoreLocation,
         config: ExposureConfig,
-        seen: pulumi.Output[dict[str, Any]],
-        opts: pulumi.ResourceOptions | None = None,
+        seen: pulumi.Output[Seen],
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        super().__init__("immich-exposure:index:Drift", name, {}, opts)
-        self.seen = _Drift(
-            f"{name}-seen",
-            {
-                **props_of(server),
-                **keystore.props_without_passphrase(),
-                "funnelPort": config.funnel_port,
-                "proxyPort": config.proxy_port,
-                BY_HAND: seen.apply(lambda found: _in_words(found["revoked"])),
-                "found": seen.apply(lambda found: found["to_mend"]),
-                "foundInFunnel": seen.apply(lambda found: found["in_the_funnel"]),
-                "refused": seen.apply(lambda found: found["to_refuse"]),
-                PROVEN_FOR: seen.apply(lambda found: found["proven_for"]),
-                EXPOSED: exposed_digest(config),
-                # Already known in a preview, so that it shows what would run again.
-                "putRight": seen.apply(lambda found: _moment() if found["to_mend"] else NEVER),
-                "funnelPutRight": seen.apply(lambda found: _moment() if found["in_the_funnel"] else NEVER),
-            },
-            child_of(self, opts),
-        )
-        self.put_right = self.seen.putRight
-        self.funnel_put_right = pulumi.Output.concat(
-            self.seen.putRight, "; the funnel ", self.seen.funnelPutRight
-        )
-        self.register_outputs({"putRight": self.put_right, "funnelPutRight": self.funnel_put_right})
+        props: dict[str, pulumi.Input[Any]] = {
+            **props_of(server),
+            **keystore.props_without_passphrase(),
+            "funnelPort": config.funnel_port,
+            "proxyPort": config.proxy_port,
+            BY_HAND: seen.apply(lambda found: _in_words(found.revoked)),
+            "found": seen.apply(lambda found: found.to_mend),
+            "foundInFunnel": seen.apply(lambda found: found.in_the_funnel),
+            "refused": seen.apply(lambda found: found.to_refuse),
+            PROVEN_FOR: seen.apply(lambda found: found.proven_for),
+            EXPOSED: exposed_digest(config),
+            # Already known in a preview, so that it shows what would run again.
+            "putRight": seen.apply(lambda found: _moment() if found.to_mend else NEVER),
+            "funnelPutRight": seen.apply(lambda found: _moment() if found.in_the_funnel else NEVER),
+        }
+        super().__init__(_Provider(), name, props, opts)
+
+    @property
+    def put_right(self) -> pulumi.Output[str]:
+        """When drift was last repaired, in words; ``as it was made`` until then."""
+        return self.putRight
+
+    @property
+    def funnel_put_right(self) -> pulumi.Output[str]:
+        """The same for the steps that open and prove the funnel; it also changes with ``put_right``."""
+        return pulumi.Output.concat(self.putRight, "; the funnel ", self.funnelPutRight)
 
 
-def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[dict[str, Any]]:
-    """Look while the program runs, return the fields of ``Seen``, and warn of what only the owner can fix.
+def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[Seen]:
+    """Look while the program runs, return what was seen, and warn of what only the owner can fix.
 
     If the server cannot be read, the result is empty and a preview says so. If sudo refuses the password, the
     run ends.
     """
-    nothing = asdict(Seen())
     if is_for_a_plan():
         unknown: Any = Unknown()  # type: ignore[no-untyped-call]
         return pulumi.Output.from_input(unknown)
     if server.lacks_key:
-        return pulumi.Output.from_input(nothing)
+        return pulumi.Output.from_input(Seen())
 
-    async def look_aside(secrets: dict[str, str | None]) -> dict[str, Any]:
+    async def look_aside(secrets: dict[str, str | None]) -> Seen:
         # Without a stack id: anybody who may log in may look.
         plain = replace(server, sudo_password=secrets["password"], stack_id=None)
         ports = config.funnel_port, config.proxy_port
@@ -323,18 +310,16 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
             raise pulumi.RunError(str(error)) from None
         except SshError as error:
             pulumi.warn(f"This run could not look at the server: {error}")
-            return nothing
+            return Seen()
         seen = judged(found, authorized)
         for sentence in (*seen.to_refuse, *seen.closed, *seen.to_tell):
             pulumi.warn(sentence)
-        return asdict(seen)
+        return seen
 
     secrets = pulumi.Output.all(password=server.sudo_password, api_key=config.immich_api_key)
     return pulumi.Output.unsecret(secrets.apply(look_aside))
 
 
-def to_be_revoked(
-    seen: pulumi.Output[dict[str, Any]], authorized: Authorized
-) -> pulumi.Output[dict[str, str]]:
+def to_be_revoked(seen: pulumi.Output[Seen], authorized: Authorized) -> pulumi.Output[dict[str, str]]:
     """Return, in words by fingerprint, the devices that a look found enrolled and that must not be."""
-    return seen.apply(lambda found: not_to_be_in(found["devices"], authorized))
+    return seen.apply(lambda found: not_to_be_in(found.devices, authorized))

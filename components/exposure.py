@@ -136,7 +136,7 @@ class ImmichExposure(pulumi.ComponentResource):
         sheets = self._install_sheets(certificates, url)
 
         # An earlier proof must not read as if it still held.
-        closed = self._standing.apply(lambda seen: seen["closed"])
+        closed = self._standing.apply(lambda seen: seen.closed)
         self.url = pulumi.Output.all(url=url, closed=closed).apply(
             lambda known: f"{known['url']} (closed)" if known["closed"] else known["url"]
         )
@@ -206,7 +206,7 @@ class ImmichExposure(pulumi.ComponentResource):
             config=self._config,
             keystore=self._keystore,
             renewal_plan=self._renewal_plan,
-            told=self._standing.apply(lambda seen: seen["to_tell"]),
+            told=self._standing.apply(lambda seen: seen.to_tell),
             opts=self._after(withdrawal),
         )
 

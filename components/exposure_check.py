@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, UpdateResult
 
 from components.certificate_authority import CertificateAuthority
 from components.config.home import ModuleWay
@@ -21,7 +21,7 @@ from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.edge_settings import settings_files
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from components.funnel import LEASE_SECONDS, Funnel
 from components.nixos_configuration import configuration_digest
 from components.remote.outside_probe import (
@@ -200,9 +200,7 @@ class NoCredentialError(OperatorError):
     """There is no device credential to ask with; the message says what to do."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult("outside-check", check_or_close(props))
@@ -306,13 +304,6 @@ def _not_proven(props: dict[str, Any]) -> list[str]:
     return ["Not asked: that a device gets in, because none is configured"]
 
 
-class _OutsideCheck(Step, module="immich", name="ExposureCheck"):
-    results: pulumi.Output[list[str]]
-
-    def __init__(self, name: str, props: dict[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(_Provider(), name, {**props, "results": None}, opts)
-
-
 def open_until(config: ExposureConfig) -> str:
     """Return how long a proven exposure stays open: ``always``, ``+SECONDS`` or seconds since 1970."""
     if config.expose_until is not None:
@@ -338,7 +329,7 @@ def how_it_is_asked(config: ExposureConfig) -> str:
     return " ".join(map(str, asked))
 
 
-class ExposureCheck(pulumi.ComponentResource):
+class ExposureCheck(Step, module="immich", name="ExposureCheck"):
     """The outside check, and the confirmation that lets the funnel stay open.
 
     It opens the funnel on a short lease. A funnel that was already open was put on one before (``begun``) if
@@ -360,35 +351,30 @@ class ExposureCheck(pulumi.ComponentResource):
         authority: CertificateAuthority,
         funnel: Funnel,
         begun: pulumi.Output[str],
-        opts: pulumi.ResourceOptions | None = None,
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        super().__init__("immich-exposure:index:ExposureCheck", name, {}, opts)
-        self.check = _OutsideCheck(
-            f"{name}-outside",
-            {
-                **props_of(server),
-                "domain": domain,
-                "funnelPort": config.funnel_port,
-                "proxyPort": config.proxy_port,
-                "connectTo": config.check.connect_to,
-                "rootsFile": config.check.roots_file,
-                **keystore.props(),
-                # The folder of the module's files, if they are ours: what was proven is recorded there.
-                "configDir": config.config_dir if config.module is ModuleWay.MANAGED else "-",
-                "expectDevice": bool(config.devices),
-                "adopted": config.adopt is not None,
-                **({"frames": True} if config.frames else {}),
-                "rejectWith": config.reject_with,
-                "edge": exposed_digest(config),
-                # With a single trusted authority this is just its fingerprint.
-                "authority": authority.trusted.apply(",".join),
-                # The script that runs. Its answers are not inputs; a changed script is a reason to check
-                # again.
-                "text": script_digest("funnel"),
-                "begun": begun,
-                "until": open_until(config),
-            },
-            pulumi.ResourceOptions(parent=self, depends_on=[funnel], deleted_with=funnel.close),
-        )
-        self.results = self.check.results
-        self.register_outputs({"results": self.results})
+        props: dict[str, pulumi.Input[Any]] = {
+            **props_of(server),
+            "domain": domain,
+            "funnelPort": config.funnel_port,
+            "proxyPort": config.proxy_port,
+            **props_of(config.check),
+            **keystore.props(),
+            # The folder of the module's files, if they are ours: what was proven is recorded there.
+            "configDir": config.config_dir if config.module is ModuleWay.MANAGED else "-",
+            "expectDevice": bool(config.devices),
+            "adopted": config.adopt is not None,
+            **({"frames": True} if config.frames else {}),
+            "rejectWith": config.reject_with,
+            "edge": exposed_digest(config),
+            # With a single trusted authority this is just its fingerprint.
+            "authority": authority.trusted.apply(",".join),
+            # The script that runs. Its answers are not inputs; a changed script is a reason to check again.
+            "text": script_digest("funnel"),
+            "begun": begun,
+            "until": open_until(config),
+            "results": None,
+        }
+        # Once the funnel is closed there is nothing left to take back.
+        with_funnel = pulumi.ResourceOptions(depends_on=[funnel], deleted_with=funnel.close)
+        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, with_funnel))

@@ -19,6 +19,9 @@ class Funnel(pulumi.ComponentResource):
     """A raw TCP funnel with PROXY protocol to the edge.
 
     It is raw because a funnel that terminates TLS itself would rule out client certificates.
+
+    It has a single child and yet a type of its own, by which previews name it and policies find it
+    (`policy.pack`); the child is another provider's.
     """
 
     close: pulumi.Resource

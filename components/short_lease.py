@@ -10,7 +10,6 @@ import pulumi
 from components.certificate_authority import CertificateAuthority
 from components.config.stack_config import ExposureConfig
 from components.device_list import EnrollableCertificate
-from components.engine.options import child_of
 from components.exposure_check import exposed_digest, how_it_is_asked
 from components.funnel import LEASE_SECONDS
 from components.nixos_configuration import what_is_rebuilt
@@ -18,15 +17,12 @@ from components.remote.remote_script import Server
 from components.remote.server_script import ServerScript
 
 
-class ShortLease(pulumi.ComponentResource):
+class ShortLease(ServerScript, module="immich", name="ShortLease"):
     """What runs first on the server if anything that answers a visitor is about to change.
 
     If the run dies from here on, the funnel closes when the lease ends, and the server's own command does not
     reopen it. A closed funnel stays closed.
     """
-
-    begun: pulumi.Output[str]
-    """What the server said: a different text each time, so that the check runs after each."""
 
     def __init__(
         self,
@@ -36,23 +32,24 @@ class ShortLease(pulumi.ComponentResource):
         config: ExposureConfig,
         authority: CertificateAuthority,
         devices: Mapping[str, EnrollableCertificate],
-        opts: pulumi.ResourceOptions | None = None,
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        super().__init__("immich-exposure:index:ShortLease", name, {}, opts)
-
         def line(digest: str) -> str:
             another = "yes" if config.take_over else "no"
             return server.line("trial", config.funnel_port, config.proxy_port, LEASE_SECONDS, another, digest)
 
-        trial = ServerScript(
-            f"{name}-trial",
+        super().__init__(
+            name,
             server,
             script="funnel",
             create=_all_that_answers(config, authority, devices).apply(line),
-            opts=child_of(self, opts),
+            opts=opts,
         )
-        self.begun = trial.stdout
-        self.register_outputs({"begun": self.begun})
+
+    @property
+    def begun(self) -> pulumi.Output[str]:
+        """What the server said: a different text each time, so that the check runs after each."""
+        return self.stdout
 
 
 def _all_that_answers(

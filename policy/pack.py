@@ -60,7 +60,7 @@ def _exposure_of(urn: str) -> str:
     """Return what the URNs of one exposure share: the outermost type, and the names' prefix."""
     types, _, name = urn.partition("::")[2].rpartition("::")
     root = types.rpartition("::")[2].partition("$")[0]
-    prefix = name.removesuffix("-funnel").removesuffix("-check-outside")
+    prefix = name.removesuffix("-funnel").removesuffix("-check")
     return f"{root} {prefix}"
 
 

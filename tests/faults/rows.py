@@ -51,17 +51,17 @@ FIRST_UP = {
     "switch": r"Making it the configuration that boots",
     "devices": r"may come in",
     "open": r"The funnel on port \d+ is open",
-    "check": r"ExposureCheck immich-check-outside creating",
+    "check": r"ExposureCheck immich-check creating",
 }
 UPDATE = {
     "settings": r"The settings of the edge changed",
     "build": r"Building the configuration",
     "activate": r"Activating it as a test",
     "switch": r"Making it the configuration that boots",
-    "check": r"ExposureCheck immich-check-outside updating",
+    "check": r"ExposureCheck immich-check updating",
 }
 DESTROY = {
-    "check": r"ExposureCheck immich-check-outside delet",
+    "check": r"ExposureCheck immich-check delet",
     "close": r"Closing the funnel",
     "devices": r"may no longer come in|immich-devices\S* deleting",
     "restore": r"Putting \S+ back as it was",
@@ -607,7 +607,7 @@ def unproven_update(home: Home) -> None:
     home.operator.set(
         check={**home.operator.settings["check"], "connectTo": "127.0.0.1:9"}, bans={"maxRetry": 11}
     )
-    home.operator_dies(home.run_until("up", r"ExposureCheck immich-check-outside updating"))
+    home.operator_dies(home.run_until("up", r"ExposureCheck immich-check updating"))
     if home.lease() == "confirmed":
         raise Fault("the funnel is not on a lease")
 

@@ -26,7 +26,7 @@ SECRET = ("keystorePassphrase", "sudoPassword", "crowdsecKey")
 STATE_PASSPHRASE = "the stack's own passphrase"
 UP_TIMEOUT_SECONDS = 300
 
-PROOF = {"immich-short-lease-trial", "immich-check-outside"}
+PROOF = {"immich-short-lease", "immich-check"}
 """Resources that change with all else: a change behind an open funnel is on a short lease until proven."""
 LISTS = {"immich-withdrawal", "immich-devices"}
 """The resources that name all devices: those that stay, and those that come in."""

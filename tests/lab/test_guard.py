@@ -151,7 +151,7 @@ def test_who_answers_in_our_name_closes_the_funnel_at_once(lab: Lab, operator: O
     output(lab, f"sudo touch -d '-1 hour' {STATE}/funnel")
 
 
-FUNNEL_STEPS = {"immich-drift-seen", "immich-check-outside"}
+FUNNEL_STEPS = {"immich-drift", "immich-check"}
 """What runs again where the funnel alone was closed."""
 
 

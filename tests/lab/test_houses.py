@@ -31,7 +31,7 @@ OTHER_WAYS_IN = ("book", "chapter", "flake", "git-flake-yours", "options")
 """Houses whose configuration lies or is made up in a way of its own: that is what a preview looks at."""
 TOLD = ("chapter", "podman")
 """Houses in which the next run is told of a funnel that was closed by hand: Immich is NixOS's, and is not."""
-CHANGED = {*PROOF, *LISTS, "immich-settings", "immich-drift-seen"}
+CHANGED = {*PROOF, *LISTS, "immich-settings", "immich-drift"}
 """What changes with a setting and with a device that is gone."""
 GENERATION = "readlink -f /run/current-system /nix/var/nix/profiles/system; ls /nix/var/nix/profiles"
 

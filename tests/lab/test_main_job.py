@@ -219,7 +219,7 @@ def test_the_order_stands_in_the_graph(story: Story) -> None:
     needs = transitive_needs(dot)
     funnel = needs["immich-funnel-close"]
     assert {"immich-devices", "immich-nixos-module"} <= funnel
-    assert "immich-funnel-close" in needs["immich-check-outside"]
+    assert "immich-funnel-close" in needs["immich-check"]
     assert "immich-withdrawal" in needs["immich-preflight"], "who lost a phone must not wait"
     assert "immich-preflight" in needs["immich-ca"]
     assert "immich-device-phone" in needs["immich-state-folder"]
@@ -239,7 +239,7 @@ def test_the_funnel_closes_without_asking_for_anything_else(story: Story) -> Non
         for each in resources
         if each.get("deletedWith", "").endswith("::immich-funnel-close")
     }
-    assert with_the_funnel == {"immich-check-outside"}
+    assert with_the_funnel == {"immich-check"}
 
 
 def transitive_needs(dot: str) -> dict[str, set[str]]:

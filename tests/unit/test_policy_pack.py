@@ -25,9 +25,7 @@ def an_exposure(prefix: str, *, checked: bool, check: str = "") -> list[Any]:
     parts = [
         resource(COMPONENT, prefix),
         resource(pack.FUNNEL, f"{prefix}-funnel", COMPONENT),
-        resource(
-            check or pack.CHECK, f"{prefix}-check-outside", f"{COMPONENT}$immich-exposure:index:ExposureCheck"
-        ),
+        resource(check or pack.CHECK, f"{prefix}-check", COMPONENT),
     ]
     return parts if checked else parts[:2]
 

@@ -41,7 +41,14 @@ RUNS_A_SCRIPT = {
     COMMAND,
     *(
         f"pulumi-python:dynamic/immich:{name}"
-        for name in ("ServerScript", "ServerCertificate", "EdgeSettings", "TrustPool", "ChapterTakeOver")
+        for name in (
+            "ServerScript",
+            "ServerCertificate",
+            "EdgeSettings",
+            "TrustPool",
+            "ChapterTakeOver",
+            "ShortLease",
+        )
     ),
 }
 CLOSE = "immich-funnel-close"
@@ -197,7 +204,7 @@ def test_each_line_says_whose_run_it_is_and_whether_it_is_a_way_back(recorded: R
         for key in set(LINES) & set(inputs):
             word = "--leaving" if key == "delete" else "--stack"
             assert inputs[key].startswith(f"sudo -n sh -s -- {word}=immich-identity-id "), name
-    for looks in ("immich-preflight", "immich-check-outside"):
+    for looks in ("immich-preflight", "immich-check"):
         assert recorded.resources[looks][1]["stackId"] == "immich-identity-id"
 
 
@@ -243,7 +250,7 @@ def test_each_way_back_is_gone_once_and_what_lies_in_the_folder_goes_with_it(rec
     guarded = {"immich-state-folder", "immich-nixos-module"}
     assert back == {CLOSE, *(f"{name}-guard" for name in (*guarded, "immich-nixos-files"))}
     within = {"immich-settings", "immich-server-certificate", "immich-trust-pool"}
-    changes_nothing = {"immich-short-lease-trial"}
+    changes_nothing = {"immich-short-lease"}
     assert set(recorded.commands()) == back | guarded | within | changes_nothing
 
 
@@ -267,18 +274,18 @@ def test_whatever_changes_the_funnel_goes_on_a_short_lease_first(
 ) -> None:
     """And then the check runs again: what the server says of it is among what that is given."""
     now, then = (
-        each.commands()["immich-short-lease-trial"] for each in (recorded, run_program(tmp_path, **changed))
+        each.commands()["immich-short-lease"] for each in (recorded, run_program(tmp_path, **changed))
     )
     assert re.fullmatch("sudo -n sh -s -- trial 443 8443 600 no [0-9a-f]{16}", then["create"])
     assert then["create"] != now["create"]
-    _, check = recorded.resources["immich-check-outside"]
+    _, check = recorded.resources["immich-check"]
     assert check["begun"] == json.dumps(
         {"domain": "immich.example.ts.net", "certificatePem": recorded.certificate_pem}
     )
 
 
 def test_where_nothing_changes_the_funnel_is_left_alone(recorded: Recorder, tmp_path: Path) -> None:
-    now, then = (each.commands()["immich-short-lease-trial"] for each in (recorded, run_program(tmp_path)))
+    now, then = (each.commands()["immich-short-lease"] for each in (recorded, run_program(tmp_path)))
     assert now["create"] == then["create"]
 
 
@@ -456,8 +463,8 @@ def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path
 
     For uploads the server is asked what room it has, too.
     """
-    told = {"immich", "immich-drift-seen", "immich-short-lease-trial"}
-    told |= {"immich-settings", "immich-check-outside"}
+    told = {"immich", "immich-drift", "immich-short-lease"}
+    told |= {"immich-settings", "immich-check"}
     some = run_program(tmp_path, features={"map": False}, bans={"banTime": "2h"})
     assert differing(recorded, some) == told
     uploads = run_program(tmp_path, uploads=True)
@@ -466,7 +473,7 @@ def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path
 
 def test_what_is_built_is_a_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:
     changed = differing(recorded, run_program(tmp_path, lan="keep"))
-    assert changed >= {"immich-nixos-files", "immich-nixos-module", "immich-check-outside"}
+    assert changed >= {"immich-nixos-files", "immich-nixos-module", "immich-check"}
 
 
 def differing(one: Recorder, other: Recorder) -> set[str]:
@@ -500,7 +507,7 @@ def test_ban_lists_are_among_what_a_server_is_proven_for(tmp_path: Path) -> None
     """Another copy of the state may have others, or none: then the next up makes them this one's."""
     each_lists = (None, {"networks": ["/x"]}, {"networks": ["/y"]})
     recorders = [run_program(tmp_path, banLists=lists) for lists in each_lists]
-    digests = {each.resources["immich-drift-seen"][1]["exposedDigest"] for each in recorders}
+    digests = {each.resources["immich-drift"][1]["exposedDigest"] for each in recorders}
     assert len(digests) == 3
     lines = [each.commands()["immich-settings"]["create"] for each in recorders]
     assert [line.endswith(" install no-lists") for line in lines] == [True, False, False]
