@@ -11,14 +11,16 @@
 #              revokes all of this stack's devices and frames except these, and certificates that were revoked and have come back
 #              with a backup. It is the first thing that a run does, so it needs no lock, no keystore and no space on the disk. A
 #              stack that has lost its state and takes the server over proves by AUTHORITIES, separated by commas, that the
-#              devices are its own: the server trusts one of them. Prints what `report` does.
+#              devices are its own: the server trusts one of them.
 #   install    makes the enrolled devices equal to the payload, lines `FINGERPRINT UNTIL|frame NAME`. Its file `revoked`, lines
-#              `FINGERPRINT SINCE up|hand NAME`, lists what the operator knows to be revoked. Prints what `report` does.
-#   clear      removes all devices without revoking them. Prints what `report` does, so that revocations are remembered
+#              `FINGERPRINT SINCE up|hand NAME`, lists what the operator knows to be revoked.
+#   clear      removes all devices without revoking them
 #   revoke NAME  revokes this device for good, for the owner
 #   list       lists enrolled and revoked devices, for people
-#   report     prints one JSON object: devices, revoked, and refused: the fingerprints of the payload that are revoked
 #   expire     removes expired devices (run by a timer)
+#
+# `stay`, `install` and `clear` print one JSON object, so that the operator remembers who was revoked: devices, revoked, and
+# refused: the fingerprints of the payload that are revoked.
 
 DEVICES=$STATE/devices
 # Expired files are kept here until their device is enrolled again or revoked: the clock may have been years ahead.
@@ -351,12 +353,11 @@ case ${1:-} in
     revoke_by_hand "$2"
     ;;
   list) list_devices ;;
-  report) report ;;
   expire)
     lock
     expire
     ;;
   *)
-    die "devices.sh knows the verbs stay, install, clear, revoke, list, report and expire, not \"${1:-}\"; use one of them."
+    die "devices.sh knows the verbs stay, install, clear, revoke, list and expire, not \"${1:-}\"; use one of them."
     ;;
 esac

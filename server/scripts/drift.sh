@@ -1,11 +1,9 @@
 # shellcheck shell=sh
 # Runs after lib.sh. How an exposure differs from when it was proven.
 #
-#   record FUNNEL_PORT PROXY_PORT CONFIG_DIR|- DIGEST   records the current state, which DIGEST identifies; "-" if the module's
-#                                                files are not ours
-#   look   FUNNEL_PORT PROXY_PORT [IMMICH_ADDRESS|- IMMICH_PORT]
-#                                                prints one line for each difference, and changes nothing; Immich's address
-#                                                and port matter only before the first run, if an API key is sent along
+#   look FUNNEL_PORT PROXY_PORT [IMMICH_ADDRESS|- IMMICH_PORT]
+#                          prints one line for each difference, and changes nothing; Immich's address and port matter only before
+#                          the first run, if an API key is sent along
 #
 # The first word of a line says who can fix the difference: "funnel" if only the funnel differs, and "mend" if more does, both of
 # which the next `pulumi up` fixes; "tell" if only the owner can; and "closed" if only the owner can and the funnel stays closed
@@ -339,12 +337,11 @@ need_root
 port funnelPort "${2:-}"
 port proxyPort "${3:-}"
 case ${1:-}:$# in
-  record:5) lock && record "$2" "$3" "$4" "$5" ;;
   look:3) look "$2" "$3" ;;
   look:5)
     check_address "$4"
     port immich.port "$5"
     look "$2" "$3" "$4" "$5"
     ;;
-  *) die "drift.sh knows the verbs record and look, not \"$*\"; use one of them." ;;
+  *) die "drift.sh takes \"look FUNNEL_PORT PROXY_PORT [IMMICH_ADDRESS|- IMMICH_PORT]\", not \"$*\"; correct the arguments." ;;
 esac

@@ -5,18 +5,15 @@
 #                                 what is behind the funnel is about to change to what DIGEST identifies: from here on nothing is
 #                                 proven, and an open funnel is on a lease of SECONDS; another stack's funnel only with yes. Prints
 #                                 {"funnel":trial|closed,"at":TIME}
-#   open FUNNEL_PORT PROXY_PORT SECONDS         opens it on a lease of SECONDS; prints {"openedAt":EPOCH,"url":URL}
 #   prove FUNNEL_PORT PROXY_PORT SECONDS always|+SECONDS|EPOCH CONFIG_DIR|- DIGEST
-#                                 does `open`, and waits for a line on standard input. If it is "proven", does `confirm` and records
-#                                 the state (see drift.sh); if it is anything else, or none comes within SECONDS, closes the funnel.
-#                                 Prints what both do
-#   confirm always|+SECONDS|EPOCH               it is proven, and may be open for ever, for so long, or until then; prints
-#                                               {"lease":"confirmed","left":SECONDS|null}
+#                                 opens it on a lease of SECONDS, prints {"openedAt":EPOCH,"url":URL}, and waits for a line on
+#                                 standard input. If it is "proven", the funnel may be open for ever, for so long, or until then: the
+#                                 state is recorded (see drift.sh), and {"lease":"confirmed","left":SECONDS|null} printed. If it is
+#                                 anything else, or none comes within SECONDS, the funnel is closed
 #   close FUNNEL_PORT PROXY_PORT [WHY]          closes it and verifies that it is closed
 #   enforce                                     closes it unless a lease allows it (a timer of the NixOS module runs this every minute)
 #   reopen                                      opens again what was proven and then closed (the module starts this for
 #                                               `immich-exposure open`)
-#   status FUNNEL_PORT PROXY_PORT               prints {"state":open|altered|foreign|closed,"shared":BOOL,"url":URL,"lease":LEASE}
 #
 # The lease is written before the funnel opens (see lib.sh). While the funnel is open, Immich is closed at home if the module
 # says so; afterwards it is open again.
@@ -307,7 +304,7 @@ note_rest() {
   (write_line 0644 "$note_file" "$note_head $(rest "$(seconds_left "$1" "$2" "$3")")") 2>/dev/null || :
 }
 
-# If the state was deleted, a running edge shows that this is an exposure. If `open` never recorded ports and no edge runs,
+# If the state was deleted, a running edge shows that this is an exposure. If no opening recorded ports and no edge runs,
 # there is nothing of ours to close.
 enforce_lease() {
   if [ -f "$BY_HAND" ]; then return 0; fi
@@ -335,13 +332,6 @@ leads_to_our_edge() {
   case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] ;; esac
 }
 
-print_status() {
-  read_funnel "$1" "$2"
-  read_lease
-  case $FUNNEL_SHARED in yes) shared=true ;; *) shared=false ;; esac
-  printf '{"state":"%s","shared":%s,"url":%s,"lease":"%s"}\n' "$FUNNEL" "$shared" "$(json_string "$(url "$DOMAIN" "$1")")" "$LEASE_IS"
-}
-
 check_term() {
   case $1 in
     always) ;;
@@ -354,19 +344,13 @@ need_root
 verb=${1:-}
 [ $# = 0 ] || shift
 case $verb in
-  trial | open)
+  trial)
     port funnelPort "${1:-}"
     port proxyPort "${2:-}"
     number "The lease in seconds" "${3:-}" 1 604800
-    if [ "$verb" = open ]; then
-      lock
-      make_state
-      open_funnel "$1" "$2" "$3"
-    else
-      case ${4:-} in yes | no) ;; *) die "\"trial\" takes yes or no, not \"${4:-}\"; correct the arguments." ;; esac
-      lock_for_anybody
-      trial "$@"
-    fi
+    case ${4:-} in yes | no) ;; *) die "\"trial\" takes yes or no, not \"${4:-}\"; correct the arguments." ;; esac
+    lock_for_anybody
+    trial "$@"
     ;;
   prove)
     [ $# = 6 ] || die "\"prove\" takes ports, a lease, a term, a folder and a digest; correct the arguments."
@@ -381,11 +365,6 @@ case $verb in
     confirm_funnel "$4"
     record "$1" "$2" "$5" "$6"
     ;;
-  confirm)
-    check_term "${1:-}"
-    lock
-    confirm_funnel "$1"
-    ;;
   enforce | reopen)
     [ $# = 0 ] || die "\"$verb\" takes its ports from $STATE; leave the arguments out."
     if [ "$verb" = enforce ]; then
@@ -395,21 +374,16 @@ case $verb in
       reopen
     fi
     ;;
-  close | status)
+  close)
     port funnelPort "${1:-}"
     port proxyPort "${2:-}"
-    case $verb in
-      close)
-        case ${3:-run} in
-          run | check | destroy | unsafe | lease) ;;
-          *) die "A funnel is closed because of run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
-        esac
-        close_exposure "$1" "$2" "${3:-run}"
-        ;;
-      *) print_status "$1" "$2" ;;
+    case ${3:-run} in
+      run | check | destroy | unsafe | lease) ;;
+      *) die "A funnel is closed because of run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
     esac
+    close_exposure "$1" "$2" "${3:-run}"
     ;;
   *)
-    die "funnel.sh knows the verbs trial, open, prove, confirm, close, enforce, reopen and status, not \"$verb\"; use one of them."
+    die "funnel.sh knows the verbs trial, prove, close, enforce and reopen, not \"$verb\"; use one of them."
     ;;
 esac

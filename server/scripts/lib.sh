@@ -815,7 +815,7 @@ url() {
 
 # ---- The exposure's own funnel
 
-# The ports to look at if no argument names them: those that `open` recorded or that were proven, or else those in the settings.
+# The ports to look at if no argument names them: those of the last opening or proof, or else those in the settings.
 recorded_ports() {
   grep -x '[0-9]\{1,5\} [0-9]\{1,5\}' "$FUNNEL_RECORD" 2>/dev/null ||
     sed -n 's/^\([0-9]\{1,5\} [0-9]\{1,5\}\) .*/\1/p' "$PROVEN" 2>/dev/null | grep . ||

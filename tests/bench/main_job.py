@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.config.home import Immich, Lan
+from components.exposure_check import PROVEN
 from components.remote.module_files import entry_and_module, in_folder
 from components.remote.remote_script import PayloadFile, script_text, sudo_line
-from lab import Lab, LabError
+from lab import Lab, LabError, ssh
 from pki import AuthorityProfile, DeviceProfile, Keystore
 from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
@@ -52,9 +54,7 @@ class ByHand:
         self._run("module", "managed", CONFIG_DIR, 8443, "-", 2283, "no")
         lines = [f"{each.fingerprint} {int(each.not_after.timestamp())} {each.name}\n" for each in phones]
         self._run("devices", "install", payload=(PayloadFile("devices", "".join(lines)),))
-        self._run("funnel", "open", 443, 8443, 600)
-        wait_until(lambda: seen(self.lab, "/") == FORBIDDEN, "a stranger sees the refusal")
-        self._run("funnel", "confirm", "always")
+        self._prove()
 
     def take_back(self) -> None:
         """Undo the chapter from its end."""
@@ -64,6 +64,21 @@ class ByHand:
         self._run("files", "remove", CONFIG_DIR)
         self._run("state", "remove")
         shutil.rmtree(self.folder)
+
+    def _prove(self) -> None:
+        line = sudo_line("prove", 443, 8443, 600, "always", CONFIG_DIR, "by-hand")
+        words = ssh.command(self.lab.places, line)
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proof:
+            assert proof.stdin and proof.stdout
+            proof.stdin.write(script_text("funnel"))
+            proof.stdin.flush()
+            proof.stdout.readline()  # it is open
+            wait_until(lambda: seen(self.lab, "/") == FORBIDDEN, "a stranger sees the refusal")
+            proof.stdin.write(PROVEN)
+            proof.stdin.close()
+            proof.stdout.read()
+        if proof.returncode:
+            raise LabError("funnel prove failed by hand.")
 
     def _run(
         self, script: str, verb: str, *arguments: str | int, payload: tuple[PayloadFile, ...] = ()

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from components.funnel import LEASE_SECONDS
-from components.remote.remote_script import script_text, sudo_line
 from lab import Lab
 from pki import Keystore, ProbeCredential
 from tests.lab.operator import PASSPHRASE, PROJECT, Operator
@@ -22,6 +21,7 @@ from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
 from tests.lab.secrets_walk import found_in, secrets_of
 from tests.lab.snapshot import output
 from tests.lab.strangers import foreign_credential
+from tests.programs.harness import OPEN_FUNNEL
 from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.lab
@@ -172,7 +172,7 @@ def test_a_funnel_straight_at_immich_is_closed_within_a_minute(lab: Lab, operato
 
 
 def test_a_lease_that_nobody_confirms_ends(lab: Lab, operator: Operator) -> None:
-    opened = lab.ssh(sudo_line("open", 443, 8443, 3), text=script_text("funnel"))
+    opened = lab.ssh("sudo sh -s -- 443 8443 3", text=OPEN_FUNNEL)
     assert opened.returncode == 0, opened.stderr
     visitor = OpenConnection(lab)
     assert visitor.status("/api/server/config") == 200
@@ -183,7 +183,7 @@ def test_a_lease_that_nobody_confirms_ends(lab: Lab, operator: Operator) -> None
 
 def test_a_lease_outlives_a_reboot_and_a_clock_at_1970(lab: Lab, operator: Operator) -> None:
     """It counts on; what was proven stays."""
-    opened = lab.ssh(sudo_line("open", 443, 8443, 40), text=script_text("funnel"))
+    opened = lab.ssh("sudo sh -s -- 443 8443 40", text=OPEN_FUNNEL)
     assert opened.returncode == 0, opened.stderr
     output(lab, "sudo systemctl start immich-exposure-lease.service")  # as each minute
     lab.reboot()

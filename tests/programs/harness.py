@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from components.remote.remote_script import PayloadFile, script_text
+from components.remote.remote_script import PayloadFile, script_text, with_library
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPTS = PROJECT / "server" / "scripts"
@@ -327,6 +327,33 @@ class Machine:
         text = re.sub(r"--setenv=PATH=\S+", "--setenv=PATH=...", text)
         text = re.sub(r"(immich-exposure-(?:rebuild|switch|rollback))-\d+", r"\1-PID", text)
         return text.replace(str(self.root), "")
+
+
+def part(script: str, body: str) -> str:
+    """Return a text that runs ``body`` with a script's functions, in place of what its verbs do."""
+    functions, verbs, _ = script_text(script).partition("\nneed_root\n")
+    assert verbs
+    return f"{functions}\nneed_root\n{body}\n"
+
+
+OPEN_FUNNEL = part("funnel", 'lock; make_state; open_funnel "$@"')
+"""What `prove` does before it waits for the word, for FUNNEL_PORT, PROXY_PORT and the lease's SECONDS."""
+
+CONFIRM_FUNNEL = part("funnel", 'lock; confirm_funnel "$@"')
+"""What `prove` does with a funnel that is proven, for its term."""
+
+FUNNEL_STATE = part(
+    "funnel",
+    """
+read_funnel "$@"
+read_lease
+printf '{"state":"%s","shared":"%s","lease":"%s"}\\n' "$FUNNEL" "$FUNNEL_SHARED" "$LEASE_IS"
+""",
+)
+"""What all that deals with the funnel reads, for FUNNEL_PORT and PROXY_PORT."""
+
+RECORD = with_library('need_root\nlock\nrecord "$@"\n')
+"""The end of `prove`, for FUNNEL_PORT, PROXY_PORT, the folder of the configuration, and a digest."""
 
 
 def result(outcome: Outcome) -> dict[str, object]:

@@ -278,7 +278,7 @@ def test_revoked_by_hand(machine: Machine) -> None:
         and 'write "revoked: true" beside phone' in outcome.stderr
     )
     assert set(devices(machine)) == {OTHER}
-    answer = told(machine.run("devices", "report"))
+    answer = told(machine.run("devices", "clear"))
     assert [(each["name"], each["byHand"]) for each in answer["revoked"]] == [("phone", True)] * 2
     assert_sentence(
         machine.run("devices", "revoke", "phone"), "phone is out already, since ", "nothing is left"
@@ -410,7 +410,7 @@ def test_only_root_changes_anything(machine: Machine) -> None:
 
 
 def test_an_unknown_verb_is_told(machine: Machine) -> None:
-    assert_sentence(machine.run("devices", "enrol"), "stay, install, clear, revoke, list, report and expire")
+    assert_sentence(machine.run("devices", "enrol"), "stay, install, clear, revoke, list and expire")
 
 
 def test_who_begins_anew_lets_nobody_in_but_the_devices_of_the_config(machine: Machine) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs.harness import BODIES, DOMAIN, NODE, OPEN, RUNNING, Machine, available_shells
+from tests.programs.harness import BODIES, DOMAIN, NODE, OPEN, RECORD, RUNNING, Machine, available_shells
 
 PHONE = "a" * 64
 FRAME = "f" * 64
@@ -88,7 +88,7 @@ def proven(machine: Machine) -> Machine:
     machine.fake("tailscale", f'[ "$1" != version ] || {{ echo "{TAILSCALE_VERSION}"; exit; }}\n{tailscale}')
     for url, answer in IMMICH.items():
         machine.write(web(machine, url), answer)
-    assert machine.run("drift", "record", *PORTS, str(machine.config), DIGEST).status == 0
+    assert machine.run_text(RECORD, *PORTS, str(machine.config), DIGEST).status == 0
     return machine
 
 
@@ -398,7 +398,7 @@ ODD_NAMES = ("two words.txt", " blanks ", "back\\slash", "-dash", "*")
 
 def record(machine: Machine) -> list[str]:
     """Note down what stands now, and return the lines of the files beside configuration.nix."""
-    outcome = machine.run("drift", "record", *PORTS, str(machine.config), DIGEST)
+    outcome = machine.run_text(RECORD, *PORTS, str(machine.config), DIGEST)
     assert (outcome.status, outcome.stderr) == (0, "")
     lines = (machine.state / "standing").read_text().replace(str(machine.root), "").splitlines()
     return [line for line in lines if line.startswith("file ") and "/etc/nixos/" in line]
@@ -525,7 +525,7 @@ def test_arguments_are_checked(machine: Machine) -> None:
         machine.run("drift", "look", "443").error
         == 'The proxyPort must be a whole number, not ""; correct it and run this again.'
     )
-    assert "knows the verbs" in machine.run("drift", "mend", *PORTS).error
+    assert 'takes "look' in machine.run("drift", "mend", *PORTS).error
 
 
 def test_there_is_nothing_to_look_at_before_the_first_exposure(machine: Machine) -> None:
@@ -603,7 +603,7 @@ def test_ban_lists_are_looked_at(proven: Machine) -> None:
     proven.write(proven.state / "lists/crowdsec", "good 3 1000000 x\n")
     running = f"{RUNNING}\nimmich-exposure-lists.timer\nimmich-exposure-crowdsec"
     proven.remember(active=running)
-    assert proven.run("drift", "record", *PORTS, str(proven.config), DIGEST).status == 0
+    assert proven.run_text(RECORD, *PORTS, str(proven.config), DIGEST).status == 0
     assert look(proven) == []
     proven.write(proven.state / "lists/networks", "kept 3 1000000 /x is damaged: line 2\x1b[31m\n")
     proven.write(proven.state / "lists/crowdsec", "none 0 1000000 CrowdSec is away\n")

@@ -16,7 +16,10 @@ from components.remote.remote_script import script_text
 from tests.programs import tailscale
 from tests.programs.harness import (
     BODIES,
+    CONFIRM_FUNNEL,
     DOMAIN,
+    FUNNEL_STATE,
+    OPEN_FUNNEL,
     RUNNING,
     SCRIPTS,
     UNITS,
@@ -76,14 +79,28 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def funnel(machine: Machine, verb: str, *arguments: object) -> Outcome:
-    ports = () if verb in ("confirm", "enforce", "reopen") else (443, 8443)
+    ports = () if verb in ("enforce", "reopen") else (443, 8443)
     return machine.run("funnel", verb, *map(str, (*ports, *arguments)))
+
+
+def opened(machine: Machine, *ports: int) -> Outcome:
+    """Open the funnel, which nobody has proven yet."""
+    return machine.run_text(OPEN_FUNNEL, *map(str, ports or (443, 8443)), "300")
+
+
+def confirmed(machine: Machine, term: object) -> Outcome:
+    """Confirm what is open, for as long as ``term`` says."""
+    return machine.run_text(CONFIRM_FUNNEL, str(term))
+
+
+def state(machine: Machine) -> Outcome:
+    return machine.run_text(FUNNEL_STATE, "443", "8443")
 
 
 def proven(machine: Machine, term: str = "always") -> None:
     """Open the funnel and prove it, for as long as ``term`` says."""
-    result(funnel(machine, "open", 300))
-    result(funnel(machine, "confirm", term))
+    result(opened(machine))
+    result(confirmed(machine, term))
     machine.forget_commands()
 
 
@@ -133,7 +150,7 @@ def changes(machine: Machine) -> list[str]:
 
 def test_open_is_raw_tcp_with_a_lease_written_before(machine: Machine) -> None:
     machine.fake("flock", 'cp "$FAKES/serve.json" "$FAKES/serve-at-lock"')
-    assert result(funnel(machine, "open", 300)) == {"openedAt": NOW, "url": f"https://{DOMAIN}/"}
+    assert result(opened(machine)) == {"openedAt": NOW, "url": f"https://{DOMAIN}/"}
     assert serving(machine) == OPEN
     assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
     assert changes(machine) == [
@@ -148,7 +165,7 @@ def test_open_again_only_renews_the_lease(machine: Machine) -> None:
     proven(machine)
     machine.remember(active="immich-exposure-lease.timer\nimmich-edge")
     machine.elapse(1000)
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert serving(machine) == OPEN
     assert lease(machine) == f"trial 300 {BOOT} {AGE + 1000}\n"
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300)]
@@ -156,7 +173,7 @@ def test_open_again_only_renews_the_lease(machine: Machine) -> None:
 
 def test_open_beside_other_tools(machine: Machine) -> None:
     serve(machine, OTHERS)
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert serving(machine) == BOTH
 
 
@@ -177,8 +194,8 @@ def test_open_beside_other_tools(machine: Machine) -> None:
 )
 def test_open_mends_what_was_altered_by_hand(machine: Machine, altered: dict[str, Any]) -> None:
     serve(machine, altered)
-    assert result(funnel(machine, "status"))["state"] == "altered"
-    result(funnel(machine, "open", 300))
+    assert result(state(machine))["state"] == "altered"
+    result(opened(machine))
     assert serving(machine) == OPEN
 
 
@@ -194,12 +211,10 @@ def test_open_mends_what_was_altered_by_hand(machine: Machine, altered: dict[str
 )
 def test_another_tools_entry_on_the_port_is_never_touched(machine: Machine, taken: dict[str, Any]) -> None:
     serve(machine, taken)
-    assert_sentence(
-        funnel(machine, "open", 300), "Port 443 of this node already serves something else", "funnelPort"
-    )
+    assert_sentence(opened(machine), "Port 443 of this node already serves something else", "funnelPort")
     assert funnel(machine, "close").status == 0
     assert funnel(machine, "enforce").status == 0
-    assert result(funnel(machine, "status"))["state"] == "foreign"
+    assert result(state(machine))["state"] == "foreign"
     assert serving(machine) == taken
     assert lease(machine) is None
 
@@ -211,7 +226,7 @@ def test_another_tools_entry_on_the_port_is_never_touched(machine: Machine, take
 def test_a_funnel_that_did_not_open_is_closed_again(machine: Machine, mood: str, said: str) -> None:
     (machine.fakes / "mood").write_text(mood)
     machine.fake("timeout", 'shift; exec /usr/bin/timeout 3 "$@"')
-    assert_sentence(funnel(machine, "open", 300), "Tailscale did not open the funnel", said)
+    assert_sentence(opened(machine), "Tailscale did not open the funnel", said)
     assert serving(machine) == {}
     assert lease(machine) is None
     assert not (machine.state / "funnel").exists()
@@ -246,7 +261,7 @@ def test_a_funnel_that_did_not_open_is_closed_again(machine: Machine, mood: str,
 )
 def test_open_asks_first_what_is_granted(machine: Machine, state: dict[str, Any], reason: str) -> None:
     status(machine, **state)
-    assert_sentence(funnel(machine, "open", 300), reason)
+    assert_sentence(opened(machine), reason)
     assert changes(machine) == []
     assert lease(machine) is None
 
@@ -254,27 +269,25 @@ def test_open_asks_first_what_is_granted(machine: Machine, state: dict[str, Any]
 @pytest.mark.parametrize("ports", ["443", "80,443", "443-500", "80-443,8443", "1-65535"])
 def test_granted_ports_may_be_ranges(machine: Machine, ports: str) -> None:
     status(machine, **granted("https", "funnel", f"https://tailscale.com/cap/funnel-ports?ports={ports}"))
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
 
 
 def test_open_needs_the_timer_that_would_close_it(machine: Machine) -> None:
     machine.remember(active="")
-    assert_sentence(
-        funnel(machine, "open", 300), "immich-exposure-lease.timer does not run", "apply the NixOS"
-    )
+    assert_sentence(opened(machine), "immich-exposure-lease.timer does not run", "apply the NixOS")
     assert changes(machine) == []
 
 
 def test_open_that_cannot_arm_its_timer_stays_closed(machine: Machine) -> None:
     machine.fake("systemd-run", "echo no bus >&2; exit 1")
-    assert_sentence(funnel(machine, "open", 300), "could not be set (no bus)")
+    assert_sentence(opened(machine), "could not be set (no bus)")
     assert serving(machine) == {}
     assert lease(machine) is None
 
 
 def test_other_ports_close_the_old_funnel_first(machine: Machine) -> None:
-    funnel(machine, "open", 300)
-    result(machine.run("funnel", "open", "10000", "9443", "300"))
+    opened(machine)
+    result(opened(machine, 10000, 9443))
     assert serving(machine) == {
         "TCP": {"10000": {"TCPForward": "127.0.0.1:9443", "ProxyProtocol": 1}},
         "AllowFunnel": {f"{DOMAIN}:10000": True},
@@ -301,7 +314,7 @@ def test_a_record_that_says_nothing_means_the_ordinary_ports(machine: Machine, r
 
 @pytest.mark.parametrize("verb", ["close", "enforce"])
 def test_closing_knows_the_ports_of_an_earlier_run(machine: Machine, verb: str) -> None:
-    result(machine.run("funnel", "open", "10000", "9443", "300"))
+    result(opened(machine, 10000, 9443))
     machine.elapse(300)
     assert funnel(machine, verb).status == 0
     assert serving(machine) == {}
@@ -364,7 +377,7 @@ def test_close_needs_no_granted_attribute(machine: Machine) -> None:
 
 
 def test_close_that_does_not_work_is_an_error_and_leaves_no_lease(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     (machine.fakes / "mood").write_text("asking")
     assert_sentence(
         funnel(machine, "close"),
@@ -375,7 +388,7 @@ def test_close_that_does_not_work_is_an_error_and_leaves_no_lease(machine: Machi
 
 
 def test_a_tailscale_that_does_not_answer_is_told_later_and_the_edge_rests(machine: Machine) -> None:
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.remember(active="immich-edge\nimmich-exposure-lease.timer")
     (machine.fakes / "mood").write_text("down")
     machine.forget_commands()
@@ -393,7 +406,7 @@ def test_a_tailscale_that_does_not_answer_is_told_later_and_the_edge_rests(machi
 def test_a_stopped_tailscale_is_told_later_what_it_shares(machine: Machine) -> None:
     """It lets its whole configuration be reset, but no part of it be changed."""
     serve(machine, OTHERS)
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     status(machine, BackendState="Stopped")
     machine.forget_commands()
     outcome = funnel(machine, "close")
@@ -405,7 +418,7 @@ def test_a_stopped_tailscale_is_told_later_what_it_shares(machine: Machine) -> N
 
 
 def test_close_does_not_wait_for_a_rebuild(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     machine.fake("flock", "exit 1")
     outcome = funnel(machine, "close")
     assert outcome.status == 0
@@ -431,7 +444,7 @@ def make_state_read_only(machine: Machine) -> None:
 def test_it_closes_on_a_full_or_dying_disk(
     machine: Machine, command: tuple[str, ...], damage: Callable[[Machine], None]
 ) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     (machine.root / "run/lock/immich-exposure.lock").unlink()
     (machine.root / "run/lock").rmdir()
     damage(machine)
@@ -440,7 +453,7 @@ def test_it_closes_on_a_full_or_dying_disk(
 
 
 def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     (machine.root / "run/lock/immich-exposure.lock").unlink()
     (machine.root / "run/lock").rmdir()
     fill_run(machine)
@@ -448,7 +461,7 @@ def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
     outcome = funnel(machine, "enforce")
     assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
     assert "cannot be opened; closing all the same" in outcome.stderr
-    assert_sentence(funnel(machine, "open", 300), "immich-exposure.lock cannot be opened; make room")
+    assert_sentence(opened(machine), "immich-exposure.lock cannot be opened; make room")
 
 
 def conversation(machine: Machine, word: str, meanwhile: Callable[[], object] | None = None) -> Outcome:
@@ -514,9 +527,9 @@ def test_nobody_else_waits_for_the_proof(machine: Machine) -> None:
 
 
 def test_confirm_keeps_it_open(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     machine.forget_commands()
-    assert result(funnel(machine, "confirm", "always")) == {"lease": "confirmed", "left": None}
+    assert result(confirmed(machine, "always")) == {"lease": "confirmed", "left": None}
     assert lease(machine) == "confirmed\n"
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer"]
     machine.elapse(10**8)
@@ -525,9 +538,9 @@ def test_confirm_keeps_it_open(machine: Machine) -> None:
 
 
 def test_hours_are_counted_from_the_opening(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     machine.forget_commands()
-    assert result(funnel(machine, "confirm", "+3600")) == {"lease": "confirmed", "left": 3600}
+    assert result(confirmed(machine, "+3600")) == {"lease": "confirmed", "left": 3600}
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(3600)]
     machine.elapse(3599)
     assert enforced(machine) == OPEN
@@ -539,22 +552,22 @@ def test_a_change_does_not_begin_the_hours_anew(machine: Machine) -> None:
     proven(machine, "+3600")
     machine.elapse(2000)
     assert trial(machine) == "trial"
-    result(funnel(machine, "open", 300))
-    assert result(funnel(machine, "confirm", "+3600")) == {"lease": "confirmed", "left": 1600}
-    result(funnel(machine, "open", 300))
-    assert result(funnel(machine, "confirm", "+7200"))["left"] == 7200, "other hours are"
+    result(opened(machine))
+    assert result(confirmed(machine, "+3600")) == {"lease": "confirmed", "left": 1600}
+    result(opened(machine))
+    assert result(confirmed(machine, "+7200"))["left"] == 7200, "other hours are"
     machine.elapse(7200)
     assert enforced(machine) == {}
-    result(funnel(machine, "open", 300))
-    assert result(funnel(machine, "confirm", "+7200"))["left"] == 7200, "and those that were over"
-    result(funnel(machine, "open", 300))
-    assert result(funnel(machine, "confirm", "always"))["left"] is None
+    result(opened(machine))
+    assert result(confirmed(machine, "+7200"))["left"] == 7200, "and those that were over"
+    result(opened(machine))
+    assert result(confirmed(machine, "always"))["left"] is None
 
 
 def test_confirm_until_a_moment(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     machine.forget_commands()
-    assert result(funnel(machine, "confirm", NOW + 3600)) == {"lease": "confirmed", "left": 3600}
+    assert result(confirmed(machine, NOW + 3600)) == {"lease": "confirmed", "left": 3600}
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(3600)]
     machine.remember(clock=str(NOW + 3599))
     assert enforced(machine) == OPEN
@@ -564,19 +577,17 @@ def test_confirm_until_a_moment(machine: Machine) -> None:
 
 @pytest.mark.parametrize("config", [{}, {"TCP": {"443": {"TCPForward": "localhost:8443"}}}, OTHERS])
 def test_confirm_of_what_is_not_open_fails(machine: Machine, config: dict[str, Any]) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     serve(machine, config)
-    assert_sentence(funnel(machine, "confirm", "always"), "not open any more", "open it again")
+    assert_sentence(confirmed(machine, "always"), "not open any more", "open it again")
     assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
 
 
 def test_confirm_comes_too_late(machine: Machine) -> None:
-    funnel(machine, "open", 300)
-    assert_sentence(
-        funnel(machine, "confirm", NOW), "a moment that has passed; set exposeUntil to a later one"
-    )
+    opened(machine)
+    assert_sentence(confirmed(machine, NOW), "a moment that has passed; set exposeUntil to a later one")
     machine.elapse(300)
-    assert_sentence(funnel(machine, "confirm", "always"), "not open any more", "open it again")
+    assert_sentence(confirmed(machine, "always"), "not open any more", "open it again")
 
 
 TERMS = {
@@ -636,7 +647,7 @@ CLOCKS = {"1970": 20, "behind": NOW - 86_400, "20 years ahead": NOW + 20 * 365 *
 @pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 @pytest.mark.parametrize("reboot", [False, True])
 def test_no_clock_lengthens_or_shortens_a_lease(machine: Machine, clock: int, reboot: bool) -> None:
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.elapse(100)
     assert enforced(machine) == OPEN  # and 200 seconds are noted down
     machine.remember(clock=str(clock))
@@ -682,7 +693,7 @@ def test_a_clock_that_stands_still_does_not_lengthen_a_date(machine: Machine) ->
 
 
 def test_boots_that_are_cut_short_use_up_a_lease(machine: Machine) -> None:
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     for _ in range(14):
         machine.reboot()
         assert enforced(machine) == OPEN
@@ -691,7 +702,7 @@ def test_boots_that_are_cut_short_use_up_a_lease(machine: Machine) -> None:
 
 
 def test_a_lease_counts_on_a_disk_that_takes_nothing(machine: Machine) -> None:
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.fake("mktemp", 'case "$*" in */var/lib/*) exit 1 ;; esac; exec /bin/mktemp "$@"')
     machine.elapse(299)
     assert enforced(machine) == OPEN
@@ -700,14 +711,14 @@ def test_a_lease_counts_on_a_disk_that_takes_nothing(machine: Machine) -> None:
 
 
 def test_a_lease_ends_where_no_time_can_be_told(machine: Machine) -> None:
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     (machine.root / "proc/uptime").unlink()
     assert enforced(machine) == {}
 
 
 def test_a_run_in_progress_is_not_overtaken_by_what_is_noted_down(machine: Machine) -> None:
     """It has just confirmed what this saw on a short lease."""
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.elapse(100)
     machine.fake("flock", "exit 1")
     assert enforced(machine) == OPEN
@@ -735,7 +746,7 @@ def test_a_change_behind_a_closed_funnel_is_not_proven_either(machine: Machine) 
     outcome = funnel(machine, "trial", 300, "no", "digest")
     assert '"funnel":"closed"' in outcome.stdout and "stays closed until" in outcome.stderr
     assert_sentence(funnel(machine, "reopen"), "has changed since it was proven")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
 
 
 def test_a_change_that_cannot_be_noted_down_does_not_begin(machine: Machine) -> None:
@@ -843,7 +854,7 @@ def test_a_funnel_past_the_edge_is_closed_at_once_whoever_opened_it(
     proven(machine)
     both = {**past, **{name: {**past.get(name, {}), **part} for name, part in others.items()}}
     serve(machine, both)
-    assert result(funnel(machine, "status"))["state"] == "altered"
+    assert result(state(machine))["state"] == "altered"
     outcome = machine.run("exposure", "status", "--json")
     assert (outcome.status, json.loads(outcome.stdout)["status"]) == (4, "unsafe")
     assert "UNSAFE" in machine.run("exposure", "status").stdout
@@ -895,7 +906,7 @@ def test_without_the_state_an_edge_that_runs_tells_what_is_ours(machine: Machine
     assert enforced(machine) == {}
     assert not machine.state.exists()
     assert machine.run("exposure", "close").status == 0
-    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    assert_sentence(opened(machine), "sudo immich-exposure open")
 
 
 def test_enforce_has_nothing_to_do_on_a_closed_node(machine: Machine) -> None:
@@ -927,35 +938,28 @@ def test_a_funnel_that_enforce_cannot_close_leads_nowhere(machine: Machine, trou
     (machine.fakes / "mood").write_text("well")
     status(machine)
     machine.remember(active="immich-exposure-lease.timer")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert START_EDGE in changes(machine), "and with the funnel it starts again"
 
 
-def test_status_tells_all(machine: Machine) -> None:
-    assert result(funnel(machine, "status")) == {
-        "state": "closed",
-        "shared": False,
-        "url": f"https://{DOMAIN}/",
-        "lease": "none",
-    }
+def test_the_state_of_the_funnel_beside_others(machine: Machine) -> None:
+    assert result(state(machine)) == {"state": "closed", "shared": "no", "lease": "none"}
     serve(machine, OTHERS)
-    result(funnel(machine, "open", 300))
-    seen = result(funnel(machine, "status"))
-    assert (seen["state"], seen["shared"], seen["lease"]) == ("open", True, "trial")
-    assert result(machine.run("funnel", "status", "10000", "8443"))["url"] == f"https://{DOMAIN}:10000/"
+    result(opened(machine))
+    assert result(state(machine)) == {"state": "open", "shared": "yes", "lease": "trial"}
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("open", "443", "8443"),
-        ("open", "443", "8443", "0"),
-        ("open", "0", "8443", "9"),
+        ("prove", "443", "8443", "9", "always", "-"),
+        ("prove", "443", "8443", "0", "always", "-", "digest"),
+        ("prove", "0", "8443", "9", "always", "-", "digest"),
+        ("prove", "443", "8443", "9", "x", "-", "digest"),
+        ("prove", "443", "8443", "9", "+", "-", "digest"),
+        ("prove", "443", "8443", "9", "", "-", "digest"),
         ("close", "443"),
         ("enforce", "443", "8443"),
-        ("confirm", "x"),
-        ("confirm", "+"),
-        ("confirm",),
         ("reopen", "443"),
         ("close", "443", "8443", "because"),
         ("trial", "443", "8443"),
@@ -970,11 +974,11 @@ def test_arguments_are_checked(machine: Machine, arguments: tuple[str, ...]) -> 
 
 def test_hostile_json_is_data(machine: Machine) -> None:
     status(machine, CertDomains=['x"; touch y', '${builtins.abort "no"}'], BackendState="Running $(id)")
-    assert_sentence(funnel(machine, "open", 300), "state -")
+    assert_sentence(opened(machine), "state -")
     for broken in ('{"TCP": ', "", "{}}", '{"TCP" {}}', "{'TCP': {}}", '{"TCP": {},}', "<html>", '{"a": "b'):
         (machine.fakes / "serve.json").write_text(broken)
         assert_sentence(
-            funnel(machine, "status"),
+            state(machine),
             "The JSON answer in funnel.json could not be read",
             "by hand to see why",
         )
@@ -990,7 +994,7 @@ def home(machine: Machine) -> str | None:
 
 def test_the_home_is_closed_before_the_funnel_opens_and_opened_after_it_is_closed(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert home(machine) == "closed\n"
     done = changes(machine)
     assert done.index(RESTART_HOME) < done.index(COMMAND)
@@ -1003,7 +1007,7 @@ def test_the_home_is_closed_before_the_funnel_opens_and_opened_after_it_is_close
 
 def test_the_end_of_a_lease_gives_immich_back_to_the_home(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.elapse(300)
     assert funnel(machine, "enforce").status == 0
     assert home(machine) is None
@@ -1022,7 +1026,7 @@ def test_what_the_owner_said_of_the_home(
 ) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.write(machine.state / "lan", f"{word}\n")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert home(machine) == f"{while_open}\n"
     assert funnel(machine, "close").status == 0
     assert home(machine) == (None if after is None else f"{after}\n")
@@ -1034,11 +1038,11 @@ def test_what_was_closed_by_hand_stays_closed_until_the_owner_allows_it(machine:
     assert machine.run("exposure", "close").status == 0
     assert "closed by hand" in machine.run("exposure", "status").stdout
     machine.forget_commands()
-    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    assert_sentence(opened(machine), "sudo immich-exposure open")
     assert COMMAND not in changes(machine) and serving(machine) == {}
     # A lease that ends, and a run that closes what it could not prove, change nothing about it.
     assert funnel(machine, "enforce").status == funnel(machine, "close").status == 0
-    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    assert_sentence(opened(machine), "sudo immich-exposure open")
     machine.elapse(600)
     outcome = funnel(machine, "reopen")
     assert (outcome.status, serving(machine)) == (0, OPEN), outcome.stderr
@@ -1060,13 +1064,11 @@ def test_a_run_in_progress_notices_that_it_was_closed_by_hand(machine: Machine, 
         machine.fake("timeout", f'shift; case "$*" in *" funnel --bg"*) {close} ;; esac; exec "$@"')
         machine.fake("timeout", f'shift; case "$*" in "tailscale funnel --bg"*) {close} ;; esac; exec "$@"')
     if moment == "before it is confirmed":
-        result(funnel(machine, "open", 300))
+        result(opened(machine))
         assert machine.run("exposure", "close").status == 0
-        assert_sentence(
-            funnel(machine, "confirm", "always"), 'closed on the server by "immich-exposure close"'
-        )
+        assert_sentence(confirmed(machine, "always"), 'closed on the server by "immich-exposure close"')
     else:
-        assert_sentence(funnel(machine, "open", 300), 'closed on the server by "immich-exposure close"')
+        assert_sentence(opened(machine), 'closed on the server by "immich-exposure close"')
     assert (serving(machine), lease(machine)) == ({}, None)
 
 
@@ -1079,7 +1081,7 @@ def test_the_word_to_close_finds_another_place_on_a_dying_disk(
     if damage:
         damage(machine)
     assert machine.run("exposure", "close").status == 0
-    assert_sentence(funnel(machine, "open", 300), "sudo immich-exposure open")
+    assert_sentence(opened(machine), "sudo immich-exposure open")
     machine.unfake("touch")
     if damage:
         machine.unfake("rm")
@@ -1094,11 +1096,11 @@ def test_only_what_was_proven_opens_again_by_hand(machine: Machine, state: str) 
         assert_sentence(funnel(machine, "reopen"), "Nothing is exposed", "pulumi up")
         return
     assert_sentence(funnel(machine, "reopen"), "was never proven", "pulumi up")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert machine.run("exposure", "close").status == 0
     assert_sentence(funnel(machine, "reopen"), "was never proven", "pulumi up")
     assert serving(machine) == {}
-    result(funnel(machine, "open", 300))  # the word is taken back all the same
+    result(opened(machine))  # the word is taken back all the same
 
 
 @pytest.mark.parametrize("changed", ["settings/edge.env", "device-ca.crt", "domain.env", "the module"])
@@ -1120,8 +1122,8 @@ def test_hours_that_are_over_begin_anew_by_hand_and_a_date_does_not(machine: Mac
     assert funnel(machine, "reopen").status == 0
     machine.elapse(3599)
     assert enforced(machine) == OPEN
-    result(funnel(machine, "open", 300))
-    result(funnel(machine, "confirm", NOW + 9))
+    result(opened(machine))
+    result(confirmed(machine, NOW + 9))
     machine.remember(clock=str(NOW + 9))
     assert enforced(machine) == {}
     assert_sentence(funnel(machine, "reopen"), "exposeUntil) has passed", "set a later one")
@@ -1161,7 +1163,7 @@ def test_a_funnel_that_tailscale_closed_gives_immich_back_to_the_home(
 def test_a_home_is_not_opened_while_a_run_opens_the_funnel(machine: Machine, opening: str) -> None:
     """Which closes the home, and only then opens the funnel."""
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     serve(machine, {})
     through = f"cat >$FAKES/serve.json <<'END'\n{json.dumps(OPEN)}\nEND"
     machine.fake("flock", "exit 1" if opening == "it holds the lock" else through)
@@ -1173,7 +1175,7 @@ def test_a_home_is_not_opened_while_a_run_opens_the_funnel(machine: Machine, ope
 def test_a_home_is_opened_when_a_lease_ends_without_tailscale(machine: Machine, gone: str) -> None:
     machine.remember(units="immich-exposure-lan.service")
     serve(machine, OTHERS)
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.elapse(300)
     if gone == "down":
         (machine.fakes / "mood").write_text("down")
@@ -1236,7 +1238,7 @@ def test_what_the_owner_said_of_the_home_outlives_a_tailscale_that_is_down(
     machine: Machine, how: str, word: str
 ) -> None:
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.write(machine.state / "lan", f"{word}\n")
     tailscale_goes(machine, how)
     assert funnel(machine, "enforce") == Outcome(0, "", "")
@@ -1248,7 +1250,7 @@ def test_the_home_is_closed_again_only_behind_a_funnel_of_ours_that_is_open(
     machine: Machine, trouble: str
 ) -> None:
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     (machine.state / "lan").unlink()
     if trouble == "another run holds the lock":
         machine.fake("flock", "exit 1")
@@ -1259,7 +1261,7 @@ def test_the_home_is_closed_again_only_behind_a_funnel_of_ours_that_is_open(
 
 
 def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None:
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert home(machine) is None
     assert RESTART_HOME not in changes(machine)
 
@@ -1267,16 +1269,14 @@ def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None
 def test_a_home_that_cannot_be_closed_keeps_the_funnel_closed(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
-    assert_sentence(
-        funnel(machine, "open", 300), "Home access could not be brought", "journalctl -u immich-exposure-lan"
-    )
+    assert_sentence(opened(machine), "Home access could not be brought", "journalctl -u immich-exposure-lan")
     assert serving(machine) == {}
     assert (lease(machine), home(machine)) == (None, None)
 
 
 def test_a_home_that_cannot_be_opened_does_not_keep_the_funnel_open(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
     assert funnel(machine, "close").status == 0
     assert (serving(machine), home(machine)) == ({}, None)
@@ -1284,14 +1284,12 @@ def test_a_home_that_cannot_be_opened_does_not_keep_the_funnel_open(machine: Mac
 
 def test_the_funnel_stays_closed_until_immich_answers(machine: Machine) -> None:
     machine.remember(answers="no /api/server/ping 000", units="immich-exposure-lan.service")
-    assert_sentence(
-        funnel(machine, "open", 300), "stays closed; everything is prepared", 'next "pulumi up" opens it once'
-    )
+    assert_sentence(opened(machine), "stays closed; everything is prepared", 'next "pulumi up" opens it once')
     assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
     machine.remember(answers=ANSWERS)
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     machine.remember(answers="no /api/server/ping 000")
-    assert result(funnel(machine, "open", 300))["url"], "a funnel that is open already gets its lease anew"
+    assert result(opened(machine))["url"], "a funnel that is open already gets its lease anew"
 
 
 @pytest.mark.parametrize("said", ["false", "null"])
@@ -1300,9 +1298,7 @@ def test_the_funnel_stays_closed_before_an_immich_without_an_administrator(
 ) -> None:
     """It did not answer when the preflight asked."""
     machine.remember(answers=ANSWERS.replace("true", said), units="immich-exposure-lan.service")
-    assert_sentence(
-        funnel(machine, "open", 300), "Immich has no administrator yet", "create the administrator account"
-    )
+    assert_sentence(opened(machine), "Immich has no administrator yet", "create the administrator account")
     assert (serving(machine), lease(machine), home(machine)) == ({}, None, None)
 
 
@@ -1324,7 +1320,7 @@ def test_the_command_says_what_the_guard_saw_and_whether_notices_get_through(mac
 
 
 def test_the_command_tells_when_the_node_must_log_in_again(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     assert "node key" not in machine.run("exposure", "status").stdout, "its expiry is disabled"
     status = {**tailscale.STATUS, "Self": {**tailscale.STATUS["Self"], "KeyExpiry": "2036-11-26T10:00:00Z"}}
     (machine.fakes / "status.json").write_text(json.dumps(status, indent=2))
@@ -1335,7 +1331,7 @@ def test_the_command_tells_when_the_node_must_log_in_again(machine: Machine) -> 
 
 
 def test_the_command_on_the_server(machine: Machine) -> None:
-    funnel(machine, "open", 300)
+    opened(machine)
     for letter, name in (("a", "phone"), ("b", "laptop"), ("c", "phone")):
         machine.write(machine.state / "devices" / (letter * 64), f"{name}\nuntil 2110838400\n")
     machine.write(machine.state / "bans/scan/203.0.113.9", "")
@@ -1393,7 +1389,7 @@ def monitored(machine: Machine) -> tuple[int, str, dict[str, Any]]:
 
 
 def test_the_command_tells_the_port_in_the_address(machine: Machine) -> None:
-    result(machine.run("funnel", "open", "10000", "8443", "300"))
+    result(opened(machine, 10000, 8443))
     assert machine.run("exposure").stdout.splitlines()[0].split() == ["address", f"https://{DOMAIN}:10000/"]
     told = json.loads(machine.run("exposure", "status", "--json").stdout)
     assert told["url"] == f"https://{DOMAIN}:10000/"
@@ -1402,9 +1398,9 @@ def test_the_command_tells_the_port_in_the_address(machine: Machine) -> None:
 def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     machine.remember(active=RUNNING, units="immich-exposure-lan.service")
     assert monitored(machine)[:2] == (3, "closed")
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     assert monitored(machine)[:2] == (2, "trial")
-    result(funnel(machine, "confirm", "+3600"))
+    result(confirmed(machine, "+3600"))
     machine.write(machine.state / "devices" / ("a" * 64), "phone\n")
     for number in range(2):
         machine.write(machine.state / "devices" / (f"{number}" * 64), "kitchen\nframe\n")
@@ -1468,7 +1464,7 @@ def test_the_command_tells_of_immich_at_home(machine: Machine, word: str | None,
 
 def test_cleanup_is_the_last_step(machine: Machine) -> None:
     assert machine.begin().status == 0
-    funnel(machine, "open", 300)
+    opened(machine)
     logs = machine.root / "var/log/immich-edge"
     for name in ("access.log", "access-2026-01-01T00-00-00.000.log.gz", "other.log"):
         machine.write(logs / name, "x\n")
@@ -1488,7 +1484,7 @@ def test_cleanup_is_the_last_step(machine: Machine) -> None:
 def test_the_last_step_ends_while_tailscale_is_down(machine: Machine, starts: bool) -> None:
     """It is started for a moment: nothing of ours will be there to close the funnel when it comes back."""
     serve(machine, OTHERS)
-    result(funnel(machine, "open", 300))
+    result(opened(machine))
     (machine.fakes / "mood").write_text("down")
     assert funnel(machine, "close", "destroy").status == 0
     if starts:

@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 
 import toolchain
-from tests.programs.harness import DOMAIN, Machine, Outcome, assert_sentence, result
+from tests.programs.harness import (
+    CONFIRM_FUNNEL,
+    DOMAIN,
+    FUNNEL_STATE,
+    OPEN_FUNNEL,
+    Machine,
+    Outcome,
+    assert_sentence,
+    result,
+)
 from tests.server.waiting import wait_until
 
 pytestmark = [
@@ -162,16 +171,24 @@ def machine(tmp_path: Path, tailnet: Tailnet) -> Machine:
     return machine
 
 
-def funnel(machine: Machine, verb: str, *arguments: str) -> Outcome:
+def funnel(machine: Machine, verb: str) -> Outcome:
     ports = () if verb == "enforce" else ("443", "8443")
-    return machine.run("funnel", verb, *ports, *arguments)
+    return machine.run("funnel", verb, *ports)
+
+
+def opened(machine: Machine) -> Outcome:
+    return machine.run_text(OPEN_FUNNEL, "443", "8443", "300")
+
+
+def state(machine: Machine) -> object:
+    return result(machine.run_text(FUNNEL_STATE, "443", "8443"))["state"]
 
 
 def test_open_confirm_and_close_alone(machine: Machine, tailnet: Tailnet) -> None:
-    assert result(funnel(machine, "open", "300"))["url"] == f"https://{DOMAIN}/"
+    assert result(opened(machine))["url"] == f"https://{DOMAIN}/"
     assert tailnet.serving() == {"TCP": {"443": FUNNEL}, "AllowFunnel": {f"{DOMAIN}:443": True}}
-    assert result(funnel(machine, "status"))["state"] == "open"
-    result(machine.run("funnel", "confirm", "always"))
+    assert state(machine) == "open"
+    result(machine.run_text(CONFIRM_FUNNEL, "always"))
     for _ in range(2):
         assert funnel(machine, "close").status == 0
         assert tailnet.serving() == {}
@@ -186,10 +203,10 @@ def test_a_funnel_that_names_localhost_is_ours_to_mend_and_to_close(
     others = tailnet.serving()
     by_name = ("funnel", "--bg", "--proxy-protocol", "1", "--tcp", "443", "tcp://localhost:8443")
     tailnet.tailscale(*by_name)
-    assert result(funnel(machine, "status"))["state"] == "altered"
-    result(funnel(machine, "open", "300"))
+    assert state(machine) == "altered"
+    result(opened(machine))
     assert tailnet.serving()["TCP"]["443"] == FUNNEL
-    assert result(funnel(machine, "status"))["state"] == "open"
+    assert state(machine) == "open"
     tailnet.tailscale(*by_name)
     assert funnel(machine, "close").status == 0
     assert tailnet.serving() == others
@@ -200,7 +217,7 @@ def test_close_leaves_every_other_tools_entry(machine: Machine, tailnet: Tailnet
     tailnet.tailscale("funnel", "--bg", "--tcp", "10000", "tcp://localhost:3000")
     tailnet.tailscale("serve", "--bg", "--https", "8444", "http://localhost:3000")
     others = tailnet.serving()
-    result(funnel(machine, "open", "300"))
+    result(opened(machine))
     assert tailnet.serving()["TCP"]["443"] == FUNNEL
     for _ in range(2):
         assert funnel(machine, "close").status == 0
@@ -210,10 +227,10 @@ def test_close_leaves_every_other_tools_entry(machine: Machine, tailnet: Tailnet
 def test_close_removes_the_flag_that_off_leaves_behind(machine: Machine, tailnet: Tailnet) -> None:
     tailnet.tailscale("serve", "--bg", "--tcp", "5432", "tcp://localhost:5432")
     others = tailnet.serving()
-    result(funnel(machine, "open", "300"))
+    result(opened(machine))
     tailnet.tailscale("funnel", "--tcp=443", "off")
     assert tailnet.serving()["AllowFunnel"] == {f"{DOMAIN}:443": True}
-    assert result(funnel(machine, "status"))["state"] == "altered"
+    assert state(machine) == "altered"
     assert funnel(machine, "close").status == 0
     assert tailnet.serving() == others
 
@@ -223,30 +240,30 @@ def test_close_when_the_attribute_was_taken_away(machine: Machine, tailnet: Tail
     if shared:
         tailnet.tailscale("serve", "--bg", "--tcp", "5432", "tcp://localhost:5432")
     others = tailnet.serving()
-    result(funnel(machine, "open", "300"))
+    result(opened(machine))
     tailnet.grant(funnel=0)
     try:
         assert funnel(machine, "close").status == 0
         assert tailnet.serving() == others
-        assert_sentence(funnel(machine, "open", "300"), "no funnel attribute; add")
+        assert_sentence(opened(machine), "no funnel attribute; add")
         assert tailnet.serving() == others
     finally:
         tailnet.grant()
 
 
 def test_close_alone_works_while_tailscale_is_stopped(machine: Machine, tailnet: Tailnet) -> None:
-    result(funnel(machine, "open", "300"))
+    result(opened(machine))
     with tailnet.stopped():
         assert funnel(machine, "close").status == 0
         assert tailnet.serving() == {}
-        assert_sentence(funnel(machine, "open", "300"), "state Stopped")
+        assert_sentence(opened(machine), "state Stopped")
 
 
 def test_close_beside_others_waits_for_tailscale_to_be_back(machine: Machine, tailnet: Tailnet) -> None:
     """A stopped Tailscale changes no part of its configuration; nothing is open then, nor may be later."""
     tailnet.tailscale("serve", "--bg", "--tcp", "5432", "tcp://localhost:5432")
     others = tailnet.serving()
-    result(funnel(machine, "open", "300"))
+    result(opened(machine))
     with tailnet.stopped():
         for verb in ("close", "enforce"):
             outcome = funnel(machine, verb)
@@ -275,7 +292,7 @@ def test_a_funnel_straight_at_immich_is_closed(
         tailnet.tailscale("funnel", "--bg", "--https", "10000", "http://localhost:3000")
     others = tailnet.serving()
     tailnet.tailscale("funnel", *straight)
-    assert result(funnel(machine, "status"))["state"] == "altered"
+    assert state(machine) == "altered"
     assert funnel(machine, "close").status == 0
     assert tailnet.serving() == others
 
@@ -286,7 +303,7 @@ def test_the_owners_own_funnel_to_immich_on_another_port(machine: Machine, tailn
     others = tailnet.serving()
     tailnet.tailscale("funnel", "--bg", "--https", "8443", "--set-path", "/photos", "http://localhost:2283")
     both = tailnet.serving()
-    result(funnel(machine, "open", "300"))
+    result(opened(machine))
     assert funnel(machine, "close").status == 0
     assert tailnet.serving() == both
     assert machine.run("exposure", "close").status == 0
@@ -312,7 +329,7 @@ def test_a_funnel_that_runs_in_a_terminal(machine: Machine, tailnet: Tailnet) ->
 def test_foreign_entry_on_the_port_stays(machine: Machine, tailnet: Tailnet) -> None:
     tailnet.tailscale("funnel", "--bg", "--https", "443", "http://localhost:3000")
     before = tailnet.serving()
-    assert_sentence(funnel(machine, "open", "300"), "already serves something else")
+    assert_sentence(opened(machine), "already serves something else")
     assert funnel(machine, "close").status == 0
     assert tailnet.serving() == before
 
