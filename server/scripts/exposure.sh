@@ -511,8 +511,9 @@ print_status() {
   row devices "$(count_of devices)$(device_names)"
   frames=$(names_of frames | sort | paste -s -d ' ' -)
   [ -z "$frames" ] || row frames "$(count_of frames) $frames, read-only by a secret header"
-  row bans "$(count "$STATE/bans/auth") auth, $(count "$STATE/bans/keys") keys, $(count "$STATE/bans/scan") scan,\
- $(count "$STATE/bans/manual") manual"
+  bans_now=
+  for jail in $JAILS manual; do bans_now="$bans_now, $(count "$STATE/bans/$jail") $jail"; done
+  row bans "${bans_now#, }"
   for row_list in $(lists_wanted); do long_row "$row_list" "$(list_in_words "$row_list")"; done
   [ ! -r "$UPLOADS_CONF" ] || long_row uploads "$(uploads_in_words)"
   row guard "$(guard_in_words)"

@@ -366,7 +366,8 @@ is_safe() {
 }
 
 look_at_bans() {
-  bans_count=$(find "$STATE/bans/auth" "$STATE/bans/keys" "$STATE/bans/scan" -type f -cmin -60 2>/dev/null | wc -l)
+  # shellcheck disable=SC2086
+  bans_count=$( (cd "$STATE/bans" && find $JAILS -type f -cmin -60) 2>/dev/null | wc -l)
   if [ "$bans_count" -gt "$MANY_BANS" ] && since bans_told 21600; then
     remember bans_told "$(now)"
     tell bans "$bans_count addresses were banned within an hour (see \"immich-exposure bans\")."

@@ -475,16 +475,6 @@ def test_fail2ban_accepts_its_files(generation: Path, tmp_path: Path, settings: 
         assert f"['set', 'immich-{jail}', 'maxmatches', 0]" in done.stdout
 
 
-def test_the_scripts_know_the_same_names(nix: Nix) -> None:
-    library = (SERVER_FILES / "scripts/lib.sh").read_text()
-    names = (SERVER_FILES / "nix/names.nix").read_text()
-    [jails] = re.findall(r'^JAILS="(.*)"$', library, re.MULTILINE)
-    [in_nix] = re.findall(r"^  jails = \[ (.*) \];$", names, re.MULTILINE)
-    assert jails.split() == [word.strip('"') for word in in_nix.split()] == list(JAILS)
-    [state] = re.findall(r'^  state = "(.*)";$', names, re.MULTILINE)
-    assert f"$ROOT{state}}}" in library
-
-
 # --- what happens by itself, and the command
 
 
