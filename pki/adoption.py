@@ -92,9 +92,7 @@ class Adoption:
         if content is None:
             return None
         try:
-            document = read_document(content)
-            if document["format"] != cls._FORMAT:
-                raise ValueError(f"unknown format {document['format']!r}")
+            document = read_document(content, cls._FORMAT)
             devices = tuple(_device(name, each) for name, each in document["devices"].items())
             return cls(str(document["authority"]), devices, dict(document["files"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -90,7 +90,7 @@ def unpack(content: bytes) -> Files:
 
 def made_on(content: bytes) -> str:
     """The day on which a backup that `unpack` accepts was made, according to itself: ISO 8601."""
-    document = read_document(_members(content)[_MANIFEST])
+    document = read_document(_members(content)[_MANIFEST], _FORMAT)
     try:
         return datetime.fromisoformat(document["made"]).date().isoformat()
     except (KeyError, TypeError, ValueError):
@@ -177,9 +177,7 @@ def _manifest(content: bytes | None) -> dict[str, str]:
     if content is None:
         raise _refusal("it has no manifest")
     try:
-        document = read_document(content)
-        if document["format"] != _FORMAT:
-            raise ValueError(f"unknown format {document['format']!r}")
+        document = read_document(content, _FORMAT)
         return {str(name): str(digest) for name, digest in document["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _refusal("its manifest is damaged, or of another version of this program") from error

@@ -43,9 +43,7 @@ class Marker:
         if content is None:
             return None
         try:
-            document = read_document(content)
-            if document["format"] != cls._FORMAT:
-                raise ValueError(f"unknown format {document['format']!r}")
+            document = read_document(content, cls._FORMAT)
             return cls(document["stack"], document["check"])
         except (ValueError, KeyError, TypeError) as error:
             raise KeystoreError(

@@ -72,9 +72,7 @@ def revocations_in(folder: Path) -> dict[str, Revocation]:
     if content is None:
         return {}
     try:
-        document = read_document(content)
-        if document["format"] != _FORMAT:
-            raise ValueError(f"unknown format {document['format']!r}")
+        document = read_document(content, _FORMAT)
         return {str(each): _revocation(str(each), entry) for each, entry in document["revoked"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeystoreError(f"{path} is damaged. Restore it from a backup.") from error

@@ -45,10 +45,10 @@ def unseal(content: bytes, passphrase: str, *, context: str) -> str:
         BrokenSealError: it does not open.
     """
     try:
-        document = read_document(content)
-        if document["format"] != _FORMAT or not 1 <= int(document["rounds"]) <= ROUNDS_LIMIT:
-            raise DamagedSealError("unknown format")
+        document = read_document(content, _FORMAT)
         rounds = int(document["rounds"])
+        if not 1 <= rounds <= ROUNDS_LIMIT:
+            raise DamagedSealError("no number of rounds that we use")
         salt, nonce, sealed = (
             b64decode(document[name], validate=True) for name in ("salt", "nonce", "sealed")
         )

@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import importlib.util
 import subprocess
-import sys
 import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,8 +16,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lab.places import Places
 from tests.lab.operator import PROJECT
+from tests.standins.stub import load_stub
 from toolchain import program, system
 
 PICTURES = PROJECT / "docs" / "pictures"
@@ -38,18 +36,6 @@ _LINKS: tuple[
     ("House for sale", 0, 0, 0, 0, {"expiresAt": "2026-01-01T00:00:00.000Z", "password": "x"}),
 )
 _DEVICES = (("phone-anna", "198.51.100.23", 0.1), ("laptop", "2001:db8:52:1::17", 26), ("tablet", "", 0))
-
-
-def _stub() -> Any:
-    """The stub as a module: on the server it is a single file."""
-    spec = importlib.util.spec_from_file_location(
-        "stub_immich", Places.of_this_clone().sources / "stub/stub_immich.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _line(moment: datetime, network: str, more: str, path: str = "/api/shared-links/me") -> str:
@@ -129,7 +115,7 @@ def _photograph(page: Path, picture: Path, width: int, height: int, light: int) 
 def draw() -> None:
     """Write the pictures."""
     system.ensure(system.BROWSER)
-    stub = _stub()
+    stub = load_stub()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         _make(home)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.server.certificates import Identity
 from tests.server.crowdsec import CrowdSec
-from tests.server.edge import SERVER_FILES, Edge
+from tests.server.edge import Edge
+from tests.server.exposure_command import command
 from tests.server.mmdb import write_database, write_endless_database
 from tests.server.visitor import DOMAIN, ConnectionDroppedError
 from tests.server.waiting import PATIENCE, wait_until
@@ -276,8 +277,6 @@ def test_a_key_that_crowdsec_refuses_changes_nothing_and_is_named(edge: Edge, li
 
 # The command on the server
 
-SCRIPT = "".join((SERVER_FILES / "scripts" / name).read_text() for name in ("lib.sh", "exposure.sh"))
-
 
 @pytest.fixture
 def server(edge: Edge, lists: Lists) -> Iterator[Lists]:
@@ -298,44 +297,33 @@ def server(edge: Edge, lists: Lists) -> Iterator[Lists]:
     lists.settings.unlink(missing_ok=True)
 
 
-def command(edge: Edge, *arguments: str) -> str:
-    """Run the command as root on the server would, and return all that it says."""
-    done = subprocess.run(
-        ["sh", "-s", "--", *arguments],
-        input=SCRIPT,
-        env={
-            "PATH": f"{edge.folder / 'programs'}:{os.environ['PATH']}",
-            "IMMICH_EXPOSURE_STATE": str(edge.state),
-            "TZ": "UTC",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def said_by(edge: Edge, *arguments: str) -> str:
+    """Return all that the command says."""
+    done = command(edge, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the command is root's alone")
 def test_the_command_says_who_is_on_a_list_and_what_lets_them_in(edge: Edge, server: Lists) -> None:
-    assert f"{CHINA} is not banned\nThe edge answers a visitor from {CHINA}\n" == command(edge, "bans", CHINA)
+    assert f"{CHINA} is not banned\nThe edge answers a visitor from {CHINA}\n" == said_by(edge, "bans", CHINA)
     server.networks.write_text(f"{GERMANY_6}\n")
     server.write(
         "countries CN", f"database {server.database}", "database-days 45", f"networks {server.networks}"
     )
     wait_until(lambda: is_cut(edge, CHINA), "China is cut off")
-    said = command(edge, "bans")
+    said = said_by(edge, "bans")
     assert "countries  2 networks banned: CN, by " in said and "\n         2 CN\n" in said
     assert f"1networkbanned:{server.networks}" in "".join(said.split())
     for address, line in ((CHINA, "countries (203.0.113.0/24, CN)"), (GERMANY_6, "networks (")):
-        said = command(edge, "bans", address)
+        said = said_by(edge, "bans", address)
         assert f"{address} is banned: {line}" in said, said
         assert f"The edge hangs up on a visitor from {address}\n" in said
-    assert "The edge answers a visitor" in command(edge, "bans", GERMANY)
+    assert "The edge answers a visitor" in said_by(edge, "bans", GERMANY)
 
-    command(edge, "ban", CHINA)
-    said = command(edge, "unban", CHINA)
+    said_by(edge, "ban", CHINA)
+    said = said_by(edge, "unban", CHINA)
     assert f"{CHINA} stays banned by the list countries (203.0.113.0/24, CN); to let it in, change" in said
-    assert f"take {GERMANY_6}/128 out of {server.networks}" in command(edge, "unban", GERMANY_6)
-    assert "but by lists (countries, networks)" in command(edge, "unban", "all")
+    assert f"take {GERMANY_6}/128 out of {server.networks}" in said_by(edge, "unban", GERMANY_6)
+    assert "but by lists (countries, networks)" in said_by(edge, "unban", "all")
     assert is_cut(edge, CHINA) and not edge.ban_file("manual", CHINA).exists()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.server.edge import SERVER_FILES, Edge, running_edge
+from tests.server.edge import Edge, running_edge
+from tests.server.exposure_command import command
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import wait_until
@@ -22,7 +22,6 @@ pytestmark = [
 ]
 
 MAX_RETRY = 3
-SCRIPT = "".join((SERVER_FILES / "scripts" / name).read_text() for name in ("lib.sh", "exposure.sh"))
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +43,6 @@ def fail2ban(watched: Edge) -> Iterator[Fail2ban]:
         for program in programs.iterdir():
             program.chmod(0o755)
         yield server
-
-
-def command(edge: Edge, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as root on the server would."""
-    return subprocess.run(
-        ["sh", "-s", "--", *arguments],
-        input=SCRIPT,
-        env={
-            "PATH": f"{edge.folder / 'programs'}:{os.environ['PATH']}",
-            "IMMICH_EXPOSURE_STATE": str(edge.state),
-            "TZ": "UTC",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def is_cut(edge: Edge, address: str) -> bool:

@@ -1,9 +1,7 @@
 """The stub of Immich answers as the real one was seen to answer, and writes down what reached it."""
 
-import importlib.util
 import json
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,22 +11,9 @@ from typing import Any
 
 import pytest
 
-from lab.places import Places
+from tests.standins.stub import load_stub
 
-
-def _load() -> Any:
-    """The stub as a module: on the server it is a single file."""
-    spec = importlib.util.spec_from_file_location(
-        "stub_immich", Places.of_this_clone().sources / "stub/stub_immich.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-stub_immich = _load()
+stub_immich = load_stub()
 ASSET, PENDING = stub_immich.ASSETS
 KEY = {"x-api-key": stub_immich.API_KEY}
 
