@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="handover", description="Hand a device its bundle over the local network.", allow_abbrev=False
+        prog="python -m handover",
+        description="Hand a device its bundle over the local network.",
+        allow_abbrev=False,
     )
     parser.add_argument("--keystore", type=Path, required=True, help="the keystore's folder")
     parser.add_argument("--device", required=True, help="the device's name")

@@ -67,6 +67,15 @@ _AS_NOBODY = (
 )
 
 
+def as_ordinary_user() -> Sequence[str]:
+    """Return what stands in front of a command so that it does not run as root."""
+    if os.geteuid() != 0:
+        return ()
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None, "setpriv is missing: it is part of util-linux."
+    return (setpriv, *_AS_NOBODY[1:])
+
+
 class BareMachine:
     """One such machine in a folder of its own; with `venv`, the checkout has the Python packages already.
 
@@ -122,7 +131,7 @@ class BareMachine:
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout as an ordinary user."""
         return subprocess.run(
-            [*self._as_ordinary_user(), *command],
+            [*as_ordinary_user(), *command],
             cwd=self.project,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
@@ -130,13 +139,6 @@ class BareMachine:
             text=True,
             timeout=300,
         )
-
-    def _as_ordinary_user(self) -> Sequence[str]:
-        if os.geteuid() != 0:
-            return ()
-        setpriv = shutil.which("setpriv")
-        assert setpriv is not None, "setpriv is missing: it is part of util-linux."
-        return (setpriv, *_AS_NOBODY[1:])
 
     def _link(self, name: str) -> None:
         found = shutil.which(name)

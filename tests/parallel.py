@@ -9,6 +9,7 @@ printed in full, and the last line counts everything.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -205,9 +206,19 @@ def counted(report: Path) -> dict[str, int]:
     return counts
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the jobs, tell each when it has ended, and then all together; returns the exit status."""
-    jobs = chosen([*all_jobs(), *jobs_without_a_lab()], words)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.parallel", description="Run tests, several at once, each in a lab of its own."
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="NAME",
+        help="a file (test_renewal.py), a house (book), a row of the fault matrix (reboot), or all for every "
+        "tier; without a name, everything that boots a lab",
+    )
+    jobs = chosen([*all_jobs(), *jobs_without_a_lab()], parser.parse_args(arguments).words)
     with suppress(ToolchainError):  # no registry can be reached from a bubble; the tests skip without
         system.ensure(system.BROWSER)
     began = time.monotonic()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import sys
@@ -169,10 +170,12 @@ def _exported(folder: Path) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Export the module to the folder that the only argument names."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("Usage: python -m components.remote.module_files DIR", file=sys.stderr)
-        return 2
-    folder = Path(arguments[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m components.remote.module_files",
+        description="Write the NixOS module into a folder of your own repository.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; it is created if necessary")
+    folder: Path = parser.parse_args(arguments).folder
     try:
         export(folder)
     except ExportError as error:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 
@@ -169,6 +170,9 @@ upload, nor in the streamed videos of 3.1.0.
 
 def main() -> int:
     """Write the document."""
+    argparse.ArgumentParser(
+        prog="python -m components.surface.files", description="Write docs/surface.md from the surface table."
+    ).parse_args()
     DOCUMENT.write_text(document(load()), encoding="utf-8")
     return 0
 

@@ -103,7 +103,9 @@ def report(stories: dict[int, dict[str, Spent]]) -> None:
 
 def main() -> int:
     """Boot the lab, measure, report, and take the lab down."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.devices", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--sizes", default="10,50,200", help="numbers of devices (default 10,50,200)")
     parser.add_argument("--keys", type=int, default=16, help="credentials in a burst (default 16)")
     chosen = parser.parse_args()

@@ -192,7 +192,9 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     """Return the command line's choices; by default a run takes less than three minutes."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.edge", description=str(__doc__).split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=7, help="rounds over all setups (default 7)")
     parser.add_argument("--seconds", type=float, default=0.7, help="length of one run (default 0.7)")
     parser.add_argument("--kinds", default="", help="only the kinds of load whose name has this text")

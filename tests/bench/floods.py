@@ -59,7 +59,9 @@ class Seen:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.floods", description=str(__doc__).split("\n")[0]
+    )
     parser.add_argument("--seconds", type=float, default=4, help="length of one attack (default 4)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each attack (default 3)")
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"of {', '.join(ATTACKS)}")

@@ -155,7 +155,9 @@ def report(times: dict[str, list[float]]) -> None:
 
 def main() -> int:
     """Boot the lab, measure, report, and take the lab down."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.main_job", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     lab = Lab()

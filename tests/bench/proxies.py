@@ -40,7 +40,9 @@ class Proxy:
 
 def main() -> int:
     """Measure and print; without immich-public-proxy, say so."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.proxies", description=str(__doc__).split("\n")[0]
+    )
     parser.add_argument("--immich-public-proxy", type=Path, metavar="FOLDER", help="its built app folder")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2)

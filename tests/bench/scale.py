@@ -100,7 +100,9 @@ def measure(operators: Sequence[Operator]) -> dict[str, Spent]:
 
 def main() -> int:
     """Boot as many labs as are wanted at the most, measure each number, report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.scale", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--homes", default="1,2,4")
     numbers = [int(word) for word in parser.parse_args().homes.split(",")]
     lab = Lab()

@@ -8,6 +8,7 @@ verdicts once every row has one, or with ``--table``.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -249,13 +250,28 @@ def table(rows: Sequence[Row], verdicts: dict[str, Verdict]) -> str:
     return "\n".join([*lines, *WALKS.splitlines()]) + "\n"
 
 
-def main(words: Sequence[str]) -> int:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.matrix",
+        description="Play rows of the fault matrix, several labs at once; docs/faults.md lists them.",
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="its name; without one, all rows")
+    parser.add_argument(
+        "--table", action="store_true", help="only write docs/faults.md from the last verdicts"
+    )
+    parser.add_argument("--in-bubble", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
     """Play the rows, print each as it ends, and return the exit status."""
+    options = _parser().parse_args(arguments)
     rows = {row.name: row for row in all_rows()}
-    if words == ["--in-bubble"]:
+    words: list[str] = options.rows
+    if options.in_bubble:
         play_what_comes(rows)
         return 0
-    if words == ["--table"]:
+    if options.table:
         TABLE.write_text(table(list(rows.values()), recorded()), encoding="utf-8")
         return 0
     if unknown := set(words) - rows.keys():

@@ -6,6 +6,7 @@ and what was seen. With ``KEEP=1`` in the environment, the lab and the exposure 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -329,6 +330,11 @@ def say_how_to_reach_it(operator: Operator) -> None:
 
 def main() -> int:
     """Run the demo and return its exit status."""
+    argparse.ArgumentParser(
+        prog="python -m tests.lab.demo",
+        description="Run the main job in the lab. In the environment, HOUSE names the house, and KEEP=1 "
+        "leaves everything running.",
+    ).parse_args()
     report = Report()
     lab = Lab(report=lambda line: print(f"        {line}", flush=True))
     home = house(os.environ.get("HOUSE") or DEFAULT_HOUSE)

@@ -6,6 +6,7 @@ sheet is a phone's, rendered by headless Chromium at a phone's width.
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -196,4 +197,8 @@ def draw() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m tests.lab.pictures",
+        description="Run the story of the README's pictures in the lab, and write them into docs/pictures.",
+    ).parse_args()
     draw()

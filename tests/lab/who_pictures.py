@@ -5,6 +5,7 @@ The home's Immich is the lab's stub, with its own links; the log has the form th
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import hmac
@@ -147,4 +148,8 @@ def _pseudonym(key: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m tests.lab.who_pictures",
+        description="Write the pictures of docs/who.md into docs/pictures.",
+    ).parse_args()
     draw()

@@ -7,6 +7,7 @@ built them.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -675,6 +676,9 @@ def http2_probes() -> list[Http2Probe]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m tests.server.corpus", description="Count the probes of the corpus by family."
+    ).parse_args()
     for version, probes in (("HTTP/1.1", http1_probes()), ("HTTP/2", http2_probes())):
         counts = collections.Counter(probe.family for probe in probes)
         print(f"{version}: {sum(counts.values())} probes")

@@ -160,7 +160,9 @@ def play(edge: Edge, backend: Normalising, seed: int, count: int) -> Result:
 
 def main() -> int:
     """Play rounds until the time is over or one fails; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.server.fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=0.0, help="go on for so long (default: one round)")
     parser.add_argument("--seed", type=int, help="the seed of the first round")
     parser.add_argument("--count", type=int, default=ROUND, help="requests in a round")

@@ -8,6 +8,7 @@ list with what npm has that day.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -119,6 +120,10 @@ def write(versions: dict[str, list[Operation]]) -> None:
 
 def main() -> int:
     """Refresh the list from npm and say what it holds."""
+    argparse.ArgumentParser(
+        prog="python -m tests.server.immich_sdk",
+        description="Download Immich's SDK from npm, and write server/immich-operations.json from it.",
+    ).parse_args()
     versions = {version: download(version) for version in newest_versions()}
     write(versions)
     for version, operations in versions.items():
