@@ -72,7 +72,8 @@ endef
   lock module nightly nightly-check pictures preview programs server setup test unit up walk who
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^# -----* / { gsub(/^# -* | -*$$/, ""); printf "\n%s\n", $$0 } \
+	  /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 # ---- for the owner of an exposure ------------------------------------------------------------------------------------
 
