@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 
@@ -81,7 +82,7 @@ def _feature_tables(table: Table) -> Iterator[str]:
     yield "## Reachable\n\n"
     for feature in table.features:
         state = "always on" if feature.fixed else "on by default" if feature.default else "off by default"
-        yield f"### {feature.name} ({state})\n\n{feature.about}\n\n"
+        yield f"### {feature.name} ({state})\n\n{_linked(feature.about)}\n\n"
         yield _table_head("method", "path", "link", "operations", "why", "evidence")
         for row in table.rows_of(feature.name):
             methods = ", ".join(method for method in row.methods if method != "HEAD")
@@ -90,6 +91,11 @@ def _feature_tables(table: Table) -> Iterator[str]:
             link = "yes" if row.link else ""
             yield f"| {methods} | `{path}` | {link} | {operations} | {row.why} | {row.evidence} |\n"
         yield "\n"
+
+
+def _linked(text: str) -> str:
+    """Return a text of the table, which names pages by their paths, with links to them."""
+    return re.sub(r"`docs/([\w-]+)\.md`", r"[\1](\1.md)", text)
 
 
 def _closed_table(table: Table) -> Iterator[str]:
@@ -102,7 +108,7 @@ def _closed_table(table: Table) -> Iterator[str]:
 def _frames_table(table: Table) -> Iterator[str]:
     yield (
         "## Frames: picture frames, televisions, screensavers\n\n"
-        "A client that sends the secret of an enrolled frame (`frames`, off by default; `docs/frames.md`)\n"
+        "A client that sends the secret of an enrolled frame (`frames`, off by default; [frames](frames.md))\n"
         "may send these requests and no others, not even those of links. Immich receives no cookie from\n"
         "it and only the headers in the table. Its API key is passed on, so it sees what the key's user\n"
         "may see. All of these are reads; the two searches are POST because Immich takes the query in a\n"

@@ -81,6 +81,13 @@ def test_each_setting_that_is_named_is_one(page: Path) -> None:
     assert named <= settings()
 
 
+@every_page
+def test_a_page_that_is_named_is_a_link(page: Path) -> None:
+    text = re.sub(r"\]\([^)]*\)|<[^>]+>", "", prose(page))
+    own = name_of(page)  # pages that are generated say what generates them
+    assert [path for path in re.findall(r"docs/[\w-]+\.md", text) if path != own] == []
+
+
 def test_every_page_of_the_docs_is_found_from_the_readme() -> None:
     readme = PROJECT / "README.md"
     reached = {path.partition("#")[0] for path in links(readme)}
