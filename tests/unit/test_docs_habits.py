@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 
 import yaml
 
@@ -54,3 +56,19 @@ def test_the_changelog_has_a_section_for_what_is_not_released_and_one_for_each_v
     assert headings[0] == "[Unreleased]"
     for heading in headings[1:]:
         assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", heading), heading
+
+
+def test_the_readme_asks_for_the_versions_that_are_accepted() -> None:
+    asked = (PROJECT / "README.md").read_text().partition("## What you need")[2].partition("\n## ")[0]
+    versions = json.loads((PROJECT / "server/versions.json").read_text())
+    engine = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["requiredPulumiVersion"]
+    python = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["requires-python"]
+    refused = " or ".join(versions["tailscale"]["refused"])
+    for program, words in {
+        "Immich": f"{versions['immich']['lowest']} or newer",
+        "Tailscale": f"{versions['tailscale']['lowest']} or newer (not {refused})",
+        "Pulumi CLI": f"{engine.removeprefix('>=').removesuffix('.0')} or newer",
+        "Python": f"{python.removeprefix('>=')} or newer",
+    }.items():
+        assert re.search(rf"\[{program}\]\([^)]+\)\s{re.escape(words)}", " ".join(asked.split())), program
+    assert f"older ones lack Go {versions['go']['lowest'].removesuffix('.0')}" in asked
