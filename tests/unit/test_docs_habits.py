@@ -72,3 +72,15 @@ def test_the_readme_asks_for_the_versions_that_are_accepted() -> None:
     }.items():
         assert re.search(rf"\[{program}\]\([^)]+\)\s{re.escape(words)}", " ".join(asked.split())), program
     assert f"older ones lack Go {versions['go']['lowest'].removesuffix('.0')}" in asked
+
+
+def test_the_comparison_is_dated_names_its_sources_and_says_where_others_are_better() -> None:
+    text = (PROJECT / "docs/comparison.md").read_text()
+    assert re.search(r"^As of [A-Z][a-z]+ 20\d\d, ", text, re.M)
+    compared, _, notes = text.partition("## Notes")
+    sources = re.findall(r"^(\d+)\. (?:(?!^\d+\. )[\s\S])*?https://", notes, re.M)
+    assert sources == list(dict.fromkeys(re.findall(r"\[(\d+)\](?!\()", compared)))
+    assert sources == [str(number) for number in range(1, len(sources) + 1)]
+    rows = [line.split(" | ") for line in compared.splitlines() if line.startswith("| ")]
+    ours = [row[1] for row in rows]
+    assert ours[0] == "this project" and sum(cell.startswith("**") for cell in ours) > 3
