@@ -25,6 +25,7 @@ RSA = "ssh-rsa"
 
 
 def host_problem(host: str) -> str | None:
+    """Check an IP address or host name (RFC 1123, and underscores); no scheme, user or port."""
     if "://" in host:
         return "must be an address alone, without a scheme"
     if "@" in host:
@@ -50,12 +51,14 @@ def zone_problem(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str 
 
 
 def user_problem(user: str) -> str | None:
+    """Check a user name: what useradd accepts, also with dots and capitals, at most 32 characters."""
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", user):
         return None
     return "is not a user name"
 
 
 def host_key_problem(text: str) -> str | None:
+    """Check an SSH host key: one of `HOST_KEY_TYPES` and its base64 form, as `authorized_keys` has it."""
     words = text.split()
     if RSA in words[:2]:
         return (
@@ -161,6 +164,7 @@ def _is_encrypted(content: bytes) -> bool:
 
 
 def config_dir_problem(text: str) -> str | None:
+    """Check an absolute path on the server that needs no quoting in a shell or in Nix."""
     path = PurePosixPath(text)
     if not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
         return "must be the absolute path of the folder of configuration.nix on the server"
@@ -185,6 +189,7 @@ def flake_problem(text: str) -> str | None:
 
 
 def immich_address_problem(text: str) -> str | None:
+    """Check the IP address of an Immich that is not managed: a single one, reachable on the server."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -209,6 +214,7 @@ def local_path(text: str, project_dir: Path) -> Path:
 
 
 def device_name_problem(text: str) -> str | None:
+    """Check a device's name by the keystore's rule."""
     try:
         name = device_name(text)
     except KeystoreError:
@@ -217,6 +223,7 @@ def device_name_problem(text: str) -> str | None:
 
 
 def keystore_problem(text: str, project_dir: Path | None) -> str | None:
+    """Check the path of the keystore."""
     if project_dir is None:
         return None
     path = local_path(text, project_dir)
@@ -238,6 +245,7 @@ def seconds(duration: str) -> int:
 
 
 def moment_problem(text: str) -> str | None:
+    """Check a moment: ISO 8601 with a time zone."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -246,6 +254,7 @@ def moment_problem(text: str) -> str | None:
 
 
 def address_problem(text: str) -> str | None:
+    """Check HOST:PORT; an IPv6 address is in brackets."""
     host, colon, port = text.rpartition(":")
     if not colon or host_problem(host.removeprefix("[").removesuffix("]")) is not None:
         return "must be a host and a port with a colon between"
@@ -253,6 +262,7 @@ def address_problem(text: str) -> str | None:
 
 
 def roots_problem(text: str, project_dir: Path | None) -> str | None:
+    """Check the path of a file with trusted roots (PEM)."""
     if project_dir is None:
         return None
     try:

@@ -1,7 +1,7 @@
 """The arguments of the exposure for other people's programs: a stack file's settings, as types.
 
-Its annotations are not put off (no `from __future__ import annotations`), because Pulumi's SDK reads them and
-the texts below them: they are the schema that other languages get (`components.package.plugin`).
+Without `from __future__ import annotations`, because the SDK evaluates the annotations and reads the texts
+below them: they are the schema that other languages get (`components.package.plugin`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ class Device(TypedDict):
     platform: str
     """ios, android, macos, windows or linux."""
     commonName: NotRequired[str]
-    """The name in its certificate; its own name if left out."""
+    """The name in its certificate; by default its own name."""
     organization: NotRequired[str]
-    """The organization in its certificate."""
+    """The organization in its certificate; `MyOrg` by default."""
     revoked: NotRequired[bool]
     """Whether its certificate is revoked."""
 
 
 class Frame(TypedDict):
-    """A picture frame or the like that gets a secret header."""
+    """A picture frame or a similar client, which sends a secret in a header."""
 
     name: str
     """Its name in the keystore and on the server."""
@@ -40,37 +40,37 @@ class Immich(TypedDict):
     address: NotRequired[str]
     """Address of an Immich that is not managed."""
     port: NotRequired[int]
-    """Its port; 2283 if left out."""
+    """Its port; 2283 by default."""
     managed: NotRequired[bool]
-    """Whether it is `services.immich` of the server's configuration; true if left out."""
+    """Whether it is `services.immich` of the server's configuration; true by default."""
 
 
 class AdoptedDevice(TypedDict):
-    """A device that was certified by hand: its certificate, or the fingerprint and the end of that."""
+    """A device that got its certificate by hand: the certificate, or its fingerprint and expiry date."""
 
     name: NotRequired[str]
-    """Its name from now on; that in its certificate if left out."""
+    """Its name from now on; by default the name in its certificate."""
     certificate: NotRequired[str]
     """Its certificate: a path on this machine, or server:/path on the server."""
     fingerprint: NotRequired[str]
     """The SHA-256 fingerprint of its certificate, 64 hexadecimal digits."""
     until: NotRequired[str]
-    """The day on which its certificate ends."""
+    """The day on which its certificate expires, YYYY-MM-DD."""
 
 
 class Adoption(TypedDict):
-    """What is taken over of an exposure that was made by hand; server:/path is a file there."""
+    """What to take over from an exposure that was made by hand; server:/path is a file on the server."""
 
     caCertificate: NotRequired[str]
     """The authority's certificate."""
     caKey: NotRequired[str]
     """The authority's key."""
     devices: NotRequired[Sequence[AdoptedDevice]]
-    """The devices that have a certificate of it."""
+    """The devices with a certificate from it."""
 
 
 class Authority(TypedDict):
-    """The certificate authority of the devices."""
+    """The devices' certificate authority."""
 
     commonName: NotRequired[str]
     """The name in its certificate."""
@@ -79,71 +79,71 @@ class Authority(TypedDict):
     country: NotRequired[str]
     """The country in its certificate, two letters."""
     validityDays: NotRequired[int]
-    """Days that it is valid."""
+    """For how many days it is valid."""
     renewBeforeDays: NotRequired[int]
-    """Days before its end from which on a new one takes over; 0: a day more than the devices'."""
+    """How many days before it expires a new one takes over; 0 means one day more than for the devices."""
 
 
 class Features(TypedDict):
-    """What the page of a shared link may do besides showing its photos."""
+    """What a shared link's page may do besides showing its photos."""
 
     albums: NotRequired[bool]
     """Links to albums."""
     passwords: NotRequired[bool]
     """Links with a password."""
     video: NotRequired[bool]
-    """Videos play."""
+    """Playing videos."""
     originals: NotRequired[bool]
-    """The original files are shown."""
+    """Showing the original files."""
     download: NotRequired[bool]
-    """Downloads, also of many files as one."""
+    """Downloads, including those of several files as one zip file."""
     map: NotRequired[bool]
-    """The map of where photos were taken."""
+    """The map that shows where photos were taken."""
 
 
 class RateLimits(TypedDict):
     """What one visitor may do without a certificate."""
 
     requests: NotRequired[int]
-    """Requests of any kind in a window."""
+    """Requests of any kind in one window."""
     windowSeconds: NotRequired[int]
-    """That window."""
+    """The length of that window."""
     passwordAttempts: NotRequired[int]
-    """Passwords of shared links in a window."""
+    """Attempts at passwords of shared links in one window."""
     passwordWindowSeconds: NotRequired[int]
-    """That window."""
+    """The length of that window."""
     linkPasswordsPerHour: NotRequired[int]
-    """Wrong passwords that one link takes from everybody together in an hour."""
+    """Wrong passwords that one link accepts in an hour from everybody together."""
     bundles: NotRequired[int]
-    """Downloads as zip files in a window."""
+    """Downloads as zip files in one window."""
     bundleWindowSeconds: NotRequired[int]
-    """That window."""
+    """The length of that window."""
 
 
 class UploadLimits(TypedDict):
-    """What guests may upload through shared links, and how much stays free."""
+    """What guests may upload through shared links, and how much disk space stays free."""
 
     linkMegabytesPerHour: NotRequired[int]
-    """Megabytes that one link takes in an hour."""
+    """Megabytes in any hour through one link."""
     linkFilesPerHour: NotRequired[int]
-    """Files that one link takes in an hour."""
+    """Files in any hour through one link."""
     megabytesPerHour: NotRequired[int]
-    """Megabytes that all links together take in an hour."""
+    """Megabytes in any hour through all links together."""
     filesPerHour: NotRequired[int]
-    """Files that all links together take in an hour."""
+    """Files in any hour through all links together."""
     freeGigabytes: NotRequired[int]
-    """Free gigabytes on the disk below which nothing is taken."""
+    """With fewer gigabytes free on the disk, no upload is accepted."""
     folder: NotRequired[str]
-    """Where on the server Immich puts uploads; what its unit says if left out."""
+    """Where Immich stores uploads on the server; by default as its unit says."""
 
 
 class Bans(TypedDict):
-    """When a visitor is banned, and for how long. Times are a number with s, m, h, d or w."""
+    """When a visitor is banned, and for how long. A time is a number with s, m, h, d or w."""
 
     maxRetry: NotRequired[int]
     """Offences within findTime after which a visitor is banned."""
     findTime: NotRequired[str]
-    """For how long an offence counts."""
+    """How long an offence counts."""
     banTime: NotRequired[str]
     """How long a ban lasts."""
     ipv6Prefix: NotRequired[int]
@@ -151,42 +151,42 @@ class Bans(TypedDict):
 
 
 class BanLists(TypedDict):
-    """Whom lists ban. Files are paths on the server."""
+    """Whom ban lists turn away. Files are paths on the server."""
 
     countries: NotRequired[Sequence[str]]
-    """Codes of countries (ISO 3166) whose visitors are turned away."""
+    """Country codes (ISO 3166) of the visitors to turn away."""
     onlyCountries: NotRequired[Sequence[str]]
-    """Instead: the countries whose visitors are not."""
+    """Instead of `countries`: the only countries whose visitors are not turned away."""
     countryDatabase: NotRequired[str]
-    """Database in MaxMind's form (.mmdb)."""
+    """A country database in MaxMind's format (.mmdb)."""
     countryDays: NotRequired[int]
-    """Days that it may be old; 45 if left out."""
+    """How many days old it may be; 45 by default."""
     networks: NotRequired[Sequence[str]]
-    """Files with a network a line."""
+    """Files with one network per line."""
     networkDays: NotRequired[int]
-    """Days that they may be old; 0, as old as they like, if left out."""
+    """How many days old they may be; 0, the default, means any age."""
     crowdsec: NotRequired[str]
-    """Address of CrowdSec's local API."""
+    """The address of CrowdSec's local API."""
 
 
 class Notify(TypedDict):
-    """Where the server tells what happens."""
+    """Where the server sends notices."""
 
     kind: str
     """ntfy, gotify, webhook or command."""
     address: NotRequired[str]
-    """Where notices go; not with command."""
+    """The address that receives notices; not with `kind: command`."""
     command: NotRequired[str]
-    """A program on the server that takes them; only with command."""
+    """A program on the server that receives them; only with `kind: command`."""
 
 
 class OutsideCheck(TypedDict):
-    """How the check from outside reaches the server, for tests."""
+    """How the outside check reaches the server, for tests."""
 
     connectTo: NotRequired[str]
     """HOST:PORT instead of public DNS."""
     rootsFile: NotRequired[str]
-    """File of trusted roots (PEM) instead of the system's."""
+    """A file of trusted roots (PEM) instead of the system's."""
 
 
 class ImmichExposureArgs(TypedDict):
@@ -200,92 +200,92 @@ class ImmichExposureArgs(TypedDict):
     hostKey: str
     """The server's public SSH host key, `ssh-ed25519 AAAA...`."""
     keystorePassphrase: pulumi.Input[str]
-    """Secret: encrypts the keys in the keystore."""
+    """Secret, at least 12 characters: encrypts the keys in the keystore."""
     keystore: NotRequired[str]
-    """Folder for keys and certificates on this machine; `keystore/<stack>/<name>` if left out."""
+    """Folder on this machine for keys and certificates; by default `keystore/<stack>/<name>`."""
     devices: NotRequired[Sequence[Device]]
     """The devices that get a client certificate."""
     frames: NotRequired[Sequence[Frame]]
-    """Picture frames and the like that get a secret header."""
+    """Picture frames and similar clients, which send a secret in a header."""
     sshUser: NotRequired[str]
-    """User on the server, who may use sudo; or root."""
+    """A user on the server who may use sudo, or root; `admin` by default."""
     sshPort: NotRequired[int]
-    """Port of the server's SSH."""
+    """The server's SSH port; 22 by default."""
     sshPrivateKeyFile: NotRequired[str]
-    """Private SSH key; the SSH agent's if left out."""
+    """File with the private SSH key; by default the SSH agent is used."""
     sudoPassword: NotRequired[pulumi.Input[str]]
-    """Secret: what sudo asks for."""
+    """Secret: the user's password, if sudo asks for one."""
     configDir: NotRequired[str]
-    """Folder of configuration.nix on the server."""
+    """The folder on the server that contains configuration.nix; `/etc/nixos` by default."""
     module: NotRequired[str]
-    """managed or yours."""
+    """managed (the default) adds one import to configuration.nix; yours leaves the import to you."""
     flake: NotRequired[str]
-    """DIR#HOST of a flake on the server."""
+    """DIR#HOST, for a server whose system is built from a flake in a folder on it."""
     immich: NotRequired[Immich]
     """Where Immich listens: address, port, managed."""
     lan: NotRequired[str]
-    """close or keep: what becomes of Immich at home while the funnel is open."""
+    """close (the default) or keep: what happens to Immich's own address at home while the funnel is open."""
     edgeBuild: NotRequired[str]
-    """server or operator: whose machine compiles the edge."""
+    """server (the default) or operator: which machine compiles the edge."""
     allowUpgrade: NotRequired[bool]
-    """Whether a rebuild may bring in what else waits in the server's configuration."""
+    """Whether a rebuild may include other pending changes of the server's configuration."""
     takeOver: NotRequired[bool]
-    """Whether this stack may take the place of another one."""
+    """Whether this stack may take over a server that another stack has exposed."""
     proxyPort: NotRequired[int]
-    """Port on the server's loopback."""
+    """Port on the server's loopback to which the funnel forwards; 8443 by default."""
     funnelPort: NotRequired[int]
-    """Public port: 443, 8443 or 10000."""
+    """Public port of the funnel: 443 (the default), 8443 or 10000."""
     adopt: NotRequired[Adoption]
-    """What is taken over of an exposure that was made by hand."""
+    """What to take over from an exposure that was made by hand."""
     adoptCaPassphrase: NotRequired[pulumi.Input[str]]
-    """Secret: opens the key that is taken over."""
+    """Secret: opens the key that is taken over, if it is encrypted."""
     ca: NotRequired[Authority]
-    """The certificate authority of the devices."""
+    """The devices' certificate authority."""
     clientValidityDays: NotRequired[int]
-    """Days that a device's certificate is valid."""
+    """For how many days a device's certificate is valid; 3650 by default."""
     keyType: NotRequired[str]
-    """ecdsa-p256 or rsa-4096."""
+    """Key type of the authority and the devices: ecdsa-p256 (the default) or rsa-4096."""
     purgeKeystore: NotRequired[bool]
-    """Whether `pulumi destroy` deletes the keys."""
+    """Whether `pulumi destroy` deletes the keys as well."""
     uploads: NotRequired[bool]
     """Whether visitors may upload through links that allow it."""
     uploadMegabytes: NotRequired[int]
-    """The most that one upload may hold."""
+    """Maximum size of one upload, in megabytes; 2000 by default."""
     uploadLimits: NotRequired[UploadLimits]
-    """What guests may upload in an hour, and how much stays free."""
+    """What guests may upload in any hour, and how much disk space stays free."""
     features: NotRequired[Features]
-    """What the page of a shared link may do."""
+    """What a shared link's page may do."""
     rejectWith: NotRequired[str]
-    """What a request that is not allowed gets: forbidden (a 403) or drop (no answer)."""
+    """The answer to a request that is not allowed: forbidden (a 403, the default) or drop (no answer)."""
     rateLimits: NotRequired[RateLimits]
     """What one visitor may do without a certificate."""
     bans: NotRequired[Bans]
     """When a visitor is banned, and for how long."""
     banLists: NotRequired[BanLists]
-    """Whom lists ban: countries, networks, what CrowdSec has decided."""
+    """Whom ban lists turn away: countries, networks, CrowdSec's decisions."""
     crowdsecKey: NotRequired[pulumi.Input[str]]
-    """Secret: the key that CrowdSec knows."""
+    """Secret: CrowdSec's key for this bouncer."""
     leaseHours: NotRequired[int]
-    """Hours after which the server closes the funnel by itself."""
+    """The server closes the funnel on its own this many hours after it was opened; 0 means never."""
     exposeUntil: NotRequired[str]
-    """Moment at which the server closes the funnel by itself."""
+    """The server closes the funnel on its own at this moment (ISO 8601 with a time zone)."""
     renewBeforeDays: NotRequired[int]
-    """Days before its end from which on a certificate is renewed."""
+    """How many days before it expires a device's certificate is renewed; 30 by default."""
     graceDays: NotRequired[int]
-    """Days for which the old certificate of a renewed device counts."""
+    """How many days the old certificate of a renewed device stays valid; 14 by default."""
     guard: NotRequired[bool]
-    """Whether the server looks at the exposure from outside."""
+    """Whether the server checks the exposure from outside every five minutes; true by default."""
     notify: NotRequired[Notify]
-    """Where the server tells what happens."""
+    """Where the server sends notices."""
     notifyToken: NotRequired[pulumi.Input[str]]
-    """Secret: what that place asks for."""
+    """Secret: the token that the channel of `notify` requires."""
     who: NotRequired[bool]
-    """Whether the server counts who opened what."""
+    """Whether the server counts who opened which link, and records when each device last connected."""
     whoDays: NotRequired[int]
-    """Days after which a link that nobody uses is forgotten."""
+    """Days after which an unused link is forgotten; 90 by default."""
     immichApiKey: NotRequired[pulumi.Input[str]]
-    """Secret: a key of Immich's API that may read shared links."""
+    """Secret: an Immich API key with only the permission sharedLink.read."""
     policy: NotRequired[Mapping[str, str]]
-    """How much each rule counts."""
+    """The level of each rule of a careful owner: disabled, advisory or mandatory."""
     check: NotRequired[OutsideCheck]
-    """How the check from outside reaches the server, for tests."""
+    """How the outside check reaches the server, for tests."""

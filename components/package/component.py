@@ -1,6 +1,6 @@
 """The exposure for other people's programs: what `import immich_exposure` offers (docs/package.md).
 
-Its annotations are not put off (no `from __future__ import annotations`), because Pulumi's SDK reads them.
+Without `from __future__ import annotations`, because Pulumi's SDK evaluates the annotations.
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ class ImmichExposure(exposure.ImmichExposure):
     url: pulumi.Output[str]
     """Where Immich can be reached."""
     devices: pulumi.Output[dict[str, dict[str, str]]]
-    """By a device's name: platform, fingerprint, expiry, paths of bundle and install sheet."""
+    """By device name: platform, fingerprint, expiry, and the paths of bundle and install sheet."""
     bundle_passwords: pulumi.Output[dict[str, str]]
     """The import password of each device's bundle; a secret."""
     frame_secrets: pulumi.Output[dict[str, str]]
-    """What each frame shows in a header, by its name; a secret."""
+    """The secret that each frame sends in a header, by its name."""
     checked: pulumi.Output[dict[str, str]]
-    """What was proven from outside, by question; under `closed` why the funnel is, if no `up` opens it."""
+    """What was proven from outside, by question; `closed` says why it is if no `up` opens it."""
     public: dict[str, dict[str, str]]
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
@@ -44,7 +44,7 @@ class ImmichExposure(exposure.ImmichExposure):
 
         Raises:
             ConfigError: with every problem of the arguments, or for a second exposure of the same server or
-                with the same keystore in one program.
+                keystore in one program.
         """
         config = config_of(name, args)
         _refuse_twice(name, config)

@@ -108,11 +108,10 @@ def _closed_table(table: Table) -> Iterator[str]:
 def _frames_table(table: Table) -> Iterator[str]:
     yield (
         "## Frames: picture frames, televisions, screensavers\n\n"
-        "A client that sends the secret of an enrolled frame (`frames`, off by default; [frames](frames.md))\n"
-        "may send these requests and no others, not even those of links. Immich receives no cookie from\n"
-        "it and only the headers in the table. Its API key is passed on, so it sees what the key's user\n"
-        "may see. All of these are reads; the two searches are POST because Immich takes the query in a\n"
-        "body.\n\n"
+        "A client that sends the secret of an enrolled [frame](frames.md) (`frames`, off by default) may\n"
+        "send these requests and no others, not even those of links. Immich receives no cookie from it and\n"
+        "only the headers in the table. Its API key is passed on, so it sees what the key's user may see.\n"
+        "All of these are reads; the two searches are POST because Immich takes the query in a body.\n\n"
     )
     yield _table_head("method", "path", "operations", "why", "used by")
     for row in table.frames:

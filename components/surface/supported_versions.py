@@ -1,4 +1,4 @@
-"""Versions that are too old or broken: `server/versions.json`, which expose-immich.nix also reads.
+"""Versions that are too old or broken: `server/versions.json`, which the NixOS module also reads.
 
 A version is three numbers; anything after a `-` or `+` is ignored. Does not depend on Pulumi.
 """

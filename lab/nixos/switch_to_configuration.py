@@ -135,6 +135,7 @@ class Plan:
             self.start.append(name)
 
     def show(self, prefix: str) -> None:
+        """Print what is done to units, as NixOS does before it and in a dry activation."""
         for verb in ("stop", "reload", "restart", "start"):
             if units := getattr(self, verb):
                 print(f"{prefix}{verb} the following units: {', '.join(units)}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,25 @@ def test_every_argument_is_described(schema: dict[str, Any]) -> None:
     described = [component["inputProperties"], component["properties"]]
     described += [kind["properties"] for kind in schema["types"].values()]
     assert all(each.get("description") for properties in described for each in properties.values())
+
+
+def test_a_default_that_is_described_is_that_of_a_stack_file(schema: dict[str, Any]) -> None:
+    """An empty default of Pulumi.yaml means that the program chooses; those are not compared."""
+    stack = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"]
+    defaults = {key: each["default"] for key, each in stack.items()}
+    inputs = schema["resources"][COMPONENT]["inputProperties"]
+    found = {
+        key: match.group(1).strip("`")
+        for key, each in inputs.items()
+        if (
+            match := re.search(
+                r"(\S+) (?:by default|\(the default\)|\(a 403, the default\))", each["description"]
+            )
+        )
+    }
+    assert len(found) > 15
+    for key, said in found.items():
+        assert defaults[key] == "" or said == str(defaults[key]).lower(), key
 
 
 def test_secrets_are_secret_and_all_else_is_plain(schema: dict[str, Any]) -> None:

@@ -110,6 +110,7 @@ class LineLog:
     """Whether a line was longer than the official plugin's reader accepts."""
 
     def __call__(self, piece: bytes) -> None:
+        """Take the next piece of output, and write the lines that are complete."""
         self._rest += piece
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
