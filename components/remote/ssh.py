@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,16 +45,66 @@ def run_script(
 ) -> str:
     """Run ``command`` (``server.line``) on the server with ``text`` as standard input and return its output.
 
-    ``tell`` receives each line that the script writes to standard error, at once. Output of ssh and sudo from
-    before the script starts is not passed on; an error turns it into one sentence. ``reply`` is called once
-    the script has printed a line, and its result is sent to the script; if it fails, nothing more is sent.
+    ``tell`` receives each line that the script writes to standard error, at once, and the last one again
+    after minutes of silence. Output of ssh and sudo from before the script starts is not passed on; an error
+    turns it into one sentence. ``reply`` is called once the script has printed a line, and its result is sent
+    to the script; if it fails, nothing more is sent.
 
     Raises ``SshError`` for an unreachable server, a changed host key, a refused key, a user who may not use
     sudo, and for a script that fails (its own last sentence is the message); and what ``reply`` raises.
     """
     if tell is None:
         return _run(server, command, text.encode(), timeout_seconds, reply=reply)
-    return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, tell, reply)
+    with _Silence(tell) as silence:
+        return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, silence.hear, reply)
+
+
+SILENCE_SECONDS = 60.0
+"""How long a script says nothing until its last line is repeated."""
+
+
+class _Silence:
+    """Repeats a script's last line after one, two, four... minutes without another.
+
+    A build takes minutes, and on a narrow terminal the engine cuts off the column in which it counts them.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._heard = threading.Condition()
+        self._last: str | None = None
+        self._over = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Silence:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._heard:
+            self._over = True
+            self._heard.notify()
+        self._thread.join()
+
+    def hear(self, line: str) -> None:
+        """Pass a line on; from now on, this is the one to repeat."""
+        with self._heard:
+            self._last = None if line.startswith(ERROR) else line
+            self._tell(line)
+            self._heard.notify()
+
+    def _watch(self) -> None:
+        with self._heard:
+            while not self._over:
+                self._repeat()
+
+    def _repeat(self) -> None:
+        """Wait for the next line or the end; meanwhile, repeat the last line at growing intervals."""
+        minutes, wait = 1, 1
+        while not self._heard.wait(timeout=wait * SILENCE_SECONDS):
+            if self._last is not None:
+                self._tell(f"{minutes} minute{'s' * (minutes > 1)} so far: {self._last}")
+            minutes, wait = minutes * 2, minutes
 
 
 _BEGUN = "immich-exposure: the script begins"

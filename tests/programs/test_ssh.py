@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +285,22 @@ def test_what_the_server_tells_is_passed_on_line_by_line_and_as_words(fake_ssh: 
     script = "printf 'one\\n\\033]0;x\\007two\\n\\nthree' >&2; echo out"
     assert run_script(SERVER, "true", script, tell=told.append) == "out\n"
     assert told == ["one", "two", "three"]
+
+
+def test_after_minutes_of_silence_the_last_line_comes_again_and_an_error_does_not(
+    fake_ssh: FakeSsh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal of 80 columns nothing else moves while the server builds."""
+    monkeypatch.setattr(ssh, "SILENCE_SECONDS", 0.3)
+    fake_ssh('exec sh "${0%/*}/input"')
+    told: list[str] = []
+    builds = "sleep 0.5; echo Building >&2; sleep 1.6; echo Activating >&2"
+    script = f"{builds}; echo 'error: No.' >&2; sleep 0.5; exit 1"
+    with pytest.raises(SshError, match="No."):
+        run_script(SERVER, "true", script, tell=told.append)
+    repeated = ["1 minute so far: Building", "2 minutes so far: Building", "4 minutes so far: Building"]
+    assert told == ["Building", *repeated, "Activating", "error: No."]
+    assert not [thread for thread in threading.enumerate() if "_watch" in thread.name]
 
 
 def test_what_ssh_and_sudo_say_before_the_script_begins_is_not_passed_on(fake_ssh: FakeSsh) -> None:
