@@ -1,6 +1,7 @@
 """Hand a device its bundle: `python -m handover --keystore DIR --device NAME`, in a terminal.
 
-Exit status: 0 everything was fetched, 1 it could not start, 2 wrong arguments, 3 timed out, 130 interrupted.
+Exit status: 0 a file was fetched (an iPhone may need only one of its two), 1 it could not start, 2 wrong
+arguments, 3 nothing was fetched, 130 interrupted before that.
 """
 
 import argparse
@@ -94,7 +95,8 @@ def _hand_over(options: argparse.Namespace) -> int:
     server = _open(download, identity, address, options.port)
     _stop_on_signal(server)
     _announce(handover, page_url(address, server.port, token), identity.fingerprint, options.minutes)
-    return _report(server.serve(seconds, linger_seconds=LINGER_SECONDS), options.minutes)
+    outcome = server.serve(seconds, linger_seconds=LINGER_SECONDS)
+    return _report(outcome, server, handover, options.minutes)
 
 
 def _stop_on_signal(server: HandoverServer) -> None:
@@ -107,17 +109,27 @@ def _stop_on_signal(server: HandoverServer) -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def _report(outcome: Outcome, minutes: int) -> int:
-    match outcome:
-        case Outcome.FETCHED:
-            print("The page is closed.")
-            return 0
-        case Outcome.TIME_OVER:
-            print(f"The {minutes} minutes are over, and not everything was fetched. The page is closed.")
-            return 3
-        case Outcome.STOPPED:
-            print("Closed by hand.")
-            return 130
+def _report(outcome: Outcome, server: HandoverServer, handover: Handover, minutes: int) -> int:
+    fetched = server.download.delivered_names
+    left = [file.file_name for file in handover.files if file.file_name not in fetched]
+    if outcome is Outcome.STOPPED:
+        print("The page was closed by hand.")
+        return 0 if fetched else 130
+    if outcome is Outcome.TIME_OVER:
+        print(f"The {minutes} minutes are over. {_what_was_fetched(fetched, left, server)}")
+    print("The page is closed.")
+    return 0 if fetched else 3
+
+
+def _what_was_fetched(fetched: Sequence[str], left: Sequence[str], server: HandoverServer) -> str:
+    if fetched:
+        return f"{fetched[0]} was fetched, {', '.join(left)} was not; a device may need only one of them."
+    if server.anybody_came:
+        return "Nothing was fetched."
+    return (
+        "Nobody came. The device must be in the same network as this machine, whose firewall must "
+        f"let it in at port {server.port}; choose another port with make handover PORT=..."
+    )
 
 
 def _passphrase(file: Path | None) -> str:

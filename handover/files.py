@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from handover.sheet import Guidance, read_guidance
 from pki import Keystore
 from pki.certificate import fingerprint
 
@@ -36,6 +37,8 @@ class Handover:
     not_after: datetime
     files: tuple[OneTimeFile, ...]
     password: str = field(repr=False)
+    guidance: Guidance | None = None
+    """What the install sheet says; None if there is no sheet."""
 
 
 def read_handover(
@@ -64,6 +67,7 @@ def read_handover(
         found.certificate.not_valid_after_utc,
         (bundle,) if found.profile is None else (bundle, _profile(found.name, found.profile)),
         found.password,
+        read_guidance(keystore, found.name),
     )
 
 

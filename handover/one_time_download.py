@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from handover.files import Handover, OneTimeFile
-from handover.page import landing_page, message_page
+from handover.page import fetched_page, landing_page, message_page
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,11 @@ class OneTimeDownload:
                 return self._wrong_address(token, client)
             if self._clock() >= self._deadline:
                 return self._refuse(
-                    HTTPStatus.GONE, client, "came too late", "The time is over. Start it again."
+                    HTTPStatus.GONE,
+                    client,
+                    "came too late",
+                    "Start the hand-over again in the terminal.",
+                    title="The time is over",
                 )
             if not name:
                 return self._landing(method, client)
@@ -147,7 +151,9 @@ class OneTimeDownload:
             return self._wrong_method(client, "GET, HEAD")
         if not self._waiting:
             return self._gone(client)
-        page = landing_page(self._handover.device, self._base, self._waiting.values(), self._minutes)
+        page = landing_page(
+            self._handover, self._base, self._waiting.values(), self.delivered_names, self._minutes
+        )
         return Answer(HTTPStatus.OK, page)
 
     def _give(self, method: str, name: str, client: str) -> Answer:
@@ -177,13 +183,8 @@ class OneTimeDownload:
         )
 
     def _gone(self, client: str) -> Answer:
-        return self._refuse(
-            HTTPStatus.GONE,
-            client,
-            "asked again for what was fetched already",
-            "It was fetched already, and is given away once. If that was not you, tell whoever runs the "
-            "server.",
-        )
+        _log.warning("Refused: %s asked again for what was fetched already (%d).", client, HTTPStatus.GONE)
+        return Answer(HTTPStatus.GONE, fetched_page(self._handover, self.delivered_names))
 
     def _wrong_method(self, client: str, allowed: str) -> Answer:
         refusal = self._refuse(
@@ -191,10 +192,19 @@ class OneTimeDownload:
         )
         return Answer(refusal.status, refusal.body, headers=(("Allow", allowed),))
 
-    def _refuse(self, status: HTTPStatus, client: str, what: str, text: str, *, once: bool = False) -> Answer:
+    def _refuse(
+        self,
+        status: HTTPStatus,
+        client: str,
+        what: str,
+        text: str,
+        *,
+        title: str | None = None,
+        once: bool = False,
+    ) -> Answer:
         """Log without the path, which may contain (part of) the token; `once` avoids a line per request."""
         if not once or client not in self._told:
             _log.warning("Refused: %s %s (%d).", client, what, status)
         if once and len(self._told) < RateLimit.MOST_CLIENTS:
             self._told.add(client)
-        return Answer(status, message_page(status.phrase, text))
+        return Answer(status, message_page(title or status.phrase, text))

@@ -83,6 +83,8 @@ class HandoverServer(ThreadingHTTPServer):
         self._guard = threading.Lock()
         self._told: set[str] = set()
         self._stopped = False
+        self.anybody_came = False
+        """Whether anything has connected."""
         self.address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         super().__init__((str(address), port), _Handler)
 
@@ -138,6 +140,7 @@ class HandoverServer(ThreadingHTTPServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Turn away clients with too many connections. Runs in the accepting thread, so it must not wait."""
         client = str(client_address[0])
+        self.anybody_came = True
         with self._guard:
             held = Counter(each for each, _ in self._connections.values())
             accepted = held[client] < self.limits.connections_per_client and self._has_room(held)

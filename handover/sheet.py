@@ -5,6 +5,7 @@ because every use of the keystore sweeps that folder.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -16,7 +17,7 @@ from handover.qr import svg_code
 from pki import Platform, device_name
 from pki.contents import CURRENT
 from pki.device_files import DeviceFiles
-from pki.files import explain, locked, make_folder, remove_file, write_file
+from pki.files import explain, locked, look_into, make_folder, remove_file, write_file
 
 _GROUP = 4
 _LOCK_WAIT_SECONDS = 60.0
@@ -61,7 +62,7 @@ def render_sheet(content: SheetContent) -> str:
         url=escape(content.url),
         code=svg_code(content.url, label="QR code of the server's address"),
         renewed=_renewed(content, names),
-        steps="\n".join(_step(step, names) for step in guide.steps),
+        steps=steps_of(content.platform, content.device),
         test=_text(guide.test, names),
         bundle=names["bundle"],
         name=names["device"],
@@ -69,6 +70,45 @@ def render_sheet(content: SheetContent) -> str:
         expiry=_day(content.not_after),
         fingerprint="".join(f"<span>{group}</span>" for group in groups(content.fingerprint)),
     )
+
+
+def steps_of(platform: Platform, device: str) -> str:
+    """Return the steps of a platform's guide as a list in HTML."""
+    names = _names(device)
+    steps = "\n".join(_step(step, names) for step in GUIDES[platform].steps)
+    return f'<ol class="steps">\n{steps}\n</ol>'
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a sheet says besides the certificate: the device's platform, and Immich's public address."""
+
+    platform: Platform
+    url: str
+
+
+_GUIDANCE = re.compile(
+    r'Install sheet · (?P<noun>[^<]+)</p>.*<p class="url">(?P<url>https://[a-z0-9.-]+(?::[0-9]{1,5})?)</p>',
+    re.DOTALL,
+)
+
+
+def read_guidance(keystore: Path, device: str) -> Guidance | None:
+    """Read a device's sheet; None if there is none, or if it is not one of ours.
+
+    Nothing else of it is used: the keystore may have passed through other hands.
+
+    Raises:
+        KeystoreError: bad name, or the sheet is a link or cannot be read.
+    """
+    path = sheet_path(keystore, device)
+    try:
+        content = look_into(path)
+    except OSError as error:
+        raise explain(error, keystore) from error
+    found = _GUIDANCE.search((content or b"").decode(errors="replace"))
+    platforms = [each for each, guide in GUIDES.items() if found and guide.noun == found["noun"]]
+    return Guidance(platforms[0], found["url"]) if found and platforms else None
 
 
 def sheet_digest(content: SheetContent) -> str:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -17,12 +18,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from handover.__main__ import _pairs
+from handover.__main__ import _pairs, _report
 from handover.address import AddressError, given_address, lan_address
 from handover.files import read_handover
+from handover.server import Outcome
 from tests.unit.pki.facts import PASSPHRASE
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -119,6 +123,43 @@ def test_it_ends_cleanly_by_hand(terminal: Terminal, by: signal.Signals) -> None
     assert logged == ""
     with pytest.raises(urllib.error.URLError):
         post(url)
+
+
+def test_an_iphone_that_needs_only_the_bundle_is_a_success(keystore: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
+    (copy / "devices" / "phone.mobileconfig").write_bytes(b"a profile")
+    arguments = ["--keystore", str(copy), "--device", "phone", "--address", "127.0.0.1"]
+    running = Terminal(arguments, PASSPHRASE + "\n")
+    try:
+        url = running.wait_for(r"https://127\.0\.0\.1:\d+/[\w-]{22}(?=\s)").group()
+        post(f"{url}/phone.p12")
+        running.wait_for(read_handover(copy, "phone", PASSPHRASE).password)
+        running.process.send_signal(signal.SIGINT)
+        running.errors()
+        assert running.process.returncode == 0, "make would say Error"
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize(
+    ("fetched", "came", "status", "said"),
+    [
+        (["phone.p12"], True, 0, "phone.p12 was fetched, phone.mobileconfig was not"),
+        ([], True, 3, "The 10 minutes are over. Nothing was fetched."),
+        ([], False, 3, "Nobody came. The device must be in the same network"),
+        ([], False, 3, "let it in at port 8765; choose another port with make handover PORT=..."),
+    ],
+)
+def test_when_the_time_is_over_it_is_said_what_came_of_it(
+    capsys: pytest.CaptureFixture[str], fetched: list[str], came: bool, status: int, said: str
+) -> None:
+    names = ("phone.p12", "phone.mobileconfig")
+    handover: Any = SimpleNamespace(files=[SimpleNamespace(file_name=name) for name in names])
+    server: Any = SimpleNamespace(
+        download=SimpleNamespace(delivered_names=fetched), anybody_came=came, port=8765
+    )
+    assert _report(Outcome.TIME_OVER, server, handover, 10) == status
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def run(arguments: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:

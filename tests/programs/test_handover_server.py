@@ -152,9 +152,11 @@ def test_of_many_at_once_one_alone_gets_the_bundle(start: Start) -> None:
 
 def test_looking_at_the_page_takes_nothing(start: Start) -> None:
     running = start()
+    assert not running.server.anybody_came
     for method in ("GET", "HEAD", "GET"):
         assert running.ask(method, f"/{running.token}").status == 200
         assert running.ask(method, f"/{running.token}/phone.p12").status == 405
+    assert running.server.anybody_came
     assert running.fetch().status == 200
 
 

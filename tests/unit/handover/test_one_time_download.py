@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from handover.files import APPLE_PROFILE, PKCS12, Handover, OneTimeFile
+from handover.guides import GUIDES
 from handover.one_time_download import Answer, OneTimeDownload, RateLimit
+from handover.sheet import Guidance
+from pki import Platform
 
 TOKEN = "c2VjcmV0LXRva2VuLW9mLWl0"
 PASSWORD = "k7mf-2xqp-9wdt-hc4n-3rvy"
@@ -33,8 +36,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def download_of(clock: Clock, *files: OneTimeFile) -> OneTimeDownload:
-    handover = Handover("phone", "ab" * 32, datetime(2036, 1, 1, tzinfo=UTC), files, PASSWORD)
+def download_of(clock: Clock, *files: OneTimeFile, guidance: Guidance | None = None) -> OneTimeDownload:
+    handover = Handover("phone", "ab" * 32, datetime(2036, 1, 1, tzinfo=UTC), files, PASSWORD, guidance)
     return OneTimeDownload(handover, TOKEN, SECONDS, clock=clock)
 
 
@@ -57,6 +60,36 @@ def test_the_page_offers_the_file_by_a_form_that_posts(download: OneTimeDownload
     assert f'<form method="post" action="/{TOKEN}/phone.p12">' in page.body.decode()
     assert "10 minutes" in page.body.decode()
     assert PASSWORD not in page.body.decode()
+
+
+@pytest.mark.parametrize("platform", list(Platform))
+def test_the_page_says_what_to_do_next_on_this_platform(clock: Clock, platform: Platform) -> None:
+    url = "https://immich.example.ts.net"
+    download = download_of(clock, BUNDLE, guidance=Guidance(platform, url))
+    page = download.answer("GET", f"/{TOKEN}", PHONE).body.decode()
+    assert f"Then, on this {GUIDES[platform].noun}" in page and url in page
+    assert page.count("<h3>") == len(GUIDES[platform].steps)
+    assert "install sheet" not in page
+    assert "<h3>" not in download_of(clock, BUNDLE).answer("GET", f"/{TOKEN}", PHONE).body.decode()
+
+
+def test_what_was_fetched_is_said_and_the_other_file_is_still_there(clock: Clock) -> None:
+    download = download_of(clock, BUNDLE, PROFILE)
+    fetch(download)
+    page = download.answer("GET", f"/{TOKEN}", PHONE).body.decode()
+    assert "phone.p12</b> was fetched. The terminal shows the password." in page
+    assert f'action="/{TOKEN}/phone.mobileconfig"' in page and f'action="/{TOKEN}/phone.p12"' not in page
+
+
+def test_who_comes_back_after_success_reads_that_it_succeeded(clock: Clock) -> None:
+    download = download_of(clock, BUNDLE, guidance=Guidance(Platform.IOS, "https://immich.example.ts.net"))
+    fetch(download)
+    for method, path in (("GET", f"/{TOKEN}"), ("POST", f"/{TOKEN}/phone.p12")):
+        answer = download.answer(method, path, PHONE)
+        page = answer.body.decode()
+        assert answer.status == 410 and "Gone" not in page
+        assert "phone.p12</b> was fetched. The terminal shows the password." in page
+        assert page.count("<h3>") == len(GUIDES[Platform.IOS].steps)
 
 
 def test_a_file_is_given_away_once(download: OneTimeDownload) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,8 +14,10 @@ import pytest
 from handover import sheet
 from handover.guides import GUIDES
 from handover.sheet import (
+    Guidance,
     SheetContent,
     groups,
+    read_guidance,
     remove_sheet,
     render_sheet,
     sheet_digest,
@@ -157,6 +160,38 @@ def test_another_certificate_or_address_is_another_sheet() -> None:
         replace(CONTENT, platform=Platform.LINUX),
     ):
         assert sheet_digest(other) != sheet_digest(CONTENT)
+
+
+@pytest.mark.parametrize("platform", list(Platform))
+def test_a_sheet_tells_the_hand_over_its_platform_and_address(
+    tmp_path: Path, keystore: Path, platform: Platform
+) -> None:
+    copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
+    for url in (CONTENT.url, f"{CONTENT.url}:8443"):
+        write_sheet(copy, replace(CONTENT, platform=platform, url=url))
+        assert read_guidance(copy, "phone") == Guidance(platform, url)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("https://immich.example.ts.net</p>", "https://immich.example.ts.net/?<b>x</b></p>"),
+        ("https://immich.example.ts.net</p>", "http://immich.example.ts.net</p>"),
+        ("Install sheet · iPhone or iPad", "Install sheet · <script>"),
+        ("Install sheet · iPhone or iPad", "Install sheet · phone"),
+    ],
+)
+def test_a_sheet_that_was_altered_tells_it_nothing(
+    tmp_path: Path, keystore: Path, ours: str, theirs: str
+) -> None:
+    copy = Path(shutil.copytree(keystore, tmp_path / "keystore"))
+    sheet_path(copy, "phone").unlink(missing_ok=True)
+    assert read_guidance(copy, "phone") is None
+    path = write_sheet(copy, CONTENT)
+    text = path.read_text()
+    assert ours in text
+    path.write_text(text.replace(ours, theirs))
+    assert read_guidance(copy, "phone") is None
 
 
 def test_a_fingerprint_comes_in_groups_of_four() -> None:
