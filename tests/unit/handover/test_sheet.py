@@ -28,6 +28,7 @@ from pki import DeviceProfile, KeystoreError, Platform
 from pki.files import locked
 from tests.unit.pki.facts import PASSPHRASE, quick_keystore
 
+PROJECT = Path(__file__).resolve().parents[3]
 FINGERPRINT = "0123456789abcdef" * 4
 CONTENT = SheetContent(
     device="phone",
@@ -118,6 +119,16 @@ def test_each_platform_is_told_its_own_way() -> None:
     assert "chrome://settings/certificates" in texts[Platform.LINUX]
     for platform in (Platform.IOS, Platform.ANDROID):
         assert "SSL client certificate" in texts[platform]
+
+
+@pytest.mark.parametrize("platform", [Platform.IOS, Platform.ANDROID])
+def test_the_readme_leads_through_the_same_menus(platform: Platform) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    for step in GUIDES[platform].steps:
+        assert ", ".join(step.menu) in readme
+    assert "Privacy & Security, View Certificates, Your Certificates, Import" in readme
+    [android] = [step.menu for step in GUIDES[Platform.ANDROID].steps if "Install a certificate" in step.menu]
+    assert ", ".join(android) in (PROJECT / "docs/troubleshooting.md").read_text()
 
 
 @pytest.mark.parametrize("platform", list(Platform))
