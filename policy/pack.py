@@ -21,15 +21,26 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-from policy.rules import PRIVATE_KEY, RULES, Level, Rule, secrets_in
+from policy.rules import PRIVATE_KEY, RULES, Level, Rule, is_rsa, secrets_in
 
 EXPOSURE = "immich-exposure:index:ImmichExposure"
 FUNNEL = "immich-exposure:index:Funnel"
 CHECK = "pulumi-python:dynamic/immich:ExposureCheck"
 CHECK_OF_A_PLUGIN = "immich-exposure:step:ExposureCheck"
 """The same when a plugin serves it, for programs in other languages (`components.engine.step`)."""
-COMMAND = "command:remote:Command"
+COMMANDS = "command:remote:"
+"""The beginning of the type of whatever goes to a server by SSH: commands, and copies of files."""
 
+FACTS = frozenset(
+    {
+        "stack", "hostKey", "guard", "uploads", "uploadMegabytes", "uploadMegabytesPerHour",
+        "uploadFilesPerHour", "uploadFreeGigabytes", "requests", "windowSeconds",
+        "passwordAttempts", "passwordWindowSeconds", "linkPasswordsPerHour", "bundles",
+        "bundleWindowSeconds", "banMaxRetry", "banFindSeconds", "ipv6Prefix", "banSeconds",
+        "clientValidityDays", "caValidityDays",
+    }
+)  # fmt: skip
+"""What every exposure says of itself; a rule cannot judge what is left out."""
 
 Violation = tuple[str, str]
 """A sentence, and the URN of the resource it is about; the URN is empty for the whole stack."""
@@ -66,7 +77,7 @@ def _exposure_of(urn: str) -> str:
 
 def says_what_it_is(props: Mapping[str, Any]) -> bool:
     """Tell whether an exposure's properties are those that the rules examine."""
-    return {"stack", "hostKey", "requests", "clientValidityDays"} <= set(props)
+    return set(props) >= FACTS
 
 
 def known(value: Any) -> Any:
@@ -94,10 +105,20 @@ def private_keys(props: Mapping[str, Any]) -> Iterator[str]:
 def unpinned(props: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the connection of a remote command."""
     connection = props.get("connection") or {}
-    if not connection.get("hostKey"):
-        yield "This command trusts whichever machine answers; pin the server's host key (connection.hostKey)."
-    elif str(connection["hostKey"]).split()[0] == "ssh-rsa":
-        yield "This command pins an RSA key, with which no connection comes about; pin the Ed25519 key."
+    yield from _unpinned_at(connection, "connection")
+    if connection.get("proxy"):
+        yield from _unpinned_at(connection["proxy"], "connection.proxy")
+
+
+def _unpinned_at(connection: Mapping[str, Any], path: str) -> Iterator[str]:
+    key = str(connection.get("hostKey") or "").strip()
+    if not key:
+        yield f"This command trusts whichever machine answers; pin the machine's host key ({path}.hostKey)."
+    elif is_rsa(key):
+        yield (
+            f"This command pins an RSA key ({path}.hostKey), with which no connection comes about; pin the "
+            "Ed25519 key."
+        )
 
 
 LEVELS = {
@@ -129,7 +150,7 @@ def _exposures_say_what_they_are(args: ResourceValidationArgs, report: ReportVio
 
 
 def _commands_are_pinned(args: ResourceValidationArgs, report: ReportViolation) -> None:
-    if args.resource_type == COMMAND:
+    if args.resource_type.startswith(COMMANDS):
         for sentence in unpinned(args.props):
             report(sentence, None)
 

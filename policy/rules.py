@@ -1,4 +1,4 @@
-"""The rules, as pure functions of the facts of an exposure.
+"""The rules, as functions of the facts of an exposure, and of the time where an exposure ends at a moment.
 
 The facts are a mapping that `components.config.policy_facts` makes from the configuration and that the
 component registers as its properties. So the same functions judge a stack file, a run and the resources of
@@ -7,9 +7,11 @@ another program. Numbers may be floats, because the engine knows no other kind; 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -56,6 +58,9 @@ MOST_UPLOAD_MEGABYTES = 10_000
 MOST_UPLOAD_MEGABYTES_AN_HOUR = 50_000
 """For all links together: a day of it fills any disk."""
 
+MOST_UPLOAD_FILES_AN_HOUR = 20_000
+"""For all links together: Immich makes thumbnails of each, and a small server is days behind after that."""
+
 LEAST_FREE_GIGABYTES = 5
 """With less, Immich and its database soon run out of space, and the family's photos cannot be saved."""
 
@@ -71,8 +76,17 @@ MOST_PASSWORDS_A_MINUTE = 30.0
 MOST_WRONG_PASSWORDS_AN_HOUR = 600
 """For one link, from all visitors together: a dictionary word would be found within days."""
 
+MOST_ZIP_FILES_A_MINUTE = 60.0
+"""For one visitor: six times the default, and each can be a whole album."""
+
 MOST_OFFENCES = 50
 """Before a ban: with more, a scanner has already found what it wants."""
+
+MOST_OFFENCES_AN_HOUR = 600
+"""That no ban follows: ten times the default. With a short findTime, a patient scanner is never banned."""
+
+IPV6_CUSTOMER = 64
+"""The bits of an IPv6 address that one customer of a provider cannot change at will."""
 
 LEAST_BAN_SECONDS = 600
 """A shorter ban is only a pause."""
@@ -80,15 +94,23 @@ LEAST_BAN_SECONDS = 600
 LONGEST_PREVIEW_HOURS = 14 * 24
 """Two weeks: a preview that lasts longer is an exposure."""
 
+LONGEST_HOURS = 366 * 24
+"""A year: an end that is further away is none."""
+
 PREVIEW = "-preview"
 """The suffix of the name of a stack that exists only for a short time."""
 
 
+def is_rsa(host_key: str) -> bool:
+    """Tell whether a host key is an RSA key, by whichever of the names of its type."""
+    return "rsa" in host_key.split()[0].lower()
+
+
 def _pinned(facts: Facts) -> Iterator[str]:
-    key = str(facts.get("hostKey") or "")
+    key = str(facts.get("hostKey") or "").strip()
     if not key:
         yield "The server's host key is not pinned; whoever answers first would be trusted. Set hostKey."
-    elif key.split()[0] == "ssh-rsa":
+    elif is_rsa(key):
         yield (
             "The pinned host key is an RSA key, which today's servers sign nothing with; pin the Ed25519 key."
         )
@@ -130,19 +152,34 @@ def _budgeted(facts: Facts) -> Iterator[str]:
             f"Strangers may upload until {facts['uploadFreeGigabytes']:.0f} GB are free; set "
             f"uploadLimits.freeGigabytes to {LEAST_FREE_GIGABYTES} at least."
         )
-    if not facts.get("leaseHours") and not facts.get("exposeUntil"):
+    if facts["uploadFilesPerHour"] > MOST_UPLOAD_FILES_AN_HOUR:
         yield (
-            "Strangers may upload for as long as the exposure stands; give it an end (leaseHours or "
-            "exposeUntil), or switch uploads off."
+            f"Strangers may upload {facts['uploadFilesPerHour']:.0f} files in an hour; set "
+            f"uploadLimits.filesPerHour to {MOST_UPLOAD_FILES_AN_HOUR} at most."
+        )
+    if not _ends_within(facts, LONGEST_HOURS):
+        yield (
+            "Strangers may upload for as long as the exposure stands; give it an end within a year "
+            "(leaseHours or exposeUntil), or switch uploads off."
         )
 
 
+def _ends_within(facts: Facts, hours: float) -> bool:
+    """Tell whether the server closes the funnel by itself within so many hours."""
+    if facts.get("leaseHours"):
+        return float(facts["leaseHours"]) <= hours
+    try:
+        end = datetime.fromisoformat(str(facts.get("exposeUntil") or ""))
+        return end - datetime.now(UTC) <= timedelta(hours=hours)
+    except (ValueError, TypeError):  # not a moment, or one without a time zone
+        return False
+
+
 def _frames(facts: Facts) -> Iterator[str]:
-    ends = facts.get("leaseHours") or facts.get("exposeUntil")
-    if facts.get("frames") and not facts.get("who") and not ends:
+    if facts.get("frames") and not facts.get("who") and not _ends_within(facts, LONGEST_HOURS):
         yield (
             "A frame's secret never ends, and nobody sees which frames are in use; set who: true, or give "
-            "the exposure an end (leaseHours or exposeUntil)."
+            "the exposure an end within a year (leaseHours or exposeUntil)."
         )
 
 
@@ -167,6 +204,12 @@ def _limited(facts: Facts) -> Iterator[str]:
             "passwordAttempts",
         ),
         (
+            "zip files in a minute",
+            60 * _rate(facts, "bundles", "bundleWindow"),
+            MOST_ZIP_FILES_A_MINUTE,
+            "bundles",
+        ),
+        (
             "wrong passwords in an hour for one link",
             facts["linkPasswordsPerHour"],
             MOST_WRONG_PASSWORDS_AN_HOUR,
@@ -179,6 +222,17 @@ def _limited(facts: Facts) -> Iterator[str]:
         yield (
             f"A stranger is banned after {facts['banMaxRetry']:.0f} offences only; set bans.maxRetry to "
             f"{MOST_OFFENCES} at most."
+        )
+    offences = facts["banMaxRetry"] * 3600 / facts["banFindSeconds"]
+    if offences > MOST_OFFENCES_AN_HOUR:
+        yield (
+            f"A patient stranger commits {offences:.0f} offences in an hour and is never banned; set "
+            f"bans.findTime to {facts['banMaxRetry'] * 3600 / MOST_OFFENCES_AN_HOUR:.0f}s at least."
+        )
+    if facts["ipv6Prefix"] > IPV6_CUSTOMER:
+        yield (
+            "Each IPv6 address is a visitor of its own, and one customer of a provider has more of them than "
+            f"there are limits and bans for; set bans.ipv6Prefix to {IPV6_CUSTOMER}."
         )
     if facts["banSeconds"] < LEAST_BAN_SECONDS:
         yield f"A ban lasts {facts['banSeconds']:.0f} seconds; set bans.banTime to 10m at least."
@@ -212,6 +266,11 @@ def _for_a_while(facts: Facts) -> Iterator[str]:
         yield (
             f"A stack whose name ends with {PREVIEW} has no end; set leaseHours or exposeUntil, so that "
             "the server closes the funnel by itself."
+        )
+    elif not _ends_within(facts, LONGEST_PREVIEW_HOURS):
+        yield (
+            f"A stack whose name ends with {PREVIEW} may stay open until {facts['exposeUntil']}; set "
+            f"exposeUntil to a moment within {LONGEST_PREVIEW_HOURS // 24} days."
         )
 
 
@@ -273,25 +332,47 @@ def judge(facts: Facts, levels: Mapping[str, str] | None = None) -> list[Finding
 PRIVATE_KEY = "a private key"
 
 _SECRETS = (
-    (PRIVATE_KEY, re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")),
+    (
+        PRIVATE_KEY,
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-|\bAGE-SECRET-KEY-1"
+        ),
+    ),
     ("a key of Tailscale's", re.compile(r"\btskey-[a-z]+-[A-Za-z0-9]{6,}")),
     ("an access token of ntfy's", re.compile(r"\btk_[a-z0-9]{29}\b")),
     ("a token of GitHub's", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{20,}")),
+    ("a token of GitLab's", re.compile(r"\bglpat-[A-Za-z0-9_-]{20,}")),
     ("a token of Pulumi's", re.compile(r"\bpul-[0-9a-f]{40}\b")),
     ("a key of AWS's", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
-    ("a password in an address", re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]+@")),
+    ("a password in an address", re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@", re.I)),
+    ("a token in an address", re.compile(r"[?&](?:access_)?(?:token|auth|password|secret)=[^&\s]{8}", re.I)),
 )
 """Secrets with a known format, so that ordinary text is not mistaken for one."""
+
+
+_PEM_IN_BASE64 = re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{26,}")
+
+
+def _decoded(text: str) -> str:
+    """Return a text with what it holds of PEM in base64, as many tools want it, decoded."""
+
+    def begin(found: re.Match[str]) -> str:
+        whole = found[0][: len(found[0]) // 4 * 4]
+        return base64.b64decode(whole).decode("latin-1")
+
+    return _PEM_IN_BASE64.sub(begin, text)
 
 
 def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path of each apparent secret in plain values, and its kind; never the secret itself."""
     if isinstance(value, str):
-        for what, shape in _SECRETS:
-            if shape.search(value):
-                yield path, what
+        text = _decoded(value)
+        yield from ((path, what) for what, shape in _SECRETS if shape.search(text))
     elif isinstance(value, Mapping):
         for key, each in value.items():
+            if any(secrets_in(str(key))):
+                yield path, "a secret in place of a name"
+                continue
             yield from secrets_in(each, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from components.config.reader import Problems, Section
+from components.config.stack_file import Stray
 from policy.rules import RULES, Level, secrets_in
 
 
@@ -18,16 +19,27 @@ def read_policy(top: Section) -> dict[str, Level]:
     return levels
 
 
+_PLAIN = (
+    "holds what looks like {what}, in plain text; have a new one made, and store that encrypted with "
+    "`pulumi config set --secret --path {path}`"
+)
+
+
+def secrets_of_others(values: Mapping[str, object], namespace: str) -> Iterator[Stray]:
+    """Yield the keys of other namespaces whose plain-text values look like secrets: the file is one."""
+    for key, value in values.items():
+        if ":" in key and not key.startswith(f"{namespace}:"):
+            yield from (
+                (path, _PLAIN.format(what=what, path=path)) for path, what in secrets_in({key: value})
+            )
+
+
 def refuse_secrets(problems: Problems, raw: Mapping[str, object], secret_keys: Collection[str]) -> None:
     """Report plain-text values that look like secrets; the values themselves are not shown."""
     for path, what in secrets_in({key: value for key, value in raw.items() if key not in secret_keys}):
         key = path.partition(".")[0].partition("[")[0]
         if not problems.has(path, key):
-            problems.add_stray(
-                path,
-                f"holds what looks like {what}, in plain text; have a new one made, and store that encrypted "
-                f"with `pulumi config set --secret --path {path}`",
-            )
+            problems.add_stray(path, _PLAIN.format(what=what, path=path))
 
 
 def lowered(levels: Mapping[str, str]) -> list[str]:

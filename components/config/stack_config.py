@@ -54,7 +54,7 @@ from components.config.limits import (
 )
 from components.config.lists import BanLists, check_crowdsec_key, read_ban_lists, read_crowdsec_key
 from components.config.notify import Notify, check_token, read_notify, read_token
-from components.config.policy import read_policy, refuse_secrets
+from components.config.policy import read_policy, refuse_secrets, secrets_of_others
 from components.config.reader import Problems, Section
 from components.config.uploads import UploadLimits, check_uploads, read_upload_limits, read_upload_size
 from components.config.who import check_api_key, read_api_key, read_who
@@ -225,6 +225,7 @@ def from_pulumi() -> ExposureConfig:
         secret_keys={key.removeprefix(prefix) for key in secrets},
         strays=[
             *stack_file.in_other_namespaces(values, NAMESPACE),
+            *secrets_of_others({key: values[key] for key in values.keys() - secrets}, NAMESPACE),
             *stack_file.uncertain(stack_file.stack_file(Path.cwd(), pulumi.get_stack()), NAMESPACE),
         ],
         preview=pulumi.runtime.is_dry_run(),

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from components.config import stack_file
+from components.config.policy import secrets_of_others
 from components.config.stack_config import HIDDEN_HOST, HIDDEN_HOST_KEY, NAMESPACE, SECRETS, decoded
 
 SIZE_LIMIT = 1 << 20
@@ -105,6 +106,7 @@ def read_settings(text: str, file_name: str, defaults: Mapping[str, object] | No
         strays=(
             *stack_file.in_other_namespaces(map(str, config), NAMESPACE),
             *stack_file.spelled_twice(map(str, config), NAMESPACE),
+            *secrets_of_others({str(key): value for key, value in config.items()}, NAMESPACE),
             *stack_file.beside_config(document, file_name, NAMESPACE),
         ),
         environments=tuple(_environments(document.get("environment"))),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from components.config.policy import secrets_of_others
 from components.config.policy_facts import hold_to_the_rules, policy_facts
 from components.config.stack_config import ConfigError, ExposureConfig, load
 from policy.rules import NAMES, RULES, Finding, Level, judge, secrets_in
@@ -16,6 +19,10 @@ from policy.rules import NAMES, RULES, Finding, Level, judge, secrets_in
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 RSA = "ssh-rsa AAAAB3NzaC1yc2E"
 NTFY = "tk_" + "a1b2c" * 5 + "a1b2"
+
+
+def in_days(days: int) -> str:
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat()
 
 
 def configured(stack: str = "home", **settings: Any) -> ExposureConfig:
@@ -52,9 +59,10 @@ LISTS: dict[str, Any] = {
 
 RIGHT: list[tuple[str, str, dict[str, Any]]] = [
     ("previews-end", "home-preview", {"leaseHours": 48}),
-    ("previews-end", "family/home-preview", {"exposeUntil": "2036-01-01T00:00:00Z"}),
+    ("previews-end", "family/home-preview", {"exposeUntil": in_days(13)}),
     ("previews-end", "preview-home", {}),
     ("uploads-have-budgets", "home", {"uploads": True, "leaseHours": 5}),
+    ("uploads-have-budgets", "home", {"uploads": True, "exposeUntil": in_days(365)}),
     ("uploads-have-budgets", "home", ROOMY | {"uploadMegabytes": 10_000}),
     ("frames-are-seen", "home", FRAMES | {"who": True}),
     ("frames-are-seen", "home", FRAMES | {"leaseHours": 5}),
@@ -64,15 +72,26 @@ RIGHT: list[tuple[str, str, dict[str, Any]]] = [
     ("ban-lists-are-kept-up", "home", {}),
     ("strangers-are-limited", "home", {"rejectWith": "drop", "bans": {"banTime": "10m", "maxRetry": 50}}),
     ("strangers-are-limited", "home", {"rateLimits": {"requests": 15_000}}),
+    ("strangers-are-limited", "home", {"rateLimits": {"bundles": 60}}),
+    ("strangers-are-limited", "home", {"bans": {"maxRetry": 10, "findTime": "60s"}}),
     ("certificates-end", "home", {"clientValidityDays": 365}),
 ]
 WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("previews-end", "home-preview", {}, "set leaseHours or exposeUntil"),
     ("previews-end", "home-preview", {"leaseHours": 337}, "set leaseHours to 336 at most"),
+    ("previews-end", "home-preview", {"exposeUntil": in_days(15)}, "to a moment within 14 days"),
     ("checked-from-outside", "home", {"check": {"connectTo": "127.0.0.1:1"}}, "proves nothing"),
     ("checked-from-outside", "home", {"check": {"rootsFile": "roots.pem"}}, "roots of its own"),
     ("watched", "home", {"guard": False}, "leave guard on"),
     ("uploads-have-budgets", "home", {"uploads": True}, "give it an end"),
+    ("uploads-have-budgets", "home", {"uploads": True, "exposeUntil": in_days(400)}, "give it an end"),
+    ("frames-are-seen", "home", FRAMES | {"exposeUntil": in_days(400)}, "set who: true"),
+    (
+        "uploads-have-budgets",
+        "home",
+        {"uploads": True, "leaseHours": 5, "uploadLimits": {"filesPerHour": 20_001}},
+        "set uploadLimits.filesPerHour to 20000 at most",
+    ),
     (
         "uploads-have-budgets",
         "home",
@@ -108,6 +127,14 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ),
     ("strangers-are-limited", "home", {"rateLimits": {"linkPasswordsPerHour": 601}}, "for one link"),
     ("strangers-are-limited", "home", {"bans": {"maxRetry": 51}}, "after 51 offences only"),
+    ("strangers-are-limited", "home", {"bans": {"findTime": "59s"}}, "set bans.findTime to 60s at least"),
+    ("strangers-are-limited", "home", {"bans": {"ipv6Prefix": 128}}, "set bans.ipv6Prefix to 64"),
+    (
+        "strangers-are-limited",
+        "home",
+        {"rateLimits": {"bundles": 61}},
+        "61 zip files in a minute, more than 60; lower rateLimits.bundles",
+    ),
     ("strangers-are-limited", "home", {"bans": {"banTime": "599s"}}, "lasts 599 seconds"),
     ("certificates-end", "home", {"ca": {"validityDays": 3651}}, "set ca.validityDays to 3650 at most"),
     (
@@ -136,7 +163,7 @@ def test_what_is_wrong_is_found_with_its_remedy(
 def test_a_key_that_no_config_takes_is_found_in_a_foreign_programs_resources() -> None:
     facts = policy_facts(configured(), "home")
     assert judge(facts) == []
-    for key in ("", RSA):
+    for key in ("", " ", RSA, f" {RSA}", "rsa-sha2-512 AAAA", "ssh-rsa-cert-v01@openssh.com AAAA"):
         (finding,) = judge({**facts, "hostKey": key})
         assert (finding.rule, finding.level) == ("host-key-pinned", Level.MANDATORY)
 
@@ -222,6 +249,16 @@ def test_an_advisory_rule_warns_and_a_mandatory_one_stops_the_run() -> None:
             "devices[0].commonName",
             "a token of GitHub's",
         ),
+        (
+            {"ca": {"organization": "HTTPS://:hunter2@example.org"}},
+            "ca.organization",
+            "a password in an address",
+        ),
+        (
+            {"notify": {"kind": "gotify", "address": "https://example.org/message?token=hunter2hunter2"}},
+            "notify.address",
+            "a token in an address",
+        ),
     ],
 )
 def test_a_secret_in_plain_text_is_refused_and_not_shown(
@@ -233,6 +270,31 @@ def test_a_secret_in_plain_text_is_refused_and_not_shown(
     assert problem.startswith(f"{where} holds what looks like {what}, in plain text")
     assert f"pulumi config set --secret --path {where}" in problem
     assert "hunter2" not in problem and "kAbCdEf" not in problem and NTFY not in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+        "PuTTY-User-Key-File-3: ssh-ed25519",
+        "AGE-SECRET-KEY-1QQQQ",
+        base64.b64encode(b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA").decode(),
+    ],
+)
+def test_a_private_key_is_one_in_any_form(text: str) -> None:
+    assert list(secrets_in({"a": [text]})) == [("a[0]", "a private key")]
+    assert list(secrets_in({"a": {text: 1}})) == [("a", "a secret in place of a name")]
+    assert list(secrets_in(base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAAAAAAAAAA").decode())) == []
+
+
+def test_a_secret_of_another_namespace_is_in_the_same_file() -> None:
+    values = {
+        "aws:key": "AKIAABCDEFGHIJKLMNOP",
+        "immich-exposure:x": "AKIAABCDEFGHIJKLMNOP",
+        "aws:region": "eu",
+    }
+    ((key, said),) = secrets_of_others(values, "immich-exposure")
+    assert key == "aws:key" and "looks like a key of AWS's, in plain text" in said and "AKIA" not in said
 
 
 def test_what_is_stored_encrypted_is_none() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from components.config.policy_facts import policy_facts
+from components.config.stack_config import load
 from policy.rules import NAMES, RULES
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
@@ -43,12 +45,38 @@ def test_a_funnel_is_checked_in_its_own_exposure() -> None:
 
 @pytest.mark.parametrize(
     ("connection", "words"),
-    [(None, "whichever machine"), ({"host": "a"}, "whichever machine"), ({"hostKey": RSA}, "RSA")],
+    [
+        (None, "whichever machine"),
+        ({"host": "a"}, "whichever machine"),
+        ({"hostKey": " "}, "whichever machine"),
+        ({"hostKey": RSA}, "RSA"),
+        ({"hostKey": HOST_KEY, "proxy": {"host": "b"}}, "connection.proxy.hostKey"),
+    ],
 )
 def test_a_command_is_pinned(connection: Any, words: str) -> None:
     (sentence,) = pack.unpinned({"connection": connection})
     assert words in sentence
     assert list(pack.unpinned({"connection": {"hostKey": HOST_KEY}})) == []
+    jumps = {"hostKey": HOST_KEY, "proxy": {"host": "b", "hostKey": HOST_KEY}}
+    assert list(pack.unpinned({"connection": jumps})) == []
+
+
+@pytest.mark.parametrize("kind", ["Command", "CopyToRemote", "CopyFile"])
+def test_whatever_goes_to_a_server_is_a_command(kind: str) -> None:
+    said: list[str] = []
+    args = SimpleNamespace(resource_type=f"command:remote:{kind}", props={"connection": {"host": "a"}})
+    pack._commands_are_pinned(args, lambda sentence, _urn: said.append(sentence))
+    assert len(said) == 1
+
+
+def test_an_exposure_that_leaves_out_a_fact_does_not_say_what_it_is() -> None:
+    raw = {"host": "a", "hostKey": HOST_KEY, "keystorePassphrase": "correct horse battery"}
+    facts = policy_facts(load(raw, stack="home", project_dir=None), "home")
+    known = {key: value for key, value in facts.items() if value is not None}
+    assert pack.says_what_it_is(known)
+    for key in pack.FACTS:
+        assert not pack.says_what_it_is({each: known[each] for each in known if each != key})
+    assert known.keys() - pack.FACTS == {"rejectWith"}, "which no rule examines"
 
 
 def test_a_private_key_in_any_property_is_found() -> None:
