@@ -7,8 +7,9 @@ describes the keys for the user; a test compares its defaults with those here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -207,6 +208,12 @@ class ExposureConfig:
     check: CheckConfig
 
 
+KEYS = frozenset(
+    re.sub(r"_(\w)", lambda found: found[1].upper(), each.name) for each in fields(ExposureConfig)
+)
+"""The names of all settings."""
+
+
 def from_pulumi() -> ExposureConfig:
     """Read the configuration of the stack that is being deployed.
 
@@ -218,18 +225,31 @@ def from_pulumi() -> ExposureConfig:
     in_environment = engine_config.get_config_secret_keys_env()
     secrets = {key for key in values if key in in_environment or engine_config.is_config_secret(key)}
     ours = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-    return load(
-        {key: decoded(key, value) for key, value in ours.items()},
-        stack=pulumi.get_stack(),
-        project_dir=Path.cwd(),
-        secret_keys={key.removeprefix(prefix) for key in secrets},
-        strays=[
-            *stack_file.in_other_namespaces(values, NAMESPACE),
-            *secrets_of_others({key: values[key] for key in values.keys() - secrets}, NAMESPACE),
-            *stack_file.uncertain(stack_file.stack_file(Path.cwd(), pulumi.get_stack()), NAMESPACE),
-        ],
-        preview=pulumi.runtime.is_dry_run(),
-    )
+    project, stack = pulumi.get_project(), pulumi.get_stack()
+    file = stack_file.stack_file(Path.cwd(), stack)
+    try:
+        return load(
+            {key: decoded(key, value) for key, value in ours.items()},
+            stack=stack,
+            project_dir=Path.cwd(),
+            secret_keys={key.removeprefix(prefix) for key in secrets},
+            strays=[
+                *stack_file.in_other_namespaces(values, NAMESPACE),
+                *stack_file.in_the_programs(values.keys(), project, NAMESPACE, KEYS),
+                *secrets_of_others({key: values[key] for key in values.keys() - secrets}, NAMESPACE),
+                *stack_file.uncertain(file, NAMESPACE, project),
+            ],
+            preview=pulumi.runtime.is_dry_run(),
+        )
+    except ConfigError as error:
+        if project == NAMESPACE:
+            raise
+        raise ConfigError(stack, [_with_namespace(problem) for problem in error.problems]) from None
+
+
+def _with_namespace(sentence: str) -> str:
+    """Return a sentence with the namespace in its commands, which a program of another name needs."""
+    return re.sub(r"(`pulumi config set --secret )(?!\S*:|-)", rf"\1{NAMESPACE}:", sentence)
 
 
 def load(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -25,10 +25,10 @@ def stack_file(project_dir: Path, stack: str) -> Path:
     return project_dir / "stacks" / f"Pulumi.{stack}.yaml"
 
 
-def uncertain(file: Path, namespace: str) -> Iterator[Stray]:
+def uncertain(file: Path, namespace: str, project: str) -> Iterator[Stray]:
     """Yield the settings of a stack file that are at its top level, or are spelled in two ways.
 
-    None if the file is missing or unreadable.
+    A key without a namespace is in the one of `project`. None if the file is missing or unreadable.
     """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -37,7 +37,8 @@ def uncertain(file: Path, namespace: str) -> Iterator[Stray]:
     if isinstance(document, dict):
         yield from beside_config(document, file.name, namespace)
         config = document.get("config")
-        yield from spelled_twice(map(str, config if isinstance(config, dict) else ()), namespace)
+        keys = map(str, config if isinstance(config, dict) else ())
+        yield from spelled_twice((key for key in keys if ":" in key or project == namespace), namespace)
 
 
 def own_name(key: str, namespace: str) -> str | None:
@@ -79,6 +80,23 @@ def in_other_namespaces(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
         if colon and space != namespace and _is_nearly(space, namespace):
             said = f"is not a known key: the namespace is {namespace}, not {space}"
             yield key, f"{said}; write `{namespace}:{name}: ...`"
+
+
+def in_the_programs(
+    keys: Collection[str], project: str, namespace: str, known: Collection[str]
+) -> Iterator[Stray]:
+    """Yield our settings that are in the namespace of somebody else's program, such as one of `template/`.
+
+    `pulumi config set` puts a key there that is given without a namespace. A program may have a setting of
+    that name for itself, if ours is set as well.
+    """
+    for key in keys:
+        space, _, name = key.partition(":")
+        if space == project != namespace and name in known and f"{namespace}:{name}" not in keys:
+            yield (
+                key,
+                f"is not read by immich-exposure, whose namespace is its own; write `{namespace}:{name}`",
+            )
 
 
 def _is_nearly(space: str, namespace: str) -> bool:

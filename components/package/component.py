@@ -3,6 +3,9 @@
 Without `from __future__ import annotations`, because Pulumi's SDK evaluates the annotations.
 """
 
+import functools
+import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +14,10 @@ from typing import Any
 import pulumi
 
 from components import exposure
+from components.config.checks import local_path
 from components.config.stack_config import SECRETS, ConfigError, ExposureConfig, load
 from components.config.stack_settings import HIDDEN
 from components.package.args import ImmichExposureArgs
-from pki.passphrase import PASSPHRASE_LENGTH, is_weak
 
 PASSPHRASE = SECRETS[0]
 
@@ -58,20 +61,21 @@ def config_of(name: str, args: Mapping[str, Any]) -> ExposureConfig:
         ConfigError: with every problem.
     """
     stack = pulumi.get_stack()
+    if not isinstance(args, Mapping):
+        raise ConfigError(
+            stack, [f'the arguments of {name} must be a mapping, such as {{"host": "192.168.1.20", ...}}']
+        )
     secrets = {key: args[key] for key in SECRETS if args.get(key) is not None}
     unfit = [*_plain_secrets(secrets), *_outputs({key: args[key] for key in args if key not in secrets})]
     if unfit:
         raise ConfigError(stack, unfit)
-    plain = {key: value for key, value in args.items() if value is not None}
-    config = load(
-        {"keystore": f"keystore/{stack}/{name}", **plain, **dict.fromkeys(secrets, HIDDEN)},
-        stack=stack,
-        project_dir=_folder(),
-        preview=pulumi.runtime.is_dry_run(),
-    )
-    found = {key: pulumi.Output.secret(value) for key, value in secrets.items()}
-    if PASSPHRASE in found:
-        found[PASSPHRASE] = found[PASSPHRASE].apply(_strong)
+    plain = {key: _as_lists(value) for key, value in args.items() if value is not None}
+    settings = {"keystore": f"keystore/{stack}/{name}", **plain, **dict.fromkeys(secrets, HIDDEN)}
+    config = load(settings, stack=stack, project_dir=_folder(), preview=pulumi.runtime.is_dry_run())
+    found = {
+        key: pulumi.Output.secret(value).apply(functools.partial(_fit, stack, settings, key))
+        for key, value in secrets.items()
+    }
     return replace(
         config,
         keystore_passphrase=found[PASSPHRASE],
@@ -114,26 +118,41 @@ def _holds_an_output(value: object) -> bool:
     return isinstance(value, pulumi.Output)
 
 
-def _strong(passphrase: str) -> str:
-    if len(passphrase) < PASSPHRASE_LENGTH or is_weak(passphrase):
-        raise pulumi.RunError(
-            f"{PASSPHRASE} must have at least {PASSPHRASE_LENGTH} characters that are not easily guessed; "
-            "four words that have nothing to do with each other are good."
-        )
-    return passphrase
+def _as_lists(value: object) -> object:
+    """Return a value with its tuples as lists: a sequence is what the types ask for."""
+    if isinstance(value, Mapping):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _fit(stack: str, settings: Mapping[str, object], key: str, value: object) -> str:
+    """Return a secret, checked as in a stack file, where it is known from the beginning."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(stack, [f"{key} = [secret]: must be text, and not empty"])
+    load({**settings, key: value}, stack=stack, project_dir=None, preview=True)
+    return value
 
 
 _seen: dict[str, str] = {}
 """The exposures of this program by what only one of them may have."""
 
 
+def _same(host: str) -> str:
+    """Return one spelling of a host for all that mean the same."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower().rstrip(".")
+
+
 def _refuse_twice(name: str, config: ExposureConfig) -> None:
     stack = pulumi.get_stack()
+    keystore = os.path.realpath(local_path(config.keystore, _folder()))
     for what, key in (
-        (f"the server {config.host}, port {config.ssh_port}", f"{stack} {config.host}:{config.ssh_port}"),
-        (f"the keystore {config.keystore}", f"{stack} {config.keystore}"),
+        (f"the server {config.host}, port {config.ssh_port}", f"{_same(config.host)} {config.ssh_port}"),
+        (f"the keystore {config.keystore}", keystore),
     ):
-        other = _seen.setdefault(key, name)
+        other = _seen.setdefault(f"{stack} {key}", name)
         if other != name:
             raise ConfigError(
                 stack, [f"{name} and {other} both have {what}; give each exposure its own, or leave one out"]

@@ -163,10 +163,35 @@ def test_what_is_known_too_late_is_refused() -> None:
     assert "devices must be a plain value" in problems(devices=[{"name": late, "platform": "ios"}])
 
 
-def test_a_weak_passphrase_is_refused_once_it_is_known() -> None:
-    config = package.config_of("home", args(keystorePassphrase=pulumi.Output.secret("short")))
-    with pytest.raises(pulumi.RunError, match="at least 12 characters"):
-        asyncio.get_event_loop().run_until_complete(config.keystore_passphrase.future())
+@pytest.mark.parametrize("given", [None, ["host"], "host"])
+def test_what_is_no_mapping_is_told_in_a_sentence(given: Any) -> None:
+    with pytest.raises(ConfigError, match="the arguments of home must be a mapping"):
+        package.config_of("home", given)
+
+
+def test_a_tuple_is_a_sequence() -> None:
+    """As the types say."""
+    config = package.config_of("home", args(devices=({"name": "phone", "platform": "ios"},)))
+    assert [device.name for device in config.devices] == ["phone"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("keystorePassphrase", "short", "at least 12 characters"),
+        ("keystorePassphrase", "password1234", "is easily guessed"),
+        ("keystorePassphrase", 123456789012, "must be text"),
+        ("keystorePassphrase", None, "must be text"),
+        ("sudoPassword", "geheim\nreboot", "must be one line"),
+        ("immichApiKey", "geheim geheim", "must be the key that Immich shows once"),
+    ],
+)
+def test_a_wrong_secret_is_refused_once_it_is_known(key: str, value: Any, words: str) -> None:
+    config = package.config_of("home", args(**{key: pulumi.Output.secret(value)}))
+    name = re.sub(r"([A-Z])", r"_\1", key).lower()
+    with pytest.raises(ConfigError, match=words) as caught:
+        asyncio.get_event_loop().run_until_complete(getattr(config, name).future())
+    assert "geheim" not in str(caught.value)
 
 
 def test_two_exposures_of_one_server_are_refused() -> None:
@@ -179,3 +204,17 @@ def test_two_exposures_of_one_server_are_refused() -> None:
         expose("twice")
     with pytest.raises(ConfigError, match="other and home both have the keystore keystore/unit/home"):
         expose("other", host="192.168.3.20", keystore="keystore/unit/home")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ({"host": "Home.lan"}, {"host": "home.lan."}, "server"),
+        ({"host": "fe80::1"}, {"host": "FE80:0::1"}, "server"),
+        ({"host": "a", "keystore": "k"}, {"host": "b", "keystore": "./x/../k"}, "keystore"),
+    ],
+)
+def test_another_spelling_is_no_other_server(one: dict[str, Any], other: dict[str, Any], what: str) -> None:
+    package._refuse_twice("home", package.config_of("home", args(**one)))
+    with pytest.raises(ConfigError, match=f"again and home both have the {what}"):
+        package._refuse_twice("again", package.config_of("again", args(**other)))

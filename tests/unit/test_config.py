@@ -21,7 +21,15 @@ from pulumi.runtime import config as engine_config
 
 from components.config.home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
 from components.config.notify import Notify, NotifyKind
-from components.config.stack_config import NAMESPACE, SECRETS, ConfigError, ExposureConfig, from_pulumi, load
+from components.config.stack_config import (
+    KEYS,
+    NAMESPACE,
+    SECRETS,
+    ConfigError,
+    ExposureConfig,
+    from_pulumi,
+    load,
+)
 from components.config.uploads import DEFAULT_LIMITS
 from components.edge_settings import edge_environment
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
@@ -844,6 +852,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """The engine's settings as a deployment of the stack `lab` would hand them over; restored afterwards."""
     before = engine_config.CONFIG.get()
     monkeypatch.setattr(pulumi, "get_stack", lambda: "lab")
+    monkeypatch.setattr(pulumi, "get_project", lambda: NAMESPACE)
     monkeypatch.delenv("PULUMI_CONFIG", raising=False)
     monkeypatch.delenv("PULUMI_CONFIG_SECRET_KEYS", raising=False)
     engine_config.set_all_config({})
@@ -913,6 +922,41 @@ def test_a_setting_beside_config_is_named(engine: pytest.MonkeyPatch, tmp_path: 
     ]
     assert "move it below `config:` as `  immich-exposure:leaseHours: ...`" in str(refusal.value)
     assert "geheim" not in str(refusal.value)
+
+
+def test_a_setting_in_two_spellings_is_named(engine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks/Pulumi.lab.yaml").write_text(
+        "config: {immich-exposure:uploads: true, uploads: false}\n"
+    )
+    engine.chdir(tmp_path)
+    engine_config.set_all_config(encoded(**MINIMAL), [f"{NAMESPACE}:keystorePassphrase"])
+    with pytest.raises(ConfigError) as refusal:
+        from_pulumi()
+    [problem] = refusal.value.problems
+    assert problem.startswith("uploads is the same setting as immich-exposure:uploads")
+    engine.setattr(pulumi, "get_project", lambda: "photos")  # another key then, which is the program's own
+    assert from_pulumi().host == MINIMAL["host"]
+
+
+def test_every_setting_has_a_name() -> None:
+    project = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())
+    assert set(project["config"]) == KEYS
+
+
+def test_a_program_of_another_name_is_told_whose_namespace_it_is(engine: pytest.MonkeyPatch) -> None:
+    """Its `pulumi config set uploads` sets photos:uploads, which nobody would read."""
+    engine.setattr(pulumi, "get_project", lambda: "photos")
+    given = {**encoded(**MINIMAL), "photos:uploads": "true", "photos:host": "its own", "photos:x": "1"}
+    del given[f"{NAMESPACE}:keystorePassphrase"]
+    engine_config.set_all_config(given)
+    with pytest.raises(ConfigError) as refusal:
+        from_pulumi()
+    assert [problem for problem in refusal.value.problems if "photos" in problem] == [
+        "photos:uploads is not read by immich-exposure, whose namespace is its own; write "
+        "`immich-exposure:uploads`"
+    ]
+    assert "Example: `pulumi config set --secret immich-exposure:keystorePassphrase`" in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", [None, "", "[1, 2]", "{", "config: {}\nsecretsprovider: passphrase\n"])

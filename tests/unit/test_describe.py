@@ -139,7 +139,7 @@ def test_two_spellings_of_one_setting_are_refused(tmp_path: Path, other: str) ->
     file.write_text((PLAIN / "old.yaml").read_text() + both)
     comment = comment_on(PLAIN / "old.yaml", file)
     assert comment.refused and f"{other} is the same setting as immich-exposure:uploads" in comment.text
-    assert [key for key, _ in uncertain(file, "immich-exposure")] == [other]
+    assert [key for key, _ in uncertain(file, "immich-exposure", "immich-exposure")] == [other]
 
 
 @pytest.mark.parametrize("more", ["environment: [evil]\n", "  immich-exposure:uploads: {secure: 'v1:a:b'}\n"])
