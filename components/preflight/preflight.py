@@ -103,7 +103,7 @@ def examine(props: dict[str, Any]) -> dict[str, Any]:
         )
     return {
         **props,
-        "domain": domain_of(facts["tailscale"]["CertDomains"][0]),
+        "domain": domain_of(facts["tailscale"]["domain"]),
         "warnings": [*warnings(facts, expected), *lists.notes],
         "notes": notes(facts),
         "nodeKeyEnds": node_key_end(facts),
@@ -131,6 +131,7 @@ def _facts(server: Server, expected: Expected) -> dict[str, Any]:
         expected.immich_address or "-",
         expected.immich_port,
         expected.proxy_port,
+        expected.funnel_port,
         *([expected.uploads.folder or "-"] if expected.uploads else []),
     )
     before = time.time()

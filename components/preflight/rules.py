@@ -191,8 +191,7 @@ def _moment(text: str | None) -> datetime | None:
 
 def node_key_end(facts: Mapping[str, Any]) -> str:
     """Return when the node's key expires, ISO 8601; empty if it does not, or if that is unknown."""
-    self_status = _part(_part(facts, "tailscale"), "Self")
-    ends = str(self_status.get("KeyExpiry") or "")
+    ends = str(_part(facts, "tailscale").get("keyExpiry") or "")
     return ends if _moment(ends) else ""
 
 
@@ -574,49 +573,30 @@ def _tailscale_version(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _tailnet(facts: Mapping[str, Any], expected: Expected) -> list[str]:
-    status = facts.get("tailscale")
-    if not isinstance(status, Mapping):
+    node = facts.get("tailscale")
+    if not isinstance(node, Mapping):
         if not facts.get("tailscaleVersion"):
             return []
         return ["Tailscale does not answer on the server; start it with systemctl start tailscaled."]
-    if status.get("BackendState") != "Running":
-        state = status.get("BackendState", "unknown")
+    if (state := node.get("state")) != "Running":
         return [f"Tailscale is not connected (its state is {state}); run sudo tailscale up on the server."]
-    self_status = status.get("Self")
-    capabilities = (self_status.get("CapMap") if isinstance(self_status, Mapping) else None) or {}
     found = []
-    if "https" not in capabilities or not status.get("CertDomains"):
+    if not (node.get("https") and node.get("domain")):
         found.append(
             "HTTPS certificates are not enabled in the tailnet; enable MagicDNS and HTTPS on the DNS page of "
             "the Tailscale admin console."
         )
-    if "funnel" not in capabilities:
+    if not node.get("funnel"):
         found.append(
             "This node may not use Funnel; add the node attribute 'funnel' for it to the tailnet policy "
             "file (nodeAttrs), see https://tailscale.com/s/no-funnel."
         )
-    elif not funnel_port_allowed(capabilities, expected.funnel_port):
+    elif not node.get("funnelPort"):
         found.append(
             f"Funnel may not use port {expected.funnel_port} on this node; set funnelPort to one of the "
             "ports that the tailnet allows (443, 8443 or 10000)."
         )
     return found
-
-
-def funnel_port_allowed(capabilities: Mapping[str, Any], port: int) -> bool:
-    """Return whether the node's capability map allows a funnel on ``port``.
-
-    The ports are in the query of a capability's name, as single ports and ranges
-    (``https://tailscale.com/cap/funnel-ports?ports=443,8443,10000-10010``).
-    """
-    for name in capabilities:
-        if not name.startswith("https://tailscale.com/cap/funnel-ports?ports="):
-            continue
-        for part in name.partition("=")[2].split(","):
-            first, _, last = part.partition("-")
-            if first.isdigit() and int(first) <= port <= int(last if last.isdigit() else first):
-                return True
-    return False
 
 
 def _port(facts: Mapping[str, Any], expected: Expected) -> list[str]:

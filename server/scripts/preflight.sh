@@ -2,13 +2,15 @@
 # Runs after lib.sh. Collects facts before anything changes. It only reads, needs no lock, and never fails half-way: unknown
 # facts are null, false or empty, and the operator's program judges them.
 #
-#   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT [UPLOADS_FOLDER|-]
-#                                 prints one JSON object:
+#   facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT FUNNEL_PORT
+#         [UPLOADS_FOLDER|-]    prints one JSON object:
 #     nixos                         true or false
 #     clock                         this server's clock, in seconds since 1970
 #     nixosVersion                  text, may be empty
 #     tailscaleVersion              text or null
-#     tailscale                     `tailscale status --json --peers=false`, or null
+#     tailscale                     state: "Running", "NeedsLogin", ...; domain: the node's name in certificates, or null; https,
+#                                   funnel, funnelPort: what this node may do; keyExpiry: when it must log in again, or null. The
+#                                   whole fact is null if Tailscale does not answer
 #     funnel                        `tailscale funnel status --json`, or null
 #     proxyPortOwner                the program that listens on the proxy port ("" = none, or this project's edge)
 #     heldPorts                     of the ports a funnel can have, those on which a program listens on every address or on the
@@ -66,6 +68,18 @@ object_of() {
 
 text_or_null() {
   if [ -n "$1" ]; then json_string "$1"; else printf null; fi
+}
+
+# `tailscale_facts FUNNEL_PORT`
+tailscale_facts() {
+  tailscale_fact=$(ask_tailscale && read_status "$1" && [ "$TAILSCALE_STATE" != - ] && tailscale_object) 2>/dev/null
+  printf '%s' "${tailscale_fact:-null}"
+}
+
+tailscale_object() {
+  printf '{"state":"%s","domain":%s,' "$TAILSCALE_STATE" "$(text_or_null "${DOMAIN#-}")"
+  printf '"https":%s,"funnel":%s,"funnelPort":%s,' "$HTTPS_GRANTED" "$FUNNEL_GRANTED" "$PORT_GRANTED"
+  printf '"keyExpiry":%s}' "$(text_or_null "$(node_key_end)")"
 }
 
 nixos_version() {
@@ -329,7 +343,7 @@ print_facts() {
   printf '{"clock":%s,' "$(now)"
   printf '"nixos":%s,"nixosVersion":%s,' "$(yes_no test -e "$ROOT/etc/NIXOS")" "$(json_string "$(nixos_version)")"
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
-  printf '"tailscale":%s,' "$(object_of tailscale status --json --peers=false)"
+  printf '"tailscale":%s,' "$(tailscale_facts "$8")"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
   printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$7")")"
   printf '"heldPorts":{%s},' "$(held_ports)"
@@ -341,7 +355,7 @@ print_facts() {
   printf '"theirs":%s,"theirNames":[%s],' "$(theirs "$(configuration_folder "$2")/immich-exposure")" "$(their_names)"
   printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
   printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
-  printf '"uploads":%s,' "$(uploads_facts "${8:-}")"
+  printf '"uploads":%s,' "$(uploads_facts "${9:-}")"
   printf '"commands":%s}\n' "$(missing_commands)"
 }
 
@@ -359,8 +373,8 @@ fi
 case ${1:-}:${2:-}:${3:-} in
   managed:/*:- | yours:/*:- | flake:/*:/*) ;;
   *)
-    die "preflight.sh takes \"facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT [UPLOADS_FOLDER|-]\" with" \
-      "absolute paths; correct the arguments."
+    die "preflight.sh takes \"facts managed|flake|yours CONFIG_DIR FLAKE_DIR|- HOST|- IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT FUNNEL_PORT" \
+      "[UPLOADS_FOLDER|-]\" with absolute paths; correct the arguments."
     ;;
 esac
 case ${4:-} in
@@ -370,9 +384,10 @@ esac
 check_address "${5:-}"
 port "immich.port" "${6:-}"
 port proxyPort "${7:-}"
-case ${8:--} in
+port funnelPort "${8:-}"
+case ${9:--} in
   - | /*) ;;
-  *) die "The folder of Immich's uploads is an absolute path, not \"$8\"; correct uploadLimits.folder." ;;
+  *) die "The folder of Immich's uploads is an absolute path, not \"$9\"; correct uploadLimits.folder." ;;
 esac
 # No missing piece may end the script: each fact is independent.
 set +e

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -75,7 +76,7 @@ def facts(machine: Machine) -> dict[str, object]:
 def ask(machine: Machine, flake: str = "-", address: str = "-", way: str = "managed") -> dict[str, object]:
     way, host = (way, "-") if flake == "-" else ("flake", "pi")
     place = (str(machine.config), flake, host)
-    return result(machine.run("preflight", "facts", way, *place, address, "2283", "8443"))
+    return result(machine.run("preflight", "facts", way, *place, address, "2283", "8443", "443"))
 
 
 def part(machine: Machine, name: str) -> dict[str, object]:
@@ -90,7 +91,14 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
         "nixos": True,
         "nixosVersion": "26.05",
         "tailscaleVersion": "1.98.9",
-        "tailscale": {"BackendState": "Running", "CertDomains": [DOMAIN]},
+        "tailscale": {
+            "state": "Running",
+            "domain": DOMAIN,
+            "https": False,
+            "funnel": False,
+            "funnelPort": False,
+            "keyExpiry": None,
+        },
         "funnel": {},
         "proxyPortOwner": "",
         "heldPorts": {},
@@ -479,6 +487,25 @@ def test_who_exposed_this_server_and_whom_it_trusts(machine: Machine) -> None:
     assert seen["theirs"] == []
 
 
+@pytest.mark.parametrize(
+    ("port", "allowed"), [("443", True), ("444", False), ("10005", True), ("10011", False)]
+)
+def test_what_the_node_may_do(machine: Machine, port: str, allowed: bool) -> None:
+    ports = "https://tailscale.com/cap/funnel-ports?ports=443,10000-10010"
+    node = {"CapMap": dict.fromkeys(("https", "funnel", ports)), "KeyExpiry": "2027-01-01T00:00:00Z"}
+    machine.remember(answer=json.dumps({"BackendState": "Stopped", "CertDomains": None, "Self": node}))
+    machine.fake("tailscale", 'cat "$FAKES/answer"')
+    place = ("managed", str(machine.config), "-", "-", "-", "2283", "8443", port)
+    assert result(machine.run("preflight", "facts", *place))["tailscale"] == {
+        "state": "Stopped",
+        "domain": None,
+        "https": True,
+        "funnel": True,
+        "funnelPort": allowed,
+        "keyExpiry": "2027-01-01T00:00:00Z",
+    }
+
+
 @pytest.mark.parametrize("answer", ["not json", "[1]", '{"half": ', ""])
 def test_what_is_not_an_object_is_null(machine: Machine, answer: str) -> None:
     machine.remember(answer=answer)
@@ -490,15 +517,16 @@ def test_what_is_not_an_object_is_null(machine: Machine, answer: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ("managed etc - - - 2283 8443", "absolute paths; correct"),
-        ("flake /etc/nixos infra pi - 2283 8443", "absolute paths; correct"),
-        ("flake /etc/nixos - pi - 2283 8443", "absolute paths; correct"),
-        ("other /etc/nixos - - - 2283 8443", "absolute paths; correct"),
+        ("managed etc - - - 2283 8443 443", "absolute paths; correct"),
+        ("flake /etc/nixos infra pi - 2283 8443 443", "absolute paths; correct"),
+        ("flake /etc/nixos - pi - 2283 8443 443", "absolute paths; correct"),
+        ("other /etc/nixos - - - 2283 8443 443", "absolute paths; correct"),
         ('flake /etc/nixos /infra "${x}" - 2283 8443', "A host of a flake is a plain name"),
-        ("managed /etc/nixos - - - x 8443", "The immich.port must be a whole number"),
+        ("managed /etc/nixos - - - x 8443 443", "The immich.port must be a whole number"),
         ("managed /etc/nixos - - - 2283", "The proxyPort must be a whole number"),
-        ("managed /etc/nixos - - $(id) 2283 8443", "Immich's address must be a plain address"),
-        ("managed /etc/nixos - - -x 2283 8443", "Immich's address must be a plain address"),
+        ("managed /etc/nixos - - - 2283 8443", "The funnelPort must be a whole number"),
+        ("managed /etc/nixos - - $(id) 2283 8443 443", "Immich's address must be a plain address"),
+        ("managed /etc/nixos - - -x 2283 8443 443", "Immich's address must be a plain address"),
         ("", "absolute paths; correct"),
     ],
 )

@@ -329,7 +329,7 @@ def settle_flake(folder: Path, evaluator: dict[str, str], module: str) -> Home:
 
 def evaluated(home: Home, *where: str) -> dict[str, object]:
     """What the preflight has Nix say, which is told before anything is made."""
-    outcome = home.machine.run("preflight", "facts", *where, "-", "2283", "8443")
+    outcome = home.machine.run("preflight", "facts", *where, "-", "2283", "8443", "443")
     told = result(outcome)["evaluated"]
     assert isinstance(told, dict), outcome.stderr
     return {name: told[name] for name in ("error", "hosts", "exposure", "immichPort") if name in told}
@@ -363,7 +363,7 @@ def test_the_preflight_asks_the_environment_for_the_port(tmp_path: Path, evaluat
 def refusals(home: Home, **wanted: Any) -> list[str]:
     """What the preflight has against this home, where all else is as it should be."""
     place = ("managed", str(home.machine.config), "-", "-")
-    facts = result(home.machine.run("preflight", "facts", *place, "-", "2283", "8443"))
+    facts = result(home.machine.run("preflight", "facts", *place, "-", "2283", "8443", "443"))
     seen = {name: facts[name] for name in ("configuration", "evaluated", "running", "theirs", "theirNames")}
     return problems({**SOUND, **seen}, replace(WANTED, config_dir=str(home.machine.config), **wanted))
 

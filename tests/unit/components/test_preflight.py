@@ -124,11 +124,11 @@ def props_of(keystore: Path, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"module": "yours", "moduleDigest": DIGEST}, "facts yours /etc/nixos - - - 2283 8443"),
-        ({}, "facts managed /etc/nixos - - - 2283 8443"),
+        ({"module": "yours", "moduleDigest": DIGEST}, "facts yours /etc/nixos - - - 2283 8443 443"),
+        ({}, "facts managed /etc/nixos - - - 2283 8443 443"),
         (
             {"module": "yours", "flakeDir": "/home/a/nix", "flakeHost": "pi", "immichAddress": "::1"},
-            "facts flake /etc/nixos /home/a/nix pi ::1 2283 8443",
+            "facts flake /etc/nixos /home/a/nix pi ::1 2283 8443 443",
         ),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_disk_is_asked_for_where_guests_upload(
     run = mocker.patch.object(preflight, "run_script", return_value=json.dumps(SOUND))
     uploads = {**folder, "freeGigabytes": 20.0, "megabytesPerHour": 10_000.0}
     outputs = examine(props_of(tmp_path, uploads=uploads))
-    assert run.call_args.args[1].endswith(f" 2283 8443 {word}")
+    assert run.call_args.args[1].endswith(f" 2283 8443 443 {word}")
     assert "Nobody can tell on the server how much is free" in outputs["warnings"][0]
 
 

@@ -14,7 +14,6 @@ from components.config.home import ModuleWay
 from components.preflight.rules import (
     Expected,
     ExpectedUploads,
-    funnel_port_allowed,
     key_notes,
     node_key_end,
     problems,
@@ -49,15 +48,12 @@ SOUND: dict[str, Any] = {
     "nixosVersion": "26.05",
     "tailscaleVersion": "1.102.5",
     "tailscale": {
-        "BackendState": "Running",
-        "CertDomains": ["immich.example.ts.net"],
-        "Self": {
-            "CapMap": {
-                "https": None,
-                "funnel": None,
-                "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000": None,
-            }
-        },
+        "state": "Running",
+        "domain": "immich.example.ts.net",
+        "https": True,
+        "funnel": True,
+        "funnelPort": True,
+        "keyExpiry": None,
     },
     "proxyPortOwner": "",
     "heldPorts": {},
@@ -167,11 +163,12 @@ def test_a_sound_server_has_no_problems() -> None:
         ("tailscaleVersion", "1.102.1-t123", "rejects every funnel connection"),
         ("tailscaleVersion", "head", "cannot be read"),
         ("tailscale", None, "does not answer"),
-        ("tailscale.BackendState", "NeedsLogin", "its state is NeedsLogin"),
-        ("tailscale.BackendState", "Stopped", "tailscale up"),
-        ("tailscale.CertDomains", None, "HTTPS certificates are not enabled"),
-        ("tailscale.Self.CapMap", {"https": None}, "node attribute 'funnel'"),
-        ("tailscale.Self.CapMap", {"https": None, "funnel": None}, "may not use port 443"),
+        ("tailscale.state", "NeedsLogin", "its state is NeedsLogin"),
+        ("tailscale.state", "Stopped", "tailscale up"),
+        ("tailscale.domain", None, "HTTPS certificates are not enabled"),
+        ("tailscale.https", False, "HTTPS certificates are not enabled"),
+        ("tailscale.funnel", False, "node attribute 'funnel'"),
+        ("tailscale.funnelPort", False, "may not use port 443"),
         ("proxyPortOwner", "nginx pid 12", "Port 8443 is taken on the server (nginx pid 12)"),
         (
             "funnel",
@@ -604,12 +601,6 @@ def test_a_funnel_to_where_the_edge_will_stand_is_refused() -> None:
     assert problems(facts_with("funnel", {**elsewhere, "AllowFunnel": {}}), WANTED) == []
 
 
-def test_funnel_ports_may_be_ranges() -> None:
-    capabilities = {"https://tailscale.com/cap/funnel-ports?ports=443,10000-10010": None}
-    assert funnel_port_allowed(capabilities, 10005)
-    assert not funnel_port_allowed(capabilities, 8443)
-
-
 # The node's key and the clocks
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -636,7 +627,7 @@ def test_a_node_key_that_ends_soon_is_told(ends: str | None, said: str | None) -
 
 @pytest.mark.parametrize("expiry", ["2027-01-01T00:00:00Z", None, "soon", 17, {}])
 def test_the_end_of_the_node_key_is_read_from_what_tailscale_says(expiry: object) -> None:
-    facts = {"tailscale": {"Self": {"KeyExpiry": expiry}}}
+    facts = {"tailscale": {"keyExpiry": expiry}}
     assert node_key_end(facts) == (expiry if expiry == "2027-01-01T00:00:00Z" else "")
     assert node_key_end({"tailscale": None}) == ""
 
