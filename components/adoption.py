@@ -17,6 +17,7 @@ from components.device_list import EnrollableCertificate
 from components.devices.keystore_location import KeystoreLocation, keystore_of
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
+from components.engine.server_words import TALKATIVE_LOGIN
 from components.engine.step import Step, StepProvider
 from components.remote.chapter_bans import BAN_LIST, bans_in
 from components.remote.remote_script import PayloadFile, Server, script_text
@@ -151,8 +152,7 @@ def _answers(places: Sequence[str], answer: str) -> dict[str, Source | None]:
     lines = answer.splitlines()
     if len(lines) != len(places):
         raise OperatorError(
-            "The server did not answer as expected when its files were read; something prints text at login: "
-            "make the shell start-up files of the SSH user silent for non-interactive sessions."
+            f"The server did not answer as expected when its files were read; {TALKATIVE_LOGIN}"
         )
     return {place: _decoded(place, line) for place, line in zip(places, lines, strict=True)}
 

@@ -13,7 +13,7 @@ from components.devices.keystore_location import KeystoreLocation
 from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step, StepProvider, differs
+from components.engine.step import Step, StepProvider, differs, warn_each
 from components.remote.remote_script import PayloadFile, Server, script_digest, script_text
 from components.remote.ssh import run_script, tell
 from pki import Revocation
@@ -175,7 +175,7 @@ class DeviceList(Step, module="immich", name="DeviceList"):
             "devices": {device: _props(certificate) for device, certificate in certificates.items()},
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-        self.out.apply(_warn)
+        self.out.apply(warn_each)
 
 
 def _props(certificate: EnrollableCertificate) -> dict[str, pulumi.Input[str]]:
@@ -185,8 +185,3 @@ def _props(certificate: EnrollableCertificate) -> dict[str, pulumi.Input[str]]:
         "before": certificate.previous_fingerprint,
         "beforeUntil": certificate.previous_until,
     }
-
-
-def _warn(sentences: list[str] | None) -> None:
-    for sentence in sentences or ():
-        pulumi.warn(sentence)

@@ -11,6 +11,7 @@ from typing import Any
 from components.devices.keystore_location import keystore_of
 from components.engine.operator_error import OperatorError
 from components.engine.props import from_props
+from components.engine.server_words import TALKATIVE_LOGIN
 from pki import KeystoreError, Revocation
 
 
@@ -41,8 +42,7 @@ def report_of(answer: str) -> DeviceReport:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(
-            "The server's answer about its devices is not JSON; something prints text at login: make the "
-            "shell start-up files of the SSH user silent for non-interactive sessions."
+            f"The server's answer about its devices is not JSON; {TALKATIVE_LOGIN}"
         ) from error
 
 

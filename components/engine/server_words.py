@@ -14,6 +14,12 @@ from typing import Any
 SENTENCE_LIMIT = 2000
 """Characters of an error; our longest have a few hundred."""
 
+TALKATIVE_LOGIN = (
+    "something prints text at login: make the shell start-up files of the SSH user silent for "
+    "non-interactive sessions."
+)
+"""Why a script's answer cannot be read, and what to do."""
+
 FACT_LIMIT = 4096
 """Characters of a single text among a server's facts."""
 

@@ -7,7 +7,7 @@ them, so they carry its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pulumi
@@ -26,6 +26,12 @@ def serve_by(package: str) -> None:
 def type_token(dynamic_type: str) -> str:
     """Return the type under which a dynamic resource of ours is registered with the engine."""
     return f"{_package}:step:{dynamic_type.rpartition(':')[2]}" if _package else dynamic_type
+
+
+def warn_each(sentences: Iterable[str] | None) -> None:
+    """Warn of each sentence of an output; there is none before its step has run."""
+    for sentence in sentences or ():
+        pulumi.warn(sentence)
 
 
 def known(props: Mapping[str, Any]) -> dict[str, Any]:

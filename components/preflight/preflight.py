@@ -17,8 +17,8 @@ from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import KeystoreLocation, authorities_in
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.server_words import plain_facts
-from components.engine.step import Step, StepProvider, differs, known
+from components.engine.server_words import TALKATIVE_LOGIN, plain_facts
+from components.engine.step import Step, StepProvider, differs, known, warn_each
 from components.preflight.list_sources import Look, look_at_lists
 from components.preflight.rules import (
     Configured,
@@ -141,8 +141,7 @@ def _facts(server: Server, expected: Expected) -> dict[str, Any]:
         facts = plain_facts(json.loads(answer))
     except (ValueError, RecursionError) as error:
         raise PreflightError(
-            "The server's answer to the preflight is not JSON; something prints text at login: make the "
-            "shell start-up files of the SSH user silent for non-interactive sessions."
+            f"The server's answer to the preflight is not JSON; {TALKATIVE_LOGIN}"
         ) from error
     if not isinstance(facts, dict):
         raise PreflightError("The server's answer to the preflight is not a JSON object; run it again.")
@@ -193,13 +192,13 @@ class Preflight(Step, module="immich", name="Preflight"):
             **keystore.read_off({"renewals": _renewals(renewal_plan)}),
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-        self.warnings.apply(_warn)
+        self.warnings.apply(warn_each)
         # They are in the state for a preview that does not look; a look in this run has already reported its
         # own.
         keys = self.nodeKeyEnds.apply(lambda ends: key_notes(ends, datetime.now(UTC)))
         for notes_known in (self.notes, keys):
             pulumi.Output.all(notes=notes_known, told=told).apply(
-                lambda both: _warn([note for note in both["notes"] or () if note not in both["told"]])
+                lambda both: warn_each([note for note in both["notes"] or () if note not in both["told"]])
             )
 
 
@@ -238,8 +237,3 @@ def _renewals(renewal_plan: RenewalPlan) -> list[str]:
     """Return whose certificate is due; preflight then checks the clock it is due by."""
     due = [name for name, step in sorted(renewal_plan.devices_due.items()) if step]
     return [*(["the authority"] if renewal_plan.authority_due else []), *due]
-
-
-def _warn(sentences: list[str] | None) -> None:
-    for sentence in sentences or ():
-        pulumi.warn(sentence)
