@@ -25,7 +25,7 @@ refuse_while_open() {
   tailscale_runs || return 0
   read_funnel "$1" "$2"
   case $FUNNEL in
-    open | altered) die "The funnel on port $1 is still open; close it first with \"funnel.sh close $1 $2\"." ;;
+    open | altered) die "The funnel on port $1 is still open; close it first with \"sudo tailscale funnel --tcp=$1 off\"." ;;
     *) ;;
   esac
 }
