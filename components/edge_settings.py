@@ -14,6 +14,7 @@ from components.config.checks import seconds
 from components.config.stack_config import ExposureConfig
 from components.remote.remote_script import PayloadFile, Server
 from components.remote.server_script import ServerScript
+from components.surface.table import SETTING_OF_ITS_OWN, load
 
 PREFIX = "IMMICH_EXPOSURE_"
 """The prefix of every name that the Caddyfile takes from its environment."""
@@ -28,10 +29,9 @@ def edge_environment(config: ExposureConfig) -> str:
     values: dict[str, str | int] = {
         "PROXY_PORT": config.proxy_port,
         "REJECT_WITH": config.reject_with,
-        "UPLOADS": _switch(config.uploads),
         "UPLOAD_SIZE": f"{config.upload_megabytes}MB",
         **_uploads(config),
-        **{f"FEATURE_{name.upper()}": _switch(on) for name, on in sorted(config.features.items())},
+        **_features(config),
         "REQUESTS": limits.requests,
         "REQUESTS_WINDOW": f"{limits.window_seconds}s",
         "PASSWORD_ATTEMPTS": limits.password_attempts,
@@ -53,6 +53,11 @@ def _lines(values: Mapping[str, str | int]) -> list[str]:
         if not re.fullmatch(r"[A-Za-z0-9.-]+", str(value)):
             raise ValueError(f"{PREFIX}{name} may hold letters, digits, dots and dashes only, not {value!r}.")
     return [f"{PREFIX}{name}={value}" for name, value in values.items()]
+
+
+def _features(config: ExposureConfig) -> dict[str, str]:
+    on = {**config.features, SETTING_OF_ITS_OWN: config.uploads}
+    return {each.setting: _switch(on[each.name]) for each in load().features if not each.fixed}
 
 
 def _uploads(config: ExposureConfig) -> dict[str, str | int]:

@@ -314,8 +314,6 @@ RULES: tuple[Rule, ...] = (
 )
 """Every rule, in the order in which findings are reported."""
 
-NAMES = tuple(rule.name for rule in RULES)
-
 
 def judge(facts: Facts, levels: Mapping[str, str] | None = None) -> list[Finding]:
     """Return all findings; `levels` holds the levels that an owner has set, by rule name."""

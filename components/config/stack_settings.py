@@ -234,10 +234,6 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return mapping
 
 
-def _as_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
-    return str(loader.construct_scalar(node))
-
-
 def _moment_as_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return f"{loader.construct_scalar(node)} without quotes"
 

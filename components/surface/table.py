@@ -45,10 +45,10 @@ class Feature:
     fixed: bool = False
 
     @property
-    def variable(self) -> str:
-        """The Caddyfile's environment variable that switches it."""
+    def setting(self) -> str:
+        """The edge's setting that switches it."""
         prefix = "" if self.name == SETTING_OF_ITS_OWN else "FEATURE_"
-        return f"IMMICH_EXPOSURE_{prefix}{self.name.upper()}"
+        return f"{prefix}{self.name.upper()}"
 
 
 @dataclass(frozen=True)
