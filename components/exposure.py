@@ -28,7 +28,7 @@ from components.edge_upload import EdgeUpload
 from components.exposure_check import ExposureCheck, by_question
 from components.frame_secret import FrameSecret
 from components.funnel import Funnel
-from components.install_sheet import InstallSheet
+from components.install_sheets import InstallSheets
 from components.link_report import LinkReport
 from components.nixos_configuration import NixosConfiguration
 from components.notices import Notices, silence
@@ -457,20 +457,16 @@ class ImmichExposure(pulumi.ComponentResource):
 
     def _install_sheets(
         self, certificates: dict[str, ClientCertificate], url: pulumi.Output[str]
-    ) -> dict[str, InstallSheet]:
+    ) -> InstallSheets:
         # They wait only for what they print, so that a destroy closes the funnel first.
-        return {
-            device.name: InstallSheet(
-                f"{self._prefix}-sheet-{device.name}",
-                keystore=self._keystore,
-                device=device.name,
-                platform=device.platform,
-                certificate=certificates[device.name],
-                url=url,
-                opts=self._after(),
-            )
-            for device in self._config.devices
-        }
+        return InstallSheets(
+            f"{self._prefix}-sheets",
+            keystore=self._keystore,
+            platforms={device.name: device.platform for device in self._config.devices},
+            certificates=certificates,
+            url=url,
+            opts=self._after(),
+        )
 
     def _url(self, domain: str) -> str:
         port = self._config.funnel_port
@@ -479,7 +475,7 @@ class ImmichExposure(pulumi.ComponentResource):
     def _devices_by_name(
         self,
         certificates: dict[str, ClientCertificate],
-        sheets: dict[str, InstallSheet],
+        sheets: InstallSheets,
         adopted: dict[str, AdoptedCertificate],
     ) -> pulumi.Output[dict[str, dict[str, str]]]:
         """Return the enrolled devices; an adopted device has nothing to install."""
@@ -489,7 +485,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 "fingerprint": certificates[device.name].fingerprint,
                 "notAfter": certificates[device.name].not_after,
                 "bundle": certificates[device.name].bundle_path,
-                "sheet": sheets[device.name].path,
+                "sheet": sheets.path(device.name),
             }
             for device in self._config.devices
         }

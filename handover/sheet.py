@@ -6,8 +6,8 @@ because every use of the keystore sweeps that folder.
 
 import hashlib
 import re
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
@@ -48,6 +48,17 @@ class SheetContent:
     not_after: datetime
     stack: str
     previous_until: datetime | None = None
+
+
+_ANY_CONTENT = SheetContent(
+    device="device",
+    platform=Platform.IOS,
+    url="https://immich.example.ts.net",
+    fingerprint="0" * 64,
+    not_after=datetime(2000, 1, 1, tzinfo=UTC),
+    stack="stack",
+    previous_until=datetime(2000, 1, 1, tzinfo=UTC),
+)
 
 
 def render_sheet(content: SheetContent) -> str:
@@ -111,9 +122,10 @@ def read_guidance(keystore: Path, device: str) -> Guidance | None:
     return Guidance(platforms[0], found["url"]) if found and platforms else None
 
 
-def sheet_digest(content: SheetContent) -> str:
-    """Return the SHA-256 of the rendered sheet: if it differs, the sheet must be rewritten."""
-    return hashlib.sha256(render_sheet(content).encode()).hexdigest()
+def wording_digest() -> str:
+    """Return the SHA-256 of a sheet's words on every platform: if it differs, sheets must be rewritten."""
+    sheets = (render_sheet(replace(_ANY_CONTENT, platform=platform)) for platform in GUIDES)
+    return hashlib.sha256("".join(sheets).encode()).hexdigest()
 
 
 def sheet_path(keystore: Path, device: str) -> Path:

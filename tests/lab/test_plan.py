@@ -93,7 +93,7 @@ def test_one_device_alone(lab: Lab, operator: Operator) -> None:
     """As docs/environments.md has it; what else has changed meanwhile stays as it is."""
     operator.set(bans={"banTime": "3h"})
     operator.devices("phone", "phone-anna")
-    operator.up("--target=**phone-anna**", "--target=**immich-devices**")
-    assert operator.touched() == {"immich-device-phone-anna", "immich-sheet-phone-anna", "immich-devices"}
+    operator.up("--target=**phone-anna**", "--target=**immich-sheets**", "--target=**immich-devices**")
+    assert operator.touched() == {"immich-device-phone-anna", "immich-sheets", "immich-devices"}
     assert "phone-anna" in output(lab, "sudo immich-exposure devices")
     operator.up()

@@ -124,7 +124,7 @@ def test_a_preview_shows_the_renewal_and_its_date(story: Story) -> None:
         "immich-preflight",
         "immich-device-phone",
         "immich-devices",
-        "immich-sheet-phone",
+        "immich-sheets",
     }
 
 

@@ -51,7 +51,7 @@ def assert_alone(device: str, planned: list[Step], op: str) -> None:
     assert {step.op for step in planned} == {op, "update"}
     assert all(device in step.name for step in planned if step.op == op)
     changed = {step.name for step in planned if step.op == "update"}
-    assert not [name for name in changed if "-sheet-" in name or "-device-" in name]
+    assert not [name for name in changed if "-device-" in name]
 
 
 def test_adding_and_removing_a_device_touches_that_device_alone(operator: Operator) -> None:

@@ -507,7 +507,7 @@ def test_the_program_takes_over_and_lets_in(tmp_path: Path) -> None:
     assert let_in["ben"] == {"fingerprint": "ef" * 32, "until": until, "before": "", "beforeUntil": ""}
     assert let_in["phone"]["fingerprint"] == "ab" * 32 and let_in["phone"]["before"] == "cd" * 32
     assert set(recorded.resources["immich-withdrawal"][1]["mayComeIn"]) == {"phone", "laptop", "ben"}
-    assert "immich-sheet-ben-sheet" not in recorded.resources
+    assert set(recorded.resources["immich-sheets"][1]["sheets"]) == {"phone", "laptop"}
     assert recorded.resources["immich-preflight"][1]["adopt"] is True
     assert KEY_PASSPHRASE not in str(recorded.commands())
 

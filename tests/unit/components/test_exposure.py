@@ -171,7 +171,7 @@ def test_each_step_of_the_chapter_is_a_resource(recorded: Recorder) -> None:
         "DeviceList",
         "DeviceWithdrawal",
         "Funnel",
-        "InstallSheet",
+        "InstallSheets",
         "ExposureCheck",
     }
 

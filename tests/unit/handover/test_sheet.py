@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -20,8 +21,8 @@ from handover.sheet import (
     read_guidance,
     remove_sheet,
     render_sheet,
-    sheet_digest,
     sheet_path,
+    wording_digest,
     write_sheet,
 )
 from pki import DeviceProfile, KeystoreError, Platform
@@ -162,15 +163,20 @@ def test_hostile_values_stay_text(platform: Platform) -> None:
     assert f"https://{HOSTILE}" in page.text
 
 
-def test_another_certificate_or_address_is_another_sheet() -> None:
-    assert sheet_digest(CONTENT) == sheet_digest(replace(CONTENT))
-    for other in (
-        replace(CONTENT, url="https://other.example.ts.net"),
-        replace(CONTENT, fingerprint="ff" * 32),
-        replace(CONTENT, not_after=datetime(2030, 1, 1, tzinfo=UTC)),
-        replace(CONTENT, platform=Platform.LINUX),
-    ):
-        assert sheet_digest(other) != sheet_digest(CONTENT)
+@pytest.mark.parametrize("changed", ["_STYLE", "_TEMPLATE", "guide"])
+def test_other_words_on_any_platform_are_another_wording(
+    monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    before = wording_digest()
+    assert wording_digest() == before
+    if changed == "guide":
+        guide = GUIDES[Platform.LINUX]
+        monkeypatch.setitem(GUIDES, Platform.LINUX, replace(guide, test=f"{guide.test} Truly."))
+    elif changed == "_STYLE":
+        monkeypatch.setattr(sheet, "_STYLE", f"{sheet._STYLE} ")
+    else:
+        monkeypatch.setattr(sheet, "_TEMPLATE", Template(f"{sheet._TEMPLATE.template}<!-- -->"))
+    assert wording_digest() != before
 
 
 @pytest.mark.parametrize("platform", list(Platform))
