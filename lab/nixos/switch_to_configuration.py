@@ -10,6 +10,7 @@ import fcntl
 import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -24,6 +25,9 @@ CURRENT = Path("/run/current-system")
 BOOTED = Path("/run/booted-system")
 LOCK = Path("/run/nixos/switch-to-configuration.lock")
 ORIGINALS = Path("/var/lib/lab-nixos/originals")  # the machine's own files that a generation replaces
+
+# Everyone whom a generation has created; as NixOS, which keeps such a list in /var/lib/nixos.
+PEOPLE = Path("/var/lib/lab-nixos/people.json")
 
 # Those of these targets that are active are started again, so that newly wanted units start.
 TARGETS = ("multi-user.target", "timers.target", "paths.target", "sockets.target")
@@ -65,6 +69,7 @@ def stage2(generation: Path) -> int:
     if other:
         lay_etc(generation)
         _run("systemctl", "daemon-reload")
+    _people(generation)
     _point(BOOTED, generation)
     _point(CURRENT, generation)
     if other:
@@ -204,7 +209,7 @@ def _activate(plan: Plan) -> int:
     _point(CURRENT, plan.new)
     socket.sethostname((ETC / "hostname").read_text().strip())
     print("setting up /etc...", file=sys.stderr)
-    _people(plan.old, plan.new)
+    _people(plan.new)
     # As on NixOS: earlier failures are reset here, so a unit counts below only if it fails (again) by then.
     _run("systemctl", "reset-failed")
     ok = _run("systemctl", "daemon-reload") == 0
@@ -263,22 +268,38 @@ def _names(etc: Path | None) -> set[str]:
     return found
 
 
-def _people(old: Path | None, new: Path) -> None:
-    """Create the generation's system users and delete those that only the old one had."""
+def _people(generation: Path) -> None:
+    """Create the generation's system users and delete those that only other generations had.
+
+    Whom it creates is recorded first, so that a boot after a power cut knows them.
+    """
+    declared = _read_people(generation / "people.json")
+    known = {kind: declared[kind] | names for kind, names in _read_people(PEOPLE).items()}
+    _record(known)
     _run("systemd-sysusers", str(ETC / "sysusers.d/00-nixos.conf"))
-    before, after = _declared(old), _declared(new)
-    for user in sorted(before["users"] - after["users"]):
+    for user in sorted((known["users"] - declared["users"]) & {entry.pw_name for entry in pwd.getpwall()}):
         _run("userdel", user)
     # userdel also removes the user's own group.
     left = {entry.gr_name for entry in grp.getgrall()}
-    for group in sorted((before["groups"] - after["groups"]) & left):
+    for group in sorted((known["groups"] - declared["groups"]) & left):
         _run("groupdel", "--force", group)
+    _record(declared)
 
 
-def _declared(generation: Path | None) -> dict[str, set[str]]:
-    if generation is None:
+def _read_people(file: Path) -> dict[str, set[str]]:
+    if not file.exists():
         return {"users": set(), "groups": set()}
-    return {kind: set(names) for kind, names in json.loads((generation / "people.json").read_text()).items()}
+    return {kind: set(names) for kind, names in json.loads(file.read_text()).items()}
+
+
+def _record(people: dict[str, set[str]]) -> None:
+    text = json.dumps({kind: sorted(names) for kind, names in people.items()})
+    if PEOPLE.exists() and PEOPLE.read_text() == text:
+        return
+    PEOPLE.parent.mkdir(parents=True, exist_ok=True)
+    new = PEOPLE.with_suffix(".new")
+    new.write_text(text)
+    new.replace(PEOPLE)
 
 
 def _tmpfiles(generation: Path) -> bool:

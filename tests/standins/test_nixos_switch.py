@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import grp
+import json
 import os
 import platform
+import pwd
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(switch, "ETC", etc)
     monkeypatch.setattr(switch, "STATIC", etc / "static")
     monkeypatch.setattr(switch, "ORIGINALS", tmp_path / "originals")
+    monkeypatch.setattr(switch, "PEOPLE", tmp_path / "people.json")
     return etc
 
 
@@ -66,6 +72,74 @@ def test_laying_out_twice_changes_nothing(machine: Path, tmp_path: Path) -> None
     switch.lay_etc(generation)
     assert _tree(machine) == {"own": "1"}
     assert (tmp_path / "originals/own").read_text() == "the machine's"
+
+
+@pytest.fixture
+def accounts(machine: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the names of the machine's users, each with a group of its own."""
+    there = {"root"}
+    programs: dict[str, Callable[[set[str], str], None]] = {
+        "systemd-sysusers": _create_all,
+        "userdel": set.discard,
+    }
+
+    def run(program: str, *words: str) -> int:
+        if program in programs:
+            programs[program](there, words[-1])
+        return 0
+
+    def entries() -> list[SimpleNamespace]:
+        return [SimpleNamespace(pw_name=name, gr_name=name) for name in there]
+
+    monkeypatch.setattr(switch, "_run", run)
+    monkeypatch.setattr(pwd, "getpwall", entries)
+    monkeypatch.setattr(grp, "getgrall", entries)
+    return there
+
+
+def _create_all(there: set[str], file: str) -> None:
+    there.update(Path(file).read_text().split())
+
+
+def _peopled(folder: Path, *names: str) -> Path:
+    files = {"sysusers.d/00-nixos.conf": " ".join(names)}
+    generation = _generation(folder, files)
+    people = {"users": list(names), "groups": list(names)}
+    (generation / "people.json").write_text(json.dumps(people))
+    return generation
+
+
+def test_people_follow_the_generation(accounts: set[str], tmp_path: Path) -> None:
+    for number, names in enumerate([("immich",), ("immich", "edge"), ("immich",)]):
+        generation = _peopled(tmp_path / str(number), *names)
+        switch.lay_etc(generation)
+        switch._people(generation)
+        assert accounts == {"root", *names}
+
+
+def test_a_boot_after_a_power_cut_knows_whom_the_other_generation_created(
+    accounts: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerCut(Exception): ...
+
+    def cut(_people: object) -> None:
+        raise PowerCut
+
+    home, exposed = _peopled(tmp_path / "home", "immich"), _peopled(tmp_path / "exposed", "immich", "edge")
+    switch.lay_etc(home)
+    switch._people(home)
+    switch.lay_etc(exposed)
+    record = switch._record
+    monkeypatch.setattr(
+        switch, "_record", lambda people: cut(people) if "edge" in accounts else record(people)
+    )
+    with pytest.raises(PowerCut):
+        switch._people(exposed)
+    assert "edge" in accounts
+    monkeypatch.setattr(switch, "_record", record)
+    switch.lay_etc(home)
+    switch._people(home)
+    assert accounts == {"root", "immich"}
 
 
 @pytest.mark.parametrize(
