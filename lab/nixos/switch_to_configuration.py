@@ -252,6 +252,8 @@ def _unlink_ours(name: str) -> None:
     if os.path.lexists(kept):
         shutil.move(kept, place)
     for folder in place.parents:
+        if not folder.exists():
+            continue  # a power cut came before it was made, or after it was removed
         if folder == ETC or any(folder.iterdir()):
             return
         folder.rmdir()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import Lab
-from tests.server.waiting import wait_until
+from tests.server.waiting import HarnessError, wait_until
 
 # What lives by itself, whether anything of ours is there or not.
 ALIVE = (
@@ -211,7 +211,13 @@ def _differences(
 
 def settle(lab: Lab) -> None:
     """Wait until nothing is starting any more, so that two looks can be compared."""
-    wait_until(lambda: "running" in root(lab, "systemctl is-system-running"), "the server is running", 60)
+    try:
+        wait_until(lambda: "running" in root(lab, "systemctl is-system-running"), "the server is running", 60)
+    except HarnessError as error:
+        failed = root(
+            lab, "systemctl --failed --plain --no-legend; journalctl --boot --priority=err --lines=20"
+        )
+        raise HarnessError(f"{error}\n{failed}") from None
     wait_until(lambda: root(lab, "systemctl list-jobs --no-legend") == "", "nothing is being started", 60)
 
 

@@ -65,6 +65,14 @@ def test_the_machines_own_file_comes_back(machine: Path, tmp_path: Path) -> None
     assert _tree(machine) == {"fail2ban/jail.local": "the machine's", "fail2ban/other": "untouched"}
 
 
+def test_a_layout_that_was_cut_off_is_taken_back(machine: Path, tmp_path: Path) -> None:
+    home, other = _generation(tmp_path / "one", {"a": "1"}), _generation(tmp_path / "two", {"b/c/d": "2"})
+    switch.lay_etc(home)
+    switch._point(switch.STATIC, other / "etc")
+    switch.lay_etc(home)
+    assert _tree(machine) == {"a": "1"}
+
+
 def test_laying_out_twice_changes_nothing(machine: Path, tmp_path: Path) -> None:
     (machine / "own").write_text("the machine's")
     generation = _generation(tmp_path / "one", {"own": "1"})
