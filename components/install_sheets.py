@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, UpdateResult
 
 from components.client_certificate import ClientCertificate
 from components.devices.keystore_location import KeystoreLocation
 from components.engine.operator_error import without_traceback
-from components.engine.step import Step
+from components.engine.step import Step, StepProvider
 from handover.sheet import SheetContent, remove_sheet, sheet_path, wording_digest, write_sheet
 from pki import KeystoreError, Platform
 
@@ -22,9 +22,7 @@ DELETE_WAIT_SECONDS = 2.0
 """How long removing the sheets waits for another run that is using the keystore."""
 
 
-class _Provider(ResourceProvider):
-    serialize_as_secret_always = False  # it captures nothing
-
+class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
         _write(props)
@@ -87,8 +85,7 @@ class InstallSheets(Step, module="immich", name="InstallSheets"):
     ) -> None:
         self._keystore = Path(keystore.path)
         props: dict[str, pulumi.Input[Any]] = {
-            "keystore": keystore.path,
-            "stack": keystore.stack,
+            **keystore.props_without_passphrase(),
             "url": url,
             # Keyed by name, so that a preview shows whose sheet changes.
             "sheets": {
