@@ -99,6 +99,7 @@ open_on_lease() {
 open_funnel() {
   FUNNEL_PORT=$1 PROXY_PORT=$2
   open_on_lease begin_trial "$3"
+  TO_PROVE=$(exposed_digest)
   say "The funnel on port $1 is open for at most $3 seconds, unless it is proven"
   note_change open trial
   printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$DOMAIN" "$1")")"
@@ -154,14 +155,19 @@ confirm_funnel() {
 }
 
 # `await_proof SECONDS`: no other run has to wait for the proof, so the lock is not held meanwhile. Afterwards the owner of the
-# server is checked again before anything is undone.
+# server is checked again before anything is undone. What another run (with a copy of Pulumi's state) or a rebuild of the owner's
+# has changed meanwhile, the proof may not have seen.
 await_proof() {
   UNDO=:
   exec 9>&-
   proof=$(timeout "$1" head -n 1) || :
   if [ "$proof" = proven ]; then
     lock
+    # shellcheck disable=SC2034
     UNDO=close_again
+    ask_module
+    [ "$(exposed_digest)" = "$TO_PROVE" ] ||
+      die "What the funnel exposes was changed while it was being proven, so the funnel is closed; run \"pulumi up\" again."
     return 0
   fi
   lock_briefly

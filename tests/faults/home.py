@@ -246,16 +246,21 @@ class Home:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process and its whole session: the engine gives its plugins groups of their own."""
+    """Kill a process and its whole session."""
+    send(process, signal.SIGKILL)
+    process.wait()
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal to a process and its whole session: the engine gives its plugins groups of their own."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             if os.getsid(int(entry.name)) == process.pid:
-                os.kill(int(entry.name), signal.SIGKILL)
+                os.kill(int(entry.name), number)
         except ProcessLookupError:
             continue
-    process.wait()
 
 
 @contextmanager

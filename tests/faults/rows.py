@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
 from tests.faults import guarded
-from tests.faults.home import PUBLIC, STATE, Fault, Home
+from tests.faults.home import PUBLIC, STATE, Fault, Home, send
 from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, right_taken
 from tests.lab.operator import PulumiFailedError
 from tests.lab.outside import seen
@@ -610,6 +611,25 @@ def unproven_update(home: Home) -> None:
     home.operator_dies(home.run_until("up", r"ExposureCheck immich-check updating"))
     if home.lease() == "confirmed":
         raise Fault("the funnel is not on a lease")
+
+
+@standing(
+    "changed-while-proven",
+    "the operator's laptop sleeps while an update is being checked, and somebody edits the edge's settings: "
+    "that check proves nothing; up restores and proves them",
+)
+def changed_while_proven(home: Home) -> None:
+    home.operator.set(bans={"maxRetry": 11})
+    process = home.run_until("up", r"its lease is another one now|is open for at most")
+    send(process, signal.SIGSTOP)
+    home.sh(f"sed -i s/3000/9000/ {STATE}/settings/edge.env; systemctl reload immich-edge")
+    send(process, signal.SIGCONT)
+    process.communicate(timeout=120)
+    if home.lease() == "confirmed":
+        raise Fault("what was changed while it was being proven is confirmed")
+    home.up()
+    home.need_exposed()
+    home.destroy()
 
 
 @standing(

@@ -497,7 +497,7 @@ def test_prove_opens_and_keeps_open_what_the_operator_has_proven(machine: Machin
     assert result(done) == {"lease": "confirmed", "left": None}
     assert (serving(machine), lease(machine)) == (OPEN, "confirmed\n")
     assert "proven-for digest\n" in (machine.state / "standing").read_text()
-    assert machine.commands("immich-exposure") == ["immich-exposure module"]
+    assert machine.commands("immich-exposure") == ["immich-exposure module"] * 2, "before and after"
 
 
 @pytest.mark.parametrize("word", ["", "proven too late", "unproven\n"], ids=["none", "another", "a third"])
@@ -513,6 +513,22 @@ def test_what_the_owner_has_closed_meanwhile_is_not_confirmed(machine: Machine) 
     done = conversation(machine, "proven\n", lambda: machine.write(machine.state / "closed-by-hand", ""))
     assert done.status == 1 and 'closed on the server by "immich-exposure close"' in done.stderr
     assert (serving(machine), lease(machine)) == ({}, None)
+
+
+@pytest.mark.parametrize("changed", ["settings/edge.env", "device-ca.crt", "domain.env", "the module"])
+def test_what_another_run_changes_meanwhile_is_not_confirmed(machine: Machine, changed: str) -> None:
+    """One with a copy of the Pulumi state, or the owner's own rebuild: another edge was proven."""
+
+    def change() -> None:
+        if changed == "the module":
+            machine.remember(module=MODULE.replace("abc", "def"))
+        else:
+            machine.write(machine.state / changed, "another\n")
+
+    done = conversation(machine, "proven\n", change)
+    assert done.status == 1 and "was changed while it was being proven" in done.stderr
+    assert (serving(machine), lease(machine)) == ({}, None)
+    assert not (machine.state / "standing").exists() and not (machine.state / "proven").exists()
 
 
 def test_nobody_else_waits_for_the_proof(machine: Machine) -> None:
