@@ -29,7 +29,7 @@ read_files() {
   for path; do
     case $path in
       /*) ;;
-      *) die "A file on the server is named by its absolute path, unlike \"$path\"; correct adopt." ;;
+      *) die "Files on the server are named by their absolute paths, unlike \"$path\"; correct adopt." ;;
     esac
     if [ ! -f "$ROOT$path" ]; then
       echo -
@@ -37,7 +37,7 @@ read_files() {
     fi
     [ "$(wc -c <"$ROOT$path")" -le "$FILE_LIMIT" ] ||
       die "$path is far too large for a certificate, a key or a list of bans; correct adopt."
-    base64 <"$ROOT$path" >"$WORK/file" || die "$path could not be read; look at its disk and run this again."
+    base64 <"$ROOT$path" >"$WORK/file" || die "$path could not be read; check its disk and run this again."
     tr -d '\n' <"$WORK/file"
     echo
   done
@@ -47,7 +47,7 @@ read_files() {
 
 write_note() {
   payload
-  [ -f "$WORK/adopted" ] || die "The payload holds no note of what was taken over; send the file adopted."
+  [ -f "$WORK/adopted" ] || die "The payload does not say what was taken over; send the file adopted."
   make_state
   write_file 0600 "$NOTE" <"$WORK/adopted"
 }
@@ -67,7 +67,7 @@ take_bans() {
 # Where raw TCP on the funnel's ports leads on this machine: words FUNNEL_PORT=PORT.
 read_targets() {
   timeout 20 tailscale funnel status --json >"$WORK/serving.json" 2>"$WORK/tailscale.log" </dev/null ||
-    die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
+    die "Tailscale does not report the funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\" to see why."
   # shellcheck disable=SC2016
   TARGETS=$(json_ask "$WORK/serving.json" '
     for (i = split("443 8443 10000", port, " "); i > 0; i--) {
@@ -110,9 +110,9 @@ reason_to_keep() {
     ! cmp -s "$keep_file" "$STATE/tls/server.key"; then
     printf 'is not what was taken over'
   elif named "$1"; then
-    printf 'the configuration in %s names it, and "pulumi destroy" puts that back' "$CONFIGURATION"
+    printf 'the configuration in %s names it, and "pulumi destroy" restores that' "$CONFIGURATION"
   elif named "${1%/*}" && ! { taken_over "$keep_file" && grep -q "PRIVATE KEY" "$keep_file"; }; then
-    printf 'the configuration in %s names its folder, and "pulumi destroy" puts that back' "$CONFIGURATION"
+    printf 'the configuration in %s names its folder, and "pulumi destroy" restores that' "$CONFIGURATION"
   fi
 }
 
@@ -122,7 +122,7 @@ forget() {
     *) die "forget-chapter takes --yes or nothing, not \"$1\"; without it, it only lists." ;;
   esac
   [ -f "$NOTE" ] ||
-    die "Nothing was taken over on this server, so nothing can be told from what is still needed; set adopt and run \"pulumi up\"."
+    die "Nothing was taken over on this server, so leftovers cannot be told from what is still needed; set adopt and run \"pulumi up\"."
   read -r _ CONFIGURATION <"$NOTE"
   CONFIGURATION=$ROOT$CONFIGURATION
   if [ -e "$CONFIGURATION/configuration.nix" ]; then
@@ -138,7 +138,7 @@ forget() {
     if [ -n "$reason" ]; then
       printf 'stays    %s: %s\n' "$leftover" "$reason"
     elif [ "${1:-}" = --yes ]; then
-      rm -f "$ROOT$leftover" || die "$leftover could not be removed; look at its disk and run this again."
+      rm -f "$ROOT$leftover" || die "$leftover could not be removed; check its disk and run this again."
       printf 'removed  %s\n' "$leftover"
     else
       forget_some=yes

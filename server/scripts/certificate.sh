@@ -23,7 +23,7 @@ fetch() {
   say "Asking Tailscale for the certificate of $DOMAIN"
   timeout 300 tailscale cert --min-validity "$MIN_VALIDITY" --cert-file "$TLS/.new/server.crt" \
     --key-file "$TLS/.new/server.key" "$DOMAIN" >"$WORK/tailscale.log" 2>&1 </dev/null ||
-    die "Tailscale could not get a certificate for $DOMAIN ($(tr -s '\n' ' ' <"$WORK/tailscale.log")); mend that and run" \
+    die "Tailscale could not get a certificate for $DOMAIN ($(tr -s '\n' ' ' <"$WORK/tailscale.log")); fix that and run" \
       "this again."
   { grep -q "^-----BEGIN CERTIFICATE-----" "$TLS/.new/server.crt" && grep -q "^-----BEGIN .*KEY-----" "$TLS/.new/server.key"; } ||
     die "Tailscale left no usable certificate and key for $DOMAIN; run \"sudo tailscale cert $DOMAIN\" on the server to see why."
@@ -52,7 +52,7 @@ install_pair() {
   write_file 0644 "$DOMAIN_FILE" <"$WORK/domain"
   drop_new
   if [ -e "$UNLOADED" ]; then
-    say "The certificate of $DOMAIN is new"
+    say "$DOMAIN has a new certificate"
     reload_edge
     rm -f "$UNLOADED"
   fi
@@ -85,7 +85,7 @@ renew() {
   need_tailscale 443
   renewed_name=$(recorded_domain)
   [ -z "$renewed_name" ] || [ "$renewed_name" = "$DOMAIN" ] ||
-    die "This node is called $DOMAIN in the tailnet now and was $renewed_name, so the certificate stays as it is and the exposure" \
+    die "This node's name in the tailnet changed from $renewed_name to $DOMAIN, so the certificate was not renewed and the exposure" \
       "leads nowhere; run \"pulumi up\" to expose it under the new name, or give it its old name back at" \
       "https://login.tailscale.com/admin/machines."
   refresh

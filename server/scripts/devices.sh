@@ -32,7 +32,7 @@ REFUSED=
 check_name() {
   case $1 in
     '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*)
-      die "A device's name starts with a letter or digit and holds only letters, digits, \".\", \"_\" and \"-\", unlike" \
+      die "A device's name starts with a letter or digit and contains only letters, digits, \".\", \"_\" and \"-\", unlike" \
         "\"$1\"; choose a name such as \"phone\"."
       ;;
   esac
@@ -57,14 +57,14 @@ shut_out() {
     touch "$REVOKED/${1##*/}" 2>/dev/null || :
   else
     rm -f "$1" 2>/dev/null || shut_out_all "${1##*/}"
-    say "$STATE has no room to note down that the $DEVICE_HAS ${1##*/} was revoked"
+    say "$STATE has no space left to record that the $DEVICE_HAS ${1##*/} was revoked"
   fi
 }
 
 # A read-only disk must not keep a lost phone enrolled.
 shut_out_all() {
   systemctl stop immich-edge >/dev/null 2>&1 </dev/null || :
-  die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; mend the disk of $STATE (is it" \
+  die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; check the disk of $STATE (is it" \
     "mounted read-only?) and run this again."
 }
 
@@ -73,7 +73,7 @@ TOLD=" "
 tell_out() {
   case $TOLD in *" $1 "*) return 0 ;; esac
   TOLD="$TOLD$1 "
-  say "$1 is out: its $DEVICE_HAS no longer counts, now and for good"
+  say "$1 is revoked: its $DEVICE_HAS is never accepted again"
 }
 
 stay() {
@@ -94,7 +94,7 @@ stay() {
     shut_out "$device_file"
     [ "$stay_by_hand" = no ] || note_by_hand "${device_file##*/}"
     if is_one_of "$stay_as" "$@"; then
-      say "A $DEVICE_HAS of $DEVICE_NAME that was revoked and was back no longer counts"
+      say "A revoked $DEVICE_HAS of $DEVICE_NAME had come back and is revoked again"
     else
       tell_out "${DEVICE_NAME:-A device without a name}"
     fi
@@ -123,14 +123,14 @@ revoke_by_hand() {
   done
   [ "$revoked_any" = yes ] || refuse_unknown "$1"
   tell_out "$1"
-  say "So that nothing asks for it again, write \"revoked: true\" beside $1 in the stack's devices or frames, or take it out there"
+  say "Also write \"revoked: true\" beside $1 in the stack's devices or frames, or remove it there"
 }
 
 refuse_unknown() {
   for device_file in "$REVOKED"/*; do
     [ -f "$device_file" ] || continue
     read_device "$device_file"
-    [ "$DEVICE_NAME" != "$1" ] || die "$1 is out already, since $(date -r "$device_file" '+%Y-%m-%d %H:%M'); nothing is left to revoke."
+    [ "$DEVICE_NAME" != "$1" ] || die "$1 was already revoked, on $(date -r "$device_file" '+%Y-%m-%d at %H:%M'); nothing is left to revoke."
   done
   known=$(names_in "$DEVICES" | sort -u | tr '\n' ' ')
   die "No device $1 is enrolled on this server; name one of: ${known:-none}."
@@ -174,7 +174,7 @@ install_devices() {
     shut_out "$device_file"
     # shellcheck disable=SC2086
     if is_one_of "$DEVICE_NAME" $names; then
-      say "A $DEVICE_HAS of $DEVICE_NAME that was replaced no longer counts"
+      say "An older $DEVICE_HAS of $DEVICE_NAME was replaced and is revoked"
     else
       tell_out "${DEVICE_NAME:-A device without a name}"
     fi
@@ -219,7 +219,7 @@ remember_revoked() {
     [ ! -e "$REVOKED/$fingerprint" ] || continue
     { printf '%s\n\n' "$name" && if [ "$how" = hand ]; then echo "by hand"; fi; } >"$WORK/device"
     write_file 0644 "$REVOKED/$fingerprint" <"$WORK/device"
-    touch -d "@$since" "$REVOKED/$fingerprint" || say "The day on which $name was revoked could not be noted down"
+    touch -d "@$since" "$REVOKED/$fingerprint" || say "The day on which $name was revoked could not be recorded"
   done <"$WORK/revoked"
 }
 
@@ -229,7 +229,7 @@ enrol() {
   if [ -e "$REVOKED/$2" ]; then
     REFUSED="$REFUSED,\"$2\""
     rm -f "$DEVICES/$2" "$ENDED/$2"
-    say "$1 stays out: its $enrol_has was revoked on $(date -r "$REVOKED/$2" +%Y-%m-%d) and never counts again"
+    say "$1 stays revoked: its $enrol_has was revoked on $(date -r "$REVOKED/$2" +%Y-%m-%d) and is never accepted again"
     return 0
   fi
   enrol_new=yes
@@ -248,9 +248,9 @@ enrol() {
   if [ "$enrol_new" = no ]; then
     return 0
   elif [ "$3" = frame ]; then
-    say "Frame $1 may read photos and albums"
+    say "Frame $1 is enrolled: it may read photos and albums"
   else
-    say "Device $1 may come in"
+    say "Device $1 is enrolled"
   fi
 }
 
@@ -318,7 +318,7 @@ expire() {
     # A clock that shows a time before the enrolment is wrong, too: one that has lost its time starts at 1970.
     { [ "$DEVICE_END" -gt "$expire_now" ] && [ "$expire_now" -ge "$(date -r "$device_file" +%s)" ]; } || continue
     mv -f "$device_file" "$DEVICES/"
-    say "A certificate of device $DEVICE_NAME counts again: the clock had run ahead"
+    say "A certificate of device $DEVICE_NAME is accepted again: the clock had been ahead"
   done
   for device_file in "$DEVICES"/*; do
     [ -f "$device_file" ] || continue
@@ -326,7 +326,7 @@ expire() {
     { [ -n "$DEVICE_END" ] && [ "$DEVICE_END" -le "$expire_now" ]; } || continue
     # Works on a full disk as well: what matters is that the device is out.
     { install -d -m 0700 "$ENDED" && mv -f "$device_file" "$ENDED/"; } || rm -f "$device_file"
-    say "A certificate of device $DEVICE_NAME has ended and may no longer come in"
+    say "A certificate of device $DEVICE_NAME has expired and is no longer accepted"
   done
 }
 

@@ -44,7 +44,7 @@ compare_files() {
 look_at_import() {
   look_file=$(recorded import)
   if [ -z "$look_file" ] || [ ! -f "$look_file" ] || [ "$(import_state "$look_file" ./immich-exposure)" = active ]; then return 0; fi
-  mend "$look_file does not import ./immich-exposure any more, and your next rebuild would end the exposure; up adds it again."
+  mend "$look_file no longer imports ./immich-exposure, and your next rebuild would end the exposure; up adds the import again."
 }
 
 # Only the edge may read the key, whichever certificate it belongs to.
@@ -52,7 +52,7 @@ look_at_key() {
   if [ ! -f "$STATE/tls/server.key" ]; then
     mend "The server's certificate is gone from the server; up asks Tailscale for it again."
   elif [ "$(stat -c '%a %U:%G' "$STATE/tls/server.key")" != "640 root:immich-edge" ]; then
-    mend "The key of the server's certificate has another mode or owner than the edge needs; up puts that right."
+    mend "The key of the server's certificate has the wrong mode or owner; up fixes that."
   fi
 }
 
@@ -65,12 +65,12 @@ compare_devices() {
   grep -e '^device ' -e '^frame ' "$STANDING" | sort >"$WORK/devices.recorded" || :
   if cmp -s "$WORK/devices" "$WORK/devices.recorded"; then return 0; fi
   comm -13 "$WORK/devices.recorded" "$WORK/devices" | while read -r look_kind look_print look_name; do
-    mend "A $(shown_by "$look_kind") was let in by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up takes it out."
+    mend "A $(shown_by "$look_kind") was enrolled by hand as \"$look_name\" ($(printf %.12s "$look_print")...); up removes it."
   done
   comm -23 "$WORK/devices.recorded" "$WORK/devices" | while read -r look_kind look_print look_name; do
     # Revoked, by the owner here or by the run that is looking: no `up` enrols it again.
     [ ! -e "$STATE/revoked/$look_print" ] || continue
-    mend "A $(shown_by "$look_kind") of $look_name is not let in any more ($(printf %.12s "$look_print")...); up lets it in again."
+    mend "A $(shown_by "$look_kind") of $look_name is no longer enrolled ($(printf %.12s "$look_print")...); up enrols it again."
   done
 }
 
@@ -93,11 +93,11 @@ look_at_funnel() {
       return 0
       ;;
     foreign)
-      closed "Port $1 serves another tool, so the funnel is closed; remove that entry of Tailscale and run up again."
+      closed "Port $1 serves another tool, so the funnel is closed; remove that entry from Tailscale and run up again."
       return 0
       ;;
     altered)
-      funnel "The funnel on port $1 was altered by hand; up closes and opens it as it must be."
+      funnel "The funnel on port $1 was altered by hand; up closes it and opens it correctly."
       return 0
       ;;
     *) ;;
@@ -105,9 +105,9 @@ look_at_funnel() {
   # The funnel's last change: EPOCH closed WHY
   look_note=$(words_of "$LAST_CHANGE")
   case $look_note in
-    *" closed lease") funnel "The funnel's lease was over on $(when "${look_note%% *}"); up opens and proves it again." ;;
-    *" closed unsafe") funnel "The funnel was closed on $(when "${look_note%% *}") because the exposure was not safe; up opens it only once it proves to be." ;;
-    *" closed check") funnel "The last up could not prove the exposure, so the funnel is closed; up tries to again." ;;
+    *" closed lease") funnel "The funnel's lease expired on $(when "${look_note%% *}"); up opens and proves it again." ;;
+    *" closed unsafe") funnel "The funnel was closed on $(when "${look_note%% *}") because the exposure was not safe; up opens it again only if it proves to be safe." ;;
+    *" closed check") funnel "The last up could not prove the exposure, so the funnel is closed; up tries again." ;;
     *" closed elsewhere") funnel "The funnel was closed with Tailscale's own command, or Tailscale was down (seen on $(when "${look_note%% *}")); up opens and proves it again." ;;
     *) funnel "The funnel was closed on the server; up opens and proves it again." ;;
   esac
@@ -117,7 +117,7 @@ look_at_funnel() {
 look_at_lease() {
   read_lease
   case $LEASE_IS in
-    none) funnel "The funnel was opened by hand, without a lease; up proves what stands behind it." ;;
+    none) funnel "The funnel was opened by hand, without a lease; up proves the exposure." ;;
     trial) funnel "The last run did not end with a proof, so the funnel closes in $(span "$LEASE_LEFT"); up proves the exposure again." ;;
     *) printf 'proven-for %s\n' "$(recorded proven-for)" ;;
   esac
@@ -128,9 +128,9 @@ look_at_other_ports() {
   while read -r past_kind past_port past_where _; do
     case $past_where:$past_port in
       *:"$1") ;;
-      edge:*) funnel "The edge is public on port $past_port as well ($past_kind), past our rules; up closes that." ;;
-      *) tell_owner "Immich itself is public on port $past_port ($past_kind), past the edge; close it on the server with" \
-        "\"sudo immich-exposure close\", and open again with \"sudo immich-exposure open\"." ;;
+      edge:*) funnel "The edge is also public on port $past_port ($past_kind), bypassing our rules; up closes that." ;;
+      *) tell_owner "Immich itself is public on port $past_port ($past_kind), bypassing the edge; close it on the server with" \
+        "\"sudo immich-exposure close\", then open the exposure again with \"sudo immich-exposure open\"." ;;
     esac
   done <"$WORK/past"
 }
@@ -138,7 +138,7 @@ look_at_other_ports() {
 look_at_node() {
   recorded_name=$(recorded_domain)
   [ -z "$recorded_name" ] || [ "$DOMAIN" = - ] || [ "$DOMAIN" = "$recorded_name" ] ||
-    mend "The server is called $DOMAIN now and was $recorded_name; up exposes it under the new name."
+    mend "The server's name has changed from $recorded_name to $DOMAIN; up exposes it under the new name."
 }
 
 look_at_ends() {
@@ -146,7 +146,7 @@ look_at_ends() {
   look_end=$("$LOOK_EDGE" certificate-end --file "$STATE/tls/server.crt" 2>/dev/null </dev/null) || look_end=
   is_count "$look_end" || return 0
   [ $(((look_end - $(now)) / 86400)) -ge "$CERTIFICATE_DAYS" ] ||
-    tell_owner "The server's certificate ends on $(when "$look_end") and was not renewed; see why on the server with" \
+    tell_owner "The server's certificate expires on $(when "$look_end") and was not renewed; see why on the server with" \
       "\"journalctl -u immich-exposure-certificate\"."
 }
 
@@ -157,14 +157,14 @@ look_at_immich() {
   [ -n "$look_upstream" ] || return 0
   look_recorded=$(recorded immich)
   [ "$look_upstream" = "$look_recorded" ] ||
-    mend "Immich is at $look_upstream now and was at $look_recorded when it was proven; up proves it again."
+    mend "Immich's address has changed from $look_recorded to $look_upstream since it was proven; up proves it again."
   if ! immich_answers "$look_upstream"; then
-    tell_owner "Immich does not answer at $look_upstream on the server, so shared links do not open; start it."
+    tell_owner "Immich does not answer at $look_upstream on the server, so shared links do not work; start it."
     return 0
   fi
   look_at_links "$look_upstream"
   if [ "$(immich_initialized "$look_upstream")" = false ]; then
-    tell_owner "Immich has no administrator any more, so whoever of the devices comes first could make themselves one; open" \
+    tell_owner "Immich no longer has an administrator, so the first device to connect could become one; open" \
       "Immich and create the administrator account."
   fi
   print_version immich "$(immich_version "$look_upstream")"
@@ -175,7 +175,7 @@ look_at_immich() {
 look_at_new_key() {
   command -v payload >/dev/null && payload || return 0
   if ! new_at=$(immich_place "$1" "$2"); then
-    tell_owner "Immich does not answer on the server at port $2, so nobody knows what immichApiKey opens; start it, or correct immich.port."
+    tell_owner "Immich does not answer on the server at port $2, so immichApiKey could not be checked; start Immich, or correct immich.port."
     return 0
   fi
   (umask 077 && printf 'header = "x-api-key: %s"\n' "$(head -n 1 "$WORK/api-key")" >"$WORK/curl")
@@ -194,8 +194,8 @@ look_at_new_key() {
   rm -f "$WORK/curl" "$WORK/rights"
 }
 
-KEY_REFUSED="Immich refuses the key of its API that immichApiKey holds; make a new one with the right sharedLink.read alone."
-KEY_LACKS_RIGHT="The key of Immich's API that immichApiKey holds lacks the right sharedLink.read, so nothing is known of Immich's links; give it that right, and no other."
+KEY_REFUSED="Immich refuses the API key in immichApiKey; create a new one with the permission sharedLink.read alone."
+KEY_LACKS_RIGHT="The API key in immichApiKey lacks the permission sharedLink.read, so nothing is known about Immich's links; give it that permission, and no other."
 
 # `status_with_key FILE ADDRESS` prints the status; the answer is in FILE.
 status_with_key() {
@@ -213,8 +213,8 @@ tell_of_rights() {
   rights_more=$(awk '
     $0 != "" && $0 != "sharedLink.read" && ++count <= 5 { said = said (count > 1 ? ", " : "") $0 }
     END { print said (count > 5 ? " and " count - 5 " more" : "") }' "$WORK/right")
-  [ -z "$rights_more" ] || tell_owner "The key of Immich's API that immichApiKey holds may do more than it needs ($rights_more); make" \
-    "one with the right sharedLink.read alone."
+  [ -z "$rights_more" ] || tell_owner "The API key in immichApiKey has more permissions than it needs ($rights_more); create" \
+    "one with sharedLink.read alone."
 }
 
 print_version() { [ -z "$2" ] || printf 'version %s %s\n' "$1" "$2"; }
@@ -239,29 +239,29 @@ look_at_links() {
 
 look_at_services() {
   has_module "$ROOT/run/current-system" || {
-    mend "The running system was built without the module; up brings it in again."
+    mend "The running system was built without the module; up adds it again."
     return 0
   }
   has_module "$ROOT/nix/var/nix/profiles/system" ||
     if [ -n "$(recorded import)" ]; then
-      mend "The system that boots next was built without the module; up puts that right."
+      mend "The system that boots next was built without the module; up fixes that."
     else
-      tell_owner "The system that boots next was built without the module, so the exposure ends with a reboot; make the" \
-        "one that runs the one that boots (\"sudo nixos-rebuild switch\")."
+      tell_owner "The system that boots next was built without the module, so the exposure ends at the next reboot; make the" \
+        "running system the one that boots (\"sudo nixos-rebuild switch\")."
     fi
   # shellcheck disable=SC2086
   for look_service in $(not_active $SERVICES); do look_at_dead "$look_service"; done
   for unloaded in "$STATE"/settings/.edge.unloaded "$STATE"/settings/.bans.unloaded "$STATE"/.device-ca.unloaded "$STATE"/tls/.unloaded; do
     [ -e "$unloaded" ] || continue
-    mend "What runs has not yet loaded its newest files; up loads them."
+    mend "The running services have not loaded their newest files yet; up loads them."
     break
   done
   look_module=$(module_word digest)
   [ "$look_module" = "$(recorded module)" ] ||
-    mend "The running system has another version of the module than the one that was proven; up proves it again."
+    mend "The running system has a different version of the module from the proven one; up proves it again."
   look_loaded=$(edge_configuration) look_recorded=$(recorded loaded)
   [ -z "$look_loaded" ] || [ -z "$look_recorded" ] || [ "$look_loaded" = "$look_recorded" ] ||
-    mend "The edge runs with another configuration than the one that was proven; up loads the right one."
+    mend "The edge runs with a different configuration from the proven one; up loads the right one."
 }
 
 # If a list cannot be updated, the previous one stays in force; only the owner can fix that.
@@ -272,7 +272,7 @@ look_at_lists() {
     read_report "$look_list" || :
     case $REPORT in
       good) ;;
-      kept) tell_owner "The ban list $look_list is not up to date, and keeps $(networks_of "$REPORT_COUNT") banned as before: $REPORT_SAID." ;;
+      kept) tell_owner "The ban list $look_list is out of date, and keeps $(networks_of "$REPORT_COUNT") banned: $REPORT_SAID." ;;
       *) tell_owner "The ban list $look_list bans nobody: $REPORT_SAID." ;;
     esac
   done
@@ -281,7 +281,7 @@ look_at_lists() {
 # No `up` can start units that the owner's configuration masks, or a table that the kernel does not support.
 look_at_dead() {
   if [ -n "$(hand_mask "$1")" ]; then
-    mend "$1 is masked ($(hand_mask "$1" | head -n 1)), so it does not run; up unmasks and starts it."
+    mend "$1 is masked ($(hand_mask "$1" | head -n 1)), so it is not running; up unmasks and starts it."
     return 0
   fi
   if is_masked "$1"; then
@@ -291,19 +291,19 @@ look_at_dead() {
   case $1 in
     immich-exposure-loopback.service)
       if systemctl is-failed --quiet "$1" </dev/null; then
-        tell_owner "$1 has failed, so other accounts of the server reach the edge; see \"journalctl -u $1\" there."
+        tell_owner "$1 has failed, so other accounts on the server can reach the edge; see \"journalctl -u $1\" there."
       else
-        mend "$1 does not run; up starts it."
+        mend "$1 is not running; up starts it."
       fi
       ;;
-    *) mend "$1 does not run; up starts it." ;;
+    *) mend "$1 is not running; up starts it." ;;
   esac
 }
 
 look() {
   printf 'clock %s\n' "$(now)"
   if ! is_ours "$STATE"; then
-    mend "There is nothing of an exposure on the server; up makes it."
+    mend "There is no exposure on the server; up creates it."
     [ -z "${4:-}" ] || look_at_new_key "$3" "$4"
     return 0
   fi
@@ -313,7 +313,7 @@ look() {
   look_at_revoked
   # Every up stops if the owner has closed the funnel, so it could not fix anything.
   if is_closed_by_hand; then
-    closed "The funnel was closed by hand, and nobody comes in: it stays closed until \"sudo immich-exposure open\" on the server."
+    closed "The funnel was closed by hand, so nobody can get in; it stays closed until \"sudo immich-exposure open\" on the server."
     return 0
   fi
   if [ ! -f "$STANDING" ]; then

@@ -27,40 +27,40 @@ explain() {
     status)
       echo "immich-exposure status [--json]: the address, the funnel, why and since when, its lease, Immich at home, devices, bans," \
         "services. With --json the exit status is 0 for open and proven, 2 for open and not proven, 3 for closed, 4 for what is" \
-        "not as it should be (strangers come in past the edge, a service does not run, Tailscale does not answer)."
+        "not as it should be (strangers can bypass the edge, a service is not running, Tailscale does not answer)."
       ;;
     close)
-      echo "immich-exposure close: close the funnel now, and whatever else leads to Immich from the internet. It stays closed, and" \
-        "\"pulumi up\" does not open it, until \"immich-exposure open\". At home Immich can be reached again."
+      echo "immich-exposure close: close the funnel now, and whatever else exposes Immich to the internet. It stays closed, and" \
+        "\"pulumi up\" does not open it, until \"immich-exposure open\". Immich can be reached at home again."
       ;;
     open)
-      echo "immich-exposure open: open the funnel again that was closed by hand, for the rest of its lease, or that its lease has" \
-        "closed, for a new one. What was changed since it was proven stays closed: only \"pulumi up\" opens that."
+      echo "immich-exposure open: open the funnel again after it was closed by hand (for the rest of its lease) or by its lease" \
+        "(for a new one). If anything has changed since it was proven, it stays closed: only \"pulumi up\" opens it then."
       ;;
     lan)
-      echo "immich-exposure lan open: Immich can be reached at home from now on, also while the funnel is open."
-      echo "immich-exposure lan close: Immich cannot be reached at home from now on, also while the funnel is closed."
-      echo "immich-exposure lan auto: neither any more; Immich is closed at home while the funnel is open, and only then."
+      echo "immich-exposure lan open: Immich can be reached at home from now on, even while the funnel is open."
+      echo "immich-exposure lan close: Immich cannot be reached at home from now on, even while the funnel is closed."
+      echo "immich-exposure lan auto: end either of these; Immich is closed at home only while the funnel is open."
       ;;
-    devices) echo "immich-exposure devices: who may come in and until when, frames among them, and who was revoked." ;;
+    devices) echo "immich-exposure devices: which devices and frames are enrolled, until when, and which were revoked." ;;
     revoke)
-      echo "immich-exposure revoke NAME: this device or frame is out at its next request, and no \"pulumi up\" lets it in again with" \
-        "the certificate or secret that it has. Write \"revoked: true\" beside it in the stack's devices or frames as well."
+      echo "immich-exposure revoke NAME: revoke this device or frame, from its next request on. No \"pulumi up\" enrols it again with" \
+        "the certificate or secret that it has. Also write \"revoked: true\" beside it in the stack's devices or frames."
       ;;
     who)
       echo "immich-exposure who [--html]: how often each shared link was opened, downloaded from and uploaded to, and when and from where" \
-        "each device came; with a key of Immich's API also what the links are called and allow. --html prints one page for a browser."
+        "each device connected; with an Immich API key also the links' names and what they allow. --html prints a page for a browser."
       ;;
     links) echo "immich-exposure links: what Immich's shared links allow, and until when." ;;
-    guard) echo "immich-exposure guard: look at the exposure from outside now, as the server does every five minutes." ;;
+    guard) echo "immich-exposure guard: check the exposure from outside now, as the server does every five minutes." ;;
     bans)
-      echo "immich-exposure bans: who is banned, by which jail or by hand, and until when; of lists, how many networks."
-      echo "immich-exposure bans ADDRESS: by what this address is banned, and what the edge does to a visitor from there."
+      echo "immich-exposure bans: who is banned, by which jail or by hand, and until when; for lists, how many networks."
+      echo "immich-exposure bans ADDRESS: what bans this address, and what the edge does with a visitor from there."
       ;;
     ban) echo "immich-exposure ban ADDRESS[/64]: ban a visitor until you lift it; /64 is the whole network of an IPv6 address." ;;
-    unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever made it; for an IPv6 address its network's as well." ;;
+    unban) echo "immich-exposure unban ADDRESS|all: lift a ban, whoever imposed it; for an IPv6 address also its network's." ;;
     forget-chapter)
-      echo "immich-exposure forget-chapter [--yes]: what is left of an exposure that was made by hand and taken over; --yes" \
+      echo "immich-exposure forget-chapter [--yes]: list what is left of an exposure that was made by hand and taken over; --yes" \
         "removes it."
       ;;
     module) echo "immich-exposure module: what this system was built with, as one line of JSON." ;;
@@ -149,7 +149,7 @@ ban_name() {
     }
     { fail() }
     END { if (bad || name == "") exit 1; print name }') ||
-    die "\"$1$2\" is no address of a visitor; give one like 203.0.113.9, 2001:db8::9 or 2001:db8::9/64."
+    die "\"$1$2\" is not the address of a visitor; give one such as 203.0.113.9, 2001:db8::9 or 2001:db8::9/64."
 }
 
 # Lists ban any number of networks; a ban by a jail or by hand is a file.
@@ -185,7 +185,7 @@ list_in_words() {
   read_report "$1" || :
   case $REPORT in
     good) list_word="$(networks_of "$REPORT_COUNT") banned: $REPORT_SAID; since $(date -d "@$REPORT_TIME")" ;;
-    kept) list_word="NOT up to date, $(networks_of "$REPORT_COUNT") banned as on $(date -d "@$REPORT_TIME"): $REPORT_SAID" ;;
+    kept) list_word="OUT OF DATE, $(networks_of "$REPORT_COUNT") banned as on $(date -d "@$REPORT_TIME"): $REPORT_SAID" ;;
     *) list_word="bans NOBODY: $REPORT_SAID" ;;
   esac
   active "$(list_unit "$1")" || list_word="$list_word; $(list_unit "$1") is NOT active"
@@ -208,10 +208,10 @@ tell_how_lists_let_in() {
       countries)
         how_remedy="change banLists in the stack's config (countries or onlyCountries) and run \"pulumi up\""
         ;;
-      networks) how_remedy="take $how_network out of $how_words; that counts within five minutes" ;;
+      networks) how_remedy="remove $how_network from $how_words, which takes effect within five minutes" ;;
       crowdsec)
         how_words=${how_words#* }
-        how_remedy="\"cscli decisions delete --ip $1\" (or --range $how_network) where CrowdSec runs; that counts within seconds"
+        how_remedy="\"cscli decisions delete --ip $1\" (or --range $how_network) where CrowdSec runs, which takes effect within seconds"
         ;;
       *) how_remedy="change $STATE/bans/lists/$how_list" ;;
     esac
@@ -252,7 +252,7 @@ print_bans_of() {
 ban() {
   ban_name "$1" "$2"
   [ -d "$STATE/bans/manual" ] ||
-    die "The folder $STATE/bans/manual is missing, so the edge lets no visitor in at all; restart immich-edge, which makes" \
+    die "The folder $STATE/bans/manual is missing, so the edge lets no visitor in at all; restart immich-edge, which creates" \
       "it."
   : >"$STATE/bans/manual/$NAME" || die "$STATE/bans/manual/$NAME could not be written; make room on its disk."
   say "$1$2 is banned until you lift it: immich-exposure unban $1$2"
@@ -265,11 +265,11 @@ lift() {
   [ $# -gt 0 ] && active immich-bans || return 0
   fail2ban-client set "immich-$lift_jail" unbanip "$@" >/dev/null 2>"$WORK/fail2ban.log" </dev/null ||
     grep -q "is not banned" "$WORK/fail2ban.log" ||
-    die "fail2ban does not lift the ban ($(tail -n 1 "$WORK/fail2ban.log")); see \"systemctl status immich-bans\"."
+    die "fail2ban did not lift the ban ($(tail -n 1 "$WORK/fail2ban.log")); see \"systemctl status immich-bans\"."
 }
 
 tell_what_comes_back() {
-  active immich-bans || say "immich-bans is not running: bans of its own that have not ended come back when it starts"
+  active immich-bans || say "immich-bans is not running: those of its own bans that have not expired come back when it starts"
 }
 
 unban() {
@@ -291,7 +291,7 @@ unban() {
   if [ -s "$WORK/listed" ]; then
     tell_how_lists_let_in "$1"
   else
-    say "$1$2 is not banned any more"
+    say "$1$2 is no longer banned"
   fi
 }
 
@@ -305,7 +305,7 @@ unban_all() {
   ban_files -delete
   tell_what_comes_back
   if [ -n "$(lists_wanted)" ]; then
-    say "Nobody is banned any more but by lists ($(lists_wanted | paste -s -d , - | sed 's/,/, /g')), which banLists in the stack's config switches off"
+    say "Nobody is banned any more except by lists ($(lists_wanted | paste -s -d , - | sed 's/,/, /g')); banLists in the stack's config switches them off"
   else
     say "Nobody is banned any more"
   fi
@@ -330,7 +330,7 @@ recorded_funnel() { if [ -e "$FUNNEL_RECORD" ]; then echo open; else echo closed
 
 # `set_home open|close|auto`. If the funnel was closed by other means, the minute timer corrects the record.
 set_home() {
-  has_lan_unit || die "This server's configuration leaves Immich at home as it is, so there is nothing to $1; set lan: close to change that."
+  has_lan_unit || die "This server's configuration leaves home access to Immich alone, so there is nothing to $1; set lan: close to change that."
   is_ours "$STATE" || die "Nothing is exposed from this server, and Immich is open at home; run \"pulumi up\" first."
   case $1:$(recorded_funnel) in
     open:*) home_word="open by hand" home_said="open at home until you say otherwise" ;;
@@ -349,7 +349,7 @@ address_in_words() {
   case ${recorded_name:-$DOMAIN} in
     "$DOMAIN") url "$DOMAIN" "$1" ;;
     *)
-      echo "$(url "$recorded_name" "$1") leads nowhere: this node is called $DOMAIN now; run \"pulumi up\", or give it its old" \
+      echo "$(url "$recorded_name" "$1") leads nowhere: this node is now called $DOMAIN; run \"pulumi up\", or give it its old" \
         "name back"
       ;;
   esac
@@ -360,7 +360,7 @@ node_key_in_words() {
   key_end=$(node_key_end)
   [ -z "$key_end" ] || key_end=$(date -d "$key_end" +%s 2>/dev/null) || key_end=
   [ -n "$key_end" ] || return 0
-  echo "ends $(date -d "@$key_end"), and the funnel with it; disable its expiry in Tailscale's admin console"
+  echo "expires $(date -d "@$key_end"), which closes the funnel; disable its expiry in Tailscale's admin console"
 }
 
 row() { printf '%-10s %s\n' "$1" "$2"; }
@@ -383,13 +383,13 @@ guard_in_words() {
   elif [ -n "$guard_time" ]; then
     echo "$guard_word on $(date -d "@$guard_time"): $guard_said"
   else
-    echo "has not looked yet"
+    echo "has not checked yet"
   fi
 }
 
 notices_in_words() {
   if [ -s "$NOTICES/failed" ]; then
-    echo "do not get through: $(cut -d ' ' -f 2- "$NOTICES/failed")"
+    echo "cannot be delivered: $(cut -d ' ' -f 2- "$NOTICES/failed")"
   elif [ -f "$NOTICES/channel" ]; then
     echo "by $(sed -n 's/^kind //p' "$NOTICES/channel")"
   else
@@ -439,9 +439,9 @@ uploads_in_words() {
     *) uploads_words="$((${UPLOADED% *} / 1000000)) MB in ${UPLOADED#* } files within an hour" ;;
   esac
   case $(room_word) in
-    enough) echo "$uploads_words; $((ROOM_FREE * 1024 / 1000000000)) GB are free, $(uploads_said floor) must stay so" ;;
+    enough) echo "$uploads_words; $((ROOM_FREE * 1024 / 1000000000)) GB are free, of which $(uploads_said floor) must stay free" ;;
     full) echo "$uploads_words; REFUSED now: less than $(uploads_said floor) GB are free" ;;
-    *) echo "$uploads_words; REFUSED now: nobody knows how much is free where Immich puts them (uploadLimits.folder)" ;;
+    *) echo "$uploads_words; REFUSED now: the free space where Immich stores them is unknown (uploadLimits.folder)" ;;
   esac
 }
 
@@ -476,13 +476,13 @@ why_in_words() {
     open-trial) why="for its proof by pulumi up" ;;
     open-proven) why="proven by pulumi up" ;;
     open-hand) why="opened again by immich-exposure open" ;;
-    open-elsewhere) why="open again by Tailscale's own doing" ;;
-    closed-hand) why="closed by hand: immich-exposure open" ;;
-    closed-lease) why="its lease was over" ;;
+    open-elsewhere) why="opened again by Tailscale itself" ;;
+    closed-hand) why="closed by hand; open it with immich-exposure open" ;;
+    closed-lease) why="its lease expired" ;;
     closed-check) why="pulumi up could not open or prove it" ;;
     closed-destroy) why="by pulumi destroy" ;;
-    closed-unsafe) why="strangers would have come in past the edge" ;;
-    closed-elsewhere) why="not by us: Tailscale is down, or its own command has closed it" ;;
+    closed-unsafe) why="strangers could have bypassed the edge" ;;
+    closed-elsewhere) why="not by us: Tailscale is down, or its own command closed it" ;;
     closed-*) why="by pulumi" ;;
     *) why= ;;
   esac
@@ -502,7 +502,7 @@ print_status() {
   [ "$WHY" = - ] || row why "$(why_in_words)"
   while read -r past_kind past_port past_where _; do
     case $past_where in immich) past_where="Immich itself" ;; *) past_where="the edge" ;; esac
-    row UNSAFE "$past_where is public on port $past_port ($past_kind), past our rules: run immich-exposure close"
+    row UNSAFE "$past_where is public on port $past_port ($past_kind), bypassing our rules: run immich-exposure close"
   done <"$WORK/past"
   row lease "$(lease_in_words)"
   row home "$(home_in_words)"
@@ -578,7 +578,7 @@ print_status_json() {
 note_closed_by_hand() {
   if is_ours "$STATE" && touch "$CLOSED_BY_HAND" 2>/dev/null; then return 0; fi
   is_ours "$STATE" || active immich-edge || return 0
-  touch "$CLOSED_BY_HAND_TOO" 2>/dev/null || say "Nothing can be noted down on this server, so an up may open the funnel again"
+  touch "$CLOSED_BY_HAND_TOO" 2>/dev/null || say "Nothing can be written on this server, so the next up may open the funnel again"
 }
 
 verb=${1:-status}
@@ -608,7 +608,7 @@ case $verb in
     exit 0
     ;;
   lan)
-    case $2 in open | close | auto) ;; *) die "Say immich-exposure lan open, close or auto; see --help." ;; esac
+    case $2 in open | close | auto) ;; *) die "Use immich-exposure lan open, close or auto; see --help." ;; esac
     lock
     set_home "$2"
     exit 0
@@ -631,7 +631,7 @@ case $verb:$said in
   close:)
     note_closed_by_hand
     close_funnel "$1" "$2" hand all
-    say "Nobody comes in from the internet, until \"immich-exposure open\""
+    say "Nobody can get in from the internet until \"immich-exposure open\""
     ;;
   status:) print_status "$1" "$2" ;;
   status:--json) print_status_json "$1" "$2" ;;

@@ -80,9 +80,9 @@ keep_former() {
 install_files() {
   [ -d "$CONFIG_DIR" ] || die "The folder $CONFIG_DIR is not there; set configDir to the folder of configuration.nix."
   is_ours "$FOLDER" || { [ ! -e "$FOLDER" ] && [ ! -L "$FOLDER" ]; } ||
-    die "$FOLDER is somebody else's: it lacks the file $MARK that this project puts there; rename it and run this again."
+    die "$FOLDER was not made by this project, whose file $MARK is missing from it; rename it and run this again."
   ! is_exported "$FOLDER" ||
-    die "$FOLDER was exported by \"make module\" and is the owner's; set module: yours, or rename it, and run this again."
+    die "$FOLDER was exported by \"make module\" and belongs to you; set module: yours, or rename it, and run this again."
   discard_old_stages
   begin_stage
   : >"$WORK/paths"
@@ -166,21 +166,21 @@ refuse_while_it_runs() {
   [ -f "$CONFIG_DIR/configuration.nix" ] || return 0
   ! has_module "$ROOT/run/current-system" ||
     die "The running system still has the module from $FOLDER$(naming_files "$FOLDER"), and no rebuild would succeed without that" \
-      "folder; take every import of it out, run \"sudo nixos-rebuild switch\" on the server and run this again."
+      "folder; remove every import of it, run \"sudo nixos-rebuild switch\" on the server and run this again."
 }
 
 remove_files() {
   discard_old_stages
   if ! is_ours "$FOLDER" || is_exported "$FOLDER"; then return 0; fi
   [ "$(import_state "$CONFIG_DIR/configuration.nix" "./$NAME")" != active ] ||
-    die "$CONFIG_DIR/configuration.nix still imports ./$NAME, and the next rebuild would fail without it; take the module out" \
+    die "$CONFIG_DIR/configuration.nix still imports ./$NAME, and the next rebuild would fail without it; remove the module" \
       "first (\"module.sh restore\")."
   refuse_while_it_runs
   listed_files "$FOLDER" >"$WORK/former"
   drop_files "$WORK/former"
   rm -f "$FOLDER/home.nix" "$FOLDER"/.immich-exposure.??????
   drop_empty_folders
-  [ "$(ls -A "$FOLDER")" = "$MARK" ] || say "$FOLDER holds files of somebody else's, which stay"
+  [ "$(ls -A "$FOLDER")" = "$MARK" ] || say "$FOLDER contains files that are not ours, which stay"
   rm -f "$FOLDER/$MARK"
   rmdir "$FOLDER" 2>/dev/null || :
 }

@@ -26,7 +26,7 @@ need_free_port() {
   [ "$PORT_GRANTED" = true ] ||
     die "Tailscale does not allow a funnel on port $1; set funnelPort to 443, 8443 or 10000."
   active immich-exposure-lease.timer ||
-    die "The timer immich-exposure-lease.timer does not run here, so nothing would end the funnel's lease; apply the NixOS" \
+    die "The timer immich-exposure-lease.timer is not running, so nothing would end the funnel's lease; apply the NixOS" \
       "configuration first."
 }
 
@@ -49,8 +49,8 @@ need_immich() {
 # Only the owner may override the emergency stop.
 need_leave_to_open() {
   ! is_closed_by_hand ||
-    die "The funnel was closed on the server by \"immich-exposure close\", and stays closed; allow it again there with" \
-      "\"sudo immich-exposure open\" and run this again."
+    die "The funnel was closed on the server by \"immich-exposure close\", and stays closed; run" \
+      "\"sudo immich-exposure open\" there, then run this again."
 }
 
 need_edge() {
@@ -68,7 +68,7 @@ open_on_lease() {
   read_serving "$FUNNEL_PORT" "$PROXY_PORT"
   close_what "$FUNNEL_PORT"
   if [ -s "$WORK/to-close" ]; then
-    say "Port $(awk '{ print $2 }' "$WORK/to-close" | sort -un | paste -s -d ' ' -) leads past our rules; that is closed first"
+    say "Port $(awk '{ print $2 }' "$WORK/to-close" | sort -un | paste -s -d ' ' -) bypasses our rules; closing that first"
     (close_entries "$FUNNEL_PORT" "$PROXY_PORT") || exit 1
     read_serving "$FUNNEL_PORT" "$PROXY_PORT"
   fi
@@ -82,7 +82,7 @@ open_on_lease() {
   close_home
   need_edge
   if [ "$FUNNEL" = open ]; then
-    say "The funnel on port $FUNNEL_PORT is open already; its lease is another one now"
+    say "The funnel on port $FUNNEL_PORT is already open; its lease was replaced"
   else
     # The command can wait for ever for a visit to a web page, and can exit 0 without effect. The address is numeric because
     # tailscaled tries [::1] first for "localhost", where the edge does not listen and any account of the server may.
@@ -90,7 +90,7 @@ open_on_lease() {
       >"$WORK/change.log" 2>&1 </dev/null || :
     read_serving "$FUNNEL_PORT" "$PROXY_PORT"
     [ "$FUNNEL" = open ] ||
-      die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); mend that and run this again."
+      die "Tailscale did not open the funnel ($(tr -s '\n' ' ' <"$WORK/change.log")); fix that and run this again."
   fi
   # It may have been closed by hand at this very moment.
   need_leave_to_open
@@ -100,7 +100,7 @@ open_funnel() {
   FUNNEL_PORT=$1 PROXY_PORT=$2
   open_on_lease begin_trial "$3"
   TO_PROVE=$(exposed_digest)
-  say "The funnel on port $1 is open for at most $3 seconds, unless it is proven"
+  say "The funnel on port $1 is open for at most $3 seconds unless it is proven"
   note_change open trial
   printf '{"openedAt":%s,"url":%s}\n' "$(now)" "$(json_string "$(url "$DOMAIN" "$1")")"
 }
@@ -131,12 +131,12 @@ confirm_funnel() {
   know_module
   read_funnel "$2" "$3"
   { [ "$FUNNEL" = open ] && lease_holds; } ||
-    die "The funnel is not open any more ($FUNNEL), so it cannot be confirmed; open it again."
+    die "The funnel is no longer open ($FUNNEL), so it cannot be confirmed; open it again."
   case $1 in
     always | +*) ;;
     *)
       [ "$1" -gt "$(now)" ] ||
-        die "The funnel cannot stay open until a moment that has passed; set exposeUntil to a later one."
+        die "The funnel cannot stay open until a time that has passed; set exposeUntil to a later one."
       ;;
   esac
   note_term "$1"
@@ -147,7 +147,7 @@ confirm_funnel() {
   read_serving "$2" "$3"
   if [ "$FUNNEL" != open ] || is_closed_by_hand; then
     close_funnel "$2" "$3"
-    die "The funnel was closed in this very moment; open it again."
+    die "The funnel was closed just now; open it again."
   fi
   note_change open proven
   case $LEASE_LEFT in always) LEASE_LEFT=null ;; *) ;; esac
@@ -173,7 +173,7 @@ await_proof() {
   lock_briefly
   check_stack
   close_funnel "$FUNNEL_PORT" "$PROXY_PORT" check
-  die "Nobody has proven the exposure, so the funnel is closed; run \"pulumi up\" again."
+  die "The exposure was not proven, so the funnel is closed; run \"pulumi up\" again."
 }
 
 # ---- Before a change
@@ -183,11 +183,11 @@ await_proof() {
 trial() {
   trial_state=closed
   if is_ours "$STATE" && [ ! -f "$BY_HAND" ] && is_this_stacks "$4"; then
-    rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
+    rm -f "$PROVEN" || die "$PROVEN cannot be removed; check its disk and run this again."
     if lease_holds; then
       begin_trial "$3"
       trial_state=trial
-      say "The funnel is on a lease of $3 seconds, until what comes now is proven"
+      say "The funnel is on a lease of $3 seconds until this change is proven"
       note_change open trial
     else
       # shellcheck disable=SC2046
@@ -219,11 +219,11 @@ reopen() {
   set -- $(recorded_ports)
   read_funnel "$1" "$2"
   if [ "$FUNNEL" = open ] && lease_holds; then
-    say "The funnel is open already"
+    say "The funnel is already open"
     return 0
   fi
   rm -f "$CLOSED_BY_HAND" "$CLOSED_BY_HAND_TOO" ||
-    die "$CLOSED_BY_HAND cannot be removed; mend its disk and run this again."
+    die "$CLOSED_BY_HAND cannot be removed; check its disk and run this again."
   [ "$(words_of "$PROVEN")" = "$1 $2 $(exposed_digest)" ] ||
     die "What the funnel exposes has changed since it was proven, or was never proven, so the funnel stays closed; run" \
       "\"pulumi up\", which opens it and proves it."
@@ -240,7 +240,7 @@ renew_term() {
   # shellcheck disable=SC2046
   set -- $(words_of "$LEASE_TERM")
   { [ "${1:-}" = hours ] && is_count "${2:-}"; } ||
-    die "The moment until which the funnel may be open (exposeUntil) has passed, or this server's clock is wrong; set a later one" \
+    die "The time until which the funnel may be open (exposeUntil) has passed, or this server's clock is wrong; set a later one" \
       "and run \"pulumi up\"."
   write_line 0644 "$LEASE_TERM" "hours $2 $(rest "$2")"
 }
@@ -271,7 +271,7 @@ look_at_open_funnel() {
   fi
   # Whoever set it up, it lets strangers get past our rules.
   if grep -q "^[a-z]* $1 " "$WORK/past"; then
-    say "Port $1 leads past the edge, so it is closed"
+    say "Port $1 bypasses the edge; closing it"
     close_funnel "$1" "$2" unsafe
     return 0
   fi
@@ -385,7 +385,7 @@ case $verb in
     port proxyPort "${2:-}"
     case ${3:-run} in
       run | check | destroy | unsafe | lease) ;;
-      *) die "A funnel is closed because of run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
+      *) die "The reason for closing a funnel is run, check, destroy, unsafe or lease, not \"$3\"; use one of them." ;;
     esac
     close_exposure "$1" "$2" "${3:-run}"
     ;;

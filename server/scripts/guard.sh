@@ -94,7 +94,7 @@ meet() {
   VERDICT=${meet_line%% *} SENTENCE=${meet_line#* }
   case $VERDICT in
     healthy | ailing | dead | unsafe | blind) ;;
-    *) VERDICT=blind SENTENCE="the look from outside itself failed ($(tail -n 1 "$WORK/stranger.log" | head -c 200))" ;;
+    *) VERDICT=blind SENTENCE="the check from outside itself failed ($(tail -n 1 "$WORK/stranger.log" | head -c 200))" ;;
   esac
 }
 
@@ -131,9 +131,9 @@ tailscaled_answers() { timeout 20 tailscale status --json --peers=false >/dev/nu
 
 # Does the same as `immich-exposure close`; only an `up` that proves the exposure opens it again.
 close_unsafe() {
-  say "The exposure is not safe ($SENTENCE), so it is closed"
+  say "The exposure is not safe ($SENTENCE); closing it"
   if ! (close_funnel "$1" "$2" unsafe); then
-    say "The funnel cannot be closed, so the edge is stopped"
+    say "The funnel cannot be closed; stopping the edge"
     systemctl stop immich-edge </dev/null || :
   fi
   tell unsafe "The exposure was closed, because it was not safe: $SENTENCE. It stays closed until pulumi up proves it again."
@@ -147,7 +147,7 @@ step() {
   step_number=$(count steps)
   STEPPED=yes
   if ! active immich-edge; then
-    say "The edge does not run; it is started"
+    say "The edge is not running; starting it"
     systemctl reset-failed immich-edge >/dev/null 2>&1 </dev/null || :
     systemctl restart immich-edge </dev/null || say "The edge does not start; see \"journalctl -u immich-edge\""
   elif ! tailscaled_answers; then
@@ -181,13 +181,13 @@ restart_tailscaled() {
   # If it was stopped by hand, it stays stopped.
   active tailscaled || systemctl is-failed --quiet tailscaled </dev/null || return 0
   remember restarted "$(now)"
-  say "The exposure does not answer; tailscaled is restarted"
+  say "The exposure does not answer; restarting tailscaled"
   timeout 60 systemctl restart tailscaled </dev/null || say "tailscaled does not start; see \"journalctl -u tailscaled\""
 }
 
 # A run that is killed in between leaves its word in the memory; the next one opens the funnel again.
 off_and_on() {
-  say "The exposure does not answer; the funnel is taken off and put on again"
+  say "The exposure does not answer; closing the funnel and opening it again"
   remember reopen yes
   if [ "$FUNNEL_SHARED" = no ]; then
     timeout 30 tailscale funnel reset >"$WORK/change.log" 2>&1 </dev/null || :
@@ -206,7 +206,7 @@ on_again() {
   if [ "$FUNNEL" = open ]; then
     forget reopen
   else
-    say "Tailscale did not put the funnel on again ($(tr -s '\n' ' ' <"$WORK/change.log"))"
+    say "Tailscale did not open the funnel again ($(tr -s '\n' ' ' <"$WORK/change.log"))"
   fi
   # It may have been closed by hand, or its lease may have ended, at this very moment.
   lease_holds || (close_funnel "$1" "$2")
@@ -236,7 +236,7 @@ well_again() {
   if [ -n "$(recall told_dead)$(recall told_ailing)" ]; then
     tell healed "The exposure answers again, after $((($(now) - $(recall_number bad_since)) / 60 + 1)) minutes."
   elif [ "$(recall_number steps)" -gt 0 ]; then
-    tell healed "The exposure did not answer, and was healed."
+    tell healed "The exposure did not answer, and works again."
   fi
   forget told_dead told_ailing told_blind bad_since steps wait wait_since ailing_looks blind_looks
 }
@@ -256,7 +256,7 @@ dead() {
     *) SENTENCE="Tailscale is not connected on this server (state $TAILSCALE_STATE)" ;;
   esac
   [ "$(recall_number steps)" -lt 2 ] ||
-    told_once dead dead "The exposure does not answer: $SENTENCE. What heals itself was tried; it is tried again from time to time."
+    told_once dead dead "The exposure does not answer: $SENTENCE. Automatic repairs have not helped; they are tried again from time to time."
 }
 
 # `act_on FUNNEL_PORT PROXY_PORT` acts on the result of the look.
@@ -268,11 +268,11 @@ act_on() {
     ailing)
       bad
       [ "$(count ailing_looks)" -lt "$AILING_LOOKS" ] ||
-        told_once ailing ailing "Strangers are refused as they must be, but shared links do not work: $SENTENCE."
+        told_once ailing ailing "Strangers are refused as they should be, but shared links do not work: $SENTENCE."
       ;;
     blind)
       [ "$(count blind_looks)" -lt "$BLIND_LOOKS" ] ||
-        told_once blind blind "For an hour the server could not look at the exposure from outside: $SENTENCE."
+        told_once blind blind "For an hour the server could not check the exposure from outside: $SENTENCE."
       ;;
     *) ;;
   esac
@@ -317,7 +317,7 @@ ending() {
     [ -z "$(recall "ends_$1")" ] || remember "ends_$1"
   elif [ "$(recall "ends_$1")" != "$ending_at" ]; then
     remember "ends_$1" "$ending_at"
-    if [ "$ending_at" = 0 ]; then ending_word="has ended"; else ending_word="ends within $ending_left days"; fi
+    if [ "$ending_at" = 0 ]; then ending_word="has expired"; else ending_word="expires within $ending_left days"; fi
     tell ending "$3 $ending_word."
   fi
 }
@@ -355,7 +355,7 @@ look_at_versions() {
     if [ -z "$floor_runs" ] || is_safe "$floor_runs" "$floor_lowest" "$floor_refused"; then continue; fi
     [ "$(recall "outdated_$floor_of")" != "$floor_runs" ] || continue
     remember "outdated_$floor_of" "$floor_runs"
-    tell outdated "$floor_name has version $floor_runs, whose faults are known; upgrade it to $floor_lowest or newer."
+    tell outdated "$floor_name is version $floor_runs, which has known vulnerabilities; upgrade it to $floor_lowest or newer."
   done <"$WORK/floors"
 }
 
@@ -378,14 +378,14 @@ look_at_bans() {
 look_at_lists() {
   for list_name in $(lists_wanted); do
     read_report "$list_name" || :
-    active "$(list_unit "$list_name")" || REPORT=stopped REPORT_SAID="$(list_unit "$list_name") does not run"
+    active "$(list_unit "$list_name")" || REPORT=stopped REPORT_SAID="$(list_unit "$list_name") is not running"
     if [ "$REPORT" = good ]; then
       [ -z "$(recall "told_list_$list_name")" ] || tell lists "The ban list $list_name is up to date again."
       forget "told_list_$list_name"
     elif [ "$REPORT" = none ]; then
       told_once "list_$list_name" lists "The ban list $list_name bans nobody: $REPORT_SAID."
     else
-      told_once "list_$list_name" lists "The ban list $list_name is not up to date, and what it bans stays banned: $REPORT_SAID."
+      told_once "list_$list_name" lists "The ban list $list_name is out of date, and what it bans stays banned: $REPORT_SAID."
     fi
   done
 }
@@ -400,7 +400,7 @@ look_at_devices() {
   while read -r seen_serial seen_name; do
     [ -z "$(recall "seen_$seen_serial")" ] || continue
     remember "seen_$seen_serial" yes
-    tell seen "The device $seen_name came in for the first time."
+    tell seen "The device $seen_name connected for the first time."
   done <"$WORK/seen"
 }
 
@@ -424,7 +424,7 @@ print_look() {
     read -r print_time print_rest <"$GUARD"
     printf '%s: %s\n' "$(date -d "@$print_time")" "$print_rest"
   else
-    say "Nothing was looked at: the exposure is closed, or the config says guard: false"
+    say "Nothing was checked: the exposure is closed, or the config says guard: false"
   fi
 }
 

@@ -56,7 +56,7 @@ sync() {
     if active "$SOCKET$instance.socket"; then continue; fi
     # If another program holds an address, this is tried again in a minute; no unit stays failed because of it.
     if ! systemctl start "$SOCKET$instance.socket" >/dev/null 2>&1 </dev/null; then
-      say "Immich cannot be reached at home on $(printf '%s' "$instance" | plain_instances): something else holds that address"
+      say "Immich cannot be reached at home on $(printf '%s' "$instance" | plain_instances): something else uses that address"
       systemctl reset-failed "$SOCKET$instance.socket" >/dev/null 2>&1 </dev/null || :
     fi
   done <"$WORK/wanted"

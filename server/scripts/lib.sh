@@ -133,7 +133,7 @@ MOST_WAITING=200
 # more important. KIND is a word of notify.sh; the sentence contains no secret and nothing that a visitor chose.
 tell() {
   [ -f "$NOTICES/channel" ] || return 0
-  (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down, so nobody is told"
+  (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be saved, so nobody receives it"
   systemctl start --no-block immich-exposure-notify.service >/dev/null 2>&1 </dev/null || :
 }
 
@@ -174,11 +174,11 @@ read_owner() {
 check_stack() {
   if [ -z "$STACK" ] || ! read_owner || [ "$OWNER_ID" = "$STACK" ]; then return 0; fi
   if [ "$STACK_LEAVES" = yes ]; then
-    say "This server is exposed by the stack $OWNER_NAME; nothing of this stack is on it any more, and nothing was changed"
+    say "This server is exposed by the stack $OWNER_NAME; nothing of this stack is left on it, and nothing was changed"
     exit 0
   fi
   die "This server is exposed by the stack $OWNER_NAME and no longer by this one, so nothing was changed; run \"pulumi destroy\" with" \
-    "that stack first, or forget this one with \"pulumi destroy\", which leaves the server as it is."
+    "that stack first, or with this one, which then leaves the server as it is."
 }
 
 # `number NAME VALUE LOW HIGH`: arguments are checked before any command gets them.
@@ -187,7 +187,7 @@ number() {
     '' | *[!0-9]* | ???????????*) die "$1 must be a whole number, not \"$2\"; correct it and run this again." ;;
   esac
   { [ "$2" -ge "$3" ] && [ "$2" -le "$4" ]; } ||
-    die "$1 must lie between $3 and $4, not be $2; correct it and run this again."
+    die "$1 must be between $3 and $4, not $2; correct it and run this again."
 }
 
 port() { number "The $1" "$2" 1 65535; }
@@ -235,7 +235,7 @@ unmask() {
   unmask_some=no
   for unit; do
     for mask in $(hand_mask "$unit"); do
-      say "$unit is masked by $mask, which is taken away"
+      say "Removing $mask, which masks $unit"
       rm -f "$mask"
       unmask_some=yes
     done
@@ -246,9 +246,9 @@ unmask() {
 # `at_rest UNIT` prints why a unit does not run, and what to do about it.
 at_rest() {
   if is_masked "$1"; then
-    echo "is masked, so it does not run; run \"sudo systemctl unmask $1\" on the server, or take its \"enable = false\" out of your configuration"
+    echo "is masked, so it is not running; run \"sudo systemctl unmask $1\" on the server, or remove its \"enable = false\" from your configuration"
   else
-    echo "does not run (see \"journalctl -u $1\")"
+    echo "is not running (see \"journalctl -u $1\")"
   fi
 }
 
@@ -308,7 +308,7 @@ is_free() {
 
 need_own_state() {
   is_ours "$STATE" || is_free "$STATE" ||
-    die "$STATE is somebody else's: it lacks the file $MARK that this project puts there; move it away and run this again."
+    die "$STATE was not made by this project, whose file $MARK is missing from it; move it away and run this again."
 }
 
 # The folders of the exposure. Folders of the units' users get their owner once the groups exist (after the first rebuild).
@@ -571,7 +571,7 @@ uploads_free() {
     [ ! -d "$uploads_at/$uploads_part" ] || set -- "$@" "$uploads_at/$uploads_part"
   done
   timeout 10 df -Pk "$@" 2>/dev/null </dev/null |
-    awk 'NR > 1 && $4 ~ /^[0-9]+$/ { if (least == "" || $4 < least) least = $4 } END { if (least != "") print least }'
+    awk 'NR > 1 && $4 ~ /^[0-9]+$/ { if (least == "" || $4 < least) least = $4 } END { if (least != "") print least }' || :
 }
 
 # `gigabytes_kib GIGABYTES`: a gigabyte is 1,000,000,000 bytes.
@@ -591,12 +591,12 @@ reload_edge() {
   active immich-edge || return 0
   edge_still_lacks=$(edge_lacks)
   if [ -n "$edge_still_lacks" ]; then
-    say "The edge takes that over once ${edge_still_lacks% } of $STATE is there again"
+    say "The edge loads this once ${edge_still_lacks% } is back in $STATE"
     return 0
   fi
   # This runs `caddy reload --force`. A configuration that cannot be loaded fails here, and the old one stays in force.
   systemctl reload immich-edge </dev/null ||
-    die "The edge refused to reload and keeps what it had; see why with \"journalctl -u immich-edge\" and run this again."
+    die "The edge refused to reload and keeps its previous configuration; see why with \"journalctl -u immich-edge\" and run this again."
 }
 
 # ---- Immich, and what the running system says about our module
@@ -738,7 +738,7 @@ json_ask() {
   json_file=$1 json_program="$JSON_READER $3 END { json(); $2 }"
   shift 3
   awk "$@" "$json_program" <"$json_file" ||
-    die "The JSON answer in ${json_file##*/} could not be read; run the \"tailscale\" command of that name by hand to see why."
+    die "The JSON in ${json_file##*/} could not be parsed; run the \"tailscale\" command of that name to see why."
 }
 
 # Standard input as a JSON string, including the quotes.
@@ -839,7 +839,7 @@ read_funnel() {
 
 read_serving() {
   timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
-    die "Tailscale does not tell its funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\"."
+    die "Tailscale does not report the funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\" to see why."
   behind_at=$(immich_behind)
   # An IPv6 address without its brackets.
   case $behind_at in
@@ -938,7 +938,7 @@ tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$W
 # Closing never waits for long: it is safe at any moment, and must work while a rebuild holds the lock.
 lock_briefly() {
   if ! can_lock; then
-    say "$LOCK cannot be opened; closing all the same"
+    say "$LOCK cannot be opened; closing anyway"
     return 0
   fi
   open_lock
@@ -968,7 +968,7 @@ close_exposure() {
 # nowhere lets nobody in.
 close_funnel() {
   # Without a lease, the timer on the server keeps closing the funnel if the rest of this fails.
-  rm -f "$LEASE" || say "$LEASE cannot be removed; closing all the same"
+  rm -f "$LEASE" || say "$LEASE cannot be removed; closing anyway"
   stop_lease_timer
   [ "${3:-}" != unsafe ] || rm -f "$PROVEN" || say "$PROVEN cannot be removed"
   if command -v tailscale >/dev/null; then
@@ -983,7 +983,7 @@ close_funnel() {
       stop_edge
       [ "$close_status" = 3 ] || exit 1
       # The record stays: because of it, the minute timer removes the entry later.
-      say "Nobody comes in while Tailscale is down; what it still has configured is taken away as soon as it can be told"
+      say "Nobody can get in while Tailscale is down; its entry for the funnel is removed as soon as it answers"
       note_change closed "${3:-run}"
       open_home
       return 0
@@ -1041,18 +1041,18 @@ close_entries() {
     done <"$WORK/to-close"
   done
   [ ! -s "$WORK/to-close" ] || ! grep -q ^terminal "$WORK/to-close" ||
-    die "A \"tailscale funnel\" that runs in somebody's terminal leads to Immich; end it there (\"pgrep -af 'tailscale funnel'\"" \
-      "shows it), and run this again."
+    die "A \"tailscale funnel\" that runs in somebody's terminal exposes Immich; end it there (\"pgrep -af 'tailscale funnel'\"" \
+      "shows it) and run this again."
   case $FUNNEL:$(cat "$WORK/to-close") in
     closed:) [ "$close_found" = closed ] || cut_connections "${4:-}" ;;
     foreign:)
-      say "Port $1 is in use by another tool's serve entry, which stays as it is"
+      say "Port $1 is in use by another tool's serve entry, which is left alone"
       [ "$close_found" = foreign ] || cut_connections "${4:-}"
       ;;
     *)
       close_remedy="close it on the server with \"sudo tailscale funnel reset\""
       [ "$FUNNEL_SHARED" = no ] ||
-        close_remedy="mend what it says on the server, then run \"sudo immich-exposure close\""
+        close_remedy="fix that on the server, then run \"sudo immich-exposure close\""
       die "The funnel on port $(close_ports "$1") is still configured ($(tr -s '\n' ' ' <"$WORK/change.log")); $close_remedy."
       ;;
   esac
@@ -1233,12 +1233,12 @@ arm_lease_timer() {
   if [ "$1" = always ]; then return 0; fi
   systemd-run --quiet --collect --unit=immich-exposure-lease-end --on-active="$1" --timer-property=AccuracySec=100ms \
     systemctl start immich-exposure-lease.service >"$WORK/timer.log" 2>&1 </dev/null ||
-    die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); look at \"systemctl --failed\"."
+    die "The timer that ends the lease could not be set ($(tail -n 1 "$WORK/timer.log")); see \"systemctl --failed\"."
 }
 
 # `begin_trial SECONDS`: from here on nothing is proven.
 begin_trial() {
-  rm -f "$PROVEN" || die "$PROVEN cannot be removed; mend its disk and run this again."
+  rm -f "$PROVEN" || die "$PROVEN cannot be removed; check its disk and run this again."
   write_line 0644 "$LEASE" "trial $(rest "$1")"
   arm_lease_timer "$1"
 }
@@ -1251,7 +1251,7 @@ SHORT_LEASE=600
 needs_proof() {
   [ "$(words_of "$LEASE")" = confirmed ] || return 0
   begin_trial "$SHORT_LEASE"
-  say "The funnel is on a lease of $SHORT_LEASE seconds: nothing of this has been proven yet, and a whole \"pulumi up\" does that"
+  say "The funnel is on a lease of $SHORT_LEASE seconds, because this is not proven yet; a full \"pulumi up\" proves it"
   note_change open trial
 }
 
@@ -1348,11 +1348,11 @@ restart_lan_unit() { ! has_lan_unit || systemctl restart "$LAN_UNIT" >/dev/null 
 
 sync_home() {
   restart_lan_unit ||
-    die "Home access could not be brought to what $LAN says; see why with \"journalctl -u $LAN_UNIT\" and run this again."
+    die "Home access could not be set as $LAN says; see why with \"journalctl -u $LAN_UNIT\" and run this again."
 }
 
 # For callers that must continue in any case.
-try_sync_home() { restart_lan_unit || say "Home access is not yet what $LAN says; see \"journalctl -u $LAN_UNIT\""; }
+try_sync_home() { restart_lan_unit || say "Home access is not yet as $LAN says; see \"journalctl -u $LAN_UNIT\""; }
 
 close_home() {
   has_lan_unit || return 0

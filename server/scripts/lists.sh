@@ -59,11 +59,11 @@ look_at_file() {
   if [ ! -e "$2" ]; then
     wrong_with "$1" "$2 is not on the server"
   elif [ ! -f "$2" ]; then
-    wrong_with "$1" "$2 is no file"
+    wrong_with "$1" "$2 is not a file"
   elif is_hidden "$2"; then
-    wrong_with "$1" "$2 leads to $(readlink -f "$2"), where the service that reads it sees nothing; put it into /etc or /var/lib, say"
+    wrong_with "$1" "$2 leads to $(readlink -f "$2"), which the service that reads it cannot see; put it into /etc or /var/lib, for example"
   elif ! anybody_reads "$2"; then
-    wrong_with "$1" "$2 may not be read by the account immich-bans; let everybody read it (chmod a+r, and a+x on its folders)"
+    wrong_with "$1" "$2 cannot be read by the account immich-bans; make it readable for everybody (chmod a+r, and a+x on its folders)"
   else
     return 0
   fi
@@ -86,7 +86,7 @@ look_at_files() {
   look_file=$(source_of database)
   if [ -n "$look_file" ] && look_at_file countries "$look_file"; then
     if ! tail -c 131072 "$look_file" | grep -aqF MaxMind.com; then
-      wrong_with countries "$look_file is no database of countries in MaxMind's form (.mmdb), or damaged"
+      wrong_with countries "$look_file is damaged, or is not a country database in MaxMind's format (.mmdb)"
     elif older_than "$(source_of database-days)" "$look_file"; then
       wrong_with countries "$look_file is older than the $(source_of database-days) days that banLists.countryDays allows; fetch a new one"
     fi
@@ -94,13 +94,13 @@ look_at_files() {
   for look_file in $(source_of networks); do
     look_at_file networks "$look_file" || continue
     if ! grep -aq '[^[:space:]]' "$look_file"; then
-      wrong_with networks "$look_file is empty; fetch it anew, or write a comment into it where nobody is to be banned by it"
+      wrong_with networks "$look_file is empty; fetch it again, or write a comment into it if it should ban nobody"
       continue
     fi
     look_line=$(sed "1s/^$BOM//" "$look_file" | grep -anvE '^[[:space:]]*([0-9a-fA-F:.]+(/[0-9]{1,3})?)?([[:space:]].*)?[[:space:]]*([#;].*)?$' |
       head -n 1 | cut -d : -f 1)
     if [ -n "$look_line" ]; then
-      wrong_with networks "$look_file is damaged: line $look_line is no network"
+      wrong_with networks "$look_file is damaged: line $look_line is not a network"
     elif older_than "$(source_of networks-days)" "$look_file"; then
       wrong_with networks "$look_file is older than the $(source_of networks-days) days that banLists.networkDays allows; fetch a new one"
     fi
@@ -128,22 +128,22 @@ look_at_crowdsec() {
   case $look_status in
     200) ;;
     200*)
-      wrong_with crowdsec "What answers at $look_address wants no key, and is no local API of CrowdSec; correct banLists.crowdsec"
+      wrong_with crowdsec "What answers at $look_address asks for no key, so it is not CrowdSec's local API; correct banLists.crowdsec"
       ;;
     401 | 403)
-      wrong_with crowdsec "CrowdSec at $look_address refuses the key (403); make one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey"
+      wrong_with crowdsec "CrowdSec at $look_address refuses the key (403); create one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey"
       ;;
     000 | '')
       case $look_curl in
         60 | 77)
-          wrong_with crowdsec "CrowdSec at $look_address shows a certificate that this server does not trust; put its authority into security.pki.certificateFiles of the server's configuration, or use http:// on this server or in the tailnet"
+          wrong_with crowdsec "CrowdSec at $look_address shows a certificate that this server does not trust; add its authority to security.pki.certificateFiles in the server's configuration, or use http:// on this server or in the tailnet"
           ;;
-        35) wrong_with crowdsec "What answers at $look_address speaks no TLS; correct banLists.crowdsec (http:// instead of https://)" ;;
+        35) wrong_with crowdsec "What answers at $look_address does not speak TLS; correct banLists.crowdsec (http:// instead of https://)" ;;
         *) wrong_with crowdsec "CrowdSec at $look_address does not answer; start it, or correct banLists.crowdsec" ;;
       esac
       ;;
     *)
-      wrong_with crowdsec "What answers at $look_address says $look_status, and is no local API of CrowdSec; correct banLists.crowdsec"
+      wrong_with crowdsec "What answers at $look_address returns $look_status, so it is not CrowdSec's local API; correct banLists.crowdsec"
       ;;
   esac
 }
@@ -170,7 +170,7 @@ write_lists() {
   if grep -q '^crowdsec ' "$LISTS_CONF"; then
     rm -f "$STATE/lists/crowdsec"
     systemctl restart immich-exposure-crowdsec.service </dev/null ||
-      die "What reads CrowdSec does not start; see why with \"journalctl -u immich-exposure-crowdsec\" and run this again."
+      die "The service that reads CrowdSec does not start; see why with \"journalctl -u immich-exposure-crowdsec\" and run this again."
     wait_for 75 test -s "$STATE/lists/crowdsec" || :
   else
     stop_crowdsec
@@ -194,8 +194,8 @@ install_lists() {
     read_report "$list" || :
     case $REPORT in
       good) say "The list $list bans $(networks_of "$REPORT_COUNT"): $REPORT_SAID" ;;
-      kept) say "The list $list is not up to date, and keeps $(networks_of "$REPORT_COUNT") banned as before: $REPORT_SAID" ;;
-      *) die "The list $list would ban nobody, so nothing was changed: $REPORT_SAID. Put that right, or leave it out of banLists." ;;
+      kept) say "The list $list is out of date, and keeps $(networks_of "$REPORT_COUNT") banned: $REPORT_SAID" ;;
+      *) die "The list $list would ban nobody, so nothing was changed: $REPORT_SAID. Fix that, or remove it from banLists." ;;
     esac
   done
 }

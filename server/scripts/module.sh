@@ -40,8 +40,8 @@ fail_with_log() {
 
 # `reject REASON`: the check failed.
 reject() {
-  [ "$STARTED" = yes ] || die "This configuration was active before, but $1; mend that and run this again."
-  fail_with_log "The new configuration was taken back, because $1."
+  [ "$STARTED" = yes ] || die "This configuration was already active, but $1; fix that and run this again."
+  fail_with_log "The new configuration was rolled back, because $1."
 }
 
 # ---- What a configuration evaluates to
@@ -174,7 +174,7 @@ runs() { [ "$(readlink -f "$CURRENT_SYSTEM")" = "$1" ]; }
 # `refuse_upgrade WHAT`: no unrelated change may be activated unnoticed.
 refuse_upgrade() {
   if [ "$ALLOW_UPGRADE" = yes ]; then
-    say "$1 also brings $DIFFERENCE, as allowUpgrade says"
+    say "$1 also brings $DIFFERENCE, as allowUpgrade permits"
   else
     die "$1 would also bring $DIFFERENCE; bring the server up to date yourself (\"sudo nixos-rebuild switch\") or set" \
       "allowUpgrade: true, and run this again."
@@ -185,7 +185,7 @@ refuse_upgrade() {
 compare_with_running() {
   if runs "$(word_of toplevel "$2")"; then return 0; fi
   name_difference "$2"
-  : "${DIFFERENCE:=another configuration than the running one${3:-}}"
+  : "${DIFFERENCE:=a configuration other than the running one${3:-}}"
   DIFFERENCE=$DIFFERENCE${4:-}
   refuse_upgrade "$1"
 }
@@ -216,8 +216,8 @@ replace_configuration() {
   case $1 in "$BEFORE" | "$AT_START") touch -r "$1" "$replace_temp" ;; *) ;; esac
   if ! mv -f "$replace_temp" "$CONFIG" 2>/dev/null; then
     rm -f "$replace_temp"
-    die "$CONFIG cannot be replaced, as it is when a file is a mount point of its own; let its whole folder be persisted instead," \
-      "or set module: yours, and run this again."
+    die "$CONFIG cannot be replaced, perhaps because it is a mount point; persist its whole folder instead, or set module: yours," \
+      "and run this again."
   fi
 }
 
@@ -254,10 +254,10 @@ fits() {
 # The swap removes all of ./expose-immich.nix, and the evaluation only tells whether Immich would be affected.
 need_nothing_else() {
   besides=$(says_besides "$CONFIG" "${CONFIG%/*}/expose-immich.nix" 2>>"$REBUILD_LOG") ||
-    fail_with_log "What ${CONFIG%/*}/expose-immich.nix says cannot be told, and this would take its place; take it out of the" \
+    fail_with_log "What ${CONFIG%/*}/expose-immich.nix sets cannot be determined, and this would replace it; remove it from the" \
       "imports of $CONFIG, or set module: yours, and run this again."
   [ -z "$besides" ] ||
-    die "${CONFIG%/*}/expose-immich.nix, whose place this takes, also sets $besides; move that to a file of its own that" \
+    die "${CONFIG%/*}/expose-immich.nix, which this replaces, also sets $besides; move that to a file of its own that" \
       "$CONFIG imports, and run this again."
 }
 
@@ -311,7 +311,7 @@ insert_fits() {
 
 bring_in() {
   if imports "$IMPORT"; then
-    say "$CONFIG imports $IMPORT already"
+    say "$CONFIG already imports $IMPORT"
     cat "$CONFIG" >"$WORK/after"
     fits "$WORK/after" || die "$CONFIG imports $IMPORT, but $FAULT; correct that and run this again."
     return 0
@@ -319,10 +319,10 @@ bring_in() {
   swap_fits || insert_fits
   # The other names of a hard-linked file would keep the old text from then on.
   ! has_hard_links "$CONFIG" ||
-    die "$CONFIG has another name besides (a hard link), which would no longer be the same file; make one of them a symbolic link" \
+    die "$CONFIG also has another name (a hard link), which would no longer be the same file; make one of them a symbolic link" \
       "to the other, or set module: yours, and run this again."
   # The evaluation takes time, and the file that was evaluated is about to be overwritten.
-  cmp -s "$AT_START" "$CONFIG" || die "$CONFIG was edited meanwhile, so it is left as it is; run this again."
+  cmp -s "$AT_START" "$CONFIG" || die "$CONFIG was edited in the meantime, so it is left as it is; run this again."
   say "Adding $IMPORT to the imports of $CONFIG"
   keep_copy "$CONFIG" "$BEFORE"
   keep_copy "$WORK/after" "$AFTER"
@@ -351,13 +351,13 @@ without_ours() {
 bring_out() {
   imports "$IMPORT" || return 0
   if [ -f "$BEFORE" ] && cmp -s "$CONFIG" "$AFTER"; then
-    say "Putting $CONFIG back as it was"
+    say "Restoring $CONFIG"
     write_configuration "$BEFORE"
   else
     if [ -f "$BEFORE" ]; then
-      say "$CONFIG was edited since; only $IMPORT is taken out of its imports"
+      say "$CONFIG was edited since; removing only $IMPORT from its imports"
     else
-      say "What $CONFIG was before is not known any more; only $IMPORT is taken out of its imports"
+      say "What $CONFIG was before is no longer known; removing only $IMPORT from its imports"
     fi
     without_ours "$WORK/after"
     write_configuration "$WORK/after"
@@ -416,7 +416,7 @@ activate_as_test() {
       # If a reload fails, the edge keeps its old configuration, and all further checks would check that.
       case $(systemctl show --property=ReloadResult --value immich-edge </dev/null) in
         '' | success) ;;
-        *) reject "immich-edge did not take over its new configuration (see \"journalctl -u immich-edge\")" ;;
+        *) reject "immich-edge did not load its new configuration (see \"journalctl -u immich-edge\")" ;;
       esac
       ;;
     *) reject "its activation failed (exit status $activate_status)" ;;
@@ -459,22 +459,22 @@ exec "$6/bin/switch-to-configuration" "$action"
 END
   write_file 0600 "$ROLLBACK" <"$WORK/rollback"
   OLD_LINK=$(readlink "$PROFILE") ||
-    fail_with_log "$PROFILE is not a link to a generation, so nothing could bring it back; run \"nixos-rebuild boot\" once."
+    fail_with_log "$PROFILE is not a link to a generation, so it could not be restored; run \"nixos-rebuild boot\" once."
   OLD_SYSTEM=$(readlink -f "$CURRENT_SYSTEM")
   disarm_rollback
   systemd-run --quiet --collect --unit=immich-exposure-rollback --on-active="$ROLLBACK_SECONDS" --service-type=oneshot \
     --setenv=PATH="$PATH" sh "$ROLLBACK" "$AT_START" "$WRITTEN" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" \
     </dev/null >>"$REBUILD_LOG" 2>&1 ||
-    fail_with_log "The roll-back timer could not be set, so nothing was changed; look at \"systemctl --failed\"."
+    fail_with_log "The rollback timer could not be set, so nothing was changed; see \"systemctl --failed\"."
 }
 
 # A killed run has left its change half done, its timer armed and its files in STATE. This run would overwrite those files, and
 # the configuration that nobody checked would stay: so everything is rolled back first.
 finish_rollback() {
   rollback_is_pending || return 0
-  say "An earlier run was killed in its midst; going back to where it began"
+  say "An earlier run was killed halfway; going back to where it began"
   systemctl start immich-exposure-rollback.service </dev/null ||
-    say "The way back reported problems; see \"journalctl -u immich-exposure-rollback\""
+    say "The rollback reported problems; see \"journalctl -u immich-exposure-rollback\""
   disarm_rollback
 }
 
@@ -493,7 +493,7 @@ put_configuration_back() {
   if cmp -s "$WRITTEN" "$CONFIG"; then
     replace_configuration "$AT_START"
   elif [ "$SWAPPED" = yes ] && imports "$IMPORT"; then
-    say "$CONFIG was edited meanwhile; only $IMPORT is taken out of its imports"
+    say "$CONFIG was edited in the meantime; removing only $IMPORT from its imports"
     without_ours "$WORK/after"
     replace_configuration "$WORK/after"
   fi
@@ -502,9 +502,9 @@ put_configuration_back() {
 roll_back() {
   drop_candidate
   if [ "$STARTED" = yes ]; then
-    say "Going back to the generation from before"
+    say "Going back to the previous generation"
     in_unit rollback sh "$ROLLBACK" "$AT_START" "$WRITTEN" "$CONFIG" "$PROFILE" "$OLD_LINK" "$OLD_SYSTEM" ||
-      say "The way back reported problems; see $REBUILD_LOG"
+      say "The rollback reported problems; see $REBUILD_LOG"
     disarm_rollback
     try_sync_home
   elif [ -f "$ROLLBACK" ]; then
@@ -595,13 +595,13 @@ start_units() {
 }
 
 check_edge() {
-  say "Looking at the edge from the server itself"
+  say "Checking the edge from the server itself"
   start_units
   # A service can start successfully and fail a moment later, so this is checked again at the end.
   need_active
   if [ "$ANSWERED" = yes ]; then
     wait_for 180 immich_is_there ||
-      reject "Immich does not answer any more on port $IMMICH_PORT"
+      reject "Immich no longer answers on port $IMMICH_PORT"
   else
     say "Immich does not answer, as before; the funnel opens once it does"
   fi
@@ -609,13 +609,13 @@ check_edge() {
   ! edge_drops || refusal="hang up"
   # First check that it answers at all: after that, no answer means a refusal.
   wait_for 20 edge_allows /api/server/config ||
-    reject "/api/server/config does not pass the edge"
+    reject "the edge does not let /api/server/config through"
   for refused in / /api/users/me; do
     wait_for 20 edge_refuses "$refused" ||
       reject "the edge does not $refusal for $refused without a certificate"
   done
   [ "$(edge /)" = 000 ] ||
-    reject "the edge talks to connections without a PROXY header"
+    reject "the edge answers connections without a PROXY header"
   sleep 2
   need_active
 }
@@ -633,11 +633,11 @@ check_home() {
   if [ "$ANSWERED" = no ]; then
     # It will need its own address all the same, once its drive is there.
     stop_home
-    say "Immich did not answer before, so nobody waits for it now"
+    say "Immich did not answer before, so this does not wait for it"
     return 0
   fi
   wait_for 180 immich_has_its_place ||
-    reject "Immich does not answer any more on port ${IMMICH##*:}"
+    reject "Immich no longer answers on port ${IMMICH##*:}"
 }
 
 # A lease timer's run during the switch may have opened our sockets again, which keeps Immich from listening there.
@@ -683,7 +683,7 @@ need_domain() {
 need_channel() {
   case ${FOLDER%/*} in
     "$ROOT"/nix/store/*)
-      die "$CONFIG is made by Nix, so nothing can be put beside it; import the module where it is made, set module: yours and run" \
+      die "$CONFIG is generated by Nix, so nothing can be put beside it; import the module where it is generated, set module: yours and run" \
         "this again."
       ;;
   esac
@@ -711,7 +711,7 @@ close_manual_funnels() {
   [ -f "$BY_HAND" ] || return 0
   while read -r by_hand_funnel by_hand_target; do
     close_funnel "$by_hand_funnel" "$by_hand_target"
-    say "The funnel on port $by_hand_funnel that was opened by hand is closed; it opens again when all is proven"
+    say "The funnel on port $by_hand_funnel that was opened by hand is closed; it opens again for the proof"
   done <"$BY_HAND"
   rm -f "$BY_HAND"
 }
@@ -733,9 +733,9 @@ change() {
       rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
       return 0
     fi
-    say "The server was rebuilt meanwhile by somebody else, so this begins again"
+    say "Somebody else has rebuilt the server in the meantime, so this starts over"
   done
-  die "The server is being rebuilt by somebody else ($change_round times meanwhile), so nothing was changed; wait until that has" \
+  die "Somebody else keeps rebuilding the server ($change_round times in the meantime), so nothing was changed; wait until that has" \
     "ended and run this again."
 }
 
@@ -748,7 +748,7 @@ change_once() {
   "$@"
   is_noted_system || return 0
   if is_running "$RESULT"; then
-    say "This configuration is active already"
+    say "This configuration is already active"
     reload_strayed_edge
     close_manual_funnels
     "$change_check"
@@ -816,7 +816,7 @@ build_as_evaluated() {
   build_channel
   if [ "$RESULT" = "$(word_of toplevel "$WORK/changed")" ]; then return 0; fi
   { describe_channel "$WORK/in-place" "$CONFIG" && [ "$RESULT" = "$(word_of toplevel "$WORK/in-place")" ]; } ||
-    fail_with_log "nixos-rebuild has built another system than $CONFIG describes, and nothing was changed; import the module" \
+    fail_with_log "nixos-rebuild built a system other than the one in $CONFIG, and nothing was changed; import the module" \
       "where that system is described, set module: yours and run this again."
 }
 
@@ -827,11 +827,11 @@ use_or_build() {
 }
 
 # A configuration may import everything next to it, including our files as soon as they exist.
-TAKEN_IN='leave that folder out there, or run "pulumi destroy", which takes it away again.'
+TAKEN_IN='exclude that folder there, or run "pulumi destroy", which removes it again.'
 
 refuse_unchanged() {
   if ! imports "$IMPORT" && grep -qF "$FOLDER/" "$REBUILD_LOG"; then
-    fail_with_log "$CONFIG takes in the files in $FOLDER by itself, and does not evaluate with them; $TAKEN_IN"
+    fail_with_log "$CONFIG automatically imports the files in $FOLDER, and does not evaluate with them; $TAKEN_IN"
   fi
   fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
 }
@@ -859,11 +859,11 @@ managed() {
 }
 
 evaluate_and_build() {
-  say "Evaluating the configuration as it is, and as it would be"
+  say "Evaluating the configuration without and with the module"
   describe_unchanged || refuse_unchanged
   # The owner's own next rebuild would switch our module on, and nobody would check the result.
   if ! imports "$IMPORT" && [ "$(word_of exposure "$WORK/unchanged")" = on ]; then
-    die "$CONFIG takes in the files in $FOLDER by itself, without naming them; $TAKEN_IN"
+    die "$CONFIG automatically imports the files in $FOLDER, without naming them; $TAKEN_IN"
   fi
   # If this configuration.nix is unused, building it would discard the whole system: that remedy comes first.
   is_reverted || compare_with_running "The rebuild" "$WORK/unchanged" \
@@ -884,7 +884,7 @@ restore() {
   fi
   # A folder that "make module" exported, and its import, belong to the owner.
   if [ ! -f "$BEFORE" ] && ! is_left_running && { ! imports "$IMPORT" || is_exported "$FOLDER"; }; then
-    say "Nothing of the exposure is in $CONFIG_DIR/configuration.nix"
+    say "$CONFIG_DIR/configuration.nix contains nothing of the exposure"
     drop_old_candidates
     return 0
   fi
@@ -909,7 +909,7 @@ is_left_running() {
 
 # The owner has moved to a flake, for example. Nothing can be restored, and nothing here builds that system.
 leave_without_configuration() {
-  say "There is no $CONFIG any more, so nothing is taken out of it; what imports $IMPORT now must let go of it"
+  say "$CONFIG no longer exists, so nothing is removed from it; remove $IMPORT from what imports it now"
   leave_alone
   rm -f "$BEFORE" "$AFTER"
   rm -rf "$MODULE_BEFORE"
@@ -934,12 +934,12 @@ is_still_declared() {
 build_home() {
   build_channel
   if has_module "$RESULT"; then
-    die "$CONFIG still brings in the module without the plain import $IMPORT$(naming_files "$FOLDER"), and no rebuild would succeed" \
-      "once $FOLDER is removed, so it stays; take every import of that folder out and run this again."
+    die "$CONFIG still imports the module other than by $IMPORT$(naming_files "$FOLDER"), and no rebuild would succeed" \
+      "once $FOLDER is removed, so it stays; remove every import of that folder and run this again."
   fi
   ! is_still_declared ||
-    die "$CONFIG still brings in the module, switched off, without the plain import $IMPORT$(naming_files "$FOLDER"), and it would" \
-      "not evaluate once $FOLDER is removed, so it stays; take every import of that folder out and run this again."
+    die "$CONFIG still imports the module, switched off, other than by $IMPORT$(naming_files "$FOLDER"), and it would" \
+      "not evaluate once $FOLDER is removed, so it stays; remove every import of that folder and run this again."
   DIFFERENCE=
   differs "NixOS" "$(running_nixos)" "$(cat "$RESULT/nixos-version" 2>/dev/null)"
   [ -z "$DIFFERENCE" ] || say "This also brings $DIFFERENCE"
@@ -948,7 +948,7 @@ build_home() {
 # `refuse_flake FAULT`
 refuse_flake() {
   ! { grep -q "is not owned by current user" "$REBUILD_LOG" && in_git "$FLAKE_DIR"; } ||
-    die "Nix does not read the checkout in $git_folder as root, because somebody else owns it; run \"git config --global --add" \
+    die "Nix does not read the checkout in $git_folder as root, because another user owns it; run \"git config --global --add" \
       "safe.directory $git_folder\" as root on the server, and run this again."
   fail_with_log "$FLAKE#$HOST $1"
 }
@@ -969,7 +969,7 @@ compare_flake() {
     " (a new commit alone is one, where the flake writes its revision into the system)"
   changed_settings=$(other_settings "$WORK/unchanged" "$WORK/changed")
   [ -z "$changed_settings" ] ||
-    die "With the module in it, $FLAKE#$HOST changes Immich's ${changed_settings% }; correct that and run this again."
+    die "With the module, $FLAKE#$HOST changes Immich's ${changed_settings% }; correct that and run this again."
 }
 
 flake() {
@@ -985,7 +985,7 @@ flake() {
 }
 
 evaluate_and_build_flake() {
-  say "Evaluating $FLAKE#$HOST as it is, and without the module"
+  say "Evaluating $FLAKE#$HOST with and without the module"
   describe_flake "$WORK/changed" 'system: system' ||
     refuse_flake "does not evaluate (is $HOST one of its nixosConfigurations?); correct what Nix reports."
   [ "$(word_of exposure "$WORK/changed")" = on ] ||

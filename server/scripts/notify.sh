@@ -30,7 +30,7 @@ TOO_OLD=604800
 SEND_TIMEOUT=20
 
 put() {
-  [ "$2" = channel ] || die "The payload may hold the file channel alone, not \"$2\"; remove the other file from it."
+  [ "$2" = channel ] || die "The payload may only hold the file channel, not \"$2\"; remove the other file from it."
   (umask 077 && cat >"$WORK/channel")
 }
 
@@ -60,11 +60,11 @@ install_channel() {
   look_at_exposure
   look_at_devices
   write_file 0600 "$CHANNEL" <"$WORK/channel"
-  tell channel "What happens to the exposure of Immich on this server is told here from now on."
+  tell channel "From now on, what happens to the exposure of Immich on this server is reported here."
   # The unit may not exist yet, and the operator wants to know the result now.
   deliver
   [ ! -e "$FAILED" ] ||
-    say "Notices do not get through ($(cut -d ' ' -f 2- "$FAILED")); the exposure goes on without them, and what waits is tried again"
+    say "Notices cannot be delivered ($(cut -d ' ' -f 2- "$FAILED")); the exposure works without them, and they are sent again later"
 }
 
 # `title KIND` and `priority KIND`, in ntfy's terms: from 1 to 5.
@@ -76,16 +76,16 @@ title() {
     dead) echo "The exposure does not answer" ;;
     ailing) echo "Shared links do not work" ;;
     unsafe) echo "Closed, because it was not safe" ;;
-    enrolled) echo "A device was let in" ;;
-    revoked) echo "A device was shut out" ;;
-    seen) echo "A device came for the first time" ;;
-    ending) echo "Something ends soon" ;;
+    enrolled) echo "A device was enrolled" ;;
+    revoked) echo "A device is no longer enrolled" ;;
+    seen) echo "A device connected for the first time" ;;
+    ending) echo "Something expires soon" ;;
     bans) echo "Many visitors are banned" ;;
     lists) echo "A ban list" ;;
     outdated) echo "A version is too old" ;;
     opened-link) echo "A shared link was opened for the first time" ;;
     links) echo "What your shared links allow" ;;
-    room) echo "Room for uploads of guests" ;;
+    room) echo "Disk space for guests' uploads" ;;
     *) echo "Immich exposure" ;;
   esac
 }
@@ -118,11 +118,11 @@ post() {
   case $(cat "$WORK/answered") in
     2??) ;;
     3??)
-      echo "the address leads elsewhere (status $(cat "$WORK/answered")), and no notice follows; set the one that it leads to" >"$WORK/said"
+      echo "the address redirects (status $(cat "$WORK/answered")), which notices do not follow; set the address that it redirects to" >"$WORK/said"
       return 1
       ;;
     *)
-      echo "it answers with status $(cat "$WORK/answered"), which is no yes" >"$WORK/said"
+      echo "it answers with status $(cat "$WORK/answered"), which is not a success" >"$WORK/said"
       return 1
       ;;
   esac
@@ -150,7 +150,7 @@ send_webhook() {
 send_command() {
   command_file=$(said command)
   if [ ! -x "$command_file" ]; then
-    echo "$command_file is no program" >"$WORK/said"
+    echo "$command_file is not a program" >"$WORK/said"
     return 1
   fi
   timeout "$SEND_TIMEOUT" "$command_file" "$1" "$3" <"$2" >"$WORK/said" 2>&1
@@ -161,7 +161,7 @@ send_command() {
 # `news KIND SENTENCE` is like `tell`, which would start this script again.
 news() {
   [ -f "$CHANNEL" ] || return 0
-  (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be noted down"
+  (note_down "$1" "$2") 2>/dev/null </dev/null || say "The notice \"$2\" could not be saved"
 }
 
 look_at_exposure() {
@@ -178,7 +178,7 @@ look_at_exposure() {
   elif [ -e "$CLOSED_BY_HAND" ]; then
     news closed "The exposure was closed by hand on the server, and stays closed."
   else
-    news closed "The exposure is closed: nobody comes in from the internet."
+    news closed "The exposure is closed: nobody can get in from the internet."
   fi
 }
 
@@ -192,10 +192,10 @@ look_at_devices() {
   done | sort -u >"$WORK/devices"
   if [ -f "$DEVICES_WERE" ]; then
     comm -13 "$DEVICES_WERE" "$WORK/devices" | while read -r device_name; do
-      news enrolled "The device $device_name may come in."
+      news enrolled "The device $device_name is enrolled."
     done
     comm -23 "$DEVICES_WERE" "$WORK/devices" | while read -r device_name; do
-      news revoked "The device $device_name may no longer come in."
+      news revoked "The device $device_name is no longer enrolled."
     done
   fi
   keep "$DEVICES_WERE" <"$WORK/devices"
@@ -259,7 +259,7 @@ deliver() {
     if ! "send_$channel_kind" "$deliver_kind" "$WORK/message" "$(title "$deliver_kind")"; then
       printf '%s %s\n' "$(now)" "$(tail -n 1 "$WORK/said" | head -c 300)" >"$WORK/failed"
       keep "$FAILED" <"$WORK/failed"
-      say "A notice was not delivered: $(cut -d ' ' -f 2- "$WORK/failed")"
+      say "A notice could not be delivered: $(cut -d ' ' -f 2- "$WORK/failed")"
       return 0
     fi
     rm -f "$FAILED"

@@ -18,7 +18,7 @@ tell_room() {
   is_count "$told_at" || told_at=0
   floor_kib=$(gigabytes_kib "$2")
   if [ "$1" -lt "$floor_kib" ] && [ "$told_word" = enough ] && [ $(($(now) - told_at)) -ge "$TOLD_AGAIN" ]; then
-    tell room "Guests cannot upload any more: less than $2 GB are free on the disk of Immich's uploads."
+    tell room "Guests can no longer upload: less than $2 GB are free on the disk of Immich's uploads."
     note_room "$(now) full"
   # A margin, so that a single photo does not cause a notice.
   elif [ "$1" -ge $((floor_kib + floor_kib / 20)) ] && [ "$told_word" = full ]; then

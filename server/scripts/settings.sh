@@ -32,7 +32,7 @@ check_payload() {
     die "guard.conf says neither \"guard on\" nor \"guard off\"; correct it and run this again."
   [ ! -e "$WORK/uploads.conf" ] || { grep -qx 'floor [1-9][0-9]*' "$WORK/uploads.conf" &&
     ! grep -qvx -e 'floor [1-9][0-9]*' -e 'folder /[A-Za-z0-9._/+@-]*' "$WORK/uploads.conf"; } ||
-    die "uploads.conf says how much must stay free in another way than \"floor GIGABYTES\"; correct it and run this again."
+    die "uploads.conf holds something other than \"floor GIGABYTES\" and \"folder PATH\"; correct it and run this again."
 }
 
 put_back() {
@@ -41,7 +41,7 @@ put_back() {
   done
   # If the edge refuses, it keeps what it had; fail2ban must load the old settings again.
   if [ -e "$BANS_UNLOADED" ] && active immich-bans; then
-    systemctl reload-or-restart immich-bans >/dev/null 2>&1 </dev/null || say "immich-bans did not take back its settings"
+    systemctl reload-or-restart immich-bans >/dev/null 2>&1 </dev/null || say "immich-bans did not return to its previous settings"
   fi
   rm -f "$EDGE_UNLOADED" "$BANS_UNLOADED"
 }
@@ -56,7 +56,7 @@ place() {
 reload_bans() {
   active immich-bans || return 0
   systemctl reload-or-restart immich-bans </dev/null ||
-    die "fail2ban refused its settings, and they are as before; see why with \"journalctl -u immich-bans\" and run this again."
+    die "fail2ban refused the new settings, so the previous ones are back; see why with \"journalctl -u immich-bans\" and run this again."
 }
 
 install_settings() {

@@ -34,7 +34,7 @@ refuse_while_open() {
 # Tailscale is started for a moment. Nothing is behind the funnel any more.
 close_at_last() {
   if ! tailscale_answers; then
-    say "Tailscale is started for a moment, to take away what it still has of ours"
+    say "Starting Tailscale briefly, to remove the entries that it still has of ours"
     close_started=yes
     systemctl start tailscaled >/dev/null 2>&1 </dev/null || :
     wait_for 15 tailscale_answers || :
@@ -42,7 +42,7 @@ close_at_last() {
   close_funnel "$1" "$2" destroy
   [ "${close_started:-}" != yes ] || systemctl stop tailscaled >/dev/null 2>&1 </dev/null || :
   [ ! -e "$FUNNEL_RECORD" ] ||
-    say "The funnel on port $1 leads to nothing now, but Tailscale still has it; take it away once Tailscale runs again:" \
+    say "The funnel on port $1 leads nowhere now, but Tailscale still has it; remove it once Tailscale runs again:" \
       "\"sudo tailscale funnel --tcp=$1 off\""
 }
 
@@ -53,14 +53,14 @@ withdraw_all_but() {
     read -r device_name <"$device_file" || :
     if is_one_of "$device_name" "$@"; then continue; fi
     rm -f "$device_file"
-    say "Device $device_name is in no configuration and may no longer come in"
+    say "Device $device_name is not in the configuration and is no longer enrolled"
   done
 }
 
 remove_everything() {
   refuse_while_open
   ! active immich-edge ||
-    die "The edge still runs on this server; take the module out first (\"module.sh restore\" or \"module.sh leave\")."
+    die "The edge is still running on this server; remove the module first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
   rm -f "$CLOSED_BY_HAND_TOO"
   # Before the state: without it, the logs would count as somebody else's.
@@ -113,7 +113,7 @@ remove_state() {
     remove_empty "$STATE"
   else
     rm -f "$STATE/$MARK"
-    say "$STATE holds files of somebody else's, which stay"
+    say "$STATE contains files that are not ours, which stay"
   fi
 }
 
@@ -124,11 +124,11 @@ remove_empty() { [ ! -d "$1" ] || rmdir "$1" 2>/dev/null || :; }
 check_names() {
   case $1 in
     '' | *[!A-Za-z0-9._/@+-]*)
-      die "The owner of an exposure is the name of its stack, not \"$1\"; give one such as organization/project/stack."
+      die "The owner of an exposure is a stack, not \"$1\"; name one such as organization/project/stack."
       ;;
   esac
   case $STACK in
-    '' | *[!A-Za-z0-9_-]*) die "An exposure begins with the id of its stack, not with \"$STACK\"; give it as --stack=ID first." ;;
+    '' | *[!A-Za-z0-9_-]*) die "The id of a stack cannot be \"$STACK\"; pass its id as --stack=ID first." ;;
   esac
 }
 
@@ -136,8 +136,8 @@ check_names() {
 claim() {
   check_names "$1"
   if read_owner && [ "$OWNER_ID" != "$STACK" ] && [ "$2" != yes ]; then
-    die "This server is exposed already, by the stack $OWNER_NAME, so nothing was changed; run \"pulumi destroy\" with that stack" \
-      "first, or set takeOver: true to put this one in its place (also where it is this one, and Pulumi's state was lost)."
+    die "This server is already exposed by the stack $OWNER_NAME, so nothing was changed; run \"pulumi destroy\" with that stack" \
+      "first, or set takeOver: true to replace it with this one (also if it is this same stack, and Pulumi's state was lost)."
   fi
 }
 

@@ -16,14 +16,14 @@
 TOLD=$WHO/told
 
 put() {
-  [ "$2" = api-key ] || die "The payload may hold the file api-key alone, not \"$2\"; remove the other file from it."
+  [ "$2" = api-key ] || die "The payload may only hold the file api-key, not \"$2\"; remove the other file from it."
   (umask 077 && cat >"$WORK/api-key")
 }
 
 # `ask WHAT` runs the edge's program with the days from the settings and Immich's address from the module.
 ask() {
   ask_edge=${IMMICH_EDGE:-$(edge_program)}
-  [ -n "$ask_edge" ] || die "The edge is not on this server yet, so nothing is known; run \"pulumi up\" first."
+  [ -n "$ask_edge" ] || die "The edge is not on this server yet, so nothing has been counted; run \"pulumi up\" first."
   ask_days=$(sed -n 's/^IMMICH_EXPOSURE_WHO_DAYS=\([0-9]*\)$/\1/p' "$STATE/settings/edge.env" 2>/dev/null) || ask_days=
   timeout 120 "$ask_edge" who --ask "$1" --state "$STATE" --logs "$LOGS" --immich "$(module_word immich)" --days "${ask_days:-90}" </dev/null
 }
@@ -31,7 +31,7 @@ ask() {
 # One at a time: two runs over the same lines would count them twice.
 alone() {
   exec 8>"$WHO/.counting"
-  flock -w 60 8 || die "Another look at who opened what has not ended; wait for it and run this again."
+  flock -w 60 8 || die "Another \"immich-exposure who\" is still running; wait for it and run this again."
 }
 
 sum() {
@@ -65,14 +65,14 @@ tell_of_links() {
 }
 
 print_who() {
-  counts_opens || [ -f "$WHO/api-key" ] || die "Nobody counts who opened what; set who: true and run \"pulumi up\"."
+  counts_opens || [ -f "$WHO/api-key" ] || die "Who opens what is not counted; set who: true and run \"pulumi up\"."
   ask "$1"
 }
 
 install_key() {
   payload
   [ "$(grep -cx '[A-Za-z0-9._~+/=-]\{1,500\}' "$WORK/api-key"):$(wc -l <"$WORK/api-key" | tr -d ' ')" = 1:1 ] ||
-    die "The key of Immich's API is one word of letters and digits; correct immichApiKey."
+    die "An Immich API key is one word of letters and digits; correct immichApiKey."
   make_state
   make_who
   write_file 0600 "$WHO/api-key" <"$WORK/api-key"
@@ -93,7 +93,7 @@ case ${1:-}:$#:${2:-} in
   who:1:) print_who table ;;
   who:2:--html) print_who page ;;
   links:1:)
-    [ -f "$WHO/api-key" ] || die "There is no key of Immich's API on this server; set immichApiKey and run \"pulumi up\"."
+    [ -f "$WHO/api-key" ] || die "There is no Immich API key on this server; set immichApiKey and run \"pulumi up\"."
     ask links
     ;;
   install:1:)

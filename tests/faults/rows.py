@@ -50,7 +50,7 @@ FIRST_UP = {
     "build": r"Building the configuration",
     "activate": r"Activating it as a test",
     "switch": r"Making it the configuration that boots",
-    "devices": r"may come in",
+    "devices": r"is enrolled",
     "open": r"The funnel on port \d+ is open",
     "check": r"ExposureCheck immich-check creating",
 }
@@ -64,8 +64,8 @@ UPDATE = {
 DESTROY = {
     "check": r"ExposureCheck immich-check delet",
     "close": r"Closing the funnel",
-    "devices": r"may no longer come in|immich-devices\S* deleting",
-    "restore": r"Putting \S+ back as it was",
+    "devices": r"is no longer enrolled|immich-devices\S* deleting",
+    "restore": r"Restoring \S+",
     "build": r"Building the configuration",
     "activate": r"Activating it as a test",
     "switch": r"Making it the configuration that boots",
@@ -749,7 +749,7 @@ def revoke_wrong_passphrase(home: Home) -> None:
 )
 def revoke_killed(home: Home) -> None:
     home.operator.devices("laptop")
-    home.operator_dies(home.run_until("up", r"may no longer come in|is out"))
+    home.operator_dies(home.run_until("up", r"is no longer enrolled|is revoked"))
     if (saw := home.device("phone")) == "200":
         raise Fault(f"the phone that was taken out sees {saw}")
     home.up()

@@ -120,7 +120,7 @@ def test_devices_that_somebody_took_out_by_hand_are_let_in_again(lab: Lab, opera
     phone = next(one for one in Keystore(operator.keystore).probe_credentials() if one.name == "phone")
     output(lab, f"sudo sh -c 'rm {DEVICES}/*'")
     assert seen(lab, "/api/server/ping", credential=phone, passphrase=PASSPHRASE) == FORBIDDEN
-    assert "is not let in any more" in operator.preview("--diff")
+    assert "is no longer enrolled" in operator.preview("--diff")
     operator.up()
     assert seen(lab, "/api/server/ping", credential=phone, passphrase=PASSPHRASE) == "200"
     assert seen(lab, "/") == FORBIDDEN
@@ -236,7 +236,7 @@ UNLOADABLE = (
 )
 """What it says, and what is valid instead and cannot be loaded."""
 
-LOST = "{} is out: its certificate no longer counts, now and for good"
+LOST = "{} is revoked: its certificate is never accepted again"
 
 CUT = """
 systemd-run --quiet --collect --unit=lab-cut sh -c '
@@ -284,9 +284,9 @@ def test_an_edge_that_caddy_refuses_is_not_built_and_a_lost_device_is_out_all_th
 def test_an_edge_that_cannot_be_loaded_is_taken_back(lab: Lab, operator: Operator, tmp_path: Path) -> None:
     before = standing(lab)
     printed = fails_with_another_caddyfile(operator, tmp_path, *UNLOADABLE)
-    assert "Going back to the generation from before" in printed
+    assert "Going back to the previous generation" in printed
     assert re.search(
-        r"was taken back, because these units failed in it: [^\n]*\bimmich-edge\.service", printed
+        r"was rolled back, because these units failed in it: [^\n]*\bimmich-edge\.service", printed
     ), printed
     assert_as_before_and_unproven(lab, before)
     operator.up()
@@ -375,7 +375,7 @@ def test_a_run_that_was_killed_on_the_server_is_taken_back_by_the_next(lab: Lab,
     assert process.wait(60) != 0
     timer = "systemctl is-active immich-exposure-rollback.timer || :"
     assert output(lab, timer) == "active"
-    assert "An earlier run was killed in its midst; going back" in operator.up()
+    assert "An earlier run was killed halfway; going back" in operator.up()
     assert output(lab, timer) == "inactive"
 
 

@@ -133,7 +133,7 @@ IMPOSTORS = {
 
 @pytest.mark.parametrize("manner", IMPOSTORS)
 def test_who_answers_in_our_name_closes_the_funnel_at_once(lab: Lab, operator: Operator, manner: str) -> None:
-    """Another server at the name, an ingress with a wrong certificate, one that speaks no TLS."""
+    """Another server at the name, an ingress with a wrong certificate, one that does not speak TLS."""
     before = told(lab).count("unsafe")
     with in_the_ingress_place(manner):
         assert look(lab) == IMPOSTORS[manner]
@@ -143,7 +143,7 @@ def test_who_answers_in_our_name_closes_the_funnel_at_once(lab: Lab, operator: O
     assert lab.console("immich-exposure status --json").returncode == 3
     assert "since it was proven, or was never proven" in lab.console("immich-exposure open").stderr
     planned = operator.preview("--json")
-    assert "because the exposure was not safe; up opens it only once it proves to be." in planned
+    assert "because the exposure was not safe; up opens it again only if it proves to be safe." in planned
     changed = [step["urn"] for step in json.loads(planned)["steps"] if step["op"] != "same"]
     assert {urn.rsplit("::", 1)[1] for urn in changed} == FUNNEL_STEPS
     operator.up()

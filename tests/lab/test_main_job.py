@@ -310,7 +310,7 @@ def test_a_removed_device_is_out_at_its_next_request(story: Story) -> None:
     assert open_connection.status(PING) == 200
     with kept_alive(open_connection):
         printed = story.operator.up()
-    assert "tablet is out: its certificate no longer counts, now and for good" in printed
+    assert "tablet is revoked: its certificate is never accepted again" in printed
     assert {name for name in story.operator.touched() if "tablet" not in name} == LISTS | PROOF
     assert set(story.operator.changes()) == {"delete", "update", "same"}
     with story.immich_hears_nothing():

@@ -29,7 +29,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
 
 
 BY_HAND = (
-    "The funnel was closed by hand, and nobody comes in: it stays closed until "
+    "The funnel was closed by hand, so nobody can get in; it stays closed until "
     '"sudo immich-exposure open" on the server.'
 )
 
@@ -76,9 +76,9 @@ MISTAKES = {
     "guard --now": "see immich-exposure guard --help",
     "close please": "see immich-exposure close --help",
     "devices phone": "see immich-exposure devices --help",
-    "lan shut": "Say immich-exposure lan open, close or auto",
+    "lan shut": "Use immich-exposure lan open, close or auto",
     "lan": "see immich-exposure lan --help",
-    "ban 300.1.1.1": "is no address of a visitor",
+    "ban 300.1.1.1": "is not the address of a visitor",
     "shut": "knows the verbs status, close",
 }
 # Nothing can be written to its disk.
@@ -116,14 +116,14 @@ def need_sentence(lab: Lab, words: str, sentence: str) -> None:
 
 SAW = (
     (f"rm {STATE}/settings/bans.conf", "settings/bans.conf is gone"),
-    ("systemctl stop immich-exposure-loopback", "immich-exposure-loopback.service does not run"),
-    ("systemctl stop immich-exposure-lease.timer", "immich-exposure-lease.timer does not run"),
-    (f"chmod 0644 {STATE}/tls/server.key", "has another mode or owner than the edge needs"),
-    (f"echo friend >{STATE}/devices/{'ab' * 32}", 'let in by hand as "friend"'),
+    ("systemctl stop immich-exposure-loopback", "immich-exposure-loopback.service is not running"),
+    ("systemctl stop immich-exposure-lease.timer", "immich-exposure-lease.timer is not running"),
+    (f"chmod 0644 {STATE}/tls/server.key", "has the wrong mode or owner"),
+    (f"echo friend >{STATE}/devices/{'ab' * 32}", 'enrolled by hand as "friend"'),
     (
         "curl -sf --unix-socket /run/immich-edge/admin.sock -X PUT -H 'Content-Type: application/json' "
         "-d '\"ERROR\"' http://localhost/config/logging/logs/default/level",
-        "The edge runs with another configuration",
+        "The edge runs with a different configuration",
     ),
 )
 """What is done to the server, and how a preview tells it."""

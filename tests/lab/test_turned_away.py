@@ -124,11 +124,11 @@ def test_who_is_on_a_list_is_turned_away_until_the_list_goes(
         time.sleep(1)
     assert met(lab, DECIDED, "203.0.113.91", CHINA, LISTED, OTHER) == ["200", *[REFUSED] * 3, "200"]
     status = lab.console("immich-exposure status").stdout
-    assert "NOT up to date, 1 network banned as on" in status
+    assert "OUT OF DATE, 1 network banned as on" in status
     lists = json.loads(lab.console("immich-exposure status --json").stdout)["lists"]
     assert lists["countries"] == {"state": "kept", "networks": 1}
     preview = " ".join(operator.preview().split())
-    assert "The ban list countries is not up to date, and keeps 1 network banned as before" in preview
+    assert "The ban list countries is out of date, and keeps 1 network banned" in preview
 
     assert reach(lab, "http://10.99.99.9:8089") == {"10.99.99.9/32", *LOOPBACK}
     assert reach(lab, ADDRESS) == LOOPBACK

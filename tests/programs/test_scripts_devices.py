@@ -60,7 +60,7 @@ def told(outcome: Outcome) -> dict[str, Any]:
     return answer
 
 
-GONE = "{} is out: its certificate no longer counts, now and for good\n"
+GONE = "{} is revoked: its certificate is never accepted again\n"
 
 
 # The list
@@ -68,7 +68,7 @@ GONE = "{} is out: its certificate no longer counts, now and for good\n"
 
 def test_the_devices_are_those_of_the_list(machine: Machine) -> None:
     outcome = install(machine, PHONE, LAPTOP)
-    assert outcome.stderr == "Device phone may come in\nDevice laptop may come in\n"
+    assert outcome.stderr == "Device phone is enrolled\nDevice laptop is enrolled\n"
     assert devices(machine) == {
         NEW: f"0644 phone\nuntil {NOW + 99000}\n",
         OTHER: f"0644 laptop\nuntil {NOW + 9000}\n",
@@ -111,7 +111,7 @@ def test_the_certificate_of_before_counts_until_its_grace_ends(machine: Machine)
         OTHER: f"0644 laptop\nuntil {NOW + 9000}\n",
     }
     outcome = install(machine, PHONE, LAPTOP)
-    assert outcome.stderr == "A certificate of phone that was replaced no longer counts\n"
+    assert outcome.stderr == "An older certificate of phone was replaced and is revoked\n"
     assert set(devices(machine)) == {NEW, OTHER}
 
 
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_nobody_in(machine: Machine) -> None:
     machine.fake("mv", "exit 1")
     outcome = stay(machine, "laptop")
     assert outcome.status == 0 and GONE.format("phone") in outcome.stderr
-    assert "has no room to note down" in outcome.stderr
+    assert "has no space left to record" in outcome.stderr
     assert set(devices(machine)) == {OTHER}
 
 
@@ -229,7 +229,7 @@ def test_what_was_withdrawn_is_never_let_in_again(machine: Machine, how: str) ->
     else:
         told_before = f"{NEW} 86400 up phone\n"
     outcome = install(machine, PHONE, LAPTOP, revoked=told_before)
-    assert "phone stays out: its certificate was revoked on " in outcome.stderr
+    assert "phone stays revoked: its certificate was revoked on " in outcome.stderr
     assert told(outcome)["refused"] == [NEW]
     assert set(devices(machine)) == {OTHER}
     assert install(machine, ("phone", OLD, NOW + 9), LAPTOP).status == 0, "another certificate may come in"
@@ -281,7 +281,7 @@ def test_revoked_by_hand(machine: Machine) -> None:
     answer = told(machine.run("devices", "clear"))
     assert [(each["name"], each["byHand"]) for each in answer["revoked"]] == [("phone", True)] * 2
     assert_sentence(
-        machine.run("devices", "revoke", "phone"), "phone is out already, since ", "nothing is left"
+        machine.run("devices", "revoke", "phone"), "phone was already revoked, on ", "nothing is left"
     )
 
 
@@ -312,7 +312,7 @@ def test_what_has_ended_goes_by_itself(machine: Machine) -> None:
     assert machine.run("devices", "expire") == Outcome(0, "", "")
     assert len(devices(machine)) == 3
     machine.remember(clock=str(NOW + 1))
-    ended = "A certificate of device phone has ended and may no longer come in\n"
+    ended = "A certificate of device phone has expired and is no longer accepted\n"
     assert machine.run("devices", "expire") == Outcome(0, "", ended * 2)
     assert set(devices(machine)) == {OTHER}
     assert machine.run("devices", "expire") == Outcome(0, "", "")
@@ -335,7 +335,7 @@ def test_a_clock_that_ran_ahead_shuts_nobody_out_for_good(machine: Machine) -> N
     assert machine.run("devices", "expire") == Outcome(0, "", "")
     assert devices(machine) == {}, "a clock that begins at 1970 must bring back nobody whose time is over"
     machine.remember(clock=str(NOW + 9))
-    back = "A certificate of device phone counts again: the clock had run ahead\n"
+    back = "A certificate of device phone is accepted again: the clock had been ahead\n"
     assert machine.run("devices", "expire") == Outcome(0, "", back * 2)
     assert devices(machine) == before
 
@@ -416,7 +416,7 @@ def test_an_unknown_verb_is_told(machine: Machine) -> None:
 def test_who_begins_anew_lets_nobody_in_but_the_devices_of_the_config(machine: Machine) -> None:
     """The operator's state was lost, and a phone with it: nothing else would ever withdraw that."""
     begin(machine, ("phone", OLD, NOW + 9000), LAPTOP)
-    told = "Device phone is in no configuration and may no longer come in\n"
+    told = "Device phone is not in the configuration and is no longer enrolled\n"
     assert machine.begin("laptop", "phone-2") == Outcome(0, "", told)
     assert set(devices(machine)) == {OTHER}
     assert machine.run("state", "prepare") == Outcome(0, "", "")
@@ -437,7 +437,9 @@ def install_frame(machine: Machine, *lines: str, revoked: str = "") -> Outcome:
 def test_a_frame_is_in_the_same_list(machine: Machine) -> None:
     lines = (f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
     outcome = install_frame(machine, *lines)
-    assert outcome.stderr == "Frame kitchen may read photos and albums\nDevice laptop may come in\n"
+    assert outcome.stderr == (
+        "Frame kitchen is enrolled: it may read photos and albums\nDevice laptop is enrolled\n"
+    )
     assert devices(machine)[NEW] == "0644 kitchen\nframe\n"
     assert told(outcome)["devices"][0] == {**told(outcome)["devices"][0], "name": "kitchen", "until": None}
     assert install_frame(machine, *lines).stderr == ""
@@ -448,7 +450,7 @@ def test_a_frame_is_in_the_same_list(machine: Machine) -> None:
 def test_a_frame_that_becomes_a_device_is_none_any_more(machine: Machine) -> None:
     install_frame(machine, f"{NEW} frame kitchen")
     outcome = install_frame(machine, f"{OTHER} {NOW + 9000} kitchen")
-    assert "A secret of kitchen that was replaced no longer counts" in outcome.stderr
+    assert "An older secret of kitchen was replaced and is revoked" in outcome.stderr
     assert set(devices(machine)) == {OTHER} and revoked(machine) == {NEW}
 
 
@@ -456,10 +458,10 @@ def test_a_frame_of_no_name_that_stays_is_out_first(machine: Machine) -> None:
     assert machine.begin().status == 0
     install_frame(machine, f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
     outcome = stay(machine, "laptop")
-    assert "kitchen is out: its secret no longer counts, now and for good\n" in outcome.stderr
+    assert "kitchen is revoked: its secret is never accepted again\n" in outcome.stderr
     assert set(devices(machine)) == {OTHER} and revoked(machine) == {NEW}
     again = install_frame(machine, f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
-    assert "kitchen stays out: its secret was revoked on" in again.stderr
+    assert "kitchen stays revoked: its secret was revoked on" in again.stderr
     assert told(again)["refused"] == [NEW]
 
 
@@ -468,8 +470,8 @@ def test_a_device_whose_name_a_frame_has_now_is_out_first_and_the_other_way_roun
     install_frame(machine, f"{NEW} frame kitchen", f"{OTHER} {NOW + 9000} laptop")
     assert stay(machine, "laptop", "frame=kitchen").stderr == "" and set(devices(machine)) == {NEW, OTHER}
     outcome = stay(machine, "frame=laptop", "kitchen")
-    assert "laptop is out: its certificate no longer counts, now and for good\n" in outcome.stderr
-    assert "kitchen is out: its secret no longer counts, now and for good\n" in outcome.stderr
+    assert "laptop is revoked: its certificate is never accepted again\n" in outcome.stderr
+    assert "kitchen is revoked: its secret is never accepted again\n" in outcome.stderr
     assert devices(machine) == {} and revoked(machine) == {NEW, OTHER}
 
 
@@ -478,6 +480,6 @@ def test_a_frame_is_revoked_by_hand_and_never_ends_by_itself(machine: Machine) -
     install_frame(machine, f"{NEW} frame kitchen")
     assert machine.run("devices", "expire").status == 0 and set(devices(machine)) == {NEW}
     outcome = machine.run("devices", "revoke", "kitchen")
-    assert outcome.status == 0 and "kitchen is out: its secret no longer counts" in outcome.stderr
+    assert outcome.status == 0 and "kitchen is revoked: its secret is never accepted" in outcome.stderr
     assert devices(machine) == {}
     assert "by hand" in machine.files(machine.state / "revoked")[NEW]

@@ -208,25 +208,25 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "the funnel is altered": (
         lambda machine: machine.remember(**{"serve.json": OPEN.replace("127.0.0.1", "localhost")}),
-        "funnel The funnel on port 443 was altered by hand; up closes and opens it as it must be.",
+        "funnel The funnel on port 443 was altered by hand; up closes it and opens it correctly.",
     ),
     "another tool has the port": (
         lambda machine: machine.remember(**{"serve.json": OPEN.replace("8443", "22")}),
         "closed Port 443 serves another tool, so the funnel is closed; "
-        "remove that entry of Tailscale and run up again.",
+        "remove that entry from Tailscale and run up again.",
     ),
     "the edge on another port": (
         lambda machine: machine.remember(**{"serve.json": beside("8443", "127.0.0.1:8443")}),
-        "funnel The edge is public on port 8443 as well (tcp), past our rules; up closes that.",
+        "funnel The edge is also public on port 8443 (tcp), bypassing our rules; up closes that.",
     ),
     "Immich on another port": (
         lambda machine: machine.remember(**{"serve.json": beside("10000", "127.0.0.1:2283")}),
-        "tell Immich itself is public on port 10000 (tcp), past the edge; close it on the server with "
-        '"sudo immich-exposure close", and open again with "sudo immich-exposure open".',
+        "tell Immich itself is public on port 10000 (tcp), bypassing the edge; close it on the server "
+        'with "sudo immich-exposure close", then open the exposure again with "sudo immich-exposure open".',
     ),
     "opened without a lease": (
         drop("lease"),
-        "funnel The funnel was opened by hand, without a lease; up proves what stands behind it.",
+        "funnel The funnel was opened by hand, without a lease; up proves the exposure.",
     ),
     "an update that was taken back": (
         lambda machine: machine.write(machine.state / "lease", "trial 300 00000001-aaaa 5000\n"),
@@ -235,19 +235,19 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "a device by hand": (
         enrol_by_hand,
-        'mend A certificate was let in by hand as "laptop" (bbbbbbbbbbbb...); up takes it out.',
+        'mend A certificate was enrolled by hand as "laptop" (bbbbbbbbbbbb...); up removes it.',
     ),
     "a frame by hand": (
         lambda machine: machine.write(machine.state / "devices" / ("c" * 64), "hall\nframe\n"),
-        'mend A frame\'s secret was let in by hand as "hall" (cccccccccccc...); up takes it out.',
+        'mend A frame\'s secret was enrolled by hand as "hall" (cccccccccccc...); up removes it.',
     ),
     "a frame gone": (
         drop(f"devices/{FRAME}"),
-        "mend A frame's secret of kitchen is not let in any more (ffffffffffff...); up lets it in again.",
+        "mend A frame's secret of kitchen is no longer enrolled (ffffffffffff...); up enrols it again.",
     ),
     "a device gone": (
         drop(f"devices/{PHONE}"),
-        "mend A certificate of phone is not let in any more (aaaaaaaaaaaa...); up lets it in again.",
+        "mend A certificate of phone is no longer enrolled (aaaaaaaaaaaa...); up enrols it again.",
     ),
     "a device revoked": (revoke, None),
     "a device ended": (end, None),
@@ -266,53 +266,53 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
                 for name, text in {"status.json": NODE, "serve.json": OPEN}.items()
             }
         ),
-        "mend The server is called photos.lab-tailnet.ts.net now and was immich.lab-tailnet.ts.net; "
+        "mend The server's name has changed from immich.lab-tailnet.ts.net to photos.lab-tailnet.ts.net; "
         "up exposes it under the new name.",
     ),
     "a service stopped": (
         lambda machine: machine.remember(active=RUNNING.replace("immich-bans\n", "")),
-        "mend immich-bans.service does not run; up starts it.",
+        "mend immich-bans.service is not running; up starts it.",
     ),
     "a timer stopped": (
         lambda machine: machine.remember(active=RUNNING.replace("immich-exposure-guard.timer\n", "")),
-        "mend immich-exposure-guard.timer does not run; up starts it.",
+        "mend immich-exposure-guard.timer is not running; up starts it.",
     ),
     "a service masked": (
         lambda machine: machine.remember(
             active=RUNNING.replace("immich-bans\n", ""), masked="immich-bans.service"
         ),
-        'tell immich-bans.service is masked, so it does not run; run "sudo systemctl unmask '
-        'immich-bans.service" on the server, or take its "enable = false" out of your configuration.',
+        'tell immich-bans.service is masked, so it is not running; run "sudo systemctl unmask '
+        'immich-bans.service" on the server, or remove its "enable = false" from your configuration.',
     ),
     "a service masked by hand": (
         mask,
-        "mend immich-bans.service is masked (/etc/systemd/system.control/immich-bans.service), so it does "
-        "not run; up unmasks and starts it.",
+        "mend immich-bans.service is masked (/etc/systemd/system.control/immich-bans.service), so it is "
+        "not running; up unmasks and starts it.",
     ),
     "loopback stopped": (
         lambda machine: machine.remember(active=RUNNING.replace("immich-exposure-loopback\n", "")),
-        "mend immich-exposure-loopback.service does not run; up starts it.",
+        "mend immich-exposure-loopback.service is not running; up starts it.",
     ),
     "a kernel without nftables": (
         lambda machine: machine.remember(
             active=RUNNING.replace("immich-exposure-loopback\n", ""),
             failed="immich-exposure-loopback.service loaded failed failed",
         ),
-        "tell immich-exposure-loopback.service has failed, so other accounts of the server reach the edge; "
-        'see "journalctl -u immich-exposure-loopback.service" there.',
+        "tell immich-exposure-loopback.service has failed, so other accounts on the server can reach the "
+        'edge; see "journalctl -u immich-exposure-loopback.service" there.',
     ),
     "another system boots": (
         lambda machine: (machine.root / "nix/var/nix/profiles/system/sw/bin/immich-exposure").unlink(),
-        "mend The system that boots next was built without the module; up puts that right.",
+        "mend The system that boots next was built without the module; up fixes that.",
     ),
     "the edge was told something else": (
         answer("http://localhost/config/", '{"apps":{"http":{}}}'),
-        "mend The edge runs with another configuration than the one that was proven; up loads the right one.",
+        "mend The edge runs with a different configuration from the proven one; up loads the right one.",
     ),
     "the edge says nothing of its configuration": (answer("http://localhost/config/", None), None),
     "the certificate was not renewed": (
         lambda machine: machine.remember(**{"certificate-end": str(NOW + 5 * DAY)}),
-        "tell The server's certificate ends on Saturday 17 January at 13:46 and was not renewed; "
+        "tell The server's certificate expires on Saturday 17 January at 13:46 and was not renewed; "
         'see why on the server with "journalctl -u immich-exposure-certificate".',
     ),
     "the node's key ends": (
@@ -323,7 +323,7 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "Immich elsewhere": (
         move_immich,
-        "mend Immich is at 127.0.0.1:3001 now and was at 127.0.0.1:2283 when it was proven; "
+        "mend Immich's address has changed from 127.0.0.1:2283 to 127.0.0.1:3001 since it was proven; "
         "up proves it again.",
     ),
     "another Immich": (
@@ -332,25 +332,25 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "no administrator": (
         answer("http://127.0.0.1:2283/api/server/config", '{"isInitialized":false}'),
-        "tell Immich has no administrator any more, so whoever of the devices comes first could make "
-        "themselves one; open Immich and create the administrator account.",
+        "tell Immich no longer has an administrator, so the first device to connect could become one; "
+        "open Immich and create the administrator account.",
     ),
     "Immich away": (
         answer("http://127.0.0.1:2283/api/server/ping", None),
-        "tell Immich does not answer at 127.0.0.1:2283 on the server, so shared links do not open; start it.",
+        "tell Immich does not answer at 127.0.0.1:2283 on the server, so shared links do not work; start it.",
     ),
     "module gone": (
         lambda machine: (machine.root / "run/current-system/sw/bin/immich-exposure").unlink(),
-        "mend The running system was built without the module; up brings it in again.",
+        "mend The running system was built without the module; up adds it again.",
     ),
     "another module": (
         lambda machine: machine.remember(module=MODULE.replace("one", "two")),
-        "mend The running system has another version of the module than the one that was proven; "
+        "mend The running system has a different version of the module from the proven one; "
         "up proves it again.",
     ),
     "half loaded": (
         lambda machine: machine.write(machine.state / ".device-ca.unloaded", ""),
-        "mend What runs has not yet loaded its newest files; up loads them.",
+        "mend The running services have not loaded their newest files yet; up loads them.",
     ),
     "no proof": (
         drop("standing"),
@@ -358,7 +358,7 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "no mark": (
         drop(".immich-exposure"),
-        "mend There is nothing of an exposure on the server; up makes it.",
+        "mend There is no exposure on the server; up creates it.",
     ),
 }
 
@@ -389,8 +389,8 @@ def test_an_immich_on_an_address_of_ipv6_is_known_by_it(proven: Machine) -> None
     for url, text in IMMICH.items():
         proven.write(web(proven, url.replace("127.0.0.1:2283", place)), text)
     public, moved = look(proven)
-    assert public.startswith("tell Immich itself is public on port 10000 (tcp), past the edge")
-    assert moved.startswith(f"mend Immich is at {place} now and was at 127.0.0.1:2283")
+    assert public.startswith("tell Immich itself is public on port 10000 (tcp), bypassing the edge")
+    assert moved.startswith(f"mend Immich's address has changed from 127.0.0.1:2283 to {place}")
 
 
 ODD_NAMES = ("two words.txt", " blanks ", "back\\slash", "-dash", "*")
@@ -452,7 +452,7 @@ def test_a_unit_that_reloads_runs(proven: Machine) -> None:
     proven.fake("systemctl", textwrap.dedent(reloading) + "\n" + textwrap.dedent(BODIES["systemctl"]))
     assert look(proven) == []
     proven.remember(active=RUNNING.replace("immich-bans\n", ""))
-    assert look(proven) == ["mend immich-bans.service does not run; up starts it."]
+    assert look(proven) == ["mend immich-bans.service is not running; up starts it."]
 
 
 def test_an_import_that_was_taken_out_is_told(proven: Machine) -> None:
@@ -460,8 +460,8 @@ def test_an_import_that_was_taken_out_is_told(proven: Machine) -> None:
     proven.write(proven.config / "configuration.nix", "{ imports = [ ]; # ./immich-exposure\n}\n")
     (line,) = look(proven)
     assert line == (
-        "mend /etc/nixos/configuration.nix does not import ./immich-exposure any more, and your next rebuild "
-        "would end the exposure; up adds it again."
+        "mend /etc/nixos/configuration.nix no longer imports ./immich-exposure, and your next rebuild "
+        "would end the exposure; up adds the import again."
     )
 
 
@@ -470,7 +470,7 @@ def test_a_funnel_that_was_closed_by_hand_is_the_owners_to_open(proven: Machine)
     proven.write(proven.state / "closed-by-hand", "")
     (line,) = look(proven)
     assert line == (
-        "closed The funnel was closed by hand, and nobody comes in: it stays closed until "
+        "closed The funnel was closed by hand, so nobody can get in; it stays closed until "
         '"sudo immich-exposure open" on the server.'
     )
 
@@ -504,10 +504,10 @@ def test_what_the_owner_has_revoked_is_told_also_where_the_funnel_is_closed(
 
 
 WHY = {
-    "lease": "The funnel's lease was over on Monday 12 January at 13:46; up opens and proves it again.",
+    "lease": "The funnel's lease expired on Monday 12 January at 13:46; up opens and proves it again.",
     "unsafe": "The funnel was closed on Monday 12 January at 13:46 because the exposure was not safe; "
-    "up opens it only once it proves to be.",
-    "check": "The last up could not prove the exposure, so the funnel is closed; up tries to again.",
+    "up opens it again only if it proves to be safe.",
+    "check": "The last up could not prove the exposure, so the funnel is closed; up tries again.",
     "elsewhere": "The funnel was closed with Tailscale's own command, or Tailscale was down (seen on "
     "Monday 12 January at 13:46); up opens and proves it again.",
 }
@@ -529,7 +529,7 @@ def test_arguments_are_checked(machine: Machine) -> None:
 
 
 def test_there_is_nothing_to_look_at_before_the_first_exposure(machine: Machine) -> None:
-    assert look(machine) == ["mend There is nothing of an exposure on the server; up makes it."]
+    assert look(machine) == ["mend There is no exposure on the server; up creates it."]
 
 
 RIGHTS = """
@@ -541,15 +541,15 @@ case "$*" in
     printf 200 ;;
 esac
 """
-LACKS = "tell The key of Immich's API that immichApiKey holds lacks the right sharedLink.read, so "
+LACKS = "tell The API key in immichApiKey lacks the permission sharedLink.read, so "
 
 
 @pytest.mark.parametrize(
     ("rights", "said"),
     [
         ('"sharedLink.read"', None),
-        ('"all"', "may do more than it needs (all); make one with"),
-        ('"sharedLink.read", "album.read"', "may do more than it needs (album.read); make one with"),
+        ('"all"', "has more permissions than it needs (all); create one with"),
+        ('"sharedLink.read", "album.read"', "has more permissions than it needs (album.read); create one"),
         ('"album.read"', LACKS),
     ],
 )
@@ -571,7 +571,7 @@ def test_before_the_first_up_it_is_told_what_a_new_key_may_do(
 def test_before_the_first_up_a_key_for_an_immich_that_is_away_is_named(machine: Machine) -> None:
     machine.fake("curl", "exit 7")
     done = machine.run("drift", "look", *PORTS, "-", "2283", payload={"api-key": "a-new-key\n"})
-    assert "tell Immich does not answer on the server at port 2283, so nobody knows what" in done.stdout
+    assert "tell Immich does not answer on the server at port 2283, so immichApiKey could" in done.stdout
     assert "correct immich.address" in machine.run("drift", "look", *PORTS, "x;y", "2283").error
 
 
@@ -608,14 +608,13 @@ def test_ban_lists_are_looked_at(proven: Machine) -> None:
     proven.write(proven.state / "lists/networks", "kept 3 1000000 /x is damaged: line 2\x1b[31m\n")
     proven.write(proven.state / "lists/crowdsec", "none 0 1000000 CrowdSec is away\n")
     assert look(proven) == [
-        "tell The ban list networks is not up to date, and keeps 3 networks banned as before: "
-        "/x is damaged: line 2[31m.",
+        "tell The ban list networks is out of date, and keeps 3 networks banned: /x is damaged: line 2[31m.",
         "tell The ban list crowdsec bans nobody: CrowdSec is away.",
     ]
     proven.remember(active=running.replace("-crowdsec", "-other"))
     proven.write(settings, "networks /y\ncrowdsec http://127.0.0.1:8080\n")
     key.unlink()
     said = "\n".join(look(proven))
-    assert "mend immich-exposure-crowdsec.service does not run; up starts it." in said
+    assert "mend immich-exposure-crowdsec.service is not running; up starts it." in said
     assert "mend /var/lib/immich-exposure/settings/lists.conf was changed on the server" in said
     assert "mend /var/lib/immich-exposure/settings/crowdsec.key is gone from the server" in said

@@ -120,7 +120,7 @@ def test_what_is_not_ours_is_never_touched(machine: Machine, theirs: str) -> Non
         if theirs == "folder":
             machine.write(place / "mine.nix", "mine\n")
     before = machine.files(machine.root)
-    assert_sentence(install(machine), "/etc/nixos/immich-exposure is somebody else's", "rename it")
+    assert_sentence(install(machine), "/etc/nixos/immich-exposure was not made by this project", "rename it")
     assert remove(machine).status == 0
     assert machine.files(machine.root) == {**before, "run/lock/immich-exposure.lock": "0600 "}
     assert names(machine.config) == {"configuration.nix", "immich-exposure"}
@@ -137,7 +137,7 @@ def test_a_file_of_the_users_in_our_folder_stays(machine: Machine) -> None:
         "notes.txt": "0644 mine\n",
     }
     outcome = remove(machine)
-    assert "holds files of somebody else's, which stay" in outcome.stderr
+    assert "contains files that are not ours, which stay" in outcome.stderr
     assert machine.files(machine.config / "immich-exposure") == {"notes.txt": "0644 mine\n"}
 
 
@@ -261,7 +261,7 @@ def test_files_stay_while_the_running_system_has_the_module(machine: Machine) ->
     assert_sentence(
         remove(machine),
         "still has the module from /etc/nixos/immich-exposure (it is named in /etc/nixos/mine.nix)",
-        'take every import of it out, run "sudo nixos-rebuild switch"',
+        'remove every import of it, run "sudo nixos-rebuild switch"',
     )
     assert machine.files(machine.config) == before
     command.unlink()
@@ -281,7 +281,7 @@ def test_files_stay_while_they_are_imported(machine: Machine) -> None:
     machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
     install(machine)
     before = machine.files(machine.config)
-    assert_sentence(remove(machine), "still imports ./immich-exposure", "take the module out first")
+    assert_sentence(remove(machine), "still imports ./immich-exposure", "remove the module first")
     assert machine.files(machine.config) == before
 
 
@@ -382,7 +382,7 @@ def test_a_state_of_somebody_else_is_never_touched(machine: Machine) -> None:
     ]
     for script, arguments, payload in changes:
         assert_sentence(
-            machine.run(script, *arguments, payload=payload), "is somebody else's", "move it away"
+            machine.run(script, *arguments, payload=payload), "was not made by this project", "move it away"
         )
     assert machine.run("state", "remove").status == 0
     assert machine.files(machine.state) == before
@@ -402,11 +402,11 @@ def test_an_empty_state_is_taken(machine: Machine) -> None:
 def test_the_owner_is_written_down(machine: Machine) -> None:
     assert machine.begin("phone").status == 0
     assert (machine.state / "owner").read_text() == "ours organization/immich/home\n"
-    assert_sentence(machine.begin(owner="a b"), "the name of its stack", "organization/project/stack")
-    assert_sentence(machine.begin(owner=""), "the name of its stack")
+    assert_sentence(machine.begin(owner="a b"), "is a stack, not", "organization/project/stack")
+    assert_sentence(machine.begin(owner=""), "is a stack, not")
     assert_sentence(machine.begin(take_over="perhaps"), "takes OWNER, yes or no, and the names of devices")
-    assert_sentence(machine.begin(stack="a b"), "begins with the id of its stack")
-    assert_sentence(machine.run("state", "begin", "a/b/c", "no"), "begins with the id of its stack")
+    assert_sentence(machine.begin(stack="a b"), "The id of a stack cannot be")
+    assert_sentence(machine.run("state", "begin", "a/b/c", "no"), "The id of a stack cannot be")
 
 
 def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
@@ -426,7 +426,7 @@ def test_removing_leaves_what_is_unknown(machine: Machine) -> None:
     machine.unfake("tailscale")
     machine.fake("tailscale", "exit 1")
     outcome = machine.run("state", "remove")
-    assert (outcome.status, "files of somebody else's" in outcome.stderr) == (0, True)
+    assert (outcome.status, "files that are not ours" in outcome.stderr) == (0, True)
     assert machine.files(machine.root / "var") == {
         "lib/immich-exposure/notes.txt": "0644 mine\n",
         "log/immich-edge/mine.txt": "0644 x\n",
@@ -486,7 +486,7 @@ def test_a_unit_that_was_masked_by_hand_is_unmasked_before_anything_else(machine
     outcome = machine.run_text(script_text("state"), "--stack=ours", "prepare", "a/b/c")
     assert outcome.status == 0, outcome.stderr
     assert sorted(each.name for each in folder.iterdir()) == ["immich-edge.service", "theirs.service"]
-    assert "immich-bans.service is masked by " in outcome.stderr
+    assert "which masks immich-bans.service\n" in outcome.stderr
     assert machine.commands("systemctl") == ["systemctl daemon-reload"]
 
 
@@ -494,7 +494,7 @@ def test_nothing_is_removed_while_the_edge_runs(machine: Machine) -> None:
     machine.prepare()
     machine.fake("tailscale", "exit 1")
     machine.remember(active="immich-edge")
-    assert_sentence(machine.run("state", "remove"), "The edge still runs", "take the module out first")
+    assert_sentence(machine.run("state", "remove"), "The edge is still running", "remove the module first")
     assert (machine.state / ".immich-exposure").exists()
 
 
@@ -628,7 +628,7 @@ def test_an_edge_whose_files_were_deleted_reloads_once_all_are_there_again(machi
     machine.remember(**{"reload-fails": ""})  # so would the real one
     outcome = settings(machine)
     assert outcome.status == 0
-    assert "once device-ca.crt of /var/lib/immich-exposure is there again" in outcome.stderr
+    assert "once device-ca.crt is back in /var/lib/immich-exposure" in outcome.stderr
     (machine.fakes / "reload-fails").unlink()
     assert machine.commands("systemctl")[-1] == "systemctl is-active --quiet immich-bans"
     machine.forget_commands()

@@ -156,7 +156,7 @@ def test_the_owner_gives_it_back_to_the_funnel(machine: Machine, funnel: str, wo
 def test_there_must_be_something_to_open(machine: Machine) -> None:
     machine.remember(units="")
     assert_sentence(
-        machine.run("exposure", "lan", "open"), "leaves Immich at home as it is", "set lan: close"
+        machine.run("exposure", "lan", "open"), "leaves home access to Immich alone", "set lan: close"
     )
     machine.remember(units="immich-exposure-lan.service")
     (machine.state / ".immich-exposure").unlink()

@@ -111,10 +111,7 @@ def test_a_list_of_which_nothing_is_in_force_fails(machine: Machine, state: str,
         assert kept == "networks /before\n"
     else:
         assert outcome.status == 0
-        assert (
-            "is not up to date, and keeps 12 networks banned as before: /x.mmdb is not there"
-            in outcome.stderr
-        )
+        assert "is out of date, and keeps 12 networks banned: /x.mmdb is not there" in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -146,8 +143,8 @@ def test_a_look_names_each_source_that_cannot_be_used(machine: Machine, in_force
     networks.write_text("203.0.113.0/24\nexample.org\n")
     database.write_text("no database")
     assert look(machine, conf) == [
-        f"{word} /etc/countries.mmdb is no database of countries in MaxMind's form (.mmdb), or damaged",
-        f"{word} /etc/networks.txt is damaged: line 2 is no network",
+        f"{word} /etc/countries.mmdb is damaged, or is not a country database in MaxMind's format (.mmdb)",
+        f"{word} /etc/networks.txt is damaged: line 2 is not a network",
     ]
     networks.write_text("203.0.113.0/24\n")
     database.write_text("tree MaxMind.com")
@@ -161,7 +158,7 @@ def test_a_look_names_each_source_that_cannot_be_used(machine: Machine, in_force
     database.chmod(0o600)
     networks.unlink()
     said = look(machine, conf)
-    assert said[0].startswith(f"{word} /etc/countries.mmdb may not be read by the account immich-bans")
+    assert said[0].startswith(f"{word} /etc/countries.mmdb cannot be read by the account immich-bans")
     assert said[1:] == [f"{word} /etc/networks.txt is not on the server"]
 
 
@@ -175,7 +172,7 @@ def test_a_link_to_where_the_service_sees_nothing_is_named(machine: Machine, fol
     database.symlink_to(hidden)
     [said] = look(machine, conf)
     assert said.startswith(
-        f"wrong /etc/countries.mmdb leads to {folder}/me/countries.mmdb, where the service"
+        f"wrong /etc/countries.mmdb leads to {folder}/me/countries.mmdb, which the service"
     )
 
 
@@ -186,8 +183,7 @@ def test_a_list_as_windows_saves_it_is_one_and_an_empty_one_is_none(machine: Mac
     assert look(machine, conf) == []
     networks.write_text(" \n\n")
     assert look(machine, conf) == [
-        "wrong /etc/networks.txt is empty; fetch it anew, or write a comment into it where nobody is to be "
-        "banned by it"
+        "wrong /etc/networks.txt is empty; fetch it again, or write a comment into it if it should ban nobody"
     ]
 
 
@@ -203,10 +199,10 @@ def test_with_the_edge_there_its_program_looks(machine: Machine) -> None:
         ("200", None),
         ("403", "refuses the key (403)"),
         ("000; exit 7", "does not answer; start it"),
-        ("000; exit 60", "shows a certificate that this server does not trust; put its authority into"),
-        ("000; exit 35", "speaks no TLS"),
-        ("302", "says 302, and is no local API of CrowdSec"),
-        ("404", "says 404, and is no local API of CrowdSec"),
+        ("000; exit 60", "shows a certificate that this server does not trust; add its authority to"),
+        ("000; exit 35", "does not speak TLS"),
+        ("302", "returns 302, so it is not CrowdSec's local API"),
+        ("404", "returns 404, so it is not CrowdSec's local API"),
     ],
 )
 def test_a_look_asks_crowdsec_without_taking_news_away(
@@ -229,7 +225,7 @@ def test_a_look_asks_crowdsec_without_taking_news_away(
 def test_what_answers_without_a_key_is_no_crowdsec(machine: Machine) -> None:
     machine.fake("curl", "printf 200")
     [said] = look(machine, CROWDSEC, **{"crowdsec.key": f"{KEY}\n"})
-    assert said.startswith("wrong What answers at http://127.0.0.1:8080 wants no key")
+    assert said.startswith("wrong What answers at http://127.0.0.1:8080 asks for no key")
 
 
 def test_remove_leaves_nothing(machine: Machine) -> None:
@@ -262,7 +258,7 @@ def test_status_has_a_line_for_each_list_and_none_without(machine: Machine) -> N
     in_force(machine, countries="good 12 1000000 CN, by /x", crowdsec="kept 3 1000000 CrowdSec is away")
     said = machine.run("exposure", "status").stdout
     assert "countries  12 networks banned: CN, by /x; since Mon Jan 12 13:46:40 UTC 1970\n" in said
-    assert "crowdsec   NOT up to date, 3 networks banned as on Mon Jan 12" in said
+    assert "crowdsec   OUT OF DATE, 3 networks banned as on Mon Jan 12" in said
     assert said.count("CrowdSec is away\n") == 1 and max(map(len, said.splitlines())) <= 80
     assert (
         '"lists":{"countries":{"state":"good","networks":12},"crowdsec":{"state":"kept","networks":3}}'
@@ -280,5 +276,5 @@ def test_lifting_all_bans_leaves_lists_alone(machine: Machine) -> None:
     for place in ("lists/countries", "scan/203.0.113.9", "manual/203.0.113.10"):
         machine.write(machine.state / "bans" / place, "")
     outcome = machine.run("exposure", "unban", "all")
-    assert "Nobody is banned any more but by lists (countries, crowdsec)" in outcome.stderr
+    assert "Nobody is banned any more except by lists (countries, crowdsec)" in outcome.stderr
     assert [path.name for path in machine.state.glob("bans/*/*")] == ["countries"]

@@ -67,7 +67,7 @@ def test_what_cannot_be_told_stops_nothing(machine: Machine, broken: str) -> Non
         machine.fake("systemctl", "exit 5")
     told = tell(machine, "closed", "The funnel is closed.")
     assert (told.status, told.stdout) == (0, "after\n")
-    assert ("could not be noted down" in told.stderr) == (broken != "no unit")
+    assert ("could not be saved" in told.stderr) == (broken != "no unit")
     assert list((machine.state / "notices").glob(".new.*")) == []
 
 
@@ -108,7 +108,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 TOKEN = "tk_AgQdq7mVBoFD37zQVN29RhuMzNIz2"
-FIRST = "What happens to the exposure of Immich on this server is told here from now on."
+FIRST = "From now on, what happens to the exposure of Immich on this server is reported here."
 
 
 def install(machine: Machine, **words: str) -> Outcome:
@@ -183,12 +183,12 @@ def test_a_channel_that_does_not_answer_stops_nothing_and_is_tried_again(
     receiver.status = status
     installed = install(machine, kind="webhook", address=receiver.address)
     assert (installed.status, installed.stdout) == (0, "")
-    assert "Notices do not get through" in installed.stderr
+    assert "Notices cannot be delivered" in installed.stderr
     assert str(status) in installed.stderr
     tell(machine, "closed", "The funnel is closed.")
     failed = deliver(machine)
     assert failed.status == 0
-    assert "A notice was not delivered" in failed.stderr
+    assert "A notice could not be delivered" in failed.stderr
     assert str(status) in (machine.state / "notices/failed").read_text()
     receiver.status = 200
     receiver.got.clear()
@@ -312,14 +312,14 @@ def test_devices_are_told_by_name(machine: Machine, receiver: Receiver) -> None:
     machine.write(devices / ("b" * 64), "laptop\nuntil 2000000\n")
     machine.write(devices / ("c" * 64), "phone\n")
     deliver(machine)
-    assert "The device laptop may come in." in receiver.got[0][2]
+    assert "The device laptop is enrolled." in receiver.got[0][2]
     assert kinds(receiver) == ["enrolled"]
     (devices / ("a" * 64)).unlink()
     deliver(machine)
     assert kinds(receiver) == [], "a renewed device is the same"
     (devices / ("c" * 64)).unlink()
     deliver(machine)
-    assert "The device phone may no longer come in." in receiver.got[0][2]
+    assert "The device phone is no longer enrolled." in receiver.got[0][2]
     assert kinds(receiver) == ["revoked"]
 
 

@@ -82,7 +82,7 @@ def test_the_way_back_of_another_stack_ends_and_changes_nothing(
     machine.forget_commands()
     outcome = run(machine, "--leaving=theirs", *change)
     assert (outcome.status, outcome.stdout) == (0, "")
-    assert "nothing of this stack is on it any more, and nothing was changed" in outcome.stderr
+    assert "nothing of this stack is left on it, and nothing was changed" in outcome.stderr
     assert everything(machine) == before
     assert {line.split(" ")[0] for line in machine.commands()} <= {"id"}
 
@@ -100,7 +100,7 @@ def test_a_server_is_taken_over_only_where_that_is_said(machine: Machine) -> Non
     before = everything(machine)
     assert_sentence(
         machine.begin("laptop", **second),
-        "exposed already, by the stack organization/immich/home",
+        "already exposed by the stack organization/immich/home",
         "set takeOver: true",
     )
     assert everything(machine) == before
@@ -142,7 +142,7 @@ def test_of_two_that_begin_at_once_one_is_told(tmp_path: Path) -> None:
     told = {stack: process.communicate(timeout=60)[1] for stack, process in began.items()}
     [won] = [stack for stack, process in began.items() if process.returncode == 0]
     [lost] = set(began) - {won}
-    assert f"exposed already, by the stack organization/immich/{won}" in told[lost]
+    assert f"already exposed by the stack organization/immich/{won}" in told[lost]
     assert (machine.state / "owner").read_text() == f"{won} organization/immich/{won}\n"
 
 
@@ -162,5 +162,5 @@ def test_who_waited_for_the_lock_of_a_destroy_holds_the_new_one(machine: Machine
 def test_a_folder_of_somebody_elses_has_no_owner(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_shells()[0])
     machine.write(machine.state / "owner", "theirs a/b/c\n")
-    assert "somebody else's" in machine.begin().error
+    assert "was not made by this project" in machine.begin().error
     os.unlink(machine.state / "owner")

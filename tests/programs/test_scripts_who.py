@@ -152,7 +152,7 @@ def test_what_is_no_api_key_is_refused(machine: Machine, text: str) -> None:
 
 
 def test_another_file_is_refused(machine: Machine) -> None:
-    assert_sentence(machine.run("who", "install", payload={"key": "x\n"}), "the file api-key alone")
+    assert_sentence(machine.run("who", "install", payload={"key": "x\n"}), "only hold the file api-key")
 
 
 def test_destroy_takes_all_of_it(machine: Machine) -> None:

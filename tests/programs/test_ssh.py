@@ -254,7 +254,7 @@ def test_of_many_errors_the_last_counts(fake_ssh: FakeSsh) -> None:
     ("said", "told"),
     [
         (
-            "error: The edge does not load.\nGoing back to the generation from before",
+            "error: The edge does not load.\nGoing back to the previous generation",
             "The edge does not load.",
         ),
         (

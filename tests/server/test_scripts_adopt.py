@@ -156,7 +156,7 @@ def test_our_own_funnel_is_left_alone(machine: Machine) -> None:
 
 def test_a_tailscale_that_does_not_answer_ends_the_run(machine: Machine) -> None:
     (machine.fakes / "mood").write_text("down")
-    assert_sentence(begin(machine), "does not tell its funnel's state")
+    assert_sentence(begin(machine), "does not report the funnel's state")
 
 
 def test_given_up_before_it_closed_the_funnel_of_before_stays(machine: Machine) -> None:
@@ -209,7 +209,7 @@ def test_the_chapters_own_files_are_left_where_they_are(machine: Machine) -> Non
 
 def test_somebody_elses_folder_is_left_alone(machine: Machine) -> None:
     machine.write(machine.state / "notes.txt", "mine\n")
-    assert_sentence(begin(machine), "is somebody else's")
+    assert_sentence(begin(machine), "was not made by this project")
     assert machine.files(machine.state) == {"notes.txt": "0644 mine\n"}
     assert serving(machine) == BY_HAND
 

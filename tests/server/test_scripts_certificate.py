@@ -128,7 +128,7 @@ def test_a_reload_that_failed_is_made_up_for(machine: Machine, authority: TestAu
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("refusing", "(500 Internal Server Error: SetDNS: rate limited ); mend that and run this again"),
+        ("refusing", "(500 Internal Server Error: SetDNS: rate limited ); fix that and run this again"),
         ("emptying", f'left no usable certificate and key for {DOMAIN}; run "sudo tailscale cert {DOMAIN}"'),
         ("waiting", f"could not get a certificate for {DOMAIN}"),
         ("down", "Tailscale does not answer (failed to connect to local tailscaled; it doesn't appear"),
@@ -175,10 +175,10 @@ def test_a_node_that_was_renamed_keeps_its_certificate_until_the_next_up(machine
     before = machine.files(machine.state)
     name = DOMAIN.replace("immich", "photos")
     (machine.fakes / "status.json").write_text(json.dumps({**tailscale.STATUS, "CertDomains": [name]}))
-    assert_sentence(machine.run("certificate", "renew"), f"called {name} in the tailnet now and was {DOMAIN}")
+    assert_sentence(machine.run("certificate", "renew"), f"changed from {DOMAIN} to {name}")
     assert machine.files(machine.state) == before and reloads(machine) == 0
     status = machine.run("exposure", "status").stdout.splitlines()[0]
-    assert f"https://{DOMAIN}/ leads nowhere: this node is called {name} now" in status
+    assert f"https://{DOMAIN}/ leads nowhere: this node is now called {name}" in status
     for _ in range(2):
         issue(machine)
     assert (machine.state / "domain.env").read_text() == f"IMMICH_EXPOSURE_DOMAIN={name}\n"

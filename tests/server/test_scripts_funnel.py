@@ -221,7 +221,7 @@ def test_another_tools_entry_on_the_port_is_never_touched(machine: Machine, take
 
 @pytest.mark.parametrize(
     ("mood", "said"),
-    [("asking", "To enable, visit:"), ("waiting", "Tailscale did not open the funnel (); mend that")],
+    [("asking", "To enable, visit:"), ("waiting", "Tailscale did not open the funnel (); fix that")],
 )
 def test_a_funnel_that_did_not_open_is_closed_again(machine: Machine, mood: str, said: str) -> None:
     (machine.fakes / "mood").write_text(mood)
@@ -274,7 +274,7 @@ def test_granted_ports_may_be_ranges(machine: Machine, ports: str) -> None:
 
 def test_open_needs_the_timer_that_would_close_it(machine: Machine) -> None:
     machine.remember(active="")
-    assert_sentence(opened(machine), "immich-exposure-lease.timer does not run", "apply the NixOS")
+    assert_sentence(opened(machine), "immich-exposure-lease.timer is not running", "apply the NixOS")
     assert changes(machine) == []
 
 
@@ -394,7 +394,7 @@ def test_a_tailscale_that_does_not_answer_is_told_later_and_the_edge_rests(machi
     machine.forget_commands()
     outcome = funnel(machine, "close")
     assert (outcome.status, outcome.error) == (0, ""), outcome.stderr
-    assert "taken away as soon as it can be told" in outcome.stderr
+    assert "removed as soon as it answers" in outcome.stderr
     assert "systemctl stop immich-edge" in changes(machine)
     assert lease(machine) is None
     machine.remember(active="immich-exposure-lease.timer")
@@ -460,7 +460,7 @@ def test_a_lease_ends_while_run_is_full(machine: Machine) -> None:
     machine.elapse(301)
     outcome = funnel(machine, "enforce")
     assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
-    assert "cannot be opened; closing all the same" in outcome.stderr
+    assert "cannot be opened; closing anyway" in outcome.stderr
     assert_sentence(opened(machine), "immich-exposure.lock cannot be opened; make room")
 
 
@@ -504,7 +504,7 @@ def test_prove_opens_and_keeps_open_what_the_operator_has_proven(machine: Machin
 def test_prove_closes_at_once_what_the_operator_has_not(machine: Machine, word: str) -> None:
     """Their machine has died, or what they saw from outside is not safe."""
     done = conversation(machine, word)
-    assert done.status == 1 and "Nobody has proven the exposure, so the funnel is closed" in done.stderr
+    assert done.status == 1 and "The exposure was not proven, so the funnel is closed" in done.stderr
     assert (serving(machine), lease(machine)) == ({}, None)
     assert not (machine.state / "standing").exists() and not (machine.state / "proven").exists()
 
@@ -595,15 +595,15 @@ def test_confirm_until_a_moment(machine: Machine) -> None:
 def test_confirm_of_what_is_not_open_fails(machine: Machine, config: dict[str, Any]) -> None:
     opened(machine)
     serve(machine, config)
-    assert_sentence(confirmed(machine, "always"), "not open any more", "open it again")
+    assert_sentence(confirmed(machine, "always"), "no longer open", "open it again")
     assert lease(machine) == f"trial 300 {BOOT} {AGE}\n"
 
 
 def test_confirm_comes_too_late(machine: Machine) -> None:
     opened(machine)
-    assert_sentence(confirmed(machine, NOW), "a moment that has passed; set exposeUntil to a later one")
+    assert_sentence(confirmed(machine, NOW), "a time that has passed; set exposeUntil to a later one")
     machine.elapse(300)
-    assert_sentence(confirmed(machine, "always"), "not open any more", "open it again")
+    assert_sentence(confirmed(machine, "always"), "no longer open", "open it again")
 
 
 TERMS = {
@@ -878,7 +878,7 @@ def test_a_funnel_past_the_edge_is_closed_at_once_whoever_opened_it(
         assert_sentence(funnel(machine, "enforce"), "runs in somebody's terminal", "end it there")
         return
     assert enforced(machine) == others
-    assert "strangers would have come in past the edge" in machine.run("exposure", "status").stdout
+    assert "strangers could have bypassed the edge" in machine.run("exposure", "status").stdout
     assert_sentence(funnel(machine, "reopen"), "was never proven")
 
 
@@ -903,7 +903,9 @@ def test_the_owners_own_funnel_to_immich_beside_ours(machine: Machine) -> None:
     proven(machine)
     serve(machine, ON_ANOTHER_PORT)
     told = machine.run("exposure", "status").stdout
-    assert "Immich itself is public on port 8443 (web), past our rules: run immich-exposure close" in told
+    assert (
+        "Immich itself is public on port 8443 (web), bypassing our rules: run immich-exposure close" in told
+    )
     assert enforced(machine) == ON_ANOTHER_PORT
     assert funnel(machine, "close").status == 0
     assert serving(machine) == {
@@ -934,7 +936,7 @@ def test_enforce_has_nothing_to_do_on_a_closed_node(machine: Machine) -> None:
     (machine.fakes / "mood").write_text("down")
     outcome = funnel(machine, "enforce")
     assert outcome.status == 0
-    assert "Nobody comes in while Tailscale is down" in outcome.stderr
+    assert "Nobody can get in while Tailscale is down" in outcome.stderr
 
 
 @pytest.mark.parametrize("trouble", ["the funnel stays", "nobody can tell"])
@@ -995,8 +997,8 @@ def test_hostile_json_is_data(machine: Machine) -> None:
         (machine.fakes / "serve.json").write_text(broken)
         assert_sentence(
             state(machine),
-            "The JSON answer in funnel.json could not be read",
-            "by hand to see why",
+            "The JSON in funnel.json could not be parsed",
+            "of that name to see why",
         )
 
 
@@ -1068,7 +1070,7 @@ def test_what_was_closed_by_hand_stays_closed_until_the_owner_allows_it(machine:
     assert enforced(machine) == OPEN
     machine.elapse(1)
     assert enforced(machine) == {}
-    assert "its lease was over, since" in machine.run("exposure", "status").stdout
+    assert "its lease expired, since" in machine.run("exposure", "status").stdout
 
 
 @pytest.mark.parametrize("moment", ["before it opens", "while it opens", "before it is confirmed"])
@@ -1148,7 +1150,7 @@ def test_hours_that_are_over_begin_anew_by_hand_and_a_date_does_not(machine: Mac
 
 def test_opening_what_is_open_changes_nothing(machine: Machine) -> None:
     proven(machine)
-    assert funnel(machine, "reopen") == Outcome(0, "", "The funnel is open already\n")
+    assert funnel(machine, "reopen") == Outcome(0, "", "The funnel is already open\n")
     assert changes(machine) == []
 
 
@@ -1285,7 +1287,7 @@ def test_a_home_that_is_kept_as_it_is_has_no_such_unit(machine: Machine) -> None
 def test_a_home_that_cannot_be_closed_keeps_the_funnel_closed(machine: Machine) -> None:
     machine.remember(units="immich-exposure-lan.service")
     machine.fake("systemctl", '[ "$1" != restart ] || exit 1\n' + textwrap.dedent(BODIES["systemctl"]))
-    assert_sentence(opened(machine), "Home access could not be brought", "journalctl -u immich-exposure-lan")
+    assert_sentence(opened(machine), "Home access could not be set", "journalctl -u immich-exposure-lan")
     assert serving(machine) == {}
     assert (lease(machine), home(machine)) == (None, None)
 
@@ -1331,7 +1333,7 @@ def test_the_command_says_what_the_guard_saw_and_whether_notices_get_through(mac
     ]
     assert said(("settings/guard.conf", "guard off\n"), ("notices/failed", f"{NOW} curl: (7) refused\n")) == [
         "off (guard: false)",
-        "do not get through: curl: (7) refused",
+        "cannot be delivered: curl: (7) refused",
     ]
 
 
@@ -1341,7 +1343,7 @@ def test_the_command_tells_when_the_node_must_log_in_again(machine: Machine) -> 
     status = {**tailscale.STATUS, "Self": {**tailscale.STATUS["Self"], "KeyExpiry": "2036-11-26T10:00:00Z"}}
     (machine.fakes / "status.json").write_text(json.dumps(status, indent=2))
     assert (
-        "node key   ends Wed Nov 26 10:00:00 UTC 2036, and the funnel with it"
+        "node key   expires Wed Nov 26 10:00:00 UTC 2036, which closes the funnel"
         in machine.run("exposure").stdout
     )
 
@@ -1362,7 +1364,7 @@ def test_the_command_on_the_server(machine: Machine) -> None:
         ["home", "as the configuration has it"],
         ["devices", "3 laptop phone (twice)"],
         ["bans", "0 auth, 0 keys, 1 scan, 0 manual"],
-        ["guard", "has not looked yet"],
+        ["guard", "has not checked yet"],
         ["notices", "none (set notify)"],
         *([unit, "active" if unit in ACTIVE else "NOT active"] for unit in SERVICES),
     ]
@@ -1487,7 +1489,7 @@ def test_cleanup_is_the_last_step(machine: Machine) -> None:
     assert_sentence(machine.run("state", "remove"), "port 443 is still open; close it first")
     funnel(machine, "close")
     machine.remember(active="immich-edge")
-    assert_sentence(machine.run("state", "remove"), "The edge still runs", "take the module out first")
+    assert_sentence(machine.run("state", "remove"), "The edge is still running", "remove the module first")
     assert machine.state.exists()
     machine.remember(active="")
     for _ in range(2):

@@ -347,7 +347,7 @@ def test_a_look_that_fails_itself_changes_nothing(machine: Machine) -> None:
     machine.fake("edge", "echo 'Segmentation fault' >&2; exit 139")
     look(machine)
     assert changes(machine) == []
-    assert seen(machine).startswith("blind the look from outside itself failed (Segmentation fault)")
+    assert seen(machine).startswith("blind the check from outside itself failed (Segmentation fault)")
 
 
 def test_nobody_looks_while_the_funnel_is_closed_or_the_config_says_no(machine: Machine) -> None:
@@ -378,7 +378,7 @@ def test_devices_with_names_like_other_things_are_told_apart(machine: Machine) -
     look(machine)
     waiting = machine.files(machine.state / "notices/waiting").values()
     said = sorted(text.removeprefix("0600 ").strip() for text in waiting)
-    assert said == sorted(f"The certificate of the device {name} ends within 10 days." for name in names)
+    assert said == sorted(f"The certificate of the device {name} expires within 10 days." for name in names)
     told(machine)
     look(machine)
     assert told(machine) == []
@@ -412,7 +412,7 @@ def test_what_ends_is_told_at_each_mark_once(machine: Machine) -> None:
     ]
     assert sum("node key" in text for text in said) == 3
     assert not any("device old" in text for text in said)
-    assert any(text == "The certificate of the device phone ends within 14 days." for text in said)
+    assert any(text == "The certificate of the device phone expires within 14 days." for text in said)
 
 
 @pytest.mark.parametrize(
@@ -421,15 +421,15 @@ def test_what_ends_is_told_at_each_mark_once(machine: Machine) -> None:
         (
             "caddy",
             "v2.11.3 h1:a=",
-            "Caddy in the edge has version 2.11.3, whose faults are known; upgrade it to 2.11.4",
+            "Caddy in the edge is version 2.11.3, which has known vulnerabilities; upgrade it to 2.11.4",
         ),
-        ("tailscale", "1.102.1", "Tailscale has version 1.102.1, whose faults are known"),
+        ("tailscale", "1.102.1", "Tailscale is version 1.102.1, which has known vulnerabilities"),
         ("tailscale", "1.98.10", None),
         ("tailscale", "2.0.0", None),
         (
             "immich",
             "2.6.12",
-            "Immich has version 2.6.12, whose faults are known; upgrade it to 2.7.3 or newer.",
+            "Immich is version 2.6.12, which has known vulnerabilities; upgrade it to 2.7.3 or newer.",
         ),
         ("immich", "2.10.0", None),
     ],
@@ -488,14 +488,14 @@ def test_a_ban_list_is_told_once_until_it_is_right_again(machine: Machine) -> No
 
     assert look_at("good 7 1800000000 CN, by /x") == []
     wrong = "kept 7 1800000000 /x is 50 days old"
-    sentence = "The ban list countries is not up to date, and what it bans stays banned: /x is 50 days old."
+    sentence = "The ban list countries is out of date, and what it bans stays banned: /x is 50 days old."
     assert [look_at(wrong), look_at(wrong)] == [[sentence], []]
     assert look_at("good 7 1800000000 CN") == ["The ban list countries is up to date again."]
     assert look_at("none 0 1800000000 /x is gone") == ["The ban list countries bans nobody: /x is gone."]
     machine.remember(active=running.replace("-crowdsec", "-other"))
     assert look_at("none 0 1800000000 /x is gone") == [
-        "The ban list crowdsec is not up to date, and what it bans stays banned: "
-        "immich-exposure-crowdsec.service does not run."
+        "The ban list crowdsec is out of date, and what it bans stays banned: "
+        "immich-exposure-crowdsec.service is not running."
     ]
 
 
@@ -508,7 +508,7 @@ def test_a_device_is_told_when_it_comes_for_the_first_time(machine: Machine) -> 
     machine.write(log, (line % ("phone-anna", "123")) * 3 + line % (r"evil\",\"x", "9"))
     look(machine)
     [notice] = machine.files(machine.state / "notices/waiting").values()
-    assert notice == "0600 The device phone-anna came in for the first time.\n"
+    assert notice == "0600 The device phone-anna connected for the first time.\n"
     told(machine)
     look(machine)
     assert told(machine) == []

@@ -505,7 +505,7 @@ def test_what_else_stands_in_the_file_that_makes_way_is_not_lost(
         assert result(outcome) == {"generation": 42}, outcome.stderr
         assert "imports = [ ./immich-exposure ];" in home.configuration.read_text()
     else:
-        assert_sentence(outcome, f"whose place this takes, also sets {named}; move that to a file of its own")
+        assert_sentence(outcome, f"which this replaces, also sets {named}; move that to a file of its own")
         assert home.configuration.read_text() == before
 
 
@@ -526,9 +526,7 @@ def test_the_folder_stays_while_another_file_imports_it_switched_off(
     home.machine.fake("nixos-rebuild", builds_again(home))
     before = home.machine.files(home.machine.config)
     refused = home.machine.run("module", "restore", str(home.machine.config))
-    assert_sentence(
-        refused, "still brings in the module, switched off", "(it is named in /etc/nixos/mine.nix)"
-    )
+    assert_sentence(refused, "still imports the module, switched off", "(it is named in /etc/nixos/mine.nix)")
     assert home.machine.files(home.machine.config) == before
     (home.machine.config / "mine.nix").write_text("{ }")
     assert home.machine.run("module", "restore", str(home.machine.config)).status == 0

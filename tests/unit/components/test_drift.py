@@ -39,7 +39,7 @@ def outs(result: CreateResult | UpdateResult | ReadResult) -> dict[str, Any]:
     return result.outs
 
 
-GONE = "immich-bans.service does not run; up starts it."
+GONE = "immich-bans.service is not running; up starts it."
 CLOSED = "The funnel was closed on the server; up opens and proves it again."
 
 
