@@ -19,6 +19,7 @@ drop_new() { rm -rf "$TLS/.new"; }
 fetch() {
   drop_new
   mkdir -m 0700 "$TLS/.new"
+  # shellcheck disable=SC2034
   UNDO=drop_new
   say "Asking Tailscale for the certificate of $DOMAIN"
   timeout 300 tailscale cert --min-validity "$MIN_VALIDITY" --cert-file "$TLS/.new/server.crt" \

@@ -93,6 +93,7 @@ names_of() {
   for device_file in "$STATE"/devices/*; do
     [ -f "$device_file" ] || continue
     read_device "$device_file"
+    # shellcheck disable=SC2153
     case $1:$DEVICE_HAS in
       devices:certificate | frames:secret) printf '%s\n' "$DEVICE_NAME" ;;
       *) ;;

@@ -10,6 +10,7 @@
 
 NAME=immich-exposure
 # The module's files from which the running system was built (see module.sh).
+# shellcheck disable=SC2153
 MODULE_BEFORE=$STATE/module.before
 
 # put MODE RELATIVE_PATH: stage one file, its content on standard input.
@@ -63,6 +64,7 @@ discard_old_stages() {
 begin_stage() {
   STAGE=$(mktemp -d "${FOLDER%/*}/$NAME-stage.XXXXXX" 2>/dev/null) ||
     die "Nothing can be written to ${FOLDER%/*}; make that folder writable, or set module: yours, and run this again."
+  # shellcheck disable=SC2034
   UNDO=discard_stage
   printf '%s\n' "$MARK_TEXT" >"$STAGE/$MARK"
   chmod 0755 "$STAGE"

@@ -182,6 +182,7 @@ install_lists() {
   make_state
   [ ! -f "$LISTS_CONF" ] || cp -p "$LISTS_CONF" "$WORK/before-lists.conf"
   [ ! -f "$CROWDSEC_KEY" ] || cp -p "$CROWDSEC_KEY" "$WORK/before-crowdsec.key"
+  # shellcheck disable=SC2034
   UNDO=put_back
   write_file 0644 "$LISTS_CONF" <"$WORK/lists.conf"
   if [ -f "$WORK/crowdsec.key" ]; then

@@ -729,6 +729,7 @@ change() {
   for change_round in 1 2 3; do
     change_once "$@"
     if [ "$CHANGED" = yes ]; then
+      # shellcheck disable=SC2034
       UNDO=:
       rm -f "$AT_START" "$WRITTEN" "$ROLLBACK"
       return 0
@@ -947,6 +948,7 @@ build_home() {
 
 # `refuse_flake FAULT`
 refuse_flake() {
+  # shellcheck disable=SC2154
   ! { grep -q "is not owned by current user" "$REBUILD_LOG" && in_git "$FLAKE_DIR"; } ||
     die "Nix does not read the checkout in $git_folder as root, because another user owns it; run \"git config --global --add" \
       "safe.directory $git_folder\" as root on the server, and run this again."

@@ -67,6 +67,7 @@ install_settings() {
     if [ -f "$SETTINGS/$name" ]; then cp -p "$SETTINGS/$name" "$WORK/before-$name"; fi
   done
   cmp -s "$WORK/edge.env" "$SETTINGS/edge.env" || needs_proof
+  # shellcheck disable=SC2034
   UNDO=put_back
   place edge.env "$EDGE_UNLOADED"
   place bans.conf "$BANS_UNLOADED"

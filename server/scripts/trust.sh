@@ -28,6 +28,7 @@ install_pool() {
   make_state
   [ ! -f "$POOL" ] || cp -p "$POOL" "$WORK/before"
   cmp -s "$WORK/device-ca.crt" "$POOL" || needs_proof
+  # shellcheck disable=SC2034
   UNDO=put_back
   cmp -s "$WORK/device-ca.crt" "$POOL" || : >"$UNLOADED"
   write_file "$POOL_MODE" "$POOL" <"$WORK/device-ca.crt"
