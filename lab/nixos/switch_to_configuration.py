@@ -278,13 +278,14 @@ def _people(generation: Path) -> None:
     declared = _read_people(generation / "people.json")
     known = {kind: declared[kind] | names for kind, names in _read_people(PEOPLE).items()}
     _record(known)
+    # By full path: at boot, a unit's PATH does not have /usr/sbin.
     _run("systemd-sysusers", str(ETC / "sysusers.d/00-nixos.conf"))
     for user in sorted((known["users"] - declared["users"]) & {entry.pw_name for entry in pwd.getpwall()}):
-        _run("userdel", user)
+        _run("/usr/sbin/userdel", user)
     # userdel also removes the user's own group.
     left = {entry.gr_name for entry in grp.getgrall()}
     for group in sorted((known["groups"] - declared["groups"]) & left):
-        _run("groupdel", "--force", group)
+        _run("/usr/sbin/groupdel", "--force", group)
     _record(declared)
 
 

@@ -88,7 +88,7 @@ def accounts(machine: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     there = {"root"}
     programs: dict[str, Callable[[set[str], str], None]] = {
         "systemd-sysusers": _create_all,
-        "userdel": set.discard,
+        "/usr/sbin/userdel": set.discard,
     }
 
     def run(program: str, *words: str) -> int:
