@@ -602,7 +602,7 @@ def some_steps_alone(home: Home) -> None:
 
 @standing(
     "unproven-update",
-    "the operator's machine dies while an update is being checked: the funnel closes by itself",
+    "the operator's machine dies while an update is being checked: the funnel closes on its own",
 )
 def unproven_update(home: Home) -> None:
     home.operator.set(
