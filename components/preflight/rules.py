@@ -793,5 +793,5 @@ def _disk(facts: Mapping[str, Any], expected: Expected) -> list[str]:
         f"Only {int(kib) // 1024} MiB are free on {path}; at least {NEEDED_DISK_KIB // 1024} MiB are needed: "
         "run sudo nix-collect-garbage --delete-older-than 30d on the server."
         for path, kib in sorted(free.items())
-        if path == "/nix" and kib is not None and int(kib) < NEEDED_DISK_KIB
+        if kib is not None and int(kib) < NEEDED_DISK_KIB
     ]

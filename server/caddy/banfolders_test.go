@@ -2,12 +2,38 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 )
+
+// The file of a ban is named alike wherever it is written: the table is also that of the scripts, fail2ban's action and Python.
+func TestTheNamesOfBans(t *testing.T) {
+	table, err := os.ReadFile("testdata/ban-names.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(string(table)) {
+		words := strings.Fields(line)
+		if words[0] == "#" || words[1] == "-" {
+			continue
+		}
+		rows++
+		text, _ := strings.CutSuffix(words[0], "/64")
+		if names := namesOf(netip.MustParseAddr(text)); !slices.Contains(names, words[1]) {
+			t.Errorf("%s: %v lacks %s", words[0], names, words[1])
+		}
+	}
+	if rows < 10 {
+		t.Errorf("only %d rows", rows)
+	}
+}
 
 // Every way to create or remove a file takes effect at the very next lookup, whether the kernel reports it or not.
 func TestABanCountsAtTheNextLook(t *testing.T) {

@@ -41,7 +41,7 @@
 #                                   "unit NAME"
 #     owner                         id and name of the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
-#     diskFreeKiB                   free KiB at /nix and /var, or null
+#     diskFreeKiB                   free KiB at /nix, or null
 #     uploads                       null without UPLOADS_FOLDER ("-" asks Immich's unit); folder: where Immich puts uploads, or
 #                                   null; freeKiB, sizeKiB: of the fullest disk there, or null
 #     commands                      the names of missing commands
@@ -354,7 +354,7 @@ print_facts() {
   printf '"running":%s,' "$(running_facts)"
   printf '"theirs":%s,"theirNames":[%s],' "$(theirs "$(configuration_folder "$2")/immich-exposure")" "$(their_names)"
   printf '"owner":%s,"authorities":%s,' "$(owner_fact)" "$(authorities)"
-  printf '"diskFreeKiB":{"/nix":%s,"/var":%s},' "$(free_kib /nix)" "$(free_kib /var)"
+  printf '"diskFreeKiB":{"/nix":%s},' "$(free_kib /nix)"
   printf '"uploads":%s,' "$(uploads_facts "${9:-}")"
   printf '"commands":%s}\n' "$(missing_commands)"
 }

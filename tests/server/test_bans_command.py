@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ban_names import ban_names
 from tests.server.edge import Edge, running_edge
 from tests.server.exposure_command import command
 from tests.server.fail2ban import Fail2ban, running_fail2ban
@@ -128,6 +129,17 @@ def test_nothing_but_an_address_gets_through(
     assert done.returncode == 1
     assert done.stderr.startswith(("error: ", "error: Name the address")) and done.stdout == ""
     assert sorted(watched.state.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("written", "name"), [row for row in ban_names() if row[1] is not None])
+def test_fail2ban_names_the_file_as_the_edge_does(
+    watched: Edge, fail2ban: Fail2ban, written: str, name: str
+) -> None:
+    assert fail2ban.client("set", "immich-scan", "banip", written).returncode == 0
+    file = watched.ban_file("scan", name)
+    wait_until(file.exists, f"{written} is banned")
+    assert fail2ban.client("set", "immich-scan", "unbanip", written).returncode == 0
+    wait_until(lambda: not file.exists(), f"{written} is not banned any more")
 
 
 def test_addresses_are_spelled_as_caddy_spells_them(watched: Edge, fail2ban: Fail2ban) -> None:

@@ -94,7 +94,7 @@ SOUND: dict[str, Any] = {
     "theirNames": [],
     "owner": None,
     "authorities": [],
-    "diskFreeKiB": {"/nix": 40_000_000, "/var": 40_000_000},
+    "diskFreeKiB": {"/nix": 40_000_000},
     "commands": [],
 }
 
