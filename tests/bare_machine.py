@@ -40,6 +40,7 @@ _PRESENT = (
         "sh",
         "ssh",
         "ssh-add",
+        "ssh-keygen",
         "test",
         "touch",
         "true",

@@ -69,6 +69,10 @@ def test_no_owners_target_prepares_the_lab(machine: BareMachine, target: str) ->
         ("up", "up --skip-config-validation --yes --stack home"),
         ("preview", "preview --diff --skip-config-validation --yes --stack home"),
         ("destroy", "destroy --yes --stack home"),
+        (
+            "nightly-check",
+            "preview --refresh --expect-no-changes --skip-config-validation --yes --stack home",
+        ),
     ],
 )
 def test_the_only_stack_needs_no_name(machine: BareMachine, target: str, command: str) -> None:
@@ -148,6 +152,24 @@ def test_keystore_reads_where_the_config_says(machine: BareMachine) -> None:
     assert f"{machine.project}/keys" in shown.stdout + shown.stderr
     assert machine.make("keystore").stderr == shown.stderr, "no verb: the list"
     assert calls(machine) == []
+
+
+@pytest.mark.parametrize("target", ["who", "links"])
+def test_a_report_of_the_server_is_fetched_and_shown(machine: BareMachine, target: str) -> None:
+    key = machine.home / "id_ed25519"
+    made = machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    assert made.returncode == 0, made.stderr
+    public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+    machine.stack(
+        "home",
+        f"  immich-exposure:hostKey: {public}\n  immich-exposure:sshPrivateKeyFile: {key}\n"
+        "  immich-exposure:keystorePassphrase:\n    secure: v1:abc:def\n",
+    )
+    machine.program("ssh", '#!/bin/sh\necho "$*" >>"$HOME/ssh"; cat >/dev/null; echo "Holiday  3 opens"\n')
+    shown = machine.make(target)
+    assert (shown.returncode, shown.stdout) == (0, "Holiday  3 opens\n"), shown.stderr
+    assert (machine.home / "ssh").read_text().count(f"{target}") == 1
+    assert not calls(machine), "Pulumi is asked for nothing"
 
 
 def test_handover_of_an_adopted_device_ends_before_anything_is_asked(machine: BareMachine) -> None:

@@ -60,8 +60,8 @@ PLACES = {
     "sudo immich-exposure unban 203.0.113.9": BY_HAND,
     "sudo immich-exposure who": WHO,
     "sudo immich-exposure links": WHO,
-    "make who": WHO,
-    "make links": "tests/programs/test_operator_machine.py::test_several_stacks_are_listed_and_none_is_taken",
+    "make who": "tests/programs/test_operator_machine.py::test_a_report_of_the_server_is_fetched_and_shown",
+    "make links": "tests/programs/test_operator_machine.py::test_a_report_of_the_server_is_fetched_and_shown",
     "make who ARGS=--html > who.html": "tests/unit/components/test_server_report.py::"
     "test_what_the_server_says_is_shown_as_words",
     "pulumi config set who true": "not run: the same as the other settings",
@@ -94,7 +94,7 @@ PLACES = {
     "make keystore STACK=home ARGS=passphrase": "tests/unit/pki/test_commands.py::"
     "test_another_passphrase_opens_all_and_the_old_one_nothing",
     "make nightly-check STACK=home": "tests/programs/test_operator_machine.py::"
-    "test_several_stacks_are_listed_and_none_is_taken",
+    "test_the_only_stack_needs_no_name",
     "pulumi config get keystorePassphrase --stack home": "tests/programs/test_operator_machine.py::"
     "test_handover_without_a_readable_passphrase_says_which_is_wanted",
     "pulumi cancel --stack home": "tests/lab/test_fail_closed.py::"
