@@ -63,6 +63,9 @@ $(if $(2),{ pulumi stack --show-name --stack $(STACK) >/dev/null 2>&1 </dev/null
 pulumi $(1) --stack $(STACK)
 endef
 
+# --help only explains.
+create := $(if $(filter -h --help,$(ARGS)),,create)
+
 # What the server knows; Pulumi is asked for nothing but the password of sudo, where there is one.
 define reported
 $(pulumi-on-path) && $(VENV)/python -m components.remote.server_report $(1) --stack $(STACK) $(ARGS)
@@ -107,10 +110,10 @@ a-folder:
 	@touch $@
 
 up: a-stack $(READY) ## expose: pulumi up on STACK (may be omitted if there is only one)
-	@$(call pulumi,up --skip-config-validation $(ARGS),create)
+	@$(call pulumi,up --skip-config-validation $(ARGS),$(create))
 
 preview: a-stack $(READY) ## show what `pulumi up` would change, and what becomes public
-	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),create)
+	@$(call pulumi,preview --diff --skip-config-validation $(ARGS),$(create))
 
 nightly-check: a-stack $(READY) ## fail if the server is not as it was proven, or not as the config says
 	@$(call pulumi,preview --refresh --expect-no-changes --skip-config-validation $(ARGS))

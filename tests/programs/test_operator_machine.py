@@ -99,6 +99,13 @@ def test_a_stack_that_the_backend_does_not_know_is_made_and_not_selected(
     assert calls(machine)[1] == "stack init --no-select home"
 
 
+@pytest.mark.parametrize("target", ["up", "preview"])
+def test_help_makes_no_stack(machine: BareMachine, target: str) -> None:
+    (machine.home / "unknown").touch()
+    machine.make(target, ARGS="--help")
+    assert [call.split()[0] for call in calls(machine)] == [target]
+
+
 def test_destroy_makes_no_stack(machine: BareMachine) -> None:
     """It would say that all is deleted, of a stack that it has just made."""
     (machine.home / "unknown").touch()
