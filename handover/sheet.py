@@ -184,9 +184,9 @@ def _renewed(content: SheetContent, names: dict[str, str]) -> str:
     if content.previous_until is None:
         return ""
     return (
-        f'<div class="card renewed"><p>This is a new certificate. The one that {names["device"]} has goes on '
+        f'<div class="card renewed"><p>This is a new certificate. The one that {names["device"]} has keeps '
         f"working until {_day(content.previous_until)}: take the steps below before that day. Afterwards "
-        "remove the old certificate, so that nothing picks it.</p></div>"
+        "remove the old certificate, so that no program picks it.</p></div>"
     )
 
 

@@ -178,25 +178,25 @@ var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
 <h1>This device is {{.Name}}</h1>
 {{if .Newer -}}
 <section class="card warn">
-<p><strong>A newer certificate waits for this device.</strong> The one that it shows counts until {{.Until}} ({{.Left}}).</p>
-<p>Install the new one as the first: whoever runs the server starts <code>make handover DEVICE={{.Name}}</code> and this device
+<p><strong>There is a newer certificate for this device.</strong> The one in use is valid until {{.Until}} ({{.Left}}).</p>
+<p>Install it as you did the first: the person who runs the server runs <code>make handover DEVICE={{.Name}}</code>, and this device
 scans the code. Then remove the old certificate, and open this page again in a new window.</p>
 </section>
 {{- else if .Soon -}}
 <section class="card warn">
-<p><strong>This device's certificate ends on {{.Until}} ({{.Left}}),</strong> and no newer one is there yet.</p>
-<p>Tell whoever runs the server: <code>pulumi up</code> makes a new one, and the install sheet says how it gets here.</p>
+<p><strong>This device's certificate expires on {{.Until}} ({{.Left}}),</strong> and there is no newer one yet.</p>
+<p>Tell the person who runs the server: <code>pulumi up</code> issues a new one, and the install sheet says how to install it.</p>
 </section>
 {{- else -}}
 <section class="card good">
 <p><strong>All is well.</strong> All of Immich is open to this device until {{.Until}} ({{.Left}}).</p>
-{{if .Older}}<p>Its certificate is the new one. The one before counts until {{.Older}}: remove it from this device, so that it does not ask
-which to use.</p>{{end}}
+{{if .Older}}<p>It uses its new certificate. The previous one is valid until {{.Older}}: remove it from this device, so that the device
+does not ask which to use.</p>{{end}}
 </section>
 {{- end}}
 <dl class="card">
 <dt>Device</dt><dd>{{.Name}}</dd>
-<dt>Counts until</dt><dd>{{.Until}}</dd>
+<dt>Valid until</dt><dd>{{.Until}}</dd>
 <dt>Certificate's fingerprint (SHA-256), as on the install sheet</dt><dd class="print">{{range .Groups}}<span>{{.}}</span>{{end}}</dd>
 </dl>
 <p><a href="/">Open Immich</a></p>

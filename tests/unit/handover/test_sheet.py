@@ -104,7 +104,7 @@ def test_a_sheet_says_all_that_a_person_needs(platform: Platform) -> None:
 def test_the_sheet_of_a_renewed_device_says_until_when_the_old_certificate_counts() -> None:
     renewed = replace(CONTENT, previous_until=datetime(2026, 12, 8, tzinfo=UTC))
     text = words(Page(render_sheet(renewed)))
-    assert "The one that phone has goes on working until 8 December 2026: take the steps below" in text
+    assert "The one that phone has keeps working until 8 December 2026: take the steps below" in text
     assert "This is a new certificate." not in words(Page(render_sheet(CONTENT)))
 
 
