@@ -97,3 +97,14 @@ def test_one_device_alone(lab: Lab, operator: Operator) -> None:
     assert operator.touched() == {"immich-device-phone-anna", "immich-sheets", "immich-devices"}
     assert "phone-anna" in output(lab, "sudo immich-exposure devices")
     operator.up()
+    operator.preview("--refresh", "--expect-no-changes")
+
+
+def test_what_would_go_with_a_part_is_shown_and_stays(lab: Lab, operator: Operator) -> None:
+    """As docs/environments.md has it: the device list hangs on the device, and the proof on that."""
+    before = inputs_of(operator)
+    part = ("--target", "**phone-anna**", "--target-dependents")
+    shown = operator.pulumi("destroy", "--preview-only", *part, "--stack", operator.stack).stdout
+    assert "immich-device-phone-anna" in shown and "immich-check" in shown
+    assert inputs_of(operator) == before
+    assert seen(lab, "/api/server/config") == "200"

@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.server.consumer import HOST_KEY, PASSPHRASE, PROJECT, Consumer, install_wheel
 
@@ -174,7 +175,11 @@ def test_the_example_in_typescript_is_type_checked(sdks: Path, tmp_path: Path) -
 def test_the_example_in_yaml_is_previewed(plugin: Path, tmp_path: Path) -> None:
     """With the language host of YAML, which `make nightly` builds."""
     project = with_plugin((PROJECT / "examples/yaml/Pulumi.yaml").read_text())
-    consumer = consumer_of(tmp_path, project)
+    without = re.sub(r"^packages:\n(?:  .*\n)+", "", project, flags=re.MULTILINE)
+    consumer = consumer_of(tmp_path, without)
+    consumer.well("package", "add", "../plugin")
+    added = yaml.safe_load((consumer.folder / "Pulumi.yaml").read_text())
+    assert added["packages"] == yaml.safe_load(project)["packages"]
     make_stack(consumer)
     shown = consumer.well("preview")
     assert "home-funnel-close" in shown and "Traceback" not in shown

@@ -59,6 +59,12 @@ def commands(page: Path) -> list[tuple[str, ...]]:
     return [words(line) for line in _COMMAND.findall(text)]
 
 
+def spoken_commands(page: Path) -> list[tuple[str, ...]]:
+    """Return the commands that stand within the text of a page."""
+    spans = re.findall(r"`((?:pulumi|make|python) [^`]+|\.ci/\w+)`", prose(page))
+    return [words(" ".join(span.split())) for span in spans]
+
+
 def words(command: str) -> tuple[str, ...]:
     """Return a command without the comment behind it."""
     return tuple(shlex.split(command, comments=True))

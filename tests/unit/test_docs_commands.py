@@ -11,7 +11,7 @@ import pytest
 
 from pki import AuthorityProfile, DeviceProfile
 from tests.programs.test_docs_review import HERE
-from tests.unit.documents import PROJECT, commands, name_of, pages, words
+from tests.unit.documents import PROJECT, commands, name_of, pages, spoken_commands, words
 from tests.unit.pki.facts import quick_keystore
 
 NOT_RUN = "not run: "
@@ -19,6 +19,7 @@ FIRST_TIME = "tests/server/test_operator_preview.py::test_what_an_owner_types_th
 BY_HAND = "tests/server/test_bans_command.py::test_a_ban_by_hand_holds_until_it_is_lifted"
 OWNER = "tests/lab/test_owner.py::test_a_funnel_that_the_owner_has_closed_reads_so_and_stays_closed"
 WHO = "tests/lab/test_links.py::test_a_link_is_opened_and_counted_and_what_opens_it_is_seen_nowhere"
+PACKAGE_ADD = "tests/server/test_plugin.py::test_the_example_in_yaml_is_previewed"
 BENCH = "not run: a benchmark, of minutes; `make bench` runs it"
 
 PLACES = {
@@ -103,10 +104,29 @@ PLACES = {
     # packages and rules
     "pulumi preview --policy-pack policy": "tests/server/test_policy_pack.py",
     "python -m pip wheel --no-deps --wheel-dir dist .": "tests/programs/test_package_wheel.py",
-    "pulumi package add https://github.com/OWNER/immich-exposure/plugin@TAG": "tests/server/test_plugin.py",
+    "pulumi package add https://github.com/OWNER/immich-exposure/plugin@TAG": PACKAGE_ADD,
     "pulumi new https://github.com/OWNER/immich-exposure/tree/TAG/template": "tests/server/test_template.py",
     ".venv/bin/python -m pip install --no-deps --requirement policy/requirements.txt": "not run: "
     "the Makefile does it before the tests",
+    # within the text of the pages in WHOLE
+    "pulumi preview --refresh --expect-no-changes": "tests/lab/test_plan.py::test_one_device_alone",
+    ".ci/workflows": "not run: `make nightly` does",
+    "pulumi stack init cabin --secrets-provider awskms://...": "not run: it needs a key service",
+    "make destroy": "tests/programs/test_operator_machine.py::"
+    "test_several_stacks_are_listed_and_none_is_taken",
+    "make nightly": "not run: it runs tests",
+    "pulumi up --target '**phone-anna**' --target '**immich-sheets**' --target '**immich-devices**'": (
+        "tests/lab/test_plan.py::test_one_device_alone"
+    ),
+    "pulumi destroy --preview-only --target '**NAME**' --target-dependents": "tests/lab/test_plan.py::"
+    "test_what_would_go_with_a_part_is_shown_and_stays",
+    "pulumi state delete --all": "tests/faults/rows.py::state_all_deleted",
+    "pulumi state delete URN --target-dependents": "tests/faults/rows.py::state_resources_deleted",
+    "pulumi stack rm": "not run: Pulumi's own, and the page warns of it",
+    "pulumi package add ../immich-exposure/plugin": PACKAGE_ADD,
+    "pulumi package get-schema ./plugin": "tests/server/test_plugin.py::test_the_engine_gets_the_schema",
+    "pulumi new ../immich-exposure/template": "tests/server/test_template.py::"
+    "test_a_project_of_it_is_previewed",
     # for developers
     "make demo": "not run: tests/lab/test_main_job.py is the same story, as tests",
     "make setup": "not run: it has made what runs the tests",
@@ -141,16 +161,24 @@ _PLACES = {words(command): place for command, place in PLACES.items()}
 _RUN_HERE = {words(command) for command in (*HERE, OF_A_BUNDLE)}
 
 
+WHOLE = ("docs/review.md", "docs/environments.md", "docs/package.md")
+"""Pages whose commands within the text are run as well."""
+
+
+def commands_of(page: Path) -> list[tuple[str, ...]]:
+    return [*commands(page), *(spoken_commands(page) if name_of(page) in WHOLE else ())]
+
+
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_every_command_is_run_by_a_test_or_it_is_said_why_not(page: Path) -> None:
-    unknown = [" ".join(each) for each in commands(page) if _plain(each) not in _PLACES.keys() | _RUN_HERE]
+    unknown = [" ".join(each) for each in commands_of(page) if _plain(each) not in _PLACES.keys() | _RUN_HERE]
     assert not unknown, (
         f"Say in PLACES of {Path(__file__).name} which test runs it, or why none does: {unknown}"
     )
 
 
 def test_no_place_is_kept_for_a_command_that_no_page_has() -> None:
-    found = {_plain(each) for page in pages() for each in commands(page)}
+    found = {_plain(each) for page in pages() for each in commands_of(page)}
     assert {" ".join(each) for each in _PLACES.keys() - found} == set()
 
 
