@@ -316,7 +316,7 @@ def decoded(key: str, value: object) -> object:
         return value
     try:
         found: object = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     return found
 

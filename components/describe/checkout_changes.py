@@ -175,7 +175,9 @@ def surface_of(project: Path) -> Table | None:
     try:
         content = read_file(project / "server/surface.toml")
         return None if content is None else read(content)
-    except (StackFileError, TableError, tomllib.TOMLDecodeError, KeyError, TypeError, AssertionError):
+    except (StackFileError, TableError, tomllib.TOMLDecodeError):
+        return None
+    except (KeyError, TypeError, AssertionError, RecursionError):
         return None
 
 

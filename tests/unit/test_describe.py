@@ -165,6 +165,13 @@ def test_an_encrypted_setting_is_not_told_as_its_default(tmp_path: Path) -> None
         assert "2222" not in text and "→" not in text and "**`graceDays`, `sshPort`**, encrypted" in text
 
 
+def test_a_value_that_is_nested_too_deeply_is_a_wrong_one(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.home.yaml"
+    nested = f"  immich-exposure:frames: '{'[' * 100_000}'\n"
+    file.write_text((PLAIN / "old.yaml").read_text() + nested)
+    assert "must be a list" in comment_on(PLAIN / "old.yaml", file).text
+
+
 def test_defaults_of_the_project_count_for_every_stack(tmp_path: Path) -> None:
     """A change of Pulumi.yaml alone can make uploads public."""
     shutil.copy(PROJECT / "Pulumi.yaml", tmp_path)
@@ -232,8 +239,9 @@ def test_a_row_more_of_the_surface_is_told(checkouts: Checkouts) -> None:
         )
     text = comment_of(checkouts)
     assert "- new: `GET /api/users/me, pattern /api/users/me` (`pages`)" in text
-    (checkouts.new / "server/surface.toml").write_text("not TOML")
-    assert "what strangers would reach cannot be told" in comment_of(checkouts)
+    for unreadable in ("not TOML", f"a = {'[' * 5000}"):
+        (checkouts.new / "server/surface.toml").write_text(unreadable)
+        assert "what strangers would reach cannot be told" in comment_of(checkouts)
 
 
 def test_nothing_hides_in_a_folder_that_is_passed_over(checkouts: Checkouts) -> None:
