@@ -1,6 +1,7 @@
 """The program: the stack's config in, one exposure, its outputs out."""
 
 import signal
+import sys
 
 import pulumi
 from immich_exposure.components.config.stack_config import from_pulumi
@@ -9,7 +10,11 @@ from immich_exposure.components.exposure import ImmichExposure
 # A failed run ends with an interrupt from the language host, which Python would tell as a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-exposure = ImmichExposure("immich", from_pulumi())
+try:
+    exposure = ImmichExposure("immich", from_pulumi())
+except pulumi.RunError as error:
+    pulumi.log.error(str(error))
+    sys.exit(32)  # which tells the engine that the user has been told
 
 pulumi.export("url", exposure.url)
 pulumi.export("inImmich", exposure.in_immich)

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.server
 def test_a_project_of_it_is_previewed(tmp_path: Path) -> None:
     project = tmp_path / "photos"
     project.mkdir()
-    pulumi = Consumer(project, tmp_path).well
+    consumer = Consumer(project, tmp_path)
+    pulumi = consumer.well
     pulumi(
         "new", str(TEMPLATE), "--generate-only", "--yes", "--name", "photos", "--description", "Our photos"
     )
@@ -33,6 +34,11 @@ def test_a_project_of_it_is_previewed(tmp_path: Path) -> None:
     example = (project / "stacks/Pulumi.home.yaml.example").read_text()
     (project / "stacks/Pulumi.home.yaml").write_text(re.sub(r"hostKey: .*", f"hostKey: {HOST_KEY}", example))
     pulumi("stack", "init", "home")
+    pulumi("config", "set", "--secret", "keystorePassphrase", PASSPHRASE)
+    refused = consumer.pulumi("preview").stdout
+    assert "photos:keystorePassphrase is not read by immich-exposure" in refused
+    assert "unhandled" not in refused and "Traceback" not in refused
+    pulumi("config", "rm", "keystorePassphrase")
     pulumi("config", "set", "--secret", "immich-exposure:keystorePassphrase", PASSPHRASE)
     shown = pulumi("preview")
     assert "immich-funnel-close" in shown and "phone-anna" in shown and "Traceback" not in shown
