@@ -176,8 +176,9 @@ _LINUX = Guide(
         ),
         Step(
             "Import it into the browser",
-            "Chrome and Chromium: open chrome://settings/certificates, Your certificates, Import. Pick "
-            "{bundle} and type the password with its dashes.",
+            "In Chrome or Chromium, open chrome://settings/certificates:",
+            ("Your certificates", "View imported certificates from Linux", "Import"),
+            "Pick {bundle} and type the password with its dashes.",
             note=_FIREFOX,
         ),
         Step(

@@ -122,7 +122,7 @@ def test_each_platform_is_told_its_own_way() -> None:
         assert "SSL client certificate" in texts[platform]
 
 
-@pytest.mark.parametrize("platform", [Platform.IOS, Platform.ANDROID])
+@pytest.mark.parametrize("platform", [Platform.IOS, Platform.ANDROID, Platform.LINUX])
 def test_the_readme_leads_through_the_same_menus(platform: Platform) -> None:
     readme = (PROJECT / "README.md").read_text()
     for step in GUIDES[platform].steps:
