@@ -214,9 +214,7 @@ def settle(lab: Lab) -> None:
     try:
         wait_until(lambda: "running" in root(lab, "systemctl is-system-running"), "the server is running", 60)
     except HarnessError as error:
-        failed = root(
-            lab, "systemctl --failed --plain --no-legend; journalctl --boot --lines=40"
-        )
+        failed = root(lab, "systemctl --failed --plain --no-legend; journalctl --boot --lines=40")
         raise HarnessError(f"{error}\n{failed}") from None
     wait_until(lambda: root(lab, "systemctl list-jobs --no-legend") == "", "nothing is being started", 60)
 
