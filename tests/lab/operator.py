@@ -28,8 +28,8 @@ UP_TIMEOUT_SECONDS = 300
 
 PROOF = {"immich-short-lease", "immich-check"}
 """Resources that change with all else: a change behind an open funnel is on a short lease until proven."""
-LISTS = {"immich-withdrawal", "immich-devices"}
-"""The resources that name all devices: those that stay, and those that come in."""
+LISTS = {"immich-withdrawal", "immich-devices", "immich-sheets"}
+"""The resources that name all devices: those that stay, those that come in, and their install sheets."""
 
 
 class PulumiFailedError(RuntimeError):
