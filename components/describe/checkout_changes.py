@@ -36,6 +36,7 @@ LINK = "link to"
 
 PROGRAM = "the program, which runs where the keys are"
 RUNS_BY_ITSELF = "runs by itself, with the rights of this repository"
+PACKAGES = "other people's packages, which run where the keys are"
 NOT_COMPARED = "installed or made by a run, and not compared"
 KEYS = "keys of the authority and the devices, encrypted"
 ELSE = "something else"
@@ -63,8 +64,8 @@ AREAS = (
             ".pre-commit-config.yaml",
         )
     ),
-    ("requirements", "other people's packages, which run where the keys are"),
-    ("pyproject.toml", "other people's packages, which run where the keys are"),
+    ("requirements", PACKAGES),
+    ("pyproject.toml", PACKAGES),
     ("policy/", "the rules that are looked at here"),
     (f"{KEYSTORES}/", KEYS),
     ("stacks/", "settings"),

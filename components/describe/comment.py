@@ -31,6 +31,7 @@ from components.config.stack_settings import (
 from components.describe.changes import Hidden, Module, Sections, beginning, changes, end, whole
 from components.describe.checkout_changes import (
     NOT_COMPARED,
+    PACKAGES,
     PROGRAM,
     RUNS_BY_ITSELF,
     Change,
@@ -73,6 +74,11 @@ class Checkouts:
 
     old: Path
     new: Path
+
+    @property
+    def have_the_program(self) -> bool:
+        """Whether they are of this project, and not of stacks that use its package (`template/`)."""
+        return (self.old / "server").exists()
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ def describe(
         MARK.format(stack=_plain_name(stack)),
         f"## What this change does to the stack {code(stack)}",
         *([_BROKEN] if mandatory else []),
-        *_main(old, new, _module(checkouts)),
+        *_main(old, new, _module(checkouts, files)),
         *_policy(old, new, findings),
         *_secrets(old, new),
         *_surface(checkouts),
@@ -166,9 +172,11 @@ def _plain_name(stack: str) -> str:
     return re.sub(r"[^A-Za-z0-9._/-]", "_", stack)
 
 
-def _module(checkouts: Checkouts | None) -> Module:
+def _module(checkouts: Checkouts | None, files: Sequence[Change]) -> Module:
     if checkouts is None:
         return Module.the_same()
+    if not checkouts.have_the_program:
+        return Module(None, None) if any(change.area == PACKAGES for change in files) else Module.the_same()
     return Module(module_of(checkouts.old), module_of(checkouts.new))
 
 
@@ -302,7 +310,7 @@ def _secret_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterat
 
 def _surface(checkouts: Checkouts | None) -> Iterator[str]:
     """Yield how the surface table changes; no setting shows that."""
-    if checkouts is None:
+    if checkouts is None or not checkouts.have_the_program:
         return
     old, new = surface_of(checkouts.old), surface_of(checkouts.new)
     if new is None:
@@ -341,7 +349,7 @@ def _files(files: Sequence[Change], links: str) -> Iterator[str]:
             "**This edits what runs by itself with the rights of this repository.** A comment can say "
             "nothing of what such a file will do: read it as code, before anybody approves a run."
         )
-    if any(change.area.startswith((PROGRAM, "other people's packages")) for change in files):
+    if any(change.area in (PROGRAM, PACKAGES) for change in files):
         yield (
             "**The program itself changes.** These words are those of the version before, about the settings "
             "alone: what the new one does, its own preview and its diff say."

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,46 @@ def test_a_project_of_it_is_previewed(tmp_path: Path) -> None:
     shown = pulumi("preview")
     assert "immich-funnel-close" in shown and "phone-anna" in shown and "Traceback" not in shown
     assert "stacks/keystore/home" in shown
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Path:
+    """Return a job's folder: a base, a change that takes a phone out, and the package in an environment."""
+    for name in ("base", "change"):
+        shutil.copytree(TEMPLATE, tmp_path / name)
+        (tmp_path / name / "stacks/Pulumi.home.yaml").write_text(
+            f"config:\n  immich-exposure:host: 192.0.2.1\n  immich-exposure:hostKey: {HOST_KEY}\n"
+            "  immich-exposure:keystorePassphrase: {secure: 'v1:a:b'}\n  immich-exposure:devices:\n"
+            "    - {name: phone-anna, platform: ios}\n"
+            + ("    - {name: phone-ben, platform: ios}\n" if name == "base" else "")
+        )
+    (tmp_path / "change/immich_exposure.py").write_text("raise SystemExit(66)\n")
+    install_wheel(tmp_path, tmp_path)
+    (tmp_path / "env").symlink_to("venv")
+    return tmp_path
+
+
+def words_of(runner: Path) -> str:
+    workflow = yaml.safe_load((TEMPLATE / ".github/workflows/preview.yml").read_text())
+    (step,) = [each for each in workflow["jobs"]["words"]["steps"] if each.get("name") == "Words"]
+    environment = {**os.environ, "GITHUB_STEP_SUMMARY": str(runner / "summary"), "LINKS": ""}
+    command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+    done = subprocess.run(command, cwd=runner, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return (runner / "summary").read_text()
+
+
+def test_its_pull_requests_are_told_in_words_without_a_secret(runner: Path) -> None:
+    """By the package that the base names; nothing of the change is run, and the module is the package's."""
+    words = words_of(runner)
+    assert "**`phone-ben` loses access for good.**" in words and "Nothing is rebuilt." in words
+    assert "`immich_exposure.py` (added)" in words and "**The program itself changes.**" in words
+    assert "cannot be read" not in words
+
+
+def test_another_version_of_the_package_may_rebuild_the_server(runner: Path) -> None:
+    (runner / "change/requirements.txt").write_text("immich-exposure==0.2.0\n")
+    assert "**The server is rebuilt.**" in words_of(runner)
 
 
 def test_its_workflows_run_what_ours_run() -> None:
