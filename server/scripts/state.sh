@@ -31,12 +31,21 @@ refuse_while_open() {
 }
 
 # `close_at_last FUNNEL_PORT PROXY_PORT`: nothing of ours will be left to close the funnel when Tailscale comes back, so
-# Tailscale is started for a moment. Nothing is behind the funnel any more.
+# Tailscale is started for a moment, or restarted if it hangs: if its owner has not stopped it, it must run afterwards, too.
+# Nothing is behind the funnel any more.
 close_at_last() {
   if ! tailscale_answers; then
-    say "Starting Tailscale briefly, to remove the entries that it still has of ours"
-    close_started=yes
-    systemctl start tailscaled >/dev/null 2>&1 </dev/null || :
+    case $(systemctl is-active tailscaled 2>/dev/null </dev/null) in
+      inactive | failed)
+        say "Starting Tailscale briefly, to remove the entries that it still has of ours"
+        close_started=yes
+        systemctl start tailscaled >/dev/null 2>&1 </dev/null || :
+        ;;
+      *)
+        say "Restarting Tailscale, which is running but does not respond, to remove the entries that it still has of ours"
+        timeout 60 systemctl restart tailscaled >/dev/null 2>&1 </dev/null || :
+        ;;
+    esac
     wait_for 15 tailscale_answers || :
   fi
   close_funnel "$1" "$2" destroy

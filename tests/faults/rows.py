@@ -208,6 +208,12 @@ def tailscaled_killed(home: Home) -> None:
     home.destroy()
 
 
+@standing("tailscaled-hangs", "tailscaled stops responding; destroy, after which it runs as before")
+def tailscaled_hangs(home: Home) -> None:
+    home.sh("systemctl kill --signal=STOP tailscaled")
+    home.destroy()
+
+
 @standing("edge-killed", "the edge is killed")
 def edge_killed(home: Home) -> None:
     home.sh("systemctl kill --signal=KILL immich-edge")

@@ -1517,6 +1517,22 @@ def test_the_last_step_ends_while_tailscale_is_down(machine: Machine, starts: bo
     assert (machine.fakes / "mood").read_text().strip() == "down"
 
 
+def test_the_last_step_leaves_a_tailscale_running_that_hung(machine: Machine) -> None:
+    """Its owner has not stopped it, and may come in by it alone."""
+    result(opened(machine))
+    (machine.fakes / "mood").write_text("down")
+    assert funnel(machine, "close", "destroy").status == 0
+    running = (machine.fakes / "active").read_text()
+    machine.remember(active=f"{running}\ntailscaled")
+    mends = 'case "$*" in "restart tailscaled") echo well >"$FAKES/mood" ;; esac\n'
+    machine.fake("systemctl", mends + textwrap.dedent(BODIES["systemctl"]))
+    machine.forget_commands()
+    outcome = machine.run("state", "remove")
+    assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
+    assert "systemctl restart tailscaled" in machine.commands("systemctl")
+    assert "systemctl stop tailscaled" not in machine.commands("systemctl")
+
+
 def test_a_machine_without_tailscale_is_clean_already(machine: Machine) -> None:
     if any((Path(folder) / "tailscale").exists() for folder in os.environ["PATH"].split(":")):
         pytest.skip("this machine has a tailscale of its own, which no test may talk to")
