@@ -26,6 +26,8 @@ DEVICES=$STATE/devices
 # Expired files are kept here until their device is enrolled again or revoked: the clock may have been years ahead.
 ENDED=$STATE/ended
 REVOKED=$STATE/revoked
+# Begins the name of a revoked file in DEVICES or ENDED for which REVOKED had no space.
+WAITING=.revoked-
 # The fingerprints of the payload that were not let in.
 REFUSED=
 
@@ -49,17 +51,34 @@ check_fingerprint() {
 
 # ---- Revoking
 
-# `shut_out FILE` revokes what the file enrols. Moving the file needs no space on the disk; if even that fails, removing it is
-# enough.
+# `shut_out FILE` revokes what the file enrols. Moving the file needs no space on the disk, and where it does, another name in
+# the same folder counts for nobody until it can be moved; if even that fails, removing it is enough.
 shut_out() {
   [ -d "$REVOKED" ] || mkdir -m 0755 "$REVOKED" 2>/dev/null || :
-  if mv -f "$1" "$REVOKED/" 2>/dev/null; then
-    touch "$REVOKED/${1##*/}" 2>/dev/null || :
+  shut_out_as=$REVOKED/${1##*/}
+  mv -f "$1" "$shut_out_as" 2>/dev/null || {
+    shut_out_as=${1%/*}/$WAITING${1##*/}
+    mv -f "$1" "$shut_out_as" 2>/dev/null
+  } || shut_out_as=
+  if [ -n "$shut_out_as" ]; then
+    touch "$shut_out_as" 2>/dev/null || :
   else
     rm -f "$1" 2>/dev/null || shut_out_all "${1##*/}"
     say "$STATE has no space left to record that the $DEVICE_HAS ${1##*/} was revoked"
   fi
 }
+
+# Moves to REVOKED what had to wait for space there.
+finish_shut_out() {
+  for waiting_file in "$DEVICES/$WAITING"* "$ENDED/$WAITING"*; do
+    [ -f "$waiting_file" ] || continue
+    [ -d "$REVOKED" ] || mkdir -m 0755 "$REVOKED" 2>/dev/null || :
+    mv -f "$waiting_file" "$REVOKED/${waiting_file##*/"$WAITING"}" 2>/dev/null || :
+  done
+}
+
+# A power cut must not enrol again what was just reported as revoked. A dying disk may take for ever, and nothing waits for it.
+keep_out() { (sync "$DEVICES" "$REVOKED" >/dev/null 2>&1 </dev/null 9>&- &); }
 
 # A read-only disk must not keep a lost phone enrolled.
 shut_out_all() {
@@ -73,6 +92,7 @@ TOLD=" "
 tell_out() {
   case $TOLD in *" $1 "*) return 0 ;; esac
   TOLD="$TOLD$1 "
+  keep_out
   say "$1 is revoked: its $DEVICE_HAS is never accepted again"
 }
 
@@ -81,6 +101,7 @@ stay() {
   # Another stack's devices are not this run's business; whether it may take over is checked later.
   ! read_owner || [ "$OWNER_ID" = "$STACK" ] || trusts_one_of "$1" || return 0
   shift
+  finish_shut_out
   for device_file in "$DEVICES"/* "$ENDED"/*; do
     [ -f "$device_file" ] || continue
     read_device "$device_file"
@@ -92,7 +113,7 @@ stay() {
       continue
     fi
     shut_out "$device_file"
-    [ "$stay_by_hand" = no ] || note_by_hand "${device_file##*/}"
+    [ "$stay_by_hand" = no ] || note_by_hand
     if is_one_of "$stay_as" "$@"; then
       say "A revoked $DEVICE_HAS of $DEVICE_NAME had come back and is revoked again"
     else
@@ -101,7 +122,8 @@ stay() {
   done
 }
 
-note_by_hand() { { echo "by hand" >>"$REVOKED/$1"; } 2>/dev/null || :; }
+# Of what was shut out last.
+note_by_hand() { [ -z "$shut_out_as" ] || { echo "by hand" >>"$shut_out_as"; } 2>/dev/null || :; }
 
 # `trusts_one_of FINGERPRINT,FINGERPRINT...`
 trusts_one_of() {
@@ -118,7 +140,7 @@ revoke_by_hand() {
     read_device "$device_file"
     [ "$DEVICE_NAME" = "$1" ] || continue
     shut_out "$device_file"
-    note_by_hand "${device_file##*/}"
+    note_by_hand
     revoked_any=yes
   done
   [ "$revoked_any" = yes ] || refuse_unknown "$1"
@@ -205,11 +227,12 @@ check_payload() {
 # Runs before anything that needs space on the disk.
 shut_revoked_out() {
   is_ours "$STATE" || return 0
+  finish_shut_out
   while read -r fingerprint _ how _; do
     for device_file in "$DEVICES/$fingerprint" "$ENDED/$fingerprint"; do
       [ -f "$device_file" ] || continue
       shut_out "$device_file"
-      [ "$how" = up ] || note_by_hand "$fingerprint"
+      [ "$how" = up ] || note_by_hand
     done
   done <"$WORK/revoked"
 }
@@ -223,13 +246,15 @@ remember_revoked() {
   done <"$WORK/revoked"
 }
 
+is_revoked() { [ -e "$REVOKED/$1" ] || [ -e "$DEVICES/$WAITING$1" ] || [ -e "$ENDED/$WAITING$1" ]; }
+
 # `enrol NAME FINGERPRINT UNTIL|frame`
 enrol() {
   if [ "$3" = frame ]; then enrol_has=secret enrol_end=; else enrol_has=certificate enrol_end=$3; fi
-  if [ -e "$REVOKED/$2" ]; then
+  if is_revoked "$2"; then
     REFUSED="$REFUSED,\"$2\""
     rm -f "$DEVICES/$2" "$ENDED/$2"
-    say "$1 stays revoked: its $enrol_has was revoked on $(date -r "$REVOKED/$2" +%Y-%m-%d) and is never accepted again"
+    say "$1 stays revoked: its $enrol_has was revoked$(date -r "$REVOKED/$2" '+ on %Y-%m-%d' 2>/dev/null) and is never accepted again"
     return 0
   fi
   enrol_new=yes
@@ -244,7 +269,7 @@ enrol() {
   write_file 0644 "$DEVICES/$2" <"$WORK/device"
   rm -f "$ENDED/$2"
   # Another run can revoke without waiting for this one.
-  [ ! -e "$REVOKED/$2" ] || rm -f "$DEVICES/$2"
+  ! is_revoked "$2" || rm -f "$DEVICES/$2"
   if [ "$enrol_new" = no ]; then
     return 0
   elif [ "$3" = frame ]; then

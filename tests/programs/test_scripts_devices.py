@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.programs.harness import Machine, Outcome, assert_sentence, available_shells
+from tests.server.waiting import wait_until
 
 NOW = 1_000_000
 """What the pretend server's clock says."""
@@ -191,6 +192,32 @@ def test_a_full_disk_keeps_nobody_in(machine: Machine) -> None:
     assert outcome.status == 0 and GONE.format("phone") in outcome.stderr
     assert "has no space left to record" in outcome.stderr
     assert set(devices(machine)) == {OTHER}
+
+
+@pytest.mark.parametrize("by", ["the owner", "a run"])
+def test_who_was_revoked_without_room_for_it_never_comes_back(machine: Machine, by: str) -> None:
+    """It waits beside the devices; the next run has room, and the config may still name the device."""
+    begin(machine, PHONE, LAPTOP)
+    machine.fake("mv", 'case $* in *"/revoked/"*) exit 1 ;; esac; exec /bin/mv "$@"')
+    revoked = machine.run("devices", "revoke", "phone") if by == "the owner" else stay(machine, "laptop")
+    assert revoked.status == 0 and GONE.format("phone") in revoked.stderr
+    assert "has no space" not in revoked.stderr
+    assert {name for name in devices(machine) if not name.startswith(".")} == {OTHER}
+    machine.unfake("mv")
+    answer = install(machine, PHONE, LAPTOP)
+    assert set(devices(machine)) == {OTHER}
+    assert NEW in machine.files(machine.state / "revoked")
+    assert ("by hand" in machine.files(machine.state / "revoked")[NEW]) is (by == "the owner")
+    assert "phone stays revoked" in answer.stderr
+
+
+def test_a_revocation_is_on_the_disk_before_long(machine: Machine) -> None:
+    """The power may be cut as soon as the owner has read that the phone is out."""
+    begin(machine, PHONE, LAPTOP)
+    machine.fake("sync", "")
+    machine.run("devices", "revoke", "phone")
+    folders = f"{machine.state}/devices {machine.state}/revoked".replace(str(machine.root), "")
+    wait_until(lambda: machine.commands("sync") == [f"sync {folders}"], "what was revoked is on the disk")
 
 
 def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(machine: Machine) -> None:
