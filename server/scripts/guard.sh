@@ -146,8 +146,8 @@ step() {
   since wait_since "$(recall_number wait)" || return 0
   step_number=$(count steps)
   STEPPED=yes
-  if ! active immich-edge; then
-    say "The edge is not running; starting it"
+  if ! active immich-edge || edge_hangs; then
+    say "The edge is not running or does not respond; starting it again"
     systemctl reset-failed immich-edge >/dev/null 2>&1 </dev/null || :
     systemctl restart immich-edge </dev/null || say "The edge does not start; see \"journalctl -u immich-edge\""
   elif ! tailscaled_answers; then

@@ -538,6 +538,9 @@ edge_configuration() {
   sha256sum <"$WORK/loaded" | cut -d ' ' -f 1
 }
 
+# The edge is running but does not respond. (Asked twice: it may be starting, or the machine may be busy.)
+edge_hangs() { active immich-edge && [ -z "$(edge_configuration)" ] && sleep 2 && [ -z "$(edge_configuration)" ]; }
+
 tailscale_version() {
   timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p' || :
 }

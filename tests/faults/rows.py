@@ -229,6 +229,14 @@ def edge_stopped(home: Home) -> None:
     home.destroy()
 
 
+@standing("edge-hangs", "the edge's process stops answering; up restarts it")
+def edge_hangs(home: Home) -> None:
+    home.sh("systemctl kill --signal=STOP immich-edge")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
 @standing("bans-stopped", "the ban service is stopped; up starts it")
 def bans_stopped(home: Home) -> None:
     start_bans(home)
@@ -396,6 +404,23 @@ def state_deleted_revoked(home: Home) -> None:
     home.sh("immich-exposure revoke phone")
     home.up()
     home.sh(f"rm -rf {STATE}")
+    home.up()
+    home.need_exposed("laptop")
+    if (saw := home.sees(phone)) == "200":
+        raise Fault(f"the phone that was revoked sees {saw}")
+    home.destroy()
+
+
+@standing(
+    "revoked-without-room",
+    "a phone is revoked on the server while nothing can be added to the list of the revoked; up keeps the "
+    "phone out",
+)
+def revoked_without_room(home: Home) -> None:
+    phone = home.credential("phone")
+    home.sh(f"mount -t tmpfs -o nr_inodes=1 tmpfs {STATE}/revoked")
+    home.sh("immich-exposure revoke phone")
+    home.sh(f"umount {STATE}/revoked")
     home.up()
     home.need_exposed("laptop")
     if (saw := home.sees(phone)) == "200":

@@ -309,7 +309,10 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         answer("http://localhost/config/", '{"apps":{"http":{}}}'),
         "mend The edge runs with a different configuration from the proven one; up loads the right one.",
     ),
-    "the edge says nothing of its configuration": (answer("http://localhost/config/", None), None),
+    "the edge hangs": (
+        answer("http://localhost/config/", None),
+        "funnel The edge is running but does not respond, so nobody gets in; up restarts it.",
+    ),
     "the certificate was not renewed": (
         lambda machine: machine.remember(**{"certificate-end": str(NOW + 5 * DAY)}),
         "tell The server's certificate expires on Saturday 17 January at 13:46 and was not renewed; "

@@ -62,6 +62,7 @@ NOW = 1000000
 AGE = 4999  # of the first boot, whose process 1 is a second younger than the machine
 BOOT = "00000001-aaaa"
 ANSWERS = """\
+no /config/ 200 {}
 no /api/server/ping 200 {"res":"pong"}
 no /api/server/config 200 {"loginPageMessage":"", "isInitialized": true}"""
 MODULE = '{"digest":"abc","lan":"close","managed":true,"immich":"127.0.0.1:2283","home":"0.0.0.0"}'
@@ -169,6 +170,14 @@ def test_open_again_only_renews_the_lease(machine: Machine) -> None:
     assert serving(machine) == OPEN
     assert lease(machine) == f"trial 300 {BOOT} {AGE + 1000}\n"
     assert changes(machine) == ["systemctl stop immich-exposure-lease-end.timer", ARM.format(300)]
+
+
+def test_an_edge_that_hangs_is_restarted_before_the_funnel_opens(machine: Machine) -> None:
+    answers = ANSWERS.replace("no /config/ 200 {}", "no /config/ 000")
+    machine.remember(active="immich-exposure-lease.timer\nimmich-edge", answers=answers)
+    result(opened(machine))
+    done = machine.commands("systemctl", "tailscale")
+    assert done.index("systemctl restart immich-edge") < done.index(COMMAND)
 
 
 def test_open_beside_other_tools(machine: Machine) -> None:

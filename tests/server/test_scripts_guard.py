@@ -29,6 +29,7 @@ OFF = "tailscale funnel reset"
 ON = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://127.0.0.1:8443"
 RESTART = "systemctl restart tailscaled"
 STARTED = 1_800_000_000
+EDGE_ANSWERS = "no /config/ 200 {}"
 
 # Says what a stranger meets (the next line of `sights`, the last one again) and when a certificate ends.
 EDGE = """
@@ -50,7 +51,9 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     tailscale.install(machine.fakes)
     machine.fake("edge", EDGE)
     machine.prepare()
-    machine.remember(clock=str(STARTED), active="immich-edge\ntailscaled", sights=HEALTHY)
+    machine.remember(
+        clock=str(STARTED), active="immich-edge\ntailscaled", sights=HEALTHY, answers=EDGE_ANSWERS
+    )
     machine.remember(**{"certificate-end": str(STARTED + 60 * 86400), "edge-version": "v2.11.9 h1:a="})
     serve(machine, OPEN)
     for name, text in {
@@ -311,6 +314,13 @@ def test_a_tailscaled_that_hangs_is_restarted_once_an_hour(machine: Machine) -> 
 
 def test_an_edge_that_does_not_run_is_started(machine: Machine) -> None:
     machine.remember(active="tailscaled")
+    look(machine, DEAD, DEAD, HEALTHY)
+    assert changes(machine) == ["systemctl reset-failed immich-edge", "systemctl restart immich-edge"]
+    assert told(machine) == ["healed"]
+
+
+def test_an_edge_that_hangs_is_restarted(machine: Machine) -> None:
+    machine.remember(answers="no /config/ 000")
     look(machine, DEAD, DEAD, HEALTHY)
     assert changes(machine) == ["systemctl reset-failed immich-edge", "systemctl restart immich-edge"]
     assert told(machine) == ["healed"]
