@@ -82,6 +82,7 @@ keep_out() { (sync "$DEVICES" "$REVOKED" >/dev/null 2>&1 </dev/null 9>&- &); }
 
 # A read-only disk must not keep a lost phone enrolled.
 shut_out_all() {
+  touch "$EDGE_STOPPED" 2>/dev/null || :
   systemctl stop immich-edge >/dev/null 2>&1 </dev/null || :
   die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; check the disk of $STATE (is it" \
     "mounted read-only?) and run this again."

@@ -54,6 +54,7 @@ need_leave_to_open() {
 }
 
 need_edge() {
+  rm -f "$EDGE_STOPPED"
   if edge_hangs; then
     say "The edge is running but does not respond; restarting it"
     systemctl restart immich-edge </dev/null || :

@@ -134,7 +134,7 @@ close_unsafe() {
   say "The exposure is not safe ($SENTENCE); closing it"
   if ! (close_funnel "$1" "$2" unsafe); then
     say "The funnel cannot be closed; stopping the edge"
-    systemctl stop immich-edge </dev/null || :
+    stop_edge
   fi
   tell unsafe "The exposure was closed, because it was not safe: $SENTENCE. It stays closed until pulumi up proves it again."
 }
@@ -244,6 +244,8 @@ well_again() {
 bad() { [ -n "$(recall bad_since)" ] || remember bad_since "$(now)"; }
 
 dead() {
+  # The lease may still be there, on a disk that cannot be written to.
+  if [ -e "$EDGE_STOPPED" ] || is_closed_by_hand; then return 0; fi
   if young || [ "${LEASE_IS:-confirmed}" = trial ]; then return 0; fi
   bad
   step "$1" "$2"

@@ -37,6 +37,9 @@ CLOSED_BY_HAND=$STATE/closed-by-hand
 CLOSED_BY_HAND_TOO=$ROOT/run/immich-exposure-closed-by-hand
 # What the owner or the funnel decided about Immich at home; without the file, Immich is open.
 LAN=$STATE/lan
+# Exists while the edge is stopped because nothing else keeps somebody out: only opening the funnel starts it again. In memory,
+# because the disk may be what is broken.
+EDGE_STOPPED=$ROOT/run/immich-exposure-edge-stopped
 DOMAIN_FILE=$STATE/domain.env
 # Funnels that were opened by hand before the exposure and are taken over: "FUNNEL_PORT TARGET_PORT" lines, until module.sh
 # closes them.
@@ -1081,6 +1084,7 @@ take_down_tcp() {
 
 # If a funnel cannot be closed, or its closing not be verified, it can at least lead nowhere.
 stop_edge() {
+  touch "$EDGE_STOPPED" 2>/dev/null || :
   active immich-edge || return 0
   say "The edge is stopped, so that nobody gets in; it starts again when the funnel opens"
   end_edge

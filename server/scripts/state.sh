@@ -71,7 +71,7 @@ remove_everything() {
   ! active immich-edge ||
     die "The edge is still running on this server; remove the module first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
-  rm -f "$CLOSED_BY_HAND_TOO"
+  rm -f "$CLOSED_BY_HAND_TOO" "$EDGE_STOPPED"
   # Before the state: without it, the logs would count as somebody else's.
   if has_our_logs; then
     set --

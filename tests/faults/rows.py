@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
+from lab import network
 from tests.faults import guarded
 from tests.faults.home import PUBLIC, STATE, Fault, Home, send
 from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, right_taken
@@ -671,6 +672,29 @@ def read_only_close(home: Home) -> None:
     home.lab.console("immich-exposure close")
     home.need_closed()
     home.sh(f"umount {STATE}")
+    home.destroy()
+
+
+@standing(
+    "read-only-revoke",
+    "the disk becomes read-only, and a phone is taken out of the config: the edge stays stopped whatever "
+    "the guard sees; up revokes the phone once the disk is writable",
+)
+def read_only_revoke(home: Home) -> None:
+    network.lead_to_public_resolvers(there=True)
+    lost = home.credential("phone")
+    home.sh(f"touch -d '-1 hour' {STATE}/funnel")
+    home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
+    home.operator.devices("laptop")
+    home.operator.fails()
+    home.lab.console("immich-exposure guard")
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+    home.sh(f"umount {STATE}")
+    home.up()
+    home.need_exposed("laptop")
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
     home.destroy()
 
 

@@ -226,6 +226,7 @@ def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(machine: Machine) 
     machine.fake("rm", 'case $* in */devices/*) exit 1 ;; esac; exec /bin/rm "$@"')
     assert_sentence(stay(machine, "laptop"), "the edge was stopped and nobody gets in", "mounted read-only?")
     assert machine.commands("systemctl") == ["systemctl stop immich-edge"]
+    assert (machine.root / "run/immich-exposure-edge-stopped").exists(), "or the guard would start it"
 
 
 @pytest.mark.parametrize("how", ["up", "hand"])

@@ -961,12 +961,14 @@ def test_a_funnel_that_enforce_cannot_close_leads_nowhere(machine: Machine, trou
     assert_sentence(outcome)
     assert "The edge is stopped, so that nobody gets in" in outcome.stderr
     assert changes(machine)[-1] == "systemctl stop immich-edge"
+    stays_so = machine.root / "run/immich-exposure-edge-stopped"
+    assert stays_so.exists(), "or the guard would start it"
     machine.forget_commands()
     (machine.fakes / "mood").write_text("well")
     status(machine)
     machine.remember(active="immich-exposure-lease.timer")
     result(opened(machine))
-    assert START_EDGE in changes(machine), "and with the funnel it starts again"
+    assert START_EDGE in changes(machine) and not stays_so.exists(), "and with the funnel it starts again"
 
 
 def test_the_state_of_the_funnel_beside_others(machine: Machine) -> None:

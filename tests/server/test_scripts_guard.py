@@ -319,6 +319,15 @@ def test_an_edge_that_does_not_run_is_started(machine: Machine) -> None:
     assert told(machine) == ["healed"]
 
 
+@pytest.mark.parametrize("why", ["edge-stopped", "closed-by-hand"])
+def test_an_edge_that_was_stopped_to_keep_somebody_out_stays_so(machine: Machine, why: str) -> None:
+    """The disk is read-only: neither the lost device's file nor the lease could be removed."""
+    machine.remember(active="tailscaled")
+    machine.write(machine.root / f"run/immich-exposure-{why}", "")
+    look(machine, DEAD, DEAD, HEALTHY)
+    assert changes(machine) == [] and told(machine) == []
+
+
 def test_an_edge_that_hangs_is_restarted(machine: Machine) -> None:
     machine.remember(answers="no /config/ 000")
     look(machine, DEAD, DEAD, HEALTHY)
