@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation
+from components.devices.let_in import out_by_hand
 from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
@@ -129,12 +131,7 @@ def out(
             continue
         is_frame = certificate["until"] == FRAME
         if revocation.by_hand:
-            where, what = ("frames", "secret") if is_frame else ("devices", "certificate")
-            yield (
-                f"{name} was revoked on the server on {revocation.day} and stays out. Write `revoked: true` "
-                f"beside it, or take it out of `{where}`; named again after that `pulumi up`, it gets a new "
-                f"{what}."
-            )
+            yield out_by_hand(replace(revocation, name=name))
         elif is_frame:
             yield (
                 f"The secret of {name} was revoked on {revocation.day} and never counts again, so {name} is "
@@ -165,8 +162,10 @@ class DeviceList(Step, module="immich", name="DeviceList"):
         server: Server,
         keystore: KeystoreLocation,
         certificates: Mapping[str, EnrollableCertificate],
+        told: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """``told`` are warnings that this run has already given."""
         props: dict[str, pulumi.Input[Any]] = {
             **props_of(server),
             **keystore.props_without_passphrase(),
@@ -175,7 +174,9 @@ class DeviceList(Step, module="immich", name="DeviceList"):
             "devices": {device: _props(certificate) for device, certificate in certificates.items()},
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-        self.out.apply(warn_each)
+        pulumi.Output.all(out=self.out, told=told).apply(
+            lambda known: warn_each(each for each in known["out"] or () if each not in known["told"])
+        )
 
 
 def _props(certificate: EnrollableCertificate) -> dict[str, pulumi.Input[str]]:

@@ -25,7 +25,7 @@ from pulumi.output import Unknown
 from components.config.home import Immich
 from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import KeystoreLocation
-from components.devices.let_in import Authorized, not_let_in, not_to_be_in
+from components.devices.let_in import Authorized, not_let_in, not_to_be_in, revoked_but_named
 from components.devices.report import note_revocations
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import is_for_a_plan
@@ -105,6 +105,9 @@ def look(
 
 def judged(seen: Seen, authorized: Authorized) -> Seen:
     """Return a look's findings, compared with who is authorised by the config and the keystore."""
+    by_hand = [_revocation(each, words) for each, words in _in_words(seen.revoked).items()]
+    out = revoked_but_named(by_hand, seen.devices, authorized)
+    seen = replace(seen, to_tell=[*seen.to_tell, *out])
     # If something else needs repair, everything runs again; if the owner closed the funnel, nothing does.
     if seen.to_mend or seen.closed:
         return seen
@@ -137,7 +140,9 @@ class ClockError(OperatorError):
 
 
 FINDINGS = ("found", "foundInFunnel", "refused")
-MOMENTS = ("putRight", "funnelPutRight")
+MOMENT_OF = {"found": "putRight", "foundInFunnel": "funnelPutRight"}
+"""When the findings of a kind were last repaired."""
+MOMENTS = tuple(MOMENT_OF.values())
 BY_HAND = "revokedOnTheServer"
 """Name and time of each revocation, by fingerprint; kept when the server cannot be read."""
 PROVEN_FOR = "provenFor"
@@ -153,8 +158,10 @@ ANOTHER_PROOF = (
 class _Provider(StepProvider):
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         # The program does not know its state, and a preview should show what an up would do.
-        more = _of_another_proof(_olds, news) if _is_seen(news) else {}
-        return CheckResult({**news, **more}, [])
+        if not _is_seen(news):
+            return CheckResult(news, [])
+        news = {**news, **_of_another_proof(_olds, news)}
+        return CheckResult({**news, **_moments(_olds, news)}, [])
 
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -175,11 +182,8 @@ class _Provider(StepProvider):
         _refuse(_news)
         _tell_of_revocations(_olds, _news)
         revoked = {**(_olds.get(BY_HAND) or {}), **(_news.get(BY_HAND) or {})}
-        everything = _moment() if _found_in(_olds, _news, "found") else _olds["putRight"]
-        funnel = _moment() if _found_in(_olds, _news, "foundInFunnel") else _olds["funnelPutRight"]
-        return UpdateResult(
-            {**_news, **_nothing_found(), BY_HAND: revoked, "putRight": everything, "funnelPutRight": funnel}
-        )
+        moments = {moment: _mended(_olds, _news, kind, moment) for kind, moment in MOMENT_OF.items()}
+        return UpdateResult({**_news, **_nothing_found(), BY_HAND: revoked, **moments})
 
     @without_traceback
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -194,6 +198,24 @@ def _of_another_proof(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[
     if not last or not proven or last == proven:
         return {}
     return {"found": [*news["found"], ANOTHER_PROOF], "putRight": _moment()}
+
+
+def _moments(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, str]:
+    """Return when each kind was repaired: now if there is something to repair, else when it last was.
+
+    A preview takes this for the outcome. If it were new although nothing was found, the preview would
+    announce that every step runs again.
+    """
+    return {
+        moment: news[moment] if olds and news[kind] else olds.get(moment, NEVER)
+        for kind, moment in MOMENT_OF.items()
+    }
+
+
+def _mended(olds: Mapping[str, Any], news: Mapping[str, Any], kind: str, moment: str) -> str:
+    if news[kind]:
+        return str(news[moment])  # as the preview showed it
+    return _moment() if olds.get(kind) else str(olds[moment])
 
 
 def _nothing_found() -> dict[str, list[str]]:

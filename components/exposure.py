@@ -410,6 +410,7 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server,
             keystore=self._keystore,
             certificates=certificates,
+            told=self._standing.apply(lambda seen: seen.to_tell),
             opts=self._after(nixos),
         )
 

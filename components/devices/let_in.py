@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pki import Revocation
+
 
 @dataclass(frozen=True)
 class Authorized:
@@ -64,6 +66,28 @@ def not_let_in(devices: Sequence[str], revoked: Collection[str], authorized: Aut
     if not lacking:
         return []
     return [f"The server does not let in the present certificate of {', '.join(lacking)}; up lets it in."]
+
+
+def revoked_but_named(
+    revoked: Sequence[Revocation], devices: Sequence[str], authorized: Authorized
+) -> list[str]:
+    """Return a sentence for each device that the config names and the owner has revoked on the server.
+
+    One that left the config in the meantime is revoked for good; the keystore says so, not the server.
+    """
+    enrolled = {name for _, name in _split(devices)}
+    out = set(authorized.names) - enrolled
+    latest = {each.name: each for each in sorted(revoked, key=lambda each: each.since) if each.name in out}
+    return [out_by_hand(each) for each in latest.values() if authorized.revoked.get(each.fingerprint, True)]
+
+
+def out_by_hand(revocation: Revocation) -> str:
+    """Return the sentence about a device that the config still names."""
+    return (
+        f"{revocation.name} was revoked on the server on {revocation.day} and stays out. Write "
+        "`revoked: true` beside it, or take it out of the config; named again after that `pulumi up`, it "
+        "gets in with a new certificate or secret."
+    )
 
 
 def _split(devices: Sequence[str]) -> list[tuple[str, str]]:

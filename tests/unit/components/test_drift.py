@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def outs(result: CreateResult | UpdateResult | ReadResult) -> dict[str, Any]:
 
 
 GONE = "immich-bans.service is not running; up starts it."
+FIRST = "put right at 2026-11-26T01:00:00+00:00"
 CLOSED = "The funnel was closed on the server; up opens and proves it again."
 
 
@@ -59,14 +61,30 @@ def test_what_the_program_or_a_refresh_has_found_is_a_change(
     by_the_program: bool, kind: str, moved: str, stays: str
 ) -> None:
     """Where the funnel alone is closed, only what opens and proves it runs again."""
-    state, program = PROPS, {**PROPS, kind: [CLOSED]}
+    state, program = PROPS, {**PROPS, kind: [CLOSED], moved: "put right at 2026-11-26T01:00:00+00:00"}
     if not by_the_program:
-        state, program = program, state
+        state, program = {**PROPS, kind: [CLOSED]}, PROPS
     assert _Provider().diff("drift", state, program).changes
     outputs = outs(_Provider().update("drift", state, program))
     assert outputs[kind] == []
     assert outputs[moved].startswith("put right at 20")
     assert outputs[stays] == NEVER
+
+
+@pytest.mark.parametrize("kind", ["found", "foundInFunnel"])
+def test_a_preview_announces_no_repair_that_an_up_does_not_make(kind: str) -> None:
+    """Every step carries the moment. What a preview takes for it, `check`, is what `update` makes of it."""
+    provider, moment = _Provider(), {"found": "putRight", "foundInFunnel": "funnelPutRight"}[kind]
+    state = outs(provider.create(provider.check({}, {**PROPS, kind: [GONE], moment: FIRST}).inputs))
+    assert state[moment] == NEVER == provider.check({}, {**PROPS, kind: [GONE], moment: FIRST}).inputs[moment]
+
+    repair = provider.check({**PROPS}, {**PROPS, kind: [GONE], moment: FIRST}).inputs
+    state = outs(provider.update("drift", state, repair))
+    assert state[moment] == repair[moment] == FIRST
+
+    later = provider.check(repair, {**PROPS, "exposedDigest": "another"}).inputs
+    assert later[moment] == FIRST, "or else a preview says that every step runs again"
+    assert outs(provider.update("drift", state, later))[moment] == FIRST
 
 
 A, B = "a" * 16, "b" * 16
@@ -257,8 +275,29 @@ def test_a_device_that_the_server_has_lost_is_let_in_again_unless_nothing_is_or_
     assert judged(Seen(), Authorized(["phone"])) == Seen()
     for seen in (
         Seen(devices=[f"{PRINT} phone"]),
-        Seen(revoked=[f"{PRINT} 1767000000 phone"]),
         Seen(to_mend=[GONE]),
         Seen(closed=[CLOSED]),
     ):
         assert judged(seen, expected) == seen
+
+
+@pytest.mark.parametrize(
+    ("seen", "authorized", "told"),
+    [
+        (Seen(), Authorized(["phone"], {"phone": PRINT}), True),
+        (Seen(closed=[CLOSED]), Authorized(["phone"], {}, {PRINT: True}), True),
+        (Seen(), Authorized(["phone"]), True),
+        (Seen(), Authorized(["laptop"]), False),
+        (Seen(), Authorized(["phone"], {}, {PRINT: False}), False),
+        (Seen(devices=[f"{'b' * 64} phone"]), Authorized(["phone"], {}, {PRINT: True}), False),
+    ],
+    ids=["new", "known", "without a keystore", "left the config", "named again", "has a new certificate"],
+)
+def test_every_run_tells_of_a_device_that_was_revoked_on_the_server_and_is_still_named(
+    seen: Seen, authorized: Authorized, told: bool
+) -> None:
+    found = judged(replace(seen, revoked=[f"{PRINT} 1767000000 phone"]), authorized)
+    assert [each[: each.index(".")] for each in found.to_tell] == (
+        ["phone was revoked on the server on 2025-12-29 and stays out"] if told else []
+    )
+    assert found.to_mend == []
