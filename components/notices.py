@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import pulumi
@@ -22,13 +23,15 @@ def channel_file(notify: Notify, token: str | None) -> str:
 
 
 def silence(notify: Notify) -> str | None:
-    """Say why the channel's address does not answer from here; None if it does.
+    """Say why the channel's address does not answer from here; None if it does, or if it is on the server.
 
     It may still answer the server, which is what matters, and which reports its own result.
     """
     if notify.address is None:
         return None
     parts = urlsplit(notify.address)
+    if _is_loopback(parts.hostname or ""):
+        return None  # the server's own, not this machine's
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_SECONDS).close()
@@ -38,6 +41,13 @@ def silence(notify: Notify) -> str | None:
             "on without notices until it answers the server."
         )
     return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Notices(pulumi.ComponentResource):
