@@ -21,6 +21,7 @@ from pki.key import KDF_ROUNDS
 from pki.keystore import Keystore
 from pki.listing import Record, frames, records
 from pki.marker import Marker
+from pki.passphrase import PASSPHRASE_LENGTH
 
 Command: TypeAlias = Callable[[argparse.Namespace, int], int]
 """A command: takes the arguments and the work factor, returns the exit status."""
@@ -184,6 +185,11 @@ def _print_names(title: str, found: Sequence[Record]) -> None:
 
 def _keystore(options: argparse.Namespace, rounds: int) -> Keystore:
     passphrase = _passphrase(options.passphrase_file, "Passphrase of the keystore: ")
+    if len(passphrase) < PASSPHRASE_LENGTH:
+        raise KeystoreError(
+            f"That is not the keystore's passphrase, which has at least {PASSPHRASE_LENGTH} characters. Give "
+            "the one that the stack has as `keystorePassphrase`."
+        )
     return Keystore(options.keystore, passphrase, kdf_rounds=rounds)
 
 

@@ -281,7 +281,7 @@ def test_the_same_object_goes_on_with_the_new_passphrase(folder: Path) -> None:
         ("short", PASSPHRASE, "at least 12 characters"),
         (PASSPHRASE, PASSPHRASE, "The new passphrase is the old one"),
         (NEW_PASSPHRASE, "some other passphrase", "does not open with this passphrase"),
-        (NEW_PASSPHRASE, "short", "at least 12 characters"),
+        (NEW_PASSPHRASE, "short", "That is not the keystore's passphrase"),
     ],
 )
 def test_a_passphrase_that_will_not_do_changes_nothing(
