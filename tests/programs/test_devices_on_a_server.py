@@ -445,7 +445,7 @@ def test_what_a_login_prints_is_passed_over() -> None:
 def test_a_frame_comes_and_goes_by_the_same_list(home: Home) -> None:
     assert set(home.up("phone", "frame-hall")) == {
         "Device phone is enrolled",
-        "Frame frame-hall may read photos and albums",
+        "Frame frame-hall is enrolled: it may read photos and albums",
     }
     lost = home.state["frame-hall"]["secret"]
     assert home.up("phone", "frame-hall") == [] and home.out == []
