@@ -138,8 +138,8 @@ def test_fail2ban_names_the_file_as_the_edge_does(
     assert fail2ban.client("set", "immich-scan", "banip", written).returncode == 0
     file = watched.ban_file("scan", name)
     wait_until(file.exists, f"{written} is banned")
-    assert fail2ban.client("set", "immich-scan", "unbanip", written).returncode == 0
-    wait_until(lambda: not file.exists(), f"{written} is not banned any more")
+    assert fail2ban.client("set", "immich-scan", "unbanip", name.replace("_", "/")).returncode == 0
+    wait_until(lambda: not file.exists(), f"{name} is not banned any more")
 
 
 def test_addresses_are_spelled_as_caddy_spells_them(watched: Edge, fail2ban: Fail2ban) -> None:
