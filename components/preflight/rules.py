@@ -332,6 +332,11 @@ def _flake_error(name: str, error: str) -> str:
 def _configuration(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     configuration = _part(facts, "configuration")
     path = configuration.get("path") or f"{expected.config_dir}/configuration.nix"
+    if configuration.get("isFolder"):
+        return [
+            f"{path} is a folder, and no import can be added to it; rename it, to host for example, and "
+            "write a configuration.nix of one line in its place: { imports = [ ./host ]; }."
+        ]
     if not configuration.get("exists"):
         return [
             f"There is no {expected.config_dir}/configuration.nix on the server; set configDir to the folder "

@@ -118,8 +118,8 @@ replace_files() {
   cat "$WORK/dropped" >>"$STAGE/$MARK"
   mv -f "$STAGE/$MARK" "$FOLDER/$MARK"
   place_files
-  drop_files "$WORK/dropped"
-  drop_empty_folders
+  drop_files "$FOLDER" "$WORK/dropped"
+  drop_empty_folders "$FOLDER"
   write_file 0644 "$FOLDER/$MARK" <"$WORK/mark"
   rm -rf "$STAGE"
 }
@@ -149,19 +149,6 @@ place_in() {
   mv -f "$@" "$into/"
 }
 
-# `drop_files LIST`
-drop_files() {
-  drop_list=$1
-  set --
-  while IFS= read -r drop_path; do set -- "$@" "$FOLDER/$drop_path"; done <"$drop_list"
-  [ $# = 0 ] || rm -f -- "$@"
-}
-
-# The files that the mark lists, as far as they can be paths of ours; home.nix belongs to module.sh.
-listed_files() { sed -n -e 1d -e '/^[A-Za-z0-9_@][A-Za-z0-9._\/@-]*$/{/\.\./!p;}' "$1/$MARK"; }
-
-drop_empty_folders() { find "$FOLDER" -mindepth 1 -depth -type d -empty -delete; }
-
 # Our files may be imported under another spelling, or by another file: then the system still has the module, whatever
 # configuration.nix seems to say. If there is no configuration.nix, module.sh has already told the owner.
 refuse_while_it_runs() {
@@ -178,13 +165,7 @@ remove_files() {
     die "$CONFIG_DIR/configuration.nix still imports ./$NAME, and the next rebuild would fail without it; remove the module" \
       "first (\"module.sh restore\")."
   refuse_while_it_runs
-  listed_files "$FOLDER" >"$WORK/former"
-  drop_files "$WORK/former"
-  rm -f "$FOLDER/home.nix" "$FOLDER"/.immich-exposure.??????
-  drop_empty_folders
-  [ "$(ls -A "$FOLDER")" = "$MARK" ] || say "$FOLDER contains files that are not ours, which stay"
-  rm -f "$FOLDER/$MARK"
-  rmdir "$FOLDER" 2>/dev/null || :
+  remove_module_files "$FOLDER"
 }
 
 need_root

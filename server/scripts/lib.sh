@@ -1380,6 +1380,32 @@ own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.
 # The names of the socket instances in readable form (see lan.sh).
 plain_instances() { sed -e 's/\\x5b/[/g' -e 's/\\x5d/]/g' -e 's/\\x2e/./g'; }
 
+# ---- The folder of the module next to configuration.nix
+
+# The files that the mark lists, as far as they can be paths of ours; home.nix belongs to module.sh.
+listed_files() { sed -n -e 1d -e '/^[A-Za-z0-9_@][A-Za-z0-9._\/@-]*$/{/\.\./!p;}' "$1/$MARK"; }
+
+# `drop_files FOLDER LIST`
+drop_files() {
+  drop_folder=$1 drop_list=$2
+  set --
+  while IFS= read -r drop_path; do set -- "$@" "$drop_folder/$drop_path"; done <"$drop_list"
+  [ $# = 0 ] || rm -f -- "$@"
+}
+
+drop_empty_folders() { find "$1" -mindepth 1 -depth -type d -empty -delete; }
+
+# `remove_module_files FOLDER` removes all our files from it, and the folder itself if nothing else is in it.
+remove_module_files() {
+  listed_files "$1" >"$WORK/former"
+  drop_files "$1" "$WORK/former"
+  rm -f "$1/home.nix" "$1"/.immich-exposure.??????
+  drop_empty_folders "$1"
+  [ "$(ls -A "$1")" = "$MARK" ] || say "$1 contains files that are not ours, which stay"
+  rm -f "$1/$MARK"
+  rmdir "$1" 2>/dev/null || :
+}
+
 # ---- The imports of configuration.nix
 
 # Two awk functions: one blanks out comments and strings, including everything interpolated into them, so that only code is

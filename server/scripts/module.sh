@@ -240,9 +240,12 @@ imports() { [ "$(import_state "$CONFIG" "$1")" = active ]; }
 # Otherwise FAULT says why not.
 fits() {
   if ! look_at "$1" "$WORK/changed" "${2:-}"; then
-    FAULT="it does not evaluate ($(last_error "$REBUILD_LOG"))"
+    # What was evaluated is a copy, of a name that says nothing to the owner.
+    FAULT="it does not evaluate ($(last_error "$REBUILD_LOG" | sed "s|immich-exposure-look\\.[A-Za-z0-9]\\{6\\}|${CONFIG##*/}|g"))"
+  elif [ "$(word_of exposure "$WORK/changed")" = absent ]; then
+    FAULT="the list of imports that it stands in is not the one that counts"
   elif [ "$(word_of exposure "$WORK/changed")" != on ]; then
-    FAULT="services.immich-exposure would not be enabled"
+    FAULT="services.immich-exposure would not be enabled, because another file decides that"
   else
     changed_settings=$(other_settings "$WORK/unchanged" "$WORK/changed")
     [ -n "$changed_settings" ] || return 0
@@ -827,12 +830,25 @@ use_or_build() {
   is_running "$RESULT" || "$@"
 }
 
-# A configuration may import everything next to it, including our files as soon as they exist.
-TAKEN_IN='exclude that folder there, or run "pulumi destroy", which removes it again.'
+# A configuration may import everything next to it, including our files as soon as they exist. The owner's next rebuild would
+# then fail, or enable the module unchecked, so the files do not stay: the next run brings them again. Fails if they must stay.
+remove_unused_files() {
+  ! imports "$IMPORT" && ! has_module "$CURRENT_SYSTEM" && ! has_module "$PROFILE" || return 1
+  remove_module_files "$FOLDER"
+  rm -rf "$MODULE_BEFORE"
+}
+
+# `refuse_automatic_import AND REMEDY`
+refuse_automatic_import() { die "$CONFIG automatically imports the files in $FOLDER, $1; $2"; }
+REMOVED_AGAIN="they were removed again, so exclude a folder of that name there and run this again."
+EXCLUDE='exclude that folder there, or run "pulumi destroy", which removes it again.'
 
 refuse_unchanged() {
-  if ! imports "$IMPORT" && grep -qF "$FOLDER/" "$REBUILD_LOG"; then
-    fail_with_log "$CONFIG automatically imports the files in $FOLDER, and does not evaluate with them; $TAKEN_IN"
+  unchanged_error=$(last_error "$REBUILD_LOG")
+  if remove_unused_files && describe_channel "$WORK/unchanged" "$CONFIG"; then
+    refuse_automatic_import "and does not evaluate with them ($unchanged_error)" "$REMOVED_AGAIN"
+  elif ! imports "$IMPORT" && grep -qF "$FOLDER/" "$REBUILD_LOG"; then
+    refuse_automatic_import "and does not evaluate with them ($unchanged_error)" "$EXCLUDE"
   fi
   fail_with_log "$CONFIG does not evaluate even before any change; correct what Nix reports and run this again."
 }
@@ -864,7 +880,8 @@ evaluate_and_build() {
   describe_unchanged || refuse_unchanged
   # The owner's own next rebuild would switch our module on, and nobody would check the result.
   if ! imports "$IMPORT" && [ "$(word_of exposure "$WORK/unchanged")" = on ]; then
-    die "$CONFIG automatically imports the files in $FOLDER, without naming them; $TAKEN_IN"
+    if remove_unused_files; then EXCLUDE=$REMOVED_AGAIN; fi
+    refuse_automatic_import "without naming them" "$EXCLUDE"
   fi
   # If this configuration.nix is unused, building it would discard the whole system: that remedy comes first.
   is_reverted || compare_with_running "The rebuild" "$WORK/unchanged" \

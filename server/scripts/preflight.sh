@@ -20,7 +20,7 @@
 #                                   unit: NixOS's own Immich is there, running or not; listensAt: this machine's IPv4
 #                                   addresses, except loopback, on which something has that port
 #     module                        what `immich-exposure module` prints for the running system, or null
-#     configuration                 exists; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
+#     configuration                 exists; isFolder: it is a folder with a default.nix; path: where a link leads; lanImport, exposeImport, ourImport: active, commented or
 #                                   absent; importList: it has a list to which an import can be added; flakeBeside:
 #                                   nixos-rebuild would build a flake instead; otherSystem: the file it would build instead, or
 #                                   null; otherConfiguration: the file that it takes for configuration.nix, if another one;
@@ -37,8 +37,8 @@
 #                                   needed (also once our import is there) or took too long
 #     running                       toplevel, nixos, immich: of the running system, or null
 #     theirs                        paths with a name of ours that are not ours
-#     theirNames                    accounts and units with a name of ours on a server where nothing is ours: "account NAME",
-#                                   "unit NAME"
+#     theirNames                    accounts, groups and units with a name of ours on a server where nothing is ours: "account
+#                                   NAME", "group NAME", "unit NAME"
 #     owner                         id and name of the stack that exposed this server, or null
 #     authorities                   the SHA-256 of each certificate in the trust pool
 #     diskFreeKiB                   free KiB at /nix, or null
@@ -142,7 +142,8 @@ configuration_facts() {
   configuration_place=$(configuration_folder "$1")
   configuration=$configuration_place/configuration.nix
   [ ! -f "$1/configuration.nix" ] || configuration=$(readlink -f "$1/configuration.nix")
-  printf '{"exists":%s,"path":%s,' "$(yes_no test -f "$configuration")" "$(json_string "$configuration")"
+  printf '{"exists":%s,"isFolder":%s,' "$(yes_no test -f "$configuration")" "$(yes_no test -e "$configuration/default.nix")"
+  printf '"path":%s,' "$(json_string "$configuration")"
   printf '"lanImport":"%s","exposeImport":"%s","ourImport":"%s",' "$(import_state "$configuration" ./lan-immich.nix)" \
     "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
   printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
@@ -284,19 +285,23 @@ running_facts() {
 their_names() {
   if ! is_ours "$STATE" && ! has_module "$CURRENT_SYSTEM"; then
     {
-      is_our_account immich-edge "The edge in front of Immich" || echo account immich-edge
-      is_our_account immich-bans "Bans at the edge in front of Immich" || echo account immich-bans
+      name_account immich-edge "The edge in front of Immich"
+      name_account immich-bans "Bans at the edge in front of Immich"
       systemctl list-unit-files --plain --no-legend 'immich-edge.*' 'immich-bans.*' 2>/dev/null </dev/null |
         awk 'NF && $2 != "transient" { print "unit", $1 }'
     } | sed 's/.*/"&"/' | paste -s -d , -
   fi
 }
 
-# `is_our_account NAME FULL_NAME`: the account does not exist, or has the full name from nix/edge.nix or nix/bans.nix. Some
-# systems keep an account that is no longer declared.
-is_our_account() {
-  our_account=$(getent passwd "$1" 2>/dev/null </dev/null) || return 0
-  [ "$(printf '%s' "$our_account" | cut -d : -f 5)" = "$2" ]
+# `name_account NAME FULL_NAME` prints the account, or the group, if it is not ours. Some systems keep an account that is no
+# longer declared, and its group with it: ours has the full name from nix/edge.nix or nix/bans.nix. NixOS would take over a group
+# without an account, let its members read the edge's key, and remove it once it is no longer declared.
+name_account() {
+  if account=$(getent passwd "$1" 2>/dev/null </dev/null); then
+    [ "$(printf '%s' "$account" | cut -d : -f 5)" = "$2" ] || echo account "$1"
+  elif has_group "$1"; then
+    echo group "$1"
+  fi
 }
 
 owner_fact() {

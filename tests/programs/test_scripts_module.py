@@ -304,8 +304,8 @@ def test_a_swap_that_would_lose_anything_is_not_taken(machine: Machine) -> None:
     ("changes", "reason"),
     [
         ({"setting:mediaLocation": "99"}, "it would change Immich's mediaLocation; correct that"),
-        ({"exposure": "off"}, "services.immich-exposure would not be enabled; correct that"),
-        ({"exposure": "absent"}, "services.immich-exposure would not be enabled"),
+        ({"exposure": "off"}, "would not be enabled, because another file decides that; correct that"),
+        ({"exposure": "absent"}, "the list of imports that it stands in is not the one that counts; correct"),
         ({"lan": "keep"}, "it would change Immich's host; correct that"),
     ],
 )
@@ -332,28 +332,45 @@ def test_what_does_not_evaluate_is_refused(machine: Machine) -> None:
     machine.remember(unchanged="")
     assert_sentence(apply(machine), "does not evaluate even before any change; correct what Nix reports")
     assert steps(machine) == []
-    assert_as_before(machine)
+    assert_without_ours(machine)
 
 
-def test_a_configuration_that_takes_in_our_files_by_itself_is_told_of_them(machine: Machine) -> None:
+@pytest.mark.parametrize("built_with_them", [False, True])
+def test_a_configuration_that_takes_in_our_files_by_itself_is_told_of_them(
+    machine: Machine, built_with_them: bool
+) -> None:
+    """They stay only where the running system was built with them."""
     place = machine.config / "immich-exposure/nix/package.nix"
-    machine.fake(
-        "nix-instantiate",
-        f"""case $* in *toplevel=*) echo "error: called without 'go', at {place}:1:1" >&2 ;; esac; exit 1""",
-    )
+    error = f"""echo "error: called without 'go', at {place}:1:1" >&2; exit 1"""
+    fake = f"""case $* in *toplevel=*) if [ -e {place.parents[1]} ]; then {error}; fi ;; esac\n"""
+    machine.fake("nix-instantiate", fake + textwrap.dedent(BODIES["nix-instantiate"]))
+    if built_with_them:
+        machine.write(machine.root / f"{OLD[1:]}/sw/bin/immich-exposure", "")
+    remedy = "they were removed again, so exclude a folder of that name there and run this again"
     assert_sentence(
         apply(machine),
-        "automatically imports the files in /etc/nixos/immich-exposure",
-        '"pulumi destroy", which',
+        "imports the files in /etc/nixos/immich-exposure, and does not evaluate with them (called without",
+        '"pulumi destroy", which' if built_with_them else remedy,
     )
-    assert_as_before(machine)
+    assert_without_ours(machine, built_with_them)
 
 
 def test_a_configuration_that_would_switch_us_on_by_itself_is_refused(machine: Machine) -> None:
     machine.remember(unchanged=words(machine, "/nix/store/other", **ON))
-    assert_sentence(apply(machine, "yes"), "automatically imports the files in /etc/nixos/immich-exposure")
+    assert_sentence(
+        apply(machine, "yes"),
+        "imports the files in /etc/nixos/immich-exposure, without naming them; they were removed again",
+    )
     assert steps(machine) == []
-    assert_as_before(machine)
+    assert_without_ours(machine)
+
+
+def assert_without_ours(machine: Machine, stays: bool = False) -> None:
+    """All is as it was, and our folder is there only if it stays."""
+    assert configuration(machine) == f"0640 {HOME}"
+    assert names_beside(machine) == {"configuration.nix", *(["immich-exposure"] if stays else [])}
+    assert set(machine.files(machine.state)) == KEPT
+    assert running(machine) == "old-system"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
         "module": None,
         "configuration": {
             "exists": True,
+            "isFolder": False,
             "path": str(machine.config / "configuration.nix"),
             "lanImport": "active",
             "exposeImport": "commented",
@@ -170,6 +171,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "module": None,
         "configuration": {
             "exists": False,
+            "isFolder": False,
             "path": str(machine.config / "configuration.nix"),
             "lanImport": "absent",
             "exposeImport": "absent",
@@ -378,7 +380,17 @@ def test_our_accounts_are_known_by_what_the_module_calls_them(name: str) -> None
     account = module[module.index(f"users.users.${{names.{name}}}") :]
     [called] = re.findall(r'description = "(.*)";', account[: account.index("};")])
     script = (SERVER_FILES / "scripts/preflight.sh").read_text(encoding="utf-8")
-    assert f'is_our_account immich-{name} "{called}"' in script
+    assert f'name_account immich-{name} "{called}"' in script
+
+
+def test_a_configuration_that_is_a_folder(machine: Machine) -> None:
+    """Nix takes its default.nix."""
+    place = machine.config / "configuration.nix"
+    place.unlink()
+    machine.write(place / "default.nix", "{ }")
+    seen = facts(machine)["configuration"]
+    assert isinstance(seen, dict)
+    assert (seen["exists"], seen["isFolder"], seen["path"]) == (False, True, str(place))
 
 
 def test_accounts_and_units_of_our_names(machine: Machine) -> None:
@@ -386,7 +398,10 @@ def test_accounts_and_units_of_our_names(machine: Machine) -> None:
     theirs = "immich-edge:x:1001:100:Mine:/home/edge:/bin/sh"
     left = "immich-bans:x:998:998:Bans at the edge in front of Immich:/var/empty:/bin/nologin"
     machine.remember(passwd=f"{theirs}\n{left}", **{"unit-files": "immich-bans.service enabled enabled"})
+    machine.remember(groups="immich-edge\nimmich-bans")
     assert facts(machine)["theirNames"] == ["account immich-edge", "unit immich-bans.service"]
+    machine.remember(passwd=left)
+    assert facts(machine)["theirNames"] == ["group immich-edge", "unit immich-bans.service"]
     machine.write(machine.root / "old/sw/bin/immich-exposure", "")
     assert facts(machine)["theirNames"] == []
     (machine.root / "old/sw/bin/immich-exposure").unlink()

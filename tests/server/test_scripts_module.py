@@ -450,6 +450,47 @@ def test_a_flake_that_lacks_something_is_refused(tmp_path: Path, evaluator: dict
     assert home.machine.commands("nixos-rebuild") == []
 
 
+FOLDERS_BESIDE = (
+    'builtins.filter (name: builtins.pathExists (./. + "/${name}/default.nix")) (builtins.attrNames all)'
+)
+FILES_BELOW = """let below = folder: builtins.concatMap (name: let path = folder + "/${name}"; in
+    if (builtins.readDir folder).${name} == "directory" then below path
+    else if builtins.match ".*[.]nix" name != null then [ path ] else [ ]) (builtins.attrNames
+    (builtins.readDir folder)); in builtins.filter (path: path != ./configuration.nix) (below ./.)"""
+
+
+@pytest.mark.parametrize("exposed", [False, True])
+@pytest.mark.parametrize(
+    ("taken_in", "reason"),
+    [
+        (
+            f'map (name: ./. + "/${{name}}") (let all = builtins.readDir ./.; in {FOLDERS_BESIDE})',
+            "without naming them",
+        ),
+        (FILES_BELOW, "and does not evaluate with them ("),
+    ],
+)
+def test_a_home_that_takes_in_all_beside_it_is_left_without_our_files(
+    tmp_path: Path, evaluator: dict[str, str], taken_in: str, reason: str, exposed: bool
+) -> None:
+    """Otherwise its owner's next rebuild would fail, or take Immich off the home network unchecked."""
+    text = CHAPTER["configuration.nix"].replace("[ ./lan-immich.nix ]", f"[ ] ++ ({taken_in})")
+    files = {"configuration.nix": text, "photos/default.nix": CHAPTER["lan-immich.nix"]}
+    home = settle(tmp_path, evaluator, files)
+    before = home.machine.files(home.machine.config)
+    assert refusals(home) == []
+    home.install()
+    installed = home.machine.files(home.machine.config)
+    if exposed:  # its owner has rebuilt with them
+        home.machine.write(home.machine.root / "exposed/sw/bin/immich-exposure", "")
+        link(home.machine.root / "run/current-system", home.machine.root / "exposed")
+    outcome = home.managed()
+    remedy = 'or run "pulumi destroy"' if exposed else "they were removed again, so exclude a folder of that"
+    assert_sentence(outcome, "automatically imports the files in /etc/nixos/immich-exposure", reason, remedy)
+    assert home.machine.files(home.machine.config) == (installed if exposed else before)
+    assert home.machine.commands("nixos-rebuild") == []
+
+
 # What the owner has in files of the chapter's names, and in other files that name ours
 
 
@@ -556,6 +597,18 @@ ODD: dict[str, tuple[str, str | None]] = {
         f"{{ imports = let from = import ./npins; in [ ./home.nix from.agenix ]; {REST} }}\n",
         None,
     ),
+    "a list that does not count": (
+        f"{{ ... }}: {{ imports = [ ./home.nix ]; }} // {{ imports = [ ./lan-immich.nix ]; {REST} }}\n",
+        None,
+    ),
+    "a list that does not count, without the chapter's": (
+        f"{{ ... }}: {{ imports = [ ./hm.nix ]; }} // {{ imports = [ ./home.nix ]; {REST} }}\n",
+        "the list of imports that it stands in is not the one that counts",
+    ),
+    "a host that nothing overrides": (
+        f"{{ lib, ... }}: {{ {LIST} services.immich.host = lib.mkOverride 10 \"::\"; {REST} }}\n",
+        "- In `/etc/nixos/configuration.nix':",
+    ),
     "mapped, Immich elsewhere": (f"{{ imports = map (x: x) [ ./home.nix ]; {REST} }}\n", "has no plain list"),
     "made by another file": ("args: import ./real.nix args\n", "has no plain list"),
     "a byte order mark": (f"\ufeff{{ {LIST} {REST} }}\n", "does not evaluate even before any change"),
@@ -581,8 +634,8 @@ def test_an_odd_home_comes_back_to_the_byte_or_is_told(
     os.utime(home.configuration, (1_500_000_000, 1_500_000_000))
     if sentence is None or "evaluate" not in sentence:
         home.run_unchanged()
-    home.install()
     before = home.machine.files(home.machine.config)
+    home.install()
     outcome = home.managed()
     if sentence is None:
         assert result(outcome) == {"generation": 42}, outcome.stderr
@@ -595,4 +648,5 @@ def test_an_odd_home_comes_back_to_the_byte_or_is_told(
         assert_sentence(outcome, sentence)
     assert home.configuration.read_bytes() == text.encode()
     assert home.configuration.stat().st_mtime == 1_500_000_000
+    assert home.machine.run("files", "remove", str(home.machine.config)).status == 0
     assert home.machine.files(home.machine.config) == before

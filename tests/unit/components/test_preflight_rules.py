@@ -68,6 +68,7 @@ SOUND: dict[str, Any] = {
     "module": None,
     "configuration": {
         "exists": True,
+        "isFolder": False,
         "path": "/etc/nixos/configuration.nix",
         "lanImport": "absent",
         "exposeImport": "absent",
@@ -142,6 +143,8 @@ def test_a_sound_server_has_no_problems() -> None:
         ),
         ("evaluated.immichPort", 3001, "has port 3001, and this stack says 2283; set immich: {port: 3001}."),
         ("theirNames", ["account immich-edge"], "The account immich-edge on the server is somebody else's"),
+        ("theirNames", ["group immich-edge"], "The group immich-edge on the server is somebody else's"),
+        ("configuration.isFolder", True, "is a folder, and no import can be added to it; rename it"),
         ("configuration.obstacle", "read-only", "configuration.nix cannot be written to; make it writable"),
         (
             "configuration.obstacle",
