@@ -283,7 +283,10 @@ def _secrets(old: Version | None, new: Version | None) -> Iterator[str]:
         return
     before: Mapping[str, str] = old.settings.secrets if old else {}
     after = new.settings.secrets
-    lines = [f"- {line}" for line in _secret_lines(before, after)]
+    every = [f"- {line}" for line in _secret_lines(before, after)]
+    lines = every[:LISTED_LINES]
+    if len(every) > LISTED_LINES:
+        lines.append(f"- and {len(every) - LISTED_LINES} more; read the diff.")
     if old and not old.trouble and old.settings.salt != new.settings.salt:
         lines.append(
             "- **The stack's secrets are encrypted in another way** (its passphrase or key service), so that "
@@ -331,13 +334,19 @@ def _files(files: Sequence[Change], links: str) -> Iterator[str]:
     by_area: dict[str, list[Change]] = {}
     for change in files:
         by_area.setdefault(change.area, []).append(change)
-    rows = ["### Files", "", "| what they are for | files |", "| --- | --- |"]
+    # The warnings come first, so that no long table pushes them out of the comment.
+    yield "### Files"
+    yield from _warnings(by_area)
+    rows = ["| what they are for | files |", "| --- | --- |"]
     for area, changed in by_area.items():
         shown = [_linked(change, links) for change in changed[:LISTED_FILES]]
         if len(changed) > LISTED_FILES:
             shown.append(f"and {len(changed) - LISTED_FILES} more")
         rows.append(f"| {area} | {', '.join(shown)} |")
     yield "\n".join(rows)
+
+
+def _warnings(by_area: Mapping[str, Sequence[Change]]) -> Iterator[str]:
     if NOT_COMPARED in by_area:
         names = ", ".join(code(change.path) for change in by_area[NOT_COMPARED])
         yield (
@@ -349,7 +358,7 @@ def _files(files: Sequence[Change], links: str) -> Iterator[str]:
             "**This edits what runs by itself with the rights of this repository.** A comment can say "
             "nothing of what such a file will do: read it as code, before anybody approves a run."
         )
-    if any(change.area in (PROGRAM, PACKAGES) for change in files):
+    if PROGRAM in by_area or PACKAGES in by_area:
         yield (
             "**The program itself changes.** These words are those of the version before, about the settings "
             "alone: what the new one does, its own preview and its diff say."
@@ -382,15 +391,20 @@ def _not_looked_at(old: Version | None, new: Version | None, compared: bool) -> 
     ]
     hidden = sorted({key for version in versions for key in version.settings.hidden})
     if hidden:
-        names = ", ".join(map(code, hidden))
+        names = _some(hidden)
         lines.insert(0, f"**{names}**, encrypted: what hangs on them is left out above")
     environments = sorted({name for version in versions for name in version.settings.environments})
     if environments:
-        names = ", ".join(map(code, environments))
+        names = _some(environments)
         lines.insert(
             0, f"**settings from the environments {names}** (Pulumi ESC), which may say anything else"
         )
     yield "\n".join(["### Not looked at", "", *(f"- {_sentence(line)}" for line in lines)])
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED_FILES} more" if len(names) > LISTED_FILES else ""
+    return ", ".join(map(code, names[:LISTED_FILES])) + more
 
 
 # Command

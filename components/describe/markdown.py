@@ -63,4 +63,5 @@ def cut(text: str) -> str:
         return text
     kept = text[:COMMENT_LIMIT].rpartition("\n")[0]
     fence = "\n```" if kept.count("```") % 2 else ""
-    return f"{kept}{fence}\n\n**Cut off here: the change is too long for a comment. Read the diff.**\n"
+    fold = "\n\n</details>" if kept.count("<details>") > kept.count("</details>") else ""
+    return f"{kept}{fence}{fold}\n\n**Cut off here: the change is too long for a comment. Read the diff.**\n"

@@ -346,6 +346,29 @@ def test_a_long_comment_is_cut_and_says_so() -> None:
     assert text.endswith("**Cut off here: the change is too long for a comment. Read the diff.**\n")
 
 
+def test_a_cut_hides_its_own_sentence_in_no_fold() -> None:
+    text = cut("<details>\n" + "x\n" * COMMENT_LIMIT)
+    assert text.index("</details>") < text.index("**Cut off here")
+
+
+def test_a_flood_of_encrypted_keys_is_refused_and_pushes_nothing_out(
+    tmp_path: Path, checkouts: Checkouts
+) -> None:
+    """A comment ends at some length, and whoever could fill it would leave out the rest."""
+    file = tmp_path / "Pulumi.home.yaml"
+    more = "".join(f"  immich-exposure:x{index}{'y' * 150}: {{secure: 'v1:a:b'}}\n" for index in range(1000))
+    environments = "".join(f"  - e{index}{'y' * 150}\n" for index in range(1000))
+    file.write_text((PLAIN / "old.yaml").read_text() + more + "environment:\n" + environments)
+    (checkouts.new / ".github/workflows/evil.yml").write_text("on: push\n")
+    for index in range(60):
+        (checkouts.new / f"components/{'z' * 190}{index}").write_text("")
+    comment = comment_on(PLAIN / "old.yaml", file, checkouts)
+    assert comment.refused and "is not a known key, and encrypted" in comment.text
+    assert "and 950 more; read the diff" in comment.text
+    assert "edits what runs by itself" in comment.text and "The program itself changes" in comment.text
+    assert "which may say anything else" in comment.text and "Cut off here" not in comment.text
+
+
 def test_a_thousand_devices_are_told_in_fifty_lines(tmp_path: Path) -> None:
     file = tmp_path / "Pulumi.home.yaml"
     more = "".join(f"    - {{name: d{index}, platform: ios}}\n" for index in range(1000))
