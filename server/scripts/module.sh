@@ -831,9 +831,10 @@ use_or_build() {
 }
 
 # A configuration may import everything next to it, including our files as soon as they exist. The owner's next rebuild would
-# then fail, or enable the module unchecked, so the files do not stay: the next run brings them again. Fails if they must stay.
+# then fail, or enable the module unchecked, so the files do not stay: the next run brings them again. Fails if they must stay,
+# as when a file of the owner's names the folder in another spelling.
 remove_unused_files() {
-  ! imports "$IMPORT" && ! has_module "$CURRENT_SYSTEM" && ! has_module "$PROFILE" || return 1
+  ! imports "$IMPORT" && ! has_module "$CURRENT_SYSTEM" && ! has_module "$PROFILE" && [ -z "$(naming_files "$FOLDER")" ] || return 1
   remove_module_files "$FOLDER"
   rm -rf "$MODULE_BEFORE"
 }
@@ -841,7 +842,7 @@ remove_unused_files() {
 # `refuse_automatic_import AND REMEDY`
 refuse_automatic_import() { die "$CONFIG automatically imports the files in $FOLDER, $1; $2"; }
 REMOVED_AGAIN="they were removed again, so exclude a folder of that name there and run this again."
-EXCLUDE='exclude that folder there, or run "pulumi destroy", which removes it again.'
+EXCLUDE="exclude that folder there, import it as $IMPORT alone, or run \"pulumi destroy\", which removes it again."
 
 refuse_unchanged() {
   unchanged_error=$(last_error "$REBUILD_LOG")
@@ -881,7 +882,7 @@ evaluate_and_build() {
   # The owner's own next rebuild would switch our module on, and nobody would check the result.
   if ! imports "$IMPORT" && [ "$(word_of exposure "$WORK/unchanged")" = on ]; then
     if remove_unused_files; then EXCLUDE=$REMOVED_AGAIN; fi
-    refuse_automatic_import "without naming them" "$EXCLUDE"
+    refuse_automatic_import "without the plain import $IMPORT$(naming_files "$FOLDER")" "$EXCLUDE"
   fi
   # If this configuration.nix is unused, building it would discard the whole system: that remedy comes first.
   is_reverted || compare_with_running "The rebuild" "$WORK/unchanged" \

@@ -359,10 +359,21 @@ def test_a_configuration_that_would_switch_us_on_by_itself_is_refused(machine: M
     machine.remember(unchanged=words(machine, "/nix/store/other", **ON))
     assert_sentence(
         apply(machine, "yes"),
-        "imports the files in /etc/nixos/immich-exposure, without naming them; they were removed again",
+        "in /etc/nixos/immich-exposure, without the plain import ./immich-exposure; they were removed again",
     )
     assert steps(machine) == []
     assert_without_ours(machine)
+
+
+def test_the_files_that_a_file_of_theirs_names_stay(machine: Machine) -> None:
+    """Without them, the owner's own next rebuild would fail."""
+    machine.write(machine.config / "more.nix", '{ imports = [ (./. + "/immich-exposure") ]; }')
+    machine.remember(unchanged=words(machine, "/nix/store/other", **ON))
+    assert_sentence(
+        apply(machine, "yes"),
+        "without the plain import ./immich-exposure (it is named in /etc/nixos/more.nix); exclude that",
+    )
+    assert names_beside(machine) == {"configuration.nix", "immich-exposure", "more.nix"}
 
 
 def assert_without_ours(machine: Machine, stays: bool = False) -> None:

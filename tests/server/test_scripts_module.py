@@ -465,7 +465,7 @@ FILES_BELOW = """let below = folder: builtins.concatMap (name: let path = folder
     [
         (
             f'map (name: ./. + "/${{name}}") (let all = builtins.readDir ./.; in {FOLDERS_BESIDE})',
-            "without naming them",
+            "without the plain import ./immich-exposure",
         ),
         (FILES_BELOW, "and does not evaluate with them ("),
     ],
