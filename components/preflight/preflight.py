@@ -205,7 +205,7 @@ class Preflight(Step, module="immich", name="Preflight"):
 def configured(config: ExposureConfig) -> Configured:
     """Return what a configuration expects of the server."""
     # If the module is in the owner's repository, it must be this version.
-    theirs = config.module is ModuleWay.YOURS and config.flake is None
+    theirs = config.module is ModuleWay.YOURS
     return Configured(
         config_dir=config.config_dir,
         module=config.module,

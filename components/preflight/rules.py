@@ -279,13 +279,14 @@ def _theirs(facts: Mapping[str, Any]) -> list[str]:
 def _way_in(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     """Refuse a server whose configuration cannot get the module in the chosen way."""
     if expected.flake_dir is not None:
-        return _flake(facts, expected.flake_dir, expected.flake_host)
+        return _flake(facts, expected, expected.flake_dir)
     if expected.module is ModuleWay.YOURS:
         return _module_of_yours(facts, expected)
     return _configuration(facts, expected)
 
 
-def _flake(facts: Mapping[str, Any], directory: str, host: str | None) -> list[str]:
+def _flake(facts: Mapping[str, Any], expected: Expected, directory: str) -> list[str]:
+    host = expected.flake_host
     if not _part(facts, "flake").get("exists"):
         return [
             f"There is no {directory}/flake.nix on the server; correct flake (DIR#HOST), or leave it out "
@@ -312,7 +313,9 @@ def _flake(facts: Mapping[str, Any], directory: str, host: str | None) -> list[s
             f"The system {name} has the module and does not switch it on; set "
             "`services.immich-exposure.enable = true;` there, and run pulumi up again."
         ]
-    return []
+    if evaluated.get("exposure") != "on":
+        return []
+    return _another_module(f"The system {name}", _part(evaluated, "module"), expected)
 
 
 def _flake_error(name: str, error: str) -> str:
@@ -486,12 +489,17 @@ def _module_of_yours(facts: Mapping[str, Any], expected: Expected) -> list[str]:
             f"The running system lacks the module: {HOW_TO_HAVE_THE_MODULE}. Set "
             "`services.immich-exposure.enable = true;`, deploy, and run pulumi up again."
         ]
+    return _another_module("The running system", module, expected)
+
+
+def _another_module(system: str, module: Mapping[str, Any], expected: Expected) -> list[str]:
+    """Refuse a system that has another version of the module than this project, or other options."""
     if expected.module_digest is not None and module.get("digest") != expected.module_digest:
-        seen, here = str(module.get("digest"))[:12], expected.module_digest[:12]
+        seen, here = str(module.get("digest", "unknown"))[:12], expected.module_digest[:12]
         return [
-            f"The running system has another version of the module ({seen}) than this project ({here}); "
-            "update the flake's input (nix flake update immich-exposure) or run `make module DIR=...` "
-            "again, deploy, and run pulumi up again."
+            f"{system} has another version of the module ({seen}) than this project ({here}); update the "
+            "flake's input (nix flake update immich-exposure) or run `make module DIR=...` again, deploy, "
+            "and run pulumi up again."
         ]
     return [
         f"The module on the server has {option} = {seen}, and this stack says {configured}; make them "

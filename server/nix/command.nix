@@ -59,7 +59,16 @@ let
   };
 in
 {
+  # So that a flake's module can be compared with the project before its system is built.
+  options.services.immich-exposure.module = lib.mkOption {
+    type = lib.types.str;
+    internal = true;
+    readOnly = true;
+    description = "What `immich-exposure module` prints: the module's version and the options that a stack must fit.";
+  };
+
   config = lib.mkIf cfg.enable {
+    services.immich-exposure.module = module;
     environment.systemPackages = [ command ];
   };
 }

@@ -200,6 +200,10 @@ BESIDES_SECONDS=60
 EXPOSURE='(system: let exposure = system.config.services.immich-exposure or null;
   in if exposure == null then "absent" else if exposure.enable then "on" else "off")'
 
+# Another version of the module may lack the option.
+MODULE='(system: let exposure = system.config.services.immich-exposure or { };
+  in if exposure.enable or false && exposure ? module then builtins.fromJSON exposure.module else null)'
+
 # The environment of Immich's unit has precedence, as in nix/immich.nix.
 IMMICH_PORT='(system: let
   immich = system.config.services.immich or { };
@@ -241,6 +245,7 @@ evaluated_facts() {
         evaluated nix --extra-experimental-features "nix-command flakes" eval --no-write-lock-file --json \
           --apply "systems: { hosts = builtins.attrNames systems;
             exposure = if systems ? \"$4\" then $EXPOSURE systems.\"$4\" else null;
+            module = if systems ? \"$4\" then $MODULE systems.\"$4\" else null;
             immichPort = if systems ? \"$4\" then $IMMICH_PORT systems.\"$4\" else null; }" \
           "$(flake_url "$(flake_folder "$3")")#nixosConfigurations"
       fi

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from components.remote.module_files import module_digest
 from lab.nixos.lay import lay
 from tests.server.nix import PROJECT, Nix
 from toolchain import paths
@@ -115,6 +116,8 @@ def test_a_home_that_imports_the_module_and_switches_it_on(flakes: Flakes) -> No
         return flakes.evaluate(f"nixosConfigurations.home.config.{attribute}", flake="home")
 
     assert of("services.immich.host") == "127.0.0.1"
+    module = json.loads(str(of("services.immich-exposure.module")))
+    assert (module["lan"], module["digest"]) == ("close", module_digest())
     started = of("systemd.services.immich-edge.serviceConfig.ExecStart")
     assert "/bin/caddy run --adapter caddyfile" in str(started)
 

@@ -127,8 +127,14 @@ def props_of(keystore: Path, **changes: Any) -> dict[str, Any]:
         ({"module": "yours", "moduleDigest": DIGEST}, "facts yours /etc/nixos - - - 2283 8443 443"),
         ({}, "facts managed /etc/nixos - - - 2283 8443 443"),
         (
-            {"module": "yours", "flakeDir": "/home/a/nix", "flakeHost": "pi", "immichAddress": "::1"},
-            "facts flake /etc/nixos /home/a/nix pi ::1 2283 8443 443",
+            {
+                "module": "yours",
+                "moduleDigest": DIGEST,
+                "flakeDir": "/home/a/nix",
+                "flakeHost": "pi",
+                "immichAddress": "127.0.0.1",
+            },
+            "facts flake /etc/nixos /home/a/nix pi 127.0.0.1 2283 8443 443",
         ),
     ],
 )

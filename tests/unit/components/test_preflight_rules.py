@@ -41,7 +41,7 @@ WANTED = Expected(
 )
 YOURS = replace(WANTED, module=ModuleWay.YOURS, module_digest=DIGEST)
 ADOPTING = replace(WANTED, adopt=True)
-FLAKE = replace(WANTED, module=ModuleWay.YOURS, flake_dir="/home/a/nix", flake_host="pi")
+FLAKE = replace(YOURS, flake_dir="/home/a/nix", flake_host="pi")
 
 SOUND: dict[str, Any] = {
     "nixos": True,
@@ -390,7 +390,7 @@ def test_an_address_of_immich_counts_when_the_stack_names_one() -> None:
 
 FLAKE_FACTS: dict[str, Any] = {
     "flake": {"exists": True},
-    "evaluated": {"error": None, "hosts": ["nas", "pi"], "exposure": "on"},
+    "evaluated": {"error": None, "hosts": ["nas", "pi"], "exposure": "on", "module": MODULE},
 }
 
 
@@ -414,6 +414,12 @@ def test_a_flake_must_be_there() -> None:
             {"exposure": "off"},
             "has the module and does not switch it on; set `services.immich-exposure.enable",
         ),
+        (
+            {"module": {**MODULE, "digest": "e" * 64}},
+            "The system /home/a/nix#pi has another version of the module (eeeeeeeeeeee) than this project",
+        ),
+        ({"module": None}, "has another version of the module (unknown) than this project"),
+        ({"module": {**MODULE, "lan": "keep"}}, "has lan = keep, and this stack says close"),
         ({"error": "undefined variable 'x'"}, "/home/a/nix#pi does not evaluate (undefined variable 'x')"),
         (
             {"error": "getting status of '/nix/store/x-source/immich-exposure': No such file or directory"},
