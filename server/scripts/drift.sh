@@ -260,7 +260,7 @@ look_at_services() {
   [ "$look_module" = "$(recorded module)" ] ||
     mend "The running system has a different version of the module from the proven one; up proves it again."
   look_loaded=$(edge_configuration) look_recorded=$(recorded loaded)
-  if [ -z "$look_loaded" ] && [ -n "$look_recorded" ] && edge_hangs; then
+  if [ -z "$look_loaded" ] && [ -n "$look_recorded" ] && active immich-edge && edge_hangs; then
     funnel "The edge is running but does not respond, so nobody gets in; up restarts it."
   fi
   [ -z "$look_loaded" ] || [ -z "$look_recorded" ] || [ "$look_loaded" = "$look_recorded" ] ||

@@ -55,10 +55,7 @@ need_leave_to_open() {
 
 need_edge() {
   rm -f "$EDGE_STOPPED"
-  if edge_hangs; then
-    say "The edge is running but does not respond; restarting it"
-    systemctl restart immich-edge </dev/null || :
-  fi
+  ! active immich-edge || restart_hanging_edge
   if active immich-edge || systemctl start immich-edge </dev/null; then return 0; fi
   ! is_masked immich-edge || die "The funnel stays closed: immich-edge $(at_rest immich-edge)."
   die "The edge does not start, so the funnel stays closed; see why with \"journalctl -u immich-edge\" and run this again."

@@ -541,8 +541,15 @@ edge_configuration() {
   sha256sum <"$WORK/loaded" | cut -d ' ' -f 1
 }
 
-# The edge is running but does not respond. (Asked twice: it may be starting, or the machine may be busy.)
-edge_hangs() { active immich-edge && [ -z "$(edge_configuration)" ] && sleep 2 && [ -z "$(edge_configuration)" ]; }
+# An edge that is running does not respond. (Asked twice: it may be starting, or the machine may be busy.)
+edge_hangs() { [ -z "$(edge_configuration)" ] && sleep 2 && [ -z "$(edge_configuration)" ]; }
+
+# Otherwise a hanging edge would stop every run that changes its settings.
+restart_hanging_edge() {
+  edge_hangs || return 0
+  say "The edge is running but does not respond; restarting it"
+  systemctl restart immich-edge </dev/null || :
+}
 
 tailscale_version() {
   timeout 10 tailscale version 2>/dev/null </dev/null | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p' || :
@@ -600,6 +607,7 @@ reload_edge() {
     say "The edge loads this once ${edge_still_lacks% } is back in $STATE"
     return 0
   fi
+  restart_hanging_edge
   # This runs `caddy reload --force`. A configuration that cannot be loaded fails here, and the old one stays in force.
   systemctl reload immich-edge </dev/null ||
     die "The edge refused to reload and keeps its previous configuration; see why with \"journalctl -u immich-edge\" and run this again."

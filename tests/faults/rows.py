@@ -230,11 +230,13 @@ def edge_stopped(home: Home) -> None:
     home.destroy()
 
 
-@standing("edge-hangs", "the edge's process stops answering; up restarts it")
+@standing("edge-hangs", "the edge stops responding; up restarts it, also one that changes a setting")
 def edge_hangs(home: Home) -> None:
-    home.sh("systemctl kill --signal=STOP immich-edge")
-    home.up()
-    home.need_exposed()
+    for changes in ({}, {"rateLimits": {"requests": 2000}}):
+        home.sh("systemctl kill --signal=STOP immich-edge")
+        home.operator.set(**changes)
+        home.up()
+        home.need_exposed()
     home.destroy()
 
 

@@ -509,6 +509,16 @@ def settings(machine: Machine, **changes: str) -> Outcome:
     return machine.run("settings", "install", payload=files)
 
 
+def test_a_hanging_edge_is_restarted_before_it_is_told(machine: Machine) -> None:
+    assert settings(machine).status == 0
+    machine.edge_runs("immich-bans")
+    machine.remember(answers="no /config/ 000")
+    machine.forget_commands()
+    assert settings(machine, edge=SETTINGS["edge.env"].replace("off", "on")).status == 0
+    done = [line for line in machine.commands("systemctl") if "is-active" not in line]
+    assert done == ["systemctl restart immich-edge", "systemctl reload immich-edge"]
+
+
 def test_changed_settings_are_taken_over_once_and_only_by_whom_they_concern(machine: Machine) -> None:
     assert settings(machine).status == 0
     machine.edge_runs("immich-bans")
