@@ -329,6 +329,8 @@ look() {
   look_at_ends
   look_at_services
   look_at_lists
+  look_full=$(full_log)
+  [ -z "$look_full" ] || tell_owner "$look_full"
   look_at_immich
   look_at_import
   compare_files

@@ -376,6 +376,11 @@ look_at_bans() {
   fi
 }
 
+look_at_log() {
+  log_full=$(full_log)
+  if [ -n "$log_full" ]; then told_once log_full bans "$log_full"; else forget told_log_full; fi
+}
+
 # Each list is reported once, until it is in order again.
 look_at_lists() {
   for list_name in $(lists_wanted); do
@@ -416,6 +421,7 @@ look() {
   look_at_ends
   look_at_versions
   look_at_bans
+  look_at_log
   look_at_lists
   look_at_devices
 }

@@ -541,6 +541,13 @@ edge_configuration() {
   sha256sum <"$WORK/loaded" | cut -d ' ' -f 1
 }
 
+# Prints a sentence if the disk of the log is full: fail2ban bans by what the edge writes there. (What only root may use does not
+# count.)
+full_log() {
+  [ "$(df -Pk "$LOGS" 2>/dev/null </dev/null | awk 'NR == 2 { print $4 }')" = 0 ] || return 0
+  echo "The disk of $LOGS is full, so scanners and those who guess passwords are not banned; make room on it."
+}
+
 # An edge that is running does not respond. (Asked twice: it may be starting, or the machine may be busy.)
 edge_hangs() { [ -z "$(edge_configuration)" ] && sleep 2 && [ -z "$(edge_configuration)" ]; }
 

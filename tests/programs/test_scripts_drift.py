@@ -309,6 +309,11 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         answer("http://localhost/config/", '{"apps":{"http":{}}}'),
         "mend The edge runs with a different configuration from the proven one; up loads the right one.",
     ),
+    "the log is full": (
+        lambda machine: machine.fake("df", "echo; echo tmpfs 64 64 0 100% /var/log"),
+        "tell The disk of /var/log/immich-edge is full, so scanners and those who guess passwords are not "
+        "banned; make room on it.",
+    ),
     "the edge hangs": (
         answer("http://localhost/config/", None),
         "funnel The edge is running but does not respond, so nobody gets in; up restarts it.",

@@ -328,6 +328,17 @@ def test_an_edge_that_was_stopped_to_keep_somebody_out_stays_so(machine: Machine
     assert changes(machine) == [] and told(machine) == []
 
 
+def test_a_full_log_is_told_once_because_nobody_is_banned(machine: Machine) -> None:
+    machine.fake("df", "echo; echo tmpfs 64 64 0 100% /var/log")
+    assert look(machine).status == 0 and told(machine) == ["bans"]
+    assert look(machine).status == 0 and told(machine) == []
+    machine.unfake("df")
+    look(machine)
+    machine.fake("df", "echo; echo tmpfs 64 64 0 100% /var/log")
+    look(machine)
+    assert told(machine) == ["bans"]
+
+
 def test_an_edge_that_hangs_is_restarted(machine: Machine) -> None:
     machine.remember(answers="no /config/ 000")
     look(machine, DEAD, DEAD, HEALTHY)
