@@ -123,6 +123,7 @@ PLACES = {
     "pulumi state delete --all": "tests/faults/rows.py::state_all_deleted",
     "pulumi state delete URN --target-dependents": "tests/faults/rows.py::state_resources_deleted",
     "pulumi stack rm": "not run: Pulumi's own, and the page warns of it",
+    "pulumi package add": PACKAGE_ADD,
     "pulumi package add ../immich-exposure/plugin": PACKAGE_ADD,
     "pulumi package get-schema ./plugin": "tests/server/test_plugin.py::test_the_engine_gets_the_schema",
     "pulumi new ../immich-exposure/template": "tests/server/test_template.py::"
