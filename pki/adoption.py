@@ -170,9 +170,10 @@ def read_authority(source: Source, now: datetime) -> x509.Certificate:
     certificate = read_certificate(source)
     subject = distinguished_name(certificate.subject)
     if not may_sign(certificate):
+        whose = f", but of '{subject}'" if subject else ""  # a server's often has a name in its SAN alone
         raise KeystoreError(
-            f"{source.place} is not the certificate of an authority, but of '{subject}'. Name the one that "
-            "signed the devices' certificates, in the chapter ca-cert.pem."
+            f"{source.place} is not the certificate of an authority{whose}. Name the one that signed the "
+            "devices' certificates, in the chapter ca-cert.pem."
         )
     if not is_signed_by(certificate, certificate):
         raise KeystoreError(

@@ -485,6 +485,27 @@ def test_a_devices_certificate_in_the_authoritys_place(
     )
 
 
+def test_a_servers_certificate_without_a_subject_in_the_authoritys_place(
+    folder: Path, store: Keystore, chapter: ByHand
+) -> None:
+    """Let's Encrypt names the server in the extension alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(chapter.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=10))
+        .sign(chapter.key, hashes.SHA256())
+    )
+    server = ByHand(certificate, key)
+    assert_refused(
+        "is not the certificate of an authority. Name the one", folder, lambda: adopt(store, server)
+    )
+
+
 def test_an_authority_that_did_not_sign_itself(folder: Path, store: Keystore, chapter: ByHand) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     below = (
