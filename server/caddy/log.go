@@ -3,7 +3,6 @@ package main
 import (
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -211,47 +210,6 @@ func (v visit) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("host", cut(v.Host))
 	line.AddString("uri", cut(withoutSecrets(v.RequestURI)))
 	return nil
-}
-
-const redacted = "REDACTED"
-
-// mostRead is how much of a target is examined for a line that has room for less.
-const mostRead = 4 * mostWritten
-
-// withoutSecrets returns a request's target without what opens a link: the name after /share/ or /s/, and every value of the
-// query. It parses more leniently than Immich: any case, any slashes, a link inside the query, and a query that has lost its
-// question mark.
-func withoutSecrets(target string) string {
-	target = target[:min(len(target), mostRead)]
-	if start := strings.IndexAny(target, "?&"); start >= 0 {
-		target = target[:start] + withoutValues(target[start:])
-	}
-	return withoutNames(target)
-}
-
-func withoutNames(target string) string {
-	segments := strings.Split(target, "/")
-	link := false
-	for number, segment := range segments {
-		if segment == "" {
-			continue
-		}
-		if end := strings.IndexByte(segment+"?", '?'); link && end > 0 {
-			segments[number] = redacted + segment[end:]
-		}
-		link = number > 0 && (strings.EqualFold(segment, "share") || strings.EqualFold(segment, "s"))
-	}
-	return strings.Join(segments, "/")
-}
-
-func withoutValues(query string) string {
-	pairs := strings.Split(query, "&")
-	for number, pair := range pairs {
-		if name, value, _ := strings.Cut(pair, "="); value != "" {
-			pairs[number] = name + "=" + redacted
-		}
-	}
-	return strings.Join(pairs, "&")
 }
 
 var (
