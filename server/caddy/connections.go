@@ -242,12 +242,22 @@ func rememberConnections(ctx caddy.Context) {
 	if !ok {
 		return
 	}
+	var first sync.Once
 	server.RegisterConnContext(func(ctx context.Context, connection net.Conn) context.Context {
+		first.Do(func() { handleAsterisks(ctx) })
 		if ctx.Value(connectionKey{}) != nil {
 			return ctx
 		}
 		return context.WithValue(ctx, connectionKey{}, countedIn(connection))
 	})
+}
+
+// handleAsterisks makes a server pass "OPTIONS *" to its handlers like any request. Otherwise net/http answers it with a 200, also
+// for banned visitors, without limits or a line in the log. Caddy has no setting for it.
+func handleAsterisks(ctx context.Context) {
+	if server, ok := ctx.Value(http.ServerContextKey).(*http.Server); ok {
+		server.DisableGeneralOptionsHandler = true
+	}
 }
 
 // countedIn returns the counted connection inside a wrapped one, or nil.

@@ -116,3 +116,23 @@ def test_a_ban_holds_for_another_host(edge: Edge, protocol: str) -> None:
         with pytest.raises(ConnectionDroppedError):
             for _ in range(10):
                 http2.send(request_headers("/", authority="other.example"))
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_a_ban_holds_for_the_asterisk_that_go_answers_itself(edge: Edge, protocol: str) -> None:
+    """Left alone, net/http answers "OPTIONS *" with a 200: no handler, ban, limit or log sees it."""
+    address = edge.new_address()
+
+    def ask() -> int:
+        with edge.connect(address, protocols=(protocol,)) as connection:
+            if protocol == "h2":
+                with Http2Connection(connection) as http2:
+                    return http2.send(request_headers("*", "OPTIONS")).status
+            return connection.ask("*", "OPTIONS").status
+
+    assert ask() == 403
+    [entry] = edge.entries_of(address)
+    assert entry["verdict"] == "quiet"
+    edge.ban_file("scan", address).touch()
+    with pytest.raises(ConnectionDroppedError):
+        ask()

@@ -101,7 +101,6 @@ def test_what_go_answers_itself_names_no_program(edge: Edge) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + host + host + b"\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + host + b"Transfer-Encoding: odd\r\n\r\n", 501),
-        (b"OPTIONS * HTTP/1.1\r\n" + host + b"\r\n", 200),
         (b"GET / HTTP/3.0\r\n" + host + b"\r\n", 505),
         (b"GET / HTTP/1.1\r\n" + host + b"X: " + b"x" * 32_000 + b"\r\n\r\n", 431),
     ):
