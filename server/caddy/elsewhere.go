@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -147,20 +146,28 @@ func isTyped(r *http.Request, path string, previews []string) bool {
 	return hasAgent(r, previews)
 }
 
-// ownPath returns the path, in lower case, of a target that begins with the name of this very server, as it does if a whole
-// address was appended to ours; otherwise "".
+// ownPath returns the path, in lower case, of a target that contains the name of this very server, as it does if a whole address
+// was appended to ours, perhaps with the word or the mark-up in front of it; otherwise "". Only a word, never another path, may
+// stand in front.
 func ownPath(path, host string) string {
-	if decoded, err := url.PathUnescape(path); err == nil {
-		path = decoded
-	}
-	rest := strings.ToLower(strings.TrimLeftFunc(path, isGlue))
-	for _, scheme := range []string{"https:", "http:"} {
-		rest = strings.TrimLeft(strings.TrimPrefix(rest, scheme), "/")
-	}
 	name, _, _ := strings.Cut(strings.ToLower(host), ":")
-	first, after, deeper := strings.Cut(rest, "/")
-	if first, _, _ = strings.Cut(first, ":"); !deeper || name == "" || strings.TrimRightFunc(first, isGlue) != name {
+	for range mostDecoded {
+		path = decoded(path)
+	}
+	before, after, found := strings.Cut(strings.ToLower(path), name)
+	before = strings.TrimSuffix(strings.Trim(before, "/"), "www.")
+	if name == "" || !found || strings.ContainsAny(strings.TrimRight(before, "/"), "/.") {
 		return ""
 	}
-	return "/" + after
+	rest := strings.TrimLeftFunc(after, func(letter rune) bool { return letter != '/' && isGlue(letter) })
+	if port, found := strings.CutPrefix(after, ":"); found {
+		rest = strings.TrimLeft(port, "0123456789")
+	}
+	switch {
+	case rest == "":
+		return "/"
+	case strings.HasPrefix(rest, "/"):
+		return rest
+	}
+	return ""
 }

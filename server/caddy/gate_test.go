@@ -234,12 +234,16 @@ func TestVerdicts(t *testing.T) {
 			"/sitemap_index.xml", "/photos/" + assetID + "?x=%00",
 			"/,", "//", "/%22%3E", "/%E2%80%8B", "/…", "/%0A", "/&fbclid=x", "/%3Ffbclid=x", "*", "/%20share/abc", "/share%20abc", "/s:abc",
 			"/share.", "/#/share/abc", "/login%22", "/favicon.ico,", "/.well-known", "/images/logo.png", "/feed.xml", "/fotos", "/home/",
+			"//favicon.ico", "//api//server/ping", "/undefined", "/%3Canonymous%20code%3E", "/[object%20Object]", "/data:image/png;base64," + strings.Repeat("iVBO", 200),
+			"/javascript:void(0);", "/mailto:anna@example.org", "/installHook.js.map", "/.well-known/x/y.z.json", "/status.php", "/api/.well-known/immich",
 		},
 		verdictScan: {
 			"/wp-login.php", "/.env", "/.git/config", "/admin.php", "/admin/config.php", "/api/v1/pods", "/api/.env", "/%2e%2e/etc/passwd",
 			"/api/users/../../etc/passwd", "/photos/..%2f..%2fetc", "/x/share/abc", "/%c0%ae", "http://elsewhere.example/", "/sharer.php",
 			"/favicon.php", "/api/users%2Fme%00", "/share.php", "/s.cgi", "/_app.php", "/,wp-login.php", "/wp-login.php,", "/%20/.env", "/..",
 			"/%00", "/%2e%2e,", "/images/x.php", "/web/x.jsp", "/home/x", "/fotos.php", "/.well-known/../.env", "/x/y/logo.png", "/&/../x",
+			"/.well-known/acme-challenge/x.php", "/.well-known/.env", "/dav/.env", "/principals/x.php", "/api/albums/x.php", "/sitemap.php",
+			"//wp-login.php", "//.env", "/api//.env", "/undefined/.env", "/null.php", "/data:/.env", "/tel:/../.env", "/data.php", "/autodiscover/x.php",
 		},
 	} {
 		for _, target := range targets {
@@ -416,6 +420,7 @@ func TestATableThatContradictsItselfIsRefused(t *testing.T) {
 		"no size":         {`body = "1MB"`, `body = "1 heap"`},
 		"unknown feature": {"[features.map]", "[features.maps]"},
 		"nothing quiet":   {"files = [", "filez = ["},
+		"no programs":     {"programs = [", "program = ["},
 	} {
 		if err := os.WriteFile(changed, []byte(strings.ReplaceAll(string(text), change[0], change[1])), 0o600); err != nil {
 			t.Fatal(err)

@@ -104,6 +104,9 @@ func hidesSecrets(path string) bool {
 
 // decoded decodes what is escaped in a text, and leaves what is no escape.
 func decoded(text string) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
 	var plain strings.Builder
 	for text != "" {
 		if text[0] == '%' && len(text) > 2 && isHex(text[1]) && isHex(text[2]) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,22 +14,38 @@ import (
 
 // quietList is what people, their programs and Immich's own pages request by mistake, from [quiet] of the table.
 type quietList struct {
-	below, pages, words, api, previews []string
-	files                              *regexp.Regexp
+	below, pages, words, schemes, api, previews []string
+	files, programs                             *regexp.Regexp
 }
 
 // quietTable is [quiet] as written in the file.
-type quietTable struct{ Below, Pages, Words, Files, API, Before, Previews []string }
+type quietTable struct {
+	Below, Pages, Words, Files, Programs, Schemes, API, Before, Previews []string
+}
 
 func newQuietList(table quietTable) (quietList, error) {
-	expression, err := regexp.Compile(`^(?i:` + strings.Join(table.Files, "|") + `)$`)
-	if err != nil || len(table.Files) == 0 {
+	files, err := wholePaths(table.Files)
+	if err != nil {
 		return quietList{}, fmt.Errorf("the quiet files make no expression: %w", err)
 	}
+	programs, err := wholePaths(table.Programs)
+	if err != nil {
+		return quietList{}, fmt.Errorf("the quiet programs make no expression: %w", err)
+	}
 	return quietList{
-		below: table.Below, pages: table.Pages, words: table.Words, files: expression,
+		below: table.Below, pages: table.Pages, words: table.Words, schemes: table.Schemes, files: files, programs: programs,
 		api: slices.Concat(table.API, table.Before), previews: table.Previews,
 	}, nil
+}
+
+var errNoPaths = errors.New("there are none")
+
+// wholePaths returns an expression for the paths that match one of these as a whole.
+func wholePaths(expressions []string) (*regexp.Regexp, error) {
+	if len(expressions) == 0 {
+		return nil, errNoPaths
+	}
+	return regexp.Compile(`^(?i:` + strings.Join(expressions, "|") + `)$`)
 }
 
 // verdictOf returns the verdict on a refused request. fail2ban counts "scan", so that must be a request that no innocent
@@ -36,14 +53,23 @@ func newQuietList(table quietTable) (quietList, error) {
 func (q quietList) verdictOf(r *http.Request) string {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	path = path[:min(len(path), longestPath)]
-	if own := ownPath(path, r.Host); own != "" {
-		path = own
+	if ledHere(r) || q.isInnocent(r, path) {
+		return verdictQuiet
 	}
-	if ledHere(r) || q.has(path) || readsOneWay(path) && isTyped(r, path, q.previews) {
+	if own := ownPath(path, r.Host); own != "" && q.isInnocent(r, own) {
 		return verdictQuiet
 	}
 	return verdictScan
 }
+
+// isInnocent reports whether a path may be a mistake of a person or of a program. A program that joins two parts of an address
+// doubles the slash between them.
+func (q quietList) isInnocent(r *http.Request, path string) bool {
+	path = manySlashes.ReplaceAllString(path, "/")
+	return q.has(path) || readsOneWay(path) && isTyped(r, path, q.previews)
+}
+
+var manySlashes = regexp.MustCompile(`//+`)
 
 // longestFile is longer than the name of any file that programs request automatically.
 const longestFile = 200
@@ -64,6 +90,12 @@ func (q quietList) has(path string) bool {
 	}
 	if !readsOneWay(path) {
 		return false
+	}
+	if namesProgram(plain) {
+		return len(plain) < longestFile && q.programs.MatchString("/"+plain)
+	}
+	if scheme, _, found := strings.Cut(first, ":"); found && slices.Contains(q.schemes, scheme) {
+		return true
 	}
 	if first == "api" {
 		family, _, _ := strings.Cut(rest, "/")
@@ -109,3 +141,10 @@ func isWordOrGlued(segment, word string) bool {
 func namesFile(path string) bool {
 	return strings.Contains(strings.TrimRightFunc(path, func(letter rune) bool { return letter == '.' || isGlue(letter) }), ".")
 }
+
+// program matches the path of a file that a server would run, or of one that is hidden or left over in a folder.
+var program = regexp.MustCompile(
+	`(?i)\.(?:aspx?|as[hm]x|bak|cgi|dll|env|exe|jspx?|old|phar|php\d?|phtml|pl|py|sh|sql|svc)(?:/|$)|/\.`,
+)
+
+func namesProgram(path string) bool { return program.MatchString(path) }
