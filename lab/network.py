@@ -66,7 +66,7 @@ def build(ssh_port: int) -> None:
 
 def lead_to_public_resolvers(*, there: bool) -> None:
     """Make the lab's DNS also answer at the public resolvers' addresses, or stop that."""
-    word = "add" if there else "delete"
+    word = "replace" if there else "delete"
     lines = [f"route {word} local {address}/32 dev lo" for address in places.PUBLIC_RESOLVERS]
     _ip(*lines, namespace=INTERNET_NAMESPACE)
 
