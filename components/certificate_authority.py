@@ -74,8 +74,8 @@ def refuse_strange(known: Sequence[str], keystore: str) -> None:
     what = f"holds another authority ({found[-1][:16]})" if found else "has no authority"
     raise OperatorError(
         f"The keystore {keystore} {what}, and this stack's devices have certificates of {known[-1][:16]}, so "
-        "they would all be shut out. Is its drive not mounted, or was the stack renamed? Set `keystore` to "
-        "the folder that it was, or import a backup. If it is lost for good, run pulumi destroy and then "
+        "they would all lose access. Is its drive not mounted, or was the stack renamed? Set `keystore` to "
+        "its folder, or import a backup. If it is lost for good, run pulumi destroy and then "
         "pulumi up: every device then needs a new bundle."
     )
 

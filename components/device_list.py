@@ -134,13 +134,14 @@ def out(
             yield out_by_hand(replace(revocation, name=name))
         elif is_frame:
             yield (
-                f"The secret of {name} was revoked on {revocation.day} and never counts again, so {name} is "
-                "out. Run pulumi up again: it gets a new one."
+                f"The secret of {name} was revoked on {revocation.day} and is never accepted again, so "
+                f"{name} has no access. Run pulumi up again: it gets a new one."
             )
         else:
             yield (
-                f"The certificate of {name} was revoked on {revocation.day} and never counts again, so "
-                f"{name} is out. If it is one of `devices`, run pulumi up again: it gets a new certificate. "
+                f"The certificate of {name} was revoked on {revocation.day} and is never accepted again, so "
+                f"{name} has no access. If it is one of `devices`, run pulumi up again: it gets a new "
+                f"certificate. "
                 "If it is one of `adopt.devices`, take it out there and name it in `devices`."
             )
 

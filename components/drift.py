@@ -150,8 +150,8 @@ PROVEN_FOR = "provenFor"
 EXPOSED = "exposedDigest"
 
 ANOTHER_PROOF = (
-    "The server was last proven with other settings than those of this stack's last run (it was set back to "
-    "a backup, or another copy of the state was used); up brings this stack's."
+    "The server was last proven with settings other than those of this stack's last run (a backup of it was "
+    "restored, or another copy of the state was used); up applies this stack's."
 )
 
 
@@ -331,7 +331,7 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
             # Each further attempt may lock the account.
             raise pulumi.RunError(str(error)) from None
         except SshError as error:
-            pulumi.warn(f"This run could not look at the server: {error}")
+            pulumi.warn(f"This run could not check the server: {error}")
             return Seen()
         seen = judged(found, authorized)
         for sentence in (*seen.to_refuse, *seen.closed, *seen.to_tell):

@@ -161,18 +161,18 @@ class ImmichExposure(pulumi.ComponentResource):
             return
         pulumi.info(
             "A preview asks the server only what has changed there since it was proven, and for what "
-            "banLists, uploads and immichApiKey need there. What else is in the way there, pulumi up says "
-            "before it changes anything."
+            "banLists, uploads and immichApiKey need there. Anything else that is in the way there is "
+            "reported by pulumi up, before it changes anything."
         )
         if not is_folder(Path(self._keystore.path)):
             pulumi.info(
-                f"There is no keystore at {self._keystore.path}. The first pulumi up makes it; once devices "
-                "have certificates of it, no pulumi up goes on without it."
+                f"There is no keystore at {self._keystore.path}. The first pulumi up creates it; once "
+                f"devices have certificates from it, every pulumi up needs it."
             )
         if self._server.lacks_key:
             pulumi.warn(
-                f"There is no private SSH key at {self._server.private_key_file}. A preview does without it; "
-                "pulumi up does not."
+                f"There is no private SSH key at {self._server.private_key_file}. A preview works without "
+                f"it; pulumi up needs it."
             )
 
     def _withdraw_who_is_no_longer_named(self) -> DeviceWithdrawal:

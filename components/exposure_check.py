@@ -127,7 +127,8 @@ def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> Answer:
             hung_up = hung_up + 1 if isinstance(error, UnansweredError) else 0
             if hung_up > HUNG_UP or hung_up and time.monotonic() > deadline:
                 raise WrongAnswerError(
-                    f"{error} Whoever is banned meets that, and this machine's own address may be: look on "
+                    f"{error} A visitor who is banned sees this, and this machine's own address may be "
+                    f"banned: look on "
                     "the server with `sudo immich-exposure bans ADDRESS`, lift the ban (unban) or change "
                     "banLists, and run this again."
                 ) from error
@@ -154,13 +155,13 @@ def _verify(expected: Expectation, answer: Answer | None, drops: bool) -> str:
         if drops and expected.status == 403:
             return f"GET {expected.path} no answer: {expected.claim}"
         raise WrongAnswerError(
-            f"GET {expected.path} from outside got no answer instead of {expected.status}, "
-            f"but it must hold that {expected.claim}."
+            f"GET {expected.path} from outside got no answer instead of {expected.status}, which would show "
+            f"that {expected.claim}."
         )
     if answer.status != expected.status:
         raise WrongAnswerError(
-            f"GET {expected.path} from outside answered {answer.status} instead of {expected.status}, "
-            f"but it must hold that {expected.claim}."
+            f"GET {expected.path} from outside answered {answer.status} instead of {expected.status}, which "
+            f"would show that {expected.claim}."
         )
     if expected.status == 403 and not _is_refusal(answer.body):
         raise WrongAnswerError(f"GET {expected.path} from outside answered 403 without our JSON refusal.")
@@ -283,8 +284,9 @@ def _credentials(props: dict[str, Any]) -> list[Credential]:
     ]
     if not found:
         raise NoCredentialError(
-            f"The keystore {props['keystore']} holds no device's key and certificate that count today, so "
-            "nobody can prove that a device gets in, and the funnel stays closed; bring the keystore back "
+            f"The keystore {props['keystore']} holds no device's key and certificate that are valid today, "
+            f"so it cannot be proven that a device gets in, and the funnel stays closed; bring the keystore "
+            f"back "
             "from a backup, mount its disk, or set this machine's clock right."
         )
     return found

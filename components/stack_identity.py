@@ -42,12 +42,14 @@ class _Provider(StepProvider):
         except SshError as error:
             # An up that never reached the server has left nothing, and nothing else could be done here
             # anyway.
-            tell(f"Nobody could look whether anything of the exposure is left on {server.host}: {error}")
+            tell(
+                f"It could not be checked whether anything of the exposure is left on {server.host}: {error}"
+            )
             return
         if owner.strip() == _id:
             raise StillExposedError(
-                f"Immich is still exposed on {server.host}, and Pulumi's state has lost what would take it "
-                "back; run pulumi up, which brings that back, and then pulumi destroy."
+                f"Immich is still exposed on {server.host}, and Pulumi's state has lost what would remove "
+                f"it; run pulumi up, which restores that, and then pulumi destroy."
             )
 
 

@@ -25,7 +25,8 @@ def lan_address() -> Address:
             probe.connect(_FAR_AWAY)
         except OSError as error:
             raise AddressError(
-                "This machine has no way to a local network. Connect it to the network that the device is "
+                "This machine is not connected to a local network. Connect it to the network that the "
+                "device is "
                 "in, or name its address with --address (make handover ADDRESS=192.168.1.20)."
             ) from error
         found = ipaddress.ip_address(probe.getsockname()[0])

@@ -119,7 +119,7 @@ class OneTimeDownload:
     def malformed(self, status: int, client: str) -> Answer:
         """Return the answer to a malformed request."""
         return self._refuse(
-            HTTPStatus(status), client, "sent no proper request", "That was no proper request."
+            HTTPStatus(status), client, "sent no proper request", "That was not a proper request."
         )
 
     def delivered(self, file: OneTimeFile, client: str) -> None:
@@ -133,7 +133,7 @@ class OneTimeDownload:
     def broke_off(self, file: OneTimeFile, client: str) -> None:
         """Record that a file was sent only in part: it may be in the wrong hands, so it is not sent again."""
         _log.warning(
-            "%s broke off on its way to %s and is not given away again. If the device did not get it, start "
+            "%s broke off on its way to %s and is not handed out again. If the device did not get it, start "
             "the hand-over again.",
             file.file_name,
             client,

@@ -41,7 +41,7 @@ def fetched_page(handover: Handover, fetched: Collection[str]) -> bytes:
     """Return the page for a device that comes back after everything was fetched."""
     return _page(
         "Nothing is left to fetch",
-        f'{_done(fetched)}<p class="lead">Each file is given away once. If it was not you who fetched it, '
+        f'{_done(fetched)}<p class="lead">Each file is handed out once. If it was not you who fetched it, '
         f"tell the person who runs the server.</p>{_steps(handover)}",
     )
 

@@ -56,8 +56,8 @@ class KeystoreAccess:
         if is_weak(self.secret):
             raise KeystoreError(
                 "The keystore's passphrase is easily guessed: a repetition, a row of keys, a common word or "
-                "a year. Set another one with `pulumi config set --secret keystorePassphrase`, of four words "
-                "that have nothing to do with each other, say."
+                "a year. Set another one with `pulumi config set --secret keystorePassphrase`, for example "
+                "of four words that have nothing to do with each other."
             )
 
     def refuse_other_stack(self) -> None:
@@ -66,7 +66,7 @@ class KeystoreAccess:
         if marker is not None and self.stack is not None and marker.stack not in (None, self.stack):
             raise KeystoreError(
                 f"The keystore {self.folder} belongs to the stack {marker.stack!r}, not to {self.stack!r}. "
-                "Set `keystore` to a folder of its own; if this stack shall take it over, change `stack` in "
+                "Set `keystore` to a folder of its own; if this stack is to take it over, change `stack` in "
                 f"{self.folder / Marker.FILE_NAME}."
             )
 
@@ -109,7 +109,7 @@ class KeystoreAccess:
         path: Path,
         content: bytes,
         device: str,
-        made_anew: str = "the next run writes the bundle anew with another password",
+        made_anew: str = "the next run writes the bundle again with another password",
     ) -> str:
         """Unseal the password that was read from `path`, or say why that is impossible and what helps."""
         known = self._passwords.get((self.secret, content, device))

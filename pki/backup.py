@@ -123,7 +123,7 @@ def restore(access: KeystoreAccess, content: bytes, lock_wait_seconds: float) ->
 def _refuse_full(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise KeystoreError(
-            f"{folder} is there already and is not an empty folder; a backup never overwrites a keystore. "
+            f"{folder} already exists and is not an empty folder; a backup never overwrites a keystore. "
             "Name a new folder, or move that one away."
         )
 
@@ -160,7 +160,7 @@ def _members(content: bytes) -> dict[str, bytes]:
                 file = archive.extractfile(member)
                 members[member.name] = b"" if file is None else file.read()
     except (tarfile.TarError, ValueError, OSError) as error:
-        raise _refusal("it is damaged, or it is no backup") from error
+        raise _refusal("it is damaged, or it is not a backup") from error
     return members
 
 

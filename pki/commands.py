@@ -141,7 +141,7 @@ def _change_passphrase(options: argparse.Namespace, rounds: int) -> int:
 def _export(options: argparse.Namespace, rounds: int) -> int:
     target: Path = options.file
     if target.exists() or target.is_symlink():
-        raise KeystoreError(f"{target} is there already. Name a file that does not exist yet.")
+        raise KeystoreError(f"{target} already exists. Name a file that does not exist yet.")
     backup = Keystore(options.keystore, kdf_rounds=rounds).backup()
     try:
         write_file(target, backup)

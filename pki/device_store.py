@@ -374,7 +374,7 @@ class DeviceStore:
         if self._bundled_certificate(opened.files, bundle, password) != opened.certificate:
             raise KeystoreError(
                 f"{opened.files.bundle} is not the bundle of {opened.files.certificate}. Delete the bundle; "
-                "the next run writes it anew."
+                "the next run writes it again."
             )
         chain = [each.certificate for each in open_bundle(bundle, password).additional_certs]
         return format_of(bundle) == format_for(profile.platform) and chain == [opened.authority]
@@ -387,7 +387,7 @@ class DeviceStore:
         except ValueError as error:
             raise KeystoreError(
                 f"{files.bundle} is damaged: it does not open with its password. Delete it; the next run "
-                "writes it anew, with the same password."
+                f"writes it again, with the same password."
             ) from error
         return None if content.cert is None else content.cert.certificate
 

@@ -72,7 +72,7 @@ def _read(path: Path, *, repair: bool) -> bytes | None:
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise KeystoreError(f"{path} is no regular file. Move it out of the keystore.")
+            raise KeystoreError(f"{path} is not a regular file. Move it out of the keystore.")
         if found.st_size > FILE_LIMIT:
             raise KeystoreError(
                 f"{path} has {found.st_size >> 20} MiB, far more than any file of a keystore. Restore it "
@@ -247,7 +247,7 @@ def explain(error: OSError, folder: Path) -> KeystoreError:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return KeystoreError(
-            f"{where} may not be read or written by this user ({error.filename or folder}: "
+            f"{where} cannot be read or written by this user ({error.filename or folder}: "
             f"{error.strerror}). Run as the user who owns it, or change its owner."
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):

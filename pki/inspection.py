@@ -20,7 +20,7 @@ from pki.marker import Marker
 from pki.mobileconfig import bundle_of_mobileconfig
 from pki.revocations import revoked_in
 
-_REMADE = "Delete it; the next `up` makes it anew."
+_REMADE = "Delete it; the next `up` makes it again."
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _refuse_other_passphrase(access: KeystoreAccess) -> None:
 def _of_marker(access: KeystoreAccess) -> Iterator[Finding]:
     if Marker.read(access.folder) is None:
         path = access.folder / Marker.FILE_NAME
-        yield Finding(f"{path} is missing. The next `up` writes it anew.", damage=False)
+        yield Finding(f"{path} is missing. The next `up` writes it again.", damage=False)
 
 
 def _of_authority(access: KeystoreAccess) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _of_device(
     if content is None:
         yield Finding(
             f"{files.certificate} is missing while other files of {files.stem!r} are there. Restore it from "
-            "a backup; if it was never handed out, the next `up` begins anew.",
+            "a backup; if it was never handed out, the next `up` starts over.",
             damage=False,
         )
         return
@@ -142,7 +142,7 @@ def _of_device(
         yield Finding(str(error), damage=True)
         return
     if files.folder.name in (CURRENT, PREVIOUS) and fingerprint(certificate) in revoked:
-        yield Finding(f"{files.certificate} was revoked, and is in use all the same.", damage=True)
+        yield Finding(f"{files.certificate} was revoked, but is still in use.", damage=True)
     if files.folder.name == CURRENT:
         yield from _of_validity(access, files, certificate, authorities)
     yield from _of_key(access, files, certificate)
@@ -186,7 +186,7 @@ def _of_bundle(
     sealed, bundle = read_file(files.password), read_file(files.bundle)
     if sealed is None or bundle is None:
         lost = files.password if sealed is None else files.bundle
-        yield Finding(f"{lost} is missing. The next `up` makes a bundle anew.", damage=False)
+        yield Finding(f"{lost} is missing. The next `up` makes a new bundle.", damage=False)
         return
     try:
         password = access.open_password(files.password, sealed, device_of(files.folder.name, files.stem))
@@ -202,6 +202,6 @@ def _of_bundle(
     profile = read_file(files.mobileconfig)
     if profile is not None and bundle_of_mobileconfig(profile) != bundle:
         yield Finding(
-            f"{files.mobileconfig} does not hold the bundle beside it. The next `up` makes it anew.",
+            f"{files.mobileconfig} does not hold the bundle beside it. The next `up` makes it again.",
             damage=False,
         )

@@ -502,5 +502,5 @@ class Keystore:
             raise KeystoreError(
                 f"{self._authority.certificate_path} is missing, but there are certificates of devices "
                 f"({', '.join(names)}). Restore ca.crt and ca.key from a backup, or move the folder "
-                f"{self.folder} away to start anew."
+                f"{self.folder} away to start over."
             )

@@ -47,7 +47,7 @@ class Marker:
             return cls(document["stack"], document["check"])
         except (ValueError, KeyError, TypeError) as error:
             raise KeystoreError(
-                f"{path} is damaged. Restore it from a backup, or delete it: the next run writes it anew."
+                f"{path} is damaged. Restore it from a backup, or delete it: the next run writes it again."
             ) from error
 
     def write(self, folder: Path) -> None:

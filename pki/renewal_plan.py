@@ -146,7 +146,7 @@ def _device_step(pair: Pair, renewal: Renewal, now: datetime) -> str:
     if renewal.is_due(current, now):
         return f"due since {_day(renewal.due_from(current))}"
     if previous is not None and (end := renewal.grace_end(previous, current)) <= now:
-        return f"ends: the certificate of before stopped counting on {_day(end)}"
+        return f"ends: the previous certificate stopped working on {_day(end)}"
     return ""
 
 
@@ -179,8 +179,8 @@ def _about_device(folder: Path, name: str, pair: Pair, renewal: Renewal, now: da
     if current is not None and previous is not None and (end := renewal.grace_end(previous, current)) > now:
         bundle = folder / CURRENT / f"{name}.p12"
         yield (
-            f"The device {name} has a new certificate. Install {bundle} on it before {_day(end)}: then the "
-            "one of before stops counting."
+            f"The device {name} has a new certificate. Install {bundle} on it before {_day(end)}: the "
+            f"previous one stops working then."
         )
 
 

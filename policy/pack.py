@@ -116,7 +116,7 @@ def _unpinned_at(connection: Mapping[str, Any], path: str) -> Iterator[str]:
         yield f"This command trusts whichever machine answers; pin the machine's host key ({path}.hostKey)."
     elif is_rsa(key):
         yield (
-            f"This command pins an RSA key ({path}.hostKey), with which no connection comes about; pin the "
+            f"This command pins an RSA key ({path}.hostKey), with which no connection succeeds; pin the "
             "Ed25519 key."
         )
 

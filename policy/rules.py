@@ -131,7 +131,7 @@ def _checked(facts: Facts) -> Iterator[str]:
 
 def _watched(facts: Facts) -> Iterator[str]:
     if facts.get("guard") is False:
-        yield "Nobody looks from outside once pulumi up has ended (guard: false); leave guard on."
+        yield "Nobody checks from outside once pulumi up has ended (guard: false); leave guard on."
 
 
 def _budgeted(facts: Facts) -> Iterator[str]:
@@ -165,7 +165,7 @@ def _budgeted(facts: Facts) -> Iterator[str]:
 
 
 def _ends_within(facts: Facts, hours: float) -> bool:
-    """Tell whether the server closes the funnel by itself within so many hours."""
+    """Tell whether the server itself closes the funnel within so many hours."""
     if facts.get("leaseHours"):
         return float(facts["leaseHours"]) <= hours
     try:
@@ -185,7 +185,7 @@ def _frames(facts: Facts) -> Iterator[str]:
 
 def _lists(facts: Facts) -> Iterator[str]:
     if facts.get("banLists") and not facts.get("notify"):
-        yield "A ban list that cannot be brought up to date is told to nobody; set notify."
+        yield "A ban list that cannot be updated is reported to nobody; set notify."
     days = facts.get("countryDays") or 0
     if days > MOST_DATABASE_DAYS:
         yield (
@@ -265,7 +265,7 @@ def _for_a_while(facts: Facts) -> Iterator[str]:
     elif not facts.get("exposeUntil"):
         yield (
             f"A stack whose name ends with {PREVIEW} has no end; set leaseHours or exposeUntil, so that "
-            "the server closes the funnel by itself."
+            "the server itself closes the funnel."
         )
     elif not _ends_within(facts, LONGEST_PREVIEW_HOURS):
         yield (

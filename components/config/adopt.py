@@ -91,7 +91,7 @@ def check_opener(top: Section, secret_keys: Collection[str]) -> None:
     if not isinstance(value, str):
         reason = "must be text; put it in quotes"
     elif OPENER not in secret_keys:
-        reason = "must be stored encrypted, and it stands in the stack file in plain text"
+        reason = "must be stored encrypted, but is in the stack file in plain text"
     elif not is_adopting(top):
         reason = "opens the key that adopt names, and adopt is not set; leave it out"
     else:

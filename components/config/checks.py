@@ -62,7 +62,7 @@ def host_key_problem(text: str) -> str | None:
     words = text.split()
     if RSA in words[:2]:
         return (
-            "is an RSA key, with which no connection comes about; take the server's Ed25519 key, as "
+            "is an RSA key, with which no connection succeeds; take the server's Ed25519 key, as "
             "`cat /etc/ssh/ssh_host_ed25519_key.pub` prints it there"
         )
     if words[-1:] and words[-1].endswith("..."):
@@ -135,14 +135,14 @@ def private_key_problem(text: str, project_dir: Path | None, *, preview: bool) -
 def _shape_problem(content: bytes, text: str) -> str | None:
     """Explain what ssh calls "error in libcrypto": a key in OpenSSH's format must be complete to the byte."""
     if b"-----END" not in content:
-        return "is cut short: its last line is missing; bring it again from where it was made"
+        return "is cut short: its last line is missing; copy it again from where it was made"
     if b"-----BEGIN OPENSSH" not in content:
         return None
     if b"\r" in content:
         mend = f"`tr -d '\\r' < {text} > {text}.new`, chmod 600, and that in its place"
-        return f"has the line ends of Windows, which ssh does not read; mend it by {mend}"
+        return f"has the line ends of Windows, which ssh does not read; fix it with {mend}"
     if not content.endswith(b"\n"):
-        return f"lacks the end of its last line, so ssh does not read it; mend it by `echo >> {text}`"
+        return f"lacks the end of its last line, so ssh does not read it; fix it with `echo >> {text}`"
     return None
 
 

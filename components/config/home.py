@@ -116,7 +116,7 @@ def read_immich(top: Section) -> Immich:
     if managed and address is not None and not section.problems.has(section.name("managed")):
         section.report(
             "address",
-            "is for an Immich that services.immich does not manage, whose address the configuration says "
+            "is for an Immich that services.immich does not manage, whose address is in the configuration "
             "itself; add managed: false, or leave the address out",
             f"{address}, managed: false",
         )

@@ -124,7 +124,7 @@ def read_rate_limits(top: Section) -> RateLimits:
         section.report(
             "linkPasswordsPerHour",
             f"is used up by one visitor, who may try {limits.password_attempts} passwords "
-            f"in {limits.password_window_seconds} s, and then shuts out everybody else",
+            f"in {limits.password_window_seconds} s, and then locks out everybody else",
             "60",
         )
     return limits

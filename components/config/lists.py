@@ -119,7 +119,7 @@ def _check_countries(section: Section, lists: BanLists) -> None:
     if lists.countries and lists.database is None:
         section.report(
             "countryDatabase",
-            "where a network is, a file on the server says; name one of MaxMind's form (.mmdb)",
+            "a file on the server says where a network is; name one in MaxMind's format (.mmdb)",
             "/var/lib/GeoIP/GeoLite2-Country.mmdb",
         )
     elif lists.database is not None and not lists.countries:
@@ -144,7 +144,7 @@ def _countries(section: Section, key: str) -> tuple[str, ...]:
             other = _OTHER_NAMES.get(code) or (code.upper() if code.upper() in COUNTRIES else None)
             hint = f"; {other!r} is meant" if other else ""
             section.report(
-                key, f"{code!r} is the code of no country (two capital letters, ISO 3166){hint}", '["CN"]'
+                key, f"{code!r} is not the code of a country (two capital letters, ISO 3166){hint}", '["CN"]'
             )
             return ()
     return tuple(sorted(set(codes)))
@@ -155,7 +155,7 @@ def file_problem(text: str) -> str | None:
     if (problem := config_dir_problem(text)) is not None:
         return problem.replace("the folder of configuration.nix", "a file")
     if any(text == folder or text.startswith(f"{folder}/") for folder in UNSEEN):
-        return "lies where the service that reads it sees nothing; put it into /etc or /var/lib, say"
+        return "lies where the service that reads it cannot see it; put it into /etc or /var/lib, for example"
     return None
 
 
@@ -188,7 +188,7 @@ def crowdsec_problem(text: str) -> str | None:
     except ValueError:
         return "is no address"
     if parts.scheme not in ("http", "https") or not plain or not host:
-        return "must be http:// or https://, an IP address and a port, and nothing behind it"
+        return "must be http:// or https://, an IP address and a port, and nothing after it"
     if host == "localhost":
         return None
     try:
@@ -216,11 +216,11 @@ def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collec
     if value is None:
         if not asked:
             return
-        reason = "CrowdSec answers with a key only; `sudo cscli bouncers add immich-exposure` makes one"
+        reason = "CrowdSec only answers with a key; `sudo cscli bouncers add immich-exposure` makes one"
     elif not isinstance(value, str) or not _KEY_TEXT.fullmatch(value):
         reason = "must be a key as `cscli bouncers add` prints it, in quotes"
     elif KEY not in secret_keys:
-        reason = "must be stored encrypted, and it stands in the stack file in plain text; make a new one"
+        reason = "must be stored encrypted, but is in the stack file in plain text; make a new one"
     elif not asked and not top.problems.has(f"{GROUP}.crowdsec"):
         reason = "is for banLists.crowdsec, which is not set; leave it out"
     else:

@@ -124,9 +124,7 @@ def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str
     elif not isinstance(value, str) or not _TOKEN.fullmatch(value):
         reason = "must be letters, digits and . _ ~ + / = -, at most 500"
     elif KEY not in secret_keys:
-        reason = (
-            "must be stored encrypted, and it stands in the stack file in plain text; have a new one made"
-        )
+        reason = "must be stored encrypted, but is in the stack file in plain text; create a new one"
     elif kind in (None, NotifyKind.COMMAND):
         reason = "is for a channel with an address, and notify has none; leave it out"
     else:

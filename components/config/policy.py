@@ -20,7 +20,7 @@ def read_policy(top: Section) -> dict[str, Level]:
 
 
 _PLAIN = (
-    "holds what looks like {what}, in plain text; have a new one made, and store that encrypted with "
+    "holds what looks like {what}, in plain text; create a new one, and store that encrypted with "
     "`pulumi config set --secret --path {path}`"
 )
 

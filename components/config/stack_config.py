@@ -419,7 +419,7 @@ def _check_sudo_password(top: Section, secret_keys: Collection[str], config: Exp
     if not isinstance(password, str):
         reason = "must be text; put it in quotes"
     elif key not in secret_keys:
-        reason = "must be stored encrypted, and it stands in the stack file in plain text"
+        reason = "must be stored encrypted, but is in the stack file in plain text"
     elif config.ssh_user == "root":
         reason = "is of no use to sshUser root, who needs no sudo; leave it out"
     else:
@@ -572,7 +572,7 @@ def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
     elif is_weak(passphrase):
         reason = "is easily guessed; four words that have nothing to do with each other are better"
     elif key not in secret_keys:
-        reason = "must be stored encrypted, and it stands in the stack file in plain text; choose a new one"
+        reason = "must be stored encrypted, but is in the stack file in plain text; choose a new one"
     else:
         return
     top.problems.add(key, passphrase, reason, f"`{command}`")

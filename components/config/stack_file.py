@@ -61,7 +61,7 @@ def spelled_twice(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
             continue
         other = spelled.setdefault(name, key)
         if other != key:
-            yield key, f"is the same setting as {other}, and either may count; one of the two must go"
+            yield key, f"is the same setting as {other}, and either may count; remove one of the two"
 
 
 def beside_config(document: Iterable[object], file_name: str, namespace: str) -> Iterator[Stray]:

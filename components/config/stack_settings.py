@@ -227,8 +227,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 raise StackFileError(
-                    f"{_at(key_node.start_mark)}: {key} stands here for the second time, "
-                    f"after {_at(seen[key])}; one of the two must go"
+                    f"{_at(key_node.start_mark)}: {key} is here for the second time, after "
+                    f"{_at(seen[key])}; remove one of the two"
                 )
             seen[key] = key_node.start_mark
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)

@@ -98,8 +98,8 @@ def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich)
         top.problems.add(
             folder,
             None,
-            "with uploads the server must see how much is free where Immich puts them, and of an Immich that "
-            "services.immich does not manage nobody but you knows that; name the folder on the server",
+            "with uploads the server must see how much is free where Immich puts them, and only you know "
+            "that folder of an Immich that services.immich does not manage; name the folder on the server",
             f"`{GROUP}: {{folder: {FOLDER_EXAMPLE}}}`",
         )
 

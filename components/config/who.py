@@ -45,8 +45,8 @@ def check_api_key(top: Section, secret_keys: Collection[str]) -> None:
         reason = "must be the key that Immich shows once: letters, digits and . _ ~ + / = -, at most 500"
     elif KEY not in secret_keys:
         reason = (
-            "must be stored encrypted, and it stands in the stack file in plain text; have a new one made "
-            f"with the right {RIGHT} alone"
+            "must be stored encrypted, but is in the stack file in plain text; create a new one with the "
+            "permission {RIGHT} alone"
         )
     else:
         return

@@ -130,7 +130,7 @@ def changes(
         **revealed,
     }
     first = [
-        *("**What was encrypted before and can be read now is told in full.**" for _ in revealed),
+        *("**What was encrypted before and can be read now is shown in full.**" for _ in revealed),
         *_who_first(told),
         *(_first("More becomes public", gained)),
         *(_first("Less is public", lost)),

@@ -35,7 +35,7 @@ COMPILED = "__pycache__"
 LINK = "link to"
 
 PROGRAM = "the program, which runs where the keys are"
-RUNS_BY_ITSELF = "runs by itself, with the rights of this repository"
+RUNS_BY_ITSELF = "runs automatically, with the rights of this repository"
 PACKAGES = "other people's packages, which run where the keys are"
 NOT_COMPARED = "installed or made by a run, and not compared"
 KEYS = "keys of the authority and the devices, encrypted"

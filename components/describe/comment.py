@@ -212,7 +212,7 @@ def _accepted(old: Version | None, new: Version, config: ExposureConfig, module:
     hidden = Hidden(old.settings.hidden if old else (), new.settings.hidden)
     if old is None or old.config is None:
         if old is not None:
-            yield "What was here before could not be used, so all of the new settings is told."
+            yield "What was here before could not be used, so all of the new settings are listed."
         summary = beginning(config, hidden.new)
         yield "\n".join(f"- {_sentence(line)}" for line in summary.first)
         yield from _sections(summary.sections)
@@ -305,7 +305,7 @@ def _secret_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterat
         elif before[key] != after[key]:
             told = " The keystore opens with the new one after `make keystore ARGS=passphrase` alone."
             note = told if key == SECRETS[0] else ""
-            yield f"{code(key)} is changed, or encrypted anew.{note}"
+            yield f"{code(key)} is changed, or encrypted again.{note}"
 
 
 # Other files
@@ -317,7 +317,7 @@ def _surface(checkouts: Checkouts | None) -> Iterator[str]:
         return
     old, new = surface_of(checkouts.old), surface_of(checkouts.new)
     if new is None:
-        yield "**`server/surface.toml` cannot be read, so what strangers would reach cannot be told.**"
+        yield "**`server/surface.toml` cannot be read, so what strangers would reach is unknown.**"
         return
     before = requests(old) if old else {}
     after = requests(new)
@@ -355,7 +355,7 @@ def _warnings(by_area: Mapping[str, Sequence[Change]]) -> Iterator[str]:
         )
     if RUNS_BY_ITSELF in by_area:
         yield (
-            "**This edits what runs by itself with the rights of this repository.** A comment can say "
+            "**This edits what runs automatically with the rights of this repository.** A comment can say "
             "nothing of what such a file will do: read it as code, before anybody approves a run."
         )
     if PROGRAM in by_area or PACKAGES in by_area:

@@ -19,8 +19,8 @@ PublicSurface = dict[str, dict[str, str]]
 """Lines by topic and name."""
 
 NAME = "the name"
-CAN = "whoever has a shared link can"
-CANNOT = "whoever has only a shared link cannot"
+CAN = "anyone with a shared link can"
+CANNOT = "anyone with only a shared link cannot"
 STRANGERS = "everything else"
 BANNED = "turned away by lists"
 DEVICES = "full access, with a certificate"
@@ -160,24 +160,24 @@ def _limits(config: ExposureConfig) -> dict[str, str]:
 
 def _until(config: ExposureConfig) -> str:
     if config.expose_until is not None:
-        return f"the server closes the funnel by itself at {config.expose_until.isoformat()}"
+        return f"the server itself closes the funnel at {config.expose_until.isoformat()}"
     if config.lease_hours is not None:
-        return f"the server closes the funnel by itself {config.lease_hours} hours after it was opened"
+        return f"the server itself closes the funnel {config.lease_hours} hours after it was opened"
     return "pulumi destroy closes the funnel"
 
 
 def _guard(config: ExposureConfig) -> dict[str, str]:
     if not config.guard:
-        return {"look": "nobody looks from outside after pulumi up has ended (guard: false)"}
+        return {"look": "nobody checks from outside after pulumi up has ended (guard: false)"}
     return {
-        "look": "every five minutes the server looks at itself from outside, as a stranger does",
-        "then": "what does not answer is healed, what is not safe is closed at once",
+        "look": "every five minutes the server checks itself from outside, as a stranger does",
+        "then": "what does not answer is repaired, what is not safe is closed at once",
     }
 
 
 def _notices(config: ExposureConfig) -> str:
     if config.notify is None:
-        return "nobody is told; set notify, or look at `sudo immich-exposure status` on the server"
+        return "nobody is notified; set notify, or look at `sudo immich-exposure status` on the server"
     told = f"the server tells `{config.notify.place}` ({config.notify.kind})"
     return f"{told}; no key, password or photo name"
 
@@ -210,7 +210,7 @@ def _at_home(config: ExposureConfig) -> dict[str, str]:
         "proxies": (
             f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)"
         ),
-        "afterwards": "when the funnel closes, Immich is there again, by itself",
+        "afterwards": "when the funnel closes, Immich is there again automatically",
         "sooner": "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
     }
 

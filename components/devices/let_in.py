@@ -30,9 +30,9 @@ class Authorized:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The name in a file that somebody put on the server by hand may be anything."""
 
-NOT_NAMED = "is let in on the server; the config does not name it"
-REVOKED = "is let in on the server; it was revoked"
-REVOKED_BY_HAND = "is let in on the server; it was revoked there by hand"
+NOT_NAMED = "is enrolled on the server, but the config does not name it"
+REVOKED = "is enrolled on the server, but was revoked"
+REVOKED_BY_HAND = "is enrolled on the server, but was revoked there by hand"
 
 
 def not_to_be_in(devices: Sequence[str], authorized: Authorized) -> dict[str, str]:
@@ -65,7 +65,7 @@ def not_let_in(devices: Sequence[str], revoked: Collection[str], authorized: Aut
     lacking = [name for name, fingerprint in sorted(authorized.current.items()) if fingerprint not in there]
     if not lacking:
         return []
-    return [f"The server does not let in the present certificate of {', '.join(lacking)}; up lets it in."]
+    return [f"The server has not enrolled the present certificate of {', '.join(lacking)}; up enrols it."]
 
 
 def revoked_but_named(
@@ -84,8 +84,8 @@ def revoked_but_named(
 def out_by_hand(revocation: Revocation) -> str:
     """Return the sentence about a device that the config still names."""
     return (
-        f"{revocation.name} was revoked on the server on {revocation.day} and stays out. Write "
-        "`revoked: true` beside it, or take it out of the config; named again after that `pulumi up`, it "
+        f"{revocation.name} was revoked on the server on {revocation.day} and stays revoked. Write "
+        f"`revoked: true` beside it, or remove it from the config; named again after that `pulumi up`, it "
         "gets in with a new certificate or secret."
     )
 

@@ -30,7 +30,7 @@ def warn_of(
         try:
             found = await asyncio.to_thread(look, there, values)
         except SshError as error:
-            pulumi.warn(f"This run could not look at {what} on the server: {error}")
+            pulumi.warn(f"This run could not check {what} on the server: {error}")
             return False
         for sentence in found:
             pulumi.warn(sentence)

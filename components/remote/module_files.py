@@ -23,7 +23,7 @@ FOLDER = "immich-exposure"
 MARK = ".immich-exposure"
 """The file that marks a folder as ours; a folder without it is never replaced or removed."""
 
-MADE_BY = "# Made by immich-exposure; do not edit, because the next run writes it anew."
+MADE_BY = "# Made by immich-exposure; do not edit, because the next run overwrites it."
 """The first line of every Nix file that is written for a configuration."""
 
 

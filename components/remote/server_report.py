@@ -42,7 +42,7 @@ def server_of_stack(stack: str, project: Path) -> Server:
     settings = read_settings(text, file.name, project_defaults((project / "Pulumi.yaml").read_text("utf-8")))
     if encrypted := [key for key in WAY_THERE if key in settings.hidden]:
         raise OperatorError(
-            f"{', '.join(encrypted)} is encrypted in {file.name}, and this command opens nothing of it; ask "
+            f"{', '.join(encrypted)} is encrypted in {file.name}, and this command does not decrypt it; ask "
             'on the server, with "sudo immich-exposure who" or "sudo immich-exposure links".'
         )
     config = load(

@@ -170,13 +170,13 @@ def _run(
         way.ended(well=said.status == 0)
     if said.hung:
         raise SshError(
-            f"The connection to {server.host} does not answer any more on this machine (its process was "
+            f"The connection to {server.host} no longer answers on this machine (its process was "
             "stopped, or hangs), so it was ended; run the same command again."
         )
     if said.endless:
         raise SshError(
-            f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which nothing of "
-            "this project does; look at what its shell start-up files print, and who has been on it."
+            f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which this project "
+            f"never causes; look at what its shell start-up files print, and who has been on it."
         )
     if said.status == 0:
         return said.stdout.decode(errors="replace")
@@ -298,9 +298,9 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
         )
     if "Too many authentication failures" in stderr:
         return (
-            f"The server {server.host} hung up before the right key's turn came: the SSH agent holds more "
-            "keys than it lets anybody try. Name the key file in sshPrivateKeyFile, or take keys out of the "
-            "agent by ssh-add -d."
+            f"The server {server.host} hung up before the right key was tried: the SSH agent holds more "
+            "keys than it lets anybody try. Name the key file in sshPrivateKeyFile, or remove keys from the "
+            "agent with ssh-add -d."
         )
     if unusable := _unusable_key(server, stderr):
         return unusable
@@ -334,8 +334,8 @@ def _unusable_key(server: Server, stderr: str) -> str | None:
     if found is None:
         return None
     return (
-        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); bring it again "
-        "from where it was made, with the line ends of Unix and one at its end."
+        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); copy it again "
+        f"from where it was made, with the line ends of Unix and one at its end."
     )
 
 
@@ -385,7 +385,7 @@ def _explain_silence(server: Server, stderr: str, timeout_seconds: float) -> str
     where = page[0] if page else f"the page that `ssh {server.user}@{server.host}` names"
     return (
         f"Tailscale SSH on {server.host} wants you to log in first; visit {where} and run the same command "
-        'again. To be asked no more, let the tailnet policy say "accept" instead of "check" for this machine.'
+        'again. To stop being asked, let the tailnet policy say "accept" instead of "check" for this machine.'
     )
 
 
@@ -393,7 +393,8 @@ def _refuse_no_key(server: Server) -> None:
     """Refuse a run without key file and agent: ssh finds default keys, the command provider does not."""
     if server.private_key_file is None and not os.environ.get("SSH_AUTH_SOCK"):
         raise SshError(
-            "There is no SSH key to go to the server with: sshPrivateKeyFile is not set, and no SSH agent "
+            "There is no SSH key to log in to the server with: sshPrivateKeyFile is not set, and no SSH "
+            "agent "
             "runs (SSH_AUTH_SOCK is not set). Name the key file in sshPrivateKeyFile, or start an agent and "
             "give it the key by ssh-add."
         )

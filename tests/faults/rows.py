@@ -846,7 +846,7 @@ def state_resources_deleted(home: Home) -> None:
     try:
         home.operator.destroy()
     except PulumiFailedError as refused:
-        if "run pulumi up, which brings that back" not in str(refused):
+        if "run pulumi up, which restores that" not in str(refused):
             raise
     else:
         raise Fault("destroy said nothing of an exposure that the state has lost")

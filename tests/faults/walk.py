@@ -230,7 +230,7 @@ class Walk:
             second = Operator(Path(folder), self.home.lab.info(), stack="second")
             second.init()
             said = second.fails()
-        if "exposed already" not in said:
+        if "already exposed" not in said:
             raise Fault(f"a second stack was not told whose server it is:\n{said}")
 
     # -- what happens to it -----------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_before_the_phones_get_in_and_strangers_do_not(chapter: Chapter) -> None
 
 
 def test_a_funnel_opened_by_hand_is_nobodys_to_take(chapter: Chapter) -> None:
-    assert_told(chapter.operator.fails(), "A funnel that was opened by hand stands on port 443")
+    assert_told(chapter.operator.fails(), "A funnel that was opened by hand uses port 443")
     assert chapter.changed() == []
 
 

@@ -45,7 +45,7 @@ def upload(lab: Lab, photo: bytes, name: str = "a.jpg") -> Reply:
 
 
 def test_guests_upload_until_the_budget_and_the_floor(lab: Lab, operator: Operator) -> None:
-    told = operator.outputs()["public"]["whoever has a shared link can"]
+    told = operator.outputs()["public"]["anyone with a shared link can"]
     assert told["uploads of a link"].startswith("upload up to 1 MB and 1000 files an hour through each")
     output(lab, "sudo systemctl start immich-exposure-room.service")  # as each minute
     assert json.loads(upload(lab, b"photo").body)["status"] == "created"

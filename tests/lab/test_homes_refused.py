@@ -43,10 +43,10 @@ CASES = [
         "things of theirs with the names of ours, and programs on our ports",
         "chapter",
         (
-            "/etc/nixos/immich-exposure on the server is somebody else's",
-            "/var/lib/immich-exposure on the server is somebody else's",
-            "The account immich-edge on the server is somebody else's",
-            "has another name besides (a hard link)",
+            "/etc/nixos/immich-exposure on the server was not made by this project",
+            "/var/lib/immich-exposure on the server was not made by this project",
+            "The account immich-edge on the server was not made by this project",
+            "also has another name (a hard link)",
             "Port 8443 is taken on the server",
             "python3 on the server has port 443 at the node's own address as well",
         ),
@@ -72,7 +72,7 @@ CASES = [
     Case(
         "an expose-immich.nix that says more than the chapter",
         "chapter",
-        "/etc/nixos/expose-immich.nix, whose place the module takes, also sets i18n.defaultLocale",
+        "/etc/nixos/expose-immich.nix, which the module replaces, also sets i18n.defaultLocale",
         f"{KEEP}; sed -i 's,./lan-immich.nix,./lan-immich.nix ./expose-immich.nix,' {CONFIGURATION};"
         " echo '{ i18n.defaultLocale = \"it_IT.UTF-8\"; }' >/etc/nixos/expose-immich.nix",
         f"{PUT_BACK}; rm /etc/nixos/expose-immich.nix",
@@ -81,14 +81,14 @@ CASES = [
     Case(
         "a configuration that is not the one that runs",
         "chapter",
-        "would also bring another configuration than the running one",
+        "would also bring a configuration other than the running one",
         f"{KEEP}; sed -i 's,networking.hostName.*;,networking.hostName = \"photos\";,' {CONFIGURATION}",
         PUT_BACK,
     ),
     Case(
         "the module twice",
         "chapter",
-        "/etc/nixos/configuration.nix brings in the module already",
+        "/etc/nixos/configuration.nix already imports the module",
         f"{KEEP}; sed -i 's,./lan-immich.nix,./lan-immich.nix /root/theirs,' {CONFIGURATION}",
         f"{PUT_BACK}; rm -r /root/theirs",
         module="root/theirs",

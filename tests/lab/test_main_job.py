@@ -92,7 +92,7 @@ def story(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]
 def test_a_preview_says_in_words_what_becomes_public_and_touches_nothing(story: Story) -> None:
     preview = story.operator.preview("--diff", "--show-full-output")
     assert "immich-funnel-close" in preview
-    assert "whoever has a shared link can" in preview
+    assert "anyone with a shared link can" in preview
     assert re.search(r'phone *: "ios"', preview)
     assert "client_auth" in preview, "the Caddyfile is not there to be read"
     assert_nothing_changed(story.before, snapshot(story.lab), looks=1)

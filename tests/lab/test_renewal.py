@@ -164,7 +164,7 @@ def test_when_the_grace_is_over_up_withdraws_the_old_certificate(story: Story) -
     old, new = ProbeCredential("tablet", *paths), story.keep("tablet")
     assert [story.sees(each) for each in (old, new)] == ["200", "200"]
     story.operator.set(graceDays=5)
-    assert "stopped counting on " in story.operator.preview("--diff")
+    assert "stopped working on " in story.operator.preview("--diff")
     story.operator.up()
     assert [story.sees(each) for each in (old, new)] == [FORBIDDEN, "200"]
     assert not (previous / "tablet.crt").exists()

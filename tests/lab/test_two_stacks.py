@@ -64,7 +64,7 @@ def test_the_second_is_told_and_can_end(two: Two) -> None:
     two.first.up()
     exposed = look(two.lab)
     assert_told(
-        two.second.fails(), "The server is exposed already, by the stack organization/immich-exposure/first"
+        two.second.fails(), "The server is already exposed by the stack organization/immich-exposure/first"
     )
     two.second.destroy()
     assert changed(two, exposed) == []

@@ -307,7 +307,7 @@ def test_a_lost_certificate_stays_out_where_its_name_has_another_one(home: Home)
     assert said == ["A revoked certificate of phone had come back and is revoked again"]
     assert home.inside == set()
     (sentence,) = not_let_in(home.let_in(), (), home.expected("phone"))
-    assert sentence == "The server does not let in the present certificate of phone; up lets it in."
+    assert sentence == "The server has not enrolled the present certificate of phone; up enrols it."
     assert lost in home.machine.files(home.machine.state / "revoked")
 
 
@@ -320,7 +320,7 @@ def test_what_was_revoked_by_hand_is_known_to_be_so_again(home: Home) -> None:
     home.up("phone", "laptop", "tablet", until="withdrawal")
     assert home.inside == {"laptop"}
     assert not_let_in(home.let_in(), (), home.expected("phone", "laptop", "tablet")) == [
-        "The server does not let in the present certificate of tablet; up lets it in."
+        "The server has not enrolled the present certificate of tablet; up enrols it."
     ]
     revoked = home.machine.files(home.machine.state / "revoked")
     assert "by hand" in revoked[home.fingerprint("phone")]
@@ -336,7 +336,7 @@ def test_who_stays_is_found_by_nobody(home: Home) -> None:
 
 def test_a_file_put_there_by_hand_is_found_whatever_it_says() -> None:
     (words,) = not_to_be_in([f"{'ab' * 32} \x1b[2J friend"], Authorized(["phone"])).values()
-    assert words == "A device is let in on the server; the config does not name it"
+    assert words == "A device is enrolled on the server, but the config does not name it"
 
 
 # By hand, on the server
@@ -392,7 +392,7 @@ def test_a_revoked_certificate_is_not_taken_over_again(home: Home) -> None:
     home._step("list", LIST, home.props(devices=devices))
     assert home.inside == set()
     (sentence,) = home.out
-    assert sentence.startswith("The certificate of ben was revoked on 1970-01-02 and never counts again")
+    assert sentence.startswith("The certificate of ben was revoked on 1970-01-02 and is never accepted again")
     assert "take it out there and name it in `devices`" in sentence
 
 
@@ -467,7 +467,7 @@ def test_a_frame_that_was_revoked_by_hand_stays_out_and_is_told(home: Home) -> N
     home.up("frame-hall", "phone", "laptop")
     assert home.inside == {"phone", "laptop"}
     [said] = home.out
-    assert said.startswith("frame-hall was revoked on the server on ") and "take it out of the config" in said
+    assert said.startswith("frame-hall was revoked on the server on ") and "remove it from the config" in said
     home.up("phone")
     home.up("frame-hall", "phone")
     assert home.inside == {"phone", "frame-hall"} and home.state["frame-hall"]["secret"] != lost

@@ -244,7 +244,7 @@ def test_a_strangers_program_is_described_and_not_run(runner: Runner) -> None:
     done = runner.run(WORDS, LINKS="")
     assert done.returncode == 0, done.stderr
     assert "**The program itself changes.**" in runner.summary
-    assert "runs by itself, with the rights of this repository" in runner.summary
+    assert "runs automatically, with the rights of this repository" in runner.summary
 
 
 def test_a_file_that_does_not_parse_fails_the_check_and_is_told(runner: Runner) -> None:

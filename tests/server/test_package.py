@@ -31,6 +31,6 @@ def test_two_homes_in_one_program(consumer: Path, tmp_path: Path) -> None:
     shown = pulumi("preview")
     assert "Traceback" not in shown and "components'" not in shown
     assert "home-funnel-close" in shown and "cabin-funnel-close" in shown
-    assert "closes the funnel by itself 72 hours after it was opened" in shown
+    assert "itself closes the funnel 72 hours after it was opened" in shown
     assert "keystore/family/home" in shown and "keystore/family/cabin" in shown
     assert sys.executable not in shown

@@ -103,7 +103,7 @@ def test_a_program_that_has_nothing_of_it_but_the_plugin(plugin: Path, tmp_path:
 
     failed = consumer.pulumi("up", "--yes", "--skip-preview")
     assert failed.returncode != 0
-    assert "There is no SSH key to go to the server with" in failed.stdout
+    assert "There is no SSH key to log in to the server with" in failed.stdout
     assert "immich-exposure:step:" in failed.stdout and "pulumi-python" not in failed.stdout
     state = consumer.well("stack", "export")
     identities = [
@@ -186,7 +186,7 @@ def test_the_example_in_yaml_is_previewed(plugin: Path, tmp_path: Path) -> None:
     shown = consumer.well("preview")
     assert "home-funnel-close" in shown and "Traceback" not in shown
     assert "immich-exposure:step:ModuleFiles" in shown and "pulumi-python" not in shown
-    assert "closes the funnel by itself 72 hours after it was opened" in shown
+    assert "itself closes the funnel 72 hours after it was opened" in shown
 
     (consumer.folder / "Pulumi.yaml").write_text(project.replace("leaseHours: 72", "leaseHours: [72]"))
     refused = consumer.pulumi("preview")

@@ -249,7 +249,7 @@ def test_a_text_that_was_put_back_by_its_owner_takes_the_module_again(
     assert home.configuration.read_text() == ours
     home.run_unchanged()
     home.configuration.write_text(before.replace('"immich"', '"photos"'))
-    assert_sentence(home.managed(), "would also bring another configuration than the running one")
+    assert_sentence(home.managed(), "would also bring a configuration other than the running one")
 
 
 def test_a_pending_change_does_not_ride_along(tmp_path: Path, evaluator: dict[str, str]) -> None:
@@ -257,7 +257,7 @@ def test_a_pending_change_does_not_ride_along(tmp_path: Path, evaluator: dict[st
     home.install()
     text = home.configuration.read_text()
     home.configuration.write_text(text.replace('"immich"', '"photos"'))
-    assert_sentence(home.managed(), "would also bring another configuration than the running one")
+    assert_sentence(home.managed(), "would also bring a configuration other than the running one")
     assert home.machine.commands("nixos-rebuild") == []
     assert result(home.managed("yes")) == {"generation": 42}
 
@@ -273,7 +273,7 @@ def test_an_update_of_the_module_is_no_pending_change(tmp_path: Path, evaluator:
     assert (home.machine.state / "module.before").exists()
     text = home.configuration.read_text()
     home.configuration.write_text(text.replace('"immich"', '"photos"'))
-    assert_sentence(home.managed(), "would also bring another configuration than the running one")
+    assert_sentence(home.managed(), "would also bring a configuration other than the running one")
     home.configuration.write_text(text)
     assert result(home.managed()) == {"generation": 42}
     assert not (home.machine.state / "module.before").exists()
@@ -374,7 +374,7 @@ def test_the_preflight_tells_what_does_not_run_yet(tmp_path: Path, evaluator: di
     assert refusals(home) == []
     home.configuration.write_text(CHAPTER["configuration.nix"].replace('"immich"', '"photos"'))
     [refusal] = refusals(home)
-    assert "would also bring another configuration than the running one" in refusal
+    assert "would also bring a configuration other than the running one" in refusal
     assert refusals(home, allow_upgrade=True) == []
 
 
@@ -446,7 +446,7 @@ def test_a_flake_that_lacks_something_is_refused(tmp_path: Path, evaluator: dict
         (place.parent / "flake.nix").read_text().replace("pi.nix", "pi.nix ./immich-exposure"),
     )
     place.write_text(PI.replace('"immich"', '"photos"'))
-    assert_sentence(flake(home), "would also bring another configuration than the running one")
+    assert_sentence(flake(home), "would also bring a configuration other than the running one")
     assert home.machine.commands("nixos-rebuild") == []
 
 
@@ -539,7 +539,7 @@ def test_what_else_stands_in_the_file_that_makes_way_is_not_lost(
     before = home.configuration.read_text()
     outcome = home.managed("yes")
     # Before anything is made on the server, and again by what is about to write.
-    assert [f"whose place the module takes, also sets {named};" in problem for problem in early] == [True] * (
+    assert [f"which the module replaces, also sets {named};" in problem for problem in early] == [True] * (
         named is not None
     )
     if named is None:

@@ -243,7 +243,7 @@ def test_a_call_whose_master_is_stopped_meanwhile_ends_with_a_sentence(
         time.sleep(1)
         [master] = masters()
         os.kill(master, signal.SIGSTOP)
-        with pytest.raises(SshError, match="does not answer any more on this machine"):
+        with pytest.raises(SshError, match="no longer answers on this machine"):
             cut.result(timeout=20)
     assert not sockets()
     assert say(daemon.server(), "three") == "three\n"

@@ -352,7 +352,7 @@ BAD = [
     ({"hostKey": "SHA256:abc"}, "is a fingerprint; the whole public key is needed", "hostKey: "),
     (
         {"hostKey": ssh_key("ssh-rsa", b"\x01\x00\x01", bytes(256))},
-        "is an RSA key, with which no connection comes about; take the server's Ed25519 key",
+        "is an RSA key, with which no connection succeeds; take the server's Ed25519 key",
         "hostKey: ssh-ed25519",
     ),
     (

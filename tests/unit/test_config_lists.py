@@ -76,11 +76,11 @@ def test_crowdsec_is_at_home(address: str, kept: str) -> None:
         (
             {"countries": ["UK"], "countryDatabase": FILE},
             "banLists.countries",
-            "'UK' is the code of no country",
+            "'UK' is not the code of a country",
         ),
         ({"countries": ["cn"], "countryDatabase": FILE}, "banLists.countries", "'CN' is meant"),
         ({"countries": ["CHN"], "countryDatabase": FILE}, "banLists.countries", "two capital letters"),
-        ({"countries": ["CN"]}, "banLists.countryDatabase", "name one of MaxMind's form"),
+        ({"countries": ["CN"]}, "banLists.countryDatabase", "name one in MaxMind's format"),
         ({"countryDatabase": FILE}, "banLists.countries", "the database alone bans nobody"),
         (
             {"countries": ["CN"], "onlyCountries": ["DE"], "countryDatabase": FILE},
@@ -88,7 +88,7 @@ def test_crowdsec_is_at_home(address: str, kept: str) -> None:
             "set one of the two",
         ),
         ({"countries": ["CN"], "countryDatabase": "GeoIP.mmdb"}, "banLists.countryDatabase", "absolute path"),
-        ({"countries": ["CN"], "countryDatabase": "/home/a/x"}, "banLists.countryDatabase", "sees nothing"),
+        ({"countries": ["CN"], "countryDatabase": "/home/a/x"}, "banLists.countryDatabase", "cannot see it"),
         (
             {"countries": ["CN"], "countryDatabase": FILE, "countryDays": 0},
             "banLists.countryDays",
@@ -104,8 +104,8 @@ def test_crowdsec_is_at_home(address: str, kept: str) -> None:
         ({"crowdsec": "http://9.9.9.9:8080"}, "banLists.crowdsec", "is not at home"),
         ({"crowdsec": "http://0.0.0.0:8080"}, "banLists.crowdsec", "is not at home"),
         ({"crowdsec": "http://[fe80::1%<b>]:8080"}, "banLists.crowdsec", "has a zone"),
-        ({"crowdsec": "http://127.0.0.1:8080/v1"}, "banLists.crowdsec", "nothing behind it"),
-        ({"crowdsec": "http://u:geheim@127.0.0.1:8080"}, "banLists.crowdsec", "nothing behind it"),
+        ({"crowdsec": "http://127.0.0.1:8080/v1"}, "banLists.crowdsec", "nothing after it"),
+        ({"crowdsec": "http://u:geheim@127.0.0.1:8080"}, "banLists.crowdsec", "nothing after it"),
         ({"crowdsec": "http://[::1:8080"}, "banLists.crowdsec", "is no address"),
     ],
 )

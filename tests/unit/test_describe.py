@@ -106,7 +106,7 @@ def test_a_stack_file_that_is_a_link_is_not_followed(tmp_path: Path, name: str) 
         (b"config: {<<: {immich-exposure:leaseHours: 48}}\n", "line 1, column 10: a merge key (<<)"),
         (b"config: {}\n---\nconfig: {}\n", "line 2, column 1"),
         (b"#" * ((1 << 20) + 1), "bytes"),
-        (b"config: {immich-exposure:a: {b: 1, b: 2}}\n", "b stands here for the second time"),
+        (b"config: {immich-exposure:a: {b: 1, b: 2}}\n", "b is here for the second time"),
     ],
 )
 def test_a_file_that_does_not_parse_is_told_with_its_place(
@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_not_said_to_be_unchanged(tmp_path: Path, more: s
     for old, new in ((PLAIN / "old.yaml", file), (file, PLAIN / "old.yaml")):
         text = comment_on(old, new).text
         assert "Nothing of what is public" not in text and "### Not looked at" in text
-    assert "Nothing that can be read here changes" in text or "told in full" in text
+    assert "Nothing that can be read here changes" in text or "shown in full" in text
 
 
 def test_an_encrypted_setting_is_not_told_as_its_default(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_another_source_of_the_edge_compiles_it(checkouts: Checkouts) -> None:
 
 def test_a_workflow_is_named_as_what_runs_by_itself(checkouts: Checkouts) -> None:
     (checkouts.new / ".github/workflows/evil.yml").write_text("on: push\n")
-    assert "edits what runs by itself with the rights of this repository" in comment_of(checkouts)
+    assert "edits what runs automatically with the rights of this repository" in comment_of(checkouts)
 
 
 def test_a_row_more_of_the_surface_is_told(checkouts: Checkouts) -> None:
@@ -241,7 +241,7 @@ def test_a_row_more_of_the_surface_is_told(checkouts: Checkouts) -> None:
     assert "- new: `GET /api/users/me, pattern /api/users/me` (`pages`)" in text
     for unreadable in ("not TOML", f"a = {'[' * 5000}"):
         (checkouts.new / "server/surface.toml").write_text(unreadable)
-        assert "what strangers would reach cannot be told" in comment_of(checkouts)
+        assert "what strangers would reach is unknown" in comment_of(checkouts)
 
 
 def test_nothing_hides_in_a_folder_that_is_passed_over(checkouts: Checkouts) -> None:

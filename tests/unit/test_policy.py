@@ -111,7 +111,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
         "set uploadLimits.freeGigabytes to 5 at least",
     ),
     ("frames-are-seen", "home", FRAMES, "set who: true"),
-    ("ban-lists-are-kept-up", "home", LISTS, "told to nobody; set notify"),
+    ("ban-lists-are-kept-up", "home", LISTS, "reported to nobody; set notify"),
     (
         "ban-lists-are-kept-up",
         "home",

@@ -45,7 +45,7 @@ def test_a_look_is_read_as_words_and_nothing_else() -> None:
         (ANSWER, ["banLists: /x is damaged: line 2 is no network.", "banLists: /z.", "banLists: /y is old."]),
         (
             SshError("It is off."),
-            ["This run could not look at the sources of banLists on the server: It is off."],
+            ["This run could not check the sources of banLists on the server: It is off."],
         ),
         ("", []),
     ],

@@ -239,7 +239,7 @@ def test_the_key_of_immichs_api_travels_on_standard_input(mocker: MockerFixture)
         ("version immich 9.0.0", "Immich 9.0.0 is not among the releases that this project knows."),
         ("version tailscale 1.102.1", "Tailscale 1.102.1 rejects every funnel connection"),
         ("version tailscale 1.90.0", "Tailscale 1.90.0 is too old"),
-        ("version caddy 2.11.3", "The edge runs with Caddy 2.11.3, whose faults are known"),
+        ("version caddy 2.11.3", "The edge runs Caddy 2.11.3, which has known vulnerabilities"),
         ("node-key 2001-01-01T00:00:00Z", "The server's key in the tailnet ended on 2001-01-01"),
     ],
 )
@@ -271,7 +271,7 @@ def test_a_server_that_cannot_be_asked_is_an_error_of_a_refresh(mocker: MockerFi
 def test_a_device_that_the_server_has_lost_is_let_in_again_unless_nothing_is_or_everything_runs() -> None:
     """A new one has no certificate yet."""
     expected = Authorized(["phone"], {"phone": PRINT})
-    assert "certificate of phone; up lets it in." in judged(Seen(), expected).to_mend[0]
+    assert "certificate of phone; up enrols it." in judged(Seen(), expected).to_mend[0]
     assert judged(Seen(), Authorized(["phone"])) == Seen()
     for seen in (
         Seen(devices=[f"{PRINT} phone"]),

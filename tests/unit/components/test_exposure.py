@@ -342,7 +342,7 @@ def test_who_may_stay_is_told_by_names_alone(recorded: Recorder) -> None:
 def test_who_is_inside_and_not_named_is_to_be_shut_out(tmp_path: Path) -> None:
     seen = Seen(devices=[f"{FINGERPRINT} laptop", f"{FINGERPRINT_BEFORE} tablet"])
     inputs = run_program(tmp_path, seen).resources["immich-withdrawal"][1]
-    words = "tablet is let in on the server; the config does not name it"
+    words = "tablet is enrolled on the server, but the config does not name it"
     assert inputs["toBeRevoked"] == {FINGERPRINT_BEFORE: words}
 
 

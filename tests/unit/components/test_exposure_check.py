@@ -143,7 +143,9 @@ def test_who_is_banned_on_this_machine_reads_so(mocker: MockerFixture, drops: bo
     sleep = mocker.patch("time.sleep")
     mocker.patch.object(OutsideProbe, "get", side_effect=UnansweredError("It hangs up on a request."))
     probe = OutsideProbe("immich.example.ts.net", 443, None, None)
-    with pytest.raises(WrongAnswerError, match="hangs up on a request. Whoever is banned .* change banLists"):
+    with pytest.raises(
+        WrongAnswerError, match="hangs up on a request. A visitor who is banned .* change banLists"
+    ):
         check_from_outside(probe, [CREDENTIAL], wait_seconds=480, drops=drops)
     assert sleep.call_count == 10, "as long as a reload takes, and not until DNS is given up"
 

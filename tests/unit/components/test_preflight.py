@@ -159,7 +159,7 @@ def test_the_disk_is_asked_for_where_guests_upload(
     uploads = {**folder, "freeGigabytes": 20.0, "megabytesPerHour": 10_000.0}
     outputs = examine(props_of(tmp_path, uploads=uploads))
     assert run.call_args.args[1].endswith(f" 2283 8443 443 {word}")
-    assert "Nobody can tell on the server how much is free" in outputs["warnings"][0]
+    assert "The server does not know how much is free" in outputs["warnings"][0]
 
 
 def test_a_password_changes_the_line_and_is_not_in_it(mocker: MockerFixture, tmp_path: Path) -> None:

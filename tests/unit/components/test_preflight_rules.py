@@ -142,14 +142,22 @@ def test_a_sound_server_has_no_problems() -> None:
             "/etc/nixos/immich-exposure was exported by `make module` and is yours; set module: yours",
         ),
         ("evaluated.immichPort", 3001, "has port 3001, and this stack says 2283; set immich: {port: 3001}."),
-        ("theirNames", ["account immich-edge"], "The account immich-edge on the server is somebody else's"),
-        ("theirNames", ["group immich-edge"], "The group immich-edge on the server is somebody else's"),
+        (
+            "theirNames",
+            ["account immich-edge"],
+            "The account immich-edge on the server was not made by this project",
+        ),
+        (
+            "theirNames",
+            ["group immich-edge"],
+            "The group immich-edge on the server was not made by this project",
+        ),
         ("configuration.isFolder", True, "is a folder, and no import can be added to it; rename it"),
         ("configuration.obstacle", "read-only", "configuration.nix cannot be written to; make it writable"),
         (
             "configuration.obstacle",
             "mounted",
-            "is a mount point of its own; let its whole folder be persisted",
+            "is a mount point of its own; persist its whole folder",
         ),
         ("configuration.obstacle", "linked", "(a hard link), which would no longer be the same file"),
         (
@@ -157,9 +165,9 @@ def test_a_sound_server_has_no_problems() -> None:
             {"error": "undefined variable 'x'"},
             "does not evaluate even before any change (undefined variable 'x')",
         ),
-        ("evaluated.exposure", "off", "brings in the module already, in another way"),
-        ("evaluated.exposure", "on", "set module: yours, or take that import out"),
-        ("theirs", ["/etc/nixos/immich-exposure"], "somebody else's (it lacks the mark of this project)"),
+        ("evaluated.exposure", "off", "already imports the module, other than by"),
+        ("evaluated.exposure", "on", "set module: yours, or remove that import"),
+        ("theirs", ["/etc/nixos/immich-exposure"], "was not made by this project (it lacks the mark)"),
         ("tailscaleVersion", None, "not installed"),
         ("tailscaleVersion", "1.98.8", "1.98.8 is too old"),
         ("tailscaleVersion", "1.102.0", "rejects every funnel connection"),
@@ -218,7 +226,7 @@ def test_each_fault_is_named_with_a_remedy(path: str, value: Any, words: str) ->
             {"nixos": "25.11.9", "immich": "2.9.1"},
             "NixOS 26.05.1 instead of 25.11.9 and Immich 3.1.0 instead of 2.9.1;",
         ),
-        ({"nixos": None, "immich": None}, "another configuration than the running one (where the system is"),
+        ({"nixos": None, "immich": None}, "a configuration other than the running one (where the system is"),
     ],
 )
 def test_what_would_come_along_is_named(running: dict[str, Any], words: str) -> None:
@@ -234,7 +242,7 @@ def test_what_would_come_along_is_named(running: dict[str, Any], words: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("besides", "words"), [("time.timeZone", "also sets time.timeZone;"), (None, "cannot be told")]
+    ("besides", "words"), [("time.timeZone", "also sets time.timeZone;"), (None, "cannot be determined")]
 )
 def test_what_an_own_expose_immich_says_besides_is_named(besides: str | None, words: str) -> None:
     facts = facts_with("configuration.exposeBesides", besides)
@@ -368,7 +376,7 @@ def test_a_server_that_builds_nothing_needs_nothing_to_build_with() -> None:
         (None, "lacks the module: in a flake, add this project as the input immich-exposure"),
         (
             {**MODULE, "digest": "e" * 64},
-            "another version of the module (eeeeeeeeeeee) than this project",
+            "a different version of the module (eeeeeeeeeeee) from this project",
         ),
         ({**MODULE, "lan": "keep"}, "has lan = keep, and this stack says close"),
         ({**MODULE, "managed": False}, "has immich.managed = false, and this stack says true"),
@@ -412,11 +420,12 @@ def test_a_flake_must_be_there() -> None:
         ({"exposure": "absent"}, "The system /home/a/nix#pi lacks the module: in a flake, add this project"),
         (
             {"exposure": "off"},
-            "has the module and does not switch it on; set `services.immich-exposure.enable",
+            "has the module but does not enable it; set `services.immich-exposure.enable",
         ),
         (
             {"module": {**MODULE, "digest": "e" * 64}},
-            "The system /home/a/nix#pi has another version of the module (eeeeeeeeeeee) than this project",
+            "The system /home/a/nix#pi has a different version of the module (eeeeeeeeeeee) from this "
+            "project",
         ),
         ({"module": None}, "has another version of the module (unknown) than this project"),
         ({"module": {**MODULE, "lan": "keep"}}, "has lan = keep, and this stack says close"),
@@ -516,7 +525,7 @@ def test_a_stack_whose_own_keystore_is_away_is_not_told_to_take_itself_over(
     facts = {**SOUND, "owner": HOME_STACK, "authorities": [OURS]}
     [problem] = problems(facts, replace(WANTED, authorities=authorities))
     assert problem.startswith("This stack has exposed the server") and "takeOver" not in problem
-    assert "Set `keystore` to the folder that it was" in problem
+    assert "Set `keystore` to its folder" in problem
 
 
 # Immich that is off
@@ -605,7 +614,7 @@ def test_a_funnel_straight_at_immich_is_refused(
 def test_a_funnel_to_where_the_edge_will_stand_is_refused() -> None:
     elsewhere = public("10000", "127.0.0.1:8443")
     [problem] = problems(facts_with("funnel", elsewhere), WANTED)
-    assert "about to stand, and would be open before its proof" in problem
+    assert "about to use, and would be open before it is proven" in problem
     assert problems(facts_with("funnel", elsewhere), ADOPTING) == []
     assert problems(facts_with("funnel", {**elsewhere, "AllowFunnel": {}}), WANTED) == []
 
@@ -678,7 +687,7 @@ UPLOADING = replace(WANTED, uploads=ExpectedUploads(None, 20, 10_000))
         (uploads_with(19), "Guests cannot upload now: 19 GB are free at /srv/immich"),
         (uploads_with(None), "/srv/immich is no folder there), and guests cannot upload"),
         (uploads_with(None, folder=None), "Immich's unit does not say where it puts uploads"),
-        (SOUND, "Nobody can tell on the server how much is free for uploads"),
+        (SOUND, "The server does not know how much is free for uploads"),
     ],
 )
 def test_what_guests_may_upload_is_held_against_the_disk(facts: dict[str, Any], says: str | None) -> None:

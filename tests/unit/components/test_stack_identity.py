@@ -33,7 +33,7 @@ def test_a_server_that_nobody_reaches_stops_no_destroy(
 ) -> None:
     mocker.patch.object(stack_identity, "run_script", side_effect=SshError("It is off."))
     _Provider().delete("ours", PROPS)
-    assert "Nobody could look whether anything of the exposure is left on pi.lan: It is off." in (
+    assert "It could not be checked whether anything of the exposure is left on pi.lan: It is off." in (
         capsys.readouterr().err
     )
 

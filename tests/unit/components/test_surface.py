@@ -38,7 +38,7 @@ def test_devices_that_were_taken_over_are_named() -> None:
 
 
 def test_uploads_move_from_what_links_cannot_to_what_they_can() -> None:
-    can, cannot = "whoever has a shared link can", "whoever has only a shared link cannot"
+    can, cannot = "anyone with a shared link can", "anyone with only a shared link cannot"
     assert "upload" in words()[cannot]["uploads"] and "uploads" not in words()[can]
     assert words(uploads=True, uploadMegabytes=50)[can]["uploads"].endswith("(up to 50 MB each)")
     assert "uploads" not in words(uploads=True)[cannot]
@@ -122,10 +122,10 @@ def test_who_looks_and_who_is_told_is_told() -> None:
     topic = "when something happens"
     told = words()[topic]
     assert "every five minutes" in told["look"] and "closed at once" in told["then"]
-    assert told["notices"].startswith("nobody is told")
+    assert told["notices"].startswith("nobody is notified")
     notify = {"kind": "ntfy", "address": "https://ntfy.sh/secret-topic"}
     told = words(guard=False, notify=notify)[topic]
-    assert told["look"].startswith("nobody looks") and "then" not in told
+    assert told["look"].startswith("nobody checks") and "then" not in told
     assert "`ntfy.sh` (ntfy)" in told["notices"] and "secret-topic" not in told["notices"]
     command = words(notify={"kind": "command", "command": "/bin/mail-me"})[topic]
     assert "`/bin/mail-me` (command)" in command["notices"]

@@ -38,7 +38,7 @@ def disk(free: int, size: int) -> str:
             "so guests can use up within an hour what uploadLimits leaves them (10000 MB",
         ),
         ('{"folder":"/x","freeKiB":null,"sizeKiB":null}', "(/x is no folder there)"),
-        (SshError("It is off."), "This run could not look at the room for uploads on the server: It is off."),
+        (SshError("It is off."), "This run could not check the room for uploads on the server: It is off."),
         ("Welcome!\n" + disk(100, 200), None),
         ("rubbish", None),
         ("[]", None),

@@ -174,7 +174,7 @@ def swap(source: str, target: str) -> Damage:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lose("keystore.json"), "keystore.json is missing. The next `up` writes it anew."),
+        (lose("keystore.json"), "keystore.json is missing. The next `up` writes it again."),
         (overwrite("keystore.json"), "keystore.json is damaged"),
         (lose("ca.crt"), "ca.crt is missing. Restore it"),
         (overwrite("ca.crt"), "ca.crt is damaged: it does not hold a certificate"),
@@ -400,7 +400,7 @@ def test_an_export_never_overwrites(command: Command) -> None:
     before = backup.read_bytes()
     status, shown = command("export", backup, passphrase=None)
     assert status == 1
-    assert "is there already" in shown
+    assert "already exists" in shown
     assert backup.read_bytes() == before
     status, shown = command("export", command.files / "no/such/folder/b.tar", passphrase=None)
     assert status == 1
@@ -464,7 +464,7 @@ GOOD = {PurePosixPath("ca.key"): b"key", PurePosixPath("ca.crt"): b"certificate"
     ("content", "sentence"),
     [
         (b"", "it has no manifest|it is damaged"),
-        (b"no tar at all", "it is damaged, or it is no backup"),
+        (b"no tar at all", "it is damaged, or it is not a backup"),
         (pack(GOOD, NOW)[:700], "it is damaged"),
         (pack(GOOD, NOW).replace(b"certificate", b"CERTIFICATE"), "ca.crt is not as it was"),
         (pack({PurePosixPath("../escape.key"): b"x"}, NOW), "'../escape.key' is not a file of a keystore"),

@@ -199,7 +199,7 @@ def test_a_short_passphrase_is_refused_before_anything_is_made(
         ("keystore.json", "is damaged. Restore it from a backup, or delete it"),
         ("devices/phone.crt", "does not hold a certificate. Restore it"),
         ("devices/phone.key", "the passphrase is right, but the file does not open. Restore it"),
-        ("devices/phone.p12", "does not open with its password. Delete it; the next run writes it anew"),
+        ("devices/phone.p12", "does not open with its password. Delete it; the next run writes it again"),
         ("devices/phone.password", "is damaged. Restore it from a backup, or delete it"),
     ],
 )
@@ -393,7 +393,7 @@ def test_an_authority_that_was_renewed_by_hand_gets_into_the_bundle(folder: Path
     [
         (errno.ENOSPC, "disk is full. Free some space"),
         (errno.EROFS, "is on a read-only disk. Mount"),
-        (errno.EACCES, "may not be read or written by this user"),
+        (errno.EACCES, "cannot be read or written by this user"),
         (errno.EIO, "could not be read or written"),
     ],
 )
