@@ -168,7 +168,7 @@ def test_a_funnel_straight_at_immich_is_closed_within_a_minute(lab: Lab, operato
     enforce = "sudo systemctl start immich-exposure-lease.service"
     wait_until(lambda: (output(lab, enforce), funnel(lab)) == ("", "{}"), "the funnel is closed", 70)
     assert seen(lab, "/") == REFUSED
-    assert "past the edge" in lab.console("immich-exposure status").stdout
+    assert "bypassed the edge" in lab.console("immich-exposure status").stdout
 
 
 def test_a_lease_that_nobody_confirms_ends(lab: Lab, operator: Operator) -> None:
@@ -341,7 +341,7 @@ def test_a_lost_device_is_out_although_the_way_to_the_server_is_cut(
 
 
 def test_a_device_that_was_revoked_on_the_server_stays_out(lab: Lab, operator: Operator) -> None:
-    assert "phone is out" in lab.ssh("sudo immich-exposure revoke phone").stderr
+    assert "phone is revoked" in lab.ssh("sudo immich-exposure revoke phone").stderr
     assert "revoked" in output(lab, "sudo immich-exposure devices | grep phone")
     operator.devices("phone", "laptop", "tablet")
     told = "phone was revoked on the server on "
