@@ -365,7 +365,7 @@ def test_a_flood_of_encrypted_keys_is_refused_and_pushes_nothing_out(
     comment = comment_on(PLAIN / "old.yaml", file, checkouts)
     assert comment.refused and "is not a known key, and encrypted" in comment.text
     assert "and 950 more; read the diff" in comment.text
-    assert "edits what runs by itself" in comment.text and "The program itself changes" in comment.text
+    assert "edits what runs automatically" in comment.text and "The program itself changes" in comment.text
     assert "which may say anything else" in comment.text and "Cut off here" not in comment.text
 
 

@@ -298,6 +298,6 @@ def test_every_run_tells_of_a_device_that_was_revoked_on_the_server_and_is_still
 ) -> None:
     found = judged(replace(seen, revoked=[f"{PRINT} 1767000000 phone"]), authorized)
     assert [each[: each.index(".")] for each in found.to_tell] == (
-        ["phone was revoked on the server on 2025-12-29 and stays out"] if told else []
+        ["phone was revoked on the server on 2025-12-29 and stays revoked"] if told else []
     )
     assert found.to_mend == []
