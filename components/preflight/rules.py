@@ -499,7 +499,7 @@ def _another_module(system: str, module: Mapping[str, Any], expected: Expected) 
     if expected.module_digest is not None and module.get("digest") != expected.module_digest:
         seen, here = str(module.get("digest", "unknown"))[:12], expected.module_digest[:12]
         return [
-            f"{system} has another version of the module ({seen}) than this project ({here}); update the "
+            f"{system} has a different version of the module ({seen}) from this project ({here}); update the "
             "flake's input (nix flake update immich-exposure) or run `make module DIR=...` again, deploy, "
             "and run pulumi up again."
         ]
