@@ -427,7 +427,7 @@ def test_a_flake_must_be_there() -> None:
             "The system /home/a/nix#pi has a different version of the module (eeeeeeeeeeee) from this "
             "project",
         ),
-        ({"module": None}, "has another version of the module (unknown) than this project"),
+        ({"module": None}, "has a different version of the module (unknown) from this project"),
         ({"module": {**MODULE, "lan": "keep"}}, "has lan = keep, and this stack says close"),
         ({"error": "undefined variable 'x'"}, "/home/a/nix#pi does not evaluate (undefined variable 'x')"),
         (
