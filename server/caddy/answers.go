@@ -106,7 +106,7 @@ func (a *Answers) Provision(caddy.Context) error {
 	}
 	names, err := readPseudonyms(a.KeyFile)
 	if err != nil {
-		caddy.Log().Named("who").Warn("nobody is told who opened what", zap.Error(err))
+		caddy.Log().Named("who").Warn("who opened what is not recorded", zap.Error(err))
 		return nil
 	}
 	a.log.names = names

@@ -60,7 +60,7 @@ const (
 	crowdsecAgent = "immich-exposure/1"
 )
 
-var errCrowdsecKey = errors.New("refuses the key (403); make one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey")
+var errCrowdsecKey = errors.New("refuses the key (403); create one with \"cscli bouncers add immich-exposure\" and set it as crowdsecKey")
 
 func newCrowdsecReader(writer banWriter, key string) *crowdsecReader {
 	return &crowdsecReader{
@@ -339,7 +339,7 @@ func (c *crowdsecReader) request(ctx context.Context, address string) (*http.Res
 	case http.StatusForbidden, http.StatusUnauthorized:
 		err = errCrowdsecKey
 	default:
-		err = fmt.Errorf("answers %d, and is no local API of CrowdSec", response.StatusCode)
+		err = fmt.Errorf("answers %d, so it is not CrowdSec's local API", response.StatusCode)
 	}
 	_ = response.Body.Close()
 	return nil, err

@@ -178,11 +178,11 @@ func TestCrowdsecsDecisionsComeAndGo(t *testing.T) {
 // If CrowdSec does not give a proper answer, its decisions hold until they expire, and then everything is asked for again.
 func TestCrowdsecThatDoesNotAnswerChangesNothing(t *testing.T) {
 	for said, change := range map[string]func(*lapi, *crowdsecReader){
-		"refuses the key (403)":  func(_ *lapi, reader *crowdsecReader) { reader.key = "another" },
-		"answers 500, and is no": func(api *lapi, _ *crowdsecReader) { api.status = http.StatusInternalServerError },
-		"answers 302, and is no": func(api *lapi, _ *crowdsecReader) { api.status = http.StatusFound },
-		"does not answer whole":  func(api *lapi, _ *crowdsecReader) { api.cut = true },
-		"does not answer (conn":  func(_ *lapi, reader *crowdsecReader) { reader.address = "http://127.0.0.1:9" },
+		"refuses the key (403)":     func(_ *lapi, reader *crowdsecReader) { reader.key = "another" },
+		"answers 500, so it is not": func(api *lapi, _ *crowdsecReader) { api.status = http.StatusInternalServerError },
+		"answers 302, so it is not": func(api *lapi, _ *crowdsecReader) { api.status = http.StatusFound },
+		"does not answer whole":     func(api *lapi, _ *crowdsecReader) { api.cut = true },
+		"does not answer (conn":     func(_ *lapi, reader *crowdsecReader) { reader.address = "http://127.0.0.1:9" },
 	} {
 		api, reader := newLapi(t)
 		api.decide("Ip", "203.0.113.1", "ban", "x", time.Hour)

@@ -49,11 +49,11 @@ func readNetwork(text string) (netip.Prefix, error) {
 		}
 	}
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is no network", clipped(text, 60))
+		return netip.Prefix{}, fmt.Errorf("%q is not a network", clipped(text, 60))
 	}
 	if address := network.Addr(); address.Is4In6() {
 		if network.Bits() < 96 {
-			return netip.Prefix{}, fmt.Errorf("%q is no network", clipped(text, 60))
+			return netip.Prefix{}, fmt.Errorf("%q is not a network", clipped(text, 60))
 		}
 		network = netip.PrefixFrom(address.Unmap(), network.Bits()-96)
 	}
@@ -77,7 +77,7 @@ func readList(path string, take func(listEntry)) error {
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > mostListBytes {
-		return fmt.Errorf("is no file of at most %d MB", mostListBytes>>20)
+		return fmt.Errorf("is not a file of at most %d MB", mostListBytes>>20)
 	}
 	lines := bufio.NewScanner(bufio.NewReaderSize(file, 64<<10))
 	lines.Buffer(make([]byte, 0, mostListLine), mostListLine)
@@ -294,7 +294,7 @@ func readSource(path string) ([]byte, os.FileInfo, error) {
 	case err != nil:
 		return nil, nil, errors.Unwrap(err)
 	case !info.Mode().IsRegular():
-		return nil, nil, errors.New("is no file")
+		return nil, nil, errors.New("is not a file")
 	case info.Size() > mostSourceBytes:
 		return nil, nil, fmt.Errorf("is larger than %d MB", mostSourceBytes>>20)
 	}
@@ -310,4 +310,4 @@ func readSource(path string) ([]byte, os.FileInfo, error) {
 	return content, info, err
 }
 
-var errUnreadable = errors.New("may not be read by the account immich-bans; let everybody read it (chmod a+r, and a+x on its folders), and put it outside of home folders")
+var errUnreadable = errors.New("cannot be read by the account immich-bans; make it readable for everybody (chmod a+r, and a+x on its folders), outside home folders")

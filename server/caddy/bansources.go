@@ -120,7 +120,7 @@ func (s banSources) openDatabase(now time.Time) (*maxminddb.Reader, error) {
 	}
 	reader, err := maxminddb.OpenBytes(content)
 	if err != nil {
-		return nil, errors.New("is no database of countries in MaxMind's form (.mmdb), or damaged")
+		return nil, errors.New("is damaged, or is not a country database in MaxMind's format (.mmdb)")
 	}
 	if !hasAnEnd(content, reader.Metadata) {
 		return nil, errors.New("is damaged: there is no end to its networks")
@@ -201,7 +201,7 @@ func (s banSources) readNetworks(path string, now time.Time) (entries []listEntr
 		return nil, nil, err
 	}
 	if len(bytes.TrimSpace(content)) == 0 {
-		return nil, nil, errors.New("is empty; fetch it anew, or write a comment into it where nobody is to be banned by it")
+		return nil, nil, errors.New("is empty; fetch it again, or write a comment into it if it should ban nobody")
 	}
 	// The byte order mark that Windows editors write.
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))

@@ -113,13 +113,13 @@ func TestADatabaseThatCannotBeUsedChangesNothing(t *testing.T) {
 	}
 	built := builtAt(t)
 	for said, change := range map[string]func(path string, writer *banWriter) error{
-		"is not on the server":                  func(path string, _ *banWriter) error { return os.Remove(path) },
-		"is no database of countries":           func(path string, _ *banWriter) error { return os.WriteFile(path, whole[:9_000], 0o644) },
-		"is damaged":                            func(path string, _ *banWriter) error { return os.WriteFile(path, damaged, 0o644) },
-		"says of no network which country":      nil,
-		"is 45 days old, and banLists.country":  func(_ string, writer *banWriter) error { writer.now = built.Add(45 * 24 * time.Hour); return nil },
-		"is no file":                            func(path string, _ *banWriter) error { return os.Remove(path) },
-		"is no database of countries in MaxMin": func(path string, _ *banWriter) error { return os.WriteFile(path, []byte("1.2.3.0/24\n"), 0o644) },
+		"is not on the server":                     func(path string, _ *banWriter) error { return os.Remove(path) },
+		"is damaged, or is not a country":          func(path string, _ *banWriter) error { return os.WriteFile(path, whole[:9_000], 0o644) },
+		"is damaged: ":                             func(path string, _ *banWriter) error { return os.WriteFile(path, damaged, 0o644) },
+		"says of no network which country":         nil,
+		"is 45 days old, and banLists.country":     func(_ string, writer *banWriter) error { writer.now = built.Add(45 * 24 * time.Hour); return nil },
+		"is not a file":                            func(path string, _ *banWriter) error { return os.Remove(path) },
+		"is damaged, or is not a country database": func(path string, _ *banWriter) error { return os.WriteFile(path, []byte("1.2.3.0/24\n"), 0o644) },
 	} {
 		path := filepath.Join(t.TempDir(), "countries.mmdb")
 		if err := os.WriteFile(path, whole, 0o644); err != nil {
@@ -142,7 +142,7 @@ func TestADatabaseThatCannotBeUsedChangesNothing(t *testing.T) {
 			if err := change(path, &writer); err != nil {
 				t.Fatal(err)
 			}
-			if said == "is no file" {
+			if said == "is not a file" {
 				if err := os.Mkdir(path, 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -239,7 +239,7 @@ func TestNetworksOfTheOwner(t *testing.T) {
 		"203.0.113.200 2001:db8:7:ffff::1 198.51.100.9 198.51.100.78" {
 		t.Errorf("one damaged, the other not: %q", banned)
 	}
-	if said := writer.reported(t, listOfNetworks); !strings.HasPrefix(said, "kept 4 ") || !strings.Contains(said, `line 2, "10.0.0.0/33" is no network`) {
+	if said := writer.reported(t, listOfNetworks); !strings.HasPrefix(said, "kept 4 ") || !strings.Contains(said, `line 2, "10.0.0.0/33" is not a network`) {
 		t.Error(said)
 	}
 
@@ -261,10 +261,10 @@ func TestFilesThatAreAlmostLists(t *testing.T) {
 		"203.0.113.9 198.51.100.7 is a comment\n":     "kept 1 " + path + " is damaged: line 1 holds a range, or several networks; write one network a line",
 		"# DShield\n203.0.113.0\t203.0.113.255\t24\n": "kept 1 " + path + " is damaged: line 2 holds a range",
 		"203.0.113.0 - 203.0.113.255\n":               "kept 1 " + path + " is damaged: line 1 holds a range",
-		"203.0.113.0-203.0.113.255\n":                 "kept 1 " + path + ` is damaged: line 1, "203.0.113.0-203.0.113.255" is no network`,
+		"203.0.113.0-203.0.113.255\n":                 "kept 1 " + path + ` is damaged: line 1, "203.0.113.0-203.0.113.255" is not a network`,
 		"203.0.113.0/24\r198.51.100.0/24\r":           "kept 1 " + path + " is damaged: line 1 holds a range",
-		"":                                            "kept 1 " + path + " is empty; fetch it anew",
-		" \r\n\n":                                     "kept 1 " + path + " is empty; fetch it anew",
+		"":                                            "kept 1 " + path + " is empty; fetch it again",
+		" \r\n\n":                                     "kept 1 " + path + " is empty; fetch it again",
 		"# nobody, for now\n":                         "good 0 " + path + "; " + path + " holds no network",
 		"203.0.113.9\t10\n":                           "good 1 " + path, // counts of offences, as in ipsum
 	} {

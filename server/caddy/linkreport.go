@@ -70,7 +70,7 @@ const (
 func askImmich(place, keyFile string, names *pseudonyms) linkReport {
 	text, err := os.ReadFile(keyFile)
 	if err != nil {
-		return linkReport{trouble: "There is no key of Immich's API on this server; set immichApiKey and run pulumi up."}
+		return linkReport{trouble: "There is no Immich API key on this server; set immichApiKey and run pulumi up."}
 	}
 	immich := &immichAPI{place: place, key: strings.TrimSpace(string(text)), client: &http.Client{
 		// Only Immich gets the key: no proxy, and no redirects.
@@ -100,8 +100,8 @@ type forOwner string
 func (f forOwner) Error() string { return string(f) }
 
 const (
-	keyRefused    forOwner = "Immich refuses the key of its API that immichApiKey holds; make a new one with the right " + rightNeeded + " alone."
-	keyLacksRight forOwner = "The key of Immich's API that immichApiKey holds lacks the right " + rightNeeded + ", so nothing is known of Immich's links; give it that right, and no other."
+	keyRefused    forOwner = "Immich refuses the API key in immichApiKey; create a new one with the permission " + rightNeeded + " alone."
+	keyLacksRight forOwner = "The API key in immichApiKey lacks the permission " + rightNeeded + ", so nothing is known about Immich's links; give it that permission, and no other."
 )
 
 func sentence(format string, arguments ...any) error {
@@ -117,7 +117,7 @@ func (i *immichAPI) get(ctx context.Context, path string, read func(status int, 
 	request.Header.Set("Accept", "application/json")
 	answer, err := i.client.Do(request)
 	if err != nil {
-		return sentence("Immich does not answer at %s, so nothing is known of its links; start it.", plainText(i.place))
+		return sentence("Immich does not answer at %s, so nothing is known about its links; start it.", plainText(i.place))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode == http.StatusUnauthorized {
@@ -157,7 +157,7 @@ func (i *immichAPI) links(ctx context.Context, report *linkReport, names *pseudo
 		}
 		decoder := json.NewDecoder(body)
 		if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
-			return sentence("Immich's list of links is no list; look whether another program answers at its port.")
+			return sentence("Immich's list of links is not a list; check whether another program answers at its port.")
 		}
 		for decoder.More() && len(report.links) < mostReported {
 			var said answerOfImmich
@@ -261,5 +261,5 @@ func (r linkReport) tooMuch() string {
 	if len(r.more) > 5 {
 		also += fmt.Sprintf(" and %d more", len(r.more)-5)
 	}
-	return fmt.Sprintf("The key of Immich's API that immichApiKey holds may do more than it needs (%s); make one with the right %s alone.", also, rightNeeded)
+	return fmt.Sprintf("The API key in immichApiKey has more permissions than it needs (%s); create one with %s alone.", also, rightNeeded)
 }

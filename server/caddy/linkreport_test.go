@@ -99,13 +99,13 @@ func TestAKeyWithOtherRightsThanItNeedsIsNamed(t *testing.T) {
 	}{
 		{"just right", `["sharedLink.read"]`, canaryAPIKey, 0, "", "", 2},
 		{"an older Immich", "", canaryAPIKey, 0, "", "", 2},
-		{"all", `["all"]`, canaryAPIKey, 0, "", "may do more than it needs (all)", 2},
+		{"all", `["all"]`, canaryAPIKey, 0, "", "has more permissions than it needs (all)", 2},
 		{"more", `["sharedLink.read","asset.delete","album.read"]`, canaryAPIKey, 0, "", "(asset.delete, album.read)", 2},
 		{"hostile", `["sharedLink.read","\u001b[2Jx"]`, canaryAPIKey, 0, "", "(?[2Jx)", 2},
-		{"less", `["album.read"]`, canaryAPIKey, 0, "lacks the right sharedLink.read", "", 1},
-		{"none", `[]`, canaryAPIKey, 0, "lacks the right sharedLink.read", "", 1},
-		{"forbidden", "", canaryAPIKey, 403, "lacks the right sharedLink.read", "", 2},
-		{"refused", `["all"]`, "another", 0, "refuses the key", "", 1},
+		{"less", `["album.read"]`, canaryAPIKey, 0, "lacks the permission sharedLink.read", "", 1},
+		{"none", `[]`, canaryAPIKey, 0, "lacks the permission sharedLink.read", "", 1},
+		{"forbidden", "", canaryAPIKey, 403, "lacks the permission sharedLink.read", "", 2},
+		{"refused", `["all"]`, "another", 0, "refuses the API key", "", 1},
 		{"broken", `["sharedLink.read"]`, canaryAPIKey, 500, "answers 500", "", 2},
 		{"led elsewhere", `["sharedLink.read"]`, canaryAPIKey, 302, "answers 302", "", 2},
 	} {

@@ -38,7 +38,7 @@ func parseRefuse(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		return nil, h.ArgErr()
 	}
 	if handler.Verdict != verdictQuiet && handler.Verdict != verdictScan {
-		return nil, h.Errf("%q is no verdict", handler.Verdict)
+		return nil, h.Errf("%q is not a verdict", handler.Verdict)
 	}
 	return handler, checkRejectWith(handler.RejectWith)
 }

@@ -67,7 +67,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "stranger",
 		Usage: "--name <name> --certificate <file> [--port <port>] [--resolvers <addresses>]",
-		Short: "Looks at the exposure from outside, as a stranger does",
+		Short: "Checks the exposure from outside, as a stranger does",
 		Long: `
 Asks public DNS for the exposure's name, connects to each address that it gives, and wants what a stranger must meet: the
 certificate of --certificate, a refusal at private paths, an answer at a public one, and nothing without TLS.

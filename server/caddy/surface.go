@@ -127,7 +127,7 @@ func (f *tableFile) featuresThatAreOn(switches map[string]bool) (map[string]bool
 	}
 	for name := range on {
 		if _, found := f.Features[name]; !found {
-			return nil, fmt.Errorf("%q is no feature", name)
+			return nil, fmt.Errorf("%q is not a feature", name)
 		}
 	}
 	return on, nil

@@ -140,7 +140,7 @@ var (
 	refusedType     = &uploadRefusal{http.StatusUnsupportedMediaType, errType.Error(), 0}
 	refusedSize     = &uploadRefusal{http.StatusRequestEntityTooLarge, "This file is bigger than an upload through a link may be.", 0}
 	refusedFull     = &uploadRefusal{http.StatusInsufficientStorage, "The disk of this server is nearly full, so nothing can be uploaded through links.", 10 * time.Minute}
-	refusedUnknown  = &uploadRefusal{http.StatusInsufficientStorage, "Nobody knows how much room this server has, so nothing can be uploaded through links; try again in a minute.", time.Minute}
+	refusedUnknown  = &uploadRefusal{http.StatusInsufficientStorage, "It is not known how much space this server has left, so nothing can be uploaded through links; try again in a minute.", time.Minute}
 )
 
 func refusedBudget(ofLink bool, wait time.Duration) *uploadRefusal {

@@ -108,7 +108,7 @@ func (w *whoSays) say(ask string, to io.Writer) error {
 		if ask == askSum {
 			// No other run writes it: what is new in it must still be reported.
 			if err := counted.write(w.summary()); err != nil {
-				return fmt.Errorf("what was counted cannot be written down; make room on its disk: %w", err)
+				return fmt.Errorf("what was counted cannot be saved; make room on its disk: %w", err)
 			}
 		}
 	}

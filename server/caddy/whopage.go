@@ -258,7 +258,7 @@ func (v view) printLinks(to io.Writer) {
 		}
 		said := v.Words
 		if said == "" {
-			said = "There is nothing to tell of them."
+			said = "There is nothing to report about them."
 		}
 		fmt.Fprintln(to, wrapped(said))
 	}

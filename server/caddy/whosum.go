@@ -377,7 +377,7 @@ func openPlain(path string) (*os.File, error) {
 		return nil, err
 	}
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(file.Close(), err, fmt.Errorf("%s is no plain file", path))
+		return nil, errors.Join(file.Close(), err, fmt.Errorf("%s is not a plain file", path))
 	}
 	return file, nil
 }

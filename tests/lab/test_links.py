@@ -129,9 +129,9 @@ def test_a_key_that_may_do_less_or_more_is_named_and_all_is_forgotten_when_nobod
     lab: Lab, operator: Operator
 ) -> None:
     for key, sentence in (
-        (READS_ALBUMS, "lacks the right sharedLink.read"),
-        ("nobodysKey", "Immich refuses the key of its API"),
-        (ALL, "may do more than it needs (all)"),
+        (READS_ALBUMS, "lacks the permission sharedLink.read"),
+        ("nobodysKey", "Immich refuses the API key"),
+        (ALL, "has more permissions than it needs (all)"),
     ):
         operator.set_secret("immichApiKey", key)
         assert sentence in words(operator.preview()), key

@@ -521,7 +521,7 @@ def test_a_stack_that_is_named_by_hand_is_a_name(runner: Runner, repository: Pat
     assert runner.run(text, BEFORE="", GITHUB_SHA="", NAMED="home").returncode == 0
     assert runner.outputs == {"stacks": '["home"]'}
     done = runner.run(text, BEFORE="", GITHUB_SHA="", NAMED='x"],"y')
-    assert done.returncode == 1 and "no name of a stack" in done.stderr
+    assert done.returncode == 1 and "not the name of a stack" in done.stderr
 
 
 PLAN = script("up", "up", "Reviewed plan")

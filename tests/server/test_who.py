@@ -118,7 +118,7 @@ def test_a_key_that_is_not_there_stops_no_edge(make_edge: EdgeMaker) -> None:
     assert edge.ask(f"{ME}?key={KEY}", address=address).status == 200
     [entry] = edge.entries_of(address)
     assert "deed" not in entry
-    assert "nobody is told who opened what" in edge.journal.read_text()
+    assert "who opened what is not recorded" in edge.journal.read_text()
 
 
 class KeysOfImmich(BaseHTTPRequestHandler):
@@ -155,11 +155,11 @@ MANY = [f"album.{word}" for word in ("read", "create", "update", "delete", "shar
     ("said", "words"),
     [
         ({ME_OF_KEYS: (200, {"permissions": ["sharedLink.read"]})}, ""),
-        ({ME_OF_KEYS: (200, {"permissions": ["all"]})}, "may do more than it needs (all)"),
+        ({ME_OF_KEYS: (200, {"permissions": ["all"]})}, "has more permissions than it needs (all)"),
         ({ME_OF_KEYS: (200, {"permissions": ["sharedLink.read", *MANY]})}, "album.share and 2 more)"),
-        ({ME_OF_KEYS: (200, {"permissions": ["album.read"]})}, "lacks the right sharedLink.read"),
-        ({ME_OF_KEYS: (401, {})}, "Immich refuses the key"),
-        ({LINKS: (403, {})}, "lacks the right sharedLink.read"),  # an Immich that knows no such question
+        ({ME_OF_KEYS: (200, {"permissions": ["album.read"]})}, "lacks the permission sharedLink.read"),
+        ({ME_OF_KEYS: (401, {})}, "Immich refuses the API key"),
+        ({LINKS: (403, {})}, "lacks the permission sharedLink.read"),  # an Immich that knows no such question
         ({}, None),
     ],
 )

@@ -91,7 +91,7 @@ class Action(ActionBase):  # type: ignore[misc]
     def _path(self, info: Mapping[str, Any]) -> str:
         name = str(info["ip"]).replace("/", "_")
         if not re.fullmatch(r"[0-9a-f.:]+(_[0-9]+)?", name):
-            raise ValueError(f"{name!r} is no address, so nobody is banned.")
+            raise ValueError(f"{name!r} is not an address, so nobody is banned.")
         return os.path.join(self.folder, name)
 
     def _look(self) -> None:
