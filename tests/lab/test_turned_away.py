@@ -82,7 +82,7 @@ def test_the_sources_are_looked_at_before_anything_is_changed(lab: Lab, operator
     put(lab, NETWORKS, b"203.0.113.80/29\nexample.org\n")
     wrong = (
         f"banLists: {DATABASE} is not on the server.",
-        f"banLists: {NETWORKS} is damaged: line 2 is no network.",
+        f"banLists: {NETWORKS} is damaged: line 2 is not a network.",
         f"banLists: CrowdSec at {ADDRESS} does not answer; start it",
     )
     preview = " ".join(operator.preview().split())
