@@ -38,7 +38,13 @@ ALIVE = (
 # Written anew by each activation, so only what stands in them counts, in whatever order.
 PEOPLE = ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")
 ACCOUNTS = tuple(f"etc/{name}" for name in PEOPLE)
-WRITTEN_ANEW = (*ACCOUNTS, "etc/.pwd.lock", "etc/static", "etc/systemd/system")
+WRITTEN_ANEW = (
+    *ACCOUNTS,
+    "etc/.pwd.lock",
+    "etc/static",
+    "etc/systemd/system",
+    "var/lib/lab-nixos/people.json",
+)
 KEPT_BY_THE_SYSTEM = tuple(f"etc/{name}-" for name in PEOPLE)  # as it was before the last activation
 
 # Its mode is the service's at a start, and another one's at an activation.
