@@ -149,9 +149,7 @@ def test_the_owners_caddy_and_fail2ban_are_as_they_were(nix: Nix, tmp_path: Path
 
 
 def test_the_preflight_knows_our_accounts_by_their_full_names(generation: Path) -> None:
-    known = re.findall(
-        r'is_our_account (\S+) "(.+)" \|\|', (SERVER_FILES / "scripts/preflight.sh").read_text()
-    )
+    known = re.findall(r'name_account (\S+) "(.+)"', (SERVER_FILES / "scripts/preflight.sh").read_text())
     made = (generation / "etc/sysusers.d/00-nixos.conf").read_text()
     assert dict(known).keys() == {"immich-edge", "immich-bans"}
     for name, full_name in known:
