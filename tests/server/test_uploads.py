@@ -261,7 +261,7 @@ def test_where_nobody_knows_how_much_is_free_nothing_is_uploaded(edge: Edge, unk
         edge.room.unlink()
     else:
         edge.room.write_text("much")
-    assert_said(upload(edge, form()), 507, "Nobody knows")
+    assert_said(upload(edge, form()), 507, "It is not known how much space")
     assert uploaded(edge) == 0
 
 
