@@ -150,7 +150,7 @@ def test_a_database_that_cannot_be_used_changes_nothing_and_is_named(
     said = {
         "missing": "is not on the server",
         "stale": "is 50 days old",
-        "damaged": "or damaged",
+        "damaged": "is damaged, or is not a country database",
         "endless": "is damaged",
         "none": "",
     }[fault]
