@@ -235,11 +235,12 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
 
     255 is ssh's own failure. Sudo's words in the last line mean a user who may not become root, or a wrong
     password. Everything else is the script's own errors, which may be followed by messages from undoing its
-    work. Sudo also prints warnings and goes on, for example about a host name that it cannot resolve; so only
-    the last line counts.
+    work. Sudo also prints warnings and goes on, so only the last line counts; and not at all its warning that
+    it cannot resolve its own host's name, after which a killed script may have said nothing.
     """
     stderr = plain(stderr, ERRORS_LIMIT)
-    lines = [plain(line.strip()) for line in stderr.splitlines() if line.strip()]
+    said = (plain(line.strip()) for line in stderr.splitlines() if line.strip())
+    lines = [line for line in said if not _SUDOS_WARNING.match(line)]
     last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
     if returncode == 255:
         return _explain_ssh(server, stderr, last)
@@ -254,6 +255,7 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     return ERROR + " ".join(errors) if errors else last
 
 
+_SUDOS_WARNING = re.compile(r"sudo(-rs)?: unable to resolve host ")
 _SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")
 
 

@@ -67,6 +67,7 @@ def fake_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSsh:
         ),
         (1, "working\nThe port is taken; choose another one.\n", "The port is taken; choose another one."),
         (7, "", "ended with status 7"),
+        (137, "sudo: unable to resolve host pi: Name not known\n", "ended with status 137"),
     ],
 )
 def test_each_failure_is_a_sentence(code: int, stderr: str, words: str) -> None:
