@@ -36,7 +36,8 @@ def run(command: Sequence[str]) -> int:
     """
     if os.geteuid() != 0:
         raise LabError(
-            "A bubble is made of namespaces and mounts, which only root may; run the command again with sudo."
+            "A bubble is made of namespaces and mounts, which only root may create; run the command again "
+            "with sudo."
         )
     _remove_dead()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))

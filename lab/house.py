@@ -106,7 +106,7 @@ def house(name: str) -> House:
         raise LabError(f"There is no house {name!r}; there are {', '.join(houses())}.")
     said = tomllib.loads(file.read_text(encoding="utf-8"))
     if unknown := set(said) - {entry.name for entry in fields(House)} | said.keys() & {"name"}:
-        raise LabError(f"{file} has keys that mean nothing: {', '.join(sorted(unknown))}.")
+        raise LabError(f"{file} has keys that are not known: {', '.join(sorted(unknown))}.")
     said["theirs"] = tuple(Theirs(**entry) for entry in said.get("theirs", []))
     for key in ("programs", "units"):
         said[key] = tuple(said.get(key, ()))

@@ -79,12 +79,12 @@ def up(where: Places, report: Report, home: House | None = None) -> None:
         _clear_abandoned(where, report)
         found = _status(where)
         if found.up and home in (None, current(where)):
-            report("The lab is up already.")
+            report("The lab is already up.")
             return
         if found.up:
-            report(f"The lab is the house {current(where).name}; it is taken down and booted anew.")
+            report(f"The lab is the house {current(where).name}; it is taken down and booted again.")
         elif not found.down:
-            report("The lab is in pieces; it is taken down and booted anew.")
+            report("The lab is in pieces; it is taken down and booted again.")
         _down(where)
         try:
             _boot(where, report, home or house(DEFAULT_HOUSE))
@@ -159,7 +159,7 @@ def require_root() -> None:
     """Raise LabError unless run as root."""
     if os.geteuid() != 0:
         raise LabError(
-            "The lab makes namespaces and mounts, which only root may; run the command again with sudo."
+            "The lab creates namespaces and mounts, which only root may; run the command again with sudo."
         )
 
 
@@ -313,7 +313,7 @@ def _kill(found: list[processes.Process]) -> None:
     if left := processes.kill(found):
         numbers = ", ".join(str(process.pid) for process in left)
         raise LabError(
-            f"Processes of the lab do not end: {numbers}; look at them and run `python -m lab down` again."
+            f"Processes of the lab do not end: {numbers}; check them and run `python -m lab down` again."
         )
 
 

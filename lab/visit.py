@@ -117,7 +117,7 @@ def parse(output: bytes) -> Reply:
         first, *lines = head.decode("latin-1").split("\r\n")
         found = re.fullmatch(r"HTTP/(\S+) (\d{3}).*", first)
         if not found:
-            raise ValueError(f"This is no HTTP answer: {first!r}.")
+            raise ValueError(f"This is not an HTTP answer: {first!r}.")
         if found[2].startswith("1") and found[2] != "101":
             continue
         headers: dict[str, str] = {}
@@ -138,7 +138,7 @@ def _quote(value: str) -> str:
     Raises ValueError for a line break, which would start another option.
     """
     if "\n" in value or "\r" in value or "\0" in value:
-        raise ValueError("A value for curl may not hold a line break.")
+        raise ValueError("A value for curl may not contain a line break.")
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t") + '"'
 
 

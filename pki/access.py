@@ -109,7 +109,7 @@ class KeystoreAccess:
         path: Path,
         content: bytes,
         device: str,
-        made_anew: str = "the next run writes the bundle again with another password",
+        made_again: str = "the next run writes the bundle again with another password",
     ) -> str:
         """Unseal the password that was read from `path`, or say why that is impossible and what helps."""
         known = self._passwords.get((self.secret, content, device))
@@ -119,7 +119,7 @@ class KeystoreAccess:
             password = unseal(content, self.secret, context=device)
         except DamagedSealError as error:
             raise KeystoreError(
-                f"{path} is damaged. Restore it from a backup, or delete it: {made_anew}."
+                f"{path} is damaged. Restore it from a backup, or delete it: {made_again}."
             ) from error
         except BrokenSealError as error:
             raise self._does_not_open(path) from error

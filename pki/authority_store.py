@@ -198,7 +198,7 @@ class AuthorityStore:
         return AuthorityFiles(self._access.folder, moved_stem(self.current.stem, fingerprint(certificate)))
 
     @property
-    def _start_anew(self) -> str:
+    def _start_over(self) -> str:
         return (
             f"move the folder {self._access.folder} away to start with a new authority (every device then "
             "needs a new certificate)"
@@ -245,12 +245,12 @@ class AuthorityStore:
         if content is None:
             raise KeystoreError(
                 f"{files.key} is missing, but its certificate is there. Restore the key from a backup, "
-                f"or {self._start_anew}."
+                f"or {self._start_over}."
             )
         return self._access.open_key(files.key, content)
 
     def _refuse_out_of_date(self, files: AuthorityFiles, certificate: x509.Certificate) -> None:
-        self._access.refuse_out_of_date(files.certificate, certificate, self._start_anew)
+        self._access.refuse_out_of_date(files.certificate, certificate, self._start_over)
 
     def _refuse_other_profile(
         self, files: AuthorityFiles, authority: Authority, profile: AuthorityProfile
@@ -264,5 +264,5 @@ class AuthorityStore:
             authority.certificate,
             subject=authority_subject(profile),
             key_type=profile.key_type,
-            remedy=self._start_anew,
+            remedy=self._start_over,
         )

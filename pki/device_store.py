@@ -133,7 +133,7 @@ class DeviceStore:
             self._authorities.certificate()
             self._set_aside(files, certificate)
             return self._issue(files, profile, renewal, fresh)
-        self._access.refuse_out_of_date(files.certificate, certificate, self._issue_anew(files))
+        self._access.refuse_out_of_date(files.certificate, certificate, self._reissue(files))
         return self._adopt(files, profile, renewal, certificate, issuer)
 
     def revoke(self, name: str, revoked_fingerprint: str) -> None:
@@ -288,7 +288,7 @@ class DeviceStore:
         authorities: list[x509.Certificate],
     ) -> x509.Certificate:
         """Refuse a certificate that is not ours or not as configured; return the authority that signed it."""
-        path, remedy = files.certificate, self._issue_anew(files)
+        path, remedy = files.certificate, self._reissue(files)
         issuer = next((each for each in authorities if is_signed_by(certificate, each)), None)
         if issuer is None:
             raise KeystoreError(
@@ -300,7 +300,7 @@ class DeviceStore:
         )
         return issuer
 
-    def _issue_anew(self, files: DeviceFiles) -> str:
+    def _reissue(self, files: DeviceFiles) -> str:
         paths = f"{files.folder / files.stem}.{{crt,key,p12,password}}"
         return (
             f"move the files {paths} to another folder to have a new certificate issued (the device "
@@ -349,7 +349,7 @@ class DeviceStore:
         if content is None:
             raise KeystoreError(
                 f"{files.key} is missing, but its certificate is there. Restore it from a backup, or "
-                f"{self._issue_anew(files)}."
+                f"{self._reissue(files)}."
             )
         key = self._access.open_key(files.key, content)
         self._access.refuse_other_key(files.key, key, files.certificate, certificate)

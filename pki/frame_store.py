@@ -24,7 +24,7 @@ PREFIX = "ixframe_"
 SECRET = re.compile(PREFIX + "[a-z2-7]{32}")
 """160 bits in base32 (RFC 4648), in lower case. The edge accepts no other form (server/caddy/frames.go)."""
 
-_MADE_ANEW = "the next `up` makes a new secret, which the frame then needs"
+_MADE_AGAIN = "the next `up` makes a new secret, which the frame then needs"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -76,7 +76,7 @@ class FrameStore:
         """Return the secret of an existing frame, or say why that is impossible."""
         path = self._path(name)
         _, _, sealed = (look_into(path) or b"").partition(b"\n")
-        found = FrameSecret(name, self._access.open_password(path, sealed, _context(name), _MADE_ANEW))
+        found = FrameSecret(name, self._access.open_password(path, sealed, _context(name), _MADE_AGAIN))
         if found.fingerprint != self.fingerprint(name) or not SECRET.fullmatch(found.secret):
             raise self._damaged(path)
         return found
@@ -113,7 +113,7 @@ class FrameStore:
         return self.folder / f"{name}{SECRET_SUFFIX}"
 
     def _damaged(self, path: Path) -> KeystoreError:
-        return KeystoreError(f"{path} is damaged. Restore it from a backup, or delete it: {_MADE_ANEW}.")
+        return KeystoreError(f"{path} is damaged. Restore it from a backup, or delete it: {_MADE_AGAIN}.")
 
 
 def _context(name: str) -> str:

@@ -42,7 +42,7 @@ def change_passphrase(access: KeystoreAccess, passphrase: str) -> None:
     renewed.require_strong_passphrase()
     if passphrase == access.passphrase:
         raise KeystoreError("The new passphrase is the old one. Choose another.")
-    contents = _encrypted_anew(access, renewed)
+    contents = _re_encrypted(access, renewed)
     _stage(access.folder, contents)
     os.replace(access.folder / _UNFINISHED, access.folder / COMMITTED)
     sync_folder(access.folder)
@@ -59,7 +59,7 @@ def finish(folder: Path) -> None:
             remove_tree(leftover)
 
 
-def _encrypted_anew(access: KeystoreAccess, renewed: KeystoreAccess) -> dict[PurePosixPath, bytes]:
+def _re_encrypted(access: KeystoreAccess, renewed: KeystoreAccess) -> dict[PurePosixPath, bytes]:
     """Content by path of every file that depends on the passphrase."""
     contents: dict[PurePosixPath, bytes] = {}
     for path in own_files(access.folder):

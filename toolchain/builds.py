@@ -161,7 +161,7 @@ def require_go(product: Product) -> None:
         if parse_version(_go_version(product.module, "auto")) >= needed:
             return
     raise ToolchainError(
-        f"{product.name} needs Go {wanted}, but `go` on PATH is {installed or 'unusable'} and brings no "
+        f"{product.name} needs Go {wanted}, but `go` on PATH is {installed or 'unusable'} and fetches no "
         f"newer one. {remedy}"
     )
 
@@ -221,7 +221,7 @@ def _build(product: Product) -> None:
     if built.returncode != 0:
         unfinished.unlink(missing_ok=True)
         raise ToolchainError(
-            f"Building {product.name} failed. Check the network (it brings Go modules at first) and run "
+            f"Building {product.name} failed. Check the network (it fetches Go modules at first) and run "
             f"`{' '.join(command[:3])} {product.package}` in {product.module}.\n{built.stderr.strip()}"
         )
     unfinished.rename(product.path)

@@ -101,7 +101,7 @@ def _require_go(environment: dict[str, str]) -> None:
     """Raise ToolchainError unless there is a Go that is, or downloads, the pinned release."""
     remedy = (
         f"Install Go from https://go.dev/dl/ ({'.'.join(map(str, GO_WITH_TOOLCHAINS[:2]))} or newer; it "
-        f"fetches {GO_RELEASE} by itself), or leave the build to the server."
+        f"fetches {GO_RELEASE} automatically), or leave the build to the server."
     )
     if shutil.which("go") is None:
         raise ToolchainError(f"The edge is to be built here, but there is no `go` on PATH. {remedy}")
@@ -124,6 +124,6 @@ def _go(module: Path, environment: dict[str, str], *arguments: str) -> None:
     )
     if done.returncode != 0:
         raise ToolchainError(
-            f"`go {arguments[0]} {arguments[1]}` for the edge failed. Check the network (it brings Go "
+            f"`go {arguments[0]} {arguments[1]}` for the edge failed. Check the network (it fetches Go "
             f"modules the first time) and run it again.\n{done.stderr.strip()}"
         )

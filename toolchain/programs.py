@@ -41,8 +41,8 @@ def program(name: str) -> Path:
     if name == "pulumi" and not built.exists():
         raise ToolchainError(
             f"There is no Pulumi CLI {'.'.join(map(str, OLDEST_PULUMI))} or newer on PATH. Install it "
-            "(https://www.pulumi.com/docs/install/), then run `pulumi install`. Where that cannot be had, "
-            "`make setup` on Debian or Ubuntu builds it from source."
+            "(https://www.pulumi.com/docs/install/), then run `pulumi install`. Where that is not "
+            "available, `make setup` on Debian or Ubuntu builds it from source."
         )
     if not built.exists():
         raise ToolchainError(

@@ -108,7 +108,7 @@ def ensure(needs: Iterable[Need] = NEEDS) -> None:
     still = missing(wanted)
     if installed.returncode != 0 or still:
         raise ToolchainError(
-            f"apt-get could not bring {', '.join(need.program for need in still) or 'everything'}. "
+            f"apt-get could not install {', '.join(need.program for need in still) or 'everything'}. "
             f"Run `sudo apt-get install {' '.join(packages)}` and see why."
         )
     for service in (service for need in wanted for service in need.services):
@@ -132,6 +132,6 @@ def as_root(wanted: list[Need]) -> list[str]:
     if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
         return ["sudo", "-n"]
     raise ToolchainError(
-        f"Programs are missing: {lacking}. Install them with `sudo apt-get install {packages}` (this "
-        "setup does it itself as root or with passwordless sudo)."
+        f"Programs are missing: {lacking}. Install them with `sudo apt-get install {packages}` (this set-up "
+        f"does so itself as root or with passwordless sudo)."
     )

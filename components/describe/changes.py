@@ -83,7 +83,7 @@ class Module:
         return self.old is None or self.new is None or self.old.module != self.new.module
 
     @property
-    def is_compiled_anew(self) -> bool:
+    def is_recompiled(self) -> bool:
         """Whether another edge is compiled, or this is unknown."""
         return self.old is None or self.new is None or self.old.edge != self.new.edge
 
@@ -567,7 +567,7 @@ def _rebuild(old: ExposureConfig, new: ExposureConfig, module: Module) -> tuple[
             "nothing is built by this program: your own repository must bring the module of this version to "
             "the server before `pulumi up`"
         ], False
-    compiled = module.is_compiled_anew or old.edge_build != new.edge_build
+    compiled = module.is_recompiled or old.edge_build != new.edge_build
     cost = (
         prose(way_in["build"])
         if compiled

@@ -65,7 +65,8 @@ def test_host_is_hidden_from_the_server(lab: Lab) -> None:
 def test_immich_answers_on_the_lan_and_is_recorded(lab: Lab) -> None:
     before = len(lab.stub_requests())
     asked = lab.ssh(
-        f"curl -sS -H 'X-Twice: a' -H 'X-Twice: b' 'http://{places.SERVER_WAN_ADDRESS}:2283/api/server/ping?x=%2F'"
+        f"curl -sS -H 'X-Twice: a' -H 'X-Twice: b' "
+        f"'http://{places.SERVER_WAN_ADDRESS}:2283/api/server/ping?x=%2F'"
     )
     assert json.loads(asked.stdout) == {"res": "pong"}
     (entry,) = lab.stub_requests()[before:]
@@ -257,7 +258,7 @@ def test_up_twice_changes_nothing(lab: Lab) -> None:
     said: list[str] = []
     before = lab.ssh("cat /proc/sys/kernel/random/boot_id").stdout
     Lab(report=said.append).up()
-    assert said == ["The lab is up already."]
+    assert said == ["The lab is already up."]
     assert lab.ssh("cat /proc/sys/kernel/random/boot_id").stdout == before
 
 

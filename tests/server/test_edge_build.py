@@ -76,7 +76,7 @@ def test_the_same_bytes_from_another_folder_another_module_cache_and_a_hostile_e
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("architecture", edge.ARCHITECTURES)
-def test_the_same_bytes_when_everything_is_compiled_anew(
+def test_the_same_bytes_when_everything_is_recompiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
     wanted = edge.build(architecture, tmp_path / "here")

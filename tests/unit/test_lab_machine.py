@@ -231,7 +231,7 @@ def test_house_with_a_key_that_means_nothing_is_refused(
     monkeypatch.setattr("lab.house.FOLDER", tmp_path)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/house.toml").write_text('proves = "nothing"\nshel = "zsh"\n')
-    with pytest.raises(LabError, match="keys that mean nothing: shel"):
+    with pytest.raises(LabError, match="keys that are not known: shel"):
         house("odd")
 
 

@@ -264,7 +264,7 @@ def test_a_state_without_the_pool_is_brought_up_to_date(tmp_path: Path) -> None:
     assert not changes(AUTHORITY, whole, authority_props(tmp_path))
 
 
-def test_a_key_that_was_encrypted_anew_is_opened_before_anything_else_is_changed(tmp_path: Path) -> None:
+def test_a_key_that_was_re_encrypted_is_opened_before_anything_else_is_changed(tmp_path: Path) -> None:
     """Else a passphrase that the stack was not told of fails at the check, and the funnel is closed."""
     folder = keystore_of_age(tmp_path / "keystore", 1)
     olds = AUTHORITY.create(authority_props(folder)).outs or {}

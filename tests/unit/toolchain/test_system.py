@@ -71,7 +71,7 @@ def test_a_policy_of_the_machines_own_stays(tools: Path, tmp_path: Path) -> None
 
 
 def test_a_package_that_does_not_bring_the_program_is_an_error(tools: Path) -> None:
-    with pytest.raises(ToolchainError, match="apt-get could not bring other"):
+    with pytest.raises(ToolchainError, match="apt-get could not install other"):
         system.ensure([Need("other", "othertools", "others")])
 
 
