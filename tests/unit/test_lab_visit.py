@@ -37,7 +37,7 @@ def test_switching_protocols_is_the_answer() -> None:
 
 
 def test_what_is_no_answer_is_refused() -> None:
-    with pytest.raises(ValueError, match="no HTTP answer"):
+    with pytest.raises(ValueError, match="not an HTTP answer"):
         parse(b"")
 
 
