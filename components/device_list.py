@@ -141,8 +141,7 @@ def out(
             yield (
                 f"The certificate of {name} was revoked on {revocation.day} and is never accepted again, so "
                 f"{name} has no access. If it is one of `devices`, run pulumi up again: it gets a new "
-                f"certificate. "
-                "If it is one of `adopt.devices`, take it out there and name it in `devices`."
+                "certificate. If it is one of `adopt.devices`, take it out there and name it in `devices`."
             )
 
 

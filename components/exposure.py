@@ -167,12 +167,12 @@ class ImmichExposure(pulumi.ComponentResource):
         if not is_folder(Path(self._keystore.path)):
             pulumi.info(
                 f"There is no keystore at {self._keystore.path}. The first pulumi up creates it; once "
-                f"devices have certificates from it, every pulumi up needs it."
+                "devices have certificates from it, every pulumi up needs it."
             )
         if self._server.lacks_key:
             pulumi.warn(
                 f"There is no private SSH key at {self._server.private_key_file}. A preview works without "
-                f"it; pulumi up needs it."
+                "it; pulumi up needs it."
             )
 
     def _withdraw_who_is_no_longer_named(self) -> DeviceWithdrawal:

@@ -128,9 +128,8 @@ def _wait_until_reachable(probe: OutsideProbe, wait_seconds: float) -> Answer:
             if hung_up > HUNG_UP or hung_up and time.monotonic() > deadline:
                 raise WrongAnswerError(
                     f"{error} A visitor who is banned sees this, and this machine's own address may be "
-                    f"banned: look on "
-                    "the server with `sudo immich-exposure bans ADDRESS`, lift the ban (unban) or change "
-                    "banLists, and run this again."
+                    "banned: look on the server with `sudo immich-exposure bans ADDRESS`, lift the ban "
+                    "(unban) or change banLists, and run this again."
                 ) from error
             if time.monotonic() > deadline:
                 raise
@@ -285,9 +284,8 @@ def _credentials(props: dict[str, Any]) -> list[Credential]:
     if not found:
         raise NoCredentialError(
             f"The keystore {props['keystore']} holds no device's key and certificate that are valid today, "
-            f"so it cannot be proven that a device gets in, and the funnel stays closed; bring the keystore "
-            f"back "
-            "from a backup, mount its disk, or set this machine's clock right."
+            "so it cannot be proven that a device gets in, and the funnel stays closed; bring the keystore "
+            "back from a backup, mount its disk, or set this machine's clock right."
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,13 +25,14 @@ DELETE_WAIT_SECONDS = 2.0
 class _Provider(StepProvider):
     @without_traceback
     def create(self, props: dict[str, Any]) -> CreateResult:
-        _write(props)
+        _write(props, but=())
         return CreateResult("sheets", props)
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         # The sheet of a device that has left went with its certificate.
-        _write(_news)
+        rewritten = any(_olds.get(key) != _news[key] for key in ("keystore", "wording"))
+        _write(_news, but=() if rewritten else list(_contents(_olds)))
         return UpdateResult(_news)
 
     @without_traceback
@@ -45,9 +46,12 @@ class _Provider(StepProvider):
                 remove_sheet(Path(_props["keystore"]), device, lock_wait_seconds=DELETE_WAIT_SECONDS)
 
 
-def _write(props: dict[str, Any]) -> None:
+def _write(props: dict[str, Any], *, but: Collection[SheetContent]) -> None:
+    """Write each sheet, except for those of `but` that are there."""
+    keystore = Path(props["keystore"])
     for content in _contents(props):
-        write_sheet(Path(props["keystore"]), content)
+        if content not in but or not sheet_path(keystore, content.device).exists():
+            write_sheet(keystore, content)
 
 
 def _contents(props: dict[str, Any]) -> Iterator[SheetContent]:

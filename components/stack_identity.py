@@ -49,7 +49,7 @@ class _Provider(StepProvider):
         if owner.strip() == _id:
             raise StillExposedError(
                 f"Immich is still exposed on {server.host}, and Pulumi's state has lost what would remove "
-                f"it; run pulumi up, which restores that, and then pulumi destroy."
+                "it; run pulumi up, which restores that, and then pulumi destroy."
             )
 
 

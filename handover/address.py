@@ -51,6 +51,6 @@ def given_address(text: str) -> Address:
     if address.is_unspecified or address.is_multicast or address == ipaddress.ip_address("255.255.255.255"):
         raise AddressError(
             f"{text} is not the address of one network. The page would be open to every network that this "
-            f"machine is in; name its address in the device's network, such as 192.168.1.20."
+            "machine is in; name its address in the device's network, such as 192.168.1.20."
         )
     return address

@@ -102,6 +102,6 @@ def require_ours(where: Places) -> None:
     """Raise LabError if the lab on this machine belongs to another clone."""
     if other := foreign(where):
         raise LabError(
-            f"The lab of another clone is up on this machine: take it down with `python -m lab down` in "
+            "The lab of another clone is up on this machine: take it down with `python -m lab down` in "
             f"{other.project}, or from here with `python -m lab down --force`."
         )

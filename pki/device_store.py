@@ -387,7 +387,7 @@ class DeviceStore:
         except ValueError as error:
             raise KeystoreError(
                 f"{files.bundle} is damaged: it does not open with its password. Delete it; the next run "
-                f"writes it again, with the same password."
+                "writes it again, with the same password."
             ) from error
         return None if content.cert is None else content.cert.certificate
 

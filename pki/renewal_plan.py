@@ -180,7 +180,7 @@ def _about_device(folder: Path, name: str, pair: Pair, renewal: Renewal, now: da
         bundle = folder / CURRENT / f"{name}.p12"
         yield (
             f"The device {name} has a new certificate. Install {bundle} on it before {_day(end)}: the "
-            f"previous one stops working then."
+            "previous one stops working then."
         )
 
 

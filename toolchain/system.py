@@ -133,5 +133,5 @@ def as_root(wanted: list[Need]) -> list[str]:
         return ["sudo", "-n"]
     raise ToolchainError(
         f"Programs are missing: {lacking}. Install them with `sudo apt-get install {packages}` (this set-up "
-        f"does so itself as root or with passwordless sudo)."
+        "does so itself as root or with passwordless sudo)."
     )

@@ -59,6 +59,7 @@ from components.config.policy import read_policy, refuse_secrets, secrets_of_oth
 from components.config.reader import Problems, Section
 from components.config.uploads import UploadLimits, check_uploads, read_upload_limits, read_upload_size
 from components.config.who import check_api_key, read_api_key, read_who
+from components.engine.props import camel_case
 from pki import KeyType, Platform
 from pki.passphrase import PASSPHRASE_LENGTH, is_weak
 from pki.profile import DAYS_LIMIT, authority_name_problem, country_problem, text_problem
@@ -208,10 +209,8 @@ class ExposureConfig:
     check: CheckConfig
 
 
-KEYS = frozenset(
-    re.sub(r"_(\w)", lambda found: found[1].upper(), each.name) for each in fields(ExposureConfig)
-)
-"""The names of all settings."""
+FIELDS = {camel_case(each.name): each.name for each in fields(ExposureConfig)}
+"""The fields by the names of their settings."""
 
 
 def from_pulumi() -> ExposureConfig:
@@ -235,7 +234,7 @@ def from_pulumi() -> ExposureConfig:
             secret_keys={key.removeprefix(prefix) for key in secrets},
             strays=[
                 *stack_file.in_other_namespaces(values, NAMESPACE),
-                *stack_file.in_the_programs(values.keys(), project, NAMESPACE, KEYS),
+                *stack_file.in_the_programs(values.keys(), project, NAMESPACE, FIELDS),
                 *secrets_of_others({key: values[key] for key in values.keys() - secrets}, NAMESPACE),
                 *stack_file.uncertain(file, NAMESPACE, project),
             ],

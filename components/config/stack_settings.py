@@ -20,7 +20,7 @@ import yaml
 
 from components.config import stack_file
 from components.config.policy import secrets_of_others
-from components.config.stack_config import HIDDEN_HOST, HIDDEN_HOST_KEY, KEYS, NAMESPACE, SECRETS, decoded
+from components.config.stack_config import FIELDS, HIDDEN_HOST, HIDDEN_HOST_KEY, NAMESPACE, SECRETS, decoded
 
 SIZE_LIMIT = 1 << 20
 """Bytes of a stack file; a thousand devices take 60,000."""
@@ -106,7 +106,7 @@ def read_settings(text: str, file_name: str, defaults: Mapping[str, object] | No
         strays=(
             *stack_file.in_other_namespaces(map(str, config), NAMESPACE),
             *stack_file.spelled_twice(map(str, config), NAMESPACE),
-            *((key, "is not a known key, and encrypted") for key in sorted(found.hidden.difference(KEYS))),
+            *((key, "is not a known key, and encrypted") for key in sorted(found.hidden.difference(FIELDS))),
             *secrets_of_others({str(key): value for key, value in config.items()}, NAMESPACE),
             *stack_file.beside_config(document, file_name, NAMESPACE),
         ),

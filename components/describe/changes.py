@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from components.config.home import Immich, Lan, ModuleWay
 from components.config.limits import RateLimits
-from components.config.stack_config import DeviceConfig, ExposureConfig
+from components.config.stack_config import FIELDS, DeviceConfig, ExposureConfig
 from components.describe.checkout_changes import Digests
 from components.describe.markdown import code, prose
 from components.describe.public_surface import (
@@ -130,7 +129,7 @@ def changes(
         **revealed,
     }
     first = [
-        *("**What was encrypted before and can be read now is shown in full.**" for _ in revealed),
+        *(["**What was encrypted before and can be read now is shown in full.**"] if revealed else []),
         *_who_first(told),
         *(_first("More becomes public", gained)),
         *(_first("Less is public", lost)),
@@ -148,10 +147,10 @@ def _revealed(new: ExposureConfig, secret: Hidden) -> Sections:
 
 def _as_before(old: ExposureConfig, new: ExposureConfig, hidden: Collection[str]) -> ExposureConfig:
     """Return a configuration with the other's value where one is not known: a default is no difference."""
-    fields = {re.sub(r"([A-Z])", r"_\1", key).lower() for key in hidden}
-    if "flake" in fields:
-        fields.add("module")
-    return replace(new, **{name: getattr(old, name) for name in fields if hasattr(old, name)})
+    names = {FIELDS[key] for key in hidden if key in FIELDS}
+    if "flake" in names:
+        names.add("module")
+    return replace(new, **{name: getattr(old, name) for name in names})
 
 
 def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
@@ -162,13 +161,13 @@ def beginning(new: ExposureConfig, hidden: Collection[str] = ()) -> Summary:
         *(_first("All of Immich, with a certificate, for", _names(words, DEVICES))),
         *(_first("Photos and albums, with a secret header, for", _names(words, FRAMES))),
         *(_first("Anyone with a shared link can", words.get(CAN, {}).values())),
-        *(_HOME_ENDS for _ in range(_closes_home(new) and HOME in words)),
+        *([_HOME_ENDS] if _closes_home(new) and HOME in words else []),
         "**The server is rebuilt.**" if _is_built(new) else "Nothing is built by this program.",
     ]
     sections = {
         "How the server is reached": [*_first_reached(new, hidden)],
         **_whole(words),
-        "Keys": [_PURGED for _ in range(new.purge_keystore)],
+        "Keys": [_PURGED] if new.purge_keystore else [],
     }
     return Summary(tuple(first), sections)
 
@@ -519,9 +518,12 @@ def _first_reached(new: ExposureConfig, hidden: Collection[str]) -> Iterator[str
     """Yield which machine a new stack exposes, and what is unusual about how."""
     if {"host", "hostKey"}.isdisjoint(hidden):
         yield f"the server is {code(new.host)}, with the host key {host_key_print(new.host_key)}"
-    yield from (_TAKEN_OVER for _ in range(new.take_over))
-    yield from (_UPGRADED for _ in range(new.allow_upgrade))
-    yield from (_check(new) for _ in range(bool(new.check.connect_to or new.check.roots_file)))
+    if new.take_over:
+        yield _TAKEN_OVER
+    if new.allow_upgrade:
+        yield _UPGRADED
+    if new.check.connect_to or new.check.roots_file:
+        yield _check(new)
 
 
 def _moving(config: ExposureConfig) -> dict[str, str]:

@@ -85,7 +85,7 @@ def out_by_hand(revocation: Revocation) -> str:
     """Return the sentence about a device that the config still names."""
     return (
         f"{revocation.name} was revoked on the server on {revocation.day} and stays revoked. Write "
-        f"`revoked: true` beside it, or remove it from the config; if named again after that `pulumi up`, it "
+        "`revoked: true` beside it, or remove it from the config; if named again after that `pulumi up`, it "
         "gets in with a new certificate or secret."
     )
 

@@ -26,7 +26,7 @@ _types_of = cache(get_type_hints)
 
 def props_of(value: DataclassInstance) -> dict[str, pulumi.Input[Any]]:
     """Return a dataclass's fields as properties; they may be outputs, dataclasses, or a sequence of those."""
-    values = {_camel_case(each.name): _prop(getattr(value, each.name)) for each in fields(value)}
+    values = {camel_case(each.name): _prop(getattr(value, each.name)) for each in fields(value)}
     return {name: prop for name, prop in values.items() if prop is not None}
 
 
@@ -37,10 +37,11 @@ def from_props(kind: type[T], props: Mapping[str, Any]) -> T:
     """
     types = _types_of(kind)
     names = [each.name for each in fields(kind)]
-    return kind(**{name: _field(types[name], props, _camel_case(name)) for name in names})
+    return kind(**{name: _field(types[name], props, camel_case(name)) for name in names})
 
 
-def _camel_case(name: str) -> str:
+def camel_case(name: str) -> str:
+    """Return a field's name as a property is called: `renew_before_days` becomes `renewBeforeDays`."""
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
 

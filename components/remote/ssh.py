@@ -176,7 +176,7 @@ def _run(
     if said.endless:
         raise SshError(
             f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which this project "
-            f"never causes; look at what its shell start-up files print, and who has been on it."
+            "never causes; look at what its shell start-up files print, and who has been on it."
         )
     if said.status == 0:
         return said.stdout.decode(errors="replace")
@@ -336,8 +336,8 @@ def _unusable_key(server: Server, stderr: str) -> str | None:
     if found is None:
         return None
     return (
-        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); copy it again "
-        f"from where it was made, with the line ends of Unix and one at its end."
+        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); copy it again from "
+        "where it was made, with the line ends of Unix and one at its end."
     )
 
 

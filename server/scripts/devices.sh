@@ -77,13 +77,13 @@ finish_shut_out() {
   done
 }
 
-# A power cut must not enrol again what was just reported as revoked. A dying disk may take for ever, and nothing waits for it.
+# So that a power cut soon after does not enrol again what was revoked. A dying disk may take for ever, so nothing waits for this.
 keep_out() { (sync "$DEVICES" "$REVOKED" >/dev/null 2>&1 </dev/null 9>&- &); }
 
 # A read-only disk must not keep a lost phone enrolled.
 shut_out_all() {
   touch "$EDGE_STOPPED" 2>/dev/null || :
-  systemctl stop immich-edge >/dev/null 2>&1 </dev/null || :
+  end_edge
   die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; check the disk of $STATE (is it" \
     "mounted read-only?) and run this again."
 }

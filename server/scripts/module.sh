@@ -881,8 +881,8 @@ evaluate_and_build() {
   describe_unchanged || refuse_unchanged
   # The owner's own next rebuild would switch our module on, and nobody would check the result.
   if ! imports "$IMPORT" && [ "$(word_of exposure "$WORK/unchanged")" = on ]; then
-    if remove_unused_files; then EXCLUDE=$REMOVED_AGAIN; fi
-    refuse_automatic_import "without the plain import $IMPORT$(naming_files "$FOLDER")" "$EXCLUDE"
+    if remove_unused_files; then taken_in_remedy=$REMOVED_AGAIN; else taken_in_remedy=$EXCLUDE; fi
+    refuse_automatic_import "without the plain import $IMPORT$(naming_files "$FOLDER")" "$taken_in_remedy"
   fi
   # If this configuration.nix is unused, building it would discard the whole system: that remedy comes first.
   is_reverted || compare_with_running "The rebuild" "$WORK/unchanged" \

@@ -22,7 +22,7 @@ from pulumi.runtime import config as engine_config
 from components.config.home import EdgeBuilder, Flake, Immich, Lan, ModuleWay
 from components.config.notify import Notify, NotifyKind
 from components.config.stack_config import (
-    KEYS,
+    FIELDS,
     NAMESPACE,
     SECRETS,
     ConfigError,
@@ -941,7 +941,7 @@ def test_a_setting_in_two_spellings_is_named(engine: pytest.MonkeyPatch, tmp_pat
 
 def test_every_setting_has_a_name() -> None:
     project = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())
-    assert set(project["config"]) == KEYS
+    assert set(project["config"]) == FIELDS.keys()
 
 
 def test_a_program_of_another_name_is_told_whose_namespace_it_is(engine: pytest.MonkeyPatch) -> None:

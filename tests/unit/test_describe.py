@@ -152,6 +152,19 @@ def test_what_cannot_be_read_is_not_said_to_be_unchanged(tmp_path: Path, more: s
     assert "Nothing that can be read here changes" in text or "shown in full" in text
 
 
+def test_that_several_settings_can_be_read_now_is_said_once(tmp_path: Path) -> None:
+    plain, secret = tmp_path / "plain.yaml", tmp_path / "secret.yaml"
+    begin = (PLAIN / "old.yaml").read_text()
+    settings = {"leaseHours": 5, "guard": "false"}
+    plain.write_text(
+        begin + "".join(f"  immich-exposure:{key}: {value}\n" for key, value in settings.items())
+    )
+    secret.write_text(begin + "".join(f"  immich-exposure:{key}: {{secure: 'v1:a:b'}}\n" for key in settings))
+    text = comment_on(secret, plain).text
+    assert "5 hours" in text and "guard: false" in text
+    assert text.count("shown in full") == 1
+
+
 def test_an_encrypted_setting_is_not_told_as_its_default(tmp_path: Path) -> None:
     plain, secret = tmp_path / "plain.yaml", tmp_path / "secret.yaml"
     begin = (PLAIN / "old.yaml").read_text()

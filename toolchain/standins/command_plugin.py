@@ -295,7 +295,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
                 raise CommandError(f"{_status(token, outcome.status)}: running {_quote(str(text))}:\n{shown}")
             if _NO_UTF8 in outcome.stdout + outcome.stderr:
                 raise CommandError(
-                    f"grpc: error while marshaling: string field contains invalid UTF-8: running "
+                    "grpc: error while marshaling: string field contains invalid UTF-8: running "
                     f"{_quote(str(text))}"
                 )
             outputs = {"stdout": _trim(outcome.stdout), "stderr": _trim(outcome.stderr)}

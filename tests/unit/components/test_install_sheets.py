@@ -54,6 +54,22 @@ def test_update_writes_what_has_changed_and_what_was_lost(props: dict[str, Any])
     assert _path(props, "tablet").exists()
 
 
+@pytest.mark.parametrize("changed", ["url", "stack", "wording", None])
+def test_update_leaves_the_other_sheets_alone_unless_all_change(
+    props: dict[str, Any], changed: str | None
+) -> None:
+    """With many devices, one more would otherwise take as long as all of them."""
+    provider = _Provider()
+    provider.create(props)
+    _path(props, "tablet").write_text("as it was")
+    news = {**props, "sheets": {**props["sheets"], "laptop": _sheet()}}
+    provider.update(
+        "sheets", props, news if changed is None else {**news, changed: "https://new.example.ts.net"}
+    )
+    assert (_path(props, "tablet").read_text() == "as it was") is (changed is None)
+    assert _path(props, "laptop").exists()
+
+
 def test_delete_removes_them_and_can_be_repeated(props: dict[str, Any]) -> None:
     provider = _Provider()
     provider.create(props)
