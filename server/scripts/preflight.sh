@@ -21,8 +21,8 @@
 #                                   addresses, except loopback, on which something has that port
 #     module                        what `immich-exposure module` prints for the running system, or null
 #     configuration                 exists; isFolder: it is a folder with a default.nix; path: where a link leads; lanImport,
-#                                   exposeImport, ourImport: active, commented or absent; importList: it has a list to which an import can be added; flakeBeside:
-#                                   nixos-rebuild would build a flake instead; otherSystem: the file it would build instead, or
+#                                   exposeImport, ourImport: active, commented or absent; importList: it has a list to which an
+#                                   import can be added; flakeBeside: nixos-rebuild would build a flake instead; otherSystem: the file it would build instead, or
 #                                   null; otherConfiguration: the file that it takes for configuration.nix, if another one;
 #                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null;
 #                                   exported: "make module" wrote the folder of our name, which belongs to the owner;
