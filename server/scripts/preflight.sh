@@ -22,13 +22,13 @@
 #     module                        what `immich-exposure module` prints for the running system, or null
 #     configuration                 exists; isFolder: it is a folder with a default.nix; path: where a link leads; lanImport,
 #                                   exposeImport, ourImport: active, commented or absent; importList: it has a list to which an
-#                                   import can be added; flakeBeside: nixos-rebuild would build a flake instead; otherSystem: the file it would build instead, or
-#                                   null; otherConfiguration: the file that it takes for configuration.nix, if another one;
-#                                   obstacle: why the file cannot be replaced: "read-only", "mounted", "linked", or null;
-#                                   exported: "make module" wrote the folder of our name, which belongs to the owner;
-#                                   flakeAbove: the folder of a flake further up in the same git checkout, or null;
-#                                   exposeBesides: what ./expose-immich.nix sets besides the chapter's own settings, if our
-#                                   import replaces it; null if that cannot be determined
+#                                   import can be added; flakeBeside: nixos-rebuild would build a flake instead; otherSystem: the
+#                                   file it would build instead, or null; otherConfiguration: the file that it takes for
+#                                   configuration.nix, if another one; obstacle: why the file cannot be replaced: "read-only",
+#                                   "mounted", "linked", or null; exported: "make module" wrote the folder of our name, which
+#                                   belongs to the owner; flakeAbove: the folder of a flake further up in the same git checkout,
+#                                   or null; exposeBesides: what ./expose-immich.nix sets besides the chapter's own settings, if
+#                                   our import replaces it; null if that cannot be determined
 #     flake                         null without FLAKE_DIR; exists
 #     evaluated                     what Nix says about the system that is to get the module, without building anything: error,
 #                                   or null; exposure: "absent", "off", "on" (our module is in it), or null; hosts: those of
