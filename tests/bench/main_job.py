@@ -4,11 +4,14 @@
 
 Both run in turn against the same lab, so that the ratios mean something whatever the machine. Both issue the
 same certificates and wait for the same answer from outside. A person's typing is not in the figures by hand.
+An ``up`` without any change is compared with a program that has as many commands on the server and nothing
+else (``minimal/``).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import statistics
 import subprocess
@@ -24,12 +27,13 @@ from components.remote.module_files import entry_and_module, in_folder
 from components.remote.remote_script import PayloadFile, script_text, sudo_line
 from lab import Lab, LabError, ssh
 from pki import AuthorityProfile, DeviceProfile, Keystore
-from tests.lab.operator import PASSPHRASE, Operator
+from tests.lab.operator import PASSPHRASE, PROJECT, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.server.waiting import wait_until
 
 SETTINGS_OF_THE_SERVER = "/var/lib/immich-exposure/settings"
 CONFIG_DIR = "/etc/nixos"
+MINIMAL = PROJECT / "tests" / "bench" / "minimal"
 IMMICH = Immich(address=None, port=2283, managed=True)
 
 
@@ -100,6 +104,8 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
     operator = Operator(folder / "operator", lab.info(), stack="bench")
     operator.init()
     settings = settings_of(operator, lab)
+    minimal = Operator(folder / "minimal", lab.info(), stack="bench", project=MINIMAL)
+    minimal.init()
     times: dict[str, list[float]] = {}
 
     def note(name: str, step: Callable[[], object]) -> None:
@@ -112,7 +118,12 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
         note("by hand: take back", by_hand.take_back)
         operator.devices("phone", "laptop")
         note("pulumi up", operator.up)
-        note("pulumi up, no change", operator.up)
+        minimal.set(steps=steps_on_the_server(operator))
+        print(f"  {minimal.settings['steps']} steps on the server", file=sys.stderr)
+        minimal.up()
+        for _ in range(3):
+            note("pulumi up, no change", operator.up)
+            note("minimal program, no change", minimal.up)
         operator.set(features={"map": False})
         note("pulumi up, a setting changed", operator.up)
         operator.devices("phone", "laptop", f"tablet-{number}")
@@ -121,7 +132,14 @@ def measure(lab: Lab, folder: Path, rounds: int) -> dict[str, list[float]]:
         operator.set(features=None)
         assert seen(lab, "/") == REFUSED
         shutil.rmtree(operator.keystore)
+    minimal.destroy()
     return times
+
+
+def steps_on_the_server(operator: Operator) -> int:
+    """Return how many resources of the stack run something on the server."""
+    resources = json.loads(operator.export())["deployment"]["resources"]
+    return sum(bool({"connection", "hostKey"} & each.get("inputs", {}).keys()) for each in resources)
 
 
 def settings_of(operator: Operator, lab: Lab) -> tuple[PayloadFile, ...]:
@@ -151,6 +169,9 @@ def report(times: dict[str, list[float]]) -> None:
         print(f"{name:<28} {median[name]:>6.2f} s {spread:>15}  {median[name] / bases.get(name, expose):.2f}")
     setting, nothing = median["pulumi up, a setting changed"], median["pulumi up, no change"]
     print(f"a setting changed takes {setting / nothing:.2f} of an up without any change")
+    pairs = zip(times["pulumi up, no change"], times["minimal program, no change"], strict=True)
+    ratio = statistics.median(ours / least for ours, least in pairs)
+    print(f"an up without any change takes {ratio:.2f} of the minimal program's")
 
 
 def main() -> int:
