@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -681,55 +681,30 @@ def _past_the_edge(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     edge's.
     """
     found = []
-    for port, raw, target in _funnels(facts):
-        adopted = (
-            expected.adopt and raw and (port == str(expected.funnel_port) or target == expected.proxy_port)
-        )
-        off = f"`sudo tailscale funnel {'--tcp' if raw else '--https'}={port} off`"
-        if adopted:
+    for entry in facts.get("pastTheEdge") or ():
+        kind, port, target = entry.split()
+        on_our_port = port == str(expected.funnel_port)
+        if expected.adopt and kind == "tcp" and (on_our_port or target == "edge"):
             continue
-        if target == expected.immich_port:
+        if target == "immich":
             found.append(
                 f"Immich itself is public on port {port} of this node, by a funnel that bypasses the edge, "
-                f"so strangers can reach its login; remove it with {off}."
+                f"so strangers can reach its login; {_way_to_end(kind, port)}."
             )
-        elif target == expected.proxy_port and port != str(expected.funnel_port) and not facts.get("owner"):
+        elif not on_our_port and not facts.get("owner"):
             found.append(
                 f"A funnel on port {port} of this node leads to port {expected.proxy_port}, which the edge "
-                f"is about to use, and would be open before it is proven; remove it with {off}, or set "
+                f"is about to use, and would be open before it is proven; {_way_to_end(kind, port)}, or set "
                 "proxyPort."
             )
     return found
 
 
-def _funnels(facts: Mapping[str, Any]) -> Iterator[tuple[str, bool, int]]:
-    """Yield what is public: its port, whether it is raw TCP, and the local port it leads to."""
-    whole = _part(facts, "funnel")
-    for config in (whole, *_mappings(whole.get("Foreground"))):
-        public = {name.rpartition(":")[2] for name, on in (config.get("AllowFunnel") or {}).items() if on}
-        for port, entry in (config.get("TCP") or {}).items():
-            if port in public and (target := _local_port(entry.get("TCPForward"))):
-                yield port, True, target
-        for name, site in (config.get("Web") or {}).items():
-            port = name.rpartition(":")[2]
-            for handler in _mappings(site.get("Handlers")):
-                if port in public and (target := _local_port(handler.get("Proxy"))):
-                    yield port, False, target
-
-
-def _mappings(value: object) -> list[Mapping[str, Any]]:
-    """Return the mappings among a mapping's values."""
-    return (
-        [part for part in value.values() if isinstance(part, Mapping)] if isinstance(value, Mapping) else []
-    )
-
-
-def _local_port(target: object) -> int | None:
-    """Return the port of a target on this machine: `localhost:N`, `http://127.0.0.1:N/path`, or `N` alone."""
-    place = str(target or "").rpartition("://")[2].partition("/")[0]
-    host, _, port = place.rpartition(":")
-    local = host in ("", "localhost", "[::1]", "0.0.0.0", "[::]") or host.startswith("127.")
-    return int(port) if local and port.isdigit() else None
+def _way_to_end(kind: str, port: str) -> str:
+    """Say how a funnel is removed; Tailscale cannot switch off the one of a command that is running."""
+    if kind == "terminal":
+        return "end the `tailscale funnel` that runs in a terminal on the server"
+    return f"remove it with `sudo tailscale funnel --{'tcp' if kind == 'tcp' else 'https'}={port} off`"
 
 
 def _opened_by_hand(port: str) -> str:

@@ -843,7 +843,7 @@ recorded_ports() {
     echo "443 $(sed -n 's/^IMMICH_EXPOSURE_PROXY_PORT=\([0-9]\{1,5\}\)$/\1/p' "$STATE/settings/edge.env" 2>/dev/null | grep . || echo 8443)"
 }
 
-# `read_funnel FUNNEL_PORT PROXY_PORT [all]` sets FUNNEL to
+# `read_funnel FUNNEL_PORT PROXY_PORT [all [IMMICH]]` sets FUNNEL to
 #   open     raw TCP to the proxy with PROXY protocol 1, allowed from the internet: as wanted
 #   altered  leads to the edge or to Immich, but not as wanted (or only its flag is left); also one that names "localhost",
 #            which may lead to [::1]
@@ -851,7 +851,8 @@ recorded_ports() {
 #   closed   nothing has this port
 # and FUNNEL_SHARED to yes if tailscaled serves anything else on this node. WORK/past lists what leads from the internet past
 # our rules, whoever configured it, one per line: `tcp|web|terminal PORT edge|immich PATH`. What leads to Immich on another port
-# than ours counts as somebody else's, unless "all" is given.
+# than ours counts as somebody else's, unless "all" is given. IMMICH, as HOST:PORT, is where Immich listens if no module says so
+# yet.
 # Only the configuration counts: the command's exit status and output prove nothing (it can exit 0 without effect).
 read_funnel() {
   read_tailscale "$1"
@@ -861,7 +862,7 @@ read_funnel() {
 read_serving() {
   timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
     die "Tailscale does not report the funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\" to see why."
-  behind_at=$(immich_behind)
+  behind_at=${4:-$(immich_behind)}
   # An IPv6 address without its brackets.
   case $behind_at in
     \[*\]*)

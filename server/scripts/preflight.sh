@@ -12,6 +12,9 @@
 #                                   funnel, funnelPort: what this node may do; keyExpiry: when it must log in again, or null. The
 #                                   whole fact is null if Tailscale does not answer
 #     funnel                        `tailscale funnel status --json`, or null
+#     pastTheEdge                   what leads from the internet to Immich, or by another way than ours to the edge's port, each
+#                                   "tcp|web|terminal PORT edge|immich" (terminal: `tailscale funnel` runs in one); null if
+#                                   Tailscale does not say
 #     proxyPortOwner                the program that listens on the proxy port ("" = none, or this project's edge)
 #     heldPorts                     of the ports a funnel can have, those on which a program listens on every address or on the
 #                                   node's own, with its name
@@ -80,6 +83,17 @@ tailscale_object() {
   printf '{"state":"%s","domain":%s,' "$TAILSCALE_STATE" "$(text_or_null "${DOMAIN#-}")"
   printf '"https":%s,"funnel":%s,"funnelPort":%s,' "$HTTPS_GRANTED" "$FUNNEL_GRANTED" "$PORT_GRANTED"
   printf '"keyExpiry":%s}' "$(text_or_null "$(node_key_end)")"
+}
+
+# `past_the_edge IMMICH_ADDRESS|- IMMICH_PORT PROXY_PORT FUNNEL_PORT`. The subshell keeps a Tailscale that does not answer from
+# ending the script.
+past_the_edge() {
+  past_fact=$(
+    [ "$1" != - ] || set -- 127.0.0.1 "$2" "$3" "$4"
+    read_serving "$4" "$3" all "$1:$2" 2>/dev/null
+    [ -z "${FUNNEL:-}" ] || printf '[%s]' "$(cut -d ' ' -f 1-3 "$WORK/past" | sed 's/.*/"&"/' | paste -s -d , -)"
+  )
+  printf '%s' "${past_fact:-null}"
 }
 
 nixos_version() {
@@ -355,6 +369,7 @@ print_facts() {
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
   printf '"tailscale":%s,' "$(tailscale_facts "$8")"
   printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
+  printf '"pastTheEdge":%s,' "$(past_the_edge "$5" "$6" "$7" "$8")"
   printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$7")")"
   printf '"heldPorts":{%s},' "$(held_ports)"
   printf '"immich":%s,' "$(immich_facts "$5" "$6")"

@@ -22,7 +22,7 @@ TAILSCALE = """
     case $* in
       version) printf '1.98.9\\n  tailscale commit: abc\\n' ;;
       "status --json --peers=false") echo '{"BackendState":"Running",'; echo '"CertDomains":["DOMAIN"]}' ;;
-      "funnel status --json") printf '{\\n}\\n' ;;
+      "funnel status --json") cat "$FAKES/serve.json" ;;
     esac""".replace("DOMAIN", DOMAIN)
 # What a configuration evaluates to stands in a file; none is an error.
 NIX = """
@@ -62,7 +62,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.remember(answers=IMMICH, units="immich-server.service")
     machine.fake("tailscale", TAILSCALE)
     machine.fake("nix-instantiate", NIX)
-    machine.remember(evaluated='{"exposure":"absent"}')
+    machine.remember(**{"evaluated": '{"exposure":"absent"}', "serve.json": "{\n}\n"})
     machine.fake(
         "df", 'printf "Filesystem 1024-blocks Used Available Capacity Mounted on\\n/dev/x 9 1 4711 1%% /\\n"'
     )
@@ -100,6 +100,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "keyExpiry": None,
         },
         "funnel": {},
+        "pastTheEdge": [],
         "proxyPortOwner": "",
         "heldPorts": {},
         "immich": {
@@ -165,6 +166,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
         "tailscaleVersion": None,
         "tailscale": None,
         "funnel": None,
+        "pastTheEdge": None,
         "proxyPortOwner": "",
         "heldPorts": {},
         "immich": OFF | {"unit": False},
@@ -527,6 +529,43 @@ def test_what_is_not_an_object_is_null(machine: Machine, answer: str) -> None:
     machine.fake("tailscale", 'cat "$FAKES/answer"')
     seen = facts(machine)
     assert (seen["tailscale"], seen["funnel"]) == (None, None)
+
+
+def public(port: str, target: str, *, raw: bool = True) -> dict[str, object]:
+    """What `tailscale funnel status --json` says of a funnel on a port."""
+    web = {f"{DOMAIN}:{port}": {"Handlers": {"/": {"Proxy": target}}}}
+    return {
+        "TCP": {port: {"TCPForward": target} if raw else {"HTTPS": True}},
+        "Web": {} if raw else web,
+        "AllowFunnel": {f"{DOMAIN}:{port}": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("serve", "past"),
+    [
+        (public("443", "localhost:2283"), ["tcp 443 immich"]),
+        (public("443", "http://127.0.0.1:2283", raw=False), ["web 443 immich"]),
+        (public("8443", "http://localhost:2283/x", raw=False), ["web 8443 immich"]),
+        (public("8443", "http://192.168.1.20:2283", raw=False), ["web 8443 immich"]),
+        ({"Foreground": {"a": public("10000", "http://[::1]:2283", raw=False)}}, ["terminal 10000 immich"]),
+        (public("10000", "127.0.0.1:8443"), ["tcp 10000 edge"]),
+        ({**public("10000", "127.0.0.1:8443"), "AllowFunnel": {}}, []),
+        (public("443", "127.0.0.1:8443"), []),
+        (public("443", "192.168.1.99:2283"), []),
+    ],
+)
+def test_what_bypasses_the_edge(machine: Machine, serve: dict[str, object], past: list[str]) -> None:
+    machine.remember(**{"serve.json": json.dumps(serve)})
+    machine.remember(addresses="2: eth0 inet 192.168.1.20/24 scope global")
+    assert facts(machine)["pastTheEdge"] == past
+
+
+def test_an_immich_elsewhere_is_looked_for_where_it_is(machine: Machine) -> None:
+    serve = public("443", "http://172.17.0.2:2283", raw=False)
+    machine.remember(**{"serve.json": json.dumps(serve)})
+    assert facts(machine)["pastTheEdge"] == []
+    assert ask(machine, address="172.17.0.2")["pastTheEdge"] == ["web 443 immich"]
 
 
 @pytest.mark.parametrize(

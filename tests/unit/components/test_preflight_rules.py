@@ -55,6 +55,7 @@ SOUND: dict[str, Any] = {
         "funnelPort": True,
         "keyExpiry": None,
     },
+    "pastTheEdge": [],
     "proxyPortOwner": "",
     "heldPorts": {},
     "immich": {
@@ -583,40 +584,34 @@ def test_the_floors_are_three_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path:
         load.cache_clear()
 
 
-def public(port: str, target: str, *, raw: bool = True) -> dict[str, Any]:
-    """What `tailscale funnel status --json` says of a funnel on ``port``."""
-    handlers = {"Handlers": {"/": {"Proxy": target}}}
-    return {
-        "TCP": {port: {"TCPForward": target} if raw else {"HTTPS": True}},
-        **({} if raw else {"Web": {f"immich.example.ts.net:{port}": handlers}}),
-        "AllowFunnel": {f"immich.example.ts.net:{port}": True},
-    }
-
-
 @pytest.mark.parametrize(
-    ("serve", "port", "off"),
+    ("entry", "way"),
     [
-        (public("443", "localhost:2283"), "443", "--tcp=443"),
-        (public("443", "http://127.0.0.1:2283", raw=False), "443", "--https=443"),
-        (public("8443", "http://localhost:2283/x", raw=False), "8443", "--https=8443"),
-        ({"Foreground": {"a": public("10000", "http://[::1]:2283", raw=False)}}, "10000", "--https=10000"),
+        ("tcp 443 immich", "`sudo tailscale funnel --tcp=443 off`"),
+        ("web 8443 immich", "`sudo tailscale funnel --https=8443 off`"),
+        ("terminal 10000 immich", "end the `tailscale funnel` that runs in a terminal"),
     ],
 )
 @pytest.mark.parametrize("owner", [None, {"id": "ours", "name": "a/b/c"}])
-def test_a_funnel_straight_at_immich_is_refused(
-    serve: dict[str, Any], port: str, off: str, owner: dict[str, str] | None
-) -> None:
-    facts = {**facts_with("funnel", serve), "owner": owner}
+def test_a_funnel_straight_at_immich_is_refused(entry: str, way: str, owner: dict[str, str] | None) -> None:
+    facts = {**facts_with("pastTheEdge", [entry]), "owner": owner}
     [problem] = problems(facts, WANTED)
-    assert problem.startswith(f"Immich itself is public on port {port} ") and off in problem
+    port = entry.split()[1]
+    assert problem.startswith(f"Immich itself is public on port {port} ") and way in problem
 
 
 def test_a_funnel_to_where_the_edge_will_stand_is_refused() -> None:
-    elsewhere = public("10000", "127.0.0.1:8443")
-    [problem] = problems(facts_with("funnel", elsewhere), WANTED)
+    facts = facts_with("pastTheEdge", ["tcp 10000 edge"])
+    [problem] = problems(facts, WANTED)
     assert "about to use, and would be open before it is proven" in problem
-    assert problems(facts_with("funnel", elsewhere), ADOPTING) == []
-    assert problems(facts_with("funnel", {**elsewhere, "AllowFunnel": {}}), WANTED) == []
+    assert problems(facts, ADOPTING) == []
+    assert problems({**facts, "owner": {"id": "ours", "name": "home"}}, WANTED) == []
+
+
+@pytest.mark.parametrize("entry", ["web 443 immich", "web 10000 edge", "terminal 443 immich"])
+def test_what_is_not_the_chapters_funnel_is_not_taken_over(entry: str) -> None:
+    [problem] = problems(facts_with("pastTheEdge", [entry]), ADOPTING)
+    assert "bypasses the edge" in problem or "about to use" in problem
 
 
 # The node's key and the clocks
