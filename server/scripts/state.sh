@@ -46,7 +46,7 @@ close_at_last() {
         timeout 60 systemctl restart tailscaled >/dev/null 2>&1 </dev/null || :
         ;;
     esac
-    wait_for 15 tailscale_answers || :
+    wait_for 30 tailscale_knows || :
   fi
   close_funnel "$1" "$2" destroy
   [ "${close_started:-}" != yes ] || systemctl stop tailscaled >/dev/null 2>&1 </dev/null || :
@@ -54,6 +54,9 @@ close_at_last() {
     say "The funnel on port $1 leads nowhere now, but Tailscale still has it; remove it once Tailscale runs again:" \
       "\"sudo tailscale funnel --tcp=$1 off\""
 }
+
+# Until tailscaled has loaded who it is and reached its control server, it reports that it serves nothing.
+tailscale_knows() { ask_tailscale && ! grep -q '"BackendState": *"\(NoState\|Starting\)"' "$WORK/status.json"; }
 
 withdraw_all_but() {
   for device_file in "$STATE/devices"/* "$STATE/ended"/*; do

@@ -1544,6 +1544,39 @@ def test_the_last_step_leaves_a_tailscale_running_that_hung(machine: Machine) ->
     assert "systemctl stop tailscaled" not in machine.commands("systemctl")
 
 
+STARTING = """
+    if [ "$1" = status ] && read -r left <"$FAKES/starting"; then
+      if [ "$left" -gt 0 ]; then
+        echo "$((left - 1))" >"$FAKES/starting"
+      else
+        rm "$FAKES/starting"
+        for each in status serve; do mv "$FAKES/$each.kept" "$FAKES/$each.json"; done
+      fi
+    fi 2>/dev/null
+    exec "$FAKES/tailscale-itself" "$@"
+"""
+"""For a question or two it is on its way to its control server, and serves nothing as far as it knows."""
+
+
+def test_the_last_step_waits_for_a_restarted_tailscale_to_know_what_it_serves(machine: Machine) -> None:
+    result(opened(machine))
+    (machine.fakes / "mood").write_text("down")
+    assert funnel(machine, "close", "destroy").status == 0
+    running = (machine.fakes / "active").read_text()
+    status, served = ((machine.fakes / name).read_text() for name in ("status.json", "serve.json"))
+    machine.remember(
+        **{"active": f"{running}\ntailscaled", "status.kept": status, "serve.kept": served, "starting": "1"}
+    )
+    machine.remember(**{"serve.json": "{}", "status.json": status.replace('"Running"', '"Starting"')})
+    (machine.fakes / "tailscale").rename(machine.fakes / "tailscale-itself")
+    machine.fake("tailscale", STARTING)
+    mends = 'case "$*" in "restart tailscaled") echo well >"$FAKES/mood" ;; esac\n'
+    machine.fake("systemctl", mends + textwrap.dedent(BODIES["systemctl"]))
+    outcome = machine.run("state", "remove")
+    assert (outcome.status, serving(machine)) == (0, {}), outcome.stderr
+    assert "leads nowhere now" not in outcome.stderr
+
+
 def test_a_machine_without_tailscale_is_clean_already(machine: Machine) -> None:
     if any((Path(folder) / "tailscale").exists() for folder in os.environ["PATH"].split(":")):
         pytest.skip("this machine has a tailscale of its own, which no test may talk to")
