@@ -42,7 +42,10 @@ _PHONE = (390, 1240)
 _WINDOW = (500, 1262)
 """Widths and heights of the sheet in CSS pixels, and of the picture around it."""
 
-_SERVERS_WORD = re.compile(r"pulumi:pulumi:Stack \S+ (?:creating \(\d+s\))? *(?P<said>[A-Z0-9].*)")
+_SERVERS_WORD = re.compile(
+    r"pulumi:pulumi:Stack \S+ (?:creating \(\d+s\))? *(?P<said>(?:[A-Z0-9]|[a-z0-9-]+(?:\.[a-z0-9-]+)+ ).*)"
+)
+"""What the engine itself adds there begins with a small letter. So does a sentence about a domain."""
 _WAY_BACK = re.compile(r"command:remote:Command \S+ deleting \(\d+s\) (?P<said>\S.*)")
 _CHECKED = re.compile(r" {8}(?P<asked>GET \S+ \d{3}) *: \"(?P<meaning>.+)\"")
 _TOLD_LAST = re.compile(r"    (?:url|[+-] \d+ (?:created|deleted)).*|Duration: .*")

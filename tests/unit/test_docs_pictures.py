@@ -18,6 +18,10 @@ RUN = [
     (1.0, " +  pulumi:pulumi:Stack immich-exposure-home creating (0s) "),
     (1.1, " +  immich-exposure:index:ImmichExposure immich creating (0s) "),
     (2.0, " +  pulumi:pulumi:Stack immich-exposure-home creating (8s) 75 of 75 files in /etc/nixos changed"),
+    (
+        2.0,
+        " +  pulumi:pulumi:Stack immich-exposure-home creating (8s) immich.some.ts.net has a new certificate",
+    ),
     (3.0, " +  pulumi:pulumi:Stack immich-exposure-home created (24s) 4 warnings; 15 messages"),
     (3.0, '        GET / 403                        : "a stranger sees no login page"'),
     (3.0, '    url            : "https://immich.lab-tailnet.ts.net"'),
@@ -38,6 +42,7 @@ def drawn() -> list[str]:
 def test_of_a_run_what_a_person_wants_to_see_is_kept() -> None:
     assert [line.text.strip() for line in told(RUN)] == [
         "75 of 75 files in /etc/nixos changed",
+        "immich.some.ts.net has a new certificate",
         "GET / 403                           a stranger sees no login page",
         'url : "https://immich.lab-tailnet.ts.net"',
         "+ 42 created",
