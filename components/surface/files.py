@@ -129,9 +129,9 @@ _REFUSALS = """## What a refusal reveals
 Nothing. Every refusal is the same 403 with the same headers and body, whatever was requested. With
 `rejectWith: drop`, the connection ends without an answer instead. The same applies to a Host other than
 the certificate's. Not covered are answers of Go's HTTP library before Caddy sees a request: 400 for
-input that is not HTTP, 431 for headers over 20 KB, 501 and 505 for unknown transfer codings and
-protocol versions, and an empty 200 for `OPTIONS *`. None of these names the program. A refusal says
-`Connection: close` if the request asked for it, is HTTP/1.0, or has a body that is not worth reading.
+input that is not HTTP, 431 for headers over 20 KB, and 501 and 505 for unknown transfer codings and
+protocol versions. None of these names the program. A refusal says `Connection: close` if the request
+asked for it, is HTTP/1.0, or has a body that is not worth reading.
 Allowed requests can get 413 (body too big), 429 (too many, with Retry-After), 502 (Immich does not
 answer) and 503 (the bans cannot be read).
 

@@ -450,6 +450,7 @@ def repository(tmp_path: Path) -> Path:
     for name in ("home", "cabin", "lab"):
         (folder / f"stacks/Pulumi.{name}.yaml").write_text("config: {}\n")
     (folder / "pyproject.toml").write_text('version = "1.2.3"\n')
+    (folder / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [1.2.3] - 2026-11-27\n")
     git(folder, "init", "--quiet", "--initial-branch=main")
     commit(folder)
     return folder
@@ -565,6 +566,9 @@ def test_a_release_is_the_same_bytes_each_time(runner: Runner, repository: Path)
     git(repository, "tag", "v9")
     done = runner.run(text, GITHUB_REF_NAME="v9")
     assert done.returncode == 1 and "does not have the version of the tag v9" in done.stderr
+    (repository / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [11.2.3] - 2026-11-27\n")
+    done = runner.run(text, GITHUB_REF_NAME="v1.2.3")
+    assert done.returncode == 1 and "no section for version 1.2.3" in done.stderr
 
 
 # GitLab
