@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 from string import Template
 
@@ -11,6 +12,11 @@ _FOLDER = Path(__file__).resolve().parent
 def read_text(name: str) -> str:
     """Read a file of this package."""
     return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def breakable(url: str) -> str:
+    """Return a URL as HTML that a narrow page breaks before a dot, not within a word."""
+    return escape(url).replace(".", "<wbr>.")
 
 
 def template(name: str) -> Template:

@@ -5,7 +5,7 @@ from html import escape
 
 from handover.files import Handover, OneTimeFile
 from handover.guides import GUIDES
-from handover.markup import read_text, style_source, template
+from handover.markup import breakable, read_text, style_source, template
 from handover.sheet import steps_of
 
 _STYLE = read_text("style.css") + read_text("sheet.css") + read_text("page.css")
@@ -28,11 +28,12 @@ def landing_page(
     forms = "".join(_form(base, file) for file in waiting)
     return _page(
         f"Certificate for {handover.device}",
-        '<p class="lead">It lets this device open all of Immich. Each file can be fetched once. The page '
-        f"closes {minutes} minutes after it was opened at the latest.</p>{_done(fetched)}{forms}"
+        '<p class="lead">It lets this device open all of Immich. Each file can be fetched once, and the page '
+        f"closes after {minutes} minutes at the latest.</p>{_done(fetched)}"
         '<div class="card small"><p>Before you go on: your browser said that it does not know this page. '
         "Open the certificate's details there and compare its SHA-256 fingerprint with the one in the "
-        "terminal.</p><p>The terminal shows the password, once the file has been fetched.</p></div>"
+        f"terminal.</p></div>{forms}"
+        '<p class="small after">The terminal shows the password once the file has been fetched.</p>'
         f"{_steps(handover)}",
     )
 
@@ -62,7 +63,7 @@ def _steps(handover: Handover) -> str:
     return (
         f"<h2>Then, on this {escape(GUIDES[guidance.platform].noun)}</h2>"
         '<div class="card address"><div><p class="label">Server</p>'
-        f'<p class="url">{escape(guidance.url)}</p></div></div>'
+        f'<p class="url">{breakable(guidance.url)}</p></div></div>'
         f"{steps_of(guidance.platform, handover.device)}"
     )
 

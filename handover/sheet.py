@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from handover.guides import GUIDES, Step
-from handover.markup import read_text, style_source, template
+from handover.markup import breakable, read_text, style_source, template
 from handover.qr import svg_code
 from pki import Platform, device_name
 from pki.contents import CURRENT
@@ -71,6 +71,7 @@ def render_sheet(content: SheetContent) -> str:
         device=escape(content.device),
         noun=escape(guide.noun),
         url=escape(content.url),
+        address=breakable(content.url),
         code=svg_code(content.url, label="QR code of the server's address"),
         renewed=_renewed(content, names),
         steps=steps_of(content.platform, content.device),
@@ -99,7 +100,8 @@ class Guidance:
 
 
 _GUIDANCE = re.compile(
-    r'Install sheet · (?P<noun>[^<]+)</p>.*<p class="url">(?P<url>https://[a-z0-9.-]+(?::[0-9]{1,5})?)</p>',
+    r"Install sheet · (?P<noun>[^<]+)</p>.*"
+    r'<p class="url">(?P<url>https://[a-z0-9-]+(?:<wbr>\.[a-z0-9-]+)*(?::[0-9]{1,5})?)</p>',
     re.DOTALL,
 )
 
@@ -119,7 +121,7 @@ def read_guidance(keystore: Path, device: str) -> Guidance | None:
         raise explain(error, keystore) from error
     found = _GUIDANCE.search((content or b"").decode(errors="replace"))
     platforms = [each for each, guide in GUIDES.items() if found and guide.noun == found["noun"]]
-    return Guidance(platforms[0], found["url"]) if found and platforms else None
+    return Guidance(platforms[0], found["url"].replace("<wbr>", "")) if found and platforms else None
 
 
 def wording_digest() -> str:

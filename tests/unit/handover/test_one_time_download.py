@@ -67,7 +67,8 @@ def test_the_page_says_what_to_do_next_on_this_platform(clock: Clock, platform: 
     url = "https://immich.example.ts.net"
     download = download_of(clock, BUNDLE, guidance=Guidance(platform, url))
     page = download.answer("GET", f"/{TOKEN}", PHONE).body.decode()
-    assert f"Then, on this {GUIDES[platform].noun}" in page and url in page
+    assert f"Then, on this {GUIDES[platform].noun}" in page
+    assert url in page.replace("<wbr>", "")
     assert page.count("<h3>") == len(GUIDES[platform].steps)
     assert "install sheet" not in page
     assert "<h3>" not in download_of(clock, BUNDLE).answer("GET", f"/{TOKEN}", PHONE).body.decode()

@@ -40,7 +40,10 @@ CONTENT = SheetContent(
     stack="home",
 )
 
-VOID = {"meta", "rect", "path"}
+BROKEN = "https://immich<wbr>.example<wbr>.ts<wbr>.net"
+"""An address as it is in the page, to be broken before a dot."""
+
+VOID = {"meta", "rect", "path", "wbr"}
 
 
 class Page(HTMLParser):
@@ -90,7 +93,8 @@ def test_a_sheet_says_all_that_a_person_needs(platform: Platform) -> None:
         "phone.p12",
         "5 November 2036",
         "If the device is lost",
-        "See that it works",
+        "Check that it works",
+        "https://immich.example.ts.net/immich-exposure shows which one it sends",
         "pulumi up --stack home",
         "make handover DEVICE=phone STACK=home",
         GUIDES[platform].noun,
@@ -136,9 +140,12 @@ def test_the_readme_leads_through_the_same_menus(platform: Platform) -> None:
 def test_a_sheet_loads_nothing_and_runs_nothing(platform: Platform) -> None:
     page = Page(render_sheet(replace(CONTENT, platform=platform)))
     assert {name for name, _ in page.elements}.isdisjoint(
-        {"script", "link", "img", "iframe", "object", "form", "a", "base", "embed", "input", "use", "image"}
+        {"script", "link", "img", "iframe", "object", "form", "base", "embed", "input", "use", "image"}
     )
+    assert page.named("a") == [{"href": f"{CONTENT.url}/immich-exposure"}]
     for name, attributes in page.elements:
+        if name == "a":
+            continue
         assert not {key for key in attributes if key.startswith("on") or key in ("src", "href", "style")}, (
             name
         )
@@ -159,6 +166,7 @@ def test_hostile_values_stay_text(platform: Platform) -> None:
         )
     )
     assert not page.named("script")
+    assert page.named("a") == [{"href": f"https://{HOSTILE}/immich-exposure"}]
     assert HOSTILE in page.text
     assert f"https://{HOSTILE}" in page.text
 
@@ -192,8 +200,8 @@ def test_a_sheet_tells_the_hand_over_its_platform_and_address(
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        ("https://immich.example.ts.net</p>", "https://immich.example.ts.net/?<b>x</b></p>"),
-        ("https://immich.example.ts.net</p>", "http://immich.example.ts.net</p>"),
+        (f"{BROKEN}</p>", f"{BROKEN}/?<b>x</b></p>"),
+        (f"{BROKEN}</p>", f"{BROKEN.replace('https', 'http')}</p>"),
         ("Install sheet · iPhone or iPad", "Install sheet · <script>"),
         ("Install sheet · iPhone or iPad", "Install sheet · phone"),
     ],
