@@ -161,7 +161,7 @@ h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1.25rem; margin: 0 0 1rem; }
 .card > :first-child { margin-top: 0; } .card > :last-child { margin-bottom: 0; }
 .good { border-left: 6px solid var(--good); } .warn { border-left: 6px solid var(--warn); }
-a { color: inherit; } dt { color: var(--soft); font-size: .9375rem; } dd { margin: 0 0 .75rem; }
+a { color: inherit; } dt, .soft { color: var(--soft); font-size: .9375rem; } dd { margin: 0 0 .75rem; }
 .print span { display: inline-block; margin-right: .6em; } .print, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
 `
 
@@ -178,20 +178,21 @@ var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
 <h1>This device is {{.Name}}</h1>
 {{if .Newer -}}
 <section class="card warn">
-<p><strong>There is a newer certificate for this device.</strong> The one in use is valid until {{.Until}} ({{.Left}}).</p>
-<p>Install it as you did the first: the person who runs the server runs <code>make handover DEVICE={{.Name}}</code>, and this device
-scans the code. Then remove the old certificate, and open this page again in a new window.</p>
+<p><strong>There is a newer certificate for this device.</strong> The one that this browser sends expires on {{.Until}} ({{.Left}}
+from now).</p>
+<p>Install the new one as you did the first: the person who runs the server runs <code>make handover DEVICE={{.Name}}</code>, and this
+device scans the code. Then remove the old certificate, close the browser completely and open this page again.</p>
 </section>
 {{- else if .Soon -}}
 <section class="card warn">
-<p><strong>This device's certificate expires on {{.Until}} ({{.Left}}),</strong> and there is no newer one yet.</p>
+<p><strong>This device's certificate expires on {{.Until}} ({{.Left}} from now),</strong> and there is no newer one yet.</p>
 <p>Tell the person who runs the server: <code>pulumi up</code> issues a new one, and the install sheet says how to install it.</p>
 </section>
 {{- else -}}
 <section class="card good">
-<p><strong>All is well.</strong> All of Immich is open to this device until {{.Until}} ({{.Left}}).</p>
-{{if .Older}}<p>It uses its new certificate. The previous one is valid until {{.Older}}: remove it from this device, so that the device
-does not ask which to use.</p>{{end}}
+<p><strong>All is well.</strong> All of Immich is open to this device until {{.Until}} ({{.Left}} from now).</p>
+{{if .Older}}<p>This browser sends the device's new certificate. The previous one is valid until {{.Older}}: remove it from the device, so
+that no program picks it.</p>{{end}}
 </section>
 {{- end}}
 <dl class="card">
@@ -199,6 +200,8 @@ does not ask which to use.</p>{{end}}
 <dt>Valid until</dt><dd>{{.Until}}</dd>
 <dt>Certificate's fingerprint (SHA-256), as on the install sheet</dt><dd class="print">{{range .Groups}}<span>{{.}}</span>{{end}}</dd>
 </dl>
+<p class="soft">This is the certificate that the browser sent. On an iPhone or iPad, the Immich app has a copy of its own, to be replaced
+separately.</p>
 <p><a href="/">Open Immich</a></p>
 </main>
 </body>

@@ -1,4 +1,4 @@
-"""What pages quote is what the code prints: docs/troubleshooting.md, and what other pages show as an example."""
+"""What docs/troubleshooting.md quotes, and what other pages show as an example, is what the code prints."""
 
 from __future__ import annotations
 
