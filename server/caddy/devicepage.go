@@ -162,7 +162,9 @@ h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1rem; }
 .card > :first-child { margin-top: 0; } .card > :last-child { margin-bottom: 0; }
 .good { border-left: 6px solid var(--good); } .warn { border-left: 6px solid var(--warn); }
 a { color: inherit; } dt, .soft { color: var(--soft); font-size: .9375rem; } dd { margin: 0 0 .75rem; }
-.print span { display: inline-block; margin-right: .6em; } .print, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
+.name { display: inline-block; max-width: 100%; } .print, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
+.print { display: grid; grid-template-columns: repeat(4, max-content); gap: .25rem 1rem; }
+@media (min-width: 40rem) { .print { grid-template-columns: repeat(8, max-content); } }
 `
 
 var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
@@ -175,7 +177,7 @@ var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
 </head>
 <body>
 <main>
-<h1>This device is {{.Name}}</h1>
+<h1>This device is <span class="name">{{.Name}}</span></h1>
 {{if .Newer -}}
 <section class="card warn">
 <p><strong>There is a newer certificate for this device.</strong> The one that this browser sends expires on {{.Until}} ({{.Left}}

@@ -299,6 +299,7 @@ p { margin: .3rem 0; } .soft { color: var(--soft); } .mark { color: var(--mark);
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .6rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; font-size: .85rem; } .n { text-align: right; font-variant-numeric: tabular-nums; }
+@media (min-width: 40.01rem) { .n + :not(.n) { padding-left: 1rem; } }
 @media (max-width: 40rem) {
   thead { display: none; } tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
   td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; text-align: right; }

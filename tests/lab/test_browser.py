@@ -71,6 +71,9 @@ def test_the_page_loads_with_the_bundle_and_only_a_shared_link_without(
     page = owner.visit("/", ARTIFACTS / "browser-with-certificate.png")
     assert "<title>Immich</title>" in page
     assert not FORBIDDEN.search(page)
+    page = owner.visit("/immich-exposure", ARTIFACTS / "browser-device-page.png")
+    assert "<title>laptop: this device's certificate</title>" in page and "All is well." in page
+    assert FORBIDDEN.search(stranger.visit("/immich-exposure", ARTIFACTS / "browser-no-device-page.png"))
 
 
 def test_a_page_runs_its_own_scripts_and_none_that_was_smuggled_in(make_browser: BrowserMaker) -> None:

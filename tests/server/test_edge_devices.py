@@ -62,7 +62,8 @@ def test_a_device_has_a_page_about_itself(edge: Edge) -> None:
     with edge.connect(edge.new_address(), identity) as connection:
         page = connection.ask("/immich-exposure")
         assert page.status == 200
-        assert b"This device is tablet &lt;of&gt; Anna" in page.body and b"<of>" not in page.body
+        assert b'This device is <span class="name">tablet &lt;of&gt; Anna</span>' in page.body
+        assert b"<of>" not in page.body
         shown = "".join(f"<span>{identity.fingerprint[at : at + 4]}</span>" for at in range(0, 64, 4))
         assert shown.encode() in page.body
         policy = page.headers["content-security-policy"]
