@@ -62,7 +62,7 @@ def read_adopt(top: Section, project_dir: Path | None) -> AdoptConfig | None:
         ca_certificate=section.text(
             "caCertificate",
             example="server:/var/lib/certs/ca-cert.pem",
-            missing="the authority's certificate is what the devices' certificates are held against",
+            missing="the devices' certificates are verified against the authority's",
             check=place_problem,
         ),
         ca_key=section.text(
@@ -93,7 +93,7 @@ def check_opener(top: Section, secret_keys: Collection[str]) -> None:
     elif OPENER not in secret_keys:
         reason = "must be stored encrypted, but is in the stack file in plain text"
     elif not is_adopting(top):
-        reason = "opens the key that adopt names, and adopt is not set; leave it out"
+        reason = "is the passphrase of the key that adopt names, and adopt is not set; leave it out"
     else:
         return
     top.problems.add(OPENER, value, reason, f"`pulumi config set --secret {OPENER}`")
@@ -102,11 +102,11 @@ def check_opener(top: Section, secret_keys: Collection[str]) -> None:
 def place_problem(text: str) -> str | None:
     """Say what is wrong with a file's path, on this machine or on the server."""
     if "-----BEGIN" in text:
-        return "must be the path of a file, not what it holds"
+        return "must be the path of a file, not its content"
     if text.startswith(ON_THE_SERVER):
         path = text.removeprefix(ON_THE_SERVER)
         if not path.startswith("/") or not path.isprintable():
-            return f"must go on with an absolute path on the server after {ON_THE_SERVER}"
+            return f"must have an absolute path on the server after {ON_THE_SERVER}"
     return None
 
 
@@ -130,9 +130,13 @@ def _device(section: Section, project_dir: Path | None) -> AdoptedDeviceConfig:
     if section.value("certificate") is None:
         for key, example in (("fingerprint", f'"{"ab" * 32}"'), ("until", '"2027-06-30"')):
             if section.value(key) is None:
-                section.report(key, "is needed where there is no certificate, which would say both", example)
+                section.report(key, "is needed unless certificate is set", example)
     elif section.value("fingerprint") is not None or section.value("until") is not None:
-        section.report("certificate", "says all that fingerprint and until say; leave these out", "-")
+        section.report(
+            "certificate",
+            "already gives the fingerprint and the expiry; leave those two out",
+            "phone-anna.crt",
+        )
     return AdoptedDeviceConfig(
         name=_name(section, certificate, project_dir),
         certificate=certificate,
@@ -150,12 +154,12 @@ def _name(section: Section, certificate: str | None, project_dir: Path | None) -
         if section.value("certificate") is None or certificate is not None:
             section.report(
                 "name",
-                "a device needs a name; only a certificate on this machine can tell one",
+                "a device needs a name, unless its certificate is a file on this machine",
                 "phone-anna",
             )
         return ""
     if project_dir is None:
-        return f"whoever {certificate} names"  # which is not a valid device name
+        return f"the name in {certificate}"  # contains spaces, so it is not a valid device name
     return _common_name(section, certificate, project_dir)
 
 
@@ -184,7 +188,9 @@ def _refuse_twin(section: Section, device: AdoptedDeviceConfig, others: list[Ado
             section.report("name", f"is the name of another device here, {other.name!r}", "phone-anna-2")
         if device.fingerprint is not None and other.fingerprint == device.fingerprint:
             section.report(
-                "fingerprint", f"is that of {other.name!r} as well, so revoking one would leave it", "-"
+                "fingerprint",
+                f"is also that of {other.name!r}; two devices cannot share one certificate",
+                f'"{"ab" * 32}"',
             )
 
 
@@ -193,7 +199,7 @@ def check_names(top: Section, adopt: AdoptConfig | None, devices: Collection[str
     for index, device in enumerate(adopt.devices if adopt else ()):
         clash = next((each for each in devices if each.lower() == device.name.lower()), device.name)
         if clash != device.name:
-            reason = f"differs from the device {clash!r} in case alone; write both alike when they are one"
+            reason = f"differs from the device {clash!r} only in case; if it is the same device, write it so"
             top.problems.add(f"adopt.devices[{index}].name", device.name, reason, f"`name: {clash}`")
 
 
@@ -215,7 +221,7 @@ def _end_problem(text: str) -> str | None:
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        return "must be a date (ISO 8601), in quotes: when the certificate ends"
+        return "must be the date on which the certificate expires (ISO 8601), in quotes"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checks of single configuration values: each takes a text and returns a reason or None."""
+"""Checks of single configuration values: each takes a text and returns what is wrong with it, or None."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOST_KEY_TYPES = (
 )
 
 RSA = "ssh-rsa"
-"""Refused: with it pinned, no signature can be agreed on with today's servers, which use SHA-2 (RFC 8332)."""
+"""Refused: a client that pins it cannot agree on a signature with today's servers (SHA-2 only, RFC 8332)."""
 
 
 def host_problem(host: str) -> str | None:
@@ -43,7 +43,7 @@ def host_problem(host: str) -> str | None:
 
 
 def zone_problem(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
-    """Check an IPv6 address's zone, which Python takes to be any text at all."""
+    """Check an IPv6 address's zone, for which Python accepts any text."""
     zone = address.scope_id if isinstance(address, ipaddress.IPv6Address) else None
     if zone is None or re.fullmatch(r"[A-Za-z0-9_.-]+", zone):
         return None
@@ -51,7 +51,7 @@ def zone_problem(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str 
 
 
 def user_problem(user: str) -> str | None:
-    """Check a user name: what useradd accepts, also with dots and capitals, at most 32 characters."""
+    """Check a user name: what useradd accepts, plus dots and capitals, at most 32 characters."""
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", user):
         return None
     return "is not a user name"
@@ -67,7 +67,7 @@ def host_key_problem(text: str) -> str | None:
         )
     if words[-1:] and words[-1].endswith("..."):
         return (
-            "is the placeholder of the example; put the server's own key here, whole, as "
+            "is the example's placeholder; replace it with the server's complete key, as "
             "`cat /etc/ssh/ssh_host_ed25519_key.pub` prints it there"
         )
     if len(words) >= 3 and words[0] not in HOST_KEY_TYPES and words[1] in HOST_KEY_TYPES:
@@ -79,9 +79,9 @@ def host_key_problem(text: str) -> str | None:
     try:
         blob = base64.b64decode(words[1], validate=True)
     except (binascii.Error, ValueError):
-        return "is not whole: the part after the kind of key is not base64"
+        return "is incomplete: the part after the kind of key is not base64"
     if not _is_key_blob(blob, words[0]):
-        return f"is not whole: the base64 part does not hold a key of the kind {words[0]}"
+        return f"is incomplete: the base64 part does not hold a key of the kind {words[0]}"
     return None
 
 
@@ -121,13 +121,13 @@ def private_key_problem(text: str, project_dir: Path | None, *, preview: bool) -
         return f"{half}; leave the key out to use the SSH agent"
     if _is_encrypted(content):
         return (
-            "has a passphrase, which nobody can type during a run; give it to the SSH agent by "
+            "has a passphrase, which nobody can type during a run; add it to the SSH agent with "
             f"`ssh-add {text}` and leave sshPrivateKeyFile out, or name a key without a passphrase"
         )
     if found.st_uid == os.getuid() and found.st_mode & 0o077:
         return (
             f"may be read by others (its mode is {found.st_mode & 0o777:04o}), so ssh does not use it; run "
-            f"`chmod 600 {text}`, and copy it to ~/.ssh first if it lies on a drive of Windows"
+            f"`chmod 600 {text}`, and copy it to ~/.ssh first if it is on a Windows drive"
         )
     return _shape_problem(content, text)
 
@@ -135,14 +135,15 @@ def private_key_problem(text: str, project_dir: Path | None, *, preview: bool) -
 def _shape_problem(content: bytes, text: str) -> str | None:
     """Explain what ssh calls "error in libcrypto": a key in OpenSSH's format must be complete to the byte."""
     if b"-----END" not in content:
-        return "is cut short: its last line is missing; copy it again from where it was made"
+        return "is cut short: its last line is missing; copy it again from where it was created"
     if b"-----BEGIN OPENSSH" not in content:
         return None
     if b"\r" in content:
-        mend = f"`tr -d '\\r' < {text} > {text}.new`, chmod 600, and that in its place"
-        return f"has the line ends of Windows, which ssh does not read; fix it with {mend}"
+        new = f"{text}.new"
+        mend = f"`tr -d '\\r' < {text} > {new} && chmod 600 {new} && mv {new} {text}`"
+        return f"has Windows line endings, which ssh does not accept; fix it with {mend}"
     if not content.endswith(b"\n"):
-        return f"lacks the end of its last line, so ssh does not read it; fix it with `echo >> {text}`"
+        return f"does not end with a newline, so ssh does not accept it; fix it with `echo >> {text}`"
     return None
 
 
@@ -184,7 +185,7 @@ def flake_problem(text: str) -> str | None:
     if not hash_sign or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", host):
         return "must end with # and the name of the system, as after nixosConfigurations. in flake.nix"
     if ".." in PurePosixPath(directory).parts or not re.fullmatch(r"/[A-Za-z0-9._/-]+", directory):
-        return "may name the folder with letters, digits, dots, dashes, underscores and slashes only"
+        return "may have only letters, digits, dots, dashes, underscores and slashes in the folder's path"
     return None
 
 
@@ -195,7 +196,7 @@ def immich_address_problem(text: str) -> str | None:
     except ValueError:
         return "must be an IP address, without a port; for localhost write 127.0.0.1 or ::1"
     if address.is_unspecified:
-        return "stands for every address; name one of them at which the server itself reaches Immich"
+        return "means every address; name one at which the server itself reaches Immich"
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         return "has a zone, which the edge cannot use; name another address"
     return None
@@ -229,7 +230,7 @@ def keystore_problem(text: str, project_dir: Path | None) -> str | None:
     path = local_path(text, project_dir)
     # These functions treat a failing drive as a missing one; the steps that need it report it.
     there = os.path.exists(path) and not os.path.isdir(path)
-    return "is a file, and the keystore is a folder" if there else None
+    return "is a file, but the keystore must be a folder" if there else None
 
 
 def duration_problem(text: str) -> str | None:
@@ -257,7 +258,7 @@ def address_problem(text: str) -> str | None:
     """Check HOST:PORT; an IPv6 address is in brackets."""
     host, colon, port = text.rpartition(":")
     if not colon or host_problem(host.removeprefix("[").removesuffix("]")) is not None:
-        return "must be a host and a port with a colon between"
+        return "must be a host and a port, with a colon between them"
     return None if port.isdecimal() and 1 <= int(port) <= 65535 else "must end with a port from 1 to 65535"
 
 

@@ -42,5 +42,5 @@ def check_frame_names(top: Section, frames: Collection[FrameConfig], devices: Co
     for frame in frames:
         device = next((each for each in devices if each.lower() == frame.name.lower()), None)
         if device is not None:
-            reason = f"is the name of the device {device!r}, which has a certificate; a frame needs another"
+            reason = f"is already the name of the device {device!r}; give the frame another name"
             top.problems.add("frames", frame.name, reason, f"`name: frame-{frame.name}`")

@@ -74,7 +74,7 @@ def read_module(top: Section) -> ModuleWay:
     if top.value("module") == ModuleWay.MANAGED:
         top.report(
             "module",
-            "cannot be managed together with flake, because no file of a flake is ever written; leave one of "
+            "cannot be managed together with flake, because a flake's files are never written; leave one of "
             "the two out",
             "yours",
         )
@@ -91,13 +91,13 @@ def read_flake(top: Section) -> Flake | None:
 
 
 def read_edge_build(top: Section, module: ModuleWay) -> EdgeBuilder:
-    """Read `edgeBuild`; a configuration can name the edge built here only if `pulumi up` writes it."""
+    """Read `edgeBuild`; an edge built on this machine needs a configuration that `pulumi up` writes."""
     builder = EdgeBuilder(top.choice("edgeBuild", choices=list(EdgeBuilder), default=EdgeBuilder.SERVER))
     if builder is EdgeBuilder.OPERATOR and module is ModuleWay.YOURS:
         top.report(
             "edgeBuild",
-            "cannot be operator where the module is in a configuration of yours; set its option package "
-            "there, as `make edge` says",
+            "cannot be operator while your own configuration imports the module; set the module's option "
+            "package there, as `make edge` says",
             "server",
         )
     return builder
@@ -116,8 +116,8 @@ def read_immich(top: Section) -> Immich:
     if managed and address is not None and not section.problems.has(section.name("managed")):
         section.report(
             "address",
-            "is for an Immich that services.immich does not manage, whose address is in the configuration "
-            "itself; add managed: false, or leave the address out",
+            "applies only to an Immich that services.immich does not manage; add managed: false, or leave "
+            "the address out",
             f"{address}, managed: false",
         )
     section.refuse_unknown()

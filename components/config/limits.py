@@ -13,13 +13,13 @@ REJECT_WITH = ("forbidden", "drop")
 """What a stranger gets for a request that is not allowed: a 403 that reveals nothing, or no answer at all."""
 
 COLD_VISIT = 50
-"""What a first visit to a link counts: of its 150 requests, 112 count a twentieth each (caddy/limits.go)."""
+"""What a first visit to a link counts as: 112 of the 150 requests count a twentieth each (caddy/limits.go)."""
 
 VISIT_SECONDS = 600
-"""The longest that a visitor who has used up a budget waits until it allows another visit."""
+"""How many seconds a visitor who has used up the budget may have to wait for another visit."""
 
 TYPING_ERRORS = 2
-"""The wrong passwords that a guest must be able to type before the right one."""
+"""How many wrong passwords a guest must be able to type before the right one."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ def read_features(top: Section) -> dict[str, bool]:
     section = top.section("features", example="{map: false}")
     for feature in surface_table.load().features:
         if feature.fixed and section.value(feature.name) is not None:
-            section.report(
-                feature.name, "cannot be switched; to share nothing, run pulumi destroy", "leave it out"
-            )
+            section.report(feature.name, "is always on (to share nothing, run pulumi destroy)", None)
     if section.value(surface_table.SETTING_OF_ITS_OWN) is not None:
-        section.report(surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, outside of features", "-")
+        section.report(
+            surface_table.SETTING_OF_ITS_OWN, "is a setting of its own, not one of features", "true"
+        )
     features = {
         feature.name: section.boolean(feature.name, default=feature.default)
         for feature in surface_table.load().switches()
@@ -68,7 +68,7 @@ def read_features(top: Section) -> dict[str, bool]:
     section.refuse_unknown()
     if features["download"] and not features["originals"]:
         section.report(
-            "originals", "keeps nothing back while features.download is on: zip files hold originals", "true"
+            "originals", "has no effect while features.download is on: zip files contain originals", "true"
         )
     return features
 
@@ -102,25 +102,25 @@ def read_rate_limits(top: Section) -> RateLimits:
         if faster and not section.problems.has(*map(section.name, keys)):
             section.report(
                 key,
-                f"lets more {what} through ({count} in {window} s) than requests at all "
+                f"allows more {what} ({count} in {window} s) than requests of any kind "
                 f"({limits.requests} in {limits.window_seconds} s)",
                 "10",
             )
     if limits.requests < COLD_VISIT and not section.problems.has(section.name("requests")):
         section.report(
-            "requests", f"lets nobody in: opening one link counts as {COLD_VISIT} requests at first", "3000"
+            "requests", f"lets nobody in: the first visit to a link counts as {COLD_VISIT} requests", "3000"
         )
     elif COLD_VISIT * limits.window_seconds > limits.requests * VISIT_SECONDS and not section.problems.has(
         section.name("requests"), section.name("windowSeconds")
     ):
         section.report(
             "windowSeconds",
-            f"keeps your guests out: with {limits.requests} requests in {limits.window_seconds} s, opening a "
-            f"second link can take more than {VISIT_SECONDS // 60} minutes of waiting",
+            f"keeps your guests out: with {limits.requests} requests in {limits.window_seconds} s, a guest "
+            f"may have to wait more than {VISIT_SECONDS // 60} minutes to open a second link",
             "30",
         )
-    told = section.problems.has(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
-    if limits.link_passwords_per_hour < limits.password_attempts and not told:
+    reported = section.problems.has(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
+    if limits.link_passwords_per_hour < limits.password_attempts and not reported:
         section.report(
             "linkPasswordsPerHour",
             f"is used up by one visitor, who may try {limits.password_attempts} passwords "
@@ -153,8 +153,8 @@ def read_bans(top: Section) -> Bans:
         if bans.max_retry > soonest:
             section.report(
                 "maxRetry",
-                f"stops nobody: with findTime {bans.find_time} and banTime {bans.ban_time} it lets more than "
-                "one guess a second go on for ever",
+                f"stops nobody: with findTime {bans.find_time} and banTime {bans.ban_time} it allows more "
+                "than one guess per second for ever",
                 "10",
             )
     return bans

@@ -22,7 +22,7 @@ COUNTRY_DAYS = 45
 """Maximum age of a country database in days: MaxMind's appears twice a week, DB-IP's once a month."""
 
 MOST_FILES = 20
-"""Number of network lists; one file with many lines does the same as many files."""
+"""Maximum number of network lists; one file with many lines does the same as many files."""
 
 _CODES = """
 AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS
@@ -106,7 +106,7 @@ def read_ban_lists(top: Section) -> BanLists | None:
     _check_countries(section, lists)
     if lists.networks_days and not lists.networks and not section.problems.has(section.name("networks")):
         section.report(
-            "networkDays", "is how old the files of networks may be, and there are none", "leave it out"
+            "networkDays", "limits the age of the files in networks, and networks is not set", None
         )
     section.refuse_unknown()
     return lists if lists.lines() or section.problems.lines else None
@@ -119,7 +119,7 @@ def _check_countries(section: Section, lists: BanLists) -> None:
     if lists.countries and lists.database is None:
         section.report(
             "countryDatabase",
-            "a file on the server says where a network is; name one in MaxMind's format (.mmdb)",
+            "countries are looked up in a file on the server; name one in MaxMind's format (.mmdb)",
             "/var/lib/GeoIP/GeoLite2-Country.mmdb",
         )
     elif lists.database is not None and not lists.countries:
@@ -142,7 +142,7 @@ def _countries(section: Section, key: str) -> tuple[str, ...]:
     for code in codes:
         if code not in COUNTRIES:
             other = _OTHER_NAMES.get(code) or (code.upper() if code.upper() in COUNTRIES else None)
-            hint = f"; {other!r} is meant" if other else ""
+            hint = f"; write {other!r}" if other else ""
             section.report(
                 key, f"{code!r} is not the code of a country (two capital letters, ISO 3166){hint}", '["CN"]'
             )
@@ -155,7 +155,7 @@ def file_problem(text: str) -> str | None:
     if (problem := config_dir_problem(text)) is not None:
         return problem.replace("the folder of configuration.nix", "a file")
     if any(text == folder or text.startswith(f"{folder}/") for folder in UNSEEN):
-        return "lies where the service that reads it cannot see it; put it into /etc or /var/lib, for example"
+        return "is in a folder that the service cannot see; move it to /etc or /var/lib, for example"
     return None
 
 
@@ -186,7 +186,7 @@ def crowdsec_problem(text: str) -> str | None:
         host, _ = parts.hostname or "", parts.port
         plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
     except ValueError:
-        return "is no address"
+        return "is not an address"
     if parts.scheme not in ("http", "https") or not plain or not host:
         return "must be http:// or https://, an IP address and a port, and nothing after it"
     if host == "localhost":
@@ -194,12 +194,12 @@ def crowdsec_problem(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "must have an IP address and no name, because the service that asks it looks up none"
+        return "must have an IP address, not a name, because the service that asks it looks up no names"
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         return "has a zone (after %), which the service that asks it cannot use; name another address"
     at_home = address.is_private or address.is_loopback or any(address in net for net in _TAILNET)
     if not at_home or address.is_unspecified:
-        return "is not at home: CrowdSec's local API is on this server, in its network or in the tailnet"
+        return "must be on the server, in its network or in the tailnet, where CrowdSec's local API belongs"
     return None
 
 
@@ -216,11 +216,11 @@ def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collec
     if value is None:
         if not asked:
             return
-        reason = "CrowdSec only answers with a key; `sudo cscli bouncers add immich-exposure` makes one"
+        reason = "CrowdSec only answers with a key; `sudo cscli bouncers add immich-exposure` creates one"
     elif not isinstance(value, str) or not _KEY_TEXT.fullmatch(value):
         reason = "must be a key as `cscli bouncers add` prints it, in quotes"
     elif KEY not in secret_keys:
-        reason = "must be stored encrypted, but is in the stack file in plain text; make a new one"
+        reason = "must be stored encrypted, but is in the stack file in plain text; create a new one"
     elif not asked and not top.problems.has(f"{GROUP}.crowdsec"):
         reason = "is for banLists.crowdsec, which is not set; leave it out"
     else:

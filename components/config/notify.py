@@ -46,7 +46,7 @@ class Notify:
 
     @property
     def place(self) -> str:
-        """What to call it in front of others: an ntfy topic, or part of an address, may be a password."""
+        """What messages call it: an ntfy topic, or part of an address, may be a password."""
         return self.command or urlsplit(self.address or "").hostname or ""
 
 
@@ -55,11 +55,11 @@ def read_notify(top: Section) -> Notify | None:
     if not top.value("notify"):
         return None
     section = top.section("notify", example=EXAMPLE)
-    kind = section.choice("kind", choices=list(NotifyKind), missing="a channel is of some kind")
+    kind = section.choice("kind", choices=list(NotifyKind), missing="it says what receives the notices")
     by_command = kind == NotifyKind.COMMAND
     unused = "address" if by_command else "command"
     if section.value(unused) is not None:
-        section.report(unused, f"is nothing that kind: {kind} has", "leave it out")
+        section.report(unused, f"does not apply to kind: {kind}", None)
     notify = Notify(
         kind=NotifyKind(kind or NotifyKind.NTFY),
         address=None if by_command else _address(section),
@@ -71,7 +71,7 @@ def read_notify(top: Section) -> Notify | None:
 
 def _address(section: Section) -> str:
     return section.text(
-        "address", example=ADDRESS_EXAMPLE, missing="notices go to some address", check=address_problem
+        "address", example=ADDRESS_EXAMPLE, missing="it is where the notices are sent", check=address_problem
     )
 
 
@@ -79,7 +79,7 @@ def _command(section: Section) -> str:
     return section.text(
         "command",
         example=COMMAND_EXAMPLE,
-        missing="notices go to a program on the server",
+        missing="it is the program on the server that receives the notices",
         check=lambda text: (
             None if _COMMAND.fullmatch(text) else "must be the path of a program on the server"
         ),
@@ -120,7 +120,7 @@ def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str
     if value is None:
         if kind is not NotifyKind.GOTIFY or top.problems.has("notify.kind"):
             return
-        reason = "a Gotify server takes notices from applications with a token only"
+        reason = "a Gotify server accepts notices only with an application's token"
     elif not isinstance(value, str) or not _TOKEN.fullmatch(value):
         reason = "must be letters, digits and . _ ~ + / = -, at most 500"
     elif KEY not in secret_keys:

@@ -26,7 +26,7 @@ _PLAIN = (
 
 
 def secrets_of_others(values: Mapping[str, object], namespace: str) -> Iterator[Stray]:
-    """Yield the keys of other namespaces whose plain-text values look like secrets: the file is one."""
+    """Yield the keys of other namespaces whose plain-text values look like secrets; they share the file."""
     for key, value in values.items():
         if ":" in key and not key.startswith(f"{namespace}:"):
             yield from (

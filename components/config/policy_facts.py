@@ -61,7 +61,7 @@ def _of_frames_and_lists(config: ExposureConfig) -> dict[str, Any]:
     return facts
 
 
-def told(finding: Finding) -> str:
+def in_words(finding: Finding) -> str:
     """Return a finding in words, with the key that sets its rule's level."""
     return f"{finding.sentence.removesuffix('.')} (policy {finding.rule})."
 
@@ -73,8 +73,8 @@ def hold_to_the_rules(facts: Mapping[str, Any], config: ExposureConfig) -> None:
         ConfigError: with all findings of mandatory rules.
     """
     findings = judge(facts, config.policy)
-    refused = [told(finding) for finding in findings if finding.level is Level.MANDATORY]
+    refused = [in_words(finding) for finding in findings if finding.level is Level.MANDATORY]
     if refused:
         raise ConfigError(facts["stack"], refused)
     for finding in findings:
-        pulumi.warn(told(finding))
+        pulumi.warn(in_words(finding))

@@ -21,10 +21,14 @@ class Problems:
         self._lines: list[str] = []
         self._keys: set[str] = set()
 
-    def add(self, key: str, value: object, reason: str, example: str) -> None:
-        """Report that a key's value (None: it is not set) is wrong, why, and what a right one looks like."""
+    def add(self, key: str, value: object, reason: str, example: str | None) -> None:
+        """Report that a key's value (None: it is not set) is wrong, why, and what a right one looks like.
+
+        Without an `example` the remedy is to leave the key out.
+        """
         shown = "is not set" if value is None else f"= {self._shown(key, value)}"
-        self._lines.append(f"{key} {shown}: {reason}. Example: {example}")
+        remedy = f". Example: {example}" if example else "; leave it out"
+        self._lines.append(f"{key} {shown}: {reason}{remedy}")
         self._keys.add(key)
 
     def add_unknown(self, key: str, hint: str) -> None:
@@ -76,9 +80,10 @@ class Section:
         value = self._values.get(key)
         return None if value == "" else value
 
-    def report(self, key: str, reason: str, example: str) -> None:
-        """Report a problem with a key."""
-        self.problems.add(self.name(key), self.value(key), reason, f"`{key}: {example}`")
+    def report(self, key: str, reason: str, example: str | None) -> None:
+        """Report a problem with a key; without an `example` the remedy is to leave the key out."""
+        shown = None if example is None else f"`{key}: {example}`"
+        self.problems.add(self.name(key), self.value(key), reason, shown)
 
     def text(
         self, key: str, *, example: str, check: Check, default: str | None = None, missing: str = ""
@@ -165,7 +170,8 @@ class Section:
         for key in self._values:
             if key not in self._known:
                 near = difflib.get_close_matches(str(key), self._known, n=1, cutoff=0.6)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._known))}"
+                known = ", ".join(sorted(self._known))
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys are {known}"
                 self.problems.add_unknown(self.name(str(key)), hint)
 
 
@@ -173,5 +179,5 @@ def _not_among(text: str, choices: Collection[str]) -> str | None:
     if text in choices:
         return None
     near = difflib.get_close_matches(text.lower(), [str(choice) for choice in choices], n=1, cutoff=0.6)
-    hint = f"; perhaps {near[0]!r} is meant" if near else ""
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"must be one of {', '.join(choices)}{hint}"

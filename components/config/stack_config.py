@@ -397,8 +397,8 @@ def _host_key(top: Section) -> str:
     text = top.text(
         "hostKey",
         example=HOST_KEY_EXAMPLE,
-        missing="the server's key must be pinned, because whoever answers first would be trusted otherwise; "
-        "read it on the server with `cat /etc/ssh/ssh_host_ed25519_key.pub`",
+        missing="the server's key must be pinned, or the first machine to answer would be trusted; read it "
+        "on the server with `cat /etc/ssh/ssh_host_ed25519_key.pub`",
         check=host_key_problem,
     )
     return " ".join(text.split()[:2])
@@ -420,7 +420,7 @@ def _check_sudo_password(top: Section, secret_keys: Collection[str], config: Exp
     elif key not in secret_keys:
         reason = "must be stored encrypted, but is in the stack file in plain text"
     elif config.ssh_user == "root":
-        reason = "is of no use to sshUser root, who needs no sudo; leave it out"
+        reason = "is not needed with sshUser root, who does not use sudo; leave it out"
     else:
         reason = sudo_password_problem(password) or ""
     if reason:

@@ -28,7 +28,7 @@ def stack_file(project_dir: Path, stack: str) -> Path:
 def uncertain(file: Path, namespace: str, project: str) -> Iterator[Stray]:
     """Yield the settings of a stack file that are at its top level, or are spelled in two ways.
 
-    A key without a namespace is in the one of `project`. None if the file is missing or unreadable.
+    A key without a namespace is in that of `project`. Yields nothing if the file is missing or unreadable.
     """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def spelled_twice(keys: Iterable[str], namespace: str) -> Iterator[Stray]:
             continue
         other = spelled.setdefault(name, key)
         if other != key:
-            yield key, f"is the same setting as {other}, and either may count; remove one of the two"
+            yield key, f"is the same setting as {other}, and either may apply; remove one of the two"
 
 
 def beside_config(document: Iterable[object], file_name: str, namespace: str) -> Iterator[Stray]:
@@ -69,7 +69,7 @@ def beside_config(document: Iterable[object], file_name: str, namespace: str) ->
     for key in document:
         if key not in ENGINE_KEYS:
             name = str(key).rpartition(":")[2]
-            said = f"stands beside `config:` in {file_name}, where it counts for nothing"
+            said = f"is next to `config:` in {file_name}, where it has no effect"
             yield str(key), f"{said}; move it below `config:` as `  {namespace}:{name}: ...`"
 
 

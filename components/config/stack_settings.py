@@ -196,7 +196,7 @@ def _environments(named: object) -> Iterator[str]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads like the engine, but without what people cannot read, or two readers take for different things.
+    """Reads like the engine, but refuses what is hard to read, or what two parsers understand differently.
 
     Aliases let a small file expand to a huge one; tags and merge keys mean one thing here and another to the
     engine (`!!merge x:` is a merge here, and a key there).
@@ -211,7 +211,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             what = "a tag (!)"
         if what:
             raise StackFileError(
-                f"{_at(event.start_mark)}: {what}; write the settings out, so that they can be read"
+                f"{_at(event.start_mark)}: {what} is not accepted; write the settings out in full"
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
@@ -221,13 +221,13 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise StackFileError(
-                    f"{_at(key_node.start_mark)}: a merge key (<<); write the settings out, so that they can "
-                    "be read"
+                    f"{_at(key_node.start_mark)}: a merge key (<<) is not accepted; write the settings out "
+                    "in full"
                 )
             key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 raise StackFileError(
-                    f"{_at(key_node.start_mark)}: {key} is here for the second time, after "
+                    f"{_at(key_node.start_mark)}: {key} is set a second time, after "
                     f"{_at(seen[key])}; remove one of the two"
                 )
             seen[key] = key_node.start_mark

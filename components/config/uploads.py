@@ -41,7 +41,7 @@ def read_upload_size(top: Section) -> int:
     """Read `uploadMegabytes`, which matters only with `uploads`."""
     size = top.integer("uploadMegabytes", default=UPLOAD_MEGABYTES, least=1, most=50_000)
     if size != UPLOAD_MEGABYTES and _are_off(top):
-        top.report("uploadMegabytes", "limits uploads, and uploads is not true", str(UPLOAD_MEGABYTES))
+        top.report("uploadMegabytes", "has no effect unless uploads is true", str(UPLOAD_MEGABYTES))
     return size
 
 
@@ -63,7 +63,7 @@ def read_upload_limits(top: Section) -> UploadLimits:
     )
     section.refuse_unknown()
     if limits != usual and _are_off(top):
-        top.report(GROUP, "limits uploads, and uploads is not true", EXAMPLE)
+        top.report(GROUP, "has no effect unless uploads is true", EXAMPLE)
     pairs = (
         ("linkMegabytesPerHour", limits.link_megabytes, "megabytesPerHour", limits.megabytes, "megabytes"),
         ("linkFilesPerHour", limits.link_files, "filesPerHour", limits.files, "files"),
@@ -86,20 +86,20 @@ def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich)
     if size > limits.link_megabytes and not top.problems.has(
         "uploadMegabytes", budget, f"{GROUP}.megabytesPerHour"
     ):
-        told = "uploadMegabytes" if top.value("uploadMegabytes") is not None else budget
-        value = size if told == "uploadMegabytes" else limits.link_megabytes
+        key = "uploadMegabytes" if top.value("uploadMegabytes") is not None else budget
+        value = size if key == "uploadMegabytes" else limits.link_megabytes
         reason = (
-            f"an upload of {size} MB never gets through a link that takes {limits.link_megabytes} MB in an "
-            f"hour; set uploadMegabytes to {limits.link_megabytes} at most, or {budget} to {size} at least"
+            f"an upload of {size} MB never fits a link that accepts {limits.link_megabytes} MB in an hour; "
+            f"set uploadMegabytes to at most {limits.link_megabytes}, or {budget} to at least {size}"
         )
-        top.problems.add(told, value, reason, f"`uploadMegabytes: {limits.link_megabytes}`")
+        top.problems.add(key, value, reason, f"`uploadMegabytes: {limits.link_megabytes}`")
     folder = f"{GROUP}.folder"
     if not immich.managed and limits.folder is None and not top.problems.has(folder):
         top.problems.add(
             folder,
             None,
-            "with uploads the server must see how much is free where Immich puts them, and only you know "
-            "that folder of an Immich that services.immich does not manage; name the folder on the server",
+            "with uploads, the server must check the free space of Immich's upload folder, which it finds "
+            "by itself only for services.immich; name the folder on the server",
             f"`{GROUP}: {{folder: {FOLDER_EXAMPLE}}}`",
         )
 

@@ -26,7 +26,7 @@ def read_who(top: Section) -> tuple[bool, int]:
     days = top.integer("whoDays", default=WHO_DAYS, least=1, most=3650)
     who = top.boolean("who", default=False)
     if days != WHO_DAYS and not who and not top.problems.has("who", "whoDays"):
-        top.report("whoDays", "is how long links are counted, and who is not true", str(WHO_DAYS))
+        top.report("whoDays", "has no effect unless who is true", str(WHO_DAYS))
     return who, days
 
 
@@ -46,7 +46,7 @@ def check_api_key(top: Section, secret_keys: Collection[str]) -> None:
     elif KEY not in secret_keys:
         reason = (
             "must be stored encrypted, but is in the stack file in plain text; create a new one with the "
-            "permission {RIGHT} alone"
+            f"permission {RIGHT} alone"
         )
     else:
         return

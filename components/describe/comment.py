@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.config.policy import lowered
-from components.config.policy_facts import policy_facts, told
+from components.config.policy_facts import in_words, policy_facts
 from components.config.stack_config import SECRETS, ConfigError, ExposureConfig, load
 from components.config.stack_settings import (
     StackFileError,
@@ -260,7 +260,7 @@ def _policy(old: Version | None, new: Version | None, findings: Sequence[Finding
     if new is None or new.config is None:
         return
     lines = [
-        f"{'**refused**' if finding.level is Level.MANDATORY else 'warning'}: {prose(told(finding))}"
+        f"{'**refused**' if finding.level is Level.MANDATORY else 'warning'}: {prose(in_words(finding))}"
         for finding in findings
     ]
     before = old.config.policy if old and old.config else {}
@@ -303,8 +303,8 @@ def _secret_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterat
         elif key not in after:
             yield f"{code(key)} is no longer encrypted, or no longer there."
         elif before[key] != after[key]:
-            told = " The keystore opens with the new one after `make keystore ARGS=passphrase` alone."
-            note = told if key == SECRETS[0] else ""
+            said = " The keystore opens with the new one after `make keystore ARGS=passphrase` alone."
+            note = said if key == SECRETS[0] else ""
             yield f"{code(key)} is changed, or encrypted again.{note}"
 
 

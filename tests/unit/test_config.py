@@ -228,8 +228,8 @@ def test_a_key_file_that_ssh_does_not_read_is_told_with_what_mends_it(tmp_path: 
     file = tmp_path / "key"
     content = write_key(file, ec.generate_private_key(ec.SECP256R1()))
     for spoilt, words in (
-        (content.replace(b"\n", b"\r\n"), "has the line ends of Windows, .* `tr -d"),
-        (content.rstrip(), "lacks the end of its last line, .* `echo >> key`"),
+        (content.replace(b"\n", b"\r\n"), "has Windows line endings, .* `tr -d"),
+        (content.rstrip(), "does not end with a newline, .* `echo >> key`"),
         (content[:120], "is cut short"),
     ):
         file.write_bytes(spoilt)
@@ -362,7 +362,7 @@ BAD = [
     ),
     (
         {"hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..."},
-        "is the placeholder of the example",
+        "is the example's placeholder",
         "hostKey: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI and 43 more characters",
     ),
     ({"hostKey": "ssh-ed25519"}, "must be a kind of key (ssh-ed25519, ", "hostKey: "),
@@ -417,8 +417,8 @@ BAD = [
     ({"flake": "github:a/b#pi"}, "another machine builds, leave it out and set module: yours", "flake: "),
     ({"flake": "/etc/nixos"}, "must end with # and the name of the system", "flake: "),
     ({"flake": "/etc/nixos#a b"}, "must end with # and the name of the system", "flake: "),
-    ({"flake": "/etc/../x#pi"}, "may name the folder with letters, digits", "flake: "),
-    ({"flake": "/etc/$(id)#pi"}, "may name the folder with letters, digits", "flake: "),
+    ({"flake": "/etc/../x#pi"}, "may have only letters, digits", "flake: "),
+    ({"flake": "/etc/$(id)#pi"}, "may have only letters, digits", "flake: "),
     ({"immich": "docker"}, "immich = 'docker': must be a group of settings", "immich: {address: 127.0.0.1"),
     (
         {"immich": {"address": "localhost"}},
@@ -430,7 +430,7 @@ BAD = [
         "must be an IP address, without a port",
         "address: 127.0.0.1",
     ),
-    ({"immich": {"address": "0.0.0.0"}}, "stands for every address; name one of them", "address: 127.0.0.1"),
+    ({"immich": {"address": "0.0.0.0"}}, "means every address; name one", "address: 127.0.0.1"),
     ({"immich": {"address": "fe80::1%eth0"}}, "has a zone, which the edge cannot use", "address: 127.0.0.1"),
     (
         {"immich": {"address": "8.8.8.8", "managed": False}},
@@ -439,7 +439,7 @@ BAD = [
     ),
     (
         {"immich": {"address": "192.168.1.20"}},
-        "immich.address = '192.168.1.20': is for an Immich that services.immich does not manage",
+        "immich.address = '192.168.1.20': applies only to an Immich that services.immich does not manage",
         "address: 192.168.1.20, managed: false",
     ),
     ({"immich": {"port": 0}}, "immich.port = 0: must be a whole number from 1", "port: 2283"),
@@ -447,7 +447,7 @@ BAD = [
     ({"edgeBuild": "pi"}, "edgeBuild = 'pi': must be one of server, operator", "edgeBuild: server"),
     (
         {"edgeBuild": "operator", "module": "yours"},
-        "edgeBuild = 'operator': cannot be operator where the module is in a configuration of yours",
+        "edgeBuild = 'operator': cannot be operator while your own configuration imports the module",
         "edgeBuild: server",
     ),
     ({"lan": "open"}, "lan = 'open': must be one of close, keep", "lan: close"),
@@ -461,7 +461,7 @@ BAD = [
     ({"sudoPassword": 123456}, "sudoPassword = [secret]: must be text; put it in quotes", "sudoPassword"),
     (
         {"sudoPassword": "geheim", "sshUser": "root"},
-        "sudoPassword = [secret]: is of no use to sshUser root",
+        "sudoPassword = [secret]: is not needed with sshUser root",
         "sudoPassword",
     ),
     (
@@ -483,8 +483,8 @@ BAD = [
     ({"devices": [{"name": "x"}]}, "devices[0].platform is not set: a bundle is made for", "platform: ios"),
     (
         {"devices": [{"name": "x", "platform": "Andriod"}]},
-        "devices[0].platform = 'Andriod': must be one of ios, android, macos, windows, linux; "
-        "perhaps 'android' is meant",
+        "devices[0].platform = 'Andriod': must be one of ios, android, macos, windows, linux "
+        "(did you mean 'android'?)",
         "platform: ios",
     ),
     (
@@ -518,7 +518,7 @@ BAD = [
             "devices": [{"name": "Tablet", "platform": "ios"}],
             "frames": [{"name": "hall"}, {"name": "tablet"}],
         },
-        "frames = 'tablet': is the name of the device 'Tablet', which has a certificate; a frame",
+        "frames = 'tablet': is already the name of the device 'Tablet'; give the frame another name",
         "name: frame-tablet",
     ),
     (
@@ -570,12 +570,12 @@ BAD = [
     ),
     (
         {"keyType": "rsa4096"},
-        "keyType = 'rsa4096': must be one of ecdsa-p256, rsa-4096; perhaps 'rsa-4096' is meant",
+        "keyType = 'rsa4096': must be one of ecdsa-p256, rsa-4096 (did you mean 'rsa-4096'?)",
         "keyType: ecdsa-p256",
     ),
     (
         {"keystore": "Pulumi.yaml"},
-        "is a file, and the keystore is a folder",
+        "is a file, but the keystore must be a folder",
         "keystore: stacks/keystore/home",
     ),
     (
@@ -594,23 +594,23 @@ BAD = [
     ({"rateLimits": {"requests": 0}}, "rateLimits.requests = 0: must be a whole number", "requests: 3000"),
     (
         {"rateLimits": {"passwordAttempts": 700, "passwordWindowSeconds": 5}},
-        "rateLimits.passwordAttempts = 700: lets more passwords of links through (700 in 5 s) than requests",
+        "rateLimits.passwordAttempts = 700: allows more passwords of links (700 in 5 s) than requests",
         "passwordAttempts: 10",
     ),
     (
         {"rateLimits": {"requests": 60, "windowSeconds": 60, "bundles": 70}},
-        "rateLimits.bundles = 70: lets more zip files through (70 in 60 s) than requests",
+        "rateLimits.bundles = 70: allows more zip files (70 in 60 s) than requests",
         "bundles: 10",
     ),
     (
         {"rateLimits": {"requests": 40}},
-        "rateLimits.requests = 40: lets nobody in: opening one link counts as 50 requests at first",
+        "rateLimits.requests = 40: lets nobody in: the first visit to a link counts as 50 requests",
         "requests: 3000",
     ),
     (
         {"rateLimits": {"requests": 200, "windowSeconds": 3600, "bundles": 1, "passwordAttempts": 3}},
-        "rateLimits.windowSeconds = 3600: keeps your guests out: with 200 requests in 3600 s, opening a "
-        "second link can take more than 10 minutes",
+        "rateLimits.windowSeconds = 3600: keeps your guests out: with 200 requests in 3600 s, a guest "
+        "may have to wait more than 10 minutes",
         "windowSeconds: 30",
     ),
     (
@@ -625,11 +625,11 @@ BAD = [
     ),
     (
         {"uploadMegabytes": 5},
-        "uploadMegabytes = 5: limits uploads, and uploads is not true",
+        "uploadMegabytes = 5: has no effect unless uploads is true",
         "uploadMegabytes: 2000",
     ),
     ({"uploads": True, "uploadMegabytes": 0}, "uploadMegabytes = 0: must be a whole number from 1", "2000"),
-    ({"uploadLimits": {"freeGigabytes": 5}}, "limits uploads, and uploads is not true", "uploadLimits: {"),
+    ({"uploadLimits": {"freeGigabytes": 5}}, "has no effect unless uploads is true", "uploadLimits: {"),
     (
         {"uploads": True, "uploadLimits": {"linkMegabytesPerHour": 12_000}},
         "uploadLimits.linkMegabytesPerHour = 12000: allows one link more megabytes in an hour than all links",
@@ -642,12 +642,12 @@ BAD = [
     ),
     (
         {"uploads": True, "uploadMegabytes": 6000},
-        "uploadMegabytes = 6000: an upload of 6000 MB never gets through a link that takes 5000 MB",
+        "uploadMegabytes = 6000: an upload of 6000 MB never fits a link that accepts 5000 MB",
         "uploadMegabytes: 5000",
     ),
     (
         {"uploads": True, "uploadLimits": {"linkMegabytesPerHour": 100}},
-        "uploadLimits.linkMegabytesPerHour = 100: an upload of 2000 MB never gets through",
+        "uploadLimits.linkMegabytesPerHour = 100: an upload of 2000 MB never fits",
         "uploadMegabytes: 100",
     ),
     (
@@ -667,21 +667,20 @@ BAD = [
     ),
     (
         {"uploads": True, "immich": {"managed": False}},
-        "uploadLimits.folder is not set: with uploads the server must see how much is free",
+        "uploadLimits.folder is not set: with uploads, the server must check the free space",
         "uploadLimits: {folder: /srv/immich}",
     ),
     ({"features": ["map"]}, "features = ['map']: must be a group of settings", "features: {map: false}"),
     ({"features": {"map": "off"}}, "features.map = 'off': must be true or false", "map: true"),
-    ({"features": {"pages": False}}, "features.pages = False: cannot be switched", "pages: "),
-    ({"features": {"uploads": True}}, "features.uploads = True: is a setting of its own", "uploads: "),
+    ({"features": {"uploads": True}}, "features.uploads = True: is a setting of its own", "uploads: true"),
     (
         {"features": {"originals": False}},
-        "features.originals = False: keeps nothing back while features.download is on",
+        "features.originals = False: has no effect while features.download is on",
         "originals: true",
     ),
     (
         {"rejectWith": "dropp"},
-        "rejectWith = 'dropp': must be one of forbidden, drop; perhaps 'drop'",
+        "rejectWith = 'dropp': must be one of forbidden, drop (did you mean 'drop'?)",
         "forbidden",
     ),
     (
@@ -691,7 +690,7 @@ BAD = [
     ),
     (
         {"bans": {"maxRetry": 90, "findTime": "10m", "banTime": "1m"}},
-        "bans.maxRetry = 90: stops nobody: with findTime 10m and banTime 1m it lets more than one guess a",
+        "bans.maxRetry = 90: stops nobody: with findTime 10m and banTime 1m it allows more than one guess",
         "maxRetry: 10",
     ),
     (
@@ -720,7 +719,7 @@ BAD = [
         "is set together with leaseHours; set one of the two",
         "exposeUntil: ",
     ),
-    ({"check": {"connectTo": "127.0.0.1"}}, "must be a host and a port with a colon", "127.0.0.1:24443"),
+    ({"check": {"connectTo": "127.0.0.1"}}, "must be a host and a port, with a colon", "127.0.0.1:24443"),
     ({"check": {"connectTo": "pi:99999"}}, "must end with a port from 1 to 65535", "127.0.0.1:24443"),
     ({"check": {"rootsFile": "none.pem"}}, "check.rootsFile = 'none.pem': cannot be read", "rootsFile: "),
     ({"check": {"rootsFile": "Pulumi.yaml"}}, "holds no certificate in PEM form", "rootsFile: "),
@@ -740,6 +739,12 @@ def test_a_mistake_is_told_in_words_with_an_example(
     assert "c2VjcmV0" not in problem
 
 
+def test_a_key_that_is_best_left_out_needs_no_example() -> None:
+    [problem] = problems_of(features={"pages": False})
+    assert problem.startswith("features.pages = False: is always on")
+    assert problem.endswith("; leave it out")
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -748,7 +753,7 @@ def test_a_mistake_is_told_in_words_with_an_example(
         ({"ca": {"commonname": "x"}}, "ca.commonname is not a known key: did you mean 'commonName'?"),
         (
             {"devices": [{"name": "x", "platform": "ios", "colour": "geheim"}]},
-            "devices[0].colour is not a known key: known are commonName, name, organization, platform",
+            "devices[0].colour is not a known key: known keys are commonName, name, organization, platform",
         ),
         ({"bans": {"bantime": "1h"}}, "bans.bantime is not a known key: did you mean 'banTime'?"),
         ({"rateLimits": {"request": 1}}, "rateLimits.request is not a known key: did you mean 'requests'?"),
@@ -916,7 +921,7 @@ def test_a_setting_beside_config_is_named(engine: pytest.MonkeyPatch, tmp_path: 
     engine_config.set_all_config(encoded(**MINIMAL), [f"{NAMESPACE}:keystorePassphrase"])
     with pytest.raises(ConfigError) as refusal:
         from_pulumi()
-    assert [problem.split(" stands beside `config:`")[0] for problem in refusal.value.problems] == [
+    assert [problem.split(" is next to `config:`")[0] for problem in refusal.value.problems] == [
         "immich-exposure:leaseHours",
         "lan",
     ]
@@ -998,7 +1003,7 @@ def test_days_that_are_none_are_told(days: object) -> None:
 
 def test_days_of_what_nobody_counts_are_told() -> None:
     [problem] = problems_of(whoDays=30)
-    assert problem.startswith("whoDays = 30: is how long links are counted, and who is not true")
+    assert problem.startswith("whoDays = 30: has no effect unless who is true")
     assert load_with(whoDays=90).who_days == 90
 
 
@@ -1056,10 +1061,18 @@ def test_a_channel_is_of_one_of_four_kinds(
         ({"notify": {"kind": "ntfy", "address": 'https://a/"x'}}, "notify.address", "begins with https://"),
         ({"notify": {"kind": "ntfy", "address": "http://ntfy.sh/t"}}, "notify.address", "without TLS"),
         ({"notify": {"kind": "webhook", "address": "http://8.8.8.8/t"}}, "notify.address", "without TLS"),
-        ({"notify": {"kind": "command", "address": "https://a.example"}}, "notify.address", "nothing that"),
+        (
+            {"notify": {"kind": "command", "address": "https://a.example"}},
+            "notify.address",
+            "does not apply to kind",
+        ),
         ({"notify": {"kind": "command"}}, "notify.command", "is not set"),
         ({"notify": {"kind": "command", "command": "mail me"}}, "notify.command", "path of a program"),
-        ({"notify": {"kind": "gotify", "address": "https://a.example"}}, "notifyToken", "with a token only"),
+        (
+            {"notify": {"kind": "gotify", "address": "https://a.example"}},
+            "notifyToken",
+            "only with an application's token",
+        ),
         ({"notifyToken": "abc"}, "notifyToken", "notify has none"),
         (
             {"notify": {"kind": "ntfy", "address": "https://a.example"}, "notifyToken": "a b"},

@@ -106,7 +106,7 @@ def test_a_stack_file_that_is_a_link_is_not_followed(tmp_path: Path, name: str) 
         (b"config: {<<: {immich-exposure:leaseHours: 48}}\n", "line 1, column 10: a merge key (<<)"),
         (b"config: {}\n---\nconfig: {}\n", "line 2, column 1"),
         (b"#" * ((1 << 20) + 1), "bytes"),
-        (b"config: {immich-exposure:a: {b: 1, b: 2}}\n", "b is here for the second time"),
+        (b"config: {immich-exposure:a: {b: 1, b: 2}}\n", "b is set a second time"),
     ],
 )
 def test_a_file_that_does_not_parse_is_told_with_its_place(

@@ -413,14 +413,14 @@ EVE = {"name": "eve", "fingerprint": "ab" * 32, "until": "2030-06-30"}
         ),
         ({**BOTH, "devices": [{"name": "eve"}]}, ["fingerprint is not set", "until is not set"]),
         ({**BOTH, "devices": [{**EVE, "fingerprint": "ab"}]}, ["openssl x509"]),
-        ({**BOTH, "devices": [{**EVE, "until": "June"}]}, ["must be a date"]),
-        ({**BOTH, "devices": [{**EVE, "certificate": "eve.crt"}]}, ["leave these out"]),
+        ({**BOTH, "devices": [{**EVE, "until": "June"}]}, ["must be the date"]),
+        ({**BOTH, "devices": [{**EVE, "certificate": "eve.crt"}]}, ["leave those two out"]),
         ({**BOTH, "devices": [{**EVE, "platform": "ios"}]}, ["platform is not a known key"]),
         (
             {**BOTH, "devices": [EVE, {**EVE, "fingerprint": "cd" * 32, "name": "Eve"}]},
             ["another device here"],
         ),
-        ({**BOTH, "devices": [EVE, {**EVE, "name": "ben"}]}, ["is that of 'eve' as well"]),
+        ({**BOTH, "devices": [EVE, {**EVE, "name": "ben"}]}, ["is also that of 'eve'"]),
     ],
 )
 def test_mistakes_are_told(adopt: Any, words: list[str], tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_one_device_may_have_a_certificate_of_ours_as_well(devices: list[str], c
     adopt = AdoptConfig(CA, CA_KEY, (AdoptedDeviceConfig("phone", ANNA, None, None),))
     check_names(Section({}, problems), adopt, devices)
     assert len(problems.lines) == count
-    assert all("case alone" in line for line in problems.lines)
+    assert all("only in case" in line for line in problems.lines)
 
 
 # The program
