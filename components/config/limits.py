@@ -13,7 +13,7 @@ REJECT_WITH = ("forbidden", "drop")
 """What a stranger gets for a request that is not allowed: a 403 that reveals nothing, or no answer at all."""
 
 COLD_VISIT = 50
-"""What a first visit to a link counts as: 112 of the 150 requests count a twentieth each (caddy/limits.go)."""
+"""How many requests a first visit to a link counts as: of its 150, 112 count 1/20 each (caddy/limits.go)."""
 
 VISIT_SECONDS = 600
 """How many seconds a visitor who has used up the budget may have to wait for another visit."""

@@ -27,7 +27,7 @@ from components.describe.comment import (
 STACKS = "stacks"
 NAME = re.compile(r"Pulumi\.([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.yaml")
 NOBODYS = "lab"
-"""The stack that exposes nothing of anybody's; it is described only if its own file changes."""
+"""The lab's stack, which exposes nobody's server; it is described only if its own file changes."""
 
 QUIET = frozenset({"settings", KEYS, dict(AREAS)["docs/"]})
 """Areas whose files change no stack, except a stack's own file and keystore."""
@@ -63,8 +63,8 @@ def path_of(stack: str) -> str:
 def comments(checkouts: Checkouts, links: str) -> Iterator[tuple[str, Comment]]:
     """Yield each stack that a change concerns, with its comment.
 
-    A stranger's change can hold anything. If it meets a bug of ours, the comment says so: with none, the one
-    about an earlier and harmless state would stay.
+    A stranger's change can contain anything. If it triggers a bug of ours, the comment says so. Without a new
+    comment, the one about an earlier, harmless state would stay.
     """
     try:
         concerned_stacks = concerned(checkouts, changed_files(checkouts.old, checkouts.new))
@@ -98,10 +98,10 @@ def main(arguments: Sequence[str]) -> int:
     Returns 0; 1 if `pulumi up` would refuse one of them; 2 for wrong arguments.
     """
     parser = argparse.ArgumentParser(prog="python -m components.describe.all_stacks", description=__doc__)
-    parser.add_argument("old", type=Path, metavar="OLD", help="the checkout as it is")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the checkout as it is to be, never run")
+    parser.add_argument("old", type=Path, metavar="OLD", help="the checkout before the change")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the checkout after the change, never run")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the comments")
-    parser.add_argument("--links", default="", help="address of the page that shows the differences of files")
+    parser.add_argument("--links", default="", help="address of the page that shows the files' diffs")
     options = parser.parse_args(arguments)
     asyncio.set_event_loop(asyncio.new_event_loop())  # the SDK's outputs need one
     checkouts = Checkouts(options.old, options.new)

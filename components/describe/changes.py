@@ -96,7 +96,7 @@ class Hidden:
 
     @property
     def either(self) -> frozenset[str]:
-        """Those of which one side is not known."""
+        """The settings that are encrypted on at least one side."""
         return frozenset({*self.old, *self.new})
 
 
@@ -113,27 +113,32 @@ def changes(
     hidden = secret.either
     revealed = _revealed(new, secret)
     new = _as_before(old, new, hidden)
-    told = _Told(public_surface(old), public_surface(new), hidden)
-    gained, lost = _gained_and_lost(told)
+    compared = _Comparison(public_surface(old), public_surface(new), hidden)
+    gained, lost = _gained_and_lost(compared)
     rebuild, is_rebuilt = _rebuild(old, new, module)
     sections: Sections = {
-        "Who gets in": [*_devices(old, new, told)],
-        "What strangers can do": [*_public(told), *_address(told), *_strangers(told), *_lines(told, BANNED)],
-        "Limits": [*_limits(old, new, told)],
-        "Until when": [*_lines(told, UNTIL)],
-        "Who watches": [*_lines(told, WATCH), *_notices(old, new)],
-        "At home": [*_home(told)],
+        "Who gets in": [*_devices(old, new, compared)],
+        "What strangers can do": [
+            *_public(compared),
+            *_address(compared),
+            *_strangers(compared),
+            *_lines(compared, BANNED),
+        ],
+        "Limits": [*_limits(old, new, compared)],
+        "Until when": [*_lines(compared, UNTIL)],
+        "Who watches": [*_lines(compared, WATCH), *_notices(old, new)],
+        "At home": [*_home(compared)],
         "Keys and certificates": [*_keys(old, new)],
         "How the server is reached": [*_whose_server(old, new, hidden), *_server(old, new)],
-        "On the server": [*_way_in(told), *rebuild],
+        "On the server": [*_way_in(compared), *rebuild],
         **revealed,
     }
     first = [
         *(["**What was encrypted before and can be read now is shown in full.**"] if revealed else []),
-        *_who_first(told),
+        *_who_first(compared),
         *(_first("More becomes public", gained)),
         *(_first("Less is public", lost)),
-        *_home_first(old, new, told),
+        *_home_first(old, new, compared),
         "**The server is rebuilt.**" if is_rebuilt else "Nothing is rebuilt.",
     ]
     return Summary(tuple(first), sections)
@@ -146,7 +151,7 @@ def _revealed(new: ExposureConfig, secret: Hidden) -> Sections:
 
 
 def _as_before(old: ExposureConfig, new: ExposureConfig, hidden: Collection[str]) -> ExposureConfig:
-    """Return a configuration with the other's value where one is not known: a default is no difference."""
+    """Return `new` with the old value of each hidden setting, so that no default is taken for a change."""
     names = {FIELDS[key] for key in hidden if key in FIELDS}
     if "flake" in names:
         names.add("module")
@@ -177,11 +182,11 @@ def end(old: ExposureConfig) -> Summary:
     words = public_surface(old)
     devices = [*words[DEVICES], *words.get(FRAMES, {})]
     first = (
-        "**This takes away the settings of an exposure.** Taking back what is exposed is `pulumi destroy`, "
-        "which needs this file: run it first, and merge this afterwards.",
+        "**This removes the settings of an exposure, and does not end it.** `pulumi destroy` does that, and "
+        "needs this file: run it first, and merge this afterwards.",
     )
     back = [
-        "The funnel is closed first, and seen closed: no link opens any more.",
+        "The funnel is closed first and verified to be closed: no link opens any more.",
         *(f"{code(name)} no longer gets in." for name in devices if name != NOBODY),
         "The keystore stays, so that the same devices get in again after a later `pulumi up`."
         if not old.purge_keystore
@@ -229,18 +234,18 @@ def _listed(items: Collection[str]) -> str:
     return f"{', '.join(few)} and {rest} more" if rest else ", ".join(few)
 
 
-class _Told:
+class _Comparison:
     """The words before and after, and where they differ."""
 
     def __init__(self, old: PublicSurface, new: PublicSurface, hidden: Collection[str]) -> None:
         self.old, self.new = _shown(old, hidden), _shown(new, hidden)
 
-    def gone(self, topic: str) -> dict[str, str]:
+    def removed(self, topic: str) -> dict[str, str]:
         """Lines that were removed, by name."""
         after = self.new.get(topic, {})
         return {name: line for name, line in self.old.get(topic, {}).items() if name not in after}
 
-    def come(self, topic: str) -> dict[str, str]:
+    def added(self, topic: str) -> dict[str, str]:
         """Lines that were added, by name."""
         before = self.old.get(topic, {})
         return {name: line for name, line in self.new.get(topic, {}).items() if name not in before}
@@ -253,46 +258,46 @@ class _Told:
                 yield name, before, line
 
 
-def _lines(told: _Told, topic: str) -> Iterator[str]:
-    for _, before, after in told.changed(topic):
+def _lines(compared: _Comparison, topic: str) -> Iterator[str]:
+    for _, before, after in compared.changed(topic):
         yield f"{prose(before)} → **{prose(after)}**"
-    for line in told.come(topic).values():
+    for line in compared.added(topic).values():
         yield f"new: {prose(line)}"
-    for line in told.gone(topic).values():
+    for line in compared.removed(topic).values():
         yield f"no longer: {prose(line)}"
 
 
 # Who gets in
 
 
-def _who_first(told: _Told) -> Iterator[str]:
-    lost = [code(name) for name in (*told.gone(DEVICES), *told.gone(FRAMES)) if name != NOBODY]
-    got = [code(name) for name in (*told.come(DEVICES), *told.come(FRAMES)) if name != NOBODY]
+def _who_first(compared: _Comparison) -> Iterator[str]:
+    lost = [code(name) for name in (*compared.removed(DEVICES), *compared.removed(FRAMES)) if name != NOBODY]
+    got = [code(name) for name in (*compared.added(DEVICES), *compared.added(FRAMES)) if name != NOBODY]
     if lost:
         yield f"**{_listed(lost)} {LOSES if len(lost) == 1 else LOSES.replace('loses', 'lose')}.**"
     if got:
         yield f"**{_listed(got)} {'gets' if len(got) == 1 else 'get'} in.**"
 
 
-def _devices(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
-    for name in told.gone(DEVICES):
+def _devices(old: ExposureConfig, new: ExposureConfig, compared: _Comparison) -> Iterator[str]:
+    for name in compared.removed(DEVICES):
         if name != NOBODY:
             yield f"{code(name)} **{LOSES}**, with the first step of `pulumi up`, whatever fails after that"
-    for name, line in told.come(DEVICES).items():
+    for name, line in compared.added(DEVICES).items():
         if name == NOBODY:
             yield "nobody has full access any more"
         else:
             yield f"{code(name)} ({prose(line)}) **gets in**: all of Immich, with a certificate of its own"
-    for name in told.gone(FRAMES):
+    for name in compared.removed(FRAMES):
         yield f"{code(name)} **{LOSES}**, with the first step of `pulumi up`, whatever fails after that"
-    for name, line in told.come(FRAMES).items():
+    for name, line in compared.added(FRAMES).items():
         yield f"{code(name)} **{prose(line)}**, read-only, with a secret header of its own"
     before = {device.name: device for device in old.devices}
-    if DEVICES in told.new:
+    if DEVICES in compared.new:
         for device in new.devices:
             if device.name in before:
                 yield from _same_device(before[device.name], device)
-    for name, was, now in told.changed(DEVICES):
+    for name, was, now in compared.changed(DEVICES):
         if "adopted" in was or "adopted" in now:
             yield f"{code(name)}: {prose(was)} → **{prose(now)}**"
 
@@ -300,40 +305,40 @@ def _devices(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[
 def _same_device(old: DeviceConfig, new: DeviceConfig) -> Iterator[str]:
     if old.platform != new.platform:
         yield (
-            f"{code(new.name)} is of another kind, {old.platform} → **{new.platform}**: its bundle is "
+            f"{code(new.name)} changes its platform, {old.platform} → **{new.platform}**: its bundle is "
             "written again, and its certificate stays"
         )
     if (old.common_name, old.organization) != (new.common_name, new.organization):
         yield (
-            f"{code(new.name)} is to have another name in its certificate ({code(new.common_name)}, "
-            f"{code(new.organization)}), which **`pulumi up` refuses** while it has one"
+            f"{code(new.name)} would get another name in its certificate ({code(new.common_name)}, "
+            f"{code(new.organization)}), which **`pulumi up` refuses** while the device has one"
         )
 
 
 # What strangers can do
 
 
-def _gained_and_lost(told: _Told) -> tuple[list[str], list[str]]:
-    return list(map(prose, told.come(CAN).values())), list(map(prose, told.gone(CAN).values()))
+def _gained_and_lost(compared: _Comparison) -> tuple[list[str], list[str]]:
+    return list(map(prose, compared.added(CAN).values())), list(map(prose, compared.removed(CAN).values()))
 
 
-def _public(told: _Told) -> Iterator[str]:
-    for line in told.come(CAN).values():
+def _public(compared: _Comparison) -> Iterator[str]:
+    for line in compared.added(CAN).values():
         yield f"**becomes public**: {CAN} now {prose(line)}"
-    for line in told.gone(CAN).values():
+    for line in compared.removed(CAN).values():
         yield f"**no longer public**: {CAN.removesuffix(' can')} can no longer {prose(line)}"
-    for _, before, after in told.changed(CAN):
+    for _, before, after in compared.changed(CAN):
         yield f"{CAN} {prose(before)} → **{prose(after)}**"
 
 
-def _address(told: _Told) -> Iterator[str]:
-    yield from _lines(told, NAME)
-    if any(name == "port" for name, _, _ in told.changed(NAME)):
+def _address(compared: _Comparison) -> Iterator[str]:
+    yield from _lines(compared, NAME)
+    if any(name == "port" for name, _, _ in compared.changed(NAME)):
         yield "every address and every link that was handed out before stops working"
 
 
-def _strangers(told: _Told) -> Iterator[str]:
-    for _, before, after in told.changed(STRANGERS):
+def _strangers(compared: _Comparison) -> Iterator[str]:
+    for _, before, after in compared.changed(STRANGERS):
         yield f"{STRANGERS} {before} → **{STRANGERS} {after}**"
 
 
@@ -347,8 +352,8 @@ _RATES: Mapping[str, Callable[[RateLimits], float]] = {
 }
 
 
-def _limits(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
-    for name, before, after in told.changed(LIMITS):
+def _limits(old: ExposureConfig, new: ExposureConfig, compared: _Comparison) -> Iterator[str]:
+    for name, before, after in compared.changed(LIMITS):
         yield f"{prose(before)} → **{prose(after)}**{_tendency(name, old, new)}"
 
 
@@ -370,21 +375,23 @@ def _notices(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
 
 # At home
 
-_HOME_ENDS = "**Immich at home ends** while the funnel is open: phones there come in through the edge."
+_HOME_ENDS = (
+    "**Immich's address at home is closed** while the funnel is open: phones there go through the edge."
+)
 
 
-def _home(told: _Told) -> Iterator[str]:
+def _home(compared: _Comparison) -> Iterator[str]:
     """Yield all of these lines if one differs, because they belong together."""
-    if told.old.get(HOME) != told.new.get(HOME):
-        yield from map(prose, told.new.get(HOME, {}).values())
+    if compared.old.get(HOME) != compared.new.get(HOME):
+        yield from map(prose, compared.new.get(HOME, {}).values())
 
 
 def _closes_home(config: ExposureConfig) -> bool:
     return config.immich.managed and config.lan is Lan.CLOSE
 
 
-def _home_first(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterator[str]:
-    if HOME not in told.new or _closes_home(old) == _closes_home(new):
+def _home_first(old: ExposureConfig, new: ExposureConfig, compared: _Comparison) -> Iterator[str]:
+    if HOME not in compared.new or _closes_home(old) == _closes_home(new):
         return
     if _closes_home(new):
         yield _HOME_ENDS
@@ -394,7 +401,7 @@ def _home_first(old: ExposureConfig, new: ExposureConfig, told: _Told) -> Iterat
 
 def _home_again(old: ExposureConfig) -> Iterator[str]:
     if _closes_home(old):
-        yield "Immich is at home again, at its own address."
+        yield "Immich can be reached at home again, at its own address."
 
 
 def _config_again(old: ExposureConfig) -> Iterator[str]:
@@ -409,12 +416,12 @@ def _keys(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
     if old.client_validity_days != new.client_validity_days:
         yield (
             f"new certificates of devices are valid for {old.client_validity_days} → "
-            f"**{new.client_validity_days} days**; those that are out there stay as they are"
+            f"**{new.client_validity_days} days**; existing ones stay as they are"
         )
     if old.ca.validity_days != new.ca.validity_days:
         yield (
             f"a new authority would be valid for {old.ca.validity_days} → **{new.ca.validity_days} days**; "
-            "the one that there is stays as it is"
+            "the existing one stays as it is"
         )
     if old.renew_before_days != new.renew_before_days:
         yield (
@@ -428,11 +435,12 @@ def _keys(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
         )
     if old.grace_days != new.grace_days:
         yield (
-            f"a renewed device's old certificate counts for {old.grace_days} → **{new.grace_days} days** more"
+            f"a renewed device's old certificate stays valid for {old.grace_days} → **{new.grace_days} "
+            "days** more"
         )
     if _subject(old) != _subject(new) or old.key_type != new.key_type:
         yield (
-            "the authority is to have another name or kind of key, which **`pulumi up` refuses** while the "
+            "the authority would get another name or kind of key, which **`pulumi up` refuses** while the "
             "keystore holds one"
         )
     yield from _adoption(old, new)
@@ -455,12 +463,12 @@ def _subject(config: ExposureConfig) -> tuple[str, str, str]:
 def _adoption(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
     if new.adopt is None:
         if old.adopt is not None:
-            yield "nothing is taken over any more of what was made by hand"
+            yield "nothing of a manual setup is taken over any more"
         return
     before = (old.adopt.ca_certificate, old.adopt.ca_key) if old.adopt else None
     if before != (new.adopt.ca_certificate, new.adopt.ca_key):
         yield (
-            "an authority that was made by hand is taken over: certificate "
+            "a manually created authority is taken over: certificate "
             f"{code(new.adopt.ca_certificate)}, key {code(new.adopt.ca_key)}"
         )
 
@@ -489,7 +497,7 @@ def _server(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
     for what, before, after in (
         ("SSH user", old.ssh_user, new.ssh_user),
         ("SSH port", str(old.ssh_port), str(new.ssh_port)),
-        ("SSH key", old.ssh_private_key_file or "of the agent", new.ssh_private_key_file or "of the agent"),
+        ("SSH key", old.ssh_private_key_file or _AGENT, new.ssh_private_key_file or _AGENT),
         ("port on the server's loopback", str(old.proxy_port), str(new.proxy_port)),
     ):
         if before != after:
@@ -499,19 +507,20 @@ def _server(old: ExposureConfig, new: ExposureConfig) -> Iterator[str]:
     if new.take_over != old.take_over:
         yield _TAKEN_OVER if new.take_over else "no server is taken over from another stack any more"
     if new.allow_upgrade != old.allow_upgrade:
-        yield _UPGRADED if new.allow_upgrade else "a rebuild brings in nothing but the module again"
+        yield _UPGRADED if new.allow_upgrade else "a rebuild again brings in nothing but the module"
 
 
+_AGENT = "from the agent"
 _TAKEN_OVER = "**the server is taken over from another stack**, whose devices are shut out"
-_UPGRADED = "a rebuild may bring in whatever else waits in the server's configuration (`allowUpgrade`)"
+_UPGRADED = "a rebuild may bring in any other pending change of the server's configuration (`allowUpgrade`)"
 
 
 def _check(config: ExposureConfig) -> str:
     if config.check.connect_to:
-        return f"the check from outside asks {code(config.check.connect_to)} instead of the internet"
+        return f"the outside check connects to {code(config.check.connect_to)} instead of the public address"
     if config.check.roots_file:
-        return "the check from outside asks the internet as before, with other roots of trust"
-    return "the check from outside asks the internet, with the usual roots of trust"
+        return "the outside check connects to the public address as before, with other trusted roots"
+    return "the outside check connects to the public address, with the usual trusted roots"
 
 
 def _first_reached(new: ExposureConfig, hidden: Collection[str]) -> Iterator[str]:
@@ -544,9 +553,9 @@ def host_key_print(host_key: str) -> str:
 # On the server
 
 
-def _way_in(told: _Told) -> Iterator[str]:
+def _way_in(compared: _Comparison) -> Iterator[str]:
     """Yield changes of the files that are written; module and build costs are described separately."""
-    for name, before, after in told.changed(WAY_IN):
+    for name, before, after in compared.changed(WAY_IN):
         if name == "files":
             yield f"{prose(before)} → **{prose(after)}**"
 
@@ -566,15 +575,11 @@ def _rebuild(old: ExposureConfig, new: ExposureConfig, module: Module) -> tuple[
         return [], False
     if not _is_built(new):
         return [
-            "nothing is built by this program: your own repository must bring the module of this version to "
-            "the server before `pulumi up`"
+            "nothing is built by this program: deploy this version of the module from your own repository "
+            "before `pulumi up`"
         ], False
     compiled = module.is_recompiled or old.edge_build != new.edge_build
-    cost = (
-        prose(way_in["build"])
-        if compiled
-        else "Caddy is not compiled again, so that it takes minutes at most"
-    )
+    cost = prose(way_in["build"]) if compiled else "Caddy is not compiled again, so it takes minutes at most"
     return [f"rebuilt because of {', '.join(reasons)}", cost], True
 
 

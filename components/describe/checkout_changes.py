@@ -27,7 +27,7 @@ KEYSTORES = "stacks/keystore"
 MADE_HERE = frozenset(
     {".venv", ".toolchain", ".lab", KEYSTORES, ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 )
-"""What is installed or made by a run, and not part of the older checkout. In the newer one it is named."""
+"""Installed or made by a run, so it is skipped in the older checkout. In the newer one it is reported."""
 
 COMPILED = "__pycache__"
 """Made by Python where it runs. The newer checkout never runs, so there it counts as part of the change."""
@@ -47,9 +47,9 @@ AREAS = (
     (".ci/", RUNS_BY_ITSELF),
     ("server/scripts/", "runs as root on the server"),
     ("server/surface.toml", "says what strangers reach"),
-    ("server/", "lands on the server"),
-    ("flake.nix", "lands on the server"),
-    ("flake.lock", "lands on the server"),
+    ("server/", "is installed on the server"),
+    ("flake.nix", "is installed on the server"),
+    ("flake.lock", "is installed on the server"),
     *(
         (path, PROGRAM)
         for path in (
@@ -66,13 +66,13 @@ AREAS = (
     ),
     ("requirements", PACKAGES),
     ("pyproject.toml", PACKAGES),
-    ("policy/", "the rules that are looked at here"),
+    ("policy/", "the rules that are checked here"),
     (f"{KEYSTORES}/", KEYS),
     ("stacks/", "settings"),
-    ("docs/", "words, tests and the lab"),
-    ("tests/", "words, tests and the lab"),
-    ("lab/", "words, tests and the lab"),
-    ("README.md", "words, tests and the lab"),
+    ("docs/", "documents, tests and the lab"),
+    ("tests/", "documents, tests and the lab"),
+    ("lab/", "documents, tests and the lab"),
+    ("README.md", "documents, tests and the lab"),
     *((path, ELSE) for path in ("examples/", "template/", ".gitignore", ".editorconfig", "LICENSE")),
     *((path, ELSE) for path in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
 )

@@ -159,11 +159,11 @@ def describe(
 
 
 def not_described(stack: str) -> Comment:
-    """Return the comment for a change of which no description comes about: a bug here, which says nothing."""
+    """Return the comment for a change that a bug in this program keeps from being described."""
     return Comment(
         f"{MARK.format(stack=_plain_name(stack))}\n\n## What this change does to the stack {code(stack)}\n\n"
-        "**This change could not be described, because the description itself failed.** That says "
-        "nothing good about the change: read its diff. The log of this run has the error.\n",
+        "**This change could not be described, because the description itself failed.** That is no "
+        "sign that the change is harmless: read its diff. The log of this run has the error.\n",
         refused=True,
     )
 
@@ -199,7 +199,7 @@ def _removed(old: Version | None) -> Iterator[str]:
         yield "There is no such stack file, before or after."
     elif old.config is None:
         yield (
-            "This takes away a stack file that could not be used. If something was ever exposed with it, run "
+            "This removes a stack file that could not be used. If something was ever exposed with it, run "
             "`pulumi destroy` first."
         )
     else:
@@ -212,7 +212,7 @@ def _accepted(old: Version | None, new: Version, config: ExposureConfig, module:
     hidden = Hidden(old.settings.hidden if old else (), new.settings.hidden)
     if old is None or old.config is None:
         if old is not None:
-            yield "What was here before could not be used, so all of the new settings are listed."
+            yield "The old settings could not be used, so all of the new ones are listed."
         summary = beginning(config, hidden.new)
         yield "\n".join(f"- {_sentence(line)}" for line in summary.first)
         yield from _sections(summary.sections)
@@ -224,7 +224,7 @@ def _accepted(old: Version | None, new: Version, config: ExposureConfig, module:
     elif hidden.either or new.settings.environments or old.settings.environments:
         yield "Nothing that can be read here changes; see below what was not looked at."
     else:
-        yield "Nothing of what is public, of who gets in or of what is built changes by the settings."
+        yield "The settings change nothing about what is public, who gets in or what is built."
     inside = "\n\n".join(_sections(whole(config, hidden.new), level=4))
     yield f"<details><summary>All that is public with this change</summary>\n\n{inside}\n\n</details>"
 
@@ -293,7 +293,7 @@ def _secrets(old: Version | None, new: Version | None) -> Iterator[str]:
             "all of them look changed."
         )
     if lines:
-        yield "\n".join(["### Secrets", "", *lines, "", "No value of theirs is read here."])
+        yield "\n".join(["### Secrets", "", *lines, "", "Their values are not read here."])
 
 
 def _secret_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
@@ -303,7 +303,7 @@ def _secret_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterat
         elif key not in after:
             yield f"{code(key)} is no longer encrypted, or no longer there."
         elif before[key] != after[key]:
-            said = " The keystore opens with the new one after `make keystore ARGS=passphrase` alone."
+            said = " The keystore opens with the new one only after `make keystore ARGS=passphrase`."
             note = said if key == SECRETS[0] else ""
             yield f"{code(key)} is changed, or encrypted again.{note}"
 
@@ -350,23 +350,23 @@ def _warnings(by_area: Mapping[str, Sequence[Change]]) -> Iterator[str]:
     if NOT_COMPARED in by_area:
         names = ", ".join(code(change.path) for change in by_area[NOT_COMPARED])
         yield (
-            f"**{names} was not compared.** In a pull request it does not belong to the files: what is in it "
-            "runs before the program, or instead of it."
+            f"**{names} was not compared.** It does not belong in a pull request: what it contains runs "
+            "before the program, or instead of it."
         )
     if RUNS_BY_ITSELF in by_area:
         yield (
-            "**This edits what runs automatically with the rights of this repository.** A comment can say "
-            "nothing of what such a file will do: read it as code, before anybody approves a run."
+            "**This edits what runs automatically with the rights of this repository.** A comment cannot "
+            "say what such a file will do: read it as code, before anybody approves a run."
         )
     if PROGRAM in by_area or PACKAGES in by_area:
         yield (
-            "**The program itself changes.** These words are those of the version before, about the settings "
-            "alone: what the new one does, its own preview and its diff say."
+            "**The program itself changes.** This comment is from the version before the change and covers "
+            "the settings alone; for what the new version does, see its diff and its own preview."
         )
 
 
 def _linked(change: Change, links: str) -> str:
-    # In a table a bar would end the cell, even within code.
+    # In a table, a vertical bar would end the cell, even within code.
     name = code(change.path).replace("|", "\\|")
     how = "" if change.how == "changed" else f" ({change.how})"
     return f"[{name}]({links}{_anchor(change.path, links)}){how}" if links else f"{name}{how}"
@@ -385,20 +385,17 @@ def _anchor(path: str, links: str) -> str:
 def _not_looked_at(old: Version | None, new: Version | None, compared: bool) -> Iterator[str]:
     versions = [version for version in (old, new) if version is not None]
     lines = [
-        *([] if compared else ["all other files: without two checkouts this is about the settings alone"]),
-        "the server itself: what stands there, and what is in the way, `pulumi up` says before it changes "
-        "anything",
+        *([] if compared else ["all other files: without two checkouts, only the settings are compared"]),
+        "the server itself: `pulumi up` reports what is in the way there before it changes anything",
     ]
     hidden = sorted({key for version in versions for key in version.settings.hidden})
     if hidden:
         names = _some(hidden)
-        lines.insert(0, f"**{names}**, encrypted: what hangs on them is left out above")
+        lines.insert(0, f"**{names}**, encrypted: what depends on them is left out above")
     environments = sorted({name for version in versions for name in version.settings.environments})
     if environments:
         names = _some(environments)
-        lines.insert(
-            0, f"**settings from the environments {names}** (Pulumi ESC), which may say anything else"
-        )
+        lines.insert(0, f"**settings from the environments {names}** (Pulumi ESC), which may set anything")
     yield "\n".join(["### Not looked at", "", *(f"- {_sentence(line)}" for line in lines)])
 
 
@@ -434,13 +431,13 @@ def main(arguments: Sequence[str]) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m components.describe",
-        description="Say in words what a change of settings does. A file that is missing stands for "
-        "a stack that is new, or removed. Ends with 1 when `pulumi up` would refuse the settings.",
+        description="Say in words what a change of settings does. A missing file means that the stack is "
+        "new, or removed. The exit status is 1 if `pulumi up` would refuse the settings.",
     )
-    parser.add_argument("old", type=Path, metavar="OLD", help="the stack file as it is")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the stack file as it is to be")
+    parser.add_argument("old", type=Path, metavar="OLD", help="the stack file before the change")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the stack file after the change")
     parser.add_argument("--stack", default="", help="the stack's name [from NEW: Pulumi.<stack>.yaml]")
     parser.add_argument("--old-project", type=Path, help="the checkout that OLD is from")
     parser.add_argument("--new-project", type=Path, help="the checkout that NEW is from, never run")
-    parser.add_argument("--links", default="", help="address of the page that shows the differences of files")
+    parser.add_argument("--links", default="", help="address of the page that shows the files' diffs")
     return parser.parse_args(arguments)

@@ -26,7 +26,7 @@ def code(text: str, limit: int = SPAN_LIMIT) -> str:
 
 
 def block(lines: list[str]) -> str:
-    """Return lines as a code block; a line break within one of them would be a line of somebody else's."""
+    """Return lines as a code block; line breaks within them are removed, so that none poses as a line of ours."""
     text = plain("\n".join(" ".join(line.splitlines()) for line in lines), COMMENT_LIMIT // 2)
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
@@ -50,7 +50,7 @@ def _escaped(text: str) -> str:
 
 
 _BREAK = "&#8203;"
-"""A space of no width, which nobody sees and which ends a mention or an address."""
+"""A zero-width space: invisible, it keeps a text from becoming a mention or a link."""
 
 
 def _longest_run(text: str) -> int:

@@ -63,7 +63,7 @@ def what_to_set_in_immich(url: str) -> str:
     """Return the setting that makes Immich write links that open outside; it needs no other change."""
     return (
         f"Administration, Settings, Server settings: External domain = {url} "
-        "(else the links that people copy hold the address at home)"
+        "(otherwise the links that people copy contain the address at home)"
     )
 
 
@@ -108,7 +108,7 @@ def _strangers(config: ExposureConfig) -> str:
 
 
 MOST_COUNTRIES = 12
-"""How many are named in a line, of which Pulumi shows 150 characters."""
+"""How many names a line lists, because Pulumi shows only 150 characters of it."""
 
 
 def _some(names: Sequence[str], most: int) -> str:
@@ -135,8 +135,8 @@ def _ban_lists(lists: BanLists) -> dict[str, str]:
         words["crowdsec"] = f"visitors that CrowdSec at `{lists.crowdsec}` has banned are turned away"
     return {
         **words,
-        "nobody else": "who is on no list, or in no known country, is let in; devices and frames always are",
-        "links": "a link that is open already does not help",
+        "nobody else": "visitors on no list, or in no known country, get in; devices and frames always do",
+        "links": "this also applies to somebody who already has a link open",
     }
 
 
@@ -150,7 +150,8 @@ def _limits(config: ExposureConfig) -> dict[str, str]:
         "requests": f"{limits.requests} requests in {limits.window_seconds} seconds",
         "passwords": f"{limits.password_attempts} link passwords in {limits.password_window_seconds} seconds",
         "wrong passwords": (
-            f"{limits.link_passwords_per_hour} wrong passwords in an hour for one link, from wherever"
+            f"{limits.link_passwords_per_hour} wrong passwords in an hour for one link, from all addresses "
+            "together"
         ),
         "zip files": f"{limits.bundles} zip files in {limits.bundle_window_seconds} seconds",
         "bans": f"{bans.max_retry} offences within {bans.find_time} ban it for {bans.ban_time}",
@@ -178,16 +179,16 @@ def _guard(config: ExposureConfig) -> dict[str, str]:
 def _notices(config: ExposureConfig) -> str:
     if config.notify is None:
         return "nobody is notified; set notify, or look at `sudo immich-exposure status` on the server"
-    told = f"the server tells `{config.notify.place}` ({config.notify.kind})"
-    return f"{told}; no key, password or photo name"
+    place = f"`{config.notify.place}` ({config.notify.kind})"
+    return f"the server notifies {place}, without any key, password or photo name"
 
 
 def _who(config: ExposureConfig) -> dict[str, str]:
     """Return what is recorded about visitors, if the owner asked for it."""
     words = {}
     if config.who:
-        words["opens"] = "the server counts opens, downloads and uploads of each shared link, and not by whom"
-        words["seen"] = "it notes when each device and frame came last, and from which address"
+        words["opens"] = "the server counts each shared link's opens, downloads and uploads, but not by whom"
+        words["seen"] = "it records when each device and frame was last seen, and from which address"
         words["unused"] = f"a link that nobody uses for {config.who_days} days is forgotten"
     if config.immich_api_key is not None:
         words["links"] = (
@@ -210,8 +211,8 @@ def _at_home(config: ExposureConfig) -> dict[str, str]:
         "proxies": (
             f"nor do proxies on the server that use another address than 127.0.0.1:{port} ([::1], say)"
         ),
-        "afterwards": "when the funnel closes, Immich is there again automatically",
-        "sooner": "`sudo immich-exposure lan open` on the server opens it before that, `lan: keep` for good",
+        "afterwards": "when the funnel closes, Immich can be reached there again automatically",
+        "sooner": "`sudo immich-exposure lan open` on the server opens it sooner, `lan: keep` for good",
     }
 
 
@@ -237,7 +238,8 @@ def _way_in(config: ExposureConfig) -> dict[str, str]:
         ),
         "afterwards": "pulumi destroy puts every byte of it back",
         "module": (
-            f"module {version}: only another one (by project, immich, lan, edgeBuild) rebuilds the server"
+            f"module {version}: the server is rebuilt when this changes (with project, immich, lan, "
+            "edgeBuild)"
         ),
         "build": cost,
     }

@@ -84,9 +84,9 @@ def revoked_but_named(
 def out_by_hand(revocation: Revocation) -> str:
     """Return the sentence about a device that the config still names."""
     return (
-        f"{revocation.name} was revoked on the server on {revocation.day} and stays revoked. Write "
-        "`revoked: true` beside it, or remove it from the config; if named again after that `pulumi up`, it "
-        "gets in with a new certificate or secret."
+        f"{revocation.name} was revoked on the server on {revocation.day} and stays revoked. Set "
+        "`revoked: true` for it in the config, or remove it there; if it is named again after that "
+        "`pulumi up`, it gets in with a new certificate or secret."
     )
 
 

@@ -92,7 +92,7 @@ def unknown_release(text: object) -> list[str]:
 def _version(text: str) -> Version:
     version = parse_version(text)
     if version is None:
-        raise ReleasesError(f"{FILE.name} holds {text!r}, which is no version of three numbers.")
+        raise ReleasesError(f"{FILE.name} holds {text!r}, which is not a version of three numbers.")
     return version
 
 

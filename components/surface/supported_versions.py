@@ -73,5 +73,5 @@ def _supported(fields: Mapping[str, object]) -> SupportedVersions:
 def _version(text: str) -> Version:
     version = parse_version(text)
     if version is None:
-        raise ValueError(f"{FILE.name} holds {text!r}, which is no version of three numbers.")
+        raise ValueError(f"{FILE.name} holds {text!r}, which is not a version of three numbers.")
     return version

@@ -262,7 +262,7 @@ def test_nothing_to_say_is_no_error(runner: Runner) -> None:
 def test_a_removed_stack_is_told_and_not_previewed(runner: Runner) -> None:
     (runner.folder / "change/stacks/Pulumi.home.yaml").unlink()
     assert runner.run(WORDS, LINKS="").returncode == 0
-    assert "takes away the settings of an exposure" in runner.summary
+    assert "removes the settings of an exposure" in runner.summary
     assert runner.run(NAMES).returncode == 0 and runner.outputs == {"stacks": "[]"}
 
 

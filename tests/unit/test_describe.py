@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_not_said_to_be_unchanged(tmp_path: Path, more: s
     file.write_text((PLAIN / "old.yaml").read_text() + more)
     for old, new in ((PLAIN / "old.yaml", file), (file, PLAIN / "old.yaml")):
         text = comment_on(old, new).text
-        assert "Nothing of what is public" not in text and "### Not looked at" in text
+        assert "The settings change nothing" not in text and "### Not looked at" in text
     assert "Nothing that can be read here changes" in text or "shown in full" in text
 
 
@@ -220,7 +220,7 @@ def comment_of(checkouts: Checkouts) -> str:
 
 def test_equal_checkouts_change_nothing(checkouts: Checkouts) -> None:
     text = comment_of(checkouts)
-    assert "Nothing of what is public" in text and "### Files" not in text and "rebuilt" not in text
+    assert "The settings change nothing" in text and "### Files" not in text and "rebuilt" not in text
 
 
 def test_another_script_rebuilds_the_server_and_is_linked(checkouts: Checkouts) -> None:
@@ -379,7 +379,7 @@ def test_a_flood_of_encrypted_keys_is_refused_and_pushes_nothing_out(
     assert comment.refused and "is not a known key, and encrypted" in comment.text
     assert "and 950 more; read the diff" in comment.text
     assert "edits what runs automatically" in comment.text and "The program itself changes" in comment.text
-    assert "which may say anything else" in comment.text and "Cut off here" not in comment.text
+    assert "which may set anything" in comment.text and "Cut off here" not in comment.text
 
 
 def test_a_thousand_devices_are_told_in_fifty_lines(tmp_path: Path) -> None:

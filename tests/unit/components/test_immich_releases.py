@@ -99,5 +99,5 @@ def test_lines_out_of_order_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ReleasesError, match="not in the order"):
         load.__wrapped__()
     wrong.write_text(immich_releases.FILE.read_text().replace('last = "2.7.5"', 'last = "2.7"'))
-    with pytest.raises(ReleasesError, match="no version of three numbers"):
+    with pytest.raises(ReleasesError, match="not a version of three numbers"):
         load.__wrapped__()

@@ -578,7 +578,7 @@ def test_the_floors_are_three_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("components.surface.supported_versions.FILE", broken)
     load.cache_clear()
     try:
-        with pytest.raises(ValueError, match="'2.11', which is no version of three numbers"):
+        with pytest.raises(ValueError, match="'2.11', which is not a version of three numbers"):
             load()
     finally:
         load.cache_clear()

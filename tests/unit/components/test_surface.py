@@ -65,7 +65,7 @@ def test_who_loses_immich_at_home_is_told() -> None:
     told = words()["at home"]
     assert "port 2283 on the LAN or VPN address" in told["Immich"] and "proxies" in told["proxies"]
     assert "immich-exposure lan open" in told["sooner"]
-    assert "when the funnel closes, Immich is there again" in told["afterwards"]
+    assert "when the funnel closes, Immich can be reached there again" in told["afterwards"]
     assert words(lan="keep")["at home"]["Immich"].startswith("nothing changes: Immich's port 2283")
     assert words(immich={"managed": False})["at home"]["Immich"].startswith("nothing changes")
 
@@ -73,7 +73,7 @@ def test_who_loses_immich_at_home_is_told() -> None:
 def test_how_the_module_gets_in_is_told() -> None:
     managed = words()["how it gets in"]
     assert "/etc/nixos/configuration.nix" in managed["files"]
-    assert "only another one" in managed["module"] and "Caddy is compiled" in managed["build"]
+    assert "is rebuilt when this changes" in managed["module"] and "Caddy is compiled" in managed["build"]
     yours = words(module="yours")["how it gets in"]
     assert (
         "no Nix file is written and nothing is built" in yours["files"]
