@@ -125,8 +125,8 @@ handover: a-device a-stack .venv/ready ## give a device its bundle, once, over t
 	@$(pulumi-on-path) && \
 	keystore=$$($(VENV)/python -m toolchain keystore $(STACK) --device "$(DEVICE)") || exit 1; \
 	passphrase=$$(pulumi config get keystorePassphrase --stack $(STACK)) || { \
-	  echo "The keystore's passphrase could not be read from the stack (see above). If Pulumi wants a passphrase of its" \
-	    "own, export PULUMI_CONFIG_PASSPHRASE: what you gave pulumi stack init, not the keystore's." >&2; exit 1; }; \
+	  echo "The keystore's passphrase could not be read from the stack (see above). If Pulumi asks for a passphrase of its" \
+	    "own, export PULUMI_CONFIG_PASSPHRASE with the one you gave pulumi stack init, not the keystore's." >&2; exit 1; }; \
 	printf '%s\n' "$$passphrase" | $(VENV)/python -m handover \
 	  --keystore "$$keystore" --device "$(DEVICE)" --minutes $(MINUTES) \
 	  $(if $(ADDRESS),--address $(ADDRESS)) $(if $(PORT),--port $(PORT))

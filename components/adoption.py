@@ -47,7 +47,7 @@ class _Provider(StepProvider):
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         outputs = take_over(_news)
-        # The manual setup's bans are taken over once: a ban that was lifted since stays lifted.
+        # The manual setup's bans are taken over once: a ban that has been lifted since stays lifted.
         return UpdateResult({**outputs, "bans": _olds["bans"]})
 
 
@@ -110,8 +110,9 @@ def _refuse_missing(found: Mapping[str, Source | None], needed: Iterable[str]) -
         if found[place] is None:
             where = "on the server" if place.startswith(ON_THE_SERVER) else "on this machine"
             raise OperatorError(
-                f"There is no file {place.removeprefix(ON_THE_SERVER)} {where}, which adopt names. Correct "
-                "the path; if it lies on a drive that is opened by hand, open that and run again."
+                f"There is no file {place.removeprefix(ON_THE_SERVER)} {where}, although adopt names it. "
+                "Correct the path; if it is on a drive that must be unlocked by hand, unlock it and run "
+                "again."
             )
 
 
@@ -163,7 +164,7 @@ def _decoded(place: str, line: str) -> Source | None:
     try:
         return Source(place, base64.b64decode(line, validate=True))
     except binascii.Error as error:
-        raise OperatorError(f"{place} did not arrive whole; run it again.") from error
+        raise OperatorError(f"{place} did not arrive completely; run it again.") from error
 
 
 # Resources
@@ -219,7 +220,7 @@ class Adoption(Step, module="immich", name="Adoption"):
         return AdoptedCertificate(of_device["fingerprint"], of_device["notAfter"], none, none)
 
 
-def beside(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertificate:
+def with_predecessor(new: EnrollableCertificate, old: AdoptedCertificate) -> AdoptedCertificate:
     """Return the new certificate of an adopted device, with the adopted one as its predecessor.
 
     When the new certificate is renewed, years later, the one before that renewal replaces the adopted one.

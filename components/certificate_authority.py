@@ -28,7 +28,7 @@ class _Provider(StepProvider):
         return CreateResult(outputs["fingerprint"], outputs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        if is_strange(_olds.get("trusted") or (), known(_news).get("authorities")):
+        if is_foreign(_olds.get("trusted") or (), known(_news).get("authorities")):
             return DiffResult(changes=True)  # the update refuses it
         if _key_file(_news["keystore"]) not in ("", _olds.get("keyFile")):
             return DiffResult(changes=True)  # perhaps with a passphrase other than the stack's
@@ -37,7 +37,7 @@ class _Provider(StepProvider):
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        refuse_strange(_olds.get("trusted") or (), _news["keystore"])
+        refuse_foreign(_olds.get("trusted") or (), _news["keystore"])
         return UpdateResult(_adopt_or_create(_news))
 
     @without_traceback
@@ -55,12 +55,12 @@ def _key_file(keystore: str) -> str:
     return "" if content is None else sha256(content).hexdigest()
 
 
-def is_strange(known: Sequence[str], found: Sequence[str] | None) -> bool:
+def is_foreign(known: Sequence[str], found: Sequence[str] | None) -> bool:
     """Tell whether a keystore holds none of the state's authorities; ``found`` is None if it was not read."""
     return found is not None and bool(known) and not set(known) & set(found)
 
 
-def refuse_strange(known: Sequence[str], keystore: str) -> None:
+def refuse_foreign(known: Sequence[str], keystore: str) -> None:
     """Refuse a keystore that is missing, empty or foreign while the state has devices.
 
     A newly created authority would shut all of them out.
@@ -69,7 +69,7 @@ def refuse_strange(known: Sequence[str], keystore: str) -> None:
     """
     found = authorities_in(Path(keystore))
     damaged = not found and os.path.exists(Path(keystore) / "ca.crt")  # the keystore itself reports it
-    if damaged or not is_strange(known, found):
+    if damaged or not is_foreign(known, found):
         return
     what = f"holds another authority ({found[-1][:16]})" if found else "has no authority"
     raise OperatorError(

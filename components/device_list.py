@@ -141,7 +141,7 @@ def out(
             yield (
                 f"The certificate of {name} was revoked on {revocation.day} and is never accepted again, so "
                 f"{name} has no access. If it is one of `devices`, run pulumi up again: it gets a new "
-                "certificate. If it is one of `adopt.devices`, take it out there and name it in `devices`."
+                "certificate. If it is one of `adopt.devices`, remove it there and name it in `devices`."
             )
 
 
@@ -162,10 +162,10 @@ class DeviceList(Step, module="immich", name="DeviceList"):
         server: Server,
         keystore: KeystoreLocation,
         certificates: Mapping[str, EnrollableCertificate],
-        told: pulumi.Output[list[str]],
+        already_given: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``told`` are warnings that this run has already given."""
+        """``already_given`` holds the warnings that this run has already given."""
         props: dict[str, pulumi.Input[Any]] = {
             **props_of(server),
             **keystore.props_without_passphrase(),
@@ -174,8 +174,8 @@ class DeviceList(Step, module="immich", name="DeviceList"):
             "devices": {device: _props(certificate) for device, certificate in certificates.items()},
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
-        pulumi.Output.all(out=self.out, told=told).apply(
-            lambda known: warn_each(each for each in known["out"] or () if each not in known["told"])
+        pulumi.Output.all(out=self.out, given=already_given).apply(
+            lambda known: warn_each(each for each in known["out"] or () if each not in known["given"])
         )
 
 

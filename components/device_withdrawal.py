@@ -29,7 +29,7 @@ STAYS_AS_FRAME = f"{STAYS} as a frame"
 
 REASONS = ("mayComeIn", "text")
 FOUND = "toBeRevoked"
-"""Devices, by fingerprint, that a look at the server found enrolled and that must go; empty after that."""
+"""Devices, by fingerprint, that are enrolled on the server and must be revoked; empty once they are."""
 
 
 class _Provider(StepProvider):

@@ -47,8 +47,7 @@ def build_for_the_server(props: dict[str, Any]) -> dict[str, Any]:
     machine = run_script(server, server.line("machine"), "uname -m\n").strip().rpartition("\n")[2]
     if machine not in MACHINES:
         raise EdgeBuildError(
-            f"The server is a machine ({machine}) for which the edge cannot be built here; set "
-            "edgeBuild: server."
+            f"The edge cannot be built here for the server's architecture ({machine}); set edgeBuild: server."
         )
     return {**props, "machine": machine, "sha256": build(machine)}
 

@@ -56,7 +56,7 @@ def _content(machine: str, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() == sha256:
         return content
     if build(machine) != sha256:
-        raise EdgeBuildError("The sources of the edge have changed while this ran; run it again.")
+        raise EdgeBuildError("The edge's sources changed during this run; run it again.")
     return built.read_bytes()
 
 

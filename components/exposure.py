@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.adoption import AdoptedCertificate, Adoption, ChapterTakeOver, beside
+from components.adoption import AdoptedCertificate, Adoption, ChapterTakeOver, with_predecessor
 from components.ban_lists import BanListsOnServer
 from components.certificate_authority import CertificateAuthority
 from components.client_certificate import ClientCertificate
@@ -92,16 +92,16 @@ class ImmichExposure(pulumi.ComponentResource):
         self._authorized = Authorized(
             self._names(), self._renewal_plan.devices_current, self._renewal_plan.revoked
         )
-        self._standing = look_now(reach, config, self._authorized)
+        self._seen = look_now(reach, config, self._authorized)
         if config.ban_lists and pulumi.runtime.is_dry_run():
-            look_at_lists_now(reach, config.ban_lists, config.crowdsec_key, after=self._standing)
+            look_at_lists_now(reach, config.ban_lists, config.crowdsec_key, after=self._seen)
         uploads = expected_uploads(config)
         if uploads and pulumi.runtime.is_dry_run():
-            look_at_room_now(reach, uploads, after=self._standing)
-        withdrawal = self._withdraw_who_is_no_longer_named()
+            look_at_room_now(reach, uploads, after=self._seen)
+        withdrawal = self._revoke_who_is_no_longer_named()
         preflight = self._look_before_changing_anything(withdrawal)
         built = self._edge_built_here(preflight)
-        drift = self._look_at_what_stands(preflight)
+        drift = self._look_for_drift(preflight)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
         self._server = replace(reach, put_right=drift.put_right)
@@ -136,7 +136,7 @@ class ImmichExposure(pulumi.ComponentResource):
         sheets = self._install_sheets(certificates, url)
 
         # An earlier proof must not read as if it still held.
-        closed = self._standing.apply(lambda seen: seen.closed)
+        closed = self._seen.apply(lambda seen: seen.closed)
         self.url = pulumi.Output.all(url=url, closed=closed).apply(
             lambda known: f"{known['url']} (closed)" if known["closed"] else known["url"]
         )
@@ -175,7 +175,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 "it; pulumi up needs it."
             )
 
-    def _withdraw_who_is_no_longer_named(self) -> DeviceWithdrawal:
+    def _revoke_who_is_no_longer_named(self) -> DeviceWithdrawal:
         # Before anything that may fail. If the look at the server fails, it finds nothing and blocks nothing.
         return DeviceWithdrawal(
             f"{self._prefix}-withdrawal",
@@ -184,7 +184,7 @@ class ImmichExposure(pulumi.ComponentResource):
             devices=self._names(),
             frames=[frame.name for frame in self._config.frames],
             take_over=self._config.take_over,
-            found=to_be_revoked(self._standing, self._authorized),
+            found=to_be_revoked(self._seen, self._authorized),
             opts=self._after(),
         )
 
@@ -206,17 +206,17 @@ class ImmichExposure(pulumi.ComponentResource):
             config=self._config,
             keystore=self._keystore,
             renewal_plan=self._renewal_plan,
-            told=self._standing.apply(lambda seen: seen.to_tell),
+            already_given=self._seen.apply(lambda seen: seen.to_tell),
             opts=self._after(withdrawal),
         )
 
-    def _look_at_what_stands(self, preflight: Preflight) -> Drift:
+    def _look_for_drift(self, preflight: Preflight) -> Drift:
         return Drift(
             f"{self._prefix}-drift",
             server=self._server,
             keystore=self._keystore,
             config=self._config,
-            seen=self._standing,
+            seen=self._seen,
             opts=self._after(preflight),
         )
 
@@ -398,7 +398,9 @@ class ImmichExposure(pulumi.ComponentResource):
     ) -> dict[str, EnrollableCertificate]:
         """Return each device's certificate; an adopted device that also has a new one keeps both."""
         both = {
-            name: beside(certificates[name], old) for name, old in adopted.items() if name in certificates
+            name: with_predecessor(certificates[name], old)
+            for name, old in adopted.items()
+            if name in certificates
         }
         return {**certificates, **adopted, **both}
 
@@ -410,7 +412,7 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server,
             keystore=self._keystore,
             certificates=certificates,
-            told=self._standing.apply(lambda seen: seen.to_tell),
+            already_given=self._seen.apply(lambda seen: seen.to_tell),
             opts=self._after(nixos),
         )
 

@@ -192,7 +192,7 @@ def _some_device_gets_in(probe: OutsideProbe, credentials: Sequence[Credential],
             break
     raise WrongAnswerError(
         f"GET {DEVICE.path} with the device certificates answered {seen}; at least one 200 is expected: "
-        "look at Caddy's journal on the server."
+        "look at `journalctl -u immich-edge` on the server."
     )
 
 
@@ -252,7 +252,9 @@ def _close(server: Server, ports: tuple[int, int], reason: BaseException) -> Non
     try:
         run_script(server, server.line("close", *ports, "check"), script_text("funnel"))
     except SshError as unreachable:
-        reason.add_note(f"The funnel could not be closed from here, its lease will: {unreachable}")
+        reason.add_note(
+            f"The funnel could not be closed from here; it closes when its lease ends: {unreachable}"
+        )
 
 
 def _probe(props: dict[str, Any]) -> OutsideProbe:
@@ -300,8 +302,8 @@ def _not_proven(props: dict[str, Any]) -> list[str]:
     if props["expectDevice"]:
         return []
     if props.get("adopted"):
-        return ["Not asked: that an adopted device gets in, because its key is on the device alone"]
-    return ["Not asked: that a device gets in, because none is configured"]
+        return ["Not checked: that an adopted device gets in, because its key is only on the device"]
+    return ["Not checked: that a device gets in, because none is configured"]
 
 
 def open_until(config: ExposureConfig) -> str:
@@ -332,9 +334,9 @@ def how_it_is_asked(config: ExposureConfig) -> str:
 class ExposureCheck(Step, module="immich", name="ExposureCheck"):
     """The outside check, and the confirmation that lets the funnel stay open.
 
-    It opens the funnel on a short lease. A funnel that was already open was put on one before (``begun``) if
-    something behind it changed. If the check fails or the operator's machine dies meanwhile, the funnel
-    closes at once; if the server hears nothing of that, it closes when the lease ends.
+    It opens the funnel on a short lease. A funnel that was already open was put on one earlier (``begun``) if
+    anything behind it changed. If the check fails or the operator's machine dies meanwhile, the funnel closes
+    at once; if the server does not notice that, it closes when the lease ends.
     """
 
     results: pulumi.Output[list[str]]

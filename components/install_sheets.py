@@ -30,7 +30,7 @@ class _Provider(StepProvider):
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        # The sheet of a device that has left went with its certificate.
+        # The sheet of a removed device was deleted with its certificate.
         rewritten = any(_olds.get(key) != _news[key] for key in ("keystore", "wording"))
         _write(_news, but=() if rewritten else list(_contents(_olds)))
         return UpdateResult(_news)
@@ -47,7 +47,7 @@ class _Provider(StepProvider):
 
 
 def _write(props: dict[str, Any], *, but: Collection[SheetContent]) -> None:
-    """Write each sheet, except for those of `but` that are there."""
+    """Write each sheet, unless its content is among `but` and its file exists."""
     keystore = Path(props["keystore"])
     for content in _contents(props):
         if content not in but or not sheet_path(keystore, content.device).exists():
@@ -95,7 +95,7 @@ class InstallSheets(Step, module="immich", name="InstallSheets"):
             "sheets": {
                 device: _sheet(platforms[device], certificate) for device, certificate in certificates.items()
             },
-            # It makes a change of the sheets' wording a change of the sheets.
+            # A change of the wording must rewrite the sheets.
             "wording": wording_digest(),
         }
         super().__init__(_Provider(), name, props, opts)

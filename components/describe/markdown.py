@@ -26,7 +26,7 @@ def code(text: str, limit: int = SPAN_LIMIT) -> str:
 
 
 def block(lines: list[str]) -> str:
-    """Return lines as a code block; line breaks within them are removed, so that none poses as a line of ours."""
+    """Return lines as a code block; line breaks within one are removed, or they could fake a line of ours."""
     text = plain("\n".join(" ".join(line.splitlines()) for line in lines), COMMENT_LIMIT // 2)
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"

@@ -25,7 +25,7 @@ def list_files(lines: str, key: str | None) -> tuple[PayloadFile, ...]:
 
 @dataclass(frozen=True)
 class Look:
-    """The result of checking the sources, in sentences; with ``wrong``, some list would ban nobody."""
+    """What the check of the sources found; the sentences in ``wrong`` name lists that would ban nobody."""
 
     wrong: list[str]
     notes: list[str]
@@ -51,9 +51,7 @@ def look_now(
 ) -> pulumi.Output[bool]:
     """Check during a preview, and warn of what is wrong (see `warn_of`)."""
     if server.lacks_key:
-        pulumi.warn(
-            "The sources of banLists on the server are not looked at, because that needs the SSH key."
-        )
+        pulumi.warn("The sources of banLists on the server are not checked, because that needs the SSH key.")
         return pulumi.Output.from_input(False)
 
     def look(there: Server, secrets: dict[str, Any]) -> list[str]:

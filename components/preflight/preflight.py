@@ -49,7 +49,7 @@ class _Provider(StepProvider):
         return CreateResult("preflight", examine(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        # That nothing is due any more is no reason to run.
+        # A certificate that is no longer due is no reason to run.
         changed = differs(_olds, _news, *OUTPUTS, "renewals")
         # Earlier warnings are checked again.
         soon = key_notes(_olds.get("nodeKeyEnds"), datetime.now(UTC))
@@ -163,7 +163,7 @@ class Preflight(Step, module="immich", name="Preflight"):
 
     It runs when the exposure is created, and again if the connection, the ports or the way the module gets in
     change, if a certificate is due (a clock years ahead would renew all of them), or if there was a warning.
-    ``told`` holds the notes that this run has already reported.
+    ``already_given`` holds the notes that this run has already warned of.
     """
 
     domain: pulumi.Output[str]
@@ -180,7 +180,7 @@ class Preflight(Step, module="immich", name="Preflight"):
         config: ExposureConfig,
         keystore: KeystoreLocation,
         renewal_plan: RenewalPlan,
-        told: pulumi.Output[list[str]],
+        already_given: pulumi.Output[list[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -193,12 +193,12 @@ class Preflight(Step, module="immich", name="Preflight"):
         }
         super().__init__(_Provider(), name, {**props, **dict.fromkeys(OUTPUTS)}, opts)
         self.warnings.apply(warn_each)
-        # They are in the state for a preview that does not look; a look in this run has already reported its
-        # own.
+        # A preview that cannot reach the server warns of the notes in the state. One that can has already
+        # given its own.
         keys = self.nodeKeyEnds.apply(lambda ends: key_notes(ends, datetime.now(UTC)))
         for notes_known in (self.notes, keys):
-            pulumi.Output.all(notes=notes_known, told=told).apply(
-                lambda both: warn_each([note for note in both["notes"] or () if note not in both["told"]])
+            pulumi.Output.all(notes=notes_known, given=already_given).apply(
+                lambda both: warn_each([note for note in both["notes"] or () if note not in both["given"]])
             )
 
 

@@ -63,7 +63,7 @@ class Configured:
 
 @dataclass(frozen=True)
 class Expected(Configured):
-    """The same, with the fingerprints of the authorities in the operator's keystore, and the stack's id."""
+    """The same, plus the fingerprints of the authorities in the operator's keystore, and the stack's id."""
 
     authorities: tuple[str, ...] = ()
     stack_id: str | None = None
@@ -140,7 +140,9 @@ def _room(uploads: Mapping[str, Any], expected: ExpectedUploads | None) -> list[
     folder, free = uploads.get("folder"), uploads.get("freeKiB")
     if not isinstance(free, int | float):
         where = (
-            f"{folder} is no folder there" if folder else "Immich's unit does not say where it puts uploads"
+            f"{folder} is not a folder there"
+            if folder
+            else "Immich's unit does not say where it puts uploads"
         )
         return [
             f"The server does not know how much is free for uploads ({where}), and guests cannot upload "
@@ -305,8 +307,8 @@ def _flake(facts: Mapping[str, Any], expected: Expected, directory: str) -> list
     if evaluated.get("exposure") == "absent":
         return [
             f"The system {name} lacks the module: {HOW_TO_HAVE_THE_MODULE}. Set "
-            "`services.immich-exposure.enable = true;` there, and run pulumi up again; in a git checkout "
-            "only files count that git knows of."
+            "`services.immich-exposure.enable = true;` there, and run pulumi up again; in a git checkout, "
+            "Nix sees only the files that git tracks."
         ]
     if evaluated.get("exposure") == "off":
         return [
@@ -328,7 +330,7 @@ def _flake_error(name: str, error: str) -> str:
         )
     untracked = ""
     if re.search(r"-source/.*(No such file|does not exist)", error):
-        untracked = " (in a git checkout only files count that git knows of: `git add` them)"
+        untracked = " (in a git checkout, Nix sees only the files that git tracks: `git add` them)"
     return f"{name} does not evaluate ({error}); correct what Nix reports{untracked}."
 
 
@@ -353,9 +355,9 @@ def _configuration(facts: Mapping[str, Any], expected: Expected) -> list[str]:
         ]
     if configuration.get("flakeBeside"):
         return [
-            f"A flake.nix lies beside {path}, and nixos-rebuild uses that flake instead; set flake to its "
-            f"folder and host (`flake: {expected.config_dir}#HOST`), or module: yours when another machine "
-            "builds it."
+            f"There is a flake.nix next to {path}, and nixos-rebuild uses that flake instead; set flake to "
+            f"its folder and host (`flake: {expected.config_dir}#HOST`), or module: yours when another "
+            "machine builds it."
         ]
     if configuration.get("otherSystem"):
         return [
@@ -374,7 +376,7 @@ def _configuration(facts: Mapping[str, Any], expected: Expected) -> list[str]:
         folder = f"{str(path).rpartition('/')[0]}/immich-exposure"
         return [
             f"{folder} was exported by `make module` and is yours; set module: yours, or give the folder "
-            "another name and take it out of the imports."
+            "another name and remove it from the imports."
         ]
     if configuration.get("ourImport") == "active":
         return []
@@ -392,7 +394,7 @@ def _no_import_list(configuration: Mapping[str, Any], path: object) -> list[str]
         return []
     return [
         f"{path} has no list of imports that a line can be added to. Write `imports = [ ];` at its top "
-        "level, or begin the imports that stand there with a list, `imports = [ ] ++ ...`; or give the file "
+        "level, or begin the existing imports with a list, `imports = [ ] ++ ...`; or give the file "
         "another name, such as host.nix, and write a configuration.nix of one line: "
         "{ imports = [ ./host.nix ]; }."
     ]
@@ -452,7 +454,7 @@ def _another_system(facts: Mapping[str, Any], expected: Expected) -> list[str]:
 
 def _elsewhere(facts: Mapping[str, Any]) -> str:
     folder = _part(facts, "configuration").get("flakeAbove")
-    return f'; a flake lies in {folder}: perhaps flake: "{folder}#HOST"' if folder else ""
+    return f'; there is a flake in {folder}: perhaps flake: "{folder}#HOST"' if folder else ""
 
 
 def _expose_besides(configuration: Mapping[str, Any], path: object) -> list[str]:
@@ -562,8 +564,8 @@ def outdated(program: str, text: str) -> list[str]:
     if version is None or supported is None or supported.accepts(version):
         return []
     return [
-        f"The edge runs {program.title()} {text}, which has known vulnerabilities; have it rebuilt with "
-        f"{supported.lowest_text()} or newer, by an up of the newest version of this project."
+        f"The edge runs {program.title()} {text}, which has known vulnerabilities; update this project and "
+        f"run pulumi up, which rebuilds the edge with {supported.lowest_text()} or newer."
     ]
 
 

@@ -20,10 +20,10 @@ ERRORS_LIMIT = 1 << 16
 """Bytes of standard error that are kept; the last ones, because they say what went wrong."""
 
 _LOOK_SECONDS = 0.2
-"""How often the deadline is checked, which ``heed`` moves."""
+"""Seconds between checks of the deadline, which ``heed`` moves."""
 
 LIFE_SECONDS = 15
-"""How often a conversation checks that its connection is still alive."""
+"""Seconds between checks that the connection is still alive."""
 
 Heed = Callable[[bytes], float | None]
 
@@ -49,7 +49,7 @@ class Conversation:
     on, at most ``seconds``; infinity cancels its earlier answer and ends the calls. ``tell`` receives each
     line of standard error as plain text. ``lives`` is called now and then to check that the connection is
     alive. ``reply`` is called after the program's first line on standard output; its result is sent to the
-    program. Until then standard input stays open; if ``reply`` fails, it is closed without a word.
+    program. Until then standard input stays open; if ``reply`` fails, it is closed and nothing is sent.
 
     Raises ``FileNotFoundError`` if the program does not exist.
     """

@@ -182,8 +182,8 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        told = f"{error.filename or folder} cannot be written ({error.strerror})"
-        print(f"{told}; name another folder for the module.", file=sys.stderr)
+        problem = f"{error.filename or folder} cannot be written ({error.strerror})"
+        print(f"{problem}; name another folder for the module.", file=sys.stderr)
         return 1
     print(f"The module is in {folder} (version {module_digest()[:12]}).")
     print("Import that folder in your configuration and set services.immich-exposure.enable = true.")

@@ -97,7 +97,7 @@ class OutsideProbe:
             return Answer(response.status, received, response.read(1 << 20))
         except http.client.RemoteDisconnected as error:
             raise UnansweredError(
-                f"https://{self.domain}:{self.port}{path} hangs up on a request."
+                f"https://{self.domain}:{self.port}{path} hung up without answering a request."
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotReachableError(
@@ -115,8 +115,8 @@ class OutsideProbe:
                 context.load_cert_chain(credential.certificate, credential.key, credential.passphrase)
             except OSError as error:
                 raise KeyFileError(
-                    f"The key {credential.key} cannot be read, or not with the keystorePassphrase; set the "
-                    "passphrase that it has, or bring the keystore back from a backup."
+                    f"The key {credential.key} cannot be read with the keystorePassphrase; set the "
+                    "passphrase that the keystore has, or restore the keystore from a backup."
                 ) from error
         return context
 

@@ -48,7 +48,8 @@ _WITH_PASSWORD = (
 )
 _PAST_THE_PASSWORD = (
     f'line=; until [ "$line" = "{SCRIPT_BEGINS}" ]; do IFS= read -r line || {{ '
-    'echo "error: sudo read more than a password, so nothing was run; let it ask for that alone." >&2; '
+    'echo "error: sudo read more than a password, so nothing was run; '
+    'configure it to ask for the password alone." >&2; '
     "exit 1; }; done; "
 )
 
@@ -61,12 +62,12 @@ _RUN_SCRIPT = 'exec sh -s -- "$@"'
 # removed.
 _RECEIVE_FILE = (
     "set -eu; umask 077; new=$1.new; "
-    '[ -f "${1%/*}/.immich-exposure" ] || { echo "error: ${1%/*} is not there or not ours." >&2; exit 1; }; '
+    '[ -f "${1%/*}/.immich-exposure" ] || { echo "error: ${1%/*} is missing, or not ours." >&2; exit 1; }; '
     '[ -z "$3" ] || grep -q "^$3 " "${1%/*}/owner" || '
     '{ echo "error: This server is exposed by another stack; destroy that first." >&2; exit 1; }; '
     'cat >"$new"; '
     'echo "$2  $new" | sha256sum --check --status || '
-    '{ rm -f "$new"; echo "error: $1 did not arrive whole; run this again." >&2; exit 1; }; '
+    '{ rm -f "$new"; echo "error: $1 did not arrive completely; run this again." >&2; exit 1; }; '
     'chmod 0755 "$new"; mv -f "$new" "$1"; '
     'ls -t "${1%-*}"-* | tail -n +3 | while IFS= read -r old; do rm -f "$old"; done'
 )
@@ -149,7 +150,7 @@ def _put(file: PayloadFile) -> str:
         raise ValueError(f"The file {file.path} must end with a line break to be sent as a here-document.")
     if HEREDOC_END in file.text.splitlines():
         raise ValueError(
-            f"The file {file.path} holds the line {HEREDOC_END}, which marks its end on the way."
+            f"The file {file.path} contains the line {HEREDOC_END}, which marks its end in transit."
         )
     return f"put {file.mode} {shlex.quote(file.path)} <<'{HEREDOC_END}'\n{file.text}{HEREDOC_END}\n"
 

@@ -15,7 +15,7 @@ def domain_of(name: str) -> str:
     """
     if not re.fullmatch(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", name):
         raise OperatorError(
-            f"The server says that its name in the tailnet is {plain(name, 80)!r}, which is no name of a "
-            "machine; look at what runs there."
+            f"The server says that its name in the tailnet is {plain(name, 80)!r}, which is not a machine's "
+            "name; check what runs there."
         )
     return name

@@ -1,7 +1,7 @@
 """`make who`, `make links`: what the server knows of links and devices, shown on the operator's machine.
 
 The script is the one behind `sudo immich-exposure who` there; it goes over the same SSH as a run's, with the
-host key pinned. Nothing is changed, and whoever may log in may ask.
+host key pinned. Nothing is changed, and everybody who can log in may ask.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _sudo_password(stack: str) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise OperatorError(
-            "sudoPassword could not be read from the stack (see above). If Pulumi wants a passphrase of its "
-            "own, export PULUMI_CONFIG_PASSPHRASE: what you gave pulumi stack init."
+            "sudoPassword could not be read from the stack (see above). If Pulumi asks for a passphrase of "
+            "its own, export PULUMI_CONFIG_PASSPHRASE with the one you gave pulumi stack init."
         )
     return done.stdout.removesuffix("\n")
 
@@ -86,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m components.remote.server_report", description=__doc__)
     parser.add_argument("what", choices=("who", "links"))
     parser.add_argument("--stack", required=True)
-    parser.add_argument("--html", action="store_true", help="one page for a browser, of who alone")
+    parser.add_argument("--html", action="store_true", help="one page for a browser; only with who")
     options = parser.parse_args(arguments)
     if options.html and options.what != "who":
-        parser.error("there is one page, with all of it: make who ARGS=--html")
+        parser.error("only who has a page, and links are on it too: make who ARGS=--html")
     try:
         sys.stdout.write(report(server_of_stack(options.stack, PROJECT), options.what, page=options.html))
     except (ConfigError, StackFileError, OperatorError) as error:

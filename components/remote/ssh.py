@@ -60,7 +60,7 @@ def run_script(
 
 
 SILENCE_SECONDS = 60.0
-"""How long a script says nothing until its last line is repeated."""
+"""Seconds of silence after which a script's last line is repeated."""
 
 
 class _Silence:
@@ -175,8 +175,8 @@ def _run(
         )
     if said.endless:
         raise SshError(
-            f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which this project "
-            "never causes; look at what its shell start-up files print, and who has been on it."
+            f"The server {server.host} answered with more than {ANSWER_LIMIT >> 20} MiB, which no script of "
+            "this project prints; check what its shell start-up files print, and who has logged in to it."
         )
     if said.status == 0:
         return said.stdout.decode(errors="replace")
@@ -235,8 +235,8 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
 
     255 is ssh's own failure. Sudo's words in the last line mean a user who may not become root, or a wrong
     password. Everything else is the script's own errors, which may be followed by messages from undoing its
-    work. Sudo also prints warnings and goes on, so only the last line counts; and not at all its warning that
-    it cannot resolve its own host's name, after which a killed script may have said nothing.
+    work. Sudo also prints warnings and goes on, so only the last line counts. Its warning that it cannot
+    resolve its own host's name never counts, because a script may be killed before it prints anything else.
     """
     stderr = plain(stderr, ERRORS_LIMIT)
     said = (plain(line.strip()) for line in stderr.splitlines() if line.strip())
@@ -268,13 +268,13 @@ def _explain_sudo(server: Server, last: str) -> str:
     if server.sudo_password is None:
         return (
             f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); set "
-            "sudoPassword by `pulumi config set --secret sudoPassword`, let wheel do without "
+            "sudoPassword with `pulumi config set --secret sudoPassword`, let wheel use sudo without one "
             "(security.sudo.wheelNeedsPassword = false), or use sshUser root."
         )
     if _speaks_of_a_password(last):
         return (
-            f"sudo on {server.host} does not take the sudoPassword for the user {server.user} ({last}); "
-            "set the right one by `pulumi config set --secret sudoPassword`."
+            f"sudo on {server.host} does not accept the sudoPassword for the user {server.user} ({last}); "
+            "set the right one with `pulumi config set --secret sudoPassword`."
         )
     return (
         f"The user {server.user} may not use sudo on {server.host} ({last}); name a user of the group "
@@ -308,8 +308,8 @@ def _explain_ssh(server: Server, stderr: str, last: str) -> str:
         return unusable
     if "Permission denied" in stderr and server.private_key_file is None:
         return (
-            f"The server {server.host} refuses the keys of the SSH agent for the user {server.user}; give "
-            "the agent the right key by ssh-add (ssh-add -l lists those that it has), add its public half to "
+            f"The server {server.host} refuses the keys of the SSH agent for the user {server.user}; add "
+            "the right key to the agent with ssh-add (ssh-add -l lists its keys), add its public half to "
             "users.users.<name>.openssh.authorizedKeys.keys, or name a key file in sshPrivateKeyFile."
         )
     if "Permission denied" in stderr:
@@ -330,14 +330,14 @@ def _unusable_key(server: Server, stderr: str) -> str | None:
     if "bad permissions" in stderr or "UNPROTECTED PRIVATE KEY FILE" in stderr:
         return (
             f"ssh does not use {server.private_key_file}, because others on this machine may read it; run "
-            f"chmod 600 {server.private_key_file} (on a drive of Windows, copy it to ~/.ssh first)."
+            f"chmod 600 {server.private_key_file} (if it is on a Windows drive, copy it to ~/.ssh first)."
         )
     found = re.search(r'^Load key ".*": (.+)$', stderr, re.MULTILINE)
     if found is None:
         return None
     return (
-        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); copy it again from "
-        "where it was made, with the line ends of Unix and one at its end."
+        f"ssh cannot read the private key {server.private_key_file} ({found[1].strip()}); copy it again "
+        "from where it was created, with Unix line endings and a newline at its end."
     )
 
 
@@ -396,9 +396,8 @@ def _refuse_no_key(server: Server) -> None:
     if server.private_key_file is None and not os.environ.get("SSH_AUTH_SOCK"):
         raise SshError(
             "There is no SSH key to log in to the server with: sshPrivateKeyFile is not set, and no SSH "
-            "agent "
-            "runs (SSH_AUTH_SOCK is not set). Name the key file in sshPrivateKeyFile, or start an agent and "
-            "give it the key by ssh-add."
+            "agent is running (SSH_AUTH_SOCK is not set). Name the key file in sshPrivateKeyFile, or start "
+            "an agent and add the key to it with ssh-add."
         )
 
 

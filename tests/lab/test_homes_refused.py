@@ -121,7 +121,7 @@ CASES = [
     Case(
         "module: managed where the system comes from a flake",
         "flake",
-        "A flake.nix lies beside /etc/nixos/configuration.nix",
+        "There is a flake.nix next to /etc/nixos/configuration.nix",
         says={"flake": None},
     ),
     Case(

@@ -156,7 +156,7 @@ def test_a_user_without_sudo(lab: Lab, operator: Operator) -> None:
     with nothing_changes(lab, operator), sudo_asks_for_a_password(lab):
         printed = operator.fails()
     assert_told(printed, "The user admin cannot use sudo without a password on")
-    assert "set sudoPassword by `pulumi config set --secret sudoPassword`" in printed
+    assert "set sudoPassword with `pulumi config set --secret sudoPassword`" in printed
 
 
 def tries(lab: Lab) -> int:
@@ -175,7 +175,7 @@ def test_a_wrong_sudo_password_costs_one_try(lab: Lab, operator: Operator) -> No
             printed = operator.fails()
     finally:
         operator.drop_secret("sudoPassword")
-    assert_told(printed, "does not take the sudoPassword for the user admin")
+    assert_told(printed, "does not accept the sudoPassword for the user admin")
     assert tries(lab) == before + 1
 
 

@@ -393,7 +393,7 @@ def test_a_revoked_certificate_is_not_taken_over_again(home: Home) -> None:
     assert home.inside == set()
     (sentence,) = home.out
     assert sentence.startswith("The certificate of ben was revoked on 1970-01-02 and is never accepted again")
-    assert "take it out there and name it in `devices`" in sentence
+    assert "remove it there and name it in `devices`" in sentence
 
 
 # What the keystore keeps

@@ -195,7 +195,8 @@ def test_handover_without_a_readable_passphrase_says_which_is_wanted(machine: Ba
     shown = machine.make("handover", DEVICE="phone")
     assert shown.returncode != 0
     assert (
-        "export PULUMI_CONFIG_PASSPHRASE: what you gave pulumi stack init, not the keystore's" in shown.stderr
+        "export PULUMI_CONFIG_PASSPHRASE with the one you gave pulumi stack init, not the keystore's"
+        in shown.stderr
     )
 
 

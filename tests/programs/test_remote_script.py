@@ -191,14 +191,14 @@ def test_a_file_arrives_byte_for_byte(folder: Path, reads: str) -> None:
 
 def test_a_file_that_is_cut_short_is_none(folder: Path) -> None:
     done = receive(folder, PROGRAM[:-1], hashlib.sha256(PROGRAM).hexdigest())
-    assert done.returncode == 1 and b"did not arrive whole; run this again." in done.stderr
+    assert done.returncode == 1 and b"did not arrive completely; run this again." in done.stderr
     assert [path.name for path in folder.iterdir()] == [".immich-exposure"]
 
 
 def test_a_file_goes_into_no_folder_of_somebody_elses(folder: Path) -> None:
     (folder / ".immich-exposure").unlink()
     done = receive(folder, PROGRAM, hashlib.sha256(PROGRAM).hexdigest())
-    assert done.returncode == 1 and b"is not there or not ours." in done.stderr
+    assert done.returncode == 1 and b"is missing, or not ours." in done.stderr
     assert list(folder.iterdir()) == []
 
 

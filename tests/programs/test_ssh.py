@@ -81,12 +81,12 @@ def test_each_failure_is_a_sentence(code: int, stderr: str, words: str) -> None:
     [
         (
             "Sorry, try again.\nsudo: 3 incorrect password attempts\n",
-            "does not take the sudoPassword",
+            "does not accept the sudoPassword",
         ),
-        ("sudo: no password was provided\n", "does not take the sudoPassword for the user admin"),
+        ("sudo: no password was provided\n", "does not accept the sudoPassword for the user admin"),
         (
             "sudo: Authentication failed, try again.\nsudo: Maximum 3 incorrect authentication attempts\n",
-            "does not take the sudoPassword for the user admin",
+            "does not accept the sudoPassword for the user admin",
         ),
         ("admin is not in the sudoers file.\n", "admin may not use sudo on pi.lan"),
         ("sudo: sorry, you must have a tty to run sudo\n", "(Defaults requiretty), and a run has none; set"),
@@ -150,7 +150,7 @@ def test_no_key_file_and_no_agent_is_told_before_ssh_runs(
     fake_ssh: FakeSsh,
 ) -> None:
     seen = fake_ssh("true")
-    with pytest.raises(SshError, match="sshPrivateKeyFile is not set, and no SSH agent runs"):
+    with pytest.raises(SshError, match="sshPrivateKeyFile is not set, and no SSH agent is running"):
         run_script(replace(SERVER, private_key_file=None), "true", "")
     assert not (seen / "arguments").exists()
 
@@ -238,7 +238,7 @@ def test_a_server_that_never_stops_talking_is_cut_short(
 ) -> None:
     monkeypatch.setattr(conversation, "ANSWER_LIMIT", 1 << 20)
     fake_ssh("exec cat /dev/zero")
-    with pytest.raises(SshError, match="this project never causes"):
+    with pytest.raises(SshError, match="no script of this project prints"):
         run_script(SERVER, "true", "")
 
 

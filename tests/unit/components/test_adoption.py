@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from components import adoption, certificate_authority
-from components.adoption import AdoptedCertificate, beside, note_files, read_places
+from components.adoption import AdoptedCertificate, with_predecessor, note_files, read_places
 from components.config.adopt import (
     AdoptConfig,
     AdoptedDeviceConfig,
@@ -272,7 +272,7 @@ def test_a_server_that_prints_text_at_login(
 
 def test_an_answer_that_is_cut_off(folder: Path, chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adoption, "run_script", lambda *_: "AAA\n" * 4)
-    assert_refused(folder, "did not arrive whole")
+    assert_refused(folder, "did not arrive completely")
 
 
 def test_nothing_is_asked_of_the_server_for_files_that_lie_here(
@@ -520,7 +520,7 @@ def test_both_certificates_of_a_device_count(
     def certificate(*values: str) -> AdoptedCertificate:
         return AdoptedCertificate(*(pulumi.Output.from_input(value) for value in values))
 
-    both = beside(
+    both = with_predecessor(
         certificate("new", "2036", renewed, "2028" if renewed else ""), certificate("old", "2027", "", "")
     )
     outputs = (both.fingerprint, both.not_after, both.previous_fingerprint, both.previous_until)

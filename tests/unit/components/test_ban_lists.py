@@ -72,7 +72,7 @@ def test_without_a_key_file_nobody_looks_and_that_is_said(
     server = replace(SERVER, private_key_file=str(tmp_path / "none"))
     with patch.object(list_sources, "run_script") as run, patch.object(pulumi, "warn") as warn:
         assert not loop.run_until_complete(_looked(server))
-    assert run.call_count == 0 and "are not looked at" in warn.call_args.args[0]
+    assert run.call_count == 0 and "are not checked" in warn.call_args.args[0]
 
 
 async def _looked(server: Server) -> bool:

@@ -53,7 +53,7 @@ def test_one_that_has_gone_since_is_built_again(built: Any, sent: Any) -> None:
 
 
 def test_one_that_became_another_is_not_sent(built: Any, sent: Any) -> None:
-    with pytest.raises(EdgeBuildError, match="have changed while this ran"):
+    with pytest.raises(EdgeBuildError, match="changed during this run"):
         edge_upload.send({**BUILT, "sha256": "00" * 32})
     sent.assert_not_called()
 

@@ -141,10 +141,13 @@ def test_an_edge_that_hangs_up_is_proven_when_it_is_meant_to(mocker: MockerFixtu
 def test_who_is_banned_on_this_machine_reads_so(mocker: MockerFixture, drops: bool) -> None:
     """By a list of countries, say, while the owner is abroad: the public path meets silence as well."""
     sleep = mocker.patch("time.sleep")
-    mocker.patch.object(OutsideProbe, "get", side_effect=UnansweredError("It hangs up on a request."))
+    mocker.patch.object(
+        OutsideProbe, "get", side_effect=UnansweredError("It hung up without answering a request.")
+    )
     probe = OutsideProbe("immich.example.ts.net", 443, None, None)
     with pytest.raises(
-        WrongAnswerError, match="hangs up on a request. A visitor who is banned .* change banLists"
+        WrongAnswerError,
+        match="hung up without answering a request. A visitor who is banned .* change banLists",
     ):
         check_from_outside(probe, [CREDENTIAL], wait_seconds=480, drops=drops)
     assert sleep.call_count == 10, "as long as a reload takes, and not until DNS is given up"
@@ -231,7 +234,7 @@ def test_a_key_that_does_not_open_is_named_and_the_funnel_closes(
         "stack": "home",
     }
     [kept] = store.probe_credentials()
-    with pytest.raises(KeyFileError, match=f"The key {kept.key_path} cannot be read, or not with"):
+    with pytest.raises(KeyFileError, match=f"The key {kept.key_path} cannot be read with"):
         check_or_close(props)
     assert verbs_of(run)[-1] == "close" and not asked.called
 
@@ -253,10 +256,12 @@ def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixt
     assert asked.call_args.args[1] == [CREDENTIAL]
 
 
-@pytest.mark.parametrize(("adopted", "said"), [(True, "its key is on the device"), (False, "none is conf")])
+@pytest.mark.parametrize(
+    ("adopted", "said"), [(True, "its key is only on the device"), (False, "none is conf")]
+)
 def test_what_nobody_has_asked_is_said(mocker: MockerFixture, adopted: bool, said: str) -> None:
     mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     fine, unasked = check_or_close({**PROPS, "adopted": adopted})["results"]
-    assert by_question(["GET / 403: a: b", unasked]) == {"GET / 403": "a: b", "Not asked": unasked[11:]}
-    assert fine == "fine" and unasked.startswith("Not asked: that ") and said in unasked
+    assert by_question(["GET / 403: a: b", unasked]) == {"GET / 403": "a: b", "Not checked": unasked[11:]}
+    assert fine == "fine" and unasked.startswith("Not checked: that ") and said in unasked

@@ -433,7 +433,7 @@ def test_a_flake_must_be_there() -> None:
         ({"error": "undefined variable 'x'"}, "/home/a/nix#pi does not evaluate (undefined variable 'x')"),
         (
             {"error": "getting status of '/nix/store/x-source/immich-exposure': No such file or directory"},
-            "in a git checkout only files count that git knows of: `git add` them",
+            "in a git checkout, Nix sees only the files that git tracks: `git add` them",
         ),
         (
             {"error": "path '/nix/store/x-source/a.nix' does not exist"},
@@ -680,7 +680,7 @@ UPLOADING = replace(WANTED, uploads=ExpectedUploads(None, 20, 10_000))
         (uploads_with(31), None),
         (uploads_with(29), "29 GB are free at /srv/immich, so guests can use up within an hour"),
         (uploads_with(19), "Guests cannot upload now: 19 GB are free at /srv/immich"),
-        (uploads_with(None), "/srv/immich is no folder there), and guests cannot upload"),
+        (uploads_with(None), "/srv/immich is not a folder there), and guests cannot upload"),
         (uploads_with(None, folder=None), "Immich's unit does not say where it puts uploads"),
         (SOUND, "The server does not know how much is free for uploads"),
     ],

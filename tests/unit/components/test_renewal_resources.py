@@ -358,4 +358,4 @@ def test_what_a_preview_does_not_know_is_no_change(tmp_path: Path) -> None:
 
 def test_a_keystore_that_cannot_be_looked_into_is_refused_beside_known_devices(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="Is its drive not mounted"):
-        certificate_authority.refuse_strange(["ab" * 32], str(tmp_path / ("k" * 300)))
+        certificate_authority.refuse_foreign(["ab" * 32], str(tmp_path / ("k" * 300)))

@@ -37,7 +37,7 @@ def disk(free: int, size: int) -> str:
             disk(25, 200),
             "so guests can use up within an hour what uploadLimits leaves them (10000 MB",
         ),
-        ('{"folder":"/x","freeKiB":null,"sizeKiB":null}', "(/x is no folder there)"),
+        ('{"folder":"/x","freeKiB":null,"sizeKiB":null}', "(/x is not a folder there)"),
         (SshError("It is off."), "This run could not check the room for uploads on the server: It is off."),
         ("Welcome!\n" + disk(100, 200), None),
         ("rubbish", None),
