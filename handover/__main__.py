@@ -23,7 +23,7 @@ from handover.tls import Address, Identity, new_identity
 from pki import KeystoreError
 
 LINGER_SECONDS = 15.0
-"""How long a second download attempt is still told that it is too late."""
+"""Seconds for which a second attempt still gets an explanation, after the last file was fetched."""
 
 
 class CannotBeginError(RuntimeError):
@@ -62,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--passphrase-file",
         type=Path,
-        help="holds the keystore's passphrase; else it is asked for, or read from stdin",
+        help="file with the keystore's passphrase [default: ask, or read stdin]",
     )
     return parser.parse_args(arguments)
 
@@ -82,8 +82,8 @@ def _port(text: str) -> int:
 def _hand_over(options: argparse.Namespace) -> int:
     if not sys.stdout.isatty():
         raise CannotBeginError(
-            "The password is shown in a terminal only, and standard output is not one. Run it without a pipe "
-            "or a file."
+            "The password is shown only in a terminal, and standard output is not one. Run the command "
+            "without redirecting its output."
         )
     address = lan_address() if options.address is None else given_address(options.address)
     handover = read_handover(options.keystore, options.device, _passphrase(options.passphrase_file))
@@ -172,8 +172,8 @@ def _announce(handover: Handover, url: str, fingerprint: str, minutes: int) -> N
         f"  {url}",
         "",
         "The device will warn that it does not know the page's certificate. Look at that certificate:",
-        "its SHA-256 fingerprint must be this one. If it is, go on. If not, somebody is in between: press",
-        "Ctrl-C.",
+        "its SHA-256 fingerprint must be this one. If it is, go on. If not, somebody is intercepting the",
+        "connection: press Ctrl-C.",
         "",
         _pairs(fingerprint),
         "",
@@ -191,7 +191,7 @@ def _tell_password(handover: Handover, client: str) -> None:
     """Print the password after a download: nobody needs it before, and now it is known who came."""
     lines = (
         "",
-        f"Fetched by {client}. If that was not {handover.device}, take it out of the config and run",
+        f"Fetched by {client}. If that was not {handover.device}, remove it from the config and run",
         "`pulumi up`, which revokes it. The password, to be typed on the device with its dashes:",
         "",
         f"  {handover.password}",

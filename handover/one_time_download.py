@@ -29,7 +29,7 @@ class Answer:
     file: OneTimeFile | None = None
 
 
-BY_ITSELF = re.compile(r"favicon\.(?:ico|svg|png)|apple-touch-icon[a-z0-9x-]*\.png|robots\.txt|\.well-known")
+UNASKED = re.compile(r"favicon\.(?:ico|svg|png)|apple-touch-icon[a-z0-9x-]*\.png|robots\.txt|\.well-known")
 """What browsers and phones request on their own next to every page: the first part of the path."""
 
 
@@ -60,7 +60,7 @@ class RateLimit:
 
 
 class OneTimeDownload:
-    """Gives each file of a hand-over away once, to clients that know the token, until the time is over.
+    """Gives each file of a hand-over away once, to clients that know the token, until the time is up.
 
     Args:
         handover: the files to give away.
@@ -90,7 +90,7 @@ class OneTimeDownload:
         self._clock = clock
         self._limit = RateLimit(self.REQUESTS, self.WINDOW_SECONDS, clock)
         self._lock = threading.Lock()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._waiting = {file.file_name: file for file in handover.files}
         self._on_the_way = 0
         self.delivered_names: list[str] = []
@@ -110,7 +110,7 @@ class OneTimeDownload:
                     client,
                     "came too late",
                     "Start the hand-over again in the terminal.",
-                    title="The time is over",
+                    title="The time is up",
                 )
             if not name:
                 return self._landing(method, client)
@@ -119,7 +119,7 @@ class OneTimeDownload:
     def malformed(self, status: int, client: str) -> Answer:
         """Return the answer to a malformed request."""
         return self._refuse(
-            HTTPStatus(status), client, "sent no proper request", "That was not a proper request."
+            HTTPStatus(status), client, "sent a malformed request", "That was not a valid request."
         )
 
     def delivered(self, file: OneTimeFile, client: str) -> None:
@@ -133,8 +133,8 @@ class OneTimeDownload:
     def broke_off(self, file: OneTimeFile, client: str) -> None:
         """Record that a file was sent only in part: it may be in the wrong hands, so it is not sent again."""
         _log.warning(
-            "%s broke off on its way to %s and is not handed out again. If the device did not get it, start "
-            "the hand-over again.",
+            "The download of %s by %s broke off, and the file is not handed out again. If the device did not "
+            "get it, start the hand-over again.",
             file.file_name,
             client,
         )
@@ -159,7 +159,7 @@ class OneTimeDownload:
     def _give(self, method: str, name: str, client: str) -> Answer:
         if all(name != file.file_name for file in self._handover.files):
             return self._refuse(
-                HTTPStatus.NOT_FOUND, client, "asked for no file of this", "There is nothing here."
+                HTTPStatus.NOT_FOUND, client, "asked for an unknown file", "There is nothing here."
             )
         if method != "POST":
             return self._wrong_method(client, "POST")
@@ -176,19 +176,19 @@ class OneTimeDownload:
             return self._refuse(
                 HTTPStatus.TOO_MANY_REQUESTS, client, "asked too often", "Wait a little.", once=True
             )
-        if BY_ITSELF.fullmatch(asked):
+        if UNASKED.fullmatch(asked):
             return Answer(HTTPStatus.NOT_FOUND, message_page("Not Found", "There is nothing here."))
         return self._refuse(
             HTTPStatus.NOT_FOUND, client, "asked for a wrong address", "There is nothing here."
         )
 
     def _gone(self, client: str) -> Answer:
-        _log.warning("Refused: %s asked again for what was fetched already (%d).", client, HTTPStatus.GONE)
+        _log.warning("Refused: %s asked for what was already fetched (%d).", client, HTTPStatus.GONE)
         return Answer(HTTPStatus.GONE, fetched_page(self._handover, self.delivered_names))
 
     def _wrong_method(self, client: str, allowed: str) -> Answer:
         refusal = self._refuse(
-            HTTPStatus.METHOD_NOT_ALLOWED, client, "asked in a wrong way", "Open the page and use its button."
+            HTTPStatus.METHOD_NOT_ALLOWED, client, "used a wrong method", "Open the page and use its button."
         )
         return Answer(refusal.status, refusal.body, headers=(("Allow", allowed),))
 
@@ -203,8 +203,8 @@ class OneTimeDownload:
         once: bool = False,
     ) -> Answer:
         """Log without the path, which may contain (part of) the token; `once` avoids a line per request."""
-        if not once or client not in self._told:
+        if not once or client not in self._logged:
             _log.warning("Refused: %s %s (%d).", client, what, status)
-        if once and len(self._told) < RateLimit.MOST_CLIENTS:
-            self._told.add(client)
+        if once and len(self._logged) < RateLimit.MOST_CLIENTS:
+            self._logged.add(client)
         return Answer(status, message_page(title or status.phrase, text))

@@ -173,17 +173,17 @@ def read_authority(source: Source, now: datetime) -> x509.Certificate:
         whose = f", but of '{subject}'" if subject else ""  # a server's often has a name in its SAN alone
         raise KeystoreError(
             f"{source.place} is not the certificate of an authority{whose}. Name the one that signed the "
-            "devices' certificates, in the chapter ca-cert.pem."
+            "devices' certificates (the chapter calls it ca-cert.pem)."
         )
     if not is_signed_by(certificate, certificate):
         raise KeystoreError(
-            f"{source.place} is the certificate of an authority that did not sign itself ('{subject}'), "
-            "which cannot be taken over. Name the one at the root."
+            f"{source.place} is the certificate of an authority that did not sign itself ('{subject}'). "
+            "Only a root can be taken over; name the root's certificate."
         )
     if now > certificate.not_valid_after_utc:
         raise KeystoreError(
             f"The authority in {source.place} expired on {_day(certificate.not_valid_after_utc)}, so none of "
-            "its devices gets in any more. Take `adopt` out of the config; every device then gets a new "
+            "its devices gets in any more. Remove `adopt` from the config; every device then gets a new "
             "certificate from a new authority."
         )
     if now < certificate.not_valid_before_utc:
@@ -223,7 +223,7 @@ def _open_key(source: Source, passphrase: str | None) -> PrivateKey:
         key = serialization.load_pem_private_key(source.content, secret)
     except EndlessError as error:
         raise KeystoreError(
-            f"{source.place} is not opened: {error}. Encrypt it with `openssl pkcs8 -topk8 -v2 aes256 -iter "
+            f"{source.place} was not opened: {error}. Encrypt it with `openssl pkcs8 -topk8 -v2 aes256 -iter "
             "600000`, then run again."
         ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -238,8 +238,8 @@ def _open_key(source: Source, passphrase: str | None) -> PrivateKey:
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise KeystoreError(
-            f"{source.place} is a key of the kind {type(key).__name__.removesuffix('PrivateKey')}, with "
-            "which no new device could be certified. Only RSA and ECDSA keys can be taken over."
+            f"{source.place} is a key of the kind {type(key).__name__.removesuffix('PrivateKey')}, which "
+            "cannot certify new devices. Only RSA and ECDSA keys can be taken over."
         )
     return key
 
@@ -257,7 +257,7 @@ def take_device(
     device = _of_claim(claim, known, authority)
     if device.until <= now and (known is None or known.fingerprint != device.fingerprint):
         raise KeystoreError(
-            f"The certificate of the device {claim.name!r} ended on {_day(device.until)}. Take it out of "
+            f"The certificate of the device {claim.name!r} ended on {_day(device.until)}. Remove it from "
             "`adopt.devices` and name the device in `devices`: it then gets a new one."
         )
     return device
@@ -270,8 +270,8 @@ def _of_claim(claim: Claim, known: AdoptedDevice | None, authority: x509.Certifi
         return _of_certificate(claim.name, claim.certificate, authority)
     if known is None or known.certificate_pem is None:
         raise KeystoreError(
-            f"There is no certificate of the device {claim.name!r}. Name its file, or its fingerprint and "
-            "until when it counts."
+            f"There is no certificate of the device {claim.name!r}. Set `certificate` to its file, or set "
+            "`fingerprint` and `until`."
         )
     return known
 
@@ -325,8 +325,8 @@ def refuse_twins(devices: Sequence[AdoptedDevice]) -> None:
         twin = names.setdefault(device.fingerprint, device.name)
         if twin != device.name:
             raise KeystoreError(
-                f"The devices {twin!r} and {device.name!r} in `adopt.devices` have one certificate "
-                f"({device.fingerprint[:16]}...). Take one of the two out."
+                f"The devices {twin!r} and {device.name!r} in `adopt.devices` share one certificate "
+                f"({device.fingerprint[:16]}...). Remove one of the two."
             )
 
 

@@ -115,7 +115,7 @@ class AuthorityStore:
         write_file(self.current.certificate, pem(authority.certificate))
 
     def taken_over(self, adoption: Adoption) -> x509.Certificate | None:
-        """Return the certificate of the authority that was taken over, even if it was set aside since."""
+        """Return the certificate of the authority that was taken over, even if it is set aside by now."""
         for files in self.all():
             content = read_file(files.certificate)
             if content is None:
@@ -219,9 +219,8 @@ class AuthorityStore:
         """The refusal of a second authority next to the existing one."""
         return KeystoreError(
             f"The keystore {self._access.folder} already holds another authority, which is never "
-            "overwritten. "
-            "Set `keystore` to a new folder to take over the one that `adopt` names, or take `adopt` out of "
-            "the config."
+            "overwritten. Set `keystore` to a new folder to take over the one that `adopt` names, or remove "
+            "`adopt` from the config."
         )
 
     def _certificate(self, files: AuthorityFiles) -> x509.Certificate:

@@ -170,7 +170,7 @@ def _refuse_member(member: tarfile.TarInfo, members: Mapping[str, bytes]) -> Non
     if member.name in members:
         raise _refusal(f"{member.name!r} is in it twice")
     if member.size > FILE_LIMIT or len(members) >= _FILES_LIMIT:
-        raise _refusal(f"{member.name!r} in it is larger, or one of more files, than any keystore has")
+        raise _refusal(f"{member.name!r} in it is too large for a keystore, or one file too many")
 
 
 def _manifest(content: bytes | None) -> dict[str, str]:
@@ -184,7 +184,7 @@ def _manifest(content: bytes | None) -> dict[str, str]:
 
 
 def _refusal(reason: str) -> KeystoreError:
-    return KeystoreError(f"The backup cannot be taken: {reason}. Use another copy of it.")
+    return KeystoreError(f"The backup cannot be used: {reason}. Use another copy of it.")
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, now: datetime) -> None:

@@ -57,13 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     change = _verb(verbs, "passphrase", _change_passphrase, "change the passphrase")
     _takes_passphrase(change)
     change.add_argument(
-        "--new-passphrase-file", metavar="FILE", help="holds the new one; - is standard input"
+        "--new-passphrase-file", metavar="FILE", help="file with the new one; - is stdin [default: ask]"
     )
 
     export = _verb(verbs, "export", _export, "write a backup, encrypted as the keystore is")
     export.add_argument("file", type=Path, metavar="FILE", help="the backup; it must not exist yet")
 
-    restore = _verb(verbs, "import", _import, "make the keystore out of a backup")
+    restore = _verb(verbs, "import", _import, "restore the keystore from a backup")
     restore.add_argument("file", type=Path, metavar="FILE", help="the backup")
     _takes_passphrase(restore)
     return parser
@@ -80,7 +80,7 @@ def _takes_passphrase(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--passphrase-file",
         metavar="FILE",
-        help="holds the keystore's passphrase; - is standard input; without it, it is asked for",
+        help="file with the keystore's passphrase; - is stdin [default: ask]",
     )
 
 
@@ -132,8 +132,8 @@ def _change_passphrase(options: argparse.Namespace, rounds: int) -> int:
     store = _keystore(options, rounds)
     store.change_passphrase(_passphrase(options.new_passphrase_file, "New passphrase: ", repeat=True))
     print(
-        "The keystore has the new passphrase. Tell the stack: pulumi config set --secret keystorePassphrase. "
-        "Backups that were made before still have the old one."
+        "The keystore has the new passphrase. Set it in the stack too: pulumi config set --secret "
+        "keystorePassphrase. Earlier backups still open with the old one."
     )
     return 0
 
@@ -147,7 +147,7 @@ def _export(options: argparse.Namespace, rounds: int) -> int:
         write_file(target, backup)
     except OSError as error:
         raise KeystoreError(f"The backup {target} could not be written: {error.strerror}.") from error
-    print(f"{target} holds the keystore, encrypted with its passphrase. Without that nobody can use it.")
+    print(f"{target} holds the keystore, encrypted with its passphrase. Nobody can use it without that.")
     return 0
 
 
@@ -161,15 +161,15 @@ def _import(options: argparse.Namespace, rounds: int) -> int:
         raise KeystoreError(f"{options.file} is far too large for the backup of a keystore. Check the path.")
     _keystore(options, rounds).restore(backup)
     made = made_on(backup)
-    print(f"{options.keystore} is the keystore of the backup of {made}; every file in it was opened.")
+    print(f"{options.keystore} is restored from the backup of {made}; every file in it opens.")
     found = records(options.keystore)
     _print_names("Revoked in it", [each for each in found if each.state == "revoked"])
     in_use = [each for each in found if each.state in ("device", "previous")]
     _print_names("In use in it", in_use)
     if in_use:
         print(
-            f"Whatever was revoked after {made} is among those in use again. Take its name out of `devices`, "
-            "or mark it `revoked: true`, before the next `pulumi up`."
+            f"Devices that were revoked after {made} are in use again. Remove their names from `devices`, "
+            "or mark them `revoked: true`, before the next `pulumi up`."
         )
     return 0
 

@@ -161,7 +161,7 @@ class DeviceStore:
     def finish_moves(self) -> list[str]:
         """Complete moves that killed runs began. Unreadable files stay; their readers report the error.
 
-        Returns the fingerprints of revoked certificates that were among the devices in use all the same.
+        Returns the fingerprints of revoked certificates that were still among the devices in use.
         """
         noted = revoked_in(self._access.folder)
         returned = []
@@ -208,7 +208,7 @@ class DeviceStore:
         return DeviceFiles(self.revoked, moved_stem(name, fingerprint(certificate)))
 
     def _finish_revocation(self, files: DeviceFiles) -> None:
-        """Complete a revocation that a killed run began, or revoke again what was brought back since.
+        """Complete a revocation that a killed run began, or revoke again what has been brought back since.
 
         The copy in `revoked/` and the noted revocations show that it was intended.
         """
@@ -259,7 +259,7 @@ class DeviceStore:
         if certificate is not None:
             self._move_to_revoked(files, certificate)
 
-    def _still_counting(
+    def _still_valid(
         self, name: str, certificate: x509.Certificate, renewal: Renewal | None
     ) -> PreviousCertificate | None:
         """Return the previous certificate, or move it away if its grace period is over."""
@@ -431,5 +431,5 @@ class DeviceStore:
             bundle_path=files.bundle,
             bundle_password=password,
             mobileconfig_path=files.mobileconfig if takes_profile(profile.platform) else None,
-            previous=self._still_counting(files.stem, opened.certificate, renewal),
+            previous=self._still_valid(files.stem, opened.certificate, renewal),
         )

@@ -13,7 +13,7 @@ def read_document(content: bytes | str, form: str | int) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
     if not isinstance(document, dict) or document.get("format") != form:
         raise ValueError("unknown format")
     return document

@@ -50,7 +50,8 @@ def inspect(access: KeystoreAccess) -> list[Finding]:
         findings += _of_device(access, files, authorities, revoked)
     findings += _of_frames(access, revoked)
     for path in foreign_files(access.folder):
-        sentence = f"{access.folder / path} is not the keystore's. Move it elsewhere; a backup leaves it out."
+        place = access.folder / path
+        sentence = f"{place} does not belong to the keystore. Move it elsewhere; a backup leaves it out."
         findings.append(Finding(sentence, damage=False))
     return findings
 
@@ -76,8 +77,8 @@ def _refuse_other_passphrase(access: KeystoreAccess) -> None:
     marker = Marker.read(access.folder)
     if marker is not None and not marker.knows(access.secret):
         raise KeystoreError(
-            f"The keystore {access.folder} does not open with this passphrase. Give the one that it was made "
-            "with, or last changed to."
+            f"The keystore {access.folder} does not open with this passphrase. Use the one that it was "
+            "created with or last changed to."
         )
 
 
@@ -131,7 +132,7 @@ def _of_device(
     content = read_file(files.certificate)
     if content is None:
         yield Finding(
-            f"{files.certificate} is missing while other files of {files.stem!r} are there. Restore it from "
+            f"{files.certificate} is missing, but other files of {files.stem!r} exist. Restore it from "
             "a backup; if it was never handed out, the next `up` starts over.",
             damage=False,
         )
@@ -202,6 +203,6 @@ def _of_bundle(
     profile = read_file(files.mobileconfig)
     if profile is not None and bundle_of_mobileconfig(profile) != bundle:
         yield Finding(
-            f"{files.mobileconfig} does not hold the bundle beside it. The next `up` makes it again.",
+            f"{files.mobileconfig} does not hold the bundle next to it. The next `up` writes it again.",
             damage=False,
         )

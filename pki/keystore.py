@@ -87,7 +87,7 @@ def _digests(certificate: Source | None, key: Source | None, claims: Sequence[Cl
 
 def _returned(fingerprint: str) -> Finding:
     return Finding(
-        f"The certificate with the fingerprint {fingerprint} was revoked, and its files lay among the "
+        f"The certificate with the fingerprint {fingerprint} was revoked, but its files were among the "
         "devices in use again. They are back in revoked/; the next `up` issues a new certificate.",
         damage=False,
     )
@@ -220,7 +220,7 @@ class Keystore:
         if certificate is None or key is None:
             raise KeystoreError(
                 "The authority's certificate and its key are both needed to take it over. Name both in "
-                "`adopt` as files that are there."
+                "`adopt` as files that exist."
             )
         self._refuse_devices_without_authority()
         authority = take_authority(certificate, key, key_passphrase, self._access.clock())
@@ -245,7 +245,7 @@ class Keystore:
 
     def _refuse_to_take(self, device: AdoptedDevice, authority: x509.Certificate, *, is_known: bool) -> None:
         """Refuse a certificate that was revoked here, or whose authority is no longer trusted."""
-        remedy = "Take it out of `adopt.devices` and name the device in `devices`: it then gets a new one."
+        remedy = "Remove it from `adopt.devices` and name the device in `devices`: it then gets a new one."
         if self._devices.is_revoked(device.fingerprint):
             raise KeystoreError(f"The certificate of the device {device.name!r} was revoked. {remedy}")
         if is_known and authority not in self._authority.trusted():
@@ -468,7 +468,7 @@ class Keystore:
     def _existing(self) -> Iterator[list[str]]:
         """Hold the lock of an existing keystore, after completing unfinished moves.
 
-        Yields the fingerprints of revoked certificates that were in use all the same; they no longer are.
+        Yields the fingerprints of revoked certificates that were still in use; they no longer are.
         """
         if not self._authority.has_key():
             raise KeystoreError(

@@ -20,7 +20,7 @@ WARN_DAYS = 60
 
 UNFINISHED = "begun and not finished"
 
-ISSUED_ANEW = "revoked: the device gets a new certificate"
+REISSUED = "revoked: the device gets a new certificate"
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def plan_renewals(
         if waits and new
         else _authority_step(old, new, list(pairs.values()), authority, now),
         devices_due={
-            name: _device_step(pair, devices, now)
-            or (ISSUED_ANEW if _was_revoked(folder, name, pair) else "")
+            name: _device_step(pair, devices, now) or (REISSUED if _was_revoked(folder, name, pair) else "")
             for name, pair in ours.items()
         },
         notices=tuple(notices),
@@ -190,7 +189,7 @@ def _about_adopted(device: AdoptedDevice, now: datetime) -> Iterator[str]:
         yield (
             f"The certificate of the device {device.name}, which was taken over, {verb} on "
             f"{_day(device.until)} and cannot be renewed. Name the device in `devices` as well, install the "
-            "bundle that it then gets, and take it out of `adopt.devices`."
+            "bundle that it then gets, and remove it from `adopt.devices`."
         )
 
 

@@ -49,7 +49,7 @@ def _counts(der: bytes) -> Iterator[int]:
     while waiting:
         content, depth = waiting.pop()
         if depth > _DEPTH:
-            raise ValueError("it is nested too deep")
+            raise ValueError("it is nested too deeply")
         elements = list(_elements(content))
         for tag, value in [*elements, *_data(elements)]:
             if tag == _OCTETS | _CONSTRUCTED:

@@ -56,8 +56,8 @@ def unproven(resources: list[Any]) -> Iterator[Violation]:
     for funnel in resources:
         if funnel.resource_type == FUNNEL and not any(_beside(funnel, check) for check in checks):
             yield (
-                "This funnel is opened and never checked from outside, so that nothing proves that "
-                "strangers get a 403; make it with ImmichExposure, which checks it.",
+                "This funnel is opened and never checked from outside, so nothing proves that strangers get "
+                "a 403; create it with ImmichExposure, which checks it.",
                 funnel.urn,
             )
 
@@ -144,7 +144,8 @@ def of_rule(rule: Rule) -> ResourceValidationPolicy:
 def _exposures_say_what_they_are(args: ResourceValidationArgs, report: ReportViolation) -> None:
     if args.resource_type == EXPOSURE and not says_what_it_is(args.props):
         report(
-            "This exposure does not say what it is, so that no rule can judge it; use a version that does.",
+            "This exposure does not say what it is, so no rule can judge it; use a version of the component "
+            "that does.",
             None,
         )
 
@@ -202,6 +203,6 @@ def main() -> None:
     PolicyPack(
         name="immich-exposure",
         enforcement_level=EnforcementLevel.MANDATORY,
-        description="What a careful owner holds every exposure of a home Immich to.",
+        description="The rules that a careful owner applies to every exposure of a home Immich.",
         policies=POLICIES,
     )

@@ -50,7 +50,7 @@ class Finding:
 
 
 MOST_VALIDITY_DAYS = 3650
-"""Ten years: a certificate that nobody renews is forgotten, and nobody takes care of a forgotten one."""
+"""Ten years: a certificate that is never renewed is forgotten."""
 
 MOST_UPLOAD_MEGABYTES = 10_000
 """For one upload: a few of them fill the disk of a small server."""
@@ -95,7 +95,7 @@ LONGEST_PREVIEW_HOURS = 14 * 24
 """Two weeks: a preview that lasts longer is an exposure."""
 
 LONGEST_HOURS = 366 * 24
-"""A year: an end that is further away is none."""
+"""A year: a later end limits nothing in practice."""
 
 PREVIEW = "-preview"
 """The suffix of the name of a stack that exists only for a short time."""
@@ -109,23 +109,23 @@ def is_rsa(host_key: str) -> bool:
 def _pinned(facts: Facts) -> Iterator[str]:
     key = str(facts.get("hostKey") or "").strip()
     if not key:
-        yield "The server's host key is not pinned; whoever answers first would be trusted. Set hostKey."
+        yield "The server's host key is not pinned, so any machine that answers is trusted. Set hostKey."
     elif is_rsa(key):
         yield (
-            "The pinned host key is an RSA key, which today's servers sign nothing with; pin the Ed25519 key."
+            "The pinned host key is an RSA key, with which today's servers sign nothing; pin the Ed25519 key."
         )
 
 
 def _checked(facts: Facts) -> Iterator[str]:
     if facts.get("checkConnectTo"):
         yield (
-            "The check from outside asks an address that is set (check.connectTo) instead of the internet, "
-            "so that it proves nothing of what a stranger meets; leave it out, except in the lab."
+            "The outside check connects to a configured address (check.connectTo) instead of the public "
+            "one, so it does not prove what a stranger meets; leave it out, except in the lab."
         )
     elif facts.get("checkRootsFile"):
         yield (
-            "The check from outside trusts roots of its own (check.rootsFile), so that it does not see "
-            "whether a browser would; leave them out, except in the lab."
+            "The outside check trusts roots of its own (check.rootsFile), so it does not show whether a "
+            "browser would trust the server; leave them out, except in the lab."
         )
 
 
@@ -159,7 +159,7 @@ def _budgeted(facts: Facts) -> Iterator[str]:
         )
     if not _ends_within(facts, LONGEST_HOURS):
         yield (
-            "Strangers may upload for as long as the exposure stands; give it an end within a year "
+            "Strangers may upload for as long as the exposure lasts; give it an end within a year "
             "(leaseHours or exposeUntil), or switch uploads off."
         )
 
@@ -178,7 +178,7 @@ def _ends_within(facts: Facts, hours: float) -> bool:
 def _frames(facts: Facts) -> Iterator[str]:
     if facts.get("frames") and not facts.get("who") and not _ends_within(facts, LONGEST_HOURS):
         yield (
-            "A frame's secret never ends, and nobody sees which frames are in use; set who: true, or give "
+            "A frame's secret never expires, and nobody sees which frames are in use; set who: true, or give "
             "the exposure an end within a year (leaseHours or exposeUntil)."
         )
 
@@ -220,7 +220,7 @@ def _limited(facts: Facts) -> Iterator[str]:
             yield f"A stranger may send {rate:.0f} {what}, more than {most:.0f}; lower rateLimits.{key}."
     if facts["banMaxRetry"] > MOST_OFFENCES:
         yield (
-            f"A stranger is banned after {facts['banMaxRetry']:.0f} offences only; set bans.maxRetry to "
+            f"A stranger is banned only after {facts['banMaxRetry']:.0f} offences; set bans.maxRetry to "
             f"{MOST_OFFENCES} at most."
         )
     offences = facts["banMaxRetry"] * 3600 / facts["banFindSeconds"]
@@ -231,8 +231,8 @@ def _limited(facts: Facts) -> Iterator[str]:
         )
     if facts["ipv6Prefix"] > IPV6_CUSTOMER:
         yield (
-            "Each IPv6 address is a visitor of its own, and one customer of a provider has more of them than "
-            f"there are limits and bans for; set bans.ipv6Prefix to {IPV6_CUSTOMER}."
+            "Each IPv6 address counts as a visitor of its own, and a provider gives one customer so many "
+            f"that limits and bans are useless; set bans.ipv6Prefix to {IPV6_CUSTOMER}."
         )
     if facts["banSeconds"] < LEAST_BAN_SECONDS:
         yield f"A ban lasts {facts['banSeconds']:.0f} seconds; set bans.banTime to 10m at least."
@@ -280,7 +280,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "checked-from-outside",
-        "The check that lets the funnel stay open goes through the internet.",
+        "The check that lets the funnel stay open uses the public address.",
         Level.ADVISORY,
         _checked,
     ),
@@ -299,7 +299,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "ban-lists-are-kept-up",
-        "The owner is told when a ban list fails, and no country database is old.",
+        "The owner is notified when a ban list fails, and no country database is old.",
         Level.ADVISORY,
         _lists,
     ),

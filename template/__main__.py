@@ -7,7 +7,7 @@ import pulumi
 from immich_exposure.components.config.stack_config import from_pulumi
 from immich_exposure.components.exposure import ImmichExposure
 
-# A failed run ends with an interrupt from the language host, which Python would tell as a traceback.
+# A failed run ends with an interrupt from the language host, which Python would report with a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:

@@ -19,9 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("packages", help="install the system packages that are missing")
     verbs.add_parser("status", help="which programs are in use")
     verbs.add_parser("env", help="export lines for a shell")
-    keystore = verbs.add_parser("keystore", help="where a stack's keystore lies")
+    keystore = verbs.add_parser("keystore", help="where a stack's keystore is")
     keystore.add_argument("stack", metavar="STACK")
-    keystore.add_argument("--device", help="refuse a device that has no bundle there, having been taken over")
+    keystore.add_argument("--device", help="refuse a device that was taken over, and so has no bundle there")
     build = verbs.add_parser("edge", help="build the edge for a server that is too small to do it")
     build.add_argument("architecture", metavar="amd64|arm64")
     build.add_argument("file", metavar="FILE", type=Path)
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_edge(architecture: str, file: Path) -> None:
     """Build the edge and print how a configuration uses it."""
     digest = edge.build(architecture, file)
-    print(f"{file} is the edge for {architecture}. In a file of your configuration that lies beside it and")
+    print(f"{file} is the edge for {architecture}. In a file of your configuration that is next to it and")
     print("begins with { lib, pkgs, ... }: write")
     print("  services.immich-exposure.package = import ./immich-exposure/nix/prebuilt.nix {")
     print(f'    inherit lib pkgs; file = ./{file.name}; sha256 = "{digest}";')

@@ -157,7 +157,7 @@ def require_go(product: Product) -> None:
     if parse_version(installed) >= needed:
         return
     if parse_version(installed) >= GO_WITH_TOOLCHAINS:
-        print(f"fetching Go {wanted} with the {installed} that is here ...", file=sys.stderr, flush=True)
+        print(f"fetching Go {wanted} with the installed {installed} ...", file=sys.stderr, flush=True)
         if parse_version(_go_version(product.module, "auto")) >= needed:
             return
     raise ToolchainError(
@@ -221,7 +221,7 @@ def _build(product: Product) -> None:
     if built.returncode != 0:
         unfinished.unlink(missing_ok=True)
         raise ToolchainError(
-            f"Building {product.name} failed. Check the network (it fetches Go modules at first) and run "
+            f"Building {product.name} failed. Check the network (it fetches Go modules the first time) and run "
             f"`{' '.join(command[:3])} {product.package}` in {product.module}.\n{built.stderr.strip()}"
         )
     unfinished.rename(product.path)

@@ -24,7 +24,7 @@ def setup(names: Sequence[str] = ()) -> None:
     """
     unknown = [name for name in names if name not in builds.PRODUCTS]
     if unknown:
-        raise ToolchainError(f"Unknown: {', '.join(unknown)}. There are: {', '.join(builds.PRODUCTS)}.")
+        raise ToolchainError(f"Unknown: {', '.join(unknown)}. Known names are: {', '.join(builds.PRODUCTS)}.")
     wanted = [builds.PRODUCTS[name] for name in names or builds.PRODUCTS]
     if programs.official_pulumi() is not None:
         wanted = [product for product in wanted if product.name != "pulumi"]

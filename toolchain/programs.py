@@ -34,7 +34,7 @@ def program(name: str) -> Path:
     Raises ToolchainError if it has not been built yet.
     """
     if name not in PRODUCTS:
-        raise ToolchainError(f"There is no program {name} here. There are: {', '.join(sorted(PRODUCTS))}.")
+        raise ToolchainError(f"There is no program {name} here. Known are: {', '.join(sorted(PRODUCTS))}.")
     if name == "pulumi" and (official := official_pulumi()):
         return official.path
     built = PRODUCTS[name].path

@@ -35,16 +35,16 @@ COMPILED = "__pycache__"
 LINK = "link to"
 
 PROGRAM = "the program, which runs where the keys are"
-RUNS_BY_ITSELF = "runs automatically, with the rights of this repository"
+RUNS_AUTOMATICALLY = "runs automatically, with the rights of this repository"
 PACKAGES = "other people's packages, which run where the keys are"
 NOT_COMPARED = "installed or made by a run, and not compared"
 KEYS = "keys of the authority and the devices, encrypted"
 ELSE = "something else"
 
 AREAS = (
-    (".github/", RUNS_BY_ITSELF),
-    (".gitlab-ci.yml", RUNS_BY_ITSELF),
-    (".ci/", RUNS_BY_ITSELF),
+    (".github/", RUNS_AUTOMATICALLY),
+    (".gitlab-ci.yml", RUNS_AUTOMATICALLY),
+    (".ci/", RUNS_AUTOMATICALLY),
     ("server/scripts/", "runs as root on the server"),
     ("server/surface.toml", "says what strangers reach"),
     ("server/", "is installed on the server"),

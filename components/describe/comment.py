@@ -33,7 +33,7 @@ from components.describe.checkout_changes import (
     NOT_COMPARED,
     PACKAGES,
     PROGRAM,
-    RUNS_BY_ITSELF,
+    RUNS_AUTOMATICALLY,
     Change,
     changed_files,
     module_of,
@@ -353,7 +353,7 @@ def _warnings(by_area: Mapping[str, Sequence[Change]]) -> Iterator[str]:
             f"**{names} was not compared.** It does not belong in a pull request: what it contains runs "
             "before the program, or instead of it."
         )
-    if RUNS_BY_ITSELF in by_area:
+    if RUNS_AUTOMATICALLY in by_area:
         yield (
             "**This edits what runs automatically with the rights of this repository.** A comment cannot "
             "say what such a file will do: read it as code, before anybody approves a run."

@@ -180,7 +180,7 @@ def test_without_a_terminal_it_shows_no_password(keystore: Path) -> None:
         ["--keystore", str(keystore), "--device", "phone", "--address", "127.0.0.1"], PASSPHRASE + "\n"
     )
     assert done.returncode == 1 and done.stdout == ""
-    assert "in a terminal only" in done.stderr
+    assert "only in a terminal" in done.stderr
 
 
 def test_a_wrong_passphrase_ends_it_before_anything_listens(keystore: Path) -> None:

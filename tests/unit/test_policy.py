@@ -80,7 +80,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("previews-end", "home-preview", {}, "set leaseHours or exposeUntil"),
     ("previews-end", "home-preview", {"leaseHours": 337}, "set leaseHours to 336 at most"),
     ("previews-end", "home-preview", {"exposeUntil": in_days(15)}, "to a moment within 14 days"),
-    ("checked-from-outside", "home", {"check": {"connectTo": "127.0.0.1:1"}}, "proves nothing"),
+    ("checked-from-outside", "home", {"check": {"connectTo": "127.0.0.1:1"}}, "does not prove"),
     ("checked-from-outside", "home", {"check": {"rootsFile": "roots.pem"}}, "roots of its own"),
     ("watched", "home", {"guard": False}, "leave guard on"),
     ("uploads-have-budgets", "home", {"uploads": True}, "give it an end"),

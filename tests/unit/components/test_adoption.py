@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from components import adoption, certificate_authority
-from components.adoption import AdoptedCertificate, with_predecessor, note_files, read_places
+from components.adoption import AdoptedCertificate, note_files, read_places, with_predecessor
 from components.config.adopt import (
     AdoptConfig,
     AdoptedDeviceConfig,
@@ -251,7 +251,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_kept(folder: Path, chap
         assert_refused(folder, sentence)
         chapter.files[place] = kept
     twice = [{"name": name, "certificate": ANNA} for name in ("anna", "ben")]
-    assert_refused(folder, "have one certificate", devices=twice)
+    assert_refused(folder, "share one certificate", devices=twice)
     assert not (folder / "ca.key").exists()
 
 

@@ -229,7 +229,7 @@ def test_every_refusal_is_logged_without_token_path_or_secret(
     clock.now += SECONDS
     download.answer("GET", f"/{TOKEN}", STRANGER)
     assert [record.levelname for record in caplog.records].count("WARNING") == 6
-    assert f"Refused: {PHONE} asked again for what was fetched already (410)." in caplog.text
+    assert f"Refused: {PHONE} asked for what was already fetched (410)." in caplog.text
     assert f"phone.p12 was fetched by {PHONE}." in caplog.text
     assert TOKEN[:-1] not in caplog.text
     assert PASSWORD not in caplog.text and "bytes" not in caplog.text

@@ -612,7 +612,7 @@ def test_two_devices_with_one_certificate(folder: Path, store: Keystore, chapter
         "ben", fingerprint=fingerprint(parse_certificate(anna.content)).upper(), until=NOW + timedelta(9)
     )
     assert_refused(
-        "'anna' and 'ben' in `adopt.devices` have one certificate",
+        "'anna' and 'ben' in `adopt.devices` share one certificate",
         folder,
         lambda: adopt(store, chapter, Claim("anna", anna), twin),
     )

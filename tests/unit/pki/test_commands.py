@@ -181,7 +181,7 @@ def swap(source: str, target: str) -> Damage:
         (overwrite("ca.key"), "ca.key is damaged: the passphrase is right"),
         (swap("devices/phone.key", "ca.key"), "ca.key is not the key of"),
         (swap("devices/phone.crt", "ca.crt"), "ca.crt is not the certificate of an authority"),
-        (lose("devices/phone.crt"), "phone.crt is missing while other files of 'phone' are there"),
+        (lose("devices/phone.crt"), "phone.crt is missing, but other files of 'phone' are there"),
         (overwrite("devices/phone.crt"), "phone.crt is damaged"),
         (lose("devices/phone.key"), "phone.key is missing. Restore it"),
         (overwrite("devices/phone.key"), "phone.key is damaged"),
@@ -191,10 +191,13 @@ def swap(source: str, target: str) -> Damage:
         (lose("devices/phone.p12"), "phone.p12 is missing. The next `up`"),
         (overwrite("devices/phone.p12"), "phone.p12 does not open with its password. Delete it"),
         (swap("devices/laptop.p12", "devices/phone.p12"), "phone.p12 does not open with its password"),
-        (overwrite("devices/phone.mobileconfig"), "phone.mobileconfig does not hold the bundle beside it"),
+        (overwrite("devices/phone.mobileconfig"), "phone.mobileconfig does not hold the bundle next to it"),
         (overwrite("revoked/phone-*.key"), r"revoked/phone-[0-9a-f]{16}.key is damaged"),
         (overwrite("revoked/phone-*.p12"), r"revoked/phone-[0-9a-f]{16}.p12 does not open"),
-        (lambda folder: (folder / "devices/notes.txt").write_text("mine"), "notes.txt is not the keystore's"),
+        (
+            lambda folder: (folder / "devices/notes.txt").write_text("mine"),
+            "notes.txt does not belong to the keystore",
+        ),
     ],
 )
 def test_check_names_what_is_wrong(damage: Damage, sentence: str, command: Command) -> None:
@@ -365,7 +368,7 @@ def test_an_import_names_what_is_in_use_again_and_what_is_revoked(command: Comma
     [named] = [line for line in shown.splitlines() if line.startswith("In use in it: laptop (")]
     assert len(in_use) == 2 and all(each in named for each in in_use)
     assert "Revoked in it: phone (" in shown
-    assert f"Whatever was revoked after {datetime.now(UTC):%Y-%m-%d} is among those in use again" in shown
+    assert f"Devices that were revoked after {datetime.now(UTC):%Y-%m-%d} are in use again" in shown
 
 
 def test_a_backup_that_is_far_too_large_is_not_read(
@@ -500,7 +503,7 @@ def test_a_backup_that_is_none_is_refused(
     before = sorted(path for path in tmp_path.rglob("*"))
     status, shown = command("import", backup, keystore=tmp_path / "restored", passphrase=PASSPHRASE)
     assert status == 1
-    assert "The backup cannot be taken" in shown
+    assert "The backup cannot be used" in shown
     after = sorted(path for path in tmp_path.rglob("*") if path != command.file(PASSPHRASE))
     assert after == [path for path in before if path != command.file(PASSPHRASE)]
 
