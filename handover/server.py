@@ -96,7 +96,7 @@ class HandoverServer(ThreadingHTTPServer):
     def serve(self, seconds: float, *, linger_seconds: float = 0.0) -> Outcome:
         """Serve until everything was fetched, the time is over, or `stop` was called.
 
-        After the last download it keeps refusing for `linger_seconds`, so that a second attempt is told why.
+        After the last download it keeps refusing for `linger_seconds`, to explain that to a second attempt.
         """
         accepting = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _POLL_SECONDS})
         accepting.start()

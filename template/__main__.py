@@ -14,7 +14,7 @@ try:
     exposure = ImmichExposure("immich", from_pulumi())
 except pulumi.RunError as error:
     pulumi.log.error(str(error))
-    sys.exit(32)  # which tells the engine that the user has been told
+    sys.exit(32)  # which tells the engine that the error has been shown
 
 pulumi.export("url", exposure.url)
 pulumi.export("inImmich", exposure.in_immich)

@@ -221,7 +221,7 @@ def _build(product: Product) -> None:
     if built.returncode != 0:
         unfinished.unlink(missing_ok=True)
         raise ToolchainError(
-            f"Building {product.name} failed. Check the network (it fetches Go modules the first time) and run "
-            f"`{' '.join(command[:3])} {product.package}` in {product.module}.\n{built.stderr.strip()}"
+            f"Building {product.name} failed. Check the network (it fetches Go modules the first time) and "
+            f"run `{' '.join(command[:3])} {product.package}` in {product.module}.\n{built.stderr.strip()}"
         )
     unfinished.rename(product.path)

@@ -98,8 +98,8 @@ def check_uploads(top: Section, size: int, limits: UploadLimits, immich: Immich)
         top.problems.add(
             folder,
             None,
-            "with uploads, the server must check the free space of Immich's upload folder, which it finds "
-            "by itself only for services.immich; name the folder on the server",
+            "with uploads, the server must check the free space of Immich's upload folder, which it "
+            "can find only for services.immich; name the folder on the server",
             f"`{GROUP}: {{folder: {FOLDER_EXAMPLE}}}`",
         )
 

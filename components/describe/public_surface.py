@@ -2,7 +2,7 @@
 
 The lines are short, each with a name, grouped by topic, because ``pulumi preview`` cuts long texts. With
 fixed names, a reviewer sees only the line that changes, whatever comes before or after it. A text from the
-settings stands between backticks, so that a comment can show it as what it is.
+settings is between backticks, so that a comment can show it as a quotation.
 """
 
 from __future__ import annotations

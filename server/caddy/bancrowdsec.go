@@ -102,7 +102,7 @@ func (c *crowdsecReader) step(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return c.keep(now, err)
 	}
-	if !c.forgetEnded(now) && !changed && c.writer.stands(listOfCrowdsec, c.address) {
+	if !c.forgetEnded(now) && !changed && c.writer.isCurrent(listOfCrowdsec, c.address) {
 		return nil
 	}
 	list := c.entries()

@@ -98,7 +98,7 @@ func (b *banLists) load() {
 	var tables []*banTable
 	for _, name := range names {
 		before, known := b.read[name]
-		one, err := before.anew(filepath.Join(b.folder, name))
+		one, err := before.refreshed(filepath.Join(b.folder, name))
 		if errors.Is(err, syscall.ENOENT) {
 			continue // removed at this very moment
 		}
@@ -118,8 +118,8 @@ func (b *banLists) load() {
 	b.tables.Store(&tables)
 }
 
-// anew returns the current list, or the previous one if the file cannot be read.
-func (l readBanList) anew(path string) (readBanList, error) {
+// refreshed returns the current list, or the previous one if the file cannot be read.
+func (l readBanList) refreshed(path string) (readBanList, error) {
 	var info syscall.Stat_t
 	if err := syscall.Lstat(path, &info); err != nil {
 		return l, err

@@ -64,7 +64,7 @@ func (w banWriter) writeCountries() error {
 	if err != nil {
 		return w.keepCountries(err)
 	}
-	if w.stands(listOfCountries, made) {
+	if w.isCurrent(listOfCountries, made) {
 		return nil
 	}
 	list, err := newListWriter(filepath.Join(w.folder, listOfCountries))
@@ -133,7 +133,7 @@ func (w banWriter) put(list string, entries []listEntry) error {
 // writeNetworks handles each file separately: if one is faulty, its previous entries stay in force.
 func (w banWriter) writeNetworks() error {
 	made := w.madeFrom(listOfNetworks, w.sources.networks...)
-	if w.sources.networksDays == 0 && w.stands(listOfNetworks, made) {
+	if w.sources.networksDays == 0 && w.isCurrent(listOfNetworks, made) {
 		return nil
 	}
 	before := map[string][]listEntry{}
@@ -210,8 +210,8 @@ func (w banWriter) madeFrom(words string, paths ...string) string {
 	return strconv.FormatUint(hash.Sum64(), 16)
 }
 
-// stands reports whether the list in force was made from the same sources.
-func (w banWriter) stands(list, made string) bool {
+// isCurrent reports whether the list in force was made from the same sources.
+func (w banWriter) isCurrent(list, made string) bool {
 	said, err := os.ReadFile(filepath.Join(w.reports, list))
 	lines := strings.Split(string(said), "\n")
 	if err != nil || len(lines) < 2 || !strings.HasPrefix(lines[0], listGood+" ") || lines[1] != made {

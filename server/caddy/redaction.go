@@ -29,9 +29,9 @@ const (
 var linkWords = []string{"s", "share", "shared", "shares"}
 
 // withoutSecrets returns a request's target without what opens a link. People, mail programs and chat programs spell links in
-// many ways that the edge refuses, and whoever reads the log can put them right. So it is more lenient than any parser: the word
-// before a link in any case and behind any punctuation, escaped several times, a query that has lost its question mark. If in
-// doubt, it leaves out too much.
+// many ways that the edge refuses, and anybody who reads the log could repair them. So it is more lenient than any parser: the
+// word before a link in any case and behind any punctuation, escaped several times, a query that has lost its question mark. If
+// in doubt, it leaves out too much.
 func withoutSecrets(target string) string {
 	target = target[:min(len(target), mostRead)]
 	path, query, asks := strings.Cut(target, "?")

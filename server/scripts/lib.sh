@@ -322,7 +322,7 @@ make_state() {
   if has_group immich-edge; then state_group=immich-edge state_mode=750; else state_group=root state_mode=700; fi
   jail_owner=root
   ! has_group immich-bans || jail_owner=immich-bans
-  state_stands || make_folders
+  state_is_complete || make_folders
   if [ "$state_group" = immich-edge ] && [ -f "$STATE/tls/server.key" ]; then give_key; fi
   mark_logs
 }
@@ -330,7 +330,7 @@ make_state() {
 STATE_FOLDERS="devices revoked bans settings bans/manual tls"
 
 # Succeeds if all folders are as make_folders makes them. Every script calls this, and usually there is nothing to do.
-state_stands() {
+state_is_complete() {
   set -- "$STATE"
   stands_wanted="directory $state_mode root:$state_group;"
   for stands_folder in $STATE_FOLDERS; do
