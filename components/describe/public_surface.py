@@ -136,7 +136,7 @@ def _ban_lists(lists: BanLists) -> dict[str, str]:
     return {
         **words,
         "nobody else": "visitors on no list, or in no known country, get in; devices and frames always do",
-        "links": "this also applies to somebody who already has a link open",
+        "links": "listed visitors are turned away even if they have a link open",
     }
 
 

@@ -143,7 +143,7 @@ def test_a_preview_says_who_is_turned_away_and_who_is_not() -> None:
         "networks": "visitors from 1 network list are turned away (`/etc/blocklist.txt`)",
         "crowdsec": "visitors that CrowdSec at `http://127.0.0.1:8080` has banned are turned away",
         "nobody else": "visitors on no list, or in no known country, get in; devices and frames always do",
-        "links": "this also applies to somebody who already has a link open",
+        "links": "listed visitors are turned away even if they have a link open",
     }
     words = public_surface(config_of({"onlyCountries": ["DE"], "countryDatabase": FILE}))[BANNED]
     assert words["countries"] == "visitors from every country but DE are turned away"
