@@ -1,6 +1,6 @@
 """The comment on a pull request: one readable case a folder, and what no pull request can make of it.
 
-`python -m tests.unit.test_describe` writes the comments of the cases anew.
+`python -m tests.unit.test_describe` rewrites the comments of the cases.
 """
 
 from __future__ import annotations
