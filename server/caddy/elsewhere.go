@@ -148,7 +148,7 @@ func isTyped(r *http.Request, path string, previews []string) bool {
 
 // ownPath returns the path, in lower case, of a target that contains the name of this very server, as it does if a whole address
 // was appended to ours, perhaps with the word or the mark-up in front of it; otherwise "". Only a word, never another path, may
-// stand in front.
+// precede it.
 func ownPath(path, host string) string {
 	name, _, _ := strings.Cut(strings.ToLower(host), ":")
 	for range mostDecoded {

@@ -24,10 +24,10 @@ func init() {
 // FrameRights lets through what a frame may ask, which is reading, and refuses everything else:
 //
 //	frame_rights {
-//		surface   FILE
-//		look_anew INTERVAL
-//		requests  COUNT WINDOW
-//		at_once   COUNT
+//		surface    FILE
+//		look_again INTERVAL
+//		requests   COUNT WINDOW
+//		at_once    COUNT
 //	}
 //
 // The file is surface.toml, relative to the Caddyfile; its table [frames] lists the requests. A request goes on with only the
@@ -36,10 +36,10 @@ func init() {
 //
 // It comes after the matcher `frame`; a request that did not pass that matcher is refused.
 type FrameRights struct {
-	Surface  string         `json:"surface"`
-	LookAnew caddy.Duration `json:"look_anew"`
-	Requests Amount         `json:"requests"`
-	AtOnce   int            `json:"at_once"`
+	Surface   string         `json:"surface"`
+	LookAgain caddy.Duration `json:"look_again"`
+	Requests  Amount         `json:"requests"`
+	AtOnce    int            `json:"at_once"`
 
 	surface *surface
 }
@@ -71,10 +71,10 @@ func (f *FrameRights) parseLine(field string, values []string, folder string) (e
 	switch {
 	case field == "surface" && len(values) == 1:
 		f.Surface, err = filepath.Abs(filepath.Join(folder, values[0]))
-	case field == "look_anew" && len(values) == 1:
+	case field == "look_again" && len(values) == 1:
 		var interval time.Duration
 		interval, err = caddy.ParseDuration(values[0])
-		f.LookAnew = caddy.Duration(interval)
+		f.LookAgain = caddy.Duration(interval)
 	case field == "requests" && len(values) == 2:
 		f.Requests, err = parseAmount(values)
 	case field == "at_once" && len(values) == 1:
@@ -98,8 +98,8 @@ func (f *FrameRights) Validate() error {
 	if err := f.Requests.validate(); err != nil {
 		return fmt.Errorf("frame_rights: requests %w", err)
 	}
-	if f.AtOnce < 1 || f.LookAnew <= 0 {
-		return errors.New("frame_rights: at_once is at least 1, and look_anew a time like 2s")
+	if f.AtOnce < 1 || f.LookAgain <= 0 {
+		return errors.New("frame_rights: at_once is at least 1, and look_again a time like 2s")
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (f *FrameRights) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	bounded := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return requestbody.RequestBody{MaxSize: row.body}.ServeHTTP(w, r, next)
 	})
-	return passOnWhile(who.isIn, time.Duration(f.LookAnew), w, r, bounded)
+	return passOnWhile(who.isIn, time.Duration(f.LookAgain), w, r, bounded)
 }
 
 // ask returns the row that matches a request, or nil, and removes API keys from its query: credentials come in headers alone,

@@ -142,7 +142,7 @@ func TestWhatAFrameMayAsk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rights := &FrameRights{surface: table, Requests: Amount{1000, caddy.Duration(time.Minute)}, AtOnce: 4, LookAnew: caddy.Duration(time.Second)}
+	rights := &FrameRights{surface: table, Requests: Amount{1000, caddy.Duration(time.Minute)}, AtOnce: 4, LookAgain: caddy.Duration(time.Second)}
 	_, matcher := enrolledFrame(t, "kitchen\nframe\n")
 	for target, want := range map[string]string{
 		"/api/albums":                                     "/api/albums",

@@ -18,14 +18,14 @@ const (
 	// longestName is longer than the name of a parameter, and shorter than the key of a link.
 	longestName = 32
 
-	// longestWord is longer than what stands in a path, an id for example, and shorter than the key of a link.
+	// longestWord is longer than an ordinary word of a path, an id for example, and shorter than the key of a link.
 	longestWord = 60
 
 	// linkPhotos is the path between a link and one of its photos.
 	linkPhotos = "photos"
 )
 
-// linkWords are what stands before the key or slug of a link, also where somebody has mistyped it.
+// linkWords are the words before the key or slug of a link, and how people mistype them.
 var linkWords = []string{"s", "share", "shared", "shares"}
 
 // withoutSecrets returns a request's target without what opens a link. People, mail programs and chat programs spell links in
@@ -56,7 +56,7 @@ func withoutLink(path string) (shown string, named bool) {
 	return path, false
 }
 
-// endOfLinkWord returns the index after the first word that stands before a link, or -1.
+// endOfLinkWord returns the index after the first word that precedes a link, or -1.
 func endOfLinkWord(path string) int {
 	for start := 0; start < len(path); {
 		end := start
@@ -161,7 +161,7 @@ func withoutValues(query string, named bool) string {
 	return strings.Join(pairs, "&")
 }
 
-// withoutLongWords removes words as long as the key of a link, wherever they stand.
+// withoutLongWords removes words as long as the key of a link, wherever they are.
 func withoutLongWords(text string) string {
 	if len(text) < longestWord {
 		return text

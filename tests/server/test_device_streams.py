@@ -23,7 +23,7 @@ pytestmark = pytest.mark.server
 
 BOUND = 2
 """Seconds, in place of the day of the Caddyfile."""
-SOON, NEVER = {"LOOK_ANEW": "100ms"}, {"LOOK_ANEW": "1h"}
+SOON, NEVER = {"LOOK_AGAIN": "100ms"}, {"LOOK_AGAIN": "1h"}
 
 
 def wait_for_the_end(connection: Connection) -> None:

@@ -42,7 +42,7 @@ def policy(answer: Answer) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def _watching(caddy_program: Path) -> Iterator[Edge]:
-    edge = Edge(caddy_program, settings={"LOOK_ANEW": f"{INTERVAL}s"})
+    edge = Edge(caddy_program, settings={"LOOK_AGAIN": f"{INTERVAL}s"})
     try:
         edge.start()
         yield edge
@@ -110,7 +110,7 @@ def test_an_upgrade_of_immich_is_noticed(pages: Edge) -> None:
 
 
 def test_many_pages_make_immich_show_its_own_once(make_edge: EdgeMaker) -> None:
-    edge = make_edge(settings={"LOOK_ANEW": "1m"})
+    edge = make_edge(settings={"LOOK_AGAIN": "1m"})
     edge.backend.answers = {("GET", PAGE): (200, HTML)}
     told = [policy(edge.ask(PAGE)) for _ in range(5)]
     [asked] = [seen for seen in edge.backend.received if seen.target == "/index.html"]

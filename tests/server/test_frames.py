@@ -260,7 +260,7 @@ def test_a_revoked_frame_is_out_at_its_next_request_and_blamed_for_nothing(edge:
 
 def test_what_a_revoked_frame_has_open_ends(make_edge: EdgeMaker) -> None:
     """A film that Immich sends for ever: it ends within the interval, and nobody else's does."""
-    edge = make_edge(settings={"LOOK_ANEW": "100ms"})
+    edge = make_edge(settings={"LOOK_AGAIN": "100ms"})
     frame, other = enrol(edge, "kitchen", secret("k")), enrol(edge, "hall", secret("h"))
     film = f"/api/assets/{'0a1b2c3d-0000-4000-8000-0123456789ab'}/video/playback"
     stop = time.monotonic() + PATIENCE

@@ -22,7 +22,7 @@ FROM_ELSEWHERE = {
     "IMMICH",
     "LOGS",
     "LOG_MEGABYTES",
-    "LOOK_ANEW",
+    "LOOK_AGAIN",
     "PACE",
     "ROOM",
     "STATE",
