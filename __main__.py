@@ -12,8 +12,8 @@ from components.exposure import ImmichExposure
 # which buries the sentence that says what is wrong.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-# The status by which pulumi-language-python's own executor says that the error has been shown; after any other,
-# the engine adds that "an unhandled error occurred".
+# The status by which pulumi-language-python's own executor says that the error has been shown; after any
+# other, the engine adds that "an unhandled error occurred".
 ERROR_WAS_SHOWN = 32
 
 try:

@@ -220,7 +220,11 @@ def comment_of(checkouts: Checkouts) -> str:
 
 def test_equal_checkouts_change_nothing(checkouts: Checkouts) -> None:
     text = comment_of(checkouts)
-    assert "The settings change nothing" in text and "### Files" not in text and "rebuilt" not in text
+    assert (
+        "The settings change nothing" in text
+        and "### Files" not in text
+        and "server is rebuilt.**" not in text
+    )
 
 
 def test_another_script_rebuilds_the_server_and_is_linked(checkouts: Checkouts) -> None:

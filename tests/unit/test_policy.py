@@ -126,7 +126,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
         "31 link passwords in a minute, more than 30",
     ),
     ("strangers-are-limited", "home", {"rateLimits": {"linkPasswordsPerHour": 601}}, "for one link"),
-    ("strangers-are-limited", "home", {"bans": {"maxRetry": 51}}, "after 51 offences only"),
+    ("strangers-are-limited", "home", {"bans": {"maxRetry": 51}}, "only after 51 offences"),
     ("strangers-are-limited", "home", {"bans": {"findTime": "59s"}}, "set bans.findTime to 60s at least"),
     ("strangers-are-limited", "home", {"bans": {"ipv6Prefix": 128}}, "set bans.ipv6Prefix to 64"),
     (

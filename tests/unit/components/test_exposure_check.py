@@ -263,5 +263,8 @@ def test_what_nobody_has_asked_is_said(mocker: MockerFixture, adopted: bool, sai
     mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
     mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
     fine, unasked = check_or_close({**PROPS, "adopted": adopted})["results"]
-    assert by_question(["GET / 403: a: b", unasked]) == {"GET / 403": "a: b", "Not checked": unasked[11:]}
+    assert by_question(["GET / 403: a: b", unasked]) == {
+        "GET / 403": "a: b",
+        "Not checked": unasked[len("Not checked: ") :],
+    }
     assert fine == "fine" and unasked.startswith("Not checked: that ") and said in unasked

@@ -181,7 +181,7 @@ def swap(source: str, target: str) -> Damage:
         (overwrite("ca.key"), "ca.key is damaged: the passphrase is right"),
         (swap("devices/phone.key", "ca.key"), "ca.key is not the key of"),
         (swap("devices/phone.crt", "ca.crt"), "ca.crt is not the certificate of an authority"),
-        (lose("devices/phone.crt"), "phone.crt is missing, but other files of 'phone' are there"),
+        (lose("devices/phone.crt"), "phone.crt is missing, but other files of 'phone' exist"),
         (overwrite("devices/phone.crt"), "phone.crt is damaged"),
         (lose("devices/phone.key"), "phone.key is missing. Restore it"),
         (overwrite("devices/phone.key"), "phone.key is damaged"),
@@ -490,7 +490,7 @@ GOOD = {PurePosixPath("ca.key"): b"key", PurePosixPath("ca.crt"): b"certificate"
             archive_of((tarfile.TarInfo("ca.key"), b"1"), (tarfile.TarInfo("ca.key"), b"2")),
             "'ca.key' is in it twice",
         ),
-        (archive_of((tarfile.TarInfo("ca.key"), bytes(4 * 1024 * 1024 + 1))), "is larger"),
+        (archive_of((tarfile.TarInfo("ca.key"), bytes(4 * 1024 * 1024 + 1))), "is too large"),
     ],
 )
 def test_a_backup_that_is_none_is_refused(

@@ -183,7 +183,7 @@ def test_an_authority_of_somebody_else_that_counts_for_ever_is_not_opened(
 ) -> None:
     certificate = Source("ca-cert.pem", (made / "ca.crt").read_bytes())
     key = Source("ca-key.pem", key_of(2**31 - 1, monkeypatch))
-    with pytest.raises(KeystoreError, match="ca-key.pem is not opened: it asks for more than"):
+    with pytest.raises(KeystoreError, match="ca-key.pem was not opened: it asks for more than"):
         open_keystore(tmp_path / "new").take_over(
             certificate=certificate, key=key, key_passphrase="x", devices=[Claim("a")]
         )

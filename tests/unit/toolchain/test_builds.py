@@ -127,7 +127,7 @@ def test_an_old_go_brings_the_one_that_is_asked_for(
     monkeypatch.setenv("FAKE_GO_FETCHED", "go1.26.0")
     builds.ensure(product)
     assert product.path.exists()
-    assert "fetching Go 1.26.0 with the go1.24.4 that is here" in capsys.readouterr().err
+    assert "fetching Go 1.26.0 with the installed go1.24.4" in capsys.readouterr().err
 
 
 def test_a_missing_go_mod_is_named(product: Product) -> None:
