@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // startAdmin serves the switches that make Tailscale's side misbehave. Every answer is JSON; a wrong request is
@@ -18,6 +19,7 @@ import (
 //	GET /feature?mode=text|wait|error             {"mode"}
 //	GET /setdns?fail=0|1                          {"fail"}
 //	GET /expire?name=NODE.DOMAIN&expired=0|1      {"changed": number of records}
+//	GET /rename?name=NODE.DOMAIN&to=NODE          {"changed": number of records}
 func startAdmin(s *settings, ctl *control, parts *parts) error {
 	listener, err := net.Listen("tcp", s.admin)
 	if err != nil {
@@ -31,6 +33,7 @@ func startAdmin(s *settings, ctl *control, parts *parts) error {
 		"/feature": ctl.adminFeature,
 		"/setdns":  ctl.adminSetDNS,
 		"/expire":  ctl.adminExpire,
+		"/rename":  ctl.adminRename,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { answerAdmin(w, r, answer) })
 	}
@@ -90,6 +93,14 @@ func (c *control) adminExpire(query url.Values) (any, error) {
 		return nil, err
 	}
 	return map[string]int{"changed": c.setExpired(name, expired)}, nil
+}
+
+func (c *control) adminRename(query url.Values) (any, error) {
+	name, label := query.Get("name"), query.Get("to")
+	if name == "" || label == "" || strings.Contains(label, ".") {
+		return nil, fmt.Errorf("name or to is missing or wrong; give the full name of a node, for example immich.%s, and the first part of its new one", c.domain)
+	}
+	return map[string]int{"changed": c.rename(name, label)}, nil
 }
 
 // readSwitch puts the value of a 0|1 parameter into target, which stays as it is when the parameter is missing.

@@ -64,6 +64,7 @@ type control struct {
 	feature    string // one of the feature constants
 	failSetDNS bool
 	polls      map[key.NodePublic]*poll
+	labels     map[key.NodePublic]string // of nodes that were renamed in the console, whatever they call themselves
 }
 
 // poll describes a node's contact with the control server.
@@ -88,6 +89,7 @@ func startControl(s *settings, derpMap *tailcfg.DERPMap, parts *parts) (*control
 		grants:  grants{HTTPS: true, Funnel: true},
 		feature: featureText,
 		polls:   map[key.NodePublic]*poll{},
+		labels:  map[key.NodePublic]string{},
 	}
 	c.server = &testcontrol.Server{
 		Logf:             controlLog.Printf,
@@ -162,10 +164,14 @@ func (c *control) answerFeatureQuery(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// noteMapRequest grants a node its attributes at its first request and keeps track of its polls.
+// noteMapRequest grants a node its attributes at its first request and keeps track of its polls. testcontrol takes a node's
+// certificate domain from the name that the node calls itself.
 func (c *control) noteMapRequest(req *tailcfg.MapRequest) (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if label, ok := c.labels[req.NodeKey]; ok && req.Hostinfo != nil {
+		req.Hostinfo.Hostname = label
+	}
 	p := c.polls[req.NodeKey]
 	if p == nil {
 		p = &poll{}
@@ -216,6 +222,25 @@ func (c *control) setExpired(name string, expired bool) (changed int) {
 		if expired {
 			node.KeyExpiry = time.Now().Add(-time.Minute)
 		}
+		c.server.UpdateNode(node)
+		changed++
+	}
+	return changed
+}
+
+// rename gives every node with that DNS name another one in the same tailnet, as the console's "edit machine name" does.
+func (c *control) rename(name, label string) (changed int) {
+	for _, node := range c.server.AllNodes() {
+		if strings.TrimSuffix(node.Name, ".") != name {
+			continue
+		}
+		c.mu.Lock()
+		c.labels[node.Key] = label
+		c.mu.Unlock()
+		node.Name = label + "." + c.domain + "."
+		info := node.Hostinfo.AsStruct()
+		info.Hostname = label
+		node.Hostinfo = info.View()
 		c.server.UpdateNode(node)
 		changed++
 	}

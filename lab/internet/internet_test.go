@@ -198,6 +198,25 @@ func TestTheAdministratorsGrants(t *testing.T) {
 	}
 }
 
+func TestARenamedNodeKeepsItsNewName(t *testing.T) {
+	nodeKey := key.NewNode().Public()
+	c := &control{
+		server: &testcontrol.Server{}, domain: "lab-tailnet.ts.net",
+		polls: map[key.NodePublic]*poll{}, labels: map[key.NodePublic]string{nodeKey: "photos"},
+	}
+	for _, wrong := range []url.Values{{"name": {name}}, {"to": {"photos"}}, {"name": {name}, "to": {"photos.example"}}} {
+		if _, err := c.adminRename(wrong); err == nil {
+			t.Errorf("%v was taken", wrong)
+		}
+	}
+	// Its certificate's name comes from here.
+	info := &tailcfg.Hostinfo{Hostname: "immich"}
+	c.noteMapRequest(&tailcfg.MapRequest{NodeKey: nodeKey, Hostinfo: info})
+	if info.Hostname != "photos" {
+		t.Errorf("it goes on as %s", info.Hostname)
+	}
+}
+
 func testZone(t *testing.T) *zone {
 	t.Helper()
 	z, err := newZone("203.0.113.1", "2001:db8::1", "lab-tailnet.ts.net", func(n string) bool { return n == name })
