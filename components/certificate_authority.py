@@ -12,12 +12,13 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation, authorities_in, keystore_of
-from components.devices.renewal import due_props, renewing_diff
+from components.devices.renewal import renewing_diff, was_looked_into
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.props import from_props, props_of
-from components.engine.step import Step, StepProvider, known
+from components.engine.step import Step, StepProvider
 from pki import AuthorityProfile, KeystoreError, Renewal
 from pki.files import look_into
+from pki.renewal_plan import authority_expiries
 
 
 class _Provider(StepProvider):
@@ -28,12 +29,18 @@ class _Provider(StepProvider):
         return CreateResult(outputs["fingerprint"], outputs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        if is_foreign(_olds.get("trusted") or (), known(_news).get("authorities")):
+        trusted = _olds.get("trusted") or ()
+        if was_looked_into(_news) and is_foreign(trusted, authorities_in(Path(_news["keystore"]))):
             return DiffResult(changes=True)  # the update refuses it
         if _key_file(_news["keystore"]) not in ("", _olds.get("keyFile")):
             return DiffResult(changes=True)  # perhaps with a passphrase other than the stack's
-        quiet = {"devices", "authorities"}
-        return renewing_diff(_olds, _news, ignore=quiet, outputs={"trusted", "trustedPem", "keyFile"})
+        return renewing_diff(
+            _olds,
+            _news,
+            expiries=authority_expiries,
+            ignore={"devices"},
+            outputs={"trusted", "trustedPem", "keyFile"},
+        )
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -55,9 +62,9 @@ def _key_file(keystore: str) -> str:
     return "" if content is None else sha256(content).hexdigest()
 
 
-def is_foreign(known: Sequence[str], found: Sequence[str] | None) -> bool:
-    """Tell whether a keystore holds none of the state's authorities; ``found`` is None if it was not read."""
-    return found is not None and bool(known) and not set(known) & set(found)
+def is_foreign(known: Sequence[str], found: Sequence[str]) -> bool:
+    """Tell whether a keystore holds none of the state's authorities."""
+    return bool(known) and not set(known) & set(found)
 
 
 def refuse_foreign(known: Sequence[str], keystore: str) -> None:
@@ -132,7 +139,6 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
         purge_keystore: bool,
         renewal: Renewal,
         step: str,
-        found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
@@ -140,9 +146,8 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
             **props_of(profile),
             "purgeKeystore": purge_keystore,
             **props_of(renewal),
-            **keystore.read_off(due_props(step, found)),
+            **keystore.read_off({"renewal": step}),
             "devices": list(devices),
-            **keystore.read_off({"authorities": list(authorities_in(Path(keystore.path)))}),
         }
         # The list matters only at creation. Afterwards each device is its own resource, so that adding or
         # removing one shows as exactly that.

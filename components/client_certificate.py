@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pulumi
@@ -10,11 +9,12 @@ from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.certificate_authority import CertificateAuthority
 from components.devices.keystore_location import KeystoreLocation, keystore_of
-from components.devices.renewal import due_props, renewing_diff
+from components.devices.renewal import renewing_diff
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
 from components.engine.step import Step, StepProvider
 from pki import DeviceProfile, Renewal
+from pki.renewal_plan import device_expiries
 
 
 class _Provider(StepProvider):
@@ -25,7 +25,12 @@ class _Provider(StepProvider):
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         # A new authority alone changes nothing: the device moves to it with its next renewal.
-        return renewing_diff(_olds, _news, ignore={"authority"})
+        return renewing_diff(
+            _olds,
+            _news,
+            expiries=lambda keystore: device_expiries(keystore, _news["device"]),
+            ignore={"authority"},
+        )
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -84,7 +89,6 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
         profile: DeviceProfile,
         renewal: Renewal,
         step: str,
-        found: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -93,7 +97,7 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
             "device": device,
             **props_of(profile),
             **props_of(renewal),
-            **keystore.read_off(due_props(step, found)),
+            **keystore.read_off({"renewal": step}),
         }
         # Deleting means revoking. If the authority is deleted in the same run, the run is `pulumi destroy`,
         # which closes the funnel but must not force anybody to reinstall a certificate: then `deleted_with`

@@ -247,7 +247,6 @@ class ImmichExposure(pulumi.ComponentResource):
             purge_keystore=self._config.purge_keystore,
             renewal=authority_renewal(self._config),
             step=self._renewal_plan.authority_due,
-            found=self._renewal_plan.authority_expiries,
             opts=self._after(before),
         )
 
@@ -267,7 +266,6 @@ class ImmichExposure(pulumi.ComponentResource):
                 ),
                 renewal=device_renewal(self._config),
                 step=self._renewal_plan.devices_due[device.name],
-                found=self._renewal_plan.device_expiries[device.name],
                 opts=self._after(),
             )
             for device in self._config.devices

@@ -33,10 +33,6 @@ class RenewalPlan:
     authority_due: str
     devices_due: Mapping[str, str]
     notices: tuple[str, ...]
-    authority_expiries: tuple[str, ...] = ()
-    """The expiries of the existing authorities, ISO 8601 in UTC; the one that signs comes last."""
-    device_expiries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The expiries of each device's certificates; empty if there are none."""
     devices_current: Mapping[str, str] = field(default_factory=dict)
     """The fingerprint of the certificate of each device that has one."""
     revoked: Mapping[str, bool] = field(default_factory=dict)
@@ -69,11 +65,19 @@ def plan_renewals(
             for name, pair in ours.items()
         },
         notices=tuple(notices),
-        authority_expiries=_ends_of(old, new),
-        device_expiries={name: _ends_of(current) for name, (current, _) in ours.items()},
         devices_current={name: fingerprint(current) for name, (current, _) in ours.items() if current},
         revoked=_all_revoked(folder),
     )
+
+
+def authority_expiries(folder: Path) -> tuple[str, ...]:
+    """Return the expiries of a keystore's authorities, ISO 8601 in UTC; the one that signs comes last."""
+    return _ends_of(*(_read(folder / f"{stem}.crt") for stem in AUTHORITY_STEMS))
+
+
+def device_expiries(folder: Path, name: str) -> tuple[str, ...]:
+    """Return the expiry of the device's current certificate, ISO 8601 in UTC; empty if there is none."""
+    return _ends_of(_read(folder / CURRENT / f"{name}.crt"))
 
 
 def _read(path: Path) -> x509.Certificate | None:

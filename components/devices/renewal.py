@@ -4,19 +4,19 @@ At every preview and update the program looks at the keystore's certificates and
 into its inputs, in words. So a preview shows `renewal: "due since 2036-10-22"`, and the diff below reports a
 change although nothing else differs. When the step runs, the provider decides independently by the same rule.
 
-A run can die after the keystore took a step and before the engine recorded it. So the program also writes the
-expiry dates that it found. A certificate newer than the one in the state is a change; otherwise the server
-would never hear of it. An older one, from a backup, is not.
+A run can die after the keystore took a step and before the engine recorded it. So the diff also reads the
+certificates' expiry dates. A certificate newer than the one in the state is a change; otherwise the server
+would never hear of it. An older one, from a backup, is not. The dates are no input: the first run cannot know
+them, so the second would write the state once more for each device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pulumi
 from pulumi.dynamic import DiffResult
 
 from components.config.stack_config import ExposureConfig
@@ -24,7 +24,7 @@ from components.engine.step import known
 from pki import Renewal
 from pki.renewal_plan import RenewalPlan, plan_renewals
 
-QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays", "found"})
+QUIET = frozenset({"renewal", "renewBeforeDays", "graceDays"})
 """Inputs that say when, not what: a new value for one of them alone changes no certificate."""
 
 
@@ -50,24 +50,23 @@ def renewal_plan_of(config: ExposureConfig, now: datetime | None = None) -> Rene
     )
 
 
-def due_props(step: str, found: Sequence[str]) -> dict[str, pulumi.Input[Any]]:
-    """Return what `renewing_diff` reads beside the fields of a `Renewal`.
-
-    `step` is empty if nothing is due; `found` holds the expiry dates in the keystore, ISO 8601.
-    """
-    return {"renewal": step, "found": list(found)}
+def was_looked_into(news: Mapping[str, Any]) -> bool:
+    """Tell whether the program that wrote these inputs has the keystore (see `KeystoreLocation.read_off`)."""
+    return "renewal" in known(news)
 
 
 def renewing_diff(
     olds: Mapping[str, Any],
     news: Mapping[str, Any],
     *,
+    expiries: Callable[[Path], Sequence[str]],
     ignore: Collection[str],
     outputs: Collection[str] = (),
 ) -> DiffResult:
     """Tell whether there is something to do: a renewal step, or a changed input other than the timing ones.
 
-    An output in `outputs` that the state lacks is one more reason: an older version of this program wrote it.
+    `expiries` reads the certificates' expiry dates in a keystore, ISO 8601. An output in `outputs` that the
+    state lacks is one more reason: an older version of this program wrote it.
     """
     news = known(news)
     quiet = QUIET.union(ignore)
@@ -76,7 +75,7 @@ def renewing_diff(
     given = {key for key, value in news.items() if value is not None}
     differs = any(news[key] != olds.get(key) for key in given - quiet)
     lacks = any(name not in olds for name in outputs)
-    unknown = _is_news(news.get("found") or (), olds)
+    unknown = was_looked_into(news) and _is_news(expiries(Path(news["keystore"])), olds)
     return DiffResult(changes=bool(news.get("renewal")) or differs or lacks or unknown)
 
 

@@ -26,7 +26,7 @@ from components.drift import Seen
 from components.exposure import ImmichExposure
 from components.remote.module_files import digest
 from components.remote.remote_script import SERVER_FILES, PayloadFile, script_digest
-from pki import AuthorityProfile, Keystore
+from pki import AuthorityProfile, DeviceProfile, Keystore, Platform
 from tests.unit.loops import own_loop
 
 PASSPHRASE = "a passphrase that must not be seen"
@@ -456,6 +456,16 @@ def test_a_flake_is_built_by_its_folder_and_host(tmp_path: Path) -> None:
 
 def test_the_same_settings_are_no_reason_for_anything(recorded: Recorder, tmp_path: Path) -> None:
     assert differing(recorded, run_program(tmp_path)) == set()
+
+
+def test_what_the_first_up_made_is_nothing_new_for_the_second(tmp_path: Path) -> None:
+    """Where only an input differs, the engine says "unchanged" and yet writes its state, once for each."""
+    first = run_program(tmp_path)
+    store = Keystore(tmp_path / "stacks/keystore/unit", PASSPHRASE, stack="unit", kdf_rounds=2)
+    store.adopt_or_create_authority(AuthorityProfile())
+    for name, platform in (("phone", Platform.IOS), ("laptop", Platform.LINUX)):
+        store.adopt_or_issue_device(name, DeviceProfile(name, platform=platform))
+    assert differing(first, run_program(tmp_path)) == set()
 
 
 def test_a_setting_is_no_reason_for_a_rebuild(recorded: Recorder, tmp_path: Path) -> None:

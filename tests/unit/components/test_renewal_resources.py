@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from pulumi.runtime.rpc import UNKNOWN
 from components import certificate_authority, client_certificate
 from components.config.stack_config import ExposureConfig, load
 from components.device_list import device_lines
-from components.devices.keystore_location import KeystoreLocation, authorities_in
+from components.devices.keystore_location import KeystoreLocation
 from components.devices.renewal import authority_renewal, device_renewal, renewal_plan_of, renewing_diff
 from components.engine.operator_error import OperatorError
 from pki import AuthorityProfile, DeviceProfile, Keystore, KeystoreError, Platform, Renewal
@@ -178,17 +177,12 @@ def test_the_pool_has_both_authorities_until_the_last_device_has_moved(tmp_path:
 # A run that died after the keystore took a step and before the engine noted it down
 
 
-def found(props: dict[str, Any], there: Sequence[str]) -> dict[str, Any]:
-    return {**props, "found": list(there)}
-
-
 def test_a_renewal_that_the_state_does_not_know_of_is_a_change(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 340)
     olds = DEVICE.create(device_props(folder, renewBeforeDays=1.0)).outs or {}
     DEVICE.update("id", olds, device_props(folder))
-    renewal_plan = renewal_plan_of(config(folder))
-    assert renewal_plan.devices_due == {"phone": ""}
-    news = found(device_props(folder), renewal_plan.device_expiries["phone"])
+    assert renewal_plan_of(config(folder)).devices_due == {"phone": ""}
+    news = device_props(folder)
     assert changes(DEVICE, olds, news), "else the new certificate is never enrolled"
     outs = DEVICE.update("id", olds, news).outs or {}
     assert outs["previousFingerprint"] == olds["fingerprint"]
@@ -217,10 +211,10 @@ def test_what_was_revoked_is_never_enrolled_again(tmp_path: Path, half: bool) ->
 
 def test_an_older_keystore_brings_no_old_certificate_back(tmp_path: Path) -> None:
     folder = keystore_of_age(tmp_path / "keystore", 10)
-    there = renewal_plan_of(config(folder)).device_expiries["phone"]
     olds = device_props(folder, fingerprint="cd", notAfter="2090-01-01T00:00:00+00:00")
-    assert not changes(DEVICE, olds, found(device_props(folder), there))
-    assert not changes(DEVICE, olds, found(device_props(folder), []))
+    assert not changes(DEVICE, olds, device_props(folder))
+    (folder / "devices" / "phone.crt").unlink()
+    assert not changes(DEVICE, olds, device_props(folder))
 
 
 def test_a_change_of_authority_that_the_state_does_not_know_of_is_a_change(tmp_path: Path) -> None:
@@ -228,14 +222,12 @@ def test_a_change_of_authority_that_the_state_does_not_know_of_is_a_change(tmp_p
     first = AUTHORITY.create(authority_props(folder)).outs or {}
     early = authority_props(folder, renewBeforeDays=3500.0)
     both = AUTHORITY.update("id", first, early).outs or {}
-    begun = found(early, renewal_plan_of(config(folder)).authority_expiries)
-    assert changes(AUTHORITY, first, begun), "else devices get ahead of the pool"
-    assert not changes(AUTHORITY, both, begun)
+    assert changes(AUTHORITY, first, early), "else devices get ahead of the pool"
+    assert not changes(AUTHORITY, both, early)
     Keystore(folder, PASSPHRASE, stack="home").revoke_all_but([])
     alone = AUTHORITY.update("id", both, early).outs or {}
-    ended = found(early, renewal_plan_of(config(folder)).authority_expiries)
-    assert changes(AUTHORITY, both, ended), "else the server trusts the old one for ever"
-    assert not changes(AUTHORITY, alone, ended)
+    assert changes(AUTHORITY, both, early), "else the server trusts the old one for ever"
+    assert not changes(AUTHORITY, alone, early)
 
 
 # The diff
@@ -269,7 +261,6 @@ def test_a_key_that_was_re_encrypted_is_opened_before_anything_else_is_changed(t
     folder = keystore_of_age(tmp_path / "keystore", 1)
     olds = AUTHORITY.create(authority_props(folder)).outs or {}
     assert not changes(AUTHORITY, olds, authority_props(folder))
-    assert not changes(AUTHORITY, olds, authority_props(folder, authorities=[olds["fingerprint"]]))
     Keystore(folder, PASSPHRASE, stack="home").change_passphrase(OTHER_PASSPHRASE)
     assert changes(AUTHORITY, olds, authority_props(folder))
     with pytest.raises(KeystoreError):
@@ -282,7 +273,8 @@ def test_a_key_that_was_re_encrypted_is_opened_before_anything_else_is_changed(t
 
 
 def test_outputs_that_are_not_known_yet_are_no_inputs() -> None:
-    assert not renewing_diff({"a": 1, "out": "x"}, {"a": 1, "out": None}, ignore=()).changes
+    news = {"a": 1, "out": None}
+    assert not renewing_diff({"a": 1, "out": "x"}, news, expiries=lambda _: (), ignore=()).changes
 
 
 # Enrolling
@@ -314,18 +306,18 @@ def test_a_strange_keystore_is_refused_before_anything_changes(tmp_path: Path, h
     """A stack that was renamed looks for its keystore elsewhere; a drive may not be mounted."""
     olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
     folder = tmp_path / "elsewhere"
-    found: list[str] = []
     if how == "empty":
         folder.mkdir()
     elif how == "another's":
-        found = list(authorities_in(keystore_of_age(folder, 1)))
-    news = authority_props(folder, authorities=found)
+        keystore_of_age(folder, 1)
+    news = authority_props(folder)
     assert changes(AUTHORITY, {**olds, "keystore": str(folder)}, news)
     before = sorted(folder.rglob("*"))
     with pytest.raises(OperatorError) as refused:
         AUTHORITY.update("id", olds, news)
     (sentence,) = refused.value.args
-    assert sentence.startswith(f"The keystore {folder} {'holds another' if found else 'has no'} authority")
+    found = "holds another" if how == "another's" else "has no"
+    assert sentence.startswith(f"The keystore {folder} {found} authority")
     assert "import a backup" in sentence
     assert sorted(folder.rglob("*")) == before
 
@@ -333,7 +325,7 @@ def test_a_strange_keystore_is_refused_before_anything_changes(tmp_path: Path, h
 def test_its_own_keystore_at_another_place_is_fine(tmp_path: Path) -> None:
     olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
     moved = (tmp_path / "keystore").rename(tmp_path / "moved")
-    news = authority_props(moved, authorities=list(authorities_in(moved)))
+    news = authority_props(moved)
     assert (AUTHORITY.update("id", olds, news).outs or {})["fingerprint"] == olds["fingerprint"]
 
 
@@ -345,14 +337,15 @@ def test_a_preview_without_a_keystore_keeps_what_the_state_has(
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: preview)
     folder = keystore_of_age(tmp_path / "keystore", 1) if there else tmp_path / "none"
     location = KeystoreLocation(str(folder), "home", pulumi.Output.from_input("secret"))
-    read: dict[str, Any] = {"renewal": "due since 2036-10-22", "found": []}
+    read: dict[str, Any] = {"renewal": "due since 2036-10-22", "renewals": []}
     unknown = dict.fromkeys(read, UNKNOWN)
     assert location.read_off(read) == (unknown if preview and not there else read)
 
 
 def test_what_a_preview_does_not_know_is_no_change(tmp_path: Path) -> None:
     olds = known_authority(keystore_of_age(tmp_path / "keystore", 1))
-    unknown = dict.fromkeys(("authorities", "found", "renewal"), Unknown())  # type: ignore[no-untyped-call]
+    (tmp_path / "keystore").rename(tmp_path / "at home")
+    unknown = {"renewal": Unknown()}  # type: ignore[no-untyped-call]
     assert not changes(AUTHORITY, olds, {**authority_props(tmp_path / "keystore"), **unknown})
 
 

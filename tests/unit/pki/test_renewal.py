@@ -500,7 +500,7 @@ def test_a_lost_certificate_of_the_authority_is_not_replaced_by_the_next_one(fol
 def test_nothing_is_told_while_nothing_is_near(folder: Path) -> None:
     quiet = renewal_plan(folder, on(365 - 61))
     assert (quiet.authority_due, quiet.devices_due, quiet.notices) == ("", {"phone": ""}, ())
-    assert renewal_plan(folder / "missing", NOW) == RenewalPlan("", {"phone": ""}, (), (), {"phone": ()})
+    assert renewal_plan(folder / "missing", NOW) == RenewalPlan("", {"phone": ""}, ())
 
 
 def test_two_months_before_its_end_a_certificate_is_named(folder: Path) -> None:
