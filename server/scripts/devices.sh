@@ -80,12 +80,28 @@ finish_shut_out() {
 # So that a power cut soon after does not enrol again what was revoked. A dying disk may take for ever, so nothing waits for this.
 keep_out() { (sync "$DEVICES" "$REVOKED" >/dev/null 2>&1 </dev/null 9>&- &); }
 
-# A read-only disk must not keep a lost phone enrolled.
+# A read-only disk must not keep a lost phone enrolled. The edge would start again with the next boot, so the funnel closes too.
 shut_out_all() {
   touch "$EDGE_STOPPED" 2>/dev/null || :
   end_edge
-  die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in; check the disk of $STATE (is it" \
-    "mounted read-only?) and run this again."
+  shut_cure="check the disk of $STATE (is it mounted read-only?) and run this again"
+  if close_for_good; then
+    die "The device's file $1 cannot be removed, so the edge was stopped and the funnel closed, and nobody gets in, also after a" \
+      "reboot; $shut_cure."
+  fi
+  die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in until this server reboots. After that the" \
+    "device gets in again, because Tailscale could not save that the funnel is closed; $shut_cure, or remove this node's funnel" \
+    "attribute from the tailnet's policy file before the reboot."
+}
+
+# Tailscale's folder may be on another disk.
+close_for_good() {
+  { [ -n "$WORK" ] && tailscale_saves; } || return 1
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  lock_briefly
+  (close_funnel "$1" "$2" unsafe) || return 1
+  (read_funnel "$1" "$2" && case $FUNNEL in closed | foreign) ;; *) exit 1 ;; esac) 2>/dev/null
 }
 
 # Reports each device once, however many certificates it has.

@@ -442,6 +442,21 @@ pool_fingerprints() {
 # This server's name in the tailnet, as recorded by certificate.sh.
 recorded_domain() { [ ! -r "$DOMAIN_FILE" ] || sed -n 's/^IMMICH_EXPOSURE_DOMAIN=//p' "$DOMAIN_FILE"; }
 
+# `is_renamed`: the node has another name now, in this tailnet or in another account's, and the certificate's name leads nowhere.
+# After read_tailscale.
+is_renamed() {
+  RENAMED_FROM=$(recorded_domain)
+  [ -n "$RENAMED_FROM" ] && [ "${DOMAIN:--}" != - ] && [ "$DOMAIN" != "$RENAMED_FROM" ]
+}
+
+# Tailscale can save a change, such as a funnel that closes, for the next boot. If it cannot, it says so only the first time
+# (FileStore of tailscale.com/ipn/store).
+tailscale_saves() { [ -w "$ROOT/var/lib/tailscale" ]; }
+
+# It ends leases, every minute.
+# shellcheck disable=SC2034
+LEASE_TIMER=immich-exposure-lease.timer
+
 # The units of the module that run while there is an exposure, each with its type.
 # shellcheck disable=SC2034
 SERVICES="immich-edge.service immich-bans.service immich-exposure-loopback.service immich-exposure-lease.timer
@@ -544,7 +559,7 @@ edge_configuration() {
 # Prints a sentence if the disk of the log is full: fail2ban bans by what the edge writes there. (What only root may use does not
 # count.)
 full_log() {
-  [ "$(df -Pk "$LOGS" 2>/dev/null </dev/null | awk 'NR == 2 { print $4 }')" = 0 ] || return 0
+  [ "$(timeout 10 df -Pk "$LOGS" 2>/dev/null </dev/null | awk 'NR == 2 { print $4 }')" = 0 ] || return 0
   echo "The disk of $LOGS is full, so scanners and those who guess passwords are not banned; make room on it."
 }
 
@@ -1109,9 +1124,11 @@ stop_edge() {
 end_edge() { systemctl stop immich-edge </dev/null || say "The edge did not stop; see \"systemctl status immich-edge\""; }
 
 # A closed funnel lets nobody in, but tailscaled keeps carrying existing connections for as long as both ends want. So the edge
-# ends them: behind a closed funnel nobody else needs it. In a destroy it stops for good.
+# ends them: behind a closed funnel nobody else needs it. In a destroy it stops for good, and one that keeps somebody out does not
+# start again.
 cut_connections() {
   active immich-edge || return 0
+  [ ! -e "$EDGE_STOPPED" ] || set -- destroy
   case $1 in
     destroy) end_edge ;;
     *)
@@ -1264,6 +1281,29 @@ begin_trial() {
   rm -f "$PROVEN" || die "$PROVEN cannot be removed; check its disk and run this again."
   write_line 0644 "$LEASE" "trial $(rest "$1")"
   arm_lease_timer "$1"
+}
+
+# `end_lease`: no lease allows the funnel. If the state was deleted, a running edge shows that this is an exposure. If no opening
+# recorded ports and no edge runs, there is nothing of ours to close.
+end_lease() {
+  is_ours "$STATE" || active immich-edge || return 0
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  if [ -e "$FUNNEL_RECORD" ] || leads_to_our_edge "$1" "$2"; then
+    lock_briefly
+    if lease_holds; then return 0; fi
+    close_funnel "$1" "$2" lease
+  else
+    # A run that was killed after it closed the funnel may have left this undone.
+    open_home
+  fi
+}
+
+leads_to_our_edge() {
+  { active immich-edge && tailscale_answers; } || return 1
+  read_serving "$1" "$2"
+  close_what "$1"
+  case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] ;; esac
 }
 
 # The same as LEASE_SECONDS of components/funnel.py.

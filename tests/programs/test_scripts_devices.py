@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs.harness import Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import OPEN, Machine, Outcome, assert_sentence, available_shells
 from tests.server.waiting import wait_until
 
 NOW = 1_000_000
@@ -220,12 +220,27 @@ def test_a_revocation_is_on_the_disk_before_long(machine: Machine) -> None:
     wait_until(lambda: machine.commands("sync") == [f"sync {folders}"], "what was revoked is on the disk")
 
 
-def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(machine: Machine) -> None:
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(machine: Machine, saved: bool) -> None:
+    """Where Tailscale can save that the funnel is closed, that outlives a reboot; else it is told."""
     begin(machine, PHONE, LAPTOP)
     machine.fake("mv", "exit 1")
     machine.fake("rm", 'case $* in */devices/*) exit 1 ;; esac; exec /bin/rm "$@"')
-    assert_sentence(stay(machine, "laptop"), "the edge was stopped and nobody gets in", "mounted read-only?")
-    assert machine.commands("systemctl") == ["systemctl stop immich-edge"]
+    machine.remember(active="immich-edge", **{"serve.json": OPEN})
+    machine.forget_commands()
+    if saved:
+        (machine.root / "var/lib/tailscale").mkdir()
+    outcome = stay(machine, "laptop")
+    if saved:
+        assert_sentence(outcome, "nobody gets in, also after a reboot", "mounted read-only?")
+        assert json.loads((machine.fakes / "serve.json").read_text()) == {}
+    else:
+        assert_sentence(outcome, "nobody gets in until this server reboots", "policy file before the reboot")
+    commands = [
+        line for line in machine.commands("systemctl") if "is-active" not in line and "lease" not in line
+    ]
+    assert commands[0] == "systemctl stop immich-edge"
+    assert not [line for line in commands if "start immich-edge" in line]
     assert (machine.root / "run/immich-exposure-edge-stopped").exists(), "or the guard would start it"
 
 
