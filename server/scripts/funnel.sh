@@ -25,8 +25,8 @@ need_free_port() {
       "policy file (https://tailscale.com/s/no-funnel) and run this again."
   [ "$PORT_GRANTED" = true ] ||
     die "Tailscale does not allow a funnel on port $1; set funnelPort to 443, 8443 or 10000."
-  active immich-exposure-lease.timer ||
-    die "The timer immich-exposure-lease.timer is not running, so nothing would end the funnel's lease; apply the NixOS" \
+  active "$LEASE_TIMER" ||
+    die "The timer $LEASE_TIMER is not running, so nothing would end the funnel's lease; apply the NixOS" \
       "configuration first."
 }
 
@@ -312,32 +312,9 @@ note_rest() {
   (write_line 0644 "$note_file" "$note_head $(rest "$(seconds_left "$1" "$2" "$3")")") 2>/dev/null || :
 }
 
-# If the state was deleted, a running edge shows that this is an exposure. If no opening recorded ports and no edge runs,
-# there is nothing of ours to close.
 enforce_lease() {
   if [ -f "$BY_HAND" ]; then return 0; fi
-  if lease_holds; then
-    look_at_open_funnel
-    return 0
-  fi
-  is_ours "$STATE" || active immich-edge || return 0
-  # shellcheck disable=SC2046
-  set -- $(recorded_ports)
-  if [ -e "$FUNNEL_RECORD" ] || leads_to_our_edge "$1" "$2"; then
-    lock_briefly
-    if lease_holds; then return 0; fi
-    close_funnel "$1" "$2" lease
-  else
-    # A run that was killed after it closed the funnel may have left this undone.
-    open_home
-  fi
-}
-
-leads_to_our_edge() {
-  { active immich-edge && tailscale_answers; } || return 1
-  read_serving "$1" "$2"
-  close_what "$1"
-  case $FUNNEL in open | altered) ;; *) [ -s "$WORK/to-close" ] ;; esac
+  if lease_holds; then look_at_open_funnel; else end_lease; fi
 }
 
 check_term() {

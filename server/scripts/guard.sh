@@ -223,6 +223,17 @@ healed_soon() {
   return 1
 }
 
+# Healing would open the funnel under the new name, which nobody has proven.
+renamed() {
+  VERDICT=dead
+  SENTENCE="this server's name has changed from $RENAMED_FROM to $DOMAIN, so nobody gets in; run pulumi up, or give it its old name back"
+  bad
+  forget reopen
+  told_once dead dead "The exposure does not answer: $SENTENCE."
+  note_look
+  say "Seen from here: $VERDICT, $SENTENCE"
+}
+
 # ---- Notices
 
 # `told_once WORD KIND SENTENCE` sends a notice once, until WORD is forgotten.
@@ -295,6 +306,10 @@ look_outside() {
   FUNNEL=
   if tailscaled_answers; then
     read_funnel "$1" "$2"
+    if is_renamed; then
+      renamed
+      return 0
+    fi
     case $TAILSCALE_STATE:$FUNNEL:$(recall reopen) in
       Running:closed:yes) on_again "$1" "$2" ;;
       # Closed with Tailscale's own command, or another tool's: not ours to open.
@@ -306,6 +321,33 @@ look_outside() {
   act_on "$1" "$2"
   note_look
   [ "$VERDICT" = healthy ] || say "Seen from outside: $VERDICT, $SENTENCE"
+}
+
+# ---- The lease
+
+# Its timer may have been stopped or masked by hand. While a lease holds, it is started again; if it does not start, each look
+# ends a lease that has expired. (A destroy closes the funnel before it stops the timer, so this does not start it again.)
+keep_lease() {
+  if [ -f "$BY_HAND" ]; then return 0; fi
+  if ! lease_holds; then
+    end_lease
+  elif active "$LEASE_TIMER"; then
+    forget told_lease
+  else
+    restore_lease_timer
+  fi
+}
+
+restore_lease_timer() {
+  say "$LEASE_TIMER, which ends the funnel's lease, is not running; starting it again"
+  # The mask may be where this unit cannot write.
+  (unmask "$LEASE_TIMER") 2>/dev/null || :
+  systemctl start "$LEASE_TIMER" >/dev/null 2>&1 </dev/null || :
+  if active "$LEASE_TIMER"; then
+    tell lease "The timer that ends the funnel's lease had been stopped, and runs again."
+  else
+    told_once lease lease "$LEASE_TIMER $(at_rest "$LEASE_TIMER"). Until then a lease may end up to five minutes late."
+  fi
 }
 
 # ---- Expiries, bans and devices
@@ -378,7 +420,7 @@ look_at_bans() {
 
 look_at_log() {
   log_full=$(full_log)
-  if [ -n "$log_full" ]; then told_once log_full bans "$log_full"; else forget told_log_full; fi
+  if [ -n "$log_full" ]; then told_once log_full log "$log_full"; else forget told_log_full; fi
 }
 
 # Each list is reported once, until it is in order again.
@@ -417,6 +459,7 @@ look() {
   # A server that is being changed is checked when the change is done. If tailscaled hangs, the minute timer takes this long,
   # too.
   flock -w 60 9 || return 0
+  keep_lease
   look_outside
   look_at_ends
   look_at_versions

@@ -80,7 +80,9 @@ title() {
     revoked) echo "A device is no longer enrolled" ;;
     seen) echo "A device connected for the first time" ;;
     ending) echo "Something expires soon" ;;
+    lease) echo "The timer that ends the funnel's lease" ;;
     bans) echo "Many visitors are banned" ;;
+    log) echo "The disk of the edge's log is full" ;;
     lists) echo "A ban list" ;;
     outdated) echo "A version is too old" ;;
     opened-link) echo "A shared link was opened for the first time" ;;
@@ -93,7 +95,7 @@ title() {
 priority() {
   case $1 in
     unsafe) echo 5 ;;
-    dead | ailing | ending | bans | outdated | room) echo 4 ;;
+    dead | ailing | lease | ending | bans | log | outdated | room) echo 4 ;;
     *) echo 3 ;;
   esac
 }

@@ -30,6 +30,9 @@ ON = "tailscale funnel --bg --yes --proxy-protocol 1 --tcp 443 tcp://127.0.0.1:8
 RESTART = "systemctl restart tailscaled"
 STARTED = 1_800_000_000
 EDGE_ANSWERS = "no /config/ 200 {}"
+LEASE_TIMER = "immich-exposure-lease.timer"
+RUNNING = f"immich-edge\ntailscaled\n{LEASE_TIMER}"
+START_TIMER = f"systemctl start {LEASE_TIMER}"
 
 # Says what a stranger meets (the next line of `sights`, the last one again) and when a certificate ends.
 EDGE = """
@@ -51,9 +54,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     tailscale.install(machine.fakes)
     machine.fake("edge", EDGE)
     machine.prepare()
-    machine.remember(
-        clock=str(STARTED), active="immich-edge\ntailscaled", sights=HEALTHY, answers=EDGE_ANSWERS
-    )
+    machine.remember(clock=str(STARTED), active=RUNNING, sights=HEALTHY, answers=EDGE_ANSWERS)
     machine.remember(**{"certificate-end": str(STARTED + 60 * 86400), "edge-version": "v2.11.9 h1:a="})
     serve(machine, OPEN)
     for name, text in {
@@ -297,7 +298,7 @@ def test_a_look_that_waits_for_healing_ends_before_the_next(machine: Machine) ->
 
 
 def test_a_tailscaled_that_was_stopped_by_hand_stays_so(machine: Machine) -> None:
-    machine.remember(mood="down", active="immich-edge")
+    machine.remember(mood="down", active=RUNNING.replace("tailscaled\n", ""))
     machine.fake("systemctl", 'case "$1 $3" in "is-active tailscaled" | "is-failed "*) exit 3 ;; esac')
     look(machine, DEAD)
     assert RESTART not in changes(machine)
@@ -313,7 +314,7 @@ def test_a_tailscaled_that_hangs_is_restarted_once_an_hour(machine: Machine) -> 
 
 
 def test_an_edge_that_does_not_run_is_started(machine: Machine) -> None:
-    machine.remember(active="tailscaled")
+    machine.remember(active=RUNNING.replace("immich-edge\n", ""))
     look(machine, DEAD, DEAD, HEALTHY)
     assert changes(machine) == ["systemctl reset-failed immich-edge", "systemctl restart immich-edge"]
     assert told(machine) == ["healed"]
@@ -322,7 +323,7 @@ def test_an_edge_that_does_not_run_is_started(machine: Machine) -> None:
 @pytest.mark.parametrize("why", ["edge-stopped", "closed-by-hand"])
 def test_an_edge_that_was_stopped_to_keep_somebody_out_stays_so(machine: Machine, why: str) -> None:
     """The disk is read-only: neither the lost device's file nor the lease could be removed."""
-    machine.remember(active="tailscaled")
+    machine.remember(active=RUNNING.replace("immich-edge\n", ""))
     machine.write(machine.root / f"run/immich-exposure-{why}", "")
     look(machine, DEAD, DEAD, HEALTHY)
     assert changes(machine) == [] and told(machine) == []
@@ -330,13 +331,13 @@ def test_an_edge_that_was_stopped_to_keep_somebody_out_stays_so(machine: Machine
 
 def test_a_full_log_is_told_once_because_nobody_is_banned(machine: Machine) -> None:
     machine.fake("df", "echo; echo tmpfs 64 64 0 100% /var/log")
-    assert look(machine).status == 0 and told(machine) == ["bans"]
+    assert look(machine).status == 0 and told(machine) == ["log"]
     assert look(machine).status == 0 and told(machine) == []
     machine.unfake("df")
     look(machine)
     machine.fake("df", "echo; echo tmpfs 64 64 0 100% /var/log")
     look(machine)
-    assert told(machine) == ["bans"]
+    assert told(machine) == ["log"]
 
 
 def test_an_edge_that_hangs_is_restarted(machine: Machine) -> None:
@@ -381,14 +382,89 @@ def test_a_look_that_fails_itself_changes_nothing(machine: Machine) -> None:
 
 
 def test_nobody_looks_while_the_funnel_is_closed_or_the_config_says_no(machine: Machine) -> None:
-    (machine.state / "lease").unlink()
+    serve(machine, {})
+    for name in ("lease", "funnel"):
+        (machine.state / name).unlink()
     look(machine, UNSAFE)
     assert not (machine.state / "guard").exists()
+    serve(machine, OPEN)
     machine.write(machine.state / "lease", "confirmed\n")
     machine.write(machine.state / "settings/guard.conf", "guard off\n")
     look(machine, UNSAFE)
     assert not (machine.state / "guard").exists()
     assert serving(machine) == OPEN
+
+
+@pytest.mark.parametrize("funnel", ["of the old name", "of another account"])
+def test_a_node_with_another_name_is_told_and_not_healed(machine: Machine, funnel: str) -> None:
+    """To open the funnel again would open it under the new name, which nobody has proven."""
+    name = DOMAIN.replace("immich", "photos")
+    status = (machine.fakes / "status.json").read_text().replace(DOMAIN, name)
+    (machine.fakes / "status.json").write_text(status)
+    machine.write(machine.state / "guard.memory", "reopen yes\n")
+    if funnel == "of another account":
+        serve(machine, {})
+    before = serving(machine)
+    for kinds in (["dead"], []):
+        look(machine, DEAD)
+        assert told(machine) == kinds
+        assert serving(machine) == before and changes(machine) == []
+        assert seen(machine).startswith(f"dead this server's name has changed from {DOMAIN} to {name}")
+    (machine.fakes / "status.json").write_text(status.replace(name, DOMAIN))
+    serve(machine, OPEN)
+    look(machine, HEALTHY)
+    assert told(machine) == ["healed"]
+
+
+def timer_starts(machine: Machine, starts: bool) -> None:
+    """Stop the timer that ends leases; it can be started again, or is masked by the configuration."""
+    machine.remember(active=RUNNING.replace(LEASE_TIMER, ""))
+    if starts:
+        (machine.fakes / "systemctl").rename(machine.fakes / "systemctl.before")
+        machine.fake(
+            "systemctl",
+            f"""
+            [ "$*" != "start {LEASE_TIMER}" ] || echo {LEASE_TIMER} >>"$FAKES/active"
+            . "$FAKES/systemctl.before" """,
+        )
+    else:
+        machine.remember(masked=LEASE_TIMER)
+
+
+@pytest.mark.parametrize("guard", ["on", "off"])
+@pytest.mark.parametrize("term", ["trial 300", "confirmed"])
+def test_a_stopped_timer_of_the_lease_is_started_again(machine: Machine, term: str, guard: str) -> None:
+    machine.write(machine.state / "settings/guard.conf", f"guard {guard}\n")
+    machine.write(machine.state / "lease", f"{term}{' 00000001-aaaa 4999' if term != 'confirmed' else ''}\n")
+    timer_starts(machine, starts=True)
+    look(machine)
+    assert START_TIMER in changes(machine)
+    assert told(machine) == ["lease"] and serving(machine) == OPEN
+    look(machine)
+    assert changes(machine) == [] and told(machine) == []
+
+
+@pytest.mark.parametrize("guard", ["on", "off"])
+def test_a_lease_that_no_timer_ends_is_ended_by_a_look(machine: Machine, guard: str) -> None:
+    machine.write(machine.state / "settings/guard.conf", f"guard {guard}\n")
+    machine.write(machine.state / "lease", "trial 300 00000001-aaaa 4999\n")
+    timer_starts(machine, starts=False)
+    look(machine)
+    assert serving(machine) == OPEN and told(machine) == ["lease"]
+    machine.elapse(301)
+    look(machine)
+    assert serving(machine) == {} and not (machine.state / "lease").exists()
+    assert (machine.state / "last-change").read_text().split()[1:] == ["closed", "lease"]
+    assert told(machine) == [], "the path unit says that it is closed"
+
+
+def test_a_funnel_of_before_us_needs_no_lease(machine: Machine) -> None:
+    """One that was opened by hand is taken over, and closes when the run that does so says so."""
+    machine.write(machine.state / "by-hand", "443 8443\n")
+    (machine.state / "lease").unlink()
+    timer_starts(machine, starts=False)
+    look(machine)
+    assert serving(machine) == OPEN and told(machine) == []
 
 
 def test_another_run_is_not_disturbed(machine: Machine) -> None:
@@ -504,7 +580,7 @@ def test_a_ban_list_is_told_once_until_it_is_right_again(machine: Machine) -> No
     machine.write(
         machine.state / "settings/lists.conf", "countries CN\ndatabase /x\ncrowdsec http://[::1]:1\n"
     )
-    running = "immich-edge\ntailscaled\nimmich-exposure-lists.timer\nimmich-exposure-crowdsec"
+    running = f"{RUNNING}\nimmich-exposure-lists.timer\nimmich-exposure-crowdsec"
     machine.remember(active=running)
     reports = machine.state / "lists"
     machine.write(reports / "crowdsec", "good 3 1800000000 http://[::1]:1\n")
