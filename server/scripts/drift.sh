@@ -97,7 +97,7 @@ look_at_funnel() {
       return 0
       ;;
     altered)
-      funnel "The funnel on port $1 was altered by hand; up closes it and opens it correctly."
+      is_renamed || funnel "The funnel on port $1 was altered by hand; up closes it and opens it correctly."
       return 0
       ;;
     *) ;;
@@ -136,9 +136,7 @@ look_at_other_ports() {
 }
 
 look_at_node() {
-  recorded_name=$(recorded_domain)
-  [ -z "$recorded_name" ] || [ "$DOMAIN" = - ] || [ "$DOMAIN" = "$recorded_name" ] ||
-    mend "The server's name has changed from $recorded_name to $DOMAIN; up exposes it under the new name."
+  ! is_renamed || mend "The server's name has changed from $RENAMED_FROM to $DOMAIN; up exposes it under the new name."
 }
 
 look_at_ends() {

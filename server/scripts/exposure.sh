@@ -27,7 +27,8 @@ explain() {
     status)
       echo "immich-exposure status [--json]: the address, the funnel, why and since when, its lease, Immich at home, devices, bans," \
         "services. With --json the exit status is 0 for open and proven, 2 for open and not proven, 3 for closed, 4 for what is" \
-        "not as it should be (strangers can bypass the edge, a service is not running, Tailscale does not answer)."
+        "not as it should be (strangers can bypass the edge, a service is not running or does not respond, the disk of the log is" \
+        "full, Tailscale does not answer)."
       ;;
     close)
       echo "immich-exposure close: close the funnel now, and whatever else exposes Immich to the internet. It stays closed, and" \
@@ -346,14 +347,13 @@ set_home() {
 
 # `address_in_words FUNNEL_PORT` uses the name in the certificate; the node's name may have changed since.
 address_in_words() {
-  recorded_name=$(recorded_domain)
-  case ${recorded_name:-$DOMAIN} in
-    "$DOMAIN") url "$DOMAIN" "$1" ;;
-    *)
-      echo "$(url "$recorded_name" "$1") leads nowhere: this node is now called $DOMAIN; run \"pulumi up\", or give it its old" \
-        "name back"
-      ;;
-  esac
+  if is_renamed; then
+    echo "$(url "$RENAMED_FROM" "$1") leads nowhere: this node is now called $DOMAIN; run \"pulumi up\", or give it its old" \
+      "name back"
+  else
+    [ "$DOMAIN" != - ] || DOMAIN=$(recorded_domain)
+    url "$DOMAIN" "$1"
+  fi
 }
 
 # Empty if the owner has disabled key expiry.
@@ -472,6 +472,19 @@ look() {
   case $FUNNEL:$WHY in open:open-* | *:closed-*) ;; *) SINCE='' WHY=- ;; esac
 }
 
+# `look_for_problems` writes a sentence to WORK/problems for each that no unit's state shows.
+look_for_problems() {
+  {
+    if active immich-edge && edge_hangs; then
+      echo "The edge is running but does not respond, so nobody gets in; restart it with \"sudo systemctl restart immich-edge\"."
+    fi
+    full_log
+    ! is_renamed ||
+      echo "This server's name has changed from $RENAMED_FROM to $DOMAIN, so nobody gets in; run \"pulumi up\", which exposes it under the" \
+        "new name, or give it its old name back."
+  } >"$WORK/problems"
+}
+
 why_in_words() {
   case $WHY in
     open-trial) why="for its proof by pulumi up" ;;
@@ -495,7 +508,7 @@ print_status() {
   row address "$(address_in_words "$1")"
   case $FUNNEL in
     open) row funnel "open to the internet on port $1" ;;
-    altered) row funnel "altered by hand on port $1: run immich-exposure close" ;;
+    altered) is_renamed || row funnel "altered by hand on port $1: run immich-exposure close" ;;
     foreign) row funnel "closed; port $1 serves another tool" ;;
     unknown) row funnel "Tailscale does not answer, so nothing is open" ;;
     *) row funnel closed ;;
@@ -505,6 +518,8 @@ print_status() {
     case $past_where in immich) past_where="Immich itself" ;; *) past_where="the edge" ;; esac
     row UNSAFE "$past_where is public on port $past_port ($past_kind), bypassing our rules: run immich-exposure close"
   done <"$WORK/past"
+  look_for_problems
+  while read -r problem; do long_row PROBLEM "$problem"; done <"$WORK/problems"
   row lease "$(lease_in_words)"
   row home "$(home_in_words)"
   node_key=$(node_key_in_words)
@@ -532,10 +547,14 @@ print_status() {
 status_word() {
   # shellcheck disable=SC2086
   not_active $SERVICES >"$WORK/at-rest"
+  look_for_problems
   case $FUNNEL:$LEASE_IS:$(wc -l <"$WORK/past" | tr -d ' ') in
-    *:*:[!0]* | open:none:* | altered:*) echo unsafe ;;
-    open:confirmed:*) if [ -s "$WORK/at-rest" ]; then echo degraded; else echo proven; fi ;;
-    open:trial:*) echo trial ;;
+    *:*:[!0]* | open:none:* | altered:none:*) echo unsafe ;;
+    # Its flag is that of the former name.
+    altered:*) if is_renamed; then echo degraded; else echo unsafe; fi ;;
+    open:confirmed:*) if [ -s "$WORK/at-rest" ] || [ -s "$WORK/problems" ]; then echo degraded; else echo proven; fi ;;
+    # Nothing else ends the lease on time.
+    open:trial:*) if grep -qxF "$LEASE_TIMER" "$WORK/at-rest"; then echo degraded; else echo trial; fi ;;
     unknown:*) echo unknown ;;
     *) echo closed ;;
   esac
@@ -565,8 +584,9 @@ print_status_json() {
   printf '{"status":"%s","funnel":"%s","port":%s,"url":%s,"why":"%s","since":%s,' "$word" "$FUNNEL" "$1" \
     "$(json_string "$(url "$DOMAIN" "$1")")" "$WHY" "${SINCE:-null}"
   printf '"lease":"%s","left":%s,"past":[%s],' "$LEASE_IS" "$left" "$(json_list "$WORK/past")"
-  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s]%s%s%s}\n' "$home" "$(count_of devices)" "$(count_of frames)" \
-    "$(ban_files | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" "$(uploads_in_json)" "$(opens_in_json)" "$(lists_in_json)"
+  printf '"home":"%s","devices":%s,"frames":%s,"bans":%s,"notRunning":[%s],"problems":[%s]' "$home" "$(count_of devices)" \
+    "$(count_of frames)" "$(ban_files | wc -l | tr -d ' ')" "$(json_list "$WORK/at-rest")" "$(json_list "$WORK/problems")"
+  printf '%s%s%s}\n' "$(uploads_in_json)" "$(opens_in_json)" "$(lists_in_json)"
   case $word in
     proven) exit 0 ;;
     trial) exit 2 ;;
@@ -580,6 +600,17 @@ note_closed_by_hand() {
   if is_ours "$STATE" && touch "$CLOSED_BY_HAND" 2>/dev/null; then return 0; fi
   is_ours "$STATE" || active immich-edge || return 0
   touch "$CLOSED_BY_HAND_TOO" 2>/dev/null || say "Nothing can be written on this server, so the next up may open the funnel again"
+}
+
+say_until_when() {
+  if [ -e "$CLOSED_BY_HAND" ] || [ ! -e "$CLOSED_BY_HAND_TOO" ]; then
+    say "Nobody can get in from the internet until \"immich-exposure open\""
+  elif tailscale_saves; then
+    say "Nobody can get in from the internet until \"immich-exposure open\", or after a reboot \"pulumi up\": nothing can be written to $STATE"
+  else
+    say "Nobody can get in from the internet until this server reboots. Then the funnel may open again, because nothing can be" \
+      "written to this server's disk; run \"sudo immich-exposure close\" again after the reboot"
+  fi
 }
 
 verb=${1:-status}
@@ -632,7 +663,7 @@ case $verb:$said in
   close:)
     note_closed_by_hand
     close_funnel "$1" "$2" hand all
-    say "Nobody can get in from the internet until \"immich-exposure open\""
+    say_until_when
     ;;
   status:) print_status "$1" "$2" ;;
   status:--json) print_status_json "$1" "$2" ;;

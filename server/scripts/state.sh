@@ -69,12 +69,28 @@ withdraw_all_but() {
   done
 }
 
+# Tailscale keeps what it serves for each account that the server was logged in to, and changes only the current one's.
+tell_of_other_accounts() {
+  tell_state=$ROOT/var/lib/tailscale/tailscaled.state
+  [ -r "$tell_state" ] || return 0
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  sed -n 's|.*"_serve/\([0-9a-f]*\)": *"\([A-Za-z0-9+/=]*\)".*|\1 \2|p' "$tell_state" | while read -r tell_id tell_serves; do
+    # Those of an account that was logged out stay in the file, and nothing reads them.
+    grep -q "\"profile-$tell_id\"" "$tell_state" || continue
+    printf '%s' "$tell_serves" | base64 -d 2>/dev/null | grep -q "\"127\.0\.0\.1:$2\"" || continue
+    say "Tailscale still has the funnel's entry in another account of this server. To remove it, switch to that account with" \
+      "\"sudo tailscale switch $tell_id\" and run \"sudo tailscale funnel reset\""
+  done
+}
+
 remove_everything() {
   refuse_while_open
   ! active immich-edge ||
     die "The edge is still running on this server; remove the module first (\"module.sh restore\" or \"module.sh leave\")."
   stop_lease_timer
   rm -f "$CLOSED_BY_HAND_TOO" "$EDGE_STOPPED"
+  tell_of_other_accounts
   # Before the state: without it, the logs would count as somebody else's.
   if has_our_logs; then
     set --

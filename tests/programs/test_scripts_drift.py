@@ -269,6 +269,11 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         "mend The server's name has changed from immich.lab-tailnet.ts.net to photos.lab-tailnet.ts.net; "
         "up exposes it under the new name.",
     ),
+    "renamed, and the funnel of its old name": (
+        lambda machine: machine.remember(**{"status.json": NODE.replace("immich.", "photos.")}),
+        "mend The server's name has changed from immich.lab-tailnet.ts.net to photos.lab-tailnet.ts.net; "
+        "up exposes it under the new name.",
+    ),
     "a service stopped": (
         lambda machine: machine.remember(active=RUNNING.replace("immich-bans\n", "")),
         "mend immich-bans.service is not running; up starts it.",

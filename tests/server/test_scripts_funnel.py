@@ -1,11 +1,13 @@
 """The funnel and its lease: funnel.sh, state.sh and exposure.sh."""
 
+import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -1118,6 +1120,19 @@ def test_the_word_to_close_finds_another_place_on_a_dying_disk(
     assert serving(machine) == OPEN
 
 
+@pytest.mark.parametrize("saves", [True, False])
+def test_it_says_how_long_it_stays_closed_on_a_disk_that_takes_nothing(machine: Machine, saves: bool) -> None:
+    opened(machine)
+    machine.fake("touch", 'case "$*" in */var/lib/*) exit 1 ;; esac; exec /usr/bin/touch "$@"')
+    make_state_read_only(machine)
+    if saves:
+        (machine.root / "var/lib/tailscale").mkdir()
+    outcome = machine.run("exposure", "close")
+    assert outcome.status == 0 and serving(machine) == {}
+    until = 'after a reboot "pulumi up"' if saves else "until this server reboots"
+    assert until in outcome.stderr
+
+
 @pytest.mark.parametrize("state", ["there", "gone"])
 def test_only_what_was_proven_opens_again_by_hand(machine: Machine, state: str) -> None:
     if state == "gone":
@@ -1429,6 +1444,9 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     assert monitored(machine)[:2] == (3, "closed")
     result(opened(machine))
     assert monitored(machine)[:2] == (2, "trial")
+    machine.remember(active=RUNNING.replace("immich-exposure-lease.timer\n", ""))
+    assert monitored(machine)[:2] == (4, "degraded"), "nothing ends its lease"
+    machine.remember(active=RUNNING)
     result(confirmed(machine, "+3600"))
     machine.write(machine.state / "devices" / ("a" * 64), "phone\n")
     for number in range(2):
@@ -1451,6 +1469,7 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
             "frames": 2,
             "bans": 0,
             "notRunning": [],
+            "problems": [],
         },
     )
     machine.remember(active=RUNNING.replace("immich-bans\n", ""))
@@ -1468,6 +1487,61 @@ def test_a_monitor_is_told_by_the_exit_status(machine: Machine) -> None:
     (machine.fakes / "mood").write_text("well")
     serve(machine, OPEN)
     (machine.state / "lease").unlink()
+    assert monitored(machine)[:2] == (4, "unsafe")
+
+
+HANGS = "The edge is running but does not respond, so nobody gets in; restart it with {}."
+FULL = (
+    "The disk of /var/log/immich-edge is full, so scanners and those who guess passwords are not banned; "
+    "make room on it."
+)
+
+
+def test_what_no_unit_shows_is_a_problem(machine: Machine) -> None:
+    """An edge that hangs is active for systemd, and on a full disk fail2ban runs and bans nobody."""
+
+    def problems() -> tuple[int, str, list[str], str]:
+        status, word, told = monitored(machine)
+        lines = machine.run("exposure", "status").stdout
+        said = re.findall(r"^PROBLEM ((?:.*\n)(?: {11}.*\n)*)", lines, re.MULTILINE)
+        return status, word, told["problems"], " ".join(" ".join(said).split())
+
+    machine.remember(active=RUNNING)
+    result(opened(machine))
+    result(confirmed(machine, "always"))
+    machine.fake("df", f"echo; echo tmpfs 64 0 64 0% {machine.root}/var/log")
+    assert problems() == (0, "proven", [], "")
+    machine.remember(answers=ANSWERS.replace("no /config/ 200 {}", "no /config/ 000"))
+    command = "sudo systemctl restart immich-edge"
+    said = HANGS.format(f'"{command}"')
+    assert problems() == (4, "degraded", [HANGS.format(command)], said)
+    machine.remember(answers=ANSWERS)
+    machine.fake("df", "echo; echo tmpfs 64 64 0 100% /var/log")
+    full = FULL.replace("/var", f"{machine.root}/var")
+    assert problems()[:3] == (4, "degraded", [full])
+    machine.fake("df", "exec /bin/sleep 30")
+    began = time.monotonic()
+    assert monitored(machine)[2]["problems"] == [] and time.monotonic() - began < 20, "a disk that hangs"
+    machine.unfake("df")
+    machine.remember(active="")
+    assert problems()[2] == [], "an edge that is stopped does not hang"
+
+
+def test_the_command_tells_of_a_node_with_another_name(machine: Machine) -> None:
+    machine.remember(active=RUNNING)
+    machine.write(machine.state / "domain.env", f"IMMICH_EXPOSURE_DOMAIN={DOMAIN}\n")
+    result(opened(machine))
+    result(confirmed(machine, "always"))
+    name = DOMAIN.replace("immich", "photos")
+    status(machine, CertDomains=[name])
+    assert monitored(machine)[:2] == (4, "degraded")
+    assert monitored(machine)[2]["problems"] == [
+        f"This server's name has changed from {DOMAIN} to {name}, so nobody gets in; run pulumi up, which "
+        "exposes it under the new name, or give it its old name back."
+    ]
+    said = machine.run("exposure", "status").stdout
+    assert "PROBLEM" in said and "altered by hand" not in said
+    serve(machine, {"TCP": {"443": {"TCPForward": "127.0.0.1:2283"}}, "AllowFunnel": {f"{name}:443": True}})
     assert monitored(machine)[:2] == (4, "unsafe")
 
 
@@ -1507,6 +1581,18 @@ def test_cleanup_is_the_last_step(machine: Machine) -> None:
         assert machine.run("state", "remove") == Outcome(0, "", "")
         assert [str(path) for path in machine.files(machine.root)] == ["var/log/immich-edge/other.log"]
     assert not machine.state.exists()
+
+
+def test_the_last_step_tells_of_an_entry_in_another_account(machine: Machine) -> None:
+    result(opened(machine))
+    assert funnel(machine, "close").status == 0
+    ours, theirs = (base64.b64encode(json.dumps(one).encode()).decode() for one in (OPEN, OTHERS))
+    kept = {"profile-ab12": "e30=", "_serve/ab12": ours, "_serve/cd34": ours, "profile-ef56": "e30="}
+    folder = machine.root / "var/lib/tailscale"
+    machine.write(folder / "tailscaled.state", json.dumps({**kept, "_serve/ef56": theirs}, indent=2))
+    outcome = machine.run("state", "remove")
+    assert outcome.status == 0
+    assert re.findall(r"tailscale switch (\w+)", outcome.stderr) == ["ab12"], "cd34 was logged out"
 
 
 @pytest.mark.parametrize("starts", [True, False])
