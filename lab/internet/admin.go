@@ -20,6 +20,7 @@ import (
 //	GET /setdns?fail=0|1                          {"fail"}
 //	GET /expire?name=NODE.DOMAIN&expired=0|1      {"changed": number of records}
 //	GET /rename?name=NODE.DOMAIN&to=NODE          {"changed": number of records}
+//	GET /accounts?same=0|1                        {"same"}; 0: from now on each login is another account's
 func startAdmin(s *settings, ctl *control, parts *parts) error {
 	listener, err := net.Listen("tcp", s.admin)
 	if err != nil {
@@ -27,13 +28,14 @@ func startAdmin(s *settings, ctl *control, parts *parts) error {
 	}
 	mux := http.NewServeMux()
 	for path, answer := range map[string]func(url.Values) (any, error){
-		"/healthz": func(url.Values) (any, error) { return map[string]bool{"ok": true}, nil },
-		"/nodes":   func(url.Values) (any, error) { return ctl.nodes(), nil },
-		"/caps":    ctl.adminCaps,
-		"/feature": ctl.adminFeature,
-		"/setdns":  ctl.adminSetDNS,
-		"/expire":  ctl.adminExpire,
-		"/rename":  ctl.adminRename,
+		"/healthz":  func(url.Values) (any, error) { return map[string]bool{"ok": true}, nil },
+		"/nodes":    func(url.Values) (any, error) { return ctl.nodes(), nil },
+		"/caps":     ctl.adminCaps,
+		"/feature":  ctl.adminFeature,
+		"/setdns":   ctl.adminSetDNS,
+		"/expire":   ctl.adminExpire,
+		"/rename":   ctl.adminRename,
+		"/accounts": ctl.adminAccounts,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { answerAdmin(w, r, answer) })
 	}
@@ -101,6 +103,12 @@ func (c *control) adminRename(query url.Values) (any, error) {
 		return nil, fmt.Errorf("name or to is missing or wrong; give the full name of a node, for example immich.%s, and the first part of its new one", c.domain)
 	}
 	return map[string]int{"changed": c.rename(name, label)}, nil
+}
+
+// adminAccounts sets what testcontrol reads at each login, without a lock of ours: nobody logs in meanwhile.
+func (c *control) adminAccounts(query url.Values) (any, error) {
+	err := readSwitch(query, "same", &c.server.AllNodesSameUser)
+	return map[string]bool{"same": c.server.AllNodesSameUser}, err
 }
 
 // readSwitch puts the value of a 0|1 parameter into target, which stays as it is when the parameter is missing.

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-from lab import network
+from lab import network, places
 from tests.faults import guarded
-from tests.faults.home import PUBLIC, STATE, Fault, Home, send
+from tests.faults.home import PRIVATE, PUBLIC, STATE, Fault, Home, send
 from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, right_taken
 from tests.lab.operator import PulumiFailedError
-from tests.lab.outside import seen
+from tests.lab.outside import REFUSED, seen
 from tests.lab.whole_server import root, settle
 from tests.server.waiting import wait_until
 
@@ -230,13 +230,36 @@ def edge_stopped(home: Home) -> None:
     home.destroy()
 
 
-@standing("edge-hangs", "the edge stops responding; up restarts it, also one that changes a setting")
+@standing(
+    "edge-hangs",
+    "the edge stops responding; status says so, and up restarts it, also one that changes a setting",
+)
 def edge_hangs(home: Home) -> None:
     for changes in ({}, {"rateLimits": {"requests": 2000}}):
         home.sh("systemctl kill --signal=STOP immich-edge")
+        need_problem(home, "does not respond")
         home.operator.set(**changes)
         home.up()
         home.need_exposed()
+    home.destroy()
+
+
+def need_problem(home: Home, words: str) -> None:
+    """Raise ``Fault`` unless status tells people and monitors of this problem."""
+    monitored = home.lab.console("immich-exposure status --json")
+    if monitored.returncode != 4 or words not in monitored.stdout:
+        raise Fault(f"a monitor is told {monitored.returncode}: {monitored.stdout}")
+    if "PROBLEM" not in (said := home.sh("immich-exposure status")):
+        raise Fault(f"status names no problem:\n{said}")
+
+
+@standing("log-full", "the disk of the edge's log is full; status says so until there is room again")
+def log_full(home: Home) -> None:
+    home.sh(f"mount -t tmpfs -o size=64k tmpfs {LOGS}; head -c 1M /dev/zero >{LOGS}/filler || :")
+    need_problem(home, "is full")
+    home.sh(f"umount {LOGS}")
+    home.sh("immich-exposure status --json")
+    home.need_exposed()
     home.destroy()
 
 
@@ -252,6 +275,7 @@ def start_bans(home: Home) -> None:
     home.need_exposed()
 
 
+LOGS = "/var/log/immich-edge"
 CONTROL_FOLDER = "/etc/systemd/system.control"
 
 
@@ -648,6 +672,30 @@ def unproven_update(home: Home) -> None:
 
 
 @standing(
+    "lease-timer-stopped",
+    "the operator's machine dies while an update is being checked, and somebody stops both timers that end "
+    "the lease, and masks one: the guard starts it again, and ends the lease where it cannot",
+)
+def lease_timer_stopped(home: Home) -> None:
+    check = home.operator.settings["check"]
+    unproven_update(home)
+    timers = "immich-exposure-lease.timer immich-exposure-lease-end.timer"
+    home.sh(f"systemctl stop {timers}")
+    home.sh(f"systemctl start {guarded.UNIT}; systemctl is-active immich-exposure-lease.timer")
+    home.sh(f"mkdir -p {CONTROL_FOLDER}; ln -s /dev/null {CONTROL_FOLDER}/immich-exposure-lease.timer")
+    home.sh(f"systemctl daemon-reload; systemctl stop {timers} || :; systemctl start {guarded.UNIT}")
+    if home.lease() != "trial" or seen(home.lab, PRIVATE) == REFUSED:
+        raise Fault("the guard ended a lease that had not expired")
+    home.sh(f"sed -i 's/^trial [0-9]*/trial 1/' {STATE}/lease; sleep 2; systemctl start {guarded.UNIT}")
+    home.need_closed()
+    home.operator.set(check=check)
+    home.up()
+    home.need_exposed()
+    home.sh(f"rmdir {CONTROL_FOLDER}")
+    home.destroy()
+
+
+@standing(
     "changed-while-proven",
     "the operator's laptop sleeps while an update is being checked, and somebody edits the edge's settings: "
     "that check proves nothing; up restores and proves them",
@@ -693,6 +741,30 @@ def read_only_revoke(home: Home) -> None:
     if (saw := home.sees(lost)) == "200":
         raise Fault(f"the phone that was taken out sees {saw}")
     home.sh(f"umount {STATE}")
+    home.up()
+    home.need_exposed("laptop")
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+    home.destroy()
+
+
+@standing(
+    "read-only-revoke-reboot",
+    "the disk becomes read-only, and a phone is taken out of the config; the server is rebooted, and its "
+    "disk is writable again: the funnel stays closed until up has revoked the phone",
+)
+def read_only_revoke_reboot(home: Home) -> None:
+    lost = home.credential("phone")
+    home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
+    home.operator.devices("laptop")
+    if "also after a reboot" not in (said := home.operator.fails()):
+        raise Fault(f"nothing is said of a reboot:\n{said}")
+    home.lab.reboot()
+    settle(home.lab)
+    home.sh(f"systemctl start {guarded.UNIT}; touch {STATE}/writable && rm {STATE}/writable")
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_closed()
     home.up()
     home.need_exposed("laptop")
     if (saw := home.sees(lost)) == "200":
@@ -764,6 +836,106 @@ def guard_control_restart(home: Home) -> None:
         home.sh("systemctl restart tailscaled")
         guarded.dead_and_told(home)
     guarded.healthy_again(home)
+
+
+# ---- the node's name -----------------------------------------------------------------------------------
+
+LOG_IN = (
+    f"--login-server=http://{places.INTERNET_ADDRESS}:29080 --auth-key=tskey-auth-lab --accept-dns=false "
+    "--timeout=30s"
+)
+
+
+def rename(home: Home, name: str, label: str) -> None:
+    """Rename the node in the console of the lab's control server, and wait until the server knows."""
+    domain = home.lab.domain.partition(".")[2]
+    home.lab.internet("/rename", name=f"{name}.{domain}", to=label)
+    wait_until_called(home, label)
+
+
+def wait_until_called(home: Home, label: str) -> None:
+    words = "tailscale status --json --peers=false | tr -d ' \\n'"
+    wait_until(lambda: f'"CertDomains":["{label}.' in root(home.lab, words), f"it is called {label}", 60)
+
+
+def log_in_elsewhere(home: Home) -> str:
+    """Log the server into another account as photos; returns the id by which the first is switched to."""
+    home.lab.internet("/accounts", same="0")
+    first = home.sh("tailscale switch --list | awk '/[*]$/ { print $1 }'")
+    home.sh(f"tailscale login {LOG_IN} --hostname=photos")
+    wait_until_called(home, "photos")
+    return first
+
+
+def need_told_of_new_name(home: Home) -> None:
+    """Raise ``Fault`` unless the guard tells once, heals nothing, and status has the sentence."""
+    for _ in range(2):
+        guarded.sees(home, "dead")
+    guarded.need_told_once(home, "dead")
+    home.need_closed()
+    if "name has changed from" not in (said := home.sh("immich-exposure status")):
+        raise Fault(f"status does not know the new name:\n{said}")
+
+
+def back_under_the_old_name(home: Home) -> None:
+    home.up()
+    home.need_exposed()
+    guarded.take_back(home)
+
+
+@standing(
+    "node-renamed",
+    "the node is renamed in Tailscale's console; the guard sends one notice and opens nothing under the new "
+    "name; up exposes and proves it there, and under the old one once it is back",
+)
+def node_renamed(home: Home) -> None:
+    guarded.be_told(home)
+    rename(home, "immich", "photos")
+    need_told_of_new_name(home)
+    home.up()
+    home.sh("immich-exposure status --json")
+    rename(home, "photos", "immich")
+    back_under_the_old_name(home)
+
+
+@standing("node-renamed-destroy", "the node is renamed in Tailscale's console; destroy")
+def node_renamed_destroy(home: Home) -> None:
+    rename(home, "immich", "photos")
+    home.operator.destroy()
+    rename(home, "photos", "immich")
+    home.need_as_before()
+
+
+@standing(
+    "another-account",
+    "somebody logs the server into another account of Tailscale's, under another name; the guard sends one "
+    "notice; up exposes and proves it there, and in the first account once the server is back in it",
+)
+def another_account(home: Home) -> None:
+    guarded.be_told(home)
+    first = log_in_elsewhere(home)
+    need_told_of_new_name(home)
+    home.up()
+    home.sh("immich-exposure status --json")
+    home.sh(f"tailscale switch {first}")
+    wait_until_called(home, "immich")
+    back_under_the_old_name(home)
+
+
+@standing(
+    "another-account-destroy",
+    "somebody logs the server into another account of Tailscale's, under another name; destroy says how the "
+    "funnel's entry in the first one is removed",
+)
+def another_account_destroy(home: Home) -> None:
+    first = log_in_elsewhere(home)
+    said = home.operator.destroy()
+    if f"sudo tailscale switch {first}" not in said:
+        raise Fault(f"destroy says nothing of the first account:\n{said}")
+    home.sh(f"tailscale switch {first}")
+    wait_until_called(home, "immich")
+    home.sh("tailscale funnel reset")
+    home.need_as_before()
 
 
 # ---- devices that are lost ---------------------------------------------------------------------------
