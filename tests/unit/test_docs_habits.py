@@ -8,7 +8,7 @@ import tomllib
 
 import yaml
 
-from tests.unit.documents import PROJECT
+from tests.unit.documents import PROJECT, name_of, pages
 
 
 def test_hooks_fetch_nothing_and_do_what_lint_does() -> None:
@@ -49,6 +49,13 @@ def test_the_issue_form_asks_for_the_status_and_never_for_a_secret() -> None:
     assert promise["attributes"]["options"][0]["required"] is True
     [warning] = [field["attributes"]["value"] for field in form["body"] if field["type"] == "markdown"]
     assert "Never paste a key" in warning and "SECURITY.md" in warning
+
+
+def test_pages_end_as_the_editorconfig_says() -> None:
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        assert text.endswith("\n") and not text.endswith("\n\n"), name_of(page)
+        assert not re.search(r"[ \t]$", text, re.M), name_of(page)
 
 
 def test_the_changelog_has_a_section_for_what_is_not_released_and_one_for_each_version() -> None:
