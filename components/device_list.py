@@ -11,7 +11,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation
-from components.devices.let_in import out_by_hand
+from components.devices.let_in import revocation_sentence
 from components.devices.report import DeviceReport, for_good, known_revocations, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
@@ -24,7 +24,7 @@ from pki.revocations import united
 FRAME = "frame"
 """Replaces the expiry of a certificate: marks a frame, which has a secret and no certificate."""
 
-REASONS = ("devices", "text", "putRight")
+REASONS = ("devices", "text", "repaired")
 OUTPUTS = ("revoked", "out")
 
 
@@ -131,7 +131,7 @@ def out(
             continue
         is_frame = certificate["until"] == FRAME
         if revocation.by_hand:
-            yield out_by_hand(replace(revocation, name=name))
+            yield revocation_sentence(replace(revocation, name=name))
         elif is_frame:
             yield (
                 f"The secret of {name} was revoked on {revocation.day} and is never accepted again, so "

@@ -10,7 +10,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.devices.keystore_location import KeystoreLocation, authorities_in
-from components.devices.let_in import words_of_stay
+from components.devices.let_in import stay_arguments
 from components.devices.report import for_good, report_of, tell_keystore
 from components.engine.operator_error import without_traceback
 from components.engine.props import from_props, props_of
@@ -61,7 +61,7 @@ def withdraw(props: dict[str, Any], authorities: str) -> None:
     """
     server, names = from_props(Server, props), sorted(props["mayComeIn"])
     who = [f"frame={name}" if props["mayComeIn"][name] == STAYS_AS_FRAME else name for name in names]
-    line = server.line("stay", authorities, *who, *words_of_stay(props.get(FOUND) or {}))
+    line = server.line("stay", authorities, *who, *stay_arguments(props.get(FOUND) or {}))
     report = report_of(run_script(server, line, script_text("devices"), tell=tell))
     tell_keystore(props, for_good(report.revoked, names))
 

@@ -25,7 +25,7 @@ from pulumi.output import Unknown
 from components.config.home import Immich
 from components.config.stack_config import ExposureConfig
 from components.devices.keystore_location import KeystoreLocation
-from components.devices.let_in import Authorized, not_let_in, not_to_be_in, revoked_but_named
+from components.devices.let_in import Authorized, missing_devices, revoked_but_named, wrongly_enrolled
 from components.devices.report import note_revocations
 from components.engine.operator_error import OperatorError, without_traceback
 from components.engine.options import is_for_a_plan
@@ -42,7 +42,7 @@ from pki import Revocation
 LOOK_SECONDS = 60
 """A look reads a few files and asks tailscaled."""
 
-NEVER = "as it was made"
+NEVER = "never repaired"
 
 REVOKED = re.compile(r"[0-9a-f]{64} \d{1,10} [A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LET_IN = re.compile(r"[0-9a-f]{64} .*")
@@ -112,7 +112,7 @@ def judged(seen: Seen, authorized: Authorized) -> Seen:
     if seen.to_mend or seen.closed:
         return seen
     revoked = [said.partition(" ")[0] for said in seen.revoked]
-    return replace(seen, to_mend=not_let_in(seen.devices, revoked, authorized))
+    return replace(seen, to_mend=missing_devices(seen.devices, revoked, authorized))
 
 
 def _said(lines: Sequence[str], word: str) -> Iterator[str]:
@@ -140,7 +140,7 @@ class ClockError(OperatorError):
 
 
 FINDINGS = ("found", "foundInFunnel", "refused")
-MOMENT_OF = {"found": "putRight", "foundInFunnel": "funnelPutRight"}
+MOMENT_OF = {"found": "repaired", "foundInFunnel": "funnelRepaired"}
 """When the findings of a kind were last repaired."""
 MOMENTS = tuple(MOMENT_OF.values())
 BY_HAND = "revokedOnTheServer"
@@ -197,7 +197,7 @@ def _of_another_proof(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[
     last, proven = olds.get(EXPOSED), news.get(PROVEN_FOR)
     if not last or not proven or last == proven:
         return {}
-    return {"found": [*news["found"], ANOTHER_PROOF], "putRight": _moment()}
+    return {"found": [*news["found"], ANOTHER_PROOF], "repaired": _moment()}
 
 
 def _moments(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, str]:
@@ -262,14 +262,15 @@ def _refuse(news: dict[str, Any]) -> None:
 
 
 def _moment() -> str:
-    return f"put right at {datetime.now(UTC).isoformat(timespec='seconds')}"
+    return f"repaired at {datetime.now(UTC).isoformat(timespec='seconds')}"
 
 
 class Drift(Step, module="immich", name="Drift"):
     """Looks at the server, and has everything repaired if it differs from what was proven."""
 
-    putRight: pulumi.Output[str]
-    funnelPutRight: pulumi.Output[str]
+    repaired: pulumi.Output[str]
+    """When drift was last repaired, in words; ``never repaired`` until then."""
+    funnelRepaired: pulumi.Output[str]
 
     def __init__(
         self,
@@ -293,20 +294,15 @@ class Drift(Step, module="immich", name="Drift"):
             PROVEN_FOR: seen.apply(lambda found: found.proven_for),
             EXPOSED: exposed_digest(config),
             # Already known in a preview, so that it shows what would run again.
-            "putRight": seen.apply(lambda found: _moment() if found.to_mend else NEVER),
-            "funnelPutRight": seen.apply(lambda found: _moment() if found.in_the_funnel else NEVER),
+            "repaired": seen.apply(lambda found: _moment() if found.to_mend else NEVER),
+            "funnelRepaired": seen.apply(lambda found: _moment() if found.in_the_funnel else NEVER),
         }
         super().__init__(_Provider(), name, props, opts)
 
     @property
-    def put_right(self) -> pulumi.Output[str]:
-        """When drift was last repaired, in words; ``as it was made`` until then."""
-        return self.putRight
-
-    @property
-    def funnel_put_right(self) -> pulumi.Output[str]:
-        """The same for the steps that open and prove the funnel; it also changes with ``put_right``."""
-        return pulumi.Output.concat(self.putRight, "; the funnel ", self.funnelPutRight)
+    def funnel_repaired(self) -> pulumi.Output[str]:
+        """The same for the steps that open and prove the funnel; it also changes with ``repaired``."""
+        return pulumi.Output.concat(self.repaired, "; the funnel ", self.funnelRepaired)
 
 
 def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> pulumi.Output[Seen]:
@@ -322,7 +318,7 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
         return pulumi.Output.from_input(Seen())
 
     async def look_aside(secrets: dict[str, str | None]) -> Seen:
-        # Without a stack id: anybody who may log in may look.
+        # Without a stack id, because everybody who can log in may look.
         plain = replace(server, sudo_password=secrets["password"], stack_id=None)
         ports = config.funnel_port, config.proxy_port
         try:
@@ -344,4 +340,4 @@ def look_now(server: Server, config: ExposureConfig, authorized: Authorized) -> 
 
 def to_be_revoked(seen: pulumi.Output[Seen], authorized: Authorized) -> pulumi.Output[dict[str, str]]:
     """Return, in words by fingerprint, the devices that a look found enrolled and that must not be."""
-    return seen.apply(lambda found: not_to_be_in(found.devices, authorized))
+    return seen.apply(lambda found: wrongly_enrolled(found.devices, authorized))

@@ -61,7 +61,7 @@ class ImmichExposure(pulumi.ComponentResource):
     frame_secrets: pulumi.Output[dict[str, str]]
     """The secret that each frame sends in a header, by its name."""
     checked: pulumi.Output[dict[str, str]]
-    """What was proven from outside, by question; ``closed`` says why the funnel is, if no ``up`` opens it."""
+    """What was proven from outside, by question; ``closed`` says why the funnel is closed."""
     public: PublicSurface
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]
@@ -84,7 +84,7 @@ class ImmichExposure(pulumi.ComponentResource):
         reach = replace(way, stack_id=StackIdentity(f"{name}-identity", way).id)
         self._server = reach
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
-        self._say_what_a_preview_does_not_look_at()
+        self._say_what_a_preview_does_not_check()
         self._renewal_plan = renewal_plan_of(config)
         for notice in self._renewal_plan.notices:
             pulumi.warn(notice)
@@ -104,12 +104,12 @@ class ImmichExposure(pulumi.ComponentResource):
         drift = self._look_for_drift(preflight)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
-        self._server = replace(reach, put_right=drift.put_right)
-        self._server_for_funnel = replace(reach, put_right=drift.funnel_put_right)
+        self._server = replace(reach, repaired=drift.repaired)
+        self._server_for_funnel = replace(reach, repaired=drift.funnel_repaired)
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
         frames = self._frame_secrets(authority)
-        devices = {**self._to_be_let_in(certificates, adopted), **frames}
+        devices = {**self._certificates_to_enrol(certificates, adopted), **frames}
         short_lease = self._short_lease(authority, devices, built)
         state = self._folder_on_the_server(short_lease, [*certificates.values(), *frames.values()])
         settings = self._edge_settings(state)
@@ -156,13 +156,13 @@ class ImmichExposure(pulumi.ComponentResource):
         )
         self.register_outputs({"url": self.url, "public": self.public, "devices": self.devices})
 
-    def _say_what_a_preview_does_not_look_at(self) -> None:
+    def _say_what_a_preview_does_not_check(self) -> None:
         if not pulumi.runtime.is_dry_run():
             return
         pulumi.info(
-            "A preview asks the server only what has changed there since it was proven, and for what "
-            "banLists, uploads and immichApiKey need there. Anything else that is in the way there is "
-            "reported by pulumi up, before it changes anything."
+            "A preview asks the server only what has changed there since it was proven, and checks what "
+            "banLists, uploads and immichApiKey need there. Anything else in the way is reported by pulumi "
+            "up, before it changes anything."
         )
         if not is_folder(Path(self._keystore.path)):
             pulumi.info(
@@ -176,7 +176,7 @@ class ImmichExposure(pulumi.ComponentResource):
             )
 
     def _revoke_who_is_no_longer_named(self) -> DeviceWithdrawal:
-        # Before anything that may fail. If the look at the server fails, it finds nothing and blocks nothing.
+        # Before anything that may fail. If the server cannot be read, this finds nothing and blocks nothing.
         return DeviceWithdrawal(
             f"{self._prefix}-withdrawal",
             server=self._server,
@@ -391,7 +391,7 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(nixos),
         )
 
-    def _to_be_let_in(
+    def _certificates_to_enrol(
         self, certificates: dict[str, ClientCertificate], adopted: dict[str, AdoptedCertificate]
     ) -> dict[str, EnrollableCertificate]:
         """Return each device's certificate; an adopted device that also has a new one keeps both."""

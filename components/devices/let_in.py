@@ -35,7 +35,7 @@ REVOKED = "is enrolled on the server, but was revoked"
 REVOKED_BY_HAND = "is enrolled on the server, but was revoked there by hand"
 
 
-def not_to_be_in(devices: Sequence[str], authorized: Authorized) -> dict[str, str]:
+def wrongly_enrolled(devices: Sequence[str], authorized: Authorized) -> dict[str, str]:
     """Return, in words by fingerprint, the devices that must not be enrolled any more.
 
     ``devices`` lists the enrolled ones, as `FINGERPRINT NAME`.
@@ -53,13 +53,13 @@ def _why(fingerprint: str, name: str, authorized: Authorized) -> str | None:
     return None if name in authorized.names else NOT_NAMED
 
 
-def words_of_stay(found: Mapping[str, str]) -> list[str]:
-    """Return the arguments of `devices.sh stay` for the result of `not_to_be_in`; a name alone needs none."""
+def stay_arguments(found: Mapping[str, str]) -> list[str]:
+    """Return arguments of `devices.sh stay` for the result of `wrongly_enrolled`; a name alone needs none."""
     by_hand = [f"by-hand={each}" for each, words in found.items() if words.endswith(REVOKED_BY_HAND)]
     return [*by_hand, *(f"revoked={each}" for each, words in found.items() if words.endswith(REVOKED))]
 
 
-def not_let_in(devices: Sequence[str], revoked: Collection[str], authorized: Authorized) -> list[str]:
+def missing_devices(devices: Sequence[str], revoked: Collection[str], authorized: Authorized) -> list[str]:
     """Return a sentence if the server lacks present certificates of devices, unless they were revoked."""
     there = {fingerprint for fingerprint, _ in _split(devices)}.union(revoked, authorized.revoked)
     lacking = [name for name, fingerprint in sorted(authorized.current.items()) if fingerprint not in there]
@@ -78,10 +78,14 @@ def revoked_but_named(
     enrolled = {name for _, name in _split(devices)}
     out = set(authorized.names) - enrolled
     latest = {each.name: each for each in sorted(revoked, key=lambda each: each.since) if each.name in out}
-    return [out_by_hand(each) for each in latest.values() if authorized.revoked.get(each.fingerprint, True)]
+    return [
+        revocation_sentence(each)
+        for each in latest.values()
+        if authorized.revoked.get(each.fingerprint, True)
+    ]
 
 
-def out_by_hand(revocation: Revocation) -> str:
+def revocation_sentence(revocation: Revocation) -> str:
     """Return the sentence about a device that the config still names."""
     return (
         f"{revocation.name} was revoked on the server on {revocation.day} and stays revoked. Set "

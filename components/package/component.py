@@ -34,7 +34,7 @@ class ImmichExposure(exposure.ImmichExposure):
     frame_secrets: pulumi.Output[dict[str, str]]
     """The secret that each frame sends in a header, by its name."""
     checked: pulumi.Output[dict[str, str]]
-    """What was proven from outside, by question; `closed` says why it is if no `up` opens it."""
+    """What was proven from outside, by question; `closed` says why the funnel is closed."""
     public: dict[str, dict[str, str]]
     """Who can reach what, within which limits and for how long, in words."""
     in_immich: pulumi.Output[str]

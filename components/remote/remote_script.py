@@ -168,7 +168,7 @@ class Server:
     SSH agent. ``host_key`` is in ``authorized_keys`` form, ``ssh-ed25519 AAAA...``. ``sudo_password`` is a
     secret output in the program and plain text in a provider; ``None`` means that sudo asks for none.
     ``stack_id``, likewise an output or text, says which stack runs a script; with ``None`` no script checks
-    it. ``put_right`` says when drift was last repaired: every step carries it, so a new value runs them all.
+    it. ``repaired`` says when drift was last repaired: every step carries it, so a new value runs them all.
     """
 
     host: str
@@ -178,7 +178,7 @@ class Server:
     private_key_file: str | None
     sudo_password: pulumi.Output[str] | str | None = field(default=None, repr=False)
     stack_id: pulumi.Output[str] | str | None = field(default=None, repr=False)
-    put_right: pulumi.Output[str] | str | None = None
+    repaired: pulumi.Output[str] | str | None = None
 
     def line(self, verb: str, *arguments: str | int) -> str:
         """Return the command line that runs a script from standard input as root; never contains a secret.

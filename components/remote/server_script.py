@@ -176,5 +176,5 @@ def guard_of(
 ) -> ServerScript:
     """Return the guard resource that takes back what this name's step created, and does nothing before."""
     # A repair is no reason to change it.
-    quiet = replace(server, put_right=None)
+    quiet = replace(server, repaired=None)
     return ServerScript(f"{name}-guard", quiet, script=script, delete=delete, opts=opts)

@@ -17,7 +17,7 @@ import pytest
 from components import device_list, device_withdrawal, frame_secret
 from components.device_list import FRAME
 from components.device_withdrawal import STAYS, STAYS_AS_FRAME
-from components.devices.let_in import Authorized, not_let_in, not_to_be_in
+from components.devices.let_in import Authorized, missing_devices, wrongly_enrolled
 from components.devices.report import report_of
 from components.engine.operator_error import OperatorError
 from components.remote.remote_script import Server, script_digest
@@ -88,7 +88,7 @@ class Home:
     def up(self, *names: str, until: str = "end") -> list[str]:
         """Run the steps of `pulumi up` up to the withdrawal or the end, and return what they say."""
         self.lines = []
-        found = not_to_be_in(self.let_in(), self.expected(*names))
+        found = wrongly_enrolled(self.let_in(), self.expected(*names))
         stays = {name: STAYS_AS_FRAME if name.startswith("frame-") else STAYS for name in names}
         props = self.props(mayComeIn=stays, toBeRevoked=found)
         self._step("withdrawal", WITHDRAWAL, props)
@@ -306,7 +306,7 @@ def test_a_lost_certificate_stays_out_where_its_name_has_another_one(home: Home)
     said = home.up("phone", until="withdrawal")
     assert said == ["A revoked certificate of phone had come back and is revoked again"]
     assert home.inside == set()
-    (sentence,) = not_let_in(home.let_in(), (), home.expected("phone"))
+    (sentence,) = missing_devices(home.let_in(), (), home.expected("phone"))
     assert sentence == "The server has not enrolled the present certificate of phone; up enrols it."
     assert lost in home.machine.files(home.machine.state / "revoked")
 
@@ -319,7 +319,7 @@ def test_what_was_revoked_by_hand_is_known_to_be_so_again(home: Home) -> None:
     set_back(home, backup)
     home.up("phone", "laptop", "tablet", until="withdrawal")
     assert home.inside == {"laptop"}
-    assert not_let_in(home.let_in(), (), home.expected("phone", "laptop", "tablet")) == [
+    assert missing_devices(home.let_in(), (), home.expected("phone", "laptop", "tablet")) == [
         "The server has not enrolled the present certificate of tablet; up enrols it."
     ]
     revoked = home.machine.files(home.machine.state / "revoked")
@@ -329,13 +329,13 @@ def test_what_was_revoked_by_hand_is_known_to_be_so_again(home: Home) -> None:
 def test_who_stays_is_found_by_nobody(home: Home) -> None:
     home.up("phone", "laptop")
     expected = home.expected("phone", "laptop")
-    assert not_to_be_in(home.let_in(), expected) == {}
-    assert not_let_in(home.let_in(), (), expected) == []
+    assert wrongly_enrolled(home.let_in(), expected) == {}
+    assert missing_devices(home.let_in(), (), expected) == []
     assert home.expected("tablet").current == {}, "it comes with this very run"
 
 
 def test_a_file_put_there_by_hand_is_found_whatever_it_says() -> None:
-    (words,) = not_to_be_in([f"{'ab' * 32} \x1b[2J friend"], Authorized(["phone"])).values()
+    (words,) = wrongly_enrolled([f"{'ab' * 32} \x1b[2J friend"], Authorized(["phone"])).values()
     assert words == "A device is enrolled on the server, but the config does not name it"
 
 

@@ -30,8 +30,8 @@ PROPS: dict[str, Any] = {
     "foundInFunnel": [],
     "refused": [],
     "revokedOnTheServer": {},
-    "putRight": NEVER,
-    "funnelPutRight": NEVER,
+    "repaired": NEVER,
+    "funnelRepaired": NEVER,
 }
 
 
@@ -41,40 +41,40 @@ def outs(result: CreateResult | UpdateResult | ReadResult) -> dict[str, Any]:
 
 
 GONE = "immich-bans.service is not running; up starts it."
-FIRST = "put right at 2026-11-26T01:00:00+00:00"
+FIRST = "repaired at 2026-11-26T01:00:00+00:00"
 CLOSED = "The funnel was closed on the server; up opens and proves it again."
 
 
 def test_what_is_as_it_was_is_no_change() -> None:
     assert not _Provider().diff("drift", PROPS, PROPS).changes
-    moment = "put right at 2026-11-26T01:00:00+00:00"
-    mended = {**PROPS, "putRight": moment, "funnelPutRight": moment}
+    moment = "repaired at 2026-11-26T01:00:00+00:00"
+    mended = {**PROPS, "repaired": moment, "funnelRepaired": moment}
     assert not _Provider().diff("drift", mended, PROPS).changes, "the program does not know when that was"
 
 
 @pytest.mark.parametrize("by_the_program", [True, False])
 @pytest.mark.parametrize(
     ("kind", "moved", "stays"),
-    [("found", "putRight", "funnelPutRight"), ("foundInFunnel", "funnelPutRight", "putRight")],
+    [("found", "repaired", "funnelRepaired"), ("foundInFunnel", "funnelRepaired", "repaired")],
 )
 def test_what_the_program_or_a_refresh_has_found_is_a_change(
     by_the_program: bool, kind: str, moved: str, stays: str
 ) -> None:
     """Where the funnel alone is closed, only what opens and proves it runs again."""
-    state, program = PROPS, {**PROPS, kind: [CLOSED], moved: "put right at 2026-11-26T01:00:00+00:00"}
+    state, program = PROPS, {**PROPS, kind: [CLOSED], moved: "repaired at 2026-11-26T01:00:00+00:00"}
     if not by_the_program:
         state, program = {**PROPS, kind: [CLOSED]}, PROPS
     assert _Provider().diff("drift", state, program).changes
     outputs = outs(_Provider().update("drift", state, program))
     assert outputs[kind] == []
-    assert outputs[moved].startswith("put right at 20")
+    assert outputs[moved].startswith("repaired at 20")
     assert outputs[stays] == NEVER
 
 
 @pytest.mark.parametrize("kind", ["found", "foundInFunnel"])
 def test_a_preview_announces_no_repair_that_an_up_does_not_make(kind: str) -> None:
     """Every step carries the moment. What a preview takes for it, `check`, is what `update` makes of it."""
-    provider, moment = _Provider(), {"found": "putRight", "foundInFunnel": "funnelPutRight"}[kind]
+    provider, moment = _Provider(), {"found": "repaired", "foundInFunnel": "funnelRepaired"}[kind]
     state = outs(provider.create(provider.check({}, {**PROPS, kind: [GONE], moment: FIRST}).inputs))
     assert state[moment] == NEVER == provider.check({}, {**PROPS, kind: [GONE], moment: FIRST}).inputs[moment]
 
@@ -110,8 +110,8 @@ def test_what_another_copy_of_the_state_has_proven_is_told_and_put_right(
         assert inputs == news
         return
     assert inputs["found"] == [GONE, ANOTHER_PROOF]
-    assert inputs["putRight"].startswith("put right at 20")
-    assert {**inputs, "found": [], "putRight": ""} == {**news, "found": [], "putRight": ""}
+    assert inputs["repaired"].startswith("repaired at 20")
+    assert {**inputs, "found": [], "repaired": ""} == {**news, "found": [], "repaired": ""}
 
 
 def test_a_refresh_tells_of_what_another_has_proven(mocker: MockerFixture) -> None:
@@ -149,7 +149,7 @@ def test_the_keystore_learns_what_was_revoked_on_the_server(tmp_path: Path) -> N
     assert _Provider().diff("drift", PROPS, REVOKED).changes
     outputs = outs(_Provider().update("drift", {**PROPS, **where}, {**REVOKED, **where}))
     assert store.revocations() == {PRINT: Revocation(PRINT, "phone", 1767000000, by_hand=True)}
-    assert outputs["putRight"] == outputs["funnelPutRight"] == NEVER, "nothing else runs again for it"
+    assert outputs["repaired"] == outputs["funnelRepaired"] == NEVER, "nothing else runs again for it"
     assert not _Provider().diff("drift", outputs, {**REVOKED, **where}).changes
     assert not _Provider().diff("drift", outputs, {**PROPS, **where}).changes, "nobody could look"
     assert outs(_Provider().update("drift", outputs, {**PROPS, **where}))["revokedOnTheServer"] == {
@@ -182,8 +182,8 @@ def test_another_way_to_the_server_runs_nothing_again() -> None:
 
 
 def test_a_first_exposure_has_nothing_to_put_right() -> None:
-    outputs = outs(_Provider().create({**PROPS, "found": [CLOSED], "putRight": "put right at ..."}))
-    assert (outputs["found"], outputs["putRight"]) == ([], NEVER)
+    outputs = outs(_Provider().create({**PROPS, "found": [CLOSED], "repaired": "repaired at ..."}))
+    assert (outputs["found"], outputs["repaired"]) == ([], NEVER)
 
 
 def test_a_refresh_looks(mocker: MockerFixture) -> None:

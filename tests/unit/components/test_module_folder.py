@@ -75,5 +75,5 @@ def test_any_change_is_one_and_the_texts_are_known_by_their_digest(
         files = [replace(file, text="another\n") if file.path == path else file for file in FILES]
         changed = {**props, "files": shown(files), "digest": digest(files)}
         assert provider.diff("", before, changed).changes is True
-    for key in ("configDir", "script", "host", "putRight"):
+    for key in ("configDir", "script", "host", "repaired"):
         assert provider.diff("", before, {**props, key: "another"}).changes is True

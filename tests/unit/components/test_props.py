@@ -17,7 +17,7 @@ from components.preflight.rules import Configured, Expected, ExpectedUploads
 from components.remote.remote_script import Server
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform, Renewal, Revocation
 
-SERVER = Server("pi", 22, "admin", "ssh-ed25519 AAAA", None, stack_id="ours", put_right="as it was made")
+SERVER = Server("pi", 22, "admin", "ssh-ed25519 AAAA", None, stack_id="ours", repaired="never repaired")
 CONFIGURED = Configured(
     config_dir="/etc/nixos",
     module=ModuleWay.YOURS,
@@ -77,7 +77,7 @@ def test_properties_are_named_as_in_pulumi_and_only_those_that_are_set() -> None
         "user": "admin",
         "hostKey": "ssh-ed25519 AAAA",
         "stackId": "ours",
-        "putRight": "as it was made",
+        "repaired": "never repaired",
     }
     assert props_of(ADOPT)["devices"][0] == {"name": "anna", "certificate": "server:/anna.crt"}  # type: ignore[index]
 

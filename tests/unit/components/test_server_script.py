@@ -96,7 +96,7 @@ def test_a_script_that_changed_since_it_was_shown_is_not_run(
 
 
 @pytest.mark.parametrize(
-    "key", ["create", "update", "digest", "modes", "note", "host", "putRight", "sudoPassword"]
+    "key", ["create", "update", "digest", "modes", "note", "host", "repaired", "sudoPassword"]
 )
 def test_any_change_is_one(key: str, sent: Any) -> None:
     before = _Provider().create(SAME).outs or {}
