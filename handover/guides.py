@@ -34,7 +34,7 @@ _APP_MENU = ("Login page", "Settings (the gear)", "Advanced", "SSL client certif
 _LOG_IN = Step(
     "Log in",
     "Go back to the login page, enter the address above as the server, and log in as at home.",
-    note="The address alone is right: nothing comes after its name.",
+    note="Enter only the address, with nothing after it.",
 )
 _APP_TEST = (
     "Turn Wi-Fi off and open the Immich app on mobile data: your pictures load. If it says that the server "
@@ -154,7 +154,7 @@ _WINDOWS = Guide(
             "Import it",
             "Double-click {bundle}. The import wizard asks:",
             ("Current User", "Next", "Password", "Choose the store automatically", "Finish"),
-            "Type the password with its dashes. It lands in your Personal store. If Windows asks whether to "
+            "Type the password with its dashes. It goes into your Personal store. If Windows asks whether to "
             "trust the authority as well, No is fine: only the server needs it.",
         ),
         Step(

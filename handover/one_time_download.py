@@ -60,10 +60,10 @@ class RateLimit:
 
 
 class OneTimeDownload:
-    """Gives each file of a hand-over away once, to clients that know the token, until the time is up.
+    """Hands out each file of a hand-over once, to clients that know the token, until the time is up.
 
     Args:
-        handover: the files to give away.
+        handover: the files to hand out.
         token: the secret part of the address; without it every answer is the same 404.
         seconds: how long it stays open.
         on_delivered: called after each file that arrived, with the file and the client's address.
@@ -98,7 +98,7 @@ class OneTimeDownload:
         """Set when no file is waiting or being sent any more."""
 
     def answer(self, method: str, path: str, client: str) -> Answer:
-        """Return the answer to a request. A file counts as given away from here on, whatever happens."""
+        """Return the answer to a request. A file counts as handed out from here on, whatever happens."""
         with self._lock:
             token, _, name = path.split("?", 1)[0].removeprefix("/").partition("/")
             # Checked first, so that clients with the token do not have to wait because of those without.

@@ -78,7 +78,7 @@ AREAS = (
 )
 """The start of a path, and what such a file is for; the first match counts.
 
-Whatever is not named here is `PROGRAM`: Python imports what lies in the project's folder before anything that
+Whatever is not named here is `PROGRAM`: Python imports what is in the project's folder before anything that
 is installed (`yaml.py`, for example).
 """
 

@@ -85,7 +85,7 @@ def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:
         *_tailnet(facts, expected),
         *_port(facts, expected),
         *(_past_the_edge(facts, expected) or _funnel_port(facts, expected)),
-        *([] if _stands(facts, expected) else _held_port(facts, expected)),
+        *([] if _has_funnel(facts, expected) else _held_port(facts, expected)),
         *_immich_unit(facts, expected),
         *_immich(facts),
         *_public_address(facts, expected),
@@ -99,7 +99,7 @@ def warnings(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     apart = _apart(facts)
     found = [clocks_differ(apart)] if abs(apart) >= CLOCKS_WARN_SECONDS else []
     found += _room(_part(facts, "uploads"), expected.uploads)
-    if _stands(facts, expected):
+    if _has_funnel(facts, expected):
         found += _held_port(facts, expected)
     if _part(facts, "immich").get("ping"):
         return found
@@ -651,7 +651,7 @@ def _funnel_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
     ]
 
 
-def _stands(facts: Mapping[str, Any], expected: Expected) -> bool:
+def _has_funnel(facts: Mapping[str, Any], expected: Expected) -> bool:
     """Tell whether the node already has a funnel on that port, ours or one opened by hand."""
     return str(expected.funnel_port) in (_part(facts, "funnel").get("TCP") or {})
 
