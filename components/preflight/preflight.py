@@ -59,7 +59,7 @@ class _Provider(StepProvider):
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         refuse_moving(_olds, _news)
-        return UpdateResult(examine(_news))
+        return UpdateResult(examine(_news, exposed=True))
 
 
 def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
@@ -88,12 +88,14 @@ def refuse_moving(olds: dict[str, Any], news: dict[str, Any]) -> None:
         )
 
 
-def examine(props: dict[str, Any]) -> dict[str, Any]:
+def examine(props: dict[str, Any], *, exposed: bool = False) -> dict[str, Any]:
     """Gather the facts, judge them, and return the outputs of the resource.
+
+    `exposed` says that this stack has been on the server before.
 
     Raises ``SshError`` if the server cannot be reached and ``PreflightError`` if it is not ready.
     """
-    expected = expected_of(props)
+    expected = _expected(props, exposed=exposed)
     facts = _facts(from_props(Server, props), expected)
     lists = _look_at_lists(props)
     found = [*problems(facts, expected), *lists.wrong]
@@ -116,9 +118,10 @@ def _look_at_lists(props: dict[str, Any]) -> Look:
     return look_at_lists(server, lines, props.get("crowdsecKey")) if lines else Look([], [])
 
 
-def expected_of(props: Mapping[str, Any]) -> Expected:
+def _expected(props: Mapping[str, Any], *, exposed: bool) -> Expected:
     """Return the values the facts are compared with."""
-    return from_props(Expected, {**props, "authorities": authorities_in(Path(props["keystore"]))})
+    authorities = authorities_in(Path(props["keystore"]))
+    return from_props(Expected, {**props, "authorities": authorities, "exposed": exposed})
 
 
 def _facts(server: Server, expected: Expected) -> dict[str, Any]:

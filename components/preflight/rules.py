@@ -63,10 +63,15 @@ class Configured:
 
 @dataclass(frozen=True)
 class Expected(Configured):
-    """The same, plus the fingerprints of the authorities in the operator's keystore, and the stack's id."""
+    """The same, plus what the operator's machine knows.
+
+    `authorities` are the fingerprints of those in the keystore. `exposed`: this stack has been here before,
+    so a funnel to the edge is its own, also on a server whose state folder is gone.
+    """
 
     authorities: tuple[str, ...] = ()
     stack_id: str | None = None
+    exposed: bool = False
 
 
 def problems(facts: Mapping[str, Any], expected: Expected) -> list[str]:
@@ -644,7 +649,7 @@ def _funnel_port(facts: Mapping[str, Any], expected: Expected) -> list[str]:
         if entry is None or (expected.adopt and str(entry.get("TCPForward")).startswith(LOCAL_TARGETS)):
             return []
         if entry.get("ProxyProtocol") == 1:
-            return [] if facts.get("owner") else [_opened_by_hand(port)]
+            return [] if expected.exposed or facts.get("owner") else [_opened_by_hand(port)]
     return [
         f"The node already serves something else on port {port} (see tailscale serve status); remove that "
         "entry with tailscale serve, or set funnelPort to another of 443, 8443 and 10000."
@@ -693,7 +698,7 @@ def _past_the_edge(facts: Mapping[str, Any], expected: Expected) -> list[str]:
                 f"Immich itself is public on port {port} of this node, by a funnel that bypasses the edge, "
                 f"so strangers can reach its login; {_way_to_end(kind, port)}."
             )
-        elif not on_our_port and not facts.get("owner"):
+        elif not (on_our_port or expected.exposed or facts.get("owner")):
             found.append(
                 f"A funnel on port {port} of this node leads to port {expected.proxy_port}, which the edge "
                 f"is about to use, and would be open before it is proven; {_way_to_end(kind, port)}, or set "

@@ -381,6 +381,18 @@ def state_deleted_up(home: Home) -> None:
     home.destroy()
 
 
+@standing(
+    "state-deleted-changed",
+    "/var/lib/immich-exposure is deleted; up with uploads, before which the server is looked at again",
+)
+def state_deleted_changed(home: Home) -> None:
+    home.sh(f"rm -rf {STATE}")
+    home.operator.set(uploads=True, uploadLimits=LITTLE_ROOM)
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
 def make_state_anew(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.up()
@@ -503,7 +515,7 @@ def pulumi_state_set_back(home: Home) -> None:
 def another_copy_of_the_state(home: Home) -> None:
     backend = home.operator.folder / "backend"
     mine = shutil.copytree(backend, backend.with_name("backend.mine"))
-    home.operator.set(uploads=True, uploadLimits={"freeGigabytes": 1})
+    home.operator.set(uploads=True, uploadLimits=LITTLE_ROOM)
     home.up()
     shutil.rmtree(backend)
     mine.rename(backend)

@@ -28,7 +28,7 @@ BEFORE: dict[str, Any] = {
 
 def update(mocker: MockerFixture, **changes: Any) -> dict[str, Any]:
     """Run the resource's update on a server that is ready for everything."""
-    mocker.patch.object(preflight, "examine", lambda props: props)
+    mocker.patch.object(preflight, "examine", lambda props, **_: props)
     return preflight._Provider().update("preflight", BEFORE, {**BEFORE, **changes}).outs or {}
 
 
@@ -57,7 +57,7 @@ def test_another_way_in_is_refused_while_the_first_stands(way: tuple[str, str]) 
 
 
 def test_a_folder_that_nothing_was_written_to_may_change(mocker: MockerFixture) -> None:
-    mocker.patch.object(preflight, "examine", lambda props: props)
+    mocker.patch.object(preflight, "examine", lambda props, **_: props)
     olds = {**BEFORE, "module": "yours"}
     news = {**olds, "configDir": "/etc/nixos-2"}
     assert preflight._Provider().update("preflight", olds, news).outs == news
@@ -148,6 +148,17 @@ def test_the_server_is_asked_for_what_the_config_names(
     outputs = examine(props_of(tmp_path, **changes))
     assert run.call_args.args[1] == f"sudo -n sh -s -- {words}"
     assert (outputs["domain"], outputs["warnings"]) == ("immich.example.ts.net", [])
+
+
+def test_an_update_knows_that_a_funnel_to_the_edge_is_its_own(mocker: MockerFixture, tmp_path: Path) -> None:
+    """The server has lost /var/lib/immich-exposure, by which it would say so itself."""
+    facts = {**SOUND, "funnel": {"TCP": {"443": {"TCPForward": "127.0.0.1:8443", "ProxyProtocol": 1}}}}
+    mocker.patch.object(preflight, "run_script", return_value=json.dumps(facts))
+    props = props_of(tmp_path)
+    with pytest.raises(PreflightError) as refusal:
+        preflight._Provider().create(props)
+    assert "opened by hand" in refusal.value.args[0]
+    assert (preflight._Provider().update("preflight", props, props).outs or {})["warnings"] == []
 
 
 @pytest.mark.parametrize(("folder", "word"), [({}, "-"), ({"folder": "/srv/photos"}, "/srv/photos")])

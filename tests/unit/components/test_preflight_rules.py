@@ -301,6 +301,15 @@ def test_a_funnel_that_was_opened_by_hand_is_taken_over_only_when_that_is_asked_
     assert problems(facts_with("funnel", BY_HAND), ADOPTING) == []
 
 
+@pytest.mark.parametrize(
+    ("fact", "value"), [("funnel", BY_HAND), ("pastTheEdge", ["tcp 10000 edge", "web 8443 edge"])]
+)
+def test_on_a_server_that_lost_its_state_the_stacks_own_funnel_is_no_obstacle(fact: str, value: Any) -> None:
+    facts = facts_with(fact, value)
+    assert problems(facts, WANTED) != []
+    assert problems(facts, replace(WANTED, exposed=True)) == []
+
+
 @pytest.mark.parametrize("entry", [{"TCPForward": "localhost:8443"}, {"TCPForward": "127.0.0.1:9443"}])
 def test_it_may_lead_anywhere_on_the_server(entry: dict[str, Any]) -> None:
     assert problems(facts_with("funnel", {"TCP": {"443": entry}}), ADOPTING) == []

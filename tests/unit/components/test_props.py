@@ -96,9 +96,9 @@ def test_what_must_be_set_and_is_not_is_an_error() -> None:
 
 
 def test_what_the_state_knows_comes_beside_what_the_config_expects() -> None:
-    props = {**props_of(CONFIGURED), "stackId": "ours", "authorities": ["ab" * 32]}
+    props = {**props_of(CONFIGURED), "stackId": "ours", "authorities": ["ab" * 32], "exposed": True}
     expected = from_props(Expected, props)
-    assert (expected.stack_id, expected.authorities) == ("ours", ("ab" * 32,))
+    assert (expected.stack_id, expected.authorities, expected.exposed) == ("ours", ("ab" * 32,), True)
     assert expected.uploads == CONFIGURED.uploads
 
 
