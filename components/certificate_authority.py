@@ -34,13 +34,7 @@ class _Provider(StepProvider):
             return DiffResult(changes=True)  # the update refuses it
         if _key_file(_news["keystore"]) not in ("", _olds.get("keyFile")):
             return DiffResult(changes=True)  # perhaps with a passphrase other than the stack's
-        return renewing_diff(
-            _olds,
-            _news,
-            expiries=authority_expiries,
-            ignore={"devices"},
-            outputs={"trusted", "trustedPem", "keyFile"},
-        )
+        return renewing_diff(_olds, _news, expiries=authority_expiries, ignore={"devices"})
 
     @without_traceback
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -138,7 +132,7 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
         devices: Sequence[str],
         purge_keystore: bool,
         renewal: Renewal,
-        step: str,
+        due: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props: dict[str, pulumi.Input[Any]] = {
@@ -146,7 +140,7 @@ class CertificateAuthority(Step, module="immich", name="CertificateAuthority"):
             **props_of(profile),
             "purgeKeystore": purge_keystore,
             **props_of(renewal),
-            **keystore.read_off({"renewal": step}),
+            **keystore.read_off({"renewal": due}),
             "devices": list(devices),
         }
         # The list matters only at creation. Afterwards each device is its own resource, so that adding or

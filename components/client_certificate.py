@@ -88,7 +88,7 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
         device: str,
         profile: DeviceProfile,
         renewal: Renewal,
-        step: str,
+        due: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -97,7 +97,7 @@ class ClientCertificate(Step, module="immich", name="ClientCertificate"):
             "device": device,
             **props_of(profile),
             **props_of(renewal),
-            **keystore.read_off({"renewal": step}),
+            **keystore.read_off({"renewal": due}),
         }
         # Deleting means revoking. If the authority is deleted in the same run, the run is `pulumi destroy`,
         # which closes the funnel but must not force anybody to reinstall a certificate: then `deleted_with`

@@ -246,7 +246,7 @@ class ImmichExposure(pulumi.ComponentResource):
             devices=self._issued_here(),
             purge_keystore=self._config.purge_keystore,
             renewal=authority_renewal(self._config),
-            step=self._renewal_plan.authority_due,
+            due=self._renewal_plan.authority_due,
             opts=self._after(before),
         )
 
@@ -265,7 +265,7 @@ class ImmichExposure(pulumi.ComponentResource):
                     key_type=self._config.key_type,
                 ),
                 renewal=device_renewal(self._config),
-                step=self._renewal_plan.devices_due[device.name],
+                due=self._renewal_plan.devices_due[device.name],
                 opts=self._after(),
             )
             for device in self._config.devices

@@ -61,12 +61,10 @@ def renewing_diff(
     *,
     expiries: Callable[[Path], Sequence[str]],
     ignore: Collection[str],
-    outputs: Collection[str] = (),
 ) -> DiffResult:
     """Tell whether there is something to do: a renewal step, or a changed input other than the timing ones.
 
-    `expiries` reads the certificates' expiry dates in a keystore, ISO 8601. An output in `outputs` that the
-    state lacks is one more reason: an older version of this program wrote it.
+    `expiries` reads the certificates' expiry dates in a keystore, ISO 8601.
     """
     news = known(news)
     quiet = QUIET.union(ignore)
@@ -74,9 +72,8 @@ def renewing_diff(
         quiet -= {"graceDays"}  # a running grace period becomes longer or shorter
     given = {key for key, value in news.items() if value is not None}
     differs = any(news[key] != olds.get(key) for key in given - quiet)
-    lacks = any(name not in olds for name in outputs)
     unknown = was_looked_into(news) and _is_news(expiries(Path(news["keystore"])), olds)
-    return DiffResult(changes=bool(news.get("renewal")) or differs or lacks or unknown)
+    return DiffResult(changes=bool(news.get("renewal")) or differs or unknown)
 
 
 def _is_news(found: Sequence[str], olds: Mapping[str, Any]) -> bool:

@@ -249,13 +249,6 @@ def test_every_other_input_is_a_change(key: str, tmp_path: Path) -> None:
     assert changes(DEVICE, device_props(tmp_path, **{key: "before"}), device_props(tmp_path))
 
 
-def test_a_state_without_the_pool_is_brought_up_to_date(tmp_path: Path) -> None:
-    old = authority_props(tmp_path)
-    assert changes(AUTHORITY, old, authority_props(tmp_path))
-    whole = {**old, "trusted": [], "trustedPem": "", "keyFile": ""}
-    assert not changes(AUTHORITY, whole, authority_props(tmp_path))
-
-
 def test_a_key_that_was_re_encrypted_is_opened_before_anything_else_is_changed(tmp_path: Path) -> None:
     """Else a passphrase that the stack was not told of fails at the check, and the funnel is closed."""
     folder = keystore_of_age(tmp_path / "keystore", 1)
