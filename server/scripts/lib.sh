@@ -1036,7 +1036,7 @@ close_entries() {
   close_found=
   ask_module
   for close_try in 1 2 3 4; do
-    read_funnel "$@"
+    read_funnel "$1" "$2" "${3:-}"
     close_what "$1" "${3:-}"
     : "${close_found:=$FUNNEL$(cat "$WORK/to-close")}"
     # Until tailscaled has reached its control server it reports that it serves nothing, and afterwards it serves what it did
