@@ -13,7 +13,7 @@ from components.ban_lists import BanListsOnServer
 from components.certificate_authority import CertificateAuthority
 from components.client_certificate import ClientCertificate
 from components.config.home import EdgeBuilder, ModuleWay
-from components.config.policy_facts import hold_to_the_rules, policy_facts
+from components.config.policy_facts import enforce_policy, policy_facts
 from components.config.stack_config import ExposureConfig
 from components.describe.public_surface import PublicSurface, public_surface, what_to_set_in_immich
 from components.device_list import DeviceList, EnrollableCertificate
@@ -21,7 +21,7 @@ from components.device_withdrawal import DeviceWithdrawal
 from components.devices.keystore_location import KeystoreLocation
 from components.devices.let_in import Authorized
 from components.devices.renewal import authority_renewal, device_renewal, renewal_plan_of
-from components.drift import Drift, look_now, to_be_revoked
+from components.drift import Drift, Seen, look_now, to_be_revoked
 from components.edge_build import EdgeBuild
 from components.edge_settings import EdgeSettings
 from components.edge_upload import EdgeUpload
@@ -69,69 +69,48 @@ class ImmichExposure(pulumi.ComponentResource):
 
     def __init__(self, name: str, config: ExposureConfig, opts: pulumi.ResourceOptions | None = None) -> None:
         facts = policy_facts(config, pulumi.get_stack())
-        hold_to_the_rules(facts, config)
+        enforce_policy(facts, config)
         super().__init__("immich-exposure:index:ImmichExposure", name, facts, opts)
         self._prefix = name
         self._config = config
-        way = Server(
-            host=config.host,
-            port=config.ssh_port,
-            user=config.ssh_user,
-            host_key=config.host_key,
-            private_key_file=config.ssh_private_key_file,
-            sudo_password=config.sudo_password,
-        )
-        reach = replace(way, stack_id=StackIdentity(f"{name}-identity", way).id)
-        self._server = reach
+        self._server = _identified(f"{name}-identity", _server_of(config))
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._say_what_a_preview_does_not_check()
         self._renewal_plan = renewal_plan_of(config)
         for notice in self._renewal_plan.notices:
             pulumi.warn(notice)
-
         self._authorized = Authorized(
             self._names(), self._renewal_plan.devices_current, self._renewal_plan.revoked
         )
-        self._seen = look_now(reach, config, self._authorized)
-        if config.ban_lists and pulumi.runtime.is_dry_run():
-            look_at_lists_now(reach, config.ban_lists, config.crowdsec_key, after=self._seen)
-        uploads = expected_uploads(config)
-        if uploads and pulumi.runtime.is_dry_run():
-            look_at_room_now(reach, uploads, after=self._seen)
-        withdrawal = self._revoke_who_is_no_longer_named()
-        preflight = self._look_before_changing_anything(withdrawal)
-        built = self._edge_built_here(preflight)
-        drift = self._look_for_drift(preflight)
+        self._seen = self._look_at_the_server()
+
+        withdrawal = self._device_withdrawal()
+        preflight = self._preflight(withdrawal)
+        built = self._edge_build(preflight)
+        drift = self._drift(preflight)
         adoption = self._adoption(preflight)
         adopted = adoption.certificates if adoption else {}
-        self._server = replace(reach, repaired=drift.repaired)
-        self._server_for_funnel = replace(reach, repaired=drift.funnel_repaired)
+        self._server_for_funnel = replace(self._server, repaired=drift.funnel_repaired)
+        self._server = replace(self._server, repaired=drift.repaired)
         authority = self._certificate_authority(adoption or preflight)
         certificates = self._client_certificates(authority)
         frames = self._frame_secrets(authority)
         devices = {**self._certificates_to_enrol(certificates, adopted), **frames}
         short_lease = self._short_lease(authority, devices, built)
-        state = self._folder_on_the_server(short_lease, [*certificates.values(), *frames.values()])
+        state = self._server_state(short_lease, [*certificates.values(), *frames.values()])
         settings = self._edge_settings(state)
         server_certificate = self._server_certificate(state)
         trust_pool = self._trust_pool(authority, state)
         notices = self._notices(state)
-        edge = self._edge_on_the_server(built, state)
-        ready = [
-            settings,
-            server_certificate,
-            trust_pool,
-            *([notices] if notices else []),
-            *([edge] if edge else []),
-        ]
-        chapter = self._take_over_on_the_server(adoption, ready)
-        nixos = self._nixos_configuration(edge, [*ready, *([chapter] if chapter else [])])
+        edge = self._edge_upload(built, state)
+        ready = [settings, server_certificate, trust_pool, *_present(notices, edge)]
+        chapter = self._chapter_take_over(adoption, ready)
+        nixos = self._nixos_configuration(edge, [*ready, *_present(chapter)])
         self._link_report(nixos)
         lists = self._ban_lists(nixos)
-        enrolled = self._enrolled_devices(devices, nixos)
+        enrolled = self._device_list(devices, nixos)
         funnel = self._funnel(nixos, enrolled, lists)
-        check = self._check_from_outside(server_certificate, authority, funnel, short_lease)
-
+        check = self._exposure_check(server_certificate, authority, funnel, short_lease)
         url = server_certificate.domain.apply(self._url)
         sheets = self._install_sheets(certificates, url)
 
@@ -156,6 +135,15 @@ class ImmichExposure(pulumi.ComponentResource):
         )
         self.register_outputs({"url": self.url, "public": self.public, "devices": self.devices})
 
+    def _look_at_the_server(self) -> pulumi.Output[Seen]:
+        seen = look_now(self._server, self._config, self._authorized)
+        if pulumi.runtime.is_dry_run():
+            if self._config.ban_lists:
+                look_at_lists_now(self._server, self._config.ban_lists, self._config.crowdsec_key, after=seen)
+            if uploads := expected_uploads(self._config):
+                look_at_room_now(self._server, uploads, after=seen)
+        return seen
+
     def _say_what_a_preview_does_not_check(self) -> None:
         if not pulumi.runtime.is_dry_run():
             return
@@ -175,7 +163,7 @@ class ImmichExposure(pulumi.ComponentResource):
                 "it; pulumi up needs it."
             )
 
-    def _revoke_who_is_no_longer_named(self) -> DeviceWithdrawal:
+    def _device_withdrawal(self) -> DeviceWithdrawal:
         # Before anything that may fail. If the server cannot be read, this finds nothing and blocks nothing.
         return DeviceWithdrawal(
             f"{self._prefix}-withdrawal",
@@ -199,7 +187,7 @@ class ImmichExposure(pulumi.ComponentResource):
         devices = [device.name for device in self._config.devices]
         return [*devices, *(frame.name for frame in self._config.frames)]
 
-    def _look_before_changing_anything(self, withdrawal: DeviceWithdrawal) -> Preflight:
+    def _preflight(self, withdrawal: DeviceWithdrawal) -> Preflight:
         return Preflight(
             f"{self._prefix}-preflight",
             server=self._server,
@@ -210,7 +198,7 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(withdrawal),
         )
 
-    def _look_for_drift(self, preflight: Preflight) -> Drift:
+    def _drift(self, preflight: Preflight) -> Drift:
         return Drift(
             f"{self._prefix}-drift",
             server=self._server,
@@ -297,10 +285,10 @@ class ImmichExposure(pulumi.ComponentResource):
             config=self._config,
             authority=authority,
             devices=devices,
-            opts=self._after(authority, *([built] if built else [])),
+            opts=self._after(authority, built),
         )
 
-    def _folder_on_the_server(self, short_lease: ShortLease, keys: Sequence[pulumi.Resource]) -> ServerState:
+    def _server_state(self, short_lease: ShortLease, keys: Sequence[pulumi.Resource]) -> ServerState:
         return ServerState(
             f"{self._prefix}-state",
             server=self._server,
@@ -340,19 +328,19 @@ class ImmichExposure(pulumi.ComponentResource):
             opts=self._after(state),
         )
 
-    def _edge_built_here(self, preflight: Preflight) -> EdgeBuild | None:
+    def _edge_build(self, preflight: Preflight) -> EdgeBuild | None:
         if self._config.edge_build is EdgeBuilder.SERVER:
             return None
         return EdgeBuild(f"{self._prefix}-edge", server=self._server, opts=self._after(preflight))
 
-    def _edge_on_the_server(self, built: EdgeBuild | None, state: ServerState) -> EdgeUpload | None:
+    def _edge_upload(self, built: EdgeBuild | None, state: ServerState) -> EdgeUpload | None:
         if built is None:
             return None
         return EdgeUpload(
             f"{self._prefix}-edge-upload", server=self._server, built=built, opts=self._after(state)
         )
 
-    def _take_over_on_the_server(
+    def _chapter_take_over(
         self, adoption: Adoption | None, before: Sequence[pulumi.Resource]
     ) -> ChapterTakeOver | None:
         # As late as possible: from here on nobody gets in until the exposure is proven.
@@ -402,7 +390,7 @@ class ImmichExposure(pulumi.ComponentResource):
         }
         return {**certificates, **adopted, **both}
 
-    def _enrolled_devices(
+    def _device_list(
         self, certificates: dict[str, EnrollableCertificate], nixos: NixosConfiguration
     ) -> DeviceList:
         return DeviceList(
@@ -434,10 +422,10 @@ class ImmichExposure(pulumi.ComponentResource):
             server=self._server_for_funnel,
             funnel_port=self._config.funnel_port,
             proxy_port=self._config.proxy_port,
-            opts=self._after(nixos, enrolled, *([lists] if lists else [])),
+            opts=self._after(nixos, enrolled, lists),
         )
 
-    def _check_from_outside(
+    def _exposure_check(
         self,
         server_certificate: ServerCertificate,
         authority: CertificateAuthority,
@@ -505,5 +493,26 @@ class ImmichExposure(pulumi.ComponentResource):
             lambda found: dict(zip(entries, found, strict=True))
         )
 
-    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, depends_on=list(resources))
+    def _after(self, *resources: pulumi.Resource | None) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=_present(*resources))
+
+
+def _server_of(config: ExposureConfig) -> Server:
+    return Server(
+        host=config.host,
+        port=config.ssh_port,
+        user=config.ssh_user,
+        host_key=config.host_key,
+        private_key_file=config.ssh_private_key_file,
+        sudo_password=config.sudo_password,
+    )
+
+
+def _identified(name: str, server: Server) -> Server:
+    """Return the server with the stack's id, so that its scripts refuse another stack."""
+    return replace(server, stack_id=StackIdentity(name, server).id)
+
+
+def _present(*resources: pulumi.Resource | None) -> list[pulumi.Resource]:
+    """Return the resources that this config has."""
+    return [resource for resource in resources if resource is not None]

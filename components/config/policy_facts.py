@@ -66,7 +66,7 @@ def in_words(finding: Finding) -> str:
     return f"{finding.sentence.removesuffix('.')} (policy {finding.rule})."
 
 
-def hold_to_the_rules(facts: Mapping[str, Any], config: ExposureConfig) -> None:
+def enforce_policy(facts: Mapping[str, Any], config: ExposureConfig) -> None:
     """Warn of each finding of an advisory rule.
 
     Raises:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from components.config.policy import secrets_of_others
-from components.config.policy_facts import hold_to_the_rules, policy_facts
+from components.config.policy_facts import enforce_policy, policy_facts
 from components.config.stack_config import ConfigError, ExposureConfig, load
 from policy.rules import RULES, Finding, Level, judge, secrets_in
 
@@ -221,12 +221,12 @@ def test_a_wrong_level_is_told(policy: Any, words: str) -> None:
 
 def test_an_advisory_rule_warns_and_a_mandatory_one_stops_the_run() -> None:
     with patch("pulumi.warn") as warn:
-        hold_to_the_rules(policy_facts(configured(guard=False), "home"), configured(guard=False))
+        enforce_policy(policy_facts(configured(guard=False), "home"), configured(guard=False))
         warn.assert_called_once()
         assert "leave guard on (policy watched)." in warn.call_args[0][0]
     config = configured(guard=False, policy={"watched": "mandatory"})
     with patch("pulumi.warn") as warn, pytest.raises(ConfigError) as caught:
-        hold_to_the_rules(policy_facts(config, "home"), config)
+        enforce_policy(policy_facts(config, "home"), config)
     warn.assert_not_called()
     assert "(policy watched)" in str(caught.value)
 
