@@ -1,8 +1,8 @@
 """The table of how addresses are written and what the files that ban them are called."""
 
-from pathlib import Path
+from toolchain.paths import PROJECT
 
-TABLE = Path(__file__).resolve().parents[1] / "server/caddy/testdata/ban-names.txt"
+TABLE = PROJECT / "server/caddy/testdata/ban-names.txt"
 
 
 def ban_names() -> list[tuple[str, str | None]]:

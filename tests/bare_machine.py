@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from toolchain.paths import PROJECT
 
 # What the lab and developers use, and a Mac, NixOS or Fedora need not have.
 MISSING = (

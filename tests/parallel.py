@@ -26,8 +26,8 @@ from xml.etree import ElementTree
 
 from lab.house import house, houses
 from tests.faults.rows import all_rows
-from tests.lab.operator import PROJECT
 from toolchain import ToolchainError, system
+from toolchain.paths import PROJECT
 
 LAB = PROJECT / "tests" / "lab"
 WALK = LAB / "test_houses.py"

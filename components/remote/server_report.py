@@ -19,8 +19,7 @@ from components.engine.operator_error import OperatorError
 from components.engine.server_words import plain
 from components.remote.remote_script import Server, script_text
 from components.remote.ssh import run_script
-
-PROJECT = Path(__file__).resolve().parents[2]
+from components.surface.table import PROJECT
 
 LINE_LIMIT = 100_000
 """Characters per line of a table or a page."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 
 from components.surface.supported_versions import Version, parse_version
+from components.surface.table import PROJECT
 
-FILE = Path(__file__).resolve().parents[2] / "server/immich-releases.toml"
+FILE = PROJECT / "server/immich-releases.toml"
 
 
 class ReleasesError(ValueError):

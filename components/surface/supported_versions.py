@@ -9,9 +9,10 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-FILE = Path(__file__).resolve().parents[2] / "server/versions.json"
+from components.surface.table import PROJECT
+
+FILE = PROJECT / "server/versions.json"
 
 Version = tuple[int, int, int]
 

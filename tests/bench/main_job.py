@@ -27,9 +27,10 @@ from components.remote.module_files import entry_and_module, in_folder
 from components.remote.remote_script import PayloadFile, script_text, sudo_line
 from lab import Lab, LabError, ssh
 from pki import AuthorityProfile, DeviceProfile, Keystore
-from tests.lab.operator import PASSPHRASE, PROJECT, Operator
+from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.server.waiting import wait_until
+from toolchain.paths import PROJECT
 
 SETTINGS_OF_THE_SERVER = "/var/lib/immich-exposure/settings"
 CONFIG_DIR = "/etc/nixos"

@@ -28,9 +28,10 @@ from typing import IO
 from lab import LabError
 from tests.faults.home import Fault, Home, Stranger, home
 from tests.faults.rows import Row, all_rows
-from tests.lab.operator import PROJECT, PulumiFailedError
+from tests.lab.operator import PulumiFailedError
 from tests.server.waiting import HarnessError
 from toolchain import paths
+from toolchain.paths import PROJECT
 
 TABLE = PROJECT / "docs" / "faults.md"
 RECORD = paths.HOME / "faults.jsonl"

@@ -25,10 +25,11 @@ from pki import ProbeCredential
 from tests.faults.home import PRIVATE, STATE, Fault, Home, NotReachedError, Stranger, home
 from tests.faults.matrix import FAILURES
 from tests.faults.rows import DESTROY, FIRST_UP, LITTLE_ROOM, UPDATE
-from tests.lab.operator import PROJECT, Operator, PulumiFailedError
+from tests.lab.operator import Operator, PulumiFailedError
 from tests.lab.outside import REFUSED, seen
 from tests.lab.whole_server import root, settle
 from tests.server.waiting import wait_until
+from toolchain.paths import PROJECT
 
 STEPS = 12
 NAMES = ("phone", "laptop", "tablet", "watch")

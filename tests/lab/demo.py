@@ -20,11 +20,12 @@ from lab import Lab, LabError
 from lab.house import DEFAULT_HOUSE, house
 from pki import Keystore, ProbeCredential
 from tests.lab.chapter import PHONES, phone_of_before, taken_over
-from tests.lab.operator import PASSPHRASE, PROJECT, Operator, PulumiFailedError
+from tests.lab.operator import PASSPHRASE, Operator, PulumiFailedError
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.lab.strangers import PASSPHRASE as FOREIGN_PASSPHRASE
 from tests.lab.strangers import foreign_credential, unenrolled_credential
 from tests.lab.whole_server import Look, look
+from toolchain.paths import PROJECT
 
 FOLDER = PROJECT / ".lab-demo"
 SCANNER = "203.0.113.66"

@@ -20,8 +20,8 @@ from typing import IO, Any
 from lab import Lab
 from lab.house import DEFAULT_HOUSE, house
 from tests.lab.outside import seen
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 BOOT_SECONDS = 180
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 import toolchain
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 PASSPHRASE = "correct horse battery staple"
 """The keystore's passphrase in the tests; they search state, logs and command lines for it."""
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from lab import Lab
 from lab.house import DEFAULT_HOUSE, house
-from tests.lab.operator import PROJECT, Operator
+from tests.lab.operator import Operator
 from toolchain import system
+from toolchain.paths import PROJECT
 
 PICTURES = PROJECT / "docs" / "pictures"
 RECORDING = PICTURES / "up.svg"

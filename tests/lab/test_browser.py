@@ -15,8 +15,9 @@ import pytest
 
 from lab import Lab
 from tests.lab.browser import Browser
-from tests.lab.operator import PROJECT, Operator
+from tests.lab.operator import Operator
 from toolchain import ToolchainError, system
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.lab
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lab import bubble, cgroups, processes
-from tests.lab.operator import PROJECT
 from tests.server.waiting import wait_until
+from toolchain.paths import PROJECT
 
 pytestmark = [
     pytest.mark.lab,

@@ -16,13 +16,14 @@ import pytest
 from components.funnel import LEASE_SECONDS
 from lab import Lab
 from pki import Keystore, ProbeCredential
-from tests.lab.operator import PASSPHRASE, PROJECT, Operator
+from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, OpenConnection, seen
 from tests.lab.secrets_walk import found_in, secrets_of
 from tests.lab.snapshot import output
 from tests.lab.strangers import foreign_credential
 from tests.programs.harness import OPEN_FUNNEL
 from tests.server.waiting import wait_until
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.lab
 

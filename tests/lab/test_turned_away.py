@@ -12,9 +12,10 @@ import pytest
 
 from lab import Lab
 from pki import Keystore
-from tests.lab.operator import PASSPHRASE, PROJECT, Operator
+from tests.lab.operator import PASSPHRASE, Operator
 from tests.lab.outside import FORBIDDEN, REFUSED, seen
 from tests.server.mmdb import write_database
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.lab
 

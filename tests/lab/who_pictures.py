@@ -17,9 +17,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tests.lab.operator import PROJECT
 from tests.standins.stub import load_stub
 from toolchain import program, system
+from toolchain.paths import PROJECT
 
 PICTURES = PROJECT / "docs" / "pictures"
 TABLE = PICTURES / "who-table.svg"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from components.remote.remote_script import PayloadFile, script_text, with_library
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 SCRIPTS = PROJECT / "server" / "scripts"
 SHELLS: dict[str, list[str]] = {
     "dash": ["dash"],

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.documents import words
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 CASE = PROJECT / "tests" / "unit" / "describe" / "04-a-phone-is-lost"
 COMPILED = shutil.ignore_patterns("__pycache__")
 

@@ -28,8 +28,8 @@ from handover.address import AddressError, given_address, lan_address
 from handover.files import read_handover
 from handover.server import Outcome
 from tests.unit.pki.facts import PASSPHRASE
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.bare_machine import PROJECT, as_ordinary_user
+from tests.bare_machine import as_ordinary_user
+from toolchain.paths import PROJECT
 
 OF_PROGRAMS = {
     "lab.bubble": "`python -m lab bubble` starts it",

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bare_machine import MISSING, PROJECT, BareMachine
+from tests.bare_machine import MISSING, BareMachine
+from toolchain.paths import PROJECT
 
 ON_A_STACK = ("up", "preview", "nightly-check", "destroy", "handover", "keystore", "who", "links")
 OWNERS_TARGETS = (*ON_A_STACK, "module", "edge", "env")

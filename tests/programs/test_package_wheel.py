@@ -23,8 +23,8 @@ from components.package import component as package
 from components.remote.module_files import module_digest
 from tests.unit.loops import own_loop
 from toolchain import wheel_backend
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 
 

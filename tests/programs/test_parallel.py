@@ -12,7 +12,7 @@ import pytest
 from lab.house import house, houses
 from tests import parallel
 from tests.faults.rows import all_rows
-from tests.lab.operator import PROJECT
+from toolchain.paths import PROJECT
 
 REPORT = (
     """<testsuites><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="10"/></testsuites>"""

@@ -20,8 +20,8 @@ import yaml
 from components.describe.all_stacks import concerned, stacks
 from components.describe.checkout_changes import changed_files
 from components.describe.comment import Checkouts
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = PROJECT / ".github/workflows"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yml"))}
 JOBS = [(name, job) for name, workflow in WORKFLOWS.items() for job in workflow["jobs"]]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import toolchain
 from toolchain import wheel_backend
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 PASSPHRASE = "correct horse battery staple"
 

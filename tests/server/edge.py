@@ -26,12 +26,12 @@ from typing import Any
 
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from components.remote.remote_script import SERVER_FILES
 from tests.server.backend import Backend
 from tests.server.certificates import Identity, TestAuthority
 from tests.server.visitor import DOMAIN, Answer, Connection, ConnectionDroppedError, proxy_line
 from tests.server.waiting import PATIENCE, HarnessError, wait_until
 
-SERVER_FILES = Path(__file__).parents[2] / "server"
 UNPRIVILEGED_USER = "nobody"
 
 FORBIDDEN = b'{"status":403,"message":"Forbidden"}'

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from tests.server.edge import SERVER_FILES, Edge
+from components.remote.remote_script import SERVER_FILES
+from tests.server.edge import Edge
 
 SCRIPT = "".join((SERVER_FILES / "scripts" / name).read_text() for name in ("lib.sh", "exposure.sh"))
 

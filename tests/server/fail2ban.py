@@ -8,7 +8,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from tests.server.edge import SERVER_FILES, Edge
+from components.remote.remote_script import SERVER_FILES
+from tests.server.edge import Edge
 from tests.server.waiting import HarnessError, wait_until
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[2]
+from components.remote.remote_script import SERVER_FILES
+from toolchain.paths import PROJECT
+
 STAND_IN = PROJECT / "lab/nixos"
-SERVER_FILES = PROJECT / "server"
 
 CONFIGURATION = """\
 { config, pkgs, ... }:

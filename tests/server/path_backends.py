@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from components.surface.table import PROJECT, immich_operations
+from components.surface.table import immich_operations
 from tests.server.backend import Backend, Received
 from tests.server.waiting import HarnessError
 from toolchain import system
+from toolchain.paths import PROJECT
 
 SOURCES = Path(__file__).parent / "disagreeing"
 INSTALLED = PROJECT / ".toolchain/npm"

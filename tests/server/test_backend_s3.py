@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import toolchain
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 MOTO = PROJECT / ".toolchain/moto/bin/moto_server"
 PROGRAM = """
 import time, pulumi

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from components.remote.remote_script import SERVER_FILES
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import SERVER_FILES, Edge, running_edge
+from tests.server.edge import Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection
 from tests.server.visitor import ConnectionDroppedError

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from components.remote.remote_script import SERVER_FILES
 from tests.server.conftest import EdgeMaker
 from tests.server.corpus import STEPS_UP, Http1Probe, Http2Probe, http1_probes, http2_probes, targets
-from tests.server.edge import SERVER_FILES, Edge
+from tests.server.edge import Edge
 from tests.server.http2 import Http2Connection
 from tests.server.path_backends import Hit, Node, Normalising, PathBackend, ensure_express
 from tests.server.surface_property import is_the_edges_own, objections

@@ -12,12 +12,13 @@ import time
 
 import pytest
 
+from components.remote.remote_script import SERVER_FILES
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
-from tests.server.nix import PROJECT
+from tests.server.edge import FORBIDDEN, Edge
 from tests.server.streams import UPGRADE, UPLOAD, echo, listen
 from tests.server.visitor import Connection
 from tests.server.waiting import PATIENCE, wait_until
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.nix import PROJECT, STAND_IN, ConfigFolder, Nix, NixError
+from tests.server.nix import STAND_IN, ConfigFolder, Nix, NixError
 from toolchain import edge, paths
 from toolchain.errors import ToolchainError
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 

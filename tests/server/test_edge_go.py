@@ -10,8 +10,8 @@ import pytest
 
 from components.exposure_check import ANONYMOUS
 from components.remote.outside_probe import PUBLIC_RESOLVERS
-from tests.server.nix import PROJECT
 from toolchain import program
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from components.remote.remote_script import SERVER_FILES
 from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge, caddy_user
+from tests.server.edge import FORBIDDEN, Edge, caddy_user
 from tests.server.visitor import DOMAIN, ConnectionDroppedError
 
 pytestmark = pytest.mark.server

@@ -13,8 +13,9 @@ import pytest
 
 from components.remote.module_files import module_digest
 from lab.nixos.lay import lay
-from tests.server.nix import PROJECT, Nix
+from tests.server.nix import Nix
 from toolchain import paths
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from components.exposure_check import FRAME, NOBODYS_SECRET
+from components.remote.remote_script import SERVER_FILES
 from components.surface.table import immich_operations, load
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge, running_edge
+from tests.server.edge import FORBIDDEN, Edge, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection, request_headers
 from tests.server.test_surface_table import fill

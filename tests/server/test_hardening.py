@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import toolchain
-from tests.server.nix import PROJECT, ConfigFolder, Nix
+from tests.server.nix import ConfigFolder, Nix
+from toolchain.paths import PROJECT
 
 DOCUMENT = PROJECT / "docs/hardening.md"
 UNITS = (

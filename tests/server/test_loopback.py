@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import toolchain
-from tests.server.nix import PROJECT, ConfigFolder, Nix
+from tests.server.nix import ConfigFolder, Nix
+from toolchain.paths import PROJECT
 
 pytestmark = [
     pytest.mark.server,

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from components.remote.remote_script import SERVER_FILES
 from tests.server.certificates import Identity, TestAuthority, rsa_key
-from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
+from tests.server.edge import FORBIDDEN, Edge
 from tests.server.http2 import Http2Connection
 from tests.server.visitor import DOMAIN, Connection, ConnectionDroppedError, proxy_line
 

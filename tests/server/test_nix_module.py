@@ -15,11 +15,13 @@ import pytest
 
 import toolchain
 from components.remote.module_files import module_digest
+from components.remote.remote_script import SERVER_FILES
 from components.surface.supported_versions import load as load_floors
 from components.surface.supported_versions import parse_version
 from lab.nixos import switch_to_configuration
 from tests.programs.harness import EDGE_NEEDS, SCRIPTS
-from tests.server.nix import MODULE_FILES, PROJECT, SERVER_FILES, ConfigFolder, Nix, Unit, read_unit
+from tests.server.nix import MODULE_FILES, ConfigFolder, Nix, Unit, read_unit
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 

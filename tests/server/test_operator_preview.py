@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 import toolchain
-from tests.bare_machine import PROJECT, BareMachine
+from tests.bare_machine import BareMachine
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 

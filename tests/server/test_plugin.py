@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.consumer import HOST_KEY, PASSPHRASE, PROJECT, Consumer, install_wheel
+from tests.server.consumer import HOST_KEY, PASSPHRASE, Consumer, install_wheel
+from toolchain.paths import PROJECT
 
 GOLDEN = PROJECT / "tests/unit/plugin_schema.json"
 

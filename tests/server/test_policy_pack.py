@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.operator import PROJECT, Operator, PulumiFailedError
+from tests.lab.operator import Operator, PulumiFailedError
+from toolchain.paths import PROJECT
 
 pytest.importorskip("pulumi_policy", reason="`make setup` installs it")
 pytestmark = pytest.mark.server

@@ -19,10 +19,11 @@ from lab.nixos import lay
 from tests.programs.harness import DOMAIN, RUNNING, SCRIPTS, Machine, Outcome, assert_sentence, result
 from tests.programs.test_scripts_module import HEALTHY, NEW, link, system
 from tests.unit.components.test_preflight_rules import SOUND, WANTED
+from toolchain.paths import PROJECT
 
 pytestmark = pytest.mark.server
 
-HOUSES = Path(__file__).resolve().parents[2] / "lab/houses"
+HOUSES = PROJECT / "lab/houses"
 DESCRIBE = (SCRIPTS / "module.sh").read_text().split("DESCRIBE='", 1)[1].split("'\n\n", 1)[0]
 
 

@@ -22,13 +22,12 @@ from components.remote import conversation, shared_connection, ssh
 from components.remote.remote_script import Server
 from components.remote.shared_connection import SharedConnections
 from components.remote.ssh import SshError, run_script
+from toolchain.paths import PROJECT
 
 pytestmark = [
     pytest.mark.server,
     pytest.mark.skipif(os.geteuid() != 0, reason="root alone can start a server that lets anybody in"),
 ]
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Daemon:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from components.remote.remote_script import SERVER_FILES
 from components.surface.files import DOCUMENT, document
 from components.surface.table import TABLE_FILE, Feature, Operation, immich_operations, load
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import FORBIDDEN, SERVER_FILES, Edge
+from tests.server.edge import FORBIDDEN, Edge
 from tests.server.forms import Form, form
 from tests.server.immich_sdk import SdkError, download, newest_versions, read_operations
 

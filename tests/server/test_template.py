@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.server.consumer import HOST_KEY, PASSPHRASE, PROJECT, Consumer, install_wheel
+from tests.server.consumer import HOST_KEY, PASSPHRASE, Consumer, install_wheel
+from toolchain.paths import PROJECT
 
 TEMPLATE = PROJECT / "template"
 

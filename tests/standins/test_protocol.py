@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from tests.lab.operator import PROJECT
+from toolchain.paths import PROJECT
 
 MODULES = (
     "engine_pb2",

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+from toolchain.paths import PROJECT
+
 LEFT_OUT = "…"
 """What stands for something that a message puts in: a name, a number, what another program said."""
 

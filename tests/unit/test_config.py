@@ -33,8 +33,8 @@ from components.config.stack_config import (
 from components.config.uploads import DEFAULT_LIMITS
 from components.edge_settings import edge_environment
 from pki import AuthorityProfile, DeviceProfile, KeyType, Platform
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 PASSPHRASE = "correct horse battery"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

@@ -27,9 +27,9 @@ from components.config.stack_file import uncertain
 from components.describe.checkout_changes import AREAS, changed_files
 from components.describe.comment import LONG_AGO, Checkouts, Comment, describe, main, version_of
 from components.describe.markdown import COMMENT_LIMIT, block, code, cut, prose
+from toolchain.paths import PROJECT
 
 CASES = Path(__file__).with_name("describe")
-PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 LINKS = "https://github.com/family/photos/pull/7/files"
 PLAIN = CASES / "03-nothing-changes"

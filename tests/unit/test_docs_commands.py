@@ -11,8 +11,9 @@ import pytest
 
 from pki import AuthorityProfile, DeviceProfile
 from tests.programs.test_docs_review import HERE
-from tests.unit.documents import PROJECT, commands, name_of, pages, spoken_commands, words
+from tests.unit.documents import commands, name_of, pages, spoken_commands, words
 from tests.unit.pki.facts import quick_keystore
+from toolchain.paths import PROJECT
 
 NOT_RUN = "not run: "
 FIRST_TIME = "tests/server/test_operator_preview.py::test_what_an_owner_types_the_first_time"

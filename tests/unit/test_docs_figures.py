@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.documents import PROJECT
+from toolchain.paths import PROJECT
 
 DAY, HOUR, MINUTE = 86400, 3600, 60
 WORDS = ("no", "one", "two", "three", "four", "five", "six")

@@ -8,7 +8,8 @@ import tomllib
 
 import yaml
 
-from tests.unit.documents import PROJECT, name_of, pages
+from tests.unit.documents import name_of, pages
+from toolchain.paths import PROJECT
 
 
 def test_hooks_fetch_nothing_and_do_what_lint_does() -> None:

@@ -1,10 +1,9 @@
 """docs/homes.md lists the houses that there are, each with what it says of itself."""
 
-from pathlib import Path
-
 from lab.house import house, houses
+from toolchain.paths import PROJECT
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "homes.md").read_text(encoding="utf-8")
+TEXT = (PROJECT / "docs" / "homes.md").read_text(encoding="utf-8")
 
 
 def test_every_house_is_in_the_table_and_no_other() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.documents import PROJECT, anchors, links, name_of, pages, prose
+from tests.unit.documents import anchors, links, name_of, pages, prose
+from toolchain.paths import PROJECT
 
 PAGES = pages()
 ENDINGS = r"md|py|go|sh|nix|toml|ya?ml|json|html|css|conf|svg|png|txt"

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.unit.documents import LEFT_OUT, PROJECT, stands_in_the_code
+from tests.unit.documents import LEFT_OUT, stands_in_the_code
+from toolchain.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "troubleshooting.md"
 QUOTED = re.findall(r"^> (.+)$", PAGE.read_text(encoding="utf-8"), re.M)

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.lab.pictures import RECORDING, SHEETS, Line, render, told
-from tests.unit.documents import LEFT_OUT, PROJECT, stands_in_the_code
+from tests.unit.documents import LEFT_OUT, stands_in_the_code
+from toolchain.paths import PROJECT
 
 SVG = "{http://www.w3.org/2000/svg}"
 RUN = [

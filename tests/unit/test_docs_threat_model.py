@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.documents import PROJECT
+from toolchain.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "threat-model.md"
 _ROW = re.compile(r"^\| (?P<promise>[^|]+) \| (?P<kept>`[^|]+`) \| (?P<broken>`[^|]+`) \|$", re.M)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from toolchain.paths import PROJECT
+
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.y*ml"))
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
 

@@ -23,8 +23,8 @@ from components.engine import step
 from components.package import args as package_args
 from components.package import component as package
 from components.package import plugin
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("plugin_schema.json")
 COMPONENT = "immich-exposure:index:ImmichExposure"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +14,7 @@ from components.config.policy import secrets_of_others
 from components.config.policy_facts import enforce_policy, policy_facts
 from components.config.stack_config import ConfigError, ExposureConfig, load
 from policy.rules import RULES, Finding, Level, judge, secrets_in
+from toolchain.paths import PROJECT
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICd9Sn/CrLavrIHzvx3RuZLyh4tRBT7PQTx533eBaTsJ"
 RSA = "ssh-rsa AAAAB3NzaC1yc2E"
@@ -321,6 +321,6 @@ def test_prose_is_no_secret() -> None:
 
 
 def test_the_document_lists_every_rule_with_its_level() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs/review.md").read_text()
+    text = (PROJECT / "docs/review.md").read_text()
     for rule in RULES:
         assert f"| `{rule.name}` | {rule.wants} | {rule.level} |" in text, rule.name

@@ -2,14 +2,14 @@
 
 import runpy
 import signal
-from pathlib import Path
 
 import pulumi
 import pytest
 
 from components.config import stack_config as config
+from toolchain.paths import PROJECT
 
-PROGRAM = Path(__file__).resolve().parents[2] / "__main__.py"
+PROGRAM = PROJECT / "__main__.py"
 
 
 def test_a_refused_configuration_is_told_once_and_not_called_unhandled(

@@ -28,8 +28,8 @@ from handover.sheet import (
 from pki import DeviceProfile, KeystoreError, Platform
 from pki.files import locked
 from tests.unit.pki.facts import PASSPHRASE, quick_keystore
+from toolchain.paths import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[3]
 FINGERPRINT = "0123456789abcdef" * 4
 CONTENT = SheetContent(
     device="phone",

@@ -13,6 +13,7 @@ from pki import Keystore, KeystoreError, Revocation
 from pki.frame_store import SECRET
 from pki.listing import frames
 from tests.unit.pki.facts import quick_keystore
+from toolchain.paths import PROJECT
 
 
 def test_a_secret_has_a_prefix_and_160_bits(store: Keystore) -> None:
@@ -22,7 +23,7 @@ def test_a_secret_has_a_prefix_and_160_bits(store: Keystore) -> None:
 
 
 def test_the_form_is_the_one_that_the_edge_takes() -> None:
-    text = (Path(__file__).parents[3] / "server/caddy/frames.go").read_text()
+    text = (PROJECT / "server/caddy/frames.go").read_text()
     assert re.search(r'framePrefix\s*= "ixframe_"', text) and re.search(r"frameLetters\s*= 32", text)
 
 
