@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from components.config.checks import device_name_problem, local_path
 from components.config.reader import Section
+from components.config.secret import IN_PLAIN_TEXT, read_secret, report_secret
 from pki import KeystoreError, Source
 from pki.adoption import read_certificate
 
@@ -79,8 +80,7 @@ def read_adopt(top: Section, project_dir: Path | None) -> AdoptConfig | None:
 
 def read_opener(top: Section) -> pulumi.Output[str] | None:
     """Read the passphrase of the authority's key; None if the key is not encrypted."""
-    value = top.value(OPENER)
-    return None if value is None else pulumi.Output.secret(str(value))
+    return read_secret(top, OPENER)
 
 
 def check_opener(top: Section, secret_keys: Collection[str]) -> None:
@@ -91,12 +91,12 @@ def check_opener(top: Section, secret_keys: Collection[str]) -> None:
     if not isinstance(value, str):
         reason = "must be text; put it in quotes"
     elif OPENER not in secret_keys:
-        reason = "must be stored encrypted, but is in the stack file in plain text"
+        reason = IN_PLAIN_TEXT
     elif not is_adopting(top):
         reason = "is the passphrase of the key that adopt names, and adopt is not set; leave it out"
     else:
         return
-    top.problems.add(OPENER, value, reason, f"`pulumi config set --secret {OPENER}`")
+    report_secret(top, OPENER, reason)
 
 
 def place_problem(text: str) -> str | None:

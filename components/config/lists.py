@@ -12,6 +12,7 @@ import pulumi
 
 from components.config.checks import config_dir_problem
 from components.config.reader import Section
+from components.config.secret import IN_PLAIN_TEXT, read_secret, report_secret
 
 GROUP = "banLists"
 KEY = "crowdsecKey"
@@ -205,8 +206,7 @@ def crowdsec_problem(text: str) -> str | None:
 
 def read_crowdsec_key(top: Section) -> pulumi.Output[str] | None:
     """Read the API key of this bouncer for CrowdSec; None if it is not set."""
-    value = top.value(KEY)
-    return None if value is None else pulumi.Output.secret(str(value))
+    return read_secret(top, KEY)
 
 
 def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collection[str]) -> None:
@@ -220,9 +220,9 @@ def check_crowdsec_key(top: Section, lists: BanLists | None, secret_keys: Collec
     elif not isinstance(value, str) or not _KEY_TEXT.fullmatch(value):
         reason = "must be a key as `cscli bouncers add` prints it, in quotes"
     elif KEY not in secret_keys:
-        reason = "must be stored encrypted, but is in the stack file in plain text; create a new one"
+        reason = f"{IN_PLAIN_TEXT}; create a new one"
     elif not asked and not top.problems.has(f"{GROUP}.crowdsec"):
         reason = "is for banLists.crowdsec, which is not set; leave it out"
     else:
         return
-    top.problems.add(KEY, value, reason, f"`pulumi config set --secret {KEY}`")
+    report_secret(top, KEY, reason)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.config.reader import Section
+from components.config.secret import IN_PLAIN_TEXT, TOKEN, read_secret, report_secret
 
 KEY = "notifyToken"
 EXAMPLE = "{kind: ntfy, address: https://ntfy.sh/a-topic-nobody-guesses}"
@@ -21,7 +22,6 @@ COMMAND_EXAMPLE = "/run/current-system/sw/bin/tell-me"
 # The script on the server accepts the same (server/scripts/notify.sh); its file has one value per line.
 _ADDRESS = re.compile(r"https?://[\]\[A-Za-z0-9._~:/?#@!$&()*+,;=%-]+")
 _COMMAND = re.compile(r"/[A-Za-z0-9._/+@-]+")
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
 
 _AT_HOME = (".local", ".lan", ".home", ".internal", ".home.arpa", ".ts.net")
 """Suffixes of names that only local machines answer, so that nobody outside reads traffic without TLS."""
@@ -109,8 +109,7 @@ def _is_at_home(host: str) -> bool:
 
 def read_token(top: Section) -> pulumi.Output[str] | None:
     """Read the token that authenticates our notices to the channel; None if it needs none."""
-    value = top.value(KEY)
-    return None if value is None else pulumi.Output.secret(str(value))
+    return read_secret(top, KEY)
 
 
 def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str]) -> None:
@@ -121,12 +120,12 @@ def check_token(top: Section, notify: Notify | None, secret_keys: Collection[str
         if kind is not NotifyKind.GOTIFY or top.problems.has("notify.kind"):
             return
         reason = "a Gotify server accepts notices only with an application's token"
-    elif not isinstance(value, str) or not _TOKEN.fullmatch(value):
+    elif not isinstance(value, str) or not TOKEN.fullmatch(value):
         reason = "must be letters, digits and . _ ~ + / = -, at most 500"
     elif KEY not in secret_keys:
-        reason = "must be stored encrypted, but is in the stack file in plain text; create a new one"
+        reason = f"{IN_PLAIN_TEXT}; create a new one"
     elif kind in (None, NotifyKind.COMMAND):
         reason = "is for a channel with an address, and notify has none; leave it out"
     else:
         return
-    top.problems.add(KEY, value, reason, f"`pulumi config set --secret {KEY}`")
+    report_secret(top, KEY, reason)

@@ -57,6 +57,7 @@ from components.config.lists import BanLists, check_crowdsec_key, read_ban_lists
 from components.config.notify import Notify, check_token, read_notify, read_token
 from components.config.policy import read_policy, refuse_secrets, secrets_of_others
 from components.config.reader import Problems, Section
+from components.config.secret import IN_PLAIN_TEXT, read_secret, report_secret
 from components.config.uploads import UploadLimits, check_uploads, read_upload_limits, read_upload_size
 from components.config.who import check_api_key, read_api_key, read_who
 from components.engine.props import camel_case
@@ -338,7 +339,7 @@ def _read(top: Section, stack: str, project_dir: Path | None, now: datetime, pre
             example="~/.ssh/id_ed25519",
             check=lambda text: private_key_problem(text, project_dir, preview=preview),
         ),
-        sudo_password=_sudo_password(top),
+        sudo_password=read_secret(top, "sudoPassword"),
         config_dir=top.text(
             "configDir", default="/etc/nixos", example="/etc/nixos", check=config_dir_problem
         ),
@@ -404,27 +405,22 @@ def _host_key(top: Section) -> str:
     return " ".join(text.split()[:2])
 
 
-def _sudo_password(top: Section) -> pulumi.Output[str] | None:
-    value = top.value("sudoPassword")
-    return None if value is None else pulumi.Output.secret(str(value))
-
-
 def _check_sudo_password(top: Section, secret_keys: Collection[str], config: ExposureConfig) -> None:
     """Check the password in plain text; no message may contain it."""
-    key, command = "sudoPassword", "pulumi config set --secret sudoPassword"
+    key = "sudoPassword"
     password = top.value(key)
     if password is None:
         return
     if not isinstance(password, str):
         reason = "must be text; put it in quotes"
     elif key not in secret_keys:
-        reason = "must be stored encrypted, but is in the stack file in plain text"
+        reason = IN_PLAIN_TEXT
     elif config.ssh_user == "root":
         reason = "is not needed with sshUser root, who does not use sudo; leave it out"
     else:
         reason = sudo_password_problem(password) or ""
     if reason:
-        top.problems.add(key, password, reason, f"`{command}`")
+        report_secret(top, key, reason)
 
 
 # Ports
@@ -562,7 +558,7 @@ def _check_authority_renewal(top: Section, config: ExposureConfig) -> None:
 
 def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
     """Check the passphrase in plain text; no message may contain it."""
-    key, command = "keystorePassphrase", "pulumi config set --secret keystorePassphrase"
+    key = "keystorePassphrase"
     passphrase = top.value(key)
     if passphrase is None:
         reason = "it encrypts the keys of the authority and the devices"
@@ -571,10 +567,10 @@ def _check_passphrase(top: Section, secret_keys: Collection[str]) -> None:
     elif is_weak(passphrase):
         reason = "is easily guessed; four words that have nothing to do with each other are better"
     elif key not in secret_keys:
-        reason = "must be stored encrypted, but is in the stack file in plain text; choose a new one"
+        reason = f"{IN_PLAIN_TEXT}; choose a new one"
     else:
         return
-    top.problems.add(key, passphrase, reason, f"`{command}`")
+    report_secret(top, key, reason)
 
 
 # The outside check

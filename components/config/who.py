@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 import pulumi
 
 from components.config.reader import Section
+from components.config.secret import IN_PLAIN_TEXT, TOKEN, read_secret, report_secret
 
 KEY = "immichApiKey"
 
@@ -16,9 +16,6 @@ RIGHT = "sharedLink.read"
 
 WHO_DAYS = 90
 """Days after which an unused link is forgotten, unless the config says otherwise."""
-
-# The script on the server accepts the same (server/scripts/who.sh); its file is one line.
-_API_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{1,500}")
 
 
 def read_who(top: Section) -> tuple[bool, int]:
@@ -32,8 +29,7 @@ def read_who(top: Section) -> tuple[bool, int]:
 
 def read_api_key(top: Section) -> pulumi.Output[str] | None:
     """Read the key of Immich's API; None if Immich is not asked."""
-    value = top.value(KEY)
-    return None if value is None else pulumi.Output.secret(str(value))
+    return read_secret(top, KEY)
 
 
 def check_api_key(top: Section, secret_keys: Collection[str]) -> None:
@@ -41,13 +37,10 @@ def check_api_key(top: Section, secret_keys: Collection[str]) -> None:
     value = top.value(KEY)
     if value is None:
         return
-    if not isinstance(value, str) or not _API_KEY.fullmatch(value):
+    if not isinstance(value, str) or not TOKEN.fullmatch(value):
         reason = "must be the key that Immich shows once: letters, digits and . _ ~ + / = -, at most 500"
     elif KEY not in secret_keys:
-        reason = (
-            "must be stored encrypted, but is in the stack file in plain text; create a new one with the "
-            f"permission {RIGHT} alone"
-        )
+        reason = f"{IN_PLAIN_TEXT}; create a new one with the permission {RIGHT} alone"
     else:
         return
-    top.problems.add(KEY, value, reason, f"`pulumi config set --secret {KEY}`")
+    report_secret(top, KEY, reason)
