@@ -90,7 +90,7 @@ shut_out_all() {
       "reboot; $shut_cure."
   fi
   die "The device's file $1 cannot be removed, so the edge was stopped and nobody gets in until this server reboots. After that the" \
-    "device gets in again, because Tailscale could not save that the funnel is closed; $shut_cure, or remove this node's funnel" \
+    "device gets in again, because Tailscale did not confirm that the funnel stays closed; $shut_cure, or remove this node's funnel" \
     "attribute from the tailnet's policy file before the reboot."
 }
 
@@ -101,7 +101,13 @@ close_for_good() {
   set -- $(recorded_ports)
   lock_briefly
   (close_funnel "$1" "$2" unsafe) || return 1
-  (read_funnel "$1" "$2" && case $FUNNEL in closed | foreign) ;; *) exit 1 ;; esac) 2>/dev/null
+  # A tailscaled that is starting reports that it serves nothing, and afterwards serves what it did before.
+  (read_funnel "$1" "$2" &&
+    case $TAILSCALE_STATE:$FUNNEL in
+      NoState:* | Starting:*) exit 1 ;;
+      *:closed | *:foreign) ;;
+      *) exit 1 ;;
+    esac) 2>/dev/null
 }
 
 # Reports each device once, however many certificates it has.

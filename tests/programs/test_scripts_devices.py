@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs.harness import OPEN, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import NODE, OPEN, Machine, Outcome, assert_sentence, available_shells
 from tests.server.waiting import wait_until
 
 NOW = 1_000_000
@@ -220,18 +220,28 @@ def test_a_revocation_is_on_the_disk_before_long(machine: Machine) -> None:
     wait_until(lambda: machine.commands("sync") == [f"sync {folders}"], "what was revoked is on the disk")
 
 
-@pytest.mark.parametrize("saved", [True, False])
-def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(machine: Machine, saved: bool) -> None:
-    """Where Tailscale can save that the funnel is closed, that outlives a reboot; else it is told."""
+@pytest.mark.parametrize(
+    ("saved", "connected"), [(True, True), (False, True), (True, False)], ids=["saved", "unsaved", "starting"]
+)
+def test_a_disk_that_cannot_be_written_to_shuts_everybody_out(
+    machine: Machine, saved: bool, connected: bool
+) -> None:
+    """Where Tailscale can save that the funnel is closed, that outlives a reboot; else it is told.
+
+    A tailscaled that has not reached its control server reports that it serves nothing, and later does.
+    """
     begin(machine, PHONE, LAPTOP)
     machine.fake("mv", "exit 1")
     machine.fake("rm", 'case $* in */devices/*) exit 1 ;; esac; exec /bin/rm "$@"')
-    machine.remember(active="immich-edge", **{"serve.json": OPEN})
+    machine.remember(active="immich-edge", **{"serve.json": OPEN if connected else "{}"})
+    if not connected:
+        machine.write(machine.state / "funnel", "443 8443\n")
+        machine.remember(**{"status.json": NODE.replace("Running", "Starting")})
     machine.forget_commands()
     if saved:
         (machine.root / "var/lib/tailscale").mkdir()
     outcome = stay(machine, "laptop")
-    if saved:
+    if saved and connected:
         assert_sentence(outcome, "nobody gets in, also after a reboot", "mounted read-only?")
         assert json.loads((machine.fakes / "serve.json").read_text()) == {}
     else:
