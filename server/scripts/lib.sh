@@ -887,7 +887,7 @@ read_serving() {
     *) ;;
   esac
   own_words=' '
-  for own_word in $(own_addresses); do own_words="$own_words$own_word "; done
+  for own_word in $(own_hosts); do own_words="$own_words$own_word "; done
   # shellcheck disable=SC2016
   json_ask "$WORK/funnel.json" '
     for (path in K) {
@@ -940,9 +940,9 @@ read_serving() {
     sub(/^[a-z+]+:\/\//, "", target); sub(/\/.*/, "", target)
     at = target; sub(/.*:/, "", at)
     host = target ~ /:/ ? substr(target, 1, length(target) - length(at) - 1) : "localhost"
-    gsub(/[][]/, "", host)
+    gsub(/[][]/, "", host); host = tolower(host); sub(/[.]$/, "", host); sub(/^::ffff:/, "", host)
     if (host ":" at == immich) return "immich"
-    if (host !~ /^(localhost|127[.].*|::1|0[.]0[.]0[.]0|::|)$/ && index(own, " " host " ") == 0) return ""
+    if (host !~ /^(localhost|127[.].*|(0*:)+0*1?|0[.]0[.]0[.]0|)$/ && host != domain && index(own, " " host " ") == 0) return ""
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
   }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$behind_at" \
@@ -1432,6 +1432,15 @@ open_home() {
 
 # All IPv4 addresses of this machine except loopback.
 own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); if ($4 !~ /^127\./) print $4 }'; }
+
+# All names and addresses by which this machine may call itself, except its name in the tailnet.
+own_hosts() {
+  {
+    ip -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); print $4 }' || :
+    uname -n
+    awk '{ sub(/#.*/, "") } $1 ~ /^(127[.]|::1$)/ { for (i = 2; i <= NF; i++) print $i }' "$ROOT/etc/hosts" 2>/dev/null || :
+  } | tr '[:upper:]' '[:lower:]'
+}
 
 # The names of the socket instances in readable form (see lan.sh).
 plain_instances() { sed -e 's/\\x5b/[/g' -e 's/\\x5d/]/g' -e 's/\\x2e/./g'; }

@@ -854,8 +854,12 @@ MIXED: dict[str, Any] = {
         }
     },
 }
+OURSELVES = ["localhost:2283", "[fd00::5]:2283", "nas:2283", f"{DOMAIN}.:2283", "[::FFFF:127.0.0.1]:2283"]
 PAST = [
-    {"TCP": {"443": {"TCPForward": "localhost:2283"}}, "AllowFunnel": {f"{DOMAIN}:443": True}},
+    *(
+        {"TCP": {"443": {"TCPForward": target}}, "AllowFunnel": {f"{DOMAIN}:443": True}}
+        for target in OURSELVES
+    ),
     {
         "TCP": {"443": {"TCPForward": "192.168.1.5:2283", "TerminateTLS": DOMAIN}},
         "AllowFunnel": {f"{DOMAIN}:443": True},
@@ -875,9 +879,10 @@ def test_a_funnel_past_the_edge_is_closed_at_once_whoever_opened_it(
 ) -> None:
     """Also while the lease holds."""
     machine.remember(
-        addresses="2: eth0 inet 192.168.1.5/24 scope global eth0",
+        addresses="2: eth0 inet 192.168.1.5/24 scope global eth0\n2: eth0 inet6 fd00::5/64 scope global",
         active="immich-edge\nimmich-exposure-lease.timer",
     )
+    machine.write(machine.root / "etc/hosts", "127.0.0.1 localhost\n127.0.0.2 nas  # NixOS's\n")
     proven(machine)
     both = {**past, **{name: {**past.get(name, {}), **part} for name, part in others.items()}}
     serve(machine, both)
