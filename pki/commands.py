@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TextIO, TypeAlias
 
 from pki.backup import BACKUP_LIMIT, made_on
 from pki.certificate import fingerprint
@@ -35,11 +35,20 @@ def main(arguments: Sequence[str] | None = None, *, kdf_rounds: int = KDF_ROUNDS
     try:
         status: int = options.run(options, kdf_rounds)
     except KeystoreError as error:
-        print(f"pki: {error}", file=sys.stderr)
+        _say(f"pki: {error}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _say(line: str, to: TextIO | None = None) -> None:
+    """Print a line; what a terminal would obey is escaped.
+
+    Anybody who may write to the keystore has chosen the names of its files, and the stack in its marker.
+    """
+    shown = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    print("".join(shown), file=to or sys.stdout)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,11 +106,11 @@ def _list(options: argparse.Namespace, _rounds: int) -> int:
     if not found:
         raise KeystoreError(f"There is no keystore in {folder}. Check the path, or import a backup.")
     if marker is not None and marker.stack is not None:
-        print(f"keystore of the stack {marker.stack}")
+        _say(f"keystore of the stack {marker.stack}")
     secrets = [(name, "frame", "revoked", "-", fingerprint) for name, fingerprint in frames(folder)]
     heads = ("NAME", "STATE", "VALID UNTIL", "BUNDLE", "FINGERPRINT")
     for line in _table([heads, *map(_row, found), *secrets]):
-        print(line)
+        _say(line)
     return 0
 
 
@@ -122,16 +131,16 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def _check(options: argparse.Namespace, rounds: int) -> int:
     findings = _keystore(options, rounds).inspect()
     for finding in findings:
-        print(finding.sentence)
+        _say(finding.sentence)
     if not findings:
-        print(f"All {len(records(options.keystore))} certificates and what belongs to them open and fit.")
+        _say(f"All {len(records(options.keystore))} certificates and what belongs to them open and fit.")
     return 1 if findings else 0
 
 
 def _change_passphrase(options: argparse.Namespace, rounds: int) -> int:
     store = _keystore(options, rounds)
     store.change_passphrase(_passphrase(options.new_passphrase_file, "New passphrase: ", repeat=True))
-    print(
+    _say(
         "The keystore has the new passphrase. Set it in the stack too: pulumi config set --secret "
         "keystorePassphrase. Earlier backups still open with the old one."
     )
@@ -147,7 +156,7 @@ def _export(options: argparse.Namespace, rounds: int) -> int:
         write_file(target, backup)
     except OSError as error:
         raise KeystoreError(f"The backup {target} could not be written: {error.strerror}.") from error
-    print(f"{target} holds the keystore, encrypted with its passphrase. Nobody can use it without that.")
+    _say(f"{target} holds the keystore, encrypted with its passphrase. Nobody can use it without that.")
     return 0
 
 
@@ -161,13 +170,13 @@ def _import(options: argparse.Namespace, rounds: int) -> int:
         raise KeystoreError(f"{options.file} is far too large for the backup of a keystore. Check the path.")
     _keystore(options, rounds).restore(backup)
     made = made_on(backup)
-    print(f"{options.keystore} is restored from the backup of {made}; every file in it opens.")
+    _say(f"{options.keystore} is restored from the backup of {made}; every file in it opens.")
     found = records(options.keystore)
     _print_names("Revoked in it", [each for each in found if each.state == "revoked"])
     in_use = [each for each in found if each.state in ("device", "previous")]
     _print_names("In use in it", in_use)
     if in_use:
-        print(
+        _say(
             f"Devices that were revoked after {made} are in use again. Remove their names from `devices`, "
             "or mark them `revoked: true`, before the next `pulumi up`."
         )
@@ -177,7 +186,7 @@ def _import(options: argparse.Namespace, rounds: int) -> int:
 def _print_names(title: str, found: Sequence[Record]) -> None:
     if found:
         names = (f"{each.name} ({fingerprint(each.certificate)[:16]})" for each in found if each.certificate)
-        print(f"{title}: {', '.join(names)}")
+        _say(f"{title}: {', '.join(names)}")
 
 
 # Passphrases

@@ -22,7 +22,8 @@ REVOKED_LIST = "revoked.json"
 
 _AUTHORITY_SUFFIXES = frozenset({".crt", ".key"})
 _DEVICE_SUFFIXES = frozenset({".crt", ".key", ".password", ".p12", ".mobileconfig", ".html"})
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# the longest is a revoked device's, of a name of 63 characters (`pki.device_name`): 93 characters
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # moved files are named after the device and 16 digits of the certificate's fingerprint
 _MOVED_STEM = re.compile(r"(?P<device>.+)-[0-9a-f]{16}")
 

@@ -213,8 +213,6 @@ func appendText(to []byte, text string) []byte {
 	return append(append(to, text[start:]...), '"')
 }
 
-const hexDigits = "0123456789abcdef"
-
 // escapeOf returns the escape for a letter that must not be written as it is, or "".
 func escapeOf(letter rune, width int) string {
 	switch {
@@ -228,8 +226,8 @@ func escapeOf(letter rune, width int) string {
 		return `\r`
 	case letter == '\t':
 		return `\t`
-	case letter < ' ':
-		return `\u00` + hexDigits[letter>>4:letter>>4+1] + hexDigits[letter&15:letter&15+1]
+	case letter < ' ', isUnseen(letter):
+		return escaped(letter)
 	case letter == utf8.RuneError && width == 1:
 		return `\ufffd`
 	}

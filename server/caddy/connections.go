@@ -112,6 +112,7 @@ type countedConnection struct {
 var (
 	errManyConnections = errors.New("too many connections at once")
 	errMuchSent        = errors.New("too many bytes at once")
+	errNoVisitor       = errors.New("the PROXY header names no visitor")
 )
 
 // Read reads, unless the connection is over the limit, and returns the data once the network's pace allows it.
@@ -146,12 +147,17 @@ func (c *countedConnection) restInCrowd() {
 
 // begin counts the connection and waits for its turn.
 func (c *countedConnection) begin() error {
-	from := widestOf(c.RemoteAddr().String())
+	remote := c.RemoteAddr()
+	from := widestOf(remote.String())
 	c.mutex.Lock()
 	c.asked = true
 	if c.closed {
 		c.mutex.Unlock()
 		return nil
+	}
+	if from == nobody || isOwn(c.Conn, remote) {
+		c.mutex.Unlock()
+		return errNoVisitor
 	}
 	c.from = from
 	wait, ok := begun.reserve(uint64(from), 1, newConnections, beginPatience, time.Now())
@@ -169,6 +175,13 @@ func (c *countedConnection) begin() error {
 	}
 	c.rest(wait)
 	return nil
+}
+
+// isOwn reports whether an address is the connection's own, because its PROXY header names none (UNKNOWN, or the command LOCAL).
+// Its client would otherwise count as 127.0.0.1. A header may name that address as well: the server's own checks do.
+func isOwn(connection net.Conn, remote net.Addr) bool {
+	behind, ok := connection.(interface{ Raw() net.Conn })
+	return ok && behind.Raw().RemoteAddr() == remote
 }
 
 // rest waits for as long as the connection is open.

@@ -70,17 +70,30 @@ func (w *WithoutSecrets) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field
 		}
 	}
 	if remote == "" {
-		return w.Encoder.EncodeEntry(entry, written)
+		return w.encode(entry, written)
 	}
 	entry.Message = cut(entry.Message)
 	for place, field := range written {
 		written[place] = bounded(field)
 	}
-	line, err := w.Encoder.EncodeEntry(entry, written)
+	line, err := w.encode(entry, written)
 	if err == nil && !bounds.maySay(remote, entry.Time) {
 		line.Reset()
 	}
 	return line, err
+}
+
+// encode encodes a line. Zap's JSON leaves letters as they are that a reader's terminal obeys.
+func (w *WithoutSecrets) encode(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	line, err := w.Encoder.EncodeEntry(entry, fields)
+	if err != nil {
+		return line, err
+	}
+	if shown := withoutUnseen(line.Bytes()); len(shown) != line.Len() {
+		line.Reset()
+		_, _ = line.Write(shown)
+	}
+	return line, nil
 }
 
 func (w *WithoutSecrets) hold(field zapcore.Field) { w.held = append(w.held, field) }

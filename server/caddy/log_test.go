@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -25,10 +26,12 @@ func TestCutKeepsWithinTheBound(t *testing.T) {
 	for name, text := range map[string]string{
 		"plain": strings.Repeat("a", 5_000), "quotes": strings.Repeat(`"`, 5_000), "not UTF-8": strings.Repeat("\xff", 5_000),
 		"controls": strings.Repeat("\x01", 5_000), "letters": strings.Repeat("é", 5_000), "lines": strings.Repeat("\n", 5_000),
+		"C1": strings.Repeat("\u009b", 5_000), "formats": strings.Repeat("\u202e", 5_000), "tags": strings.Repeat("\U000e0041", 5_000),
 	} {
 		encoded, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{}).EncodeEntry(zapcore.Entry{}, []zap.Field{zap.String("t", cut(text))})
-		if err != nil || encoded.Len() > mostWritten+len(`{"t":"..."}`)+1 || encoded.Len() < mostWritten-longestEscape {
-			t.Errorf("%s: %d bytes written, %v", name, encoded.Len(), err)
+		size := len(withoutUnseen(encoded.Bytes()))
+		if err != nil || size > mostWritten+len(`{"t":"..."}`)+1 || size < mostWritten-2*longestEscape {
+			t.Errorf("%s: %d bytes written, %v", name, size, err)
 		}
 	}
 	for _, text := range []string{"", "short", strings.Repeat("a", mostWritten), strings.Repeat("ß", 100)} {
@@ -84,15 +87,40 @@ func journalLineOf(t *testing.T, remote, agent string, now time.Time) string {
 
 func TestTextIsWrittenAsInTheJournal(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	letters := []string{"a", `"`, `\`, "\n", "\r", "\t", "\b", "\x00", "\x1f", "\x7f", "\xff", "\xc3", "é", "\u2028", "😀", "<", "\ufffd"}
+	letters := []string{"a", `"`, `\`, "\n", "\r", "\t", "\b", "\x00", "\x1f", "\x7f", "\xff", "\xc3", "é", "\u2028", "\u0085", "\u202e", "\U000e0041", "😀", "<", "\ufffd"}
 	for range 20_000 {
 		var text strings.Builder
 		for range random.IntN(12) {
 			text.WriteString(letters[random.IntN(len(letters))])
 		}
 		encoded, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true}).EncodeEntry(zapcore.Entry{}, []zap.Field{zap.String("t", text.String())})
-		if ours := `{"t":` + string(appendText(nil, text.String())) + "}"; err != nil || ours != encoded.String() {
+		if ours := `{"t":` + string(appendText(nil, text.String())) + "}"; err != nil || ours != string(withoutUnseen(encoded.Bytes())) {
 			t.Fatalf("%q is written as %s, and in the journal as %s, %v", text.String(), ours, encoded, err)
+		}
+	}
+}
+
+func TestALogShowsWhatATerminalWouldObey(t *testing.T) {
+	bounds = lineBounds{}
+	defer func() { bounds = lineBounds{} }()
+	for _, text := range []string{
+		"\x7f", "\u0085", "\u009b31m", "\u009d52;c;cm0\u009c", "\u00ad", "\u200b", "\u200f", "\u2028", "\u2029", "\u202e", "\u2066", "\ufeff",
+		"\U000e0041",
+	} {
+		for log, line := range map[string]string{
+			"log":     lineOf(t, "192.0.2.9:1", "seen"+text, verdictScan, 403, time.Now()),
+			"journal": journalLineOf(t, "192.0.2.9:1", "seen"+text, time.Now()),
+		} {
+			var read struct {
+				Agent string `json:"user_agent"`
+				Msg   string
+			}
+			if err := json.Unmarshal([]byte(line), &read); err != nil || !strings.Contains(read.Agent+read.Msg, "seen"+text) {
+				t.Errorf("%s: %q is not what was sent, %v: %s", log, text, err, line)
+			}
+			if strings.ContainsFunc(line, func(letter rune) bool { return letter != '\n' && !unicode.IsPrint(letter) }) {
+				t.Errorf("%s: %q gets to the terminal of whoever reads %q", log, text, line)
+			}
 		}
 	}
 }

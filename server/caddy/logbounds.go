@@ -90,16 +90,18 @@ func cut(text string) string {
 	return text
 }
 
-// longestEscape is the length of \u001f.
+// longestEscape is the length of \u001f. Two of them take the place of a letter of four bytes.
 const longestEscape = 6
 
-// writtenSize is how many bytes a letter takes in zap's JSON.
+// writtenSize is how many bytes a letter takes in a line of either log.
 func writtenSize(letter rune, width int) int {
 	switch {
 	case letter == '"', letter == '\\', letter == '\n', letter == '\r', letter == '\t':
 		return 2
 	case letter < ' ', letter == utf8.RuneError && width == 1:
 		return longestEscape
+	case isUnseen(letter):
+		return len(escaped(letter))
 	}
 	return width
 }

@@ -6,7 +6,10 @@ import json
 import os
 import pwd
 import shutil
+import socket
+import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from components.remote.remote_script import SERVER_FILES
 from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
 from tests.server.edge import FORBIDDEN, Edge, caddy_user
-from tests.server.visitor import DOMAIN, ConnectionDroppedError
+from tests.server.visitor import DOMAIN, Connection, ConnectionDroppedError
 
 pytestmark = pytest.mark.server
 
@@ -41,6 +44,88 @@ def is_closed_unanswered(edge: Edge, first: bytes) -> bool:
 )
 def test_the_proxy_line_is_required(edge: Edge, first: bytes) -> None:
     assert is_closed_unanswered(edge, first)
+
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+VISITOR = socket.inet_aton("198.51.9.77")
+ADDRESSES = VISITOR + socket.inet_aton("203.0.113.1") + struct.pack("!HH", 40000, 443)
+
+
+def proxy_header(body: bytes, *, command: int = 0x21, family: int = 0x11, length: int | None = None) -> bytes:
+    """Return a PROXY header of version 2; `length` is what it says, if that is not true."""
+    return SIGNATURE + struct.pack("!BBH", command, family, len(body) if length is None else length) + body
+
+
+def tlv(kind: int, value: bytes, *, length: int | None = None) -> bytes:
+    """Return a field of such a header."""
+    return struct.pack("!BH", kind, len(value) if length is None else length) + value
+
+
+def statuses_behind(edge: Edge, first: bytes) -> list[int]:
+    """Ask twice over one connection that begins with `first`; no answer where the edge closes it."""
+    plain = edge.dial(first)
+    try:
+        with Connection(edge.tls_context().wrap_socket(plain, server_hostname=DOMAIN)) as visitor:
+            return [visitor.ask("/share/abc").status, visitor.ask("/").status]
+    except (OSError, ConnectionDroppedError):
+        plain.close()
+        return []
+
+
+FIELDS = {
+    "none": b"",
+    "padding": tlv(0x04, bytes(50)),
+    "unknown fields": b"".join(tlv(kind, b"x" * kind) for kind in (0x06, 0x30, 0xE0, 0xEF, 0xF0, 0xFF)),
+    "a wrong checksum": tlv(0x03, b"\xde\xad\xbe\xef"),
+    "a checksum that is too short": tlv(0x03, b"\xde"),
+    "what AWS and Azure add": tlv(0xEA, b"\x01vpce-0123456789") + tlv(0xEE, b"\x01\0\0\0\0"),
+    "TLS of a proxy before it": tlv(0x20, b"\x07\0\0\0\0" + tlv(0x22, b"admin") + tlv(0x21, b"TLSv1.3")),
+    "another name of the host": tlv(0x02, b"other.example") + tlv(0x01, b"h2"),
+    "an address": tlv(0x05, b"\x7f\0\0\x01"),
+    "as long as a header may be": tlv(0x04, bytes(4096 - len(ADDRESSES) - 3)),
+    "a field that is longer than the header": tlv(0x04, b"x", length=65_535),
+    "half a field": b"\x04\0",
+}
+
+
+@pytest.mark.parametrize("what", FIELDS)
+def test_fields_of_a_proxy_header_change_nothing(edge: Edge, what: str) -> None:
+    assert statuses_behind(edge, proxy_header(ADDRESSES + FIELDS[what])) == [200, 403]
+    lines = edge.entries_of("198.51.9.77", 2)
+    assert [line["verdict"] for line in lines[-2:]] == ["anon", "quiet"]
+
+
+UNIX = b"/run/x".ljust(108, b"\0") * 2
+NO_VISITOR = {
+    "v1, unknown": b"PROXY UNKNOWN\r\n",
+    "v1, unknown with addresses": b"PROXY UNKNOWN 198.51.9.77 203.0.113.1 40000 443\r\n",
+    "v2, the proxy's own": proxy_header(b"", command=0x20, family=0x00),
+    "v2, the proxy's own, with addresses": proxy_header(ADDRESSES, command=0x20),
+    "v2, the proxy's own, with fields": proxy_header(tlv(0x04, bytes(9)), command=0x20, family=0x00),
+    "v2, no family": proxy_header(tlv(0x04, bytes(9)), family=0x00),
+    "v2, a path": proxy_header(UNIX, family=0x31),
+    "v2, a family that does not exist": proxy_header(ADDRESSES, family=0x13),
+    "v2, a command that does not exist": proxy_header(ADDRESSES, command=0x22),
+    "v3": proxy_header(ADDRESSES, command=0x31),
+    "shorter than its addresses": proxy_header(ADDRESSES[:8]),
+    "a length without addresses": proxy_header(ADDRESSES, length=0),
+    "IPv6 in the room of IPv4": proxy_header(ADDRESSES, family=0x21),
+    "longer than any header": proxy_header(ADDRESSES + tlv(0x04, bytes(60_000))),
+}
+
+
+@pytest.mark.parametrize("what", NO_VISITOR)
+def test_nobody_gets_in_whose_address_no_header_names(edge: Edge, what: str) -> None:
+    """Otherwise all of them would be one visitor, 127.0.0.1, whom no ban reaches."""
+    assert statuses_behind(edge, NO_VISITOR[what]) == []
+    assert edge.ask("/share/abc").status == 200, "the others go on"
+
+
+def test_a_header_that_never_ends_is_not_waited_for(edge: Edge) -> None:
+    began = time.monotonic()
+    with edge.dial(proxy_header(ADDRESSES, length=4_000)) as connection:
+        assert connection.recv(1) == b""
+    assert time.monotonic() - began < 6
 
 
 def test_a_second_proxy_line_changes_nothing(edge: Edge) -> None:

@@ -6,7 +6,9 @@ banned whatever else the request says.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from tests.server.edge import Edge, running_edge
 from tests.server.fail2ban import running_fail2ban
+from tests.server.http2 import Http2Connection
 from tests.server.visitor import DOMAIN, ConnectionDroppedError
 from tests.server.waiting import HarnessError, wait_until
 
@@ -68,6 +71,20 @@ PAYLOADS: dict[str, bytes] = {
     "many backslashes": b"\\" * 4_001,
     "markup": f"<script>{VICTIM}</script>&quot;,&quot;client_ip&quot;".encode(),
 }
+
+OBEYED: dict[str, bytes] = {
+    "a control sequence of C1": "\u009b2J\u009b1;1H".encode(),
+    "a control string of C1": "\u009d52;c;cm0gLXJmIH4K\u009c".encode(),
+    "the same in bytes": b"\x9b2J\x9d0;title\x9c",
+    "a next line": "\u0085{}".encode(),
+    "text from right to left": "\u202egnp.\u202c\u2066x\u2069".encode(),
+    "letters without width": "\u200b\u2060\ufeff\u00ad".encode(),
+    "tags": "\U000e0041\U000e007f".encode(),
+    "lines and paragraphs": "\u2028\u2029".encode(),
+    "DEL": b"\x7f",
+    "an escape": b"\x1b]52;c;cm0gLXJmIH4K\x07",
+}
+"""What a terminal or an editor obeys, or shows as something else, in bytes that may get into a request."""
 
 LOGIN = "/api/shared-links/login?key=abc"
 
@@ -153,3 +170,23 @@ def test_no_payload_bans_an_innocent_or_hides_an_offender(guessed: Edge) -> None
         assert {path for path in extra if path.split("/")[1] not in innocents} == set()
         assert len(offenders) >= sent * 0.6, f"only {len(offenders)} of {sent} got into the log"
         assert guessed.ask("/share/abc", address=VICTIM).status == 200
+
+
+def test_whoever_reads_the_log_sees_what_was_sent(guessed: Edge) -> None:
+    sent = 0
+    for text, build in itertools.product(OBEYED.values(), PLACES.values()):
+        sent += offend(guessed, guessed.new_address(), build(text))
+    for text in OBEYED.values():
+        visitor = guessed.connect(guessed.new_address(), protocols=["h2"])
+        with visitor, contextlib.suppress(ConnectionDroppedError):
+            Http2Connection(visitor).ask(f"/wp-login.php/{text.decode('latin-1')}")
+    assert sent >= len(OBEYED) * len(PLACES) * 0.4, f"only {sent} got into the log"
+    guessed.ask("/", address="192.0.2.77")
+    guessed.entries_of("192.0.2.77")
+    written = guessed.log_text() + guessed.journal.read_text()
+    assert {f"{ord(letter):x}" for letter in written if letter != "\n" and is_obeyed(letter)} == set()
+
+
+def is_obeyed(letter: str) -> bool:
+    """Tell whether a letter is for programs: a control, a format, a separator of lines."""
+    return unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp"}

@@ -6,7 +6,8 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pki import AuthorityProfile, Claim, DeviceProfile, Keystore, KeystoreError, Source
 from pki import key as keys
 from pki.backup import pack, read_keystore, unpack
+from pki.commands import main
 from pki.files import FILE_LIMIT
 from pki.key import decrypt_key, encrypt_key
 from pki.passphrase import is_weak
@@ -93,6 +95,31 @@ def test_a_file_that_is_far_too_large_is_not_read(folder: Path) -> None:
 def test_the_keystore_itself_may_be_a_link_of_its_owner(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert open_keystore(tmp_path / "link").inspect() == []
+
+
+@pytest.mark.parametrize(
+    "name", [b"\x1b]52;c;cm0gLXJmIH4K\x07.txt", "\u009b2J\u202egnp".encode(), b"\xff\xfe.key", b"a\nb"]
+)
+def test_what_somebody_else_has_named_is_shown_in_letters(
+    folder: Path, tmp_path: Path, name: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(os.fsdecode(os.fsencode(folder / "devices") + b"/" + name)).touch()
+    marker = json.loads((folder / "keystore.json").read_bytes())
+    marker["stack"] = os.fsdecode(name)
+    (folder / "keystore.json").write_text(json.dumps(marker))
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text(f"{PASSPHRASE}\n")
+    assert main([str(folder), "check", "--passphrase-file", str(passphrase)]) == 1
+    assert main([str(folder), "list"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "does not belong to" in printed[0] and "keystore of the stack" in printed[1]
+    assert all(line.isprintable() and line.isascii() for line in printed)
+
+
+def test_a_name_longer_than_any_of_ours_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    backup = pack({PurePosixPath(f"devices/{'a' * 300}.key"): b"x"}, datetime.now(UTC))
+    with pytest.raises(KeystoreError, match="is not a file of a keystore"):
+        open_keystore(tmp_path / "new").restore(backup)
 
 
 # Documents and archives
