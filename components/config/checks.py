@@ -137,15 +137,23 @@ def _shape_problem(content: bytes, text: str) -> str | None:
     if b"-----END" not in content:
         return "is cut short: its last line is missing; copy it again from where it was created"
     if b"-----BEGIN OPENSSH" not in content:
-        return None
+        return None if re.search(rb"^-----BEGIN", content, re.MULTILINE) else _BLURRED
     if b"\r" in content:
         new = f"{text}.new"
         mend = f"`tr -d '\\r' < {text} > {new} && chmod 600 {new} && mv {new} {text}`"
         return f"has Windows line endings, which ssh does not accept; fix it with {mend}"
+    if not content.startswith(_OPENSSH_HEAD):
+        return _BLURRED
     if not content.endswith(b"\n"):
         return f"does not end with a newline, so ssh does not accept it; fix it with `echo >> {text}`"
     return None
 
+
+_OPENSSH_HEAD = b"-----BEGIN OPENSSH PRIVATE KEY-----\n"
+_BLURRED = (
+    "has something before or after -----BEGIN ...----- in its first line (a blank line, spaces, a byte order "
+    "mark), or its lines were joined, so ssh does not accept it; copy it again from where it was created"
+)
 
 _OPENSSH_KEY = b"openssh-key-v1\0"
 """The start of a private key in OpenSSH's format; the name of its cipher follows (PROTOCOL.key)."""

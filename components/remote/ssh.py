@@ -180,7 +180,9 @@ def _run(
         )
     if said.status == 0:
         return said.stdout.decode(errors="replace")
-    words = said.stderr.decode(errors="replace").replace(f"{_BEGUN}\n", "")
+    before, _, words = said.stderr.decode(errors="replace").rpartition(f"{_BEGUN}\n")
+    if said.status in (None, 255):  # the connection's; otherwise what came before the script was a warning
+        words = before + words
     if said.status is None:
         raise SshError(_explain_silence(server, words, timeout_seconds))
     refused = server.sudo_password is not None and _speaks_of_a_password(_last_line(words))
@@ -234,13 +236,14 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     """Return one full sentence with the remedy for a failed call.
 
     255 is ssh's own failure. Sudo's words in the last line mean a user who may not become root, or a wrong
-    password. Everything else is the script's own errors, which may be followed by messages from undoing its
-    work. Sudo also prints warnings and goes on, so only the last line counts. Its warning that it cannot
-    resolve its own host's name never counts, because a script may be killed before it prints anything else.
+    password, if the status is sudo's own, 1. Everything else is the script's own errors, which may be
+    followed by messages from undoing its work. Sudo also prints warnings and goes on, and a script that was
+    killed then has said nothing: warnings never count.
     """
     stderr = plain(stderr, ERRORS_LIMIT)
     said = (plain(line.strip()) for line in stderr.splitlines() if line.strip())
-    lines = [line for line in said if not _SUDOS_WARNING.match(line)]
+    warning = _SUDOS_WARNING if returncode == 1 else _SUDOS_LINE
+    lines = [line for line in said if not warning.match(line)]
     last = lines[-1] if lines else f"the command ended with status {returncode} and said nothing."
     if returncode == 255:
         return _explain_ssh(server, stderr, last)
@@ -255,8 +258,16 @@ def explain(server: Server, returncode: int, stderr: str) -> str:
     return ERROR + " ".join(errors) if errors else last
 
 
-_SUDOS_WARNING = re.compile(r"sudo(-rs)?: unable to resolve host ")
-_SUDOS_WORD = re.compile(r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo")
+_SUDOS_LINE = re.compile(r"sudo(-rs)?: ")
+_SUDOS_WARNING = re.compile(
+    r"sudo(-rs)?: (unable to (resolve host|send audit message|mkdir|open|write to|stat|update)\b|setrlimit\()"
+    r"|sudo(-rs)?: \S+:\d+(:\d+)?: "
+)
+"""What sudo tells and then goes on: names, limits, auditing, its record of passwords, lines that it skips."""
+
+_SUDOS_WORD = re.compile(
+    r"^sudo(-rs)?:|is not in the sudoers file|may not run sudo|is not allowed to (execute|run sudo)"
+)
 
 
 def _explain_sudo(server: Server, last: str) -> str:
@@ -265,7 +276,7 @@ def _explain_sudo(server: Server, last: str) -> str:
             f"sudo on {server.host} wants a terminal (Defaults requiretty), and a run has none; set "
             f'security.sudo.extraConfig = "Defaults:{server.user} !requiretty"; there, or use sshUser root.'
         )
-    if server.sudo_password is None:
+    if server.sudo_password is None and "is not allowed to" not in last:
         return (
             f"The user {server.user} cannot use sudo without a password on {server.host} ({last}); set "
             "sudoPassword with `pulumi config set --secret sudoPassword`, let wheel use sudo without one "
@@ -292,27 +303,32 @@ def _last_line(stderr: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
+_TIRED = "Too many authentication failures"
+"""What a server says once more keys were tried than its MaxAuthTries; that can be one."""
+
+
 def _explain_ssh(server: Server, stderr: str, last: str) -> str:
     if "Host key verification failed" in stderr or "HOST IDENTIFICATION HAS CHANGED" in stderr:
         return (
             f"The server {server.host} shows another host key than the configured hostKey; compare it on "
             "the server itself (cat /etc/ssh/ssh_host_ed25519_key.pub) and only then change hostKey."
         )
-    if "Too many authentication failures" in stderr:
+    if unusable := _unusable_key(server, stderr):
+        return unusable
+    if _TIRED in stderr and server.private_key_file is None:
         return (
             f"The server {server.host} hung up before the right key was tried: the SSH agent holds more "
             "keys than it lets anybody try. Name the key file in sshPrivateKeyFile, or remove keys from the "
             "agent with ssh-add -d."
         )
-    if unusable := _unusable_key(server, stderr):
-        return unusable
     if "Permission denied" in stderr and server.private_key_file is None:
         return (
             f"The server {server.host} refuses the keys of the SSH agent for the user {server.user}; add "
             "the right key to the agent with ssh-add (ssh-add -l lists its keys), add its public half to "
             "users.users.<name>.openssh.authorizedKeys.keys, or name a key file in sshPrivateKeyFile."
         )
-    if "Permission denied" in stderr:
+    if "Permission denied" in stderr or _TIRED in stderr:
+        # The agent's other keys are not to blame: with a key file, no other key is tried (ssh_argv).
         return (
             f"The server {server.host} refuses the SSH key for the user {server.user}; add the public key "
             "to users.users.<name>.openssh.authorizedKeys.keys or name the right sshPrivateKeyFile."

@@ -68,6 +68,17 @@ def fake_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSsh:
         (1, "working\nThe port is taken; choose another one.\n", "The port is taken; choose another one."),
         (7, "", "ended with status 7"),
         (137, "sudo: unable to resolve host pi: Name not known\n", "ended with status 137"),
+        (137, "sudo: Rechnername pi kann nicht aufgelöst werden\n", "ended with status 137"),
+        (1, "sudo: setrlimit(RLIMIT_CORE): Operation not permitted\n", "ended with status 1"),
+        (1, "sudo: unable to send audit message: Operation not permitted\n", "ended with status 1"),
+        (1, "sudo: unable to mkdir /run/sudo/ts: No space left on device\n", "ended with status 1"),
+        (1, "sudo: /etc/sudoers.d/x:3:1: syntax error\n", "ended with status 1"),
+        (1, "sudo: /etc/sudoers.d/x:3:1: syntax error\nsudo: a password is required\n", "without a password"),
+        (
+            1,
+            "Sorry, user admin is not allowed to execute '/bin/sh -s' as root on pi.\n",
+            "may not use sudo on pi.lan",
+        ),
     ],
 )
 def test_each_failure_is_a_sentence(code: int, stderr: str, words: str) -> None:
@@ -167,6 +178,13 @@ def test_an_agent_with_many_keys_is_the_cause_and_not_the_machine() -> None:
     assert "sshPrivateKeyFile" in message and "ssh-add -d" in message and "machine is on" not in message
 
 
+def test_the_agent_is_not_to_blame_if_no_key_of_it_was_tried() -> None:
+    """A server whose MaxAuthTries is 1 hangs up after the first key that it refuses."""
+    tired = "Received disconnect from 192.168.1.20 port 22:2: Too many authentication failures\n"
+    message = explain(SERVER, 255, tired)
+    assert "refuses the SSH key for the user admin" in message and "agent" not in message
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -181,6 +199,13 @@ def test_an_agent_with_many_keys_is_the_cause_and_not_the_machine() -> None:
 def test_a_key_file_that_ssh_does_not_take_is_not_the_servers_fault(said: str, words: str) -> None:
     message = explain(SERVER, 255, f"{said}admin@pi.lan: Permission denied (publickey).\n")
     assert words in message and "authorizedKeys" not in message and message.endswith(".")
+
+
+def test_who_was_let_in_is_not_told_to_be_refused(fake_ssh: FakeSsh) -> None:
+    """Once the script has begun, whatever sudo said was a warning, in any language."""
+    fake_ssh(f"echo 'sudo: Hostname pi unbekannt' >&2; echo '{ssh._BEGUN}' >&2; exit 1")
+    with pytest.raises(SshError, match="^the command ended with status 1 and said nothing"):
+        run_script(SERVER, "sudo -n sh -s", "true", tell=lambda _line: None)
 
 
 def test_a_hanging_server_is_named(fake_ssh: FakeSsh) -> None:

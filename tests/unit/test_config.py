@@ -231,6 +231,11 @@ def test_a_key_file_that_ssh_does_not_read_is_told_with_what_mends_it(tmp_path: 
         (content.replace(b"\n", b"\r\n"), "has Windows line endings, .* `tr -d"),
         (content.rstrip(), "does not end with a newline, .* `echo >> key`"),
         (content[:120], "is cut short"),
+        (b"\xef\xbb\xbf" + content, "before or after -----BEGIN"),
+        (b"\n" + content, "before or after -----BEGIN"),
+        (content.replace(b"-----\n", b"----- \n"), "before or after -----BEGIN"),
+        (b"  " + content.replace(b"\n", b"\n  "), "before or after -----BEGIN"),
+        (content.replace(b"\n", b" ") + b"\n", "before or after -----BEGIN"),
     ):
         file.write_bytes(spoilt)
         with pytest.raises(ConfigError, match=words):
