@@ -361,7 +361,11 @@ node_key_in_words() {
   key_end=$(node_key_end)
   [ -z "$key_end" ] || key_end=$(date -d "$key_end" +%s 2>/dev/null) || key_end=
   [ -n "$key_end" ] || return 0
-  echo "expires $(date -d "@$key_end"), which closes the funnel; disable its expiry in Tailscale's admin console"
+  if [ "$key_end" -le "$(now)" ]; then
+    echo "expired $(date -d "@$key_end"), so the funnel is closed; run \"sudo tailscale up --force-reauth\" and log in"
+  else
+    echo "expires $(date -d "@$key_end"), which closes the funnel; disable its expiry in Tailscale's admin console"
+  fi
 }
 
 row() { printf '%-10s %s\n' "$1" "$2"; }

@@ -1371,12 +1371,13 @@ def test_the_command_says_what_the_guard_saw_and_whether_notices_get_through(mac
 def test_the_command_tells_when_the_node_must_log_in_again(machine: Machine) -> None:
     opened(machine)
     assert "node key" not in machine.run("exposure", "status").stdout, "its expiry is disabled"
-    status = {**tailscale.STATUS, "Self": {**tailscale.STATUS["Self"], "KeyExpiry": "2036-11-26T10:00:00Z"}}
-    (machine.fakes / "status.json").write_text(json.dumps(status, indent=2))
-    assert (
-        "node key   expires Wed Nov 26 10:00:00 UTC 2036, which closes the funnel"
-        in machine.run("exposure").stdout
-    )
+    for ends, words in (
+        ("2036-11-26T10:00:00Z", "expires Wed Nov 26 10:00:00 UTC 2036, which closes the funnel"),
+        ("1970-01-02T10:00:00Z", "expired Fri Jan  2 10:00:00 UTC 1970, so the funnel is closed; run"),
+    ):
+        status = {**tailscale.STATUS, "Self": {**tailscale.STATUS["Self"], "KeyExpiry": ends}}
+        (machine.fakes / "status.json").write_text(json.dumps(status, indent=2))
+        assert f"node key   {words}" in machine.run("exposure").stdout
 
 
 def test_the_command_on_the_server(machine: Machine) -> None:
