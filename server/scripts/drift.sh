@@ -56,6 +56,12 @@ look_at_key() {
   fi
 }
 
+# Without a ban folder the edge refuses every stranger, and one that the bans cannot write to bans nobody.
+look_at_folders() {
+  know_folders
+  state_is_complete || mend "A folder in $STATE is gone from the server, or has the wrong mode or owner; up fixes that."
+}
+
 # ---- Devices
 
 shown_by() { if [ "$1" = frame ]; then echo "frame's secret"; else echo certificate; fi; }
@@ -333,6 +339,7 @@ look() {
   look_at_import
   compare_files
   look_at_key
+  look_at_folders
   compare_devices
 }
 

@@ -317,14 +317,19 @@ need_own_state() {
 # The folders of the exposure. Folders of the units' users get their owner once the groups exist (after the first rebuild).
 make_state() {
   need_own_state
+  know_folders
+  state_is_complete || make_folders
+  if [ "$state_group" = immich-edge ] && [ -f "$STATE/tls/server.key" ]; then give_key; fi
+  mark_logs
+}
+
+# Sets who owns the folders, and their mode.
+know_folders() {
   # Only the units may see who has devices and who is banned: the edge looks, and fail2ban is in its group. Before the first
   # rebuild that group does not exist.
   if has_group immich-edge; then state_group=immich-edge state_mode=750; else state_group=root state_mode=700; fi
   jail_owner=root
   ! has_group immich-bans || jail_owner=immich-bans
-  state_is_complete || make_folders
-  if [ "$state_group" = immich-edge ] && [ -f "$STATE/tls/server.key" ]; then give_key; fi
-  mark_logs
 }
 
 STATE_FOLDERS="devices revoked bans settings bans/manual tls"

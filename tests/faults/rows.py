@@ -275,6 +275,18 @@ def start_bans(home: Home) -> None:
     home.need_exposed()
 
 
+@standing(
+    "ban-folder-lost",
+    "a ban folder is deleted, so the edge refuses every stranger; up recreates it, and scanners are banned",
+)
+def ban_folder_lost(home: Home) -> None:
+    home.sh(f"rm -r {STATE}/bans/scan")
+    home.up()
+    home.need_exposed()
+    need_bans(home)
+    home.destroy()
+
+
 LOGS = "/var/log/immich-edge"
 CONTROL_FOLDER = "/etc/systemd/system.control"
 

@@ -259,6 +259,14 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
         drop("tls/server.key"),
         "mend The server's certificate is gone from the server; up asks Tailscale for it again.",
     ),
+    "a ban folder gone": (
+        lambda machine: (machine.state / "bans/scan").rmdir(),
+        "mend A folder in STATE is gone from the server, or has the wrong mode or owner; up fixes that.",
+    ),
+    "a ban folder that anybody may write to": (
+        lambda machine: (machine.state / "bans/keys").chmod(0o777),
+        "mend A folder in STATE is gone from the server, or has the wrong mode or owner; up fixes that.",
+    ),
     "renamed": (
         lambda machine: machine.remember(
             **{

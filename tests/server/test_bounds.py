@@ -19,12 +19,17 @@ from tests.server.conftest import EdgeMaker
 from tests.server.edge import Edge, Limits, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection
+from tests.server.key_updates import KeyUpdates
 from tests.server.visitor import Connection, ConnectionDroppedError, proxy_line
 from tests.server.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
 MAX_RETRY = 5
+PING = bytes.fromhex("0000080600000000000000000000000000")
+START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+"""A frame of HTTP/2 that is answered, and what comes before any."""
+
 LONGEST_LINE = 1_500
 """More bytes than a line of the access log has."""
 
@@ -223,19 +228,47 @@ def test_who_does_not_stop_loses_the_connection(make_edge: EdgeMaker) -> None:
 def test_frames_that_are_no_requests_are_read_at_a_pace(make_edge: EdgeMaker) -> None:
     """Each PING is answered, so the answers tell how many were read: 64 KiB at once, then 256 KiB/s."""
     edge = make_edge()
-    ping = bytes.fromhex("0000080600000000000000000000000000")
-    start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
     answered = 0
     with edge.connect(edge.new_address(), protocols=("h2",)) as connection:
         connection.tls.settimeout(0.02)
-        connection.tls.sendall(start)
+        connection.tls.sendall(START)
         began = time.monotonic()
         # For longer where the machine is so busy that little is asked in a second.
         while (ran := time.monotonic() - began) < 1 or (answered <= 20_000 and ran < 30):
             with contextlib.suppress(OSError):
-                connection.tls.send(ping * 900)
+                connection.tls.send(PING * 900)
             with contextlib.suppress(OSError):
                 answered += len(connection.tls.recv(65536))
+        took = time.monotonic() - began
+        assert edge.ask("/api/server/config").status == 200
+    assert 20_000 < answered < (80 << 10) + (256 << 10) * took, "they are read as fast as they come"
+
+
+def test_key_updates_alone_end_the_connection(make_edge: EdgeMaker) -> None:
+    edge = make_edge()
+    with KeyUpdates(edge, edge.new_address()) as visitor:
+        visitor.send(b"".join(visitor.update() for _ in range(100)))
+        while visitor.receive():
+            pass
+    assert edge.ask("/api/server/config").status == 200
+
+
+def test_key_updates_between_frames_are_read_at_a_pace(make_edge: EdgeMaker) -> None:
+    """Each is answered by one, and by a PING's answer."""
+    edge = make_edge()
+    answered = 0
+    with KeyUpdates(edge, edge.new_address()) as visitor:
+        visitor.tls.settimeout(0.02)
+        visitor.send(visitor.record(START))
+        began = time.monotonic()
+        while (ran := time.monotonic() - began) < 2 or (answered <= 20_000 and ran < 30):
+            pairs = b"".join(visitor.update() + visitor.record(PING) for _ in range(100))
+            sent = 0
+            while sent < len(pairs):  # half a record would make nonsense of all that follows
+                with contextlib.suppress(TimeoutError):
+                    sent += socket.socket.send(visitor.tls, pairs[sent:])
+                with contextlib.suppress(TimeoutError):
+                    answered += len(visitor.receive())
         took = time.monotonic() - began
         assert edge.ask("/api/server/config").status == 200
     assert 20_000 < answered < (80 << 10) + (256 << 10) * took, "they are read as fast as they come"
