@@ -227,9 +227,7 @@ lint: .venv/developer ## types, style, shell, Go, Caddyfile, Nix
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check --quiet .
 	@$(VENV)/mypy --no-error-summary .
-	@set -e; for script in server/scripts/*.sh; do \
-	  case $$script in */lib.sh) shellcheck --shell=sh $$script ;; \
-	  *) cat server/scripts/lib.sh $$script | shellcheck --shell=sh --exclude=SC2317 - ;; esac; done
+	@.ci/shellcheck .ci/* lab/houses/*/*.sh server/scripts/*.sh
 	@unformatted=$$(gofmt -l lab server tests toolchain); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	@find flake.nix lab server -name '*.nix' -exec nix-instantiate --parse {} + >/dev/null
 	@$(VENV)/python -m toolchain setup caddy

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What the owner has made with openssl. Arguments: the server's root, a folder for what lies on the phones.
 set -eu
 root=$1 phones=$2
