@@ -3,7 +3,6 @@
 import errno
 import subprocess
 from pathlib import Path
-from typing import TypeAlias
 
 from lab import processes
 from lab.errors import LabError
@@ -21,8 +20,6 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONSOLE_PATH = f"/run/wrappers/bin:/run/current-system/sw/bin:{SYSTEM_PATH}"
 CHANNELS = "/nix/var/nix/profiles/per-user/root/channels"
 NIX_PATH = f"NIX_PATH=nixpkgs={CHANNELS}/nixos:nixos-config=/etc/nixos/configuration.nix:{CHANNELS}"
-
-Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
 
 def command(places: Places, programs: Path) -> list[str]:
@@ -58,7 +55,9 @@ def first_process() -> Process | None:
     return next((one for one in members if processes.is_first_of_container(one)), None)
 
 
-def console(command_line: str, *, text: str | None = None, timeout: float = 120.0) -> "Done":
+def console(
+    command_line: str, *, text: str | None = None, timeout: float = 120.0
+) -> subprocess.CompletedProcess[str]:
     """Run a shell command line as root on the server's console, independent of its users and SSH.
 
     Does not raise on failure, but raises LabError if no server is running.

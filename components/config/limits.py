@@ -86,6 +86,14 @@ def read_rate_limits(top: Section) -> RateLimits:
         bundle_window_seconds=section.integer("bundleWindowSeconds", default=60, least=1, most=86_400),
     )
     section.refuse_unknown()
+    _check_parts(section, limits)
+    _check_visits(section, limits)
+    _check_passwords(section, limits)
+    return limits
+
+
+def _check_parts(section: Section, limits: RateLimits) -> None:
+    """Check that no limit of one kind of request exceeds the one of all requests."""
     tighter = (
         (
             "passwordAttempts",
@@ -106,6 +114,10 @@ def read_rate_limits(top: Section) -> RateLimits:
                 f"({limits.requests} in {limits.window_seconds} s)",
                 "10",
             )
+
+
+def _check_visits(section: Section, limits: RateLimits) -> None:
+    """Check that a guest can open a link, and soon another."""
     if limits.requests < COLD_VISIT and not section.problems.has(section.name("requests")):
         section.report(
             "requests", f"lets nobody in: the first visit to a link counts as {COLD_VISIT} requests", "3000"
@@ -119,6 +131,10 @@ def read_rate_limits(top: Section) -> RateLimits:
             f"may have to wait more than {VISIT_SECONDS // 60} minutes to open a second link",
             "30",
         )
+
+
+def _check_passwords(section: Section, limits: RateLimits) -> None:
+    """Check that no single visitor can use up a link's passwords."""
     reported = section.problems.has(section.name("passwordAttempts"), section.name("linkPasswordsPerHour"))
     if limits.link_passwords_per_hour < limits.password_attempts and not reported:
         section.report(
@@ -127,7 +143,6 @@ def read_rate_limits(top: Section) -> RateLimits:
             f"in {limits.password_window_seconds} s, and then locks out everybody else",
             "60",
         )
-    return limits
 
 
 def read_bans(top: Section) -> Bans:

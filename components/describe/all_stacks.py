@@ -68,7 +68,7 @@ def comments(checkouts: Checkouts, links: str) -> Iterator[tuple[str, Comment]]:
     """
     try:
         concerned_stacks = concerned(checkouts, changed_files(checkouts.old, checkouts.new))
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - a bug must not leave an older comment in place
         traceback.print_exc()
         for stack in sorted(stacks(checkouts.old) | stacks(checkouts.new)):
             yield stack, not_described(stack)
@@ -76,7 +76,7 @@ def comments(checkouts: Checkouts, links: str) -> Iterator[tuple[str, Comment]]:
     for stack in concerned_stacks:
         try:
             yield stack, _comment(checkouts, stack, links)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - a bug must not leave an older comment in place
             traceback.print_exc()
             yield stack, not_described(stack)
 

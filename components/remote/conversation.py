@@ -59,6 +59,7 @@ class Conversation:
         argv: Sequence[str],
         content: bytes,
         seconds: float,
+        *,
         heed: Heed | None = None,
         tell: Callable[[str], None] | None = None,
         lives: Callable[[], bool] | None = None,

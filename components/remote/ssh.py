@@ -19,7 +19,7 @@ from pathlib import Path
 
 from components.engine.operator_error import ERROR, OperatorError
 from components.engine.server_words import plain
-from components.remote.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation
+from components.remote.conversation import ANSWER_LIMIT, ERRORS_LIMIT, Conversation, Said
 from components.remote.remote_script import Server, with_password
 from components.remote.shared_connection import SharedConnections
 
@@ -56,7 +56,9 @@ def run_script(
     if tell is None:
         return _run(server, command, text.encode(), timeout_seconds, reply=reply)
     with _Silence(tell) as silence:
-        return _run(server, command, (_BEGIN + text).encode(), timeout_seconds, silence.hear, reply)
+        return _run(
+            server, command, (_BEGIN + text).encode(), timeout_seconds, tell=silence.hear, reply=reply
+        )
 
 
 SILENCE_SECONDS = 60.0
@@ -149,6 +151,7 @@ def _run(
     command: str,
     content: bytes,
     timeout_seconds: float,
+    *,
     tell: Callable[[str], None] | None = None,
     reply: Callable[[], str] | None = None,
 ) -> str:
@@ -164,10 +167,17 @@ def _run(
             heard = None if tell is None else _once_begun(tell, way.let_in)
             heed, hear = _tell_login_page(server), way.listener(heard)
             answer = None if reply is None else lambda: reply().encode()
-            said = Conversation(argv, content, timeout_seconds, heed, hear, way.lives, answer).wait()
+            said = Conversation(
+                argv, content, timeout_seconds, heed=heed, tell=hear, lives=way.lives, reply=answer
+            ).wait()
         except FileNotFoundError as error:
             raise SshError("The program ssh is not installed; install the OpenSSH client.") from error
         way.ended(well=said.status == 0)
+    return _answer(server, said, timeout_seconds)
+
+
+def _answer(server: Server, said: Said, timeout_seconds: float) -> str:
+    """Return what a script has printed. Raises ``SshError`` unless it ended well."""
     if said.hung:
         raise SshError(
             f"The connection to {server.host} no longer answers on this machine (its process was "

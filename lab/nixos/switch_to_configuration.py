@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     if action == "stage2":
         return stage2(generation)
     try:
-        with _lock():
+        with _Lock():
             return _locked(generation, action)
     except Refused as refusal:
         print(refusal, file=sys.stderr)
@@ -95,7 +95,7 @@ def _pre_switch_checks(generation: Path, action: str) -> None:
         raise Refused("Pre-switch checks failed")
 
 
-class _lock:
+class _Lock:
     """Holds the lock of all switches; Refused when another one runs."""
 
     def __enter__(self) -> None:

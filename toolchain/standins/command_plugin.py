@@ -281,8 +281,10 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         if text is not None:
             logs = {name: LineLog(self._logger(urn)) for name in _OUTPUTS}
             tell = {name: log if _logs(plain, name) else _ignore for name, log in logs.items()}
-            work = self._remote if token == REMOTE_COMMAND else self._local
-            outcome = work(urn, str(text), plain, earlier, tell)
+            if token == REMOTE_COMMAND:
+                outcome = self._remote(urn, str(text), plain, earlier, tell)
+            else:
+                outcome = self._local(str(text), plain, earlier, tell)
             for log in logs.values():
                 log.finish()
             if any(log.too_long for log in logs.values()):
@@ -317,17 +319,16 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
             outcome: Outcome = ssh.run(
                 transport,
                 text,
-                str(inputs.get("stdin") or ""),
-                _strings(inputs.get("environment")),
-                _previous_outputs(inputs, earlier),
-                tell["stdout"],
-                tell["stderr"],
+                stdin=str(inputs.get("stdin") or ""),
+                environment=_strings(inputs.get("environment")),
+                hints=_previous_outputs(inputs, earlier),
+                on_stdout=tell["stdout"],
+                on_stderr=tell["stderr"],
             )
         return outcome
 
     def _local(
         self,
-        urn: str,
         text: str,
         inputs: Properties,
         earlier: Mapping[str, str],

@@ -99,6 +99,7 @@ class Dialer:
 def run(
     transport: paramiko.Transport,
     command: str,
+    *,
     stdin: str,
     environment: dict[str, str],
     hints: dict[str, str],
