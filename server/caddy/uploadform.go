@@ -50,6 +50,7 @@ const (
 	mostBeforeFile = 16 << 10
 )
 
+// Visitors read them, so they are sentences.
 var (
 	errForm = errors.New("This is not an upload as Immich's page sends it, so it is refused.")
 	errType = errors.New("Immich takes no files of this kind, so the upload is refused.")

@@ -346,7 +346,7 @@ func openLogs(folder, name string) (files []*os.File, err error) {
 		switch {
 		case err != nil: // the edge has removed it
 		case current != nil && isSame(file, current):
-			err = file.Close()
+			_ = file.Close() // nothing was written to it
 		default:
 			files = append(files, file)
 		}
