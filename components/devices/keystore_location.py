@@ -10,10 +10,10 @@ from typing import Any
 import pulumi
 from pulumi.runtime.rpc import UNKNOWN
 
-from pki import Keystore
+from pki import Keystore, KeystoreError
 from pki.certificate import fingerprint, parse_certificate
 from pki.contents import AUTHORITY_STEMS
-from pki.files import is_folder
+from pki.files import is_folder, look_into
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def authorities_in(keystore: Path) -> tuple[str, ...]:
     found = []
     for stem in AUTHORITY_STEMS:
         try:
-            found.append(fingerprint(parse_certificate((keystore / f"{stem}.crt").read_bytes())))
-        except (OSError, ValueError):
+            content = look_into(keystore / f"{stem}.crt")
+            if content is not None:
+                found.append(fingerprint(parse_certificate(content)))
+        except (OSError, KeystoreError, ValueError):
             continue  # the certificate authority's own step reports the problem
     return tuple(found)

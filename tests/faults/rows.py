@@ -365,6 +365,19 @@ def funnel_at_immich(home: Home) -> None:
     home.need_as_before()
 
 
+@standing(
+    "funnel-at-our-name",
+    "somebody points our funnel port at Immich by the server's own name: it is closed within a minute; up",
+)
+def funnel_at_our_name(home: Home) -> None:
+    home.sh("tailscale funnel reset; tailscale funnel --bg --yes --tcp 443 tcp://$(uname -n):2283")
+    home.sh("systemctl start immich-exposure-lease.service")
+    home.need_closed()
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
 @standing("device-by-hand", "somebody adds a device file by hand; up removes it")
 def device_by_hand(home: Home) -> None:
     take_device_out(home)
@@ -789,6 +802,30 @@ def read_only_revoke_reboot(home: Home) -> None:
     if (saw := home.sees(lost)) == "200":
         raise Fault(f"the phone that was taken out sees {saw}")
     home.need_closed()
+    home.up()
+    home.need_exposed("laptop")
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+    home.destroy()
+
+
+@standing(
+    "read-only-revoke-starting",
+    "the disk becomes read-only, and a phone is taken out of the config while tailscaled, which has restarted, "
+    "does not reach its control server: the run says that a reboot lets the phone in again; up revokes it",
+)
+def read_only_revoke_starting(home: Home) -> None:
+    lost = home.credential("phone")
+    home.sh(f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}")
+    home.operator.devices("laptop")
+    with cut_off(CONTROL):
+        home.sh("systemctl restart tailscaled")
+        said = home.operator.fails()
+    if "until this server reboots" not in " ".join(said.split()):
+        raise Fault(f"nothing is said of a reboot:\n{said}")
+    if (saw := home.sees(lost)) == "200":
+        raise Fault(f"the phone that was taken out sees {saw}")
+    home.sh(f"umount {STATE}")
     home.up()
     home.need_exposed("laptop")
     if (saw := home.sees(lost)) == "200":

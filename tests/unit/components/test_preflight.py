@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,9 @@ def test_the_keystores_authorities_are_known_without_its_passphrase(tmp_path: Pa
     assert authorities_in(tmp_path / "keystore") == (authority.fingerprint,)
     (tmp_path / "keystore/ca.crt").write_text("rubbish")
     assert authorities_in(tmp_path / "keystore") == ()
+    (tmp_path / "keystore/ca.crt").unlink()
+    os.mkfifo(tmp_path / "keystore/ca.crt")
+    assert authorities_in(tmp_path / "keystore") == (), "nothing waits for what nobody writes"
 
 
 @pytest.mark.parametrize(
