@@ -80,8 +80,21 @@ tell_of_other_accounts() {
     grep -q "\"profile-$tell_id\"" "$tell_state" || continue
     printf '%s' "$tell_serves" | base64 -d 2>/dev/null | grep -q "\"127\.0\.0\.1:$2\"" || continue
     say "Tailscale still has the funnel's entry in another account of this server. To remove it, switch to that account with" \
-      "\"sudo tailscale switch $tell_id\" and run \"sudo tailscale funnel reset\""
+      "\"sudo tailscale switch $tell_id\" and run \"sudo tailscale funnel reset\", which also removes all else that is served there"
   done
+}
+
+# If the node was renamed and serves anything else, Tailscale's commands leave behind that the former name's port is public.
+tell_of_former_name() {
+  # shellcheck disable=SC2046
+  set -- $(recorded_ports)
+  former_serves=$(timeout 20 tailscale funnel status --json 2>/dev/null </dev/null) || return 0
+  # What another tool serves on this port is its own.
+  case $former_serves in *"\"$1\": {"*) return 0 ;; *) ;; esac
+  former_name=$(printf '%s\n' "$former_serves" | sed -n "s/.*\"\([A-Za-z0-9.-]*:$1\)\": *true.*/\1/p" | head -n 1)
+  [ -z "$former_name" ] ||
+    say "Tailscale still lists $former_name, under this server's former name, as public; nothing is served there. Only" \
+      "\"sudo tailscale funnel reset\" removes that, with all else that is served"
 }
 
 remove_everything() {
@@ -91,6 +104,7 @@ remove_everything() {
   stop_lease_timer
   rm -f "$CLOSED_BY_HAND_TOO" "$EDGE_STOPPED"
   tell_of_other_accounts
+  tell_of_former_name
   # Before the state: without it, the logs would count as somebody else's.
   if has_our_logs; then
     set --

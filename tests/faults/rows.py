@@ -811,7 +811,7 @@ def read_only_revoke_reboot(home: Home) -> None:
 
 @standing(
     "read-only-revoke-starting",
-    "the disk becomes read-only, and a phone is taken out of the config while tailscaled, which has restarted, "
+    "the disk becomes read-only, and a phone is taken out of the config while tailscaled, after a restart, "
     "does not reach its control server: the run says that a reboot lets the phone in again; up revokes it",
 )
 def read_only_revoke_starting(home: Home) -> None:
@@ -963,6 +963,24 @@ def node_renamed(home: Home) -> None:
 def node_renamed_destroy(home: Home) -> None:
     rename(home, "immich", "photos")
     home.operator.destroy()
+    rename(home, "photos", "immich")
+    home.need_as_before()
+
+
+@standing(
+    "node-renamed-shared-destroy",
+    "the node, which also serves something else, is renamed in Tailscale's console; destroy leaves that "
+    "alone and says what of the former name it cannot remove",
+)
+def node_renamed_shared_destroy(home: Home) -> None:
+    home.sh("tailscale serve --bg --https=10000 http://127.0.0.1:8123")
+    rename(home, "immich", "photos")
+    said = home.operator.destroy()
+    if "under this server's former name" not in " ".join(said.split()):
+        raise Fault(f"destroy says nothing of the former name:\n{said}")
+    if "127.0.0.1:8123" not in home.sh("tailscale serve status --json"):
+        raise Fault("what else was served is gone")
+    home.sh("tailscale funnel reset")
     rename(home, "photos", "immich")
     home.need_as_before()
 

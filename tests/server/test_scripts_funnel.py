@@ -1601,6 +1601,19 @@ def test_the_last_step_tells_of_an_entry_in_another_account(machine: Machine) ->
     assert re.findall(r"tailscale switch (\w+)", outcome.stderr) == ["ab12"], "cd34 was logged out"
 
 
+@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "another tool's"])
+def test_the_last_step_tells_of_what_a_former_name_leaves_behind(machine: Machine, theirs: bool) -> None:
+    """Tailscale takes back only what belongs to the name that the node has now."""
+    result(opened(machine))
+    assert funnel(machine, "close").status == 0
+    port = {"443": {"HTTPS": True}} if theirs else {}
+    left = {"TCP": {"10000": {"HTTPS": True}, **port}, "AllowFunnel": {"former.lab-tailnet.ts.net:443": True}}
+    (machine.fakes / "serve.json").write_text(json.dumps(left, indent=2))
+    outcome = machine.run("state", "remove")
+    assert outcome.status == 0 and serving(machine) == left
+    assert ("former.lab-tailnet.ts.net:443" in outcome.stderr) is not theirs
+
+
 @pytest.mark.parametrize("starts", [True, False])
 def test_the_last_step_ends_while_tailscale_is_down(machine: Machine, starts: bool) -> None:
     """It is started for a moment: nothing of ours will be there to close the funnel when it comes back."""
