@@ -947,7 +947,7 @@ read_serving() {
     host = target ~ /:/ ? substr(target, 1, length(target) - length(at) - 1) : "localhost"
     gsub(/[][]/, "", host); host = tolower(host); sub(/[.]$/, "", host); sub(/^::ffff:/, "", host)
     if (host ":" at == immich) return "immich"
-    if (host !~ /^(localhost|127[.].*|(0*:)+0*1?|0[.]0[.]0[.]0|)$/ && host != domain && index(own, " " host " ") == 0) return ""
+    if (host !~ /^(localhost|127[.].*|(0*:)+0*1?|0[.]0[.]0[.]0|)$/ && index(domain ".", host ".") != 1 && index(own, " " host " ") == 0) return ""
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
   }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$behind_at" \
@@ -1442,7 +1442,7 @@ own_addresses() { ip -4 -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.
 own_hosts() {
   {
     ip -o address show 2>/dev/null </dev/null | awk '{ sub(/\/.*/, "", $4); print $4 }' || :
-    uname -n
+    uname -n | sed 'p; s/$/.local/'
     awk '{ sub(/#.*/, "") } $1 ~ /^(127[.]|::1$)/ { for (i = 2; i <= NF; i++) print $i }' "$ROOT/etc/hosts" 2>/dev/null || :
   } | tr '[:upper:]' '[:lower:]'
 }

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -854,7 +855,15 @@ MIXED: dict[str, Any] = {
         }
     },
 }
-OURSELVES = ["localhost:2283", "[fd00::5]:2283", "nas:2283", f"{DOMAIN}.:2283", "[::FFFF:127.0.0.1]:2283"]
+OURSELVES = [
+    "localhost:2283",
+    "[fd00::5]:2283",
+    "nas:2283",
+    f"{DOMAIN}.:2283",
+    f"{DOMAIN.partition('.')[0]}:2283",
+    f"{platform.node()}.local:2283",
+    "[::FFFF:127.0.0.1]:2283",
+]
 PAST = [
     *(
         {"TCP": {"443": {"TCPForward": target}}, "AllowFunnel": {f"{DOMAIN}:443": True}}
