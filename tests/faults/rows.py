@@ -16,7 +16,14 @@ from itertools import product
 from lab import network, places
 from tests.faults import guarded
 from tests.faults.home import PRIVATE, PUBLIC, STATE, Fault, Home, send
-from tests.lab.impostor import CONTROL, PEERS, cut_off, in_the_ingress_place, right_taken
+from tests.lab.impostor import (
+    CONTROL,
+    PEERS,
+    at_the_operators_side,
+    cut_off,
+    in_the_ingress_place,
+    right_taken,
+)
 from tests.lab.operator import PulumiFailedError
 from tests.lab.outside import REFUSED, seen
 from tests.lab.whole_server import root, settle
@@ -957,6 +964,25 @@ def node_renamed(home: Home) -> None:
     home.sh("immich-exposure status --json")
     rename(home, "photos", "immich")
     back_under_the_old_name(home)
+
+
+@standing(
+    "another-at-our-address",
+    "public DNS gives somebody else's address while an update is checked; that up fails and closes the "
+    "funnel, and the next one proves it",
+)
+def another_at_our_address(home: Home) -> None:
+    check = home.operator.settings["check"]
+    with at_the_operators_side("another") as address:
+        home.operator.set(check={**check, "connectTo": address}, bans={"maxRetry": 11})
+        said = home.operator.fails()
+    if "does not answer from outside (SSLCertVerificationError" not in said:
+        raise Fault(f"up does not say that it met another certificate:\n{said}")
+    home.need_closed()
+    home.operator.set(check=check)
+    home.up()
+    home.need_exposed()
+    home.destroy()
 
 
 @standing("node-renamed-destroy", "the node is renamed in Tailscale's console; destroy")

@@ -48,14 +48,28 @@ PEERS = (
 @contextmanager
 def in_the_ingress_place(manner: str) -> Iterator[None]:
     """Lead whoever comes from the server to an impostor; ``manner`` is a word of MANNERS."""
+    with (
+        _answering(manner, network.inside(places.INTERNET_NAMESPACE)),
+        _table(places.INTERNET_NAMESPACE, LED_ASTRAY, "ip impostor"),
+    ):
+        yield
+
+
+@contextmanager
+def at_the_operators_side(manner: str) -> Iterator[str]:
+    """Let an impostor answer the operator; yields where, as ``check.connectTo`` names it."""
+    with _answering(manner, []):
+        yield f"127.0.0.1:{PORT}"
+
+
+@contextmanager
+def _answering(manner: str, inside: Sequence[str]) -> Iterator[None]:
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tests.lab.impostor", manner, folder]
-        inside = network.inside(places.INTERNET_NAMESPACE)
         process = subprocess.Popen([*inside, *command], stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
-            with _table(places.INTERNET_NAMESPACE, LED_ASTRAY, "ip impostor"):
-                yield
+            yield
         finally:
             process.kill()
             process.wait()
