@@ -80,6 +80,16 @@ compare_devices() {
   done
 }
 
+# The clock was ahead for a while, and what takes them back (devices.sh expire) has not run since.
+look_at_ended() {
+  for look_file in "$STATE"/ended/*; do
+    [ -f "$look_file" ] || continue
+    read_device "$look_file"
+    { [ -n "$DEVICE_END" ] && [ "$DEVICE_END" -gt "$(now)" ]; } || continue
+    mend "A certificate of $DEVICE_NAME is not accepted although it is valid, because the clock was ahead; up enrols it again."
+  done
+}
+
 # Revoked by the owner here: the keystore, which survives this folder, must learn of it.
 look_at_revoked() {
   { grep -lx "by hand" "$STATE"/revoked/* 2>/dev/null </dev/null || :; } | while IFS= read -r look_file; do
@@ -341,6 +351,7 @@ look() {
   look_at_key
   look_at_folders
   compare_devices
+  look_at_ended
 }
 
 need_root

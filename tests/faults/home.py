@@ -28,6 +28,20 @@ PUBLIC = "/api/server/config"
 PING = "/api/server/ping"
 LINE_SECONDS = 120
 STRANGER_EVERY_SECONDS = 0.3
+YEAR = 365 * 86400
+
+WRONG_CLOCK = """set -e
+cp /usr/bin/date /var/cache/date.real
+cat >/var/cache/date <<'END'
+#!/bin/sh
+case "$*" in +%s) echo {seconds} ;; *) exec /var/cache/date.real "$@" ;; esac
+END
+chmod 755 /var/cache/date
+mount --bind /var/cache/date /usr/bin/date
+"""
+"""A container has its host's clock, so the command that the scripts ask is another one."""
+
+RIGHT_CLOCK = "umount /usr/bin/date; rm /var/cache/date /var/cache/date.real"
 
 
 class Fault(AssertionError):

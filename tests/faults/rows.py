@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
 from lab import network, places
 from tests.faults import guarded
-from tests.faults.home import PRIVATE, PUBLIC, STATE, Fault, Home, send
+from tests.faults.home import PRIVATE, PUBLIC, RIGHT_CLOCK, STATE, WRONG_CLOCK, YEAR, Fault, Home, send
 from tests.lab.impostor import (
     CONTROL,
     PEERS,
@@ -402,6 +403,23 @@ def take_device_out(home: Home) -> None:
 @standing("device-file-lost", "a device's file is lost; up restores it")
 def device_lost(home: Home) -> None:
     home.sh(f"rm {STATE}/devices/*")
+    home.up()
+    home.need_exposed()
+    home.destroy()
+
+
+@standing(
+    "clock-ahead",
+    "the server's clock is twenty years ahead, so every device expires, and then it is right again; up "
+    "enrols them",
+)
+def clock_ahead(home: Home) -> None:
+    home.sh(WRONG_CLOCK.format(seconds=int(time.time()) + 20 * YEAR))
+    home.sh("systemctl start immich-exposure-devices.service")
+    home.operator.set(bans={"maxRetry": 11})
+    if not home.try_up():
+        raise Fault("an up was not refused though the server's clock was wrong by years")
+    home.sh(RIGHT_CLOCK)
     home.up()
     home.need_exposed()
     home.destroy()

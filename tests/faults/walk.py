@@ -22,7 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pki import ProbeCredential
-from tests.faults.home import PRIVATE, STATE, Fault, Home, NotReachedError, Stranger, home
+from tests.faults.home import (
+    PRIVATE,
+    RIGHT_CLOCK,
+    STATE,
+    WRONG_CLOCK,
+    YEAR,
+    Fault,
+    Home,
+    NotReachedError,
+    Stranger,
+    home,
+)
 from tests.faults.matrix import FAILURES
 from tests.faults.rows import DESTROY, FIRST_UP, LITTLE_ROOM, UPDATE
 from tests.lab.operator import Operator, PulumiFailedError
@@ -34,20 +45,7 @@ from toolchain.paths import PROJECT
 STEPS = 12
 NAMES = ("phone", "laptop", "tablet", "watch")
 OWN_LINE = "  # mine: step {}"
-YEAR = 365 * 86400
 TIMED_UNITS = ("immich-exposure-lease.service", "immich-exposure-devices.service")
-WRONG_CLOCK = """set -e
-cp /usr/bin/date /var/cache/date.real
-cat >/var/cache/date <<'END'
-#!/bin/sh
-case "$*" in +%s) echo {seconds} ;; *) exec /var/cache/date.real "$@" ;; esac
-END
-chmod 755 /var/cache/date
-mount --bind /var/cache/date /usr/bin/date
-"""
-"""A container has its host's clock, so the command that the scripts ask is another one."""
-
-RIGHT_CLOCK = "umount /usr/bin/date; rm /var/cache/date /var/cache/date.real"
 
 
 @dataclass

@@ -180,6 +180,12 @@ def end(machine: Machine) -> None:
     (machine.state / "devices" / PHONE).rename(machine.state / "ended" / PHONE)
 
 
+def end_too_soon(machine: Machine) -> None:
+    """What the timer does while the clock is ahead."""
+    end(machine)
+    machine.write(machine.state / "ended" / PHONE, f"phone\nuntil {NOW + DAY}\n")
+
+
 def move_immich(machine: Machine) -> None:
     machine.remember(module=MODULE.replace("2283", "3001"))
     for url, text in IMMICH.items():
@@ -251,6 +257,11 @@ CASES: dict[str, tuple[Callable[[Machine], None], str | None]] = {
     ),
     "a device revoked": (revoke, None),
     "a device ended": (end, None),
+    "a device ended too soon": (
+        end_too_soon,
+        "mend A certificate of phone is not accepted although it is valid, because the clock was ahead; up "
+        "enrols it again.",
+    ),
     "settings gone": (
         drop("settings/edge.env"),
         "mend STATE/settings/edge.env is gone from the server; up puts it back.",
