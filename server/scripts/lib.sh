@@ -879,22 +879,11 @@ read_funnel() {
   read_serving "$@"
 }
 
-read_serving() {
-  timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
-    die "Tailscale does not report the funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\" to see why."
-  behind_at=${4:-$(immich_behind)}
-  # An IPv6 address without its brackets.
-  case $behind_at in
-    \[*\]*)
-      behind_at=${behind_at#\[}
-      behind_at=${behind_at%%\]*}${behind_at#*\]}
-      ;;
-    *) ;;
-  esac
-  own_words=' '
-  for own_word in $(own_hosts); do own_words="$own_words$own_word "; done
-  # shellcheck disable=SC2016
-  json_ask "$WORK/funnel.json" '
+# An awk function for json_ask: it says what the serve configuration does, as read_serving reads it. `port` and `proxy` are
+# our ports, `domain` is this node's name, `own` its addresses and `immich` the place of Immich.
+# shellcheck disable=SC2016
+SERVING_READER='
+  function serving() {
     for (path in K) {
       count = split(path, part, "\t"); session = 0
       if (part[2] == "Foreground" && count > 3) {
@@ -936,7 +925,8 @@ read_serving() {
     if (altered) state = "altered"
     else if ((port in tcp && !ours) || port in web || port in here) state = "foreign"
     else state = wanted ? "open" : ours || flagged ? "altered" : "closed"
-    print "=", state, others ? "yes" : "no"' '
+    print "=", state, others ? "yes" : "no"
+  }
   function add(what, at, target, path) {
     kind[++entries] = what; on[entries] = at; to[entries] = leads(target); path_of[entries] = path
   }
@@ -950,8 +940,24 @@ read_serving() {
     if (host !~ /^(localhost|127[.].*|(0*:)+0*1?|0[.]0[.]0[.]0|)$/ && index(domain ".", host ".") != 1 && index(own, " " host " ") == 0) return ""
     if (at == proxy) return "edge"
     return ":" at == substr(immich, length(immich) - length(at)) ? "immich" : ""
-  }' -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" -v immich="$behind_at" \
-    -v own="$own_words" >"$WORK/serving"
+  }'
+
+read_serving() {
+  timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>"$WORK/tailscale.log" </dev/null ||
+    die "Tailscale does not report the funnel's state ($(tail -n 1 "$WORK/tailscale.log")); run \"tailscale funnel status\" to see why."
+  behind_at=${4:-$(immich_behind)}
+  # An IPv6 address without its brackets.
+  case $behind_at in
+    \[*\]*)
+      behind_at=${behind_at#\[}
+      behind_at=${behind_at%%\]*}${behind_at#*\]}
+      ;;
+    *) ;;
+  esac
+  own_words=' '
+  for own_word in $(own_hosts); do own_words="$own_words$own_word "; done
+  json_ask "$WORK/funnel.json" "serving()" "$SERVING_READER" -v port="$1" -v proxy="$2" -v domain="${DOMAIN:--}" -v all="${3:+yes}" \
+    -v immich="$behind_at" -v own="$own_words" >"$WORK/serving"
   # If there is no answer, the script ends where it uses one of these.
   unset FUNNEL FUNNEL_SHARED
   : >"$WORK/past"
@@ -1580,71 +1586,73 @@ drop_import() {
     }'
 }
 
+# An awk program, after NIX_SCANNER, for import_list.
+# shellcheck disable=SC2016
+IMPORT_FINDER='
+  function skip_blanks() { while (substr(code, i, 1) ~ /[ \t\r\n]/) i++ }
+  function word_at(at) { match(substr(code, at), /^[A-Za-z_][A-Za-z0-9_'"'"'-]*/); return substr(code, at, RLENGTH) }
+  # A keyword begins here, and no part of a path or of a longer name.
+  function keyword(word) {
+    return word_at(i) == word && substr(code, i - 1, 1) !~ /[A-Za-z0-9_.\/<~+'"'"'-]/ && substr(code, i + length(word), 1) !~ /[.\/]/
+  }
+  # From a `let` to behind its `in`.
+  function past_let(   lets) {
+    do {
+      if (keyword("let")) lets++
+      else if (keyword("in")) lets--
+      i++
+    } while (lets && i <= size)
+    i++
+    return !lets
+  }
+  # From behind the word "imports": an equal sign, perhaps `with SET;` or a `let`, and a list, or one that is added to something.
+  function list_follows(   c, depth, last) {
+    skip_blanks()
+    if (substr(code, i, 1) != "=" || substr(code, i + 1, 1) == "=") return 0
+    i++; skip_blanks()
+    while (1) {
+      if (keyword("with") && match(substr(code, i), /^with[ \t\r\n]+[A-Za-z0-9_.'"'"'-]+[ \t\r\n]*;/)) i += RLENGTH
+      else if (!keyword("let") || !past_let()) break
+      skip_blanks()
+    }
+    for (last = "++"; i <= size; i++) {
+      c = substr(code, i, 1)
+      if (!depth && c == "[" && last == "++") return 1
+      if (c ~ /[{(\[]/) depth++
+      else if (c ~ /[})\]]/) depth--
+      if (depth < 0 || !depth && c == ";") return 0
+      if (c !~ /[ \t\r\n]/) last = substr(last, length(last)) c
+    }
+    return 0
+  }
+  { code = code code_of($0) "\n" }
+  END {
+    # open: what is open, one letter each; l is a let without its in.
+    open = ""; last = ""; size = length(code)
+    for (i = 1; i <= size; i++) {
+      c = substr(code, i, 1); top = substr(open, length(open), 1)
+      if (c ~ /[{(\[]/) open = open c
+      else if (c ~ /[})\]]/) open = substr(open, 1, length(open) - 1)
+      else if (c ~ /[A-Za-z_]/) {
+        word = word_at(i); inside = substr(code, i - 1, 1) ~ /[.\/<~+-]/; i += length(word) - 1
+        if (inside || substr(code, i + 1, 1) ~ /[.\/]/) { }
+        else if (word == "let") open = open "l"
+        else if (word == "in" && top == "l") open = substr(open, 1, length(open) - 1)
+        else if (word == "imports" && open == "{" && last ~ /[{;]/) {
+          here = ++i
+          if (list_follows()) { print i; exit }
+          i = here - 1
+        }
+        last = "a"; continue
+      }
+      if (c !~ /[ \t\r\n]/) last = c
+    }
+    exit 1
+  }'
+
 # `import_list FILE` prints how many bytes of FILE come before the inside of its list of imports: that of the first `imports =
 # [` of a set that is not inside anything else. Fails if there is none.
-import_list() {
-  awk "$NIX_SCANNER"'
-    function skip_blanks() { while (substr(code, i, 1) ~ /[ \t\r\n]/) i++ }
-    function word_at(at) { match(substr(code, at), /^[A-Za-z_][A-Za-z0-9_'"'"'-]*/); return substr(code, at, RLENGTH) }
-    # A keyword begins here, and no part of a path or of a longer name.
-    function keyword(word) {
-      return word_at(i) == word && substr(code, i - 1, 1) !~ /[A-Za-z0-9_.\/<~+'"'"'-]/ && substr(code, i + length(word), 1) !~ /[.\/]/
-    }
-    # From a `let` to behind its `in`.
-    function past_let(   lets) {
-      do {
-        if (keyword("let")) lets++
-        else if (keyword("in")) lets--
-        i++
-      } while (lets && i <= size)
-      i++
-      return !lets
-    }
-    # From behind the word "imports": an equal sign, perhaps `with SET;` or a `let`, and a list, or one that is added to something.
-    function list_follows(   c, depth, last) {
-      skip_blanks()
-      if (substr(code, i, 1) != "=" || substr(code, i + 1, 1) == "=") return 0
-      i++; skip_blanks()
-      while (1) {
-        if (keyword("with") && match(substr(code, i), /^with[ \t\r\n]+[A-Za-z0-9_.'"'"'-]+[ \t\r\n]*;/)) i += RLENGTH
-        else if (!keyword("let") || !past_let()) break
-        skip_blanks()
-      }
-      for (last = "++"; i <= size; i++) {
-        c = substr(code, i, 1)
-        if (!depth && c == "[" && last == "++") return 1
-        if (c ~ /[{(\[]/) depth++
-        else if (c ~ /[})\]]/) depth--
-        if (depth < 0 || !depth && c == ";") return 0
-        if (c !~ /[ \t\r\n]/) last = substr(last, length(last)) c
-      }
-      return 0
-    }
-    { code = code code_of($0) "\n" }
-    END {
-      # open: what is open, one letter each; l is a let without its in.
-      open = ""; last = ""; size = length(code)
-      for (i = 1; i <= size; i++) {
-        c = substr(code, i, 1); top = substr(open, length(open), 1)
-        if (c ~ /[{(\[]/) open = open c
-        else if (c ~ /[})\]]/) open = substr(open, 1, length(open) - 1)
-        else if (c ~ /[A-Za-z_]/) {
-          word = word_at(i); inside = substr(code, i - 1, 1) ~ /[.\/<~+-]/; i += length(word) - 1
-          if (inside || substr(code, i + 1, 1) ~ /[.\/]/) { }
-          else if (word == "let") open = open "l"
-          else if (word == "in" && top == "l") open = substr(open, 1, length(open) - 1)
-          else if (word == "imports" && open == "{" && last ~ /[{;]/) {
-            here = ++i
-            if (list_follows()) { print i; exit }
-            i = here - 1
-          }
-          last = "a"; continue
-        }
-        if (c !~ /[ \t\r\n]/) last = c
-      }
-      exit 1
-    }' "$1"
-}
+import_list() { awk "$NIX_SCANNER$IMPORT_FINDER" "$1"; }
 
 # `insert_import FILE PATH` prints FILE with PATH as the first item of its list of imports; all other bytes stay.
 insert_import() {
