@@ -29,7 +29,7 @@ from pathlib import Path
 
 import toolchain
 from tests.server.certificates import Identity
-from tests.server.edge import Edge, Limits
+from tests.server.edge import Edge, Limits, free_port
 from tests.server.fail2ban import running_fail2ban
 from tests.server.visitor import DOMAIN
 from tests.server.waiting import wait_until
@@ -235,14 +235,6 @@ def running_backend(load: Path) -> Iterator[int]:
     port = free_port()
     with running_program([load, "backend", f"127.0.0.1:{port}"], port):
         yield port
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.edge import cpu_seconds, free_port, memory_of, programs, running_program, running_setup
+from tests.bench.edge import cpu_seconds, memory_of, programs, running_program, running_setup
+from tests.server.edge import free_port
 from tests.server.visitor import DOMAIN
 
 KEY = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_abc"

@@ -15,7 +15,7 @@ import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from components.remote.remote_script import PayloadFile, script_text, with_library
 from toolchain.paths import PROJECT
@@ -354,6 +354,23 @@ printf '{"state":"%s","shared":"%s","lease":"%s"}\\n' "$FUNNEL" "$FUNNEL_SHARED"
 
 RECORD = with_library('need_root\nlock\nrecord "$@"\n')
 """The end of `prove`, for FUNNEL_PORT, PROXY_PORT, the folder of the configuration, and a digest."""
+
+
+def serve(machine: Machine, config: dict[str, Any]) -> None:
+    """Give the fake ``tailscale`` this serve configuration."""
+    (machine.fakes / "serve.json").write_text(json.dumps(config))
+
+
+def serving(machine: Machine) -> dict[str, Any]:
+    """Return the serve configuration of the fake ``tailscale``."""
+    answer: dict[str, Any] = json.loads((machine.fakes / "serve.json").read_text())
+    return answer
+
+
+def later(machine: Machine, seconds: int) -> None:
+    """Set the pretend server's clock forward."""
+    clock = int((machine.fakes / "clock").read_text())
+    machine.remember(clock=str(clock + seconds))
 
 
 def result(outcome: Outcome) -> dict[str, object]:

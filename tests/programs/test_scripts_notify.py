@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import SCRIPTS, Machine, Outcome, assert_sentence, available_shells, later
 
 LIBRARY = (SCRIPTS / "lib.sh").read_text()
 DELIVER = "systemctl start --no-block immich-exposure-notify.service"
@@ -118,11 +118,6 @@ def install(machine: Machine, **words: str) -> Outcome:
 
 def deliver(machine: Machine) -> Outcome:
     return machine.run("notify", "deliver")
-
-
-def later(machine: Machine, seconds: int) -> None:
-    clock = int((machine.fakes / "clock").read_text())
-    machine.remember(clock=str(clock + seconds))
 
 
 def test_ntfy_gets_title_priority_and_token(machine: Machine, receiver: Receiver) -> None:

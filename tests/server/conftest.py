@@ -14,6 +14,7 @@ import pytest
 import toolchain
 from tests.server.certificates import Identity
 from tests.server.edge import Edge, Limits, caddy_user
+from tests.server.nix import Nix
 
 
 class EdgeMaker(Protocol):
@@ -51,6 +52,12 @@ def caddy_program() -> Iterator[Path]:
     """Return a Caddy that the user of the edge may run."""
     with program_for_everybody(toolchain.program("caddy")) as program:
         yield program
+
+
+@pytest.fixture(scope="module")
+def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
+    """Return an evaluator with a store of its own."""
+    return Nix(tmp_path_factory.mktemp("nix"), toolchain.program("caddy").parent)
 
 
 @pytest.fixture(scope="session")

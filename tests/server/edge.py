@@ -76,7 +76,7 @@ class Edge:
         self.folder.chmod(0o755)
         self.backend = Backend()
         self.backend.start()
-        self.port = _free_port()
+        self.port = free_port()
         self.state = self.folder / "state"
         self.logs = self.folder / "log"
         self.offences = self.logs / "offences.log"
@@ -336,6 +336,20 @@ def running_edge(
         edge.stop()
 
 
+def is_cut(edge: Edge, address: str) -> bool:
+    """Tell whether a visitor from this address gets no answer."""
+    try:
+        edge.ask("/share/abc", address=address)
+    except ConnectionDroppedError:
+        return True
+    return False
+
+
+def banned(edge: Edge) -> set[str]:
+    """Return every address that is banned now."""
+    return {path.name for path in (edge.state / "bans").glob("*/*")}
+
+
 def caddy_user() -> str | None:
     """Return whom Caddy runs as: somebody without rights when the tests are root's, else None (the same)."""
     return UNPRIVILEGED_USER if os.geteuid() == 0 else None
@@ -345,7 +359,8 @@ def _group_of(user: str | None) -> int | None:
     return None if user is None else pwd.getpwnam(user).pw_gid
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

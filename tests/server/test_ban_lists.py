@@ -12,7 +12,7 @@ import pytest
 
 from tests.server.certificates import Identity
 from tests.server.crowdsec import CrowdSec
-from tests.server.edge import Edge
+from tests.server.edge import Edge, is_cut
 from tests.server.exposure_command import command
 from tests.server.mmdb import write_database, write_endless_database
 from tests.server.visitor import DOMAIN, ConnectionDroppedError
@@ -98,15 +98,6 @@ def lists(edge: Edge) -> Iterator[Lists]:
     for path in made.reports.iterdir():
         path.unlink()
     wait_until(lambda: not is_cut(edge, CHINA), "no list is in force")
-
-
-def is_cut(edge: Edge, address: str) -> bool:
-    """Tell whether a visitor from this address gets no answer."""
-    try:
-        edge.ask("/share/abc", address=address)
-    except ConnectionDroppedError:
-        return True
-    return False
 
 
 def cut_ones(edge: Edge, *addresses: str) -> set[str]:

@@ -9,20 +9,11 @@ import pytest
 
 from tests.server.certificates import Identity
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import Edge
+from tests.server.edge import Edge, is_cut
 from tests.server.http2 import Http2Connection, request_headers
 from tests.server.visitor import ConnectionDroppedError
 
 pytestmark = pytest.mark.server
-
-
-def is_cut(edge: Edge, address: str) -> bool:
-    """Tell whether a visitor from this address gets no answer."""
-    try:
-        edge.ask("/share/abc", address=address)
-    except ConnectionDroppedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("jail", ["auth", "keys", "scan", "manual"])

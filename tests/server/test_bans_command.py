@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.ban_names import ban_names
-from tests.server.edge import Edge, running_edge
+from tests.server.edge import Edge, is_cut, running_edge
 from tests.server.exposure_command import command
 from tests.server.fail2ban import Fail2ban, running_fail2ban
-from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import wait_until
 
 pytestmark = [
@@ -44,15 +43,6 @@ def fail2ban(watched: Edge) -> Iterator[Fail2ban]:
         for program in programs.iterdir():
             program.chmod(0o755)
         yield server
-
-
-def is_cut(edge: Edge, address: str) -> bool:
-    """Tell whether a visitor from this address gets no answer."""
-    try:
-        edge.ask("/share/abc", address=address)
-    except ConnectionDroppedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.certificates import Identity
-from tests.server.edge import Edge, running_edge
+from tests.server.edge import Edge, banned, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.visitor import ConnectionDroppedError
 from tests.server.waiting import wait_until
@@ -62,11 +62,6 @@ def assert_cut(edge: Edge, address: str) -> None:
     """A banned visitor gets no answer."""
     with pytest.raises(ConnectionDroppedError):
         edge.ask("/share/abc", address=address)
-
-
-def banned(edge: Edge) -> set[str]:
-    """Return every address that is banned now."""
-    return {path.name for path in (edge.state / "bans").glob("*/*")}
 
 
 def settle(edge: Edge) -> None:

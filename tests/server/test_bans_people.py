@@ -12,7 +12,7 @@ import pytest
 
 from components.remote.remote_script import SERVER_FILES
 from tests.server.conftest import EdgeMaker
-from tests.server.edge import Edge, running_edge
+from tests.server.edge import Edge, banned, running_edge
 from tests.server.fail2ban import Fail2ban, running_fail2ban
 from tests.server.http2 import Http2Connection
 from tests.server.visitor import ConnectionDroppedError
@@ -57,11 +57,6 @@ def settle(edge: Edge) -> None:
         edge.ask("/api/shared-links/login?key=settle", "POST", address=typist, body=b"{}")
     for jail, address in (("scan", scanner), ("keys", guesser), ("auth", typist)):
         wait_until(edge.ban_file(jail, address).exists, f"{address} is banned by {jail}")
-
-
-def banned(edge: Edge) -> set[str]:
-    """Return every address that is banned now."""
-    return {path.name for path in (edge.state / "bans").glob("*/*")}
 
 
 def visit(edge: Edge, address: str, targets: list[str], method: str = "GET") -> set[int]:

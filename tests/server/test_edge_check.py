@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import toolchain
 from tests.server.certificates import TestAuthority
 from tests.server.nix import ConfigFolder, Nix, read_unit
 from tests.server.visitor import DOMAIN
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture(scope="module")
-def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
-    """Return an evaluator with a store of its own."""
-    return Nix(tmp_path_factory.mktemp("nix"), toolchain.program("caddy").parent)
 
 
 @pytest.fixture(scope="module")

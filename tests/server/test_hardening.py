@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import toolchain
 from tests.server.nix import ConfigFolder, Nix
 from toolchain.paths import PROJECT
 
@@ -57,12 +56,6 @@ pytestmark = [
     pytest.mark.server,
     pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="only systemd can measure this"),
 ]
-
-
-@pytest.fixture(scope="module")
-def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
-    """Return an evaluator with a store of its own."""
-    return Nix(tmp_path_factory.mktemp("nix"), toolchain.program("caddy").parent)
 
 
 @pytest.fixture(scope="module")

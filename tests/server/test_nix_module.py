@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import toolchain
 from components.remote.module_files import module_digest
 from components.remote.remote_script import SERVER_FILES
 from components.surface.supported_versions import load as load_floors
@@ -59,12 +58,6 @@ OURS = {
     "immich-exposure-room.service",
     "immich-exposure-room.timer",
 }
-
-
-@pytest.fixture(scope="module")
-def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
-    """Return an evaluator with a store of its own."""
-    return Nix(tmp_path_factory.mktemp("nix"), toolchain.program("caddy").parent)
 
 
 @pytest.fixture

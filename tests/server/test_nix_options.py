@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
-import toolchain
 from tests.server.nix import ConfigFolder, Nix
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture(scope="module")
-def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
-    """Return an evaluator with a store of its own."""
-    return Nix(tmp_path_factory.mktemp("nix"), toolchain.program("caddy").parent)
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import base64
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.programs import tailscale
-from tests.programs.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import DOMAIN, Machine, Outcome, assert_sentence, available_shells, serve, serving
 
 pytestmark = pytest.mark.server
 
@@ -39,15 +38,6 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.write(machine.root / "var/lib/caddy/banlist", "remote_ip 203.0.113.9\n")
     machine.write(machine.config / "configuration.nix", "{ imports = [ ./immich-exposure ]; }\n")
     return machine
-
-
-def serve(machine: Machine, config: dict[str, Any]) -> None:
-    (machine.fakes / "serve.json").write_text(json.dumps(config))
-
-
-def serving(machine: Machine) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads((machine.fakes / "serve.json").read_text())
-    return answer
 
 
 def digest(text: str) -> str:

@@ -31,6 +31,8 @@ from tests.programs.harness import (
     assert_sentence,
     available_shells,
     result,
+    serve,
+    serving,
 )
 
 pytestmark = pytest.mark.server
@@ -118,15 +120,6 @@ def enforced(machine: Machine) -> dict[str, Any]:
     outcome = funnel(machine, "enforce")
     assert outcome.status == 0, outcome.stderr
     return serving(machine)
-
-
-def serving(machine: Machine) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads((machine.fakes / "serve.json").read_text())
-    return answer
-
-
-def serve(machine: Machine, config: dict[str, Any]) -> None:
-    (machine.fakes / "serve.json").write_text(json.dumps(config))
 
 
 def status(machine: Machine, **changes: Any) -> None:

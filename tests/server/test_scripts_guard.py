@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from tests.programs import tailscale
-from tests.programs.harness import DOMAIN, SCRIPTS, Machine, Outcome, assert_sentence, available_shells
+from tests.programs.harness import (
+    DOMAIN,
+    SCRIPTS,
+    Machine,
+    Outcome,
+    assert_sentence,
+    available_shells,
+    later,
+    serve,
+    serving,
+)
 
 pytestmark = pytest.mark.server
 
@@ -70,26 +80,12 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     return machine
 
 
-def serve(machine: Machine, config: dict[str, Any]) -> None:
-    (machine.fakes / "serve.json").write_text(json.dumps(config))
-
-
-def serving(machine: Machine) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads((machine.fakes / "serve.json").read_text())
-    return answer
-
-
 def look(machine: Machine, *sights: str, verb: str = "look") -> Outcome:
     """Look once; a stranger meets these sights, one after the other."""
     if sights:
         machine.remember(sights="\n".join(sights))
     scripts = (SCRIPTS / "lib.sh").read_text() + (SCRIPTS / "guard.sh").read_text()
     return machine.run_text(f"IMMICH_EDGE=edge FLOORS='{FLOORS}'\n{scripts}", verb)
-
-
-def later(machine: Machine, seconds: int) -> None:
-    clock = int((machine.fakes / "clock").read_text())
-    machine.remember(clock=str(clock + seconds))
 
 
 def seen(machine: Machine) -> str:
