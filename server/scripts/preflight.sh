@@ -25,7 +25,7 @@
 #     module                        what `immich-exposure module` prints for the running system, or null
 #     configuration                 exists; isFolder: it is a folder with a default.nix; path: where a link leads; lanImport,
 #                                   exposeImport, ourImport: active, commented or absent; importList: it has a list to which an
-#                                   import can be added; flakeBeside: nixos-rebuild would build a flake instead; otherSystem: the
+#                                   import can be added; flakeBeside: the folder of a flake that nixos-rebuild would build; otherSystem: the
 #                                   file it would build instead, or null; otherConfiguration: the file that it takes for
 #                                   configuration.nix, if another one; obstacle: why the file cannot be replaced: "read-only",
 #                                   "mounted", "linked", or null; exported: "make module" wrote the folder of our name, which
@@ -161,7 +161,7 @@ configuration_facts() {
   printf '"lanImport":"%s","exposeImport":"%s","ourImport":"%s",' "$(import_state "$configuration" ./lan-immich.nix)" \
     "$(import_state "$configuration" ./expose-immich.nix)" "$(import_state "$configuration" ./immich-exposure)"
   printf '"importList":%s,"flakeBeside":%s,' "$(yes_no has_import_list "$configuration")" \
-    "$(yes_no has_flake "$1" "$configuration_place" "$ROOT/etc/nixos")"
+    "$(text_or_null "$(flake_beside "$1" "$configuration_place")")"
   printf '"otherSystem":%s,"obstacle":%s,' "$(text_or_null "$(other_system)")" "$(text_or_null "$(obstacle "$configuration")")"
   printf '"otherConfiguration":%s,"exported":%s,' "$(text_or_null "$(other_configuration "$configuration")")" \
     "$(yes_no is_exported "$configuration_place/immich-exposure")"
@@ -194,9 +194,12 @@ obstacle() {
 
 has_import_list() { [ -f "$1" ] && import_list "$1"; }
 
-has_flake() {
-  for flake_folder; do [ ! -e "$flake_folder/flake.nix" ] || return 0; done
-  return 1
+flake_beside() {
+  for flake_folder in "$ROOT/etc/nixos" "$@"; do
+    [ -e "$flake_folder/flake.nix" ] || continue
+    printf '%s\n' "$flake_folder"
+    return 0
+  done
 }
 
 flake_facts() {
@@ -244,7 +247,7 @@ evaluated_facts() {
       evaluated_file=$(configuration_folder "$2")/configuration.nix
       [ ! -f "$2/configuration.nix" ] || evaluated_file=$(readlink -f "$2/configuration.nix")
       if [ ! -f "$evaluated_file" ] || [ "$(import_state "$evaluated_file" ./immich-exposure)" = active ] ||
-        has_flake "$2" "${evaluated_file%/*}" "$ROOT/etc/nixos"; then
+        [ -n "$(flake_beside "$2" "${evaluated_file%/*}")" ]; then
         printf null
       else
         evaluated nix-instantiate --eval --strict --json --read-write-mode -I "nixos-config=$evaluated_file" \

@@ -121,7 +121,7 @@ CASES = [
     Case(
         "module: managed where the system comes from a flake",
         "flake",
-        "There is a flake.nix next to /etc/nixos/configuration.nix",
+        "There is /etc/nixos/flake.nix, and nixos-rebuild uses that flake instead",
         says={"flake": None},
     ),
     Case(

@@ -121,7 +121,7 @@ def test_facts_of_a_good_server(machine: Machine) -> None:
             "exposeImport": "commented",
             "ourImport": "absent",
             "importList": True,
-            "flakeBeside": False,
+            "flakeBeside": None,
             "otherSystem": None,
             "otherConfiguration": None,
             "obstacle": None,
@@ -179,7 +179,7 @@ def test_facts_of_a_machine_that_has_nothing(machine: Machine) -> None:
             "exposeImport": "absent",
             "ourImport": "absent",
             "importList": False,
-            "flakeBeside": False,
+            "flakeBeside": None,
             "otherSystem": None,
             "otherConfiguration": None,
             "obstacle": None,
@@ -338,10 +338,14 @@ def test_a_link_is_followed(machine: Machine) -> None:
     seen = facts(machine)
     configuration = part(machine, "configuration")
     assert configuration["path"] == str(real)
-    assert configuration["flakeBeside"] is False
+    assert configuration["flakeBeside"] is None
     assert seen["theirs"] == [str(real.parent / "immich-exposure")]
     machine.write(real.parent / "flake.nix", "")
-    assert part(machine, "configuration")["flakeBeside"] is True
+    assert part(machine, "configuration")["flakeBeside"] == str(real.parent)
+    machine.write(machine.config / "flake.nix", "")
+    assert part(machine, "configuration")["flakeBeside"] == str(machine.config), (
+        "nixos-rebuild takes this one"
+    )
 
 
 def test_what_nixos_rebuild_would_build_instead(machine: Machine) -> None:

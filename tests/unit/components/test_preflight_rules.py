@@ -75,7 +75,7 @@ SOUND: dict[str, Any] = {
         "exposeImport": "absent",
         "ourImport": "absent",
         "importList": True,
-        "flakeBeside": False,
+        "flakeBeside": None,
         "otherSystem": None,
         "otherConfiguration": None,
         "obstacle": None,
@@ -125,7 +125,11 @@ def test_a_sound_server_has_no_problems() -> None:
         ("configuration.exists", False, "no /etc/nixos/configuration.nix"),
         ("configuration.importList", False, "Write `imports = [ ];` at its top level"),
         ("configuration.path", "/nix/store/abc-dotfiles/configuration.nix", "nothing can be put beside it"),
-        ("configuration.flakeBeside", True, "set flake to its folder and host (`flake: /etc/nixos#HOST`)"),
+        (
+            "configuration.flakeBeside",
+            "/srv/home",
+            "set flake to its folder and host (`flake: /srv/home#HOST`)",
+        ),
         (
             "configuration.otherSystem",
             "/etc/nixos/system.nix",
@@ -363,7 +367,9 @@ def test_the_caddy_of_a_module_that_is_swapped_may_hold_the_port() -> None:
 MODULE = {"digest": DIGEST, "lan": "close", "managed": True, "immich": "127.0.0.1:2283", "home": "0.0.0.0"}
 
 
-@pytest.mark.parametrize("configuration", [None, {"exists": False}, {"exists": True, "flakeBeside": True}])
+@pytest.mark.parametrize(
+    "configuration", [None, {"exists": False}, {"exists": True, "flakeBeside": "/etc/nixos"}]
+)
 def test_whoever_brings_the_module_may_have_any_configuration(configuration: Any) -> None:
     facts = {**facts_with("module", MODULE), "configuration": configuration}
     assert problems(facts, YOURS) == []
