@@ -1,4 +1,4 @@
-# The exposure's names on a server. The scripts have them as well (scripts/lib.sh): change both.
+# The exposure's names on a server. The scripts have them as well (scripts/lib.sh); tests/unit/test_names.py compares both.
 rec {
   state = "/var/lib/immich-exposure";
   # A state folder without this file is not ours.
