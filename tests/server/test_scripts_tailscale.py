@@ -116,6 +116,16 @@ def network() -> None:
         subprocess.run(command.split(), check=True, capture_output=True, timeout=20)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """A tailscaled that still serves a command in a terminal can take its time."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture(scope="module")
 def tailnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tailnet]:
     """A connected node, everything granted."""
@@ -153,8 +163,7 @@ def tailnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tailnet]:
         yield node
     finally:
         for process in reversed(running):
-            process.terminate()
-            process.wait(timeout=20)
+            end(process)
         for space in SPACES:
             subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True, timeout=20)
 
