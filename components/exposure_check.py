@@ -245,7 +245,7 @@ def check_or_close(props: dict[str, Any]) -> dict[str, Any]:
     except BaseException as error:
         _close(server, ports, error)
         raise
-    return {**props, "results": [*lines, *_not_proven(props)]}
+    return {**props, "results": [*lines, *_not_proven(props, credentials)]}
 
 
 def _close(server: Server, ports: tuple[int, int], reason: BaseException) -> None:
@@ -273,17 +273,18 @@ def _wait_seconds(props: dict[str, Any]) -> float:
 
 
 def _credentials(props: dict[str, Any]) -> list[Credential]:
-    """Return the device credentials to ask with; empty only if none of our devices is configured.
+    """Return the device credentials to ask with; empty only if no device of ours may get in.
 
     Raises ``NoCredentialError`` if there should be one: the proof is never silently skipped.
     """
     if not props["expectDevice"]:
         return []
+    keystore = keystore_of(props)
     found = [
         Credential(credential.certificate_path, credential.key_path, props["passphrase"])
-        for credential in keystore_of(props).probe_credentials()
+        for credential in keystore.probe_credentials()
     ]
-    if not found:
+    if not found and not keystore.all_devices_are_revoked():
         raise NoCredentialError(
             f"The keystore {props['keystore']} holds no device's key and certificate that are valid today, "
             "so it cannot be proven that a device gets in, and the funnel stays closed; bring the keystore "
@@ -297,10 +298,12 @@ def by_question(lines: Sequence[str]) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines)
 
 
-def _not_proven(props: dict[str, Any]) -> list[str]:
+def _not_proven(props: dict[str, Any], credentials: Sequence[Credential]) -> list[str]:
     """Return, in words, what was not checked."""
-    if props["expectDevice"]:
+    if credentials:
         return []
+    if props["expectDevice"]:
+        return ["Not checked: that a device gets in, because all of them are revoked"]
     if props.get("adopted"):
         return ["Not checked: that an adopted device gets in, because its key is only on the device"]
     return ["Not checked: that a device gets in, because none is configured"]

@@ -184,6 +184,11 @@ class DeviceStore:
         files = [DeviceFiles(self.current, name) for name in self.names()]
         return [each for each in files if self._is_valid(each, authorities)]
 
+    def all_are_revoked(self) -> bool:
+        """Tell whether there are devices and every one's certificate is revoked."""
+        found = [self._certificate(DeviceFiles(self.current, name)) for name in self.names()]
+        return bool(found) and all(each is not None and self.is_revoked(fingerprint(each)) for each in found)
+
     # Checking what exists
 
     def _is_valid(self, files: DeviceFiles, authorities: list[x509.Certificate]) -> bool:

@@ -385,6 +385,14 @@ class Keystore:
             raise explain(error, self.folder) from error
         return [ProbeCredential(files.stem, files.certificate, files.key) for files in valid]
 
+    def all_devices_are_revoked(self) -> bool:
+        """Tell whether there are devices and every one is revoked, so that nobody could get in.
+
+        Raises:
+            KeystoreError: a certificate is damaged.
+        """
+        return self._devices.all_are_revoked()
+
     def change_passphrase(self, passphrase: str) -> None:
         """Re-encrypt everything with a new passphrase; if killed, either the old or the new one opens all.
 

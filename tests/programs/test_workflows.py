@@ -110,10 +110,9 @@ def test_the_night_changes_nothing() -> None:
     assert "schedule" in triggers("drift")
 
 
-def test_no_script_of_a_job_is_missing() -> None:
-    named = {
-        name for workflow in FOLDER.glob("*.yml") for name in re.findall(r"\.ci/(\w+)", workflow.read_text())
-    }
+def test_no_script_of_a_job_or_a_hook_is_missing_or_unused() -> None:
+    callers = [*FOLDER.glob("*.yml"), PROJECT / "Makefile", PROJECT / ".pre-commit-config.yaml"]
+    named = {name for caller in callers for name in re.findall(r"\.ci/(\w+)", caller.read_text())}
     assert named == {path.name for path in (PROJECT / ".ci").iterdir()}
     assert all(os.access(PROJECT / ".ci" / name, os.X_OK) for name in named - {"run"})
 

@@ -454,6 +454,17 @@ def test_a_lease_that_no_timer_ends_is_ended_by_a_look(machine: Machine, guard: 
     assert told(machine) == [], "the path unit says that it is closed"
 
 
+def test_a_funnel_that_cannot_be_closed_keeps_nothing_else_from_being_told(machine: Machine) -> None:
+    machine.write(machine.state / "lease", "trial 300 00000001-aaaa 4999\n")
+    machine.write(machine.state / "devices" / ("a" * 64), f"phone\nuntil {STARTED + 10 * 86400}\n")
+    timer_starts(machine, starts=False)
+    machine.elapse(301)
+    (machine.fakes / "mood").write_text("asking")
+    outcome = look(machine)
+    assert "still configured" in outcome.stderr and serving(machine) == OPEN
+    assert "ending" in told(machine)
+
+
 def test_a_funnel_of_before_us_needs_no_lease(machine: Machine) -> None:
     """One that was opened by hand is taken over, and closes when the run that does so says so."""
     machine.write(machine.state / "by-hand", "443 8443\n")

@@ -26,7 +26,7 @@ from components.remote.outside_probe import (
     UnansweredError,
     WrongAnswerError,
 )
-from pki import AuthorityProfile, DeviceProfile, Keystore
+from pki import AuthorityProfile, DeviceProfile, Keystore, Revocation
 
 REFUSAL = Answer(403, {}, b'{"status":403,"message":"Forbidden"}')
 CREDENTIAL = Credential(Path("phone.crt"), Path("phone.key"), "secret")
@@ -215,7 +215,9 @@ def test_whatever_goes_wrong_the_funnel_closes(mocker: MockerFixture, error: Bas
 
 def keystore_with(mocker: MockerFixture, *credentials: Credential) -> None:
     found = [mocker.Mock(certificate_path=each.certificate, key_path=each.key) for each in credentials]
-    mocker.patch.object(exposure_check, "keystore_of").return_value.probe_credentials.return_value = found
+    keystore = mocker.patch.object(exposure_check, "keystore_of").return_value
+    keystore.probe_credentials.return_value = found
+    keystore.all_devices_are_revoked.return_value = False
 
 
 def test_a_key_that_does_not_open_is_named_and_the_funnel_closes(
@@ -254,6 +256,29 @@ def test_a_keystore_with_nothing_to_ask_with_fails_and_closes(mocker: MockerFixt
     keystore_with(mocker, CREDENTIAL)
     assert check_or_close({**PROPS, **KEYSTORE})["results"] == ["fine"]
     assert asked.call_args.args[1] == [CREDENTIAL]
+
+
+def test_an_owner_who_has_revoked_every_device_still_shares_links(
+    mocker: MockerFixture, tmp_path: Path
+) -> None:
+    """Lost phones are revoked on the server while the config still names them."""
+    store = Keystore(tmp_path, "the right passphrase")
+    store.adopt_or_create_authority(AuthorityProfile())
+    phone = store.adopt_or_issue_device("phone", DeviceProfile("phone"))
+    laptop = store.adopt_or_issue_device("laptop", DeviceProfile("laptop"))
+    mocker.patch.object(exposure_check, "run_script", side_effect=hears_the_proof)
+    asked = mocker.patch.object(exposure_check, "check_from_outside", return_value=["fine"])
+    mocker.patch.object(OutsideProbe, "prepare")
+    props = {**PROPS, **KEYSTORE, "keystore": str(tmp_path), "stack": "home"}
+    store.note_revocations([Revocation(phone.fingerprint, "phone", 0, by_hand=True)])
+    assert check_or_close(props)["results"] == ["fine"]
+    assert [each.certificate.stem for each in asked.call_args.args[1]] == ["laptop"]
+    store.note_revocations([Revocation(laptop.fingerprint, "laptop", 0, by_hand=True)])
+    assert check_or_close(props)["results"] == [
+        "fine",
+        "Not checked: that a device gets in, because all of them are revoked",
+    ]
+    assert asked.call_args.args[1] == []
 
 
 @pytest.mark.parametrize(
