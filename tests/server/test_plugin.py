@@ -43,6 +43,10 @@ home = Remote("home", {{
 """
 
 
+OF_OURS = re.compile(r'File ".*/(components|pki)/')
+"""A line of our code in a traceback."""
+
+
 def consumer_of(around: Path, project: str) -> Consumer:
     """Return a project with this file beside the plugin's folder."""
     folder = around / "program"
@@ -99,7 +103,8 @@ def test_a_program_that_has_nothing_of_it_but_the_plugin(plugin: Path, tmp_path:
     make_stack(consumer)
     refused = consumer.pulumi("preview", "--config", 'more={"leaseHours": "72"}')
     assert "leaseHours = '72': must be a whole number from 0 to 8784" in refused.stdout
-    assert "Traceback" not in refused.stdout
+    # On a busy machine Pulumi's SDK adds a traceback of its own: "resource monitor shut down".
+    assert OF_OURS.search(refused.stdout) is None
     consumer.well("config", "rm", "more")
 
     failed = consumer.pulumi("up", "--yes", "--skip-preview")
