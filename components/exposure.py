@@ -35,7 +35,7 @@ from components.notices import Notices, silence
 from components.preflight.list_sources import look_now as look_at_lists_now
 from components.preflight.preflight import Preflight, expected_uploads
 from components.preflight.uploads_room import look_now as look_at_room_now
-from components.remote.remote_script import Server
+from components.remote.remote_script import Server, server_of
 from components.server_certificate import ServerCertificate
 from components.server_state import ServerState
 from components.short_lease import ShortLease
@@ -73,7 +73,7 @@ class ImmichExposure(pulumi.ComponentResource):
         super().__init__("immich-exposure:index:ImmichExposure", name, facts, opts)
         self._prefix = name
         self._config = config
-        self._server = _identified(f"{name}-identity", _server_of(config))
+        self._server = _identified(f"{name}-identity", server_of(config))
         self._keystore = KeystoreLocation(config.keystore, pulumi.get_stack(), config.keystore_passphrase)
         self._say_what_a_preview_does_not_check()
         self._renewal_plan = renewal_plan_of(config)
@@ -495,17 +495,6 @@ class ImmichExposure(pulumi.ComponentResource):
 
     def _after(self, *resources: pulumi.Resource | None) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=_present(*resources))
-
-
-def _server_of(config: ExposureConfig) -> Server:
-    return Server(
-        host=config.host,
-        port=config.ssh_port,
-        user=config.ssh_user,
-        host_key=config.host_key,
-        private_key_file=config.ssh_private_key_file,
-        sudo_password=config.sudo_password,
-    )
 
 
 def _identified(name: str, server: Server) -> Server:

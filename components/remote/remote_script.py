@@ -15,6 +15,7 @@ import pulumi
 from pulumi.runtime.rpc import UNKNOWN
 from pulumi_command import remote
 
+from components.config.stack_config import ExposureConfig
 from components.engine.options import is_for_a_plan
 from components.remote import lean_text
 
@@ -244,3 +245,15 @@ class Server:
         if self.lacks_key and pulumi.runtime.is_dry_run():
             return UNKNOWN if is_for_a_plan() else None
         return pulumi.Output.secret(self._key_path().read_text(encoding="utf-8"))
+
+
+def server_of(config: ExposureConfig) -> Server:
+    """Return the server that a configuration names."""
+    return Server(
+        host=config.host,
+        port=config.ssh_port,
+        user=config.ssh_user,
+        host_key=config.host_key,
+        private_key_file=config.ssh_private_key_file,
+        sudo_password=config.sudo_password,
+    )

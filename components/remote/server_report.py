@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from components.config.stack_config import ConfigError, load
@@ -17,7 +18,7 @@ from components.config.stack_file import stack_file
 from components.config.stack_settings import StackFileError, project_defaults, read_file, read_settings
 from components.engine.operator_error import OperatorError
 from components.engine.server_words import plain
-from components.remote.remote_script import Server, script_text
+from components.remote.remote_script import Server, script_text, server_of
 from components.remote.ssh import run_script
 from components.surface.table import PROJECT
 
@@ -48,14 +49,8 @@ def server_of_stack(stack: str, project: Path) -> Server:
         settings.values, stack=name, project_dir=project, secret_keys=[*settings.secrets], preview=True
     )
     asks = "sudoPassword" in settings.secrets
-    return Server(
-        host=config.host,
-        port=config.ssh_port,
-        user=config.ssh_user,
-        host_key=config.host_key,
-        private_key_file=config.ssh_private_key_file,
-        sudo_password=_sudo_password(stack) if asks and config.ssh_user != "root" else None,
-    )
+    password = _sudo_password(stack) if asks and config.ssh_user != "root" else None
+    return replace(server_of(config), sudo_password=password)
 
 
 def _sudo_password(stack: str) -> str:

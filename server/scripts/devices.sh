@@ -101,13 +101,7 @@ close_for_good() {
   set -- $(recorded_ports)
   lock_briefly
   (close_funnel "$1" "$2" unsafe) || return 1
-  # A tailscaled that is starting reports that it serves nothing, and afterwards serves what it did before.
-  (read_funnel "$1" "$2" &&
-    case $TAILSCALE_STATE:$FUNNEL in
-      NoState:* | Starting:*) exit 1 ;;
-      *:closed | *:foreign) ;;
-      *) exit 1 ;;
-    esac) 2>/dev/null
+  (read_funnel "$1" "$2" && tailscale_knows && case $FUNNEL in closed | foreign) ;; *) exit 1 ;; esac) 2>/dev/null
 }
 
 # Reports each device once, however many certificates it has.

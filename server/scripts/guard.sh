@@ -460,6 +460,8 @@ look() {
   # A server that is being changed is checked when the change is done. If tailscaled hangs, the minute timer takes this long,
   # too.
   flock -w 60 9 || return 0
+  # shellcheck disable=SC2034
+  LOCK_HELD=yes
   keep_lease
   look_outside
   look_at_ends

@@ -981,10 +981,16 @@ immich_behind() {
 # If tailscaled is logged out, switched off, not started or not answering, it lets nobody in, whatever is configured.
 tailscale_runs() { ask_tailscale && grep -q '"BackendState": *"Running"' "$WORK/status.json"; }
 
+# Until tailscaled has loaded who it is and reached its control server, it reports that it serves nothing, and afterwards it
+# serves what it did before (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal). Uses the status that ask_tailscale has saved.
+tailscale_knows() { ! grep -q '"BackendState": *"\(NoState\|Starting\)"' "$WORK/status.json"; }
+
 tailscale_answers() { timeout 20 tailscale funnel status --json >/dev/null 2>"$WORK/tailscale.log" </dev/null; }
 
-# Closing never waits for long: it is safe at any moment, and must work while a rebuild holds the lock.
+# Closing never waits for long: it is safe at any moment, and must work while a rebuild holds the lock. A script that holds it
+# itself until its end sets LOCK_HELD.
 lock_briefly() {
+  [ -z "${LOCK_HELD:-}" ] || return 0
   if ! can_lock; then
     say "$LOCK cannot be opened; closing anyway"
     return 0
@@ -1050,8 +1056,7 @@ close_entries() {
     read_funnel "$1" "$2" "${3:-}"
     close_what "$1" "${3:-}"
     : "${close_found:=$FUNNEL$(cat "$WORK/to-close")}"
-    # Until tailscaled has reached its control server it reports that it serves nothing, and afterwards it serves what it did
-    # before (reloadServeConfigLocked in tailscale.com/ipn/ipnlocal).
+    # See tailscale_knows.
     case $close_try:$close_found:$TAILSCALE_STATE in
       *:Running | *:-) ;;
       1:closed:*)

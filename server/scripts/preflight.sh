@@ -25,13 +25,13 @@
 #     module                        what `immich-exposure module` prints for the running system, or null
 #     configuration                 exists; isFolder: it is a folder with a default.nix; path: where a link leads; lanImport,
 #                                   exposeImport, ourImport: active, commented or absent; importList: it has a list to which an
-#                                   import can be added; flakeBeside: the folder of a flake that nixos-rebuild would build; otherSystem: the
-#                                   file it would build instead, or null; otherConfiguration: the file that it takes for
-#                                   configuration.nix, if another one; obstacle: why the file cannot be replaced: "read-only",
-#                                   "mounted", "linked", or null; exported: "make module" wrote the folder of our name, which
-#                                   belongs to the owner; flakeAbove: the folder of a flake further up in the same git checkout,
-#                                   or null; exposeBesides: what ./expose-immich.nix sets besides the chapter's own settings, if
-#                                   our import replaces it; null if that cannot be determined
+#                                   import can be added; flakeBeside: the folder of a flake that nixos-rebuild would build, or
+#                                   null; otherSystem: the file it would build instead, or null; otherConfiguration: the file
+#                                   that it takes for configuration.nix, if another one; obstacle: why the file cannot be
+#                                   replaced: "read-only", "mounted", "linked", or null; exported: "make module" wrote the folder
+#                                   of our name, which belongs to the owner; flakeAbove: the folder of a flake further up in the
+#                                   same git checkout, or null; exposeBesides: what ./expose-immich.nix sets besides the
+#                                   chapter's own settings, if our import replaces it; null if that cannot be determined
 #     flake                         null without FLAKE_DIR; exists
 #     evaluated                     what Nix says about the system that is to get the module, without building anything: error,
 #                                   or null; exposure: "absent", "off", "on" (our module is in it), or null; hosts: those of
@@ -371,8 +371,9 @@ print_facts() {
   printf '"nixos":%s,"nixosVersion":%s,' "$(yes_no test -e "$ROOT/etc/NIXOS")" "$(json_string "$(nixos_version)")"
   printf '"tailscaleVersion":%s,' "$(text_or_null "$(tailscale_version)")"
   printf '"tailscale":%s,' "$(tailscale_facts "$8")"
-  printf '"funnel":%s,' "$(object_of tailscale funnel status --json)"
   printf '"pastTheEdge":%s,' "$(past_the_edge "$5" "$6" "$7" "$8")"
+  # read_serving has saved it.
+  printf '"funnel":%s,' "$(object_of cat "$WORK/funnel.json")"
   printf '"proxyPortOwner":%s,' "$(json_string "$(port_owner "$7")")"
   printf '"heldPorts":{%s},' "$(held_ports)"
   printf '"immich":%s,' "$(immich_facts "$5" "$6")"

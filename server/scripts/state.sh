@@ -46,7 +46,7 @@ close_at_last() {
         timeout 60 systemctl restart tailscaled >/dev/null 2>&1 </dev/null || :
         ;;
     esac
-    wait_for 30 tailscale_knows || :
+    wait_for 30 tailscale_has_started || :
   fi
   close_funnel "$1" "$2" destroy
   [ "${close_started:-}" != yes ] || systemctl stop tailscaled >/dev/null 2>&1 </dev/null || :
@@ -55,8 +55,7 @@ close_at_last() {
       "\"sudo tailscale funnel --tcp=$1 off\""
 }
 
-# Until tailscaled has loaded who it is and reached its control server, it reports that it serves nothing.
-tailscale_knows() { ask_tailscale && ! grep -q '"BackendState": *"\(NoState\|Starting\)"' "$WORK/status.json"; }
+tailscale_has_started() { ask_tailscale && tailscale_knows; }
 
 withdraw_all_but() {
   for device_file in "$STATE/devices"/* "$STATE/ended"/*; do
@@ -88,10 +87,16 @@ tell_of_other_accounts() {
 tell_of_former_name() {
   # shellcheck disable=SC2046
   set -- $(recorded_ports)
-  former_serves=$(timeout 20 tailscale funnel status --json 2>/dev/null </dev/null) || return 0
+  timeout 20 tailscale funnel status --json >"$WORK/funnel.json" 2>/dev/null </dev/null || return 0
   # What another tool serves on this port is its own.
-  case $former_serves in *"\"$1\": {"*) return 0 ;; *) ;; esac
-  former_name=$(printf '%s\n' "$former_serves" | sed -n "s/.*\"\([A-Za-z0-9.-]*:$1\)\": *true.*/\1/p" | head -n 1)
+  # shellcheck disable=SC2016
+  former_name=$(json_ask "$WORK/funnel.json" '
+    for (path in K) {
+      split(path, part, "\t"); at = part[3]; sub(/.*:/, "", at)
+      if (part[2] == "TCP" && part[3] == port) served = 1
+      if (part[2] == "AllowFunnel" && at == port && V[path] == "true") name = part[3]
+    }
+    if (!served && name ~ /^[A-Za-z0-9.-]+:[0-9]+$/) print name' '' -v port="$1") 2>/dev/null || return 0
   [ -z "$former_name" ] ||
     say "Tailscale still lists $former_name, under this server's former name, as public; nothing is served there. Only" \
       "\"sudo tailscale funnel reset\" removes that, with all else that is served"

@@ -185,6 +185,11 @@ class Home:
         """What whoever holds this certificate and key sees."""
         return seen(self.lab, PING, credential=credential, passphrase=PASSPHRASE)
 
+    def need_out(self, lost: ProbeCredential) -> None:
+        """Raise ``Fault`` if whoever holds a lost device's certificate and key still gets in."""
+        if (saw := self.sees(lost)) == "200":
+            raise Fault(f"the lost device {lost.name} sees {saw}")
+
     def need_exposed(self, device: str = "phone") -> None:
         """Raise ``Fault`` unless the exposure stands as it must."""
         wanted = {"a stranger": FORBIDDEN, "a visitor": "200", device: "200", "the lease": "confirmed"}

@@ -495,8 +495,7 @@ def state_deleted_revoked(home: Home) -> None:
     home.sh(f"rm -rf {STATE}")
     home.up()
     home.need_exposed("laptop")
-    if (saw := home.sees(phone)) == "200":
-        raise Fault(f"the phone that was revoked sees {saw}")
+    home.need_out(phone)
     home.destroy()
 
 
@@ -512,8 +511,7 @@ def revoked_without_room(home: Home) -> None:
     home.sh(f"umount {STATE}/revoked")
     home.up()
     home.need_exposed("laptop")
-    if (saw := home.sees(phone)) == "200":
-        raise Fault(f"the phone that was revoked sees {saw}")
+    home.need_out(phone)
     home.destroy()
 
 
@@ -530,8 +528,7 @@ def server_set_back(home: Home) -> None:
     home.up()
     home.sh(f"find {STATE} -mindepth 1 -delete; tar -C {STATE} -xpf {backup}; rm {backup}")
     home.up()
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was lost sees {saw}")
+    home.need_out(lost)
     home.need_exposed("tablet")
     home.destroy()
 
@@ -551,8 +548,7 @@ def pulumi_state_set_back(home: Home) -> None:
     before.rename(backend)
     home.operator.devices("phone", "laptop")
     home.up()
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was lost sees {saw}")
+    home.need_out(lost)
     home.need_exposed()
     home.destroy()
 
@@ -800,13 +796,11 @@ def read_only_revoke(home: Home) -> None:
     home.operator.devices("laptop")
     home.operator.fails()
     home.lab.console("immich-exposure guard")
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.sh(f"umount {STATE}")
     home.up()
     home.need_exposed("laptop")
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.destroy()
 
 
@@ -824,13 +818,11 @@ def read_only_revoke_reboot(home: Home) -> None:
     home.lab.reboot()
     settle(home.lab)
     home.sh(f"systemctl start {guarded.UNIT}; touch {STATE}/writable && rm {STATE}/writable")
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.need_closed()
     home.up()
     home.need_exposed("laptop")
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.destroy()
 
 
@@ -848,13 +840,11 @@ def read_only_revoke_starting(home: Home) -> None:
         said = home.operator.fails()
     if "until this server reboots" not in " ".join(said.split()):
         raise Fault(f"nothing is said of a reboot:\n{said}")
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.sh(f"umount {STATE}")
     home.up()
     home.need_exposed("laptop")
-    if (saw := home.sees(lost)) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.destroy()
 
 
@@ -1072,12 +1062,12 @@ def another_account_destroy(home: Home) -> None:
     "all the same",
 )
 def revoke_failing_rebuild(home: Home) -> None:
+    lost = home.credential("phone")
     home.sh("sed -i 's/^}/  services.nonsense = 1;\\n}/' /etc/nixos/configuration.nix")
     home.operator.devices("laptop")
     home.operator.set(lan="keep")
     home.operator.fails()
-    if (saw := home.device("phone")) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
 
 
 @standing(
@@ -1086,12 +1076,12 @@ def revoke_failing_rebuild(home: Home) -> None:
     "all the same",
 )
 def revoke_wrong_passphrase(home: Home) -> None:
+    lost = home.credential("phone")
     home.operator.devices("laptop")
     home.operator.set_passphrase("not the passphrase at all")
     home.operator.fails()
     home.operator.set_passphrase("correct horse battery staple")
-    if (saw := home.device("phone")) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
 
 
 @standing(
@@ -1100,10 +1090,10 @@ def revoke_wrong_passphrase(home: Home) -> None:
     "is revoked",
 )
 def revoke_killed(home: Home) -> None:
+    lost = home.credential("phone")
     home.operator.devices("laptop")
     home.operator_dies(home.run_until("up", r"is no longer enrolled|is revoked"))
-    if (saw := home.device("phone")) == "200":
-        raise Fault(f"the phone that was taken out sees {saw}")
+    home.need_out(lost)
     home.up()
     home.need_exposed("laptop")
     home.destroy()

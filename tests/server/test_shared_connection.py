@@ -43,8 +43,8 @@ class Daemon:
         (folder / "config").write_text(
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/key.pub\nStrictModes no\nLogLevel INFO\nPermitRootLogin yes\n"
-            # Bash then takes itself for a shell within a shell, and does not read what this machine's root has
-            # in its start-up files, which may wait for something.
+            # Bash then takes itself for a shell within a shell, and reads none of root's start-up files,
+            # which may wait for something.
             "SetEnv SHLVL=1\n" + "".join(f"{line}\n" for line in lines)
         )
         self.start()
