@@ -483,9 +483,14 @@ look_for_problems() {
       echo "The edge is running but does not respond, so nobody gets in; restart it with \"sudo systemctl restart immich-edge\"."
     fi
     full_log
-    ! is_renamed ||
-      echo "This server's name has changed from $RENAMED_FROM to $DOMAIN, so nobody gets in; run \"pulumi up\", which exposes it under the" \
-        "new name, or give it its old name back."
+    if is_renamed; then
+      case $FUNNEL in
+        open) rename_means="and the funnel is open under the new name, which nobody has proven; run \"sudo immich-exposure close\", or" ;;
+        *) rename_means="so nobody gets in; run" ;;
+      esac
+      echo "This server's name has changed from $RENAMED_FROM to $DOMAIN, $rename_means \"pulumi up\", which exposes it under the new" \
+        "name, or give it its old name back."
+    fi
   } >"$WORK/problems"
 }
 
@@ -547,6 +552,15 @@ print_status() {
   done
 }
 
+# `open_word` for an open funnel, depending on its lease.
+open_word() {
+  case $LEASE_IS in
+    confirmed) if [ -s "$WORK/at-rest" ] || [ -s "$WORK/problems" ]; then echo degraded; else echo proven; fi ;;
+    # On trial: nothing else ends the lease on time.
+    *) if grep -qxF "$LEASE_TIMER" "$WORK/at-rest"; then echo degraded; else echo trial; fi ;;
+  esac
+}
+
 # `status_word`: the summary for monitors.
 status_word() {
   # shellcheck disable=SC2086
@@ -554,11 +568,9 @@ status_word() {
   look_for_problems
   case $FUNNEL:$LEASE_IS:$(wc -l <"$WORK/past" | tr -d ' ') in
     *:*:[!0]* | open:none:* | altered:none:*) echo unsafe ;;
+    open:*) if is_renamed; then echo unsafe; else open_word; fi ;;
     # Its flag is that of the former name.
     altered:*) if is_renamed; then echo degraded; else echo unsafe; fi ;;
-    open:confirmed:*) if [ -s "$WORK/at-rest" ] || [ -s "$WORK/problems" ]; then echo degraded; else echo proven; fi ;;
-    # Nothing else ends the lease on time.
-    open:trial:*) if grep -qxF "$LEASE_TIMER" "$WORK/at-rest"; then echo degraded; else echo trial; fi ;;
     unknown:*) echo unknown ;;
     *) echo closed ;;
   esac

@@ -223,8 +223,15 @@ healed_soon() {
   return 1
 }
 
-# Healing would open the funnel under the new name, which nobody has proven.
+# `renamed FUNNEL_PORT PROXY_PORT`: nobody has proven the new name, so healing must not open the funnel under it.
 renamed() {
+  if [ "$FUNNEL" = open ]; then
+    VERDICT=unsafe
+    SENTENCE="the funnel is open under this server's new name, $DOMAIN, which nobody has proven"
+    close_unsafe "$1" "$2"
+    note_look
+    return 0
+  fi
   VERDICT=dead
   SENTENCE="this server's name has changed from $RENAMED_FROM to $DOMAIN, so nobody gets in; run pulumi up, or give it its old name back"
   bad
@@ -307,7 +314,7 @@ look_outside() {
   if tailscaled_answers; then
     read_funnel "$1" "$2"
     if is_renamed; then
-      renamed
+      renamed "$1" "$2"
       return 0
     fi
     case $TAILSCALE_STATE:$FUNNEL:$(recall reopen) in

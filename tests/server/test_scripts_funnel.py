@@ -1549,6 +1549,9 @@ def test_the_command_tells_of_a_node_with_another_name(machine: Machine) -> None
     ]
     said = machine.run("exposure", "status").stdout
     assert "PROBLEM" in said and "altered by hand" not in said
+    serve(machine, {**OPEN, "AllowFunnel": {f"{name}:443": True}})
+    assert monitored(machine)[:2] == (4, "unsafe")
+    assert "the funnel is open under the new name" in monitored(machine)[2]["problems"][0]
     serve(machine, {"TCP": {"443": {"TCPForward": "127.0.0.1:2283"}}, "AllowFunnel": {f"{name}:443": True}})
     assert monitored(machine)[:2] == (4, "unsafe")
 

@@ -412,6 +412,19 @@ def test_a_node_with_another_name_is_told_and_not_healed(machine: Machine, funne
     assert told(machine) == ["healed"]
 
 
+def test_a_funnel_that_was_opened_under_another_name_is_closed(machine: Machine) -> None:
+    """By hand, or by Tailscale's console: nobody has proven what answers under that name."""
+    name = DOMAIN.replace("immich", "photos")
+    status = (machine.fakes / "status.json").read_text().replace(DOMAIN, name)
+    (machine.fakes / "status.json").write_text(status)
+    serve(machine, {**OPEN, "AllowFunnel": {f"{name}:443": True}})
+    look(machine)
+    assert serving(machine) == {} and told(machine) == ["unsafe"]
+    assert seen(machine).startswith(f"unsafe the funnel is open under this server's new name, {name}, which")
+    look(machine)
+    assert told(machine) == []
+
+
 def timer_starts(machine: Machine, starts: bool) -> None:
     """Stop the timer that ends leases; it can be started again, or is masked by the configuration."""
     machine.remember(active=RUNNING.replace(LEASE_TIMER, ""))
